@@ -1,0 +1,1 @@
+"""How class-activation maps drift when an image is attacked, against the same amount of noise."""
