@@ -1,0 +1,270 @@
+"""Every file that one stage writes and another reads: path, format, shape, atomic writing.
+
+An artefact is a frozen dataclass. Each field is one file in the artefact's folder: an array is
+`<field>.npy`, a table `<field>.parquet`, a dict `<field>.json`, a dict of tensors
+`<field>.safetensors`. All are plain (no pickle) and have the same bytes for the same content.
+Paths are relative to the root of the repository, where DVC runs the stages.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+T = TypeVar("T")
+
+DATA = Path("data")
+CHECKED = DATA / "checked"
+RESULTS = DATA / "results"
+RUNS = DATA / "run"
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one set.
+
+    pixels: uint8 (n, height, width, 3), RGB.
+    index: n rows of `id, label, class_name, split, source, licence, sha256`.
+    unreadable: `files`, the number of files that could not be read.
+    """
+
+    pixels: np.ndarray
+    index: pd.DataFrame
+    unreadable: dict
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A trained or loaded network.
+
+    state: the state dict.
+    facts: `classes` (number of logits), `size` (input side, px), `layers` (names and labels of the
+        maps, in forward order), `test_accuracy`.
+    curve: `epoch, loss, validation_accuracy`, empty when nothing was trained.
+    """
+
+    state: dict
+    facts: dict
+    curve: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack did to the n test images of a cell.
+
+    perturbation: float32 (n, 3, height, width), before clipping, pixels in [0, 1].
+    images: n rows, `image` (its place among the set's images), `id`, `source`, `label`,
+        `clean` (prediction), `adversarial`, `adversarial_8bit` (predictions at strength 1),
+        `success`, `success_8bit`, `l2`, `linf`, `rms`, `evaluations`.
+    log: the attack's own record, empty for most.
+    """
+
+    perturbation: np.ndarray
+    images: pd.DataFrame
+    log: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise that each perturbation is compared with.
+
+    base: float32 (n, draws, 3, height, width), unscaled, `N(mean, std)` of the perturbation.
+    scales: a row for each (image, draw, strength): `scale` and the measured `mean`, `std`, `l2`,
+        `linf` of the clipped attack (`attack_*`) and of the clipped noise (`noise_*`).
+    """
+
+    base: np.ndarray
+    scales: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Class-activation maps of all layers for every variant of every image.
+
+    values: float16 (maps, total): each layer's map divided by its maximum, flattened and joined.
+    maxima: float32 (maps, layers): the maxima; 0 marks an empty map.
+    rows: a row for each (image, variant, strength, draw, target): `map`, its row in `values`
+        (shared by both targets where their classes are equal), `target_class`, `prediction`,
+        `probability`.
+    layers: a row a layer: `name, label, height, width, start` (its first column in `values`).
+    pictures: uint8 (examples, variants, height, width, 3), of the images and variants below.
+    examples: `image` and `variant` and `strength` of each picture, in the order of `pictures`.
+    """
+
+    values: np.ndarray
+    maxima: np.ndarray
+    rows: pd.DataFrame
+    layers: pd.DataFrame
+    pictures: np.ndarray
+    examples: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Covered:
+    """Which neurons each variant of each image covers.
+
+    bits: uint8 (rows, bytes): a bit a neuron, packed by `np.packbits`.
+    rows: `image, variant, strength, draw`, one a row of `bits`.
+    facts: `neurons`, their number.
+    """
+
+    bits: np.ndarray
+    rows: pd.DataFrame
+    facts: dict
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Drift of the maps.
+
+    values: a row for each (image, variant, strength, draw, target, cam, layer, score): `value`,
+        missing where the score is not defined.
+    """
+
+    values: pd.DataFrame
+
+
+def set_folder(name: str) -> Path:
+    """Returns the folder of an `ImageSet`."""
+    return DATA / "sets" / name
+
+
+def model_folder(name: str) -> Path:
+    """Returns the folder of a model's `Weights`."""
+    return DATA / "models" / name
+
+
+def cell_folder(study: str, cell: str, stage: str) -> Path:
+    """Returns the folder of what `stage` made in a cell."""
+    return DATA / "studies" / study / cell / stage
+
+
+def set_datasheet(name: str) -> Path:
+    """Returns the path of a set's datasheet, kept in git."""
+    return RESULTS / "sets" / f"{name}.json"
+
+
+def model_card(name: str) -> Path:
+    """Returns the path of a model's card, kept in git."""
+    return RESULTS / "models" / f"{name}.json"
+
+
+def results(study: str, part: str) -> Path:
+    """Returns the path of a part of a study's results: `figures`, `tables`, `metrics.json`."""
+    return RESULTS / study / part
+
+
+def report(study: str) -> Path:
+    """Returns the path of a study's report."""
+    return DATA / "reports" / f"{study}.html"
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Lends a temporary path that becomes `path` when the block ends well, and else vanishes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text, whole or not at all."""
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes a dict as indented JSON with a final newline; NaN is refused."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Writes a table as CSV."""
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def read_json(path: Path) -> dict:
+    """Returns the content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write_array(path: Path, value: np.ndarray) -> None:
+    with whole(path) as temporary, temporary.open("wb") as file:
+        np.save(file, value, allow_pickle=False)
+
+
+def _write_table(path: Path, value: pd.DataFrame) -> None:
+    with whole(path) as temporary:
+        value.to_parquet(temporary, index=False, compression="zstd")
+
+
+def _write_state(path: Path, value: dict) -> None:
+    from safetensors.torch import save_file
+
+    with whole(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in value.items()}, temporary)
+
+
+def _read_array(path: Path) -> np.ndarray:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _read_state(path: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+@dataclass(frozen=True)
+class _Format:
+    suffix: str
+    write: Callable[[Path, Any], None]
+    read: Callable[[Path], Any]
+
+
+_ARRAY = _Format(".npy", _write_array, _read_array)
+_TABLE = _Format(".parquet", _write_table, pd.read_parquet)
+_JSON = _Format(".json", write_json, read_json)
+_STATE = _Format(".safetensors", _write_state, _read_state)
+
+
+def _format(name: str, kind: object) -> _Format:
+    if name == "state":
+        return _STATE
+    return {np.ndarray: _ARRAY, pd.DataFrame: _TABLE, dict: _JSON}[kind]  # type: ignore[index]
+
+
+def write(folder: Path, artefact: Any) -> None:
+    """Writes each field of an artefact into `folder`, each file whole or not at all."""
+    for field in fields(artefact):
+        form = _format(field.name, field.type)
+        form.write(folder / f"{field.name}{form.suffix}", getattr(artefact, field.name))
+
+
+def read(kind: type[T], folder: Path) -> T:
+    """Returns the artefact in `folder`; arrays are memory-mapped, read-only.
+
+    Raises:
+        FileNotFoundError: a file is missing; the message says what to run.
+    """
+    content = {}
+    for field in fields(kind):  # type: ignore[arg-type]
+        form = _format(field.name, field.type)
+        path = folder / f"{field.name}{form.suffix}"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"wanted {path}, which is not there; run `dvc repro`, or `dvc pull` if a remote "
+                "holds the results"
+            )
+        content[field.name] = form.read(path)
+    return kind(**content)

@@ -1,0 +1,93 @@
+"""The frame of a stage script: which stage it is, its settings, its seconds and its memory."""
+
+import argparse
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import psutil
+
+from camdrift import artifacts, settings
+
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "dvc")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as DVC names it, `attack@fgsm`, and the settings that dvc.yaml declares for it."""
+
+    name: str
+
+    @property
+    def key(self) -> str:
+        """The item of the stage's group: a set, a model, a cell or a study."""
+        return self.name.partition("@")[2]
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """The declared settings, nested as in params.yaml."""
+        return settings.declared(self.name)
+
+    @property
+    def cell(self) -> settings.Cell:
+        """The settings of the stage's cell."""
+        return settings.Cell.model_validate(self.params["cells"][self.key])
+
+
+def stage(main: Callable[[Stage], None]) -> None:
+    """Runs a stage script's `main` and writes what it took to `data/run/<stage>.json`.
+
+    The stage is `--stage`, or what DVC says in DVC_STAGE. Torch, where the script uses it, is held
+    to deterministic algorithms.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument(
+        "--stage", default=os.environ.get("DVC_STAGE"), help="as in `dvc stage list`"
+    )
+    name = parser.parse_args().stage
+    if not name:
+        parser.error("wanted --stage NAME, or to be run by dvc; `dvc stage list` names the stages")
+    if "torch" in sys.modules:
+        sys.modules["torch"].use_deterministic_algorithms(True)
+    try:
+        main(Stage(name))
+    except settings.SettingsError as fault:
+        sys.exit(str(fault))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_mb = peak / (2**20 if platform.system() == "Darwin" else 2**10)
+    facts = {
+        "stage": name,
+        "seconds": round(time.time() - psutil.Process().create_time(), 1),
+        "peak_memory_mb": round(peak_mb),
+    }
+    artifacts.write_json(artifacts.RUNS / f"{name}.json", facts)
+
+
+def environment() -> dict[str, Any]:
+    """Returns the machine, the packages and the revision that a run stands on."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30),
+        "packages": {name: version(name) for name in PACKAGES},
+        "revision": _git("rev-parse", "HEAD"),
+        "changed_files": len((_git("status", "--porcelain") or "").splitlines()),
+    }
+
+
+def _git(*words: str) -> str | None:
+    """Returns git's answer, None where there is no git or no repository."""
+    try:
+        answer = subprocess.run(["git", *words], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()

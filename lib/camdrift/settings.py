@@ -1,0 +1,379 @@
+"""params.yaml as pydantic models: every key, range and cross-reference, checked before any work."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+PARAMS = Path("params.yaml")
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=8, le=2048)]
+
+
+class SettingsError(Exception):
+    """params.yaml is not valid; the message names each fault."""
+
+
+class Section(BaseModel):
+    """A part of params.yaml: unknown keys are refused, types are not bent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_its_keys(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        strange = [key for key in content if key not in cls.model_fields]
+        if strange:
+            there = ", ".join(sorted(cls.model_fields)) or "none"
+            names = ", ".join(f"'{key}'" for key in strange)
+            raise ValueError(f"no key {names}; there are: {there}")
+        return content
+
+
+class Shares(Section):
+    """Shares of a set's images in each split; they add up to 1."""
+
+    train: Share
+    validation: Share
+    test: Share
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Shares":
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"wanted shares that add up to 1, got {total:g}")
+        return self
+
+
+class Limits(Section):
+    """The most images that a class gives to each split."""
+
+    train: Annotated[int, Field(ge=0)]
+    validation: Annotated[int, Field(ge=0)]
+    test: Annotated[int, Field(ge=0)]
+
+
+class _Set(Section):
+    path: str
+    size: Side
+    shares: Shares
+    limits: Limits
+
+
+class Photos(_Set):
+    """Tiles of the photographs that ship with scikit-image and scikit-learn."""
+
+    kind: Literal["photos"]
+
+
+class Digits(_Set):
+    """scikit-learn's digits."""
+
+    kind: Literal["digits"]
+
+
+class Labels(Section):
+    """A CSV file of labels beside the images, and its columns."""
+
+    csv: str
+    image: str
+    label: str
+    offset: int
+
+
+class Folder(_Set):
+    """A folder of images."""
+
+    kind: Literal["folder"]
+    resize: Side
+    labels: Labels | None
+    unreadable_share: Share
+    licence: str
+
+
+class TorchvisionSet(_Set):
+    """A `torchvision.datasets` class by name."""
+
+    kind: Literal["torchvision"]
+    dataset: str
+    arguments: dict[str, Any]
+    resize: Side
+    licence: str
+
+
+ImageSetSettings = Annotated[Photos | Digits | Folder | TorchvisionSet, Field(discriminator="kind")]
+
+
+class Training(Section):
+    """How a network is trained."""
+
+    epochs: Count
+    batch: Annotated[int, Field(ge=2)]
+    learning_rate: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    shift: Annotated[int, Field(ge=0)]
+    flip: bool
+
+
+class ModelSettings(Section):
+    """A network and where its weights come from."""
+
+    set: Name
+    architecture: str
+    width: Annotated[float, Field(gt=0, le=1)]
+    head: Literal["pooled", "torchvision"]
+    classes: Annotated[int, Field(ge=2)] | None
+    mean: Annotated[list[float], Field(min_length=3, max_length=3)]
+    std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
+    weights: str | None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    training: Training | None
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> "ModelSettings":
+        if self.weights is None and self.training is None:
+            raise ValueError("wanted `weights:` or `training:` (or both), got neither")
+        return self
+
+
+class NoneSettings(Section):
+    """Of no attack."""
+
+
+class FgsmSettings(Section):
+    """Of the fast gradient sign method."""
+
+    eps: Share
+
+
+class PgdSettings(Section):
+    """Of projected gradient descent."""
+
+    eps: Share
+    step: Share
+    steps: Count
+    random_start: bool
+    early_stop: bool
+
+
+class DlfuzzSettings(Section):
+    """Of DLFuzz."""
+
+    rivals: Count
+    rival_weight: Annotated[float, Field(ge=0)]
+    neurons: Annotated[int, Field(ge=0)]
+    neuron_weight: Annotated[float, Field(ge=0)]
+    strategies: Annotated[list[Literal[0, 1, 2, 3]], Field(min_length=1)]
+    threshold: Share
+    step: Positive
+    iterations: Count
+    max_steps: Count
+    norm_limit: Positive
+    min_gain: Share | None
+    tables: Literal["per_seed", "sequential"]
+    differs_from: Literal["clean", "parent"]
+
+
+class Attacks(Section):
+    """The settings of each attack, by its file's name in lib/camdrift/attacks."""
+
+    none: NoneSettings | None = None
+    fgsm: FgsmSettings | None = None
+    pgd: PgdSettings | None = None
+    dlfuzz: DlfuzzSettings | None = None
+
+
+class Cell(Section):
+    """One experiment."""
+
+    study: Name
+    set: Name
+    model: Name
+    source: Name
+    attack: Name
+    label: Literal["predicted", "given"]
+    ladder: Annotated[list[Positive], Field(min_length=1)]
+    override: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _has_whole(self) -> "Cell":
+        if sorted(set(self.ladder)) != self.ladder:
+            raise ValueError(f"wanted a ladder that rises, got {self.ladder}")
+        if 1.0 not in self.ladder:
+            raise ValueError(f"wanted a ladder that holds 1 (the attack itself), got {self.ladder}")
+        return self
+
+
+class NoiseSettings(Section):
+    """The noise that attacks are compared with."""
+
+    draws: Annotated[int, Field(ge=2)]
+    scaling: Literal["after_clipping", "unclipped"]
+
+
+class CamSettings(Section):
+    """The maps."""
+
+    examples: Count
+
+
+class CoverageSettings(Section):
+    """Neuron coverage."""
+
+    threshold: Share
+    orders: Count
+
+
+class StatisticsSettings(Section):
+    """Intervals, tests and flags."""
+
+    resamples: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    empty_share: Share
+    minimum_successes: Count
+
+
+class Study(Section):
+    """A named group of cells with a report of its own."""
+
+    title: str
+    headline: Name
+
+
+class Settings(Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)]
+    micro_batch: Annotated[int, Field(ge=1, le=4096)]
+    sets: dict[Name, ImageSetSettings]
+    models: dict[Name, ModelSettings]
+    attacks: Attacks
+    noise: NoiseSettings
+    cams: CamSettings
+    coverage: CoverageSettings
+    statistics: StatisticsSettings
+    studies: dict[Name, Study]
+    cells: dict[Name, Cell]
+    presets: dict[Name, "Preset"] = {}
+
+    @model_validator(mode="after")
+    def _refers(self) -> "Settings":
+        faults = _references(self, self.attacks)
+        for name, preset in self.presets.items():
+            faults += [f"presets.{name}.{fault}" for fault in _references(preset, self.attacks)]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+
+class Preset(Section):
+    """Another choice of what is built, see README."""
+
+    sets: dict[Name, ImageSetSettings]
+    models: dict[Name, ModelSettings]
+    studies: dict[Name, Study]
+    cells: dict[Name, Cell]
+
+
+def _references(plan: "Settings | Preset", attacks: Attacks) -> list[str]:
+    """Returns a line for each name that stands for nothing and each group that does not fit."""
+    faults = []
+
+    def known(place: str, kind: str, name: str, names: Any) -> bool:
+        if name not in names:
+            there = ", ".join(sorted(names)) or "none"
+            faults.append(f"{place}: no {kind} '{name}' in params.yaml; there are: {there}")
+        return name in names
+
+    for name, model in plan.models.items():
+        known(f"models.{name}.set", "set", model.set, plan.sets)
+    for name, cell in plan.cells.items():
+        place = f"cells.{name}"
+        known(f"{place}.study", "study", cell.study, plan.studies)
+        known(f"{place}.set", "set", cell.set, plan.sets)
+        for role in ("model", "source"):
+            known(f"{place}.{role}", "model", getattr(cell, role), plan.models)
+        there = [key for key in Attacks.model_fields if getattr(attacks, key) is not None]
+        if known(f"{place}.attack", "attack", cell.attack, there):
+            try:
+                attack_settings(attacks, cell)
+            except ValidationError as fault:
+                faults += _lines(fault, f"{place}.override")
+    for name, study in plan.studies.items():
+        members = [key for key, cell in plan.cells.items() if cell.study == name]
+        known(f"studies.{name}.headline", "cell", study.headline, members)
+    return faults
+
+
+def attack_settings(attacks: Attacks, cell: Cell) -> dict[str, Any]:
+    """Returns the settings of a cell's attack: those under `attacks:`, overridden by the cell's."""
+    common = getattr(attacks, cell.attack)
+    return type(common).model_validate(common.model_dump() | cell.override).model_dump()
+
+
+def declared(stage: str) -> dict[str, Any]:
+    """Returns the settings that a stage declares in dvc.yaml, and no others, as plain values."""
+    import dvc.api
+
+    return dvc.api.params_show(stages=stage)
+
+
+def load(path: Path = PARAMS) -> Settings:
+    """Returns the settings in a params.yaml.
+
+    Raises:
+        SettingsError: the file is missing or not YAML, or a key, a value or a name is wrong.
+    """
+    return parse(_read(path), path)
+
+
+def parse(content: dict, path: Path = PARAMS) -> Settings:
+    """Returns the settings in the content of a params.yaml; raises as `load` does."""
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as fault:
+        lines = "\n".join(f"  {line}" for line in _lines(fault, ""))
+        raise SettingsError(f"{path} is not valid:\n{lines}") from fault
+
+
+def _read(path: Path) -> dict:
+    # DVC reads YAML 1.2 through ruamel; PyYAML would read 1e-3 as a string.
+    try:
+        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as fault:
+        raise SettingsError(f"no {path} in {Path.cwd()}; run from the repository's root") from fault
+    except (YAMLError, UnicodeDecodeError) as fault:
+        raise SettingsError(f"{path} is not YAML: {fault}") from fault
+    if not isinstance(content, dict):
+        raise SettingsError(f"wanted a map of settings in {path}, got {type(content).__name__}")
+    return content
+
+
+def _lines(fault: ValidationError, place: str) -> list[str]:
+    """Returns a line for each error: where, what was wanted, what came."""
+    lines = []
+    for error in fault.errors():
+        parts = [str(part) for part in error["loc"] if str(part) not in _KINDS]
+        where = ".".join([place, *parts] if place else parts)
+        if error["type"] == "missing":
+            lines.append(f"{where}: wanted, but not there")
+        elif error["type"] == "value_error":
+            text = str(error["ctx"]["error"])
+            lines += [f"{where}: {line}" if where else line for line in text.splitlines()]
+        elif error["type"] == "string_pattern_mismatch" and "[key]" in parts:
+            where = where.removesuffix(".[key]")
+            lines.append(f"{where}: wanted a name of a-z, 0-9 and _ only")
+        else:
+            lines.append(f"{where}: {error['msg'].lower()}, got {error['input']!r}")
+    return lines
+
+
+_KINDS = {"photos", "digits", "folder", "torchvision"}

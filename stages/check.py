@@ -1,0 +1,17 @@
+"""Checks params.yaml as a whole; every other stage depends on it."""
+
+import sys
+
+from camdrift import artifacts, settings
+
+
+def main() -> None:
+    settings.load()
+    artifacts.write_text(artifacts.CHECKED, "params.yaml is valid\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except settings.SettingsError as fault:
+        sys.exit(str(fault))

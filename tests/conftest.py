@@ -1,0 +1,129 @@
+"""Fixtures: a small random network, and the whole study on tiny data, run once a session."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+from torch import nn
+
+from camdrift import run, settings
+from camdrift.models import Model
+
+ROOT = Path(__file__).resolve().parents[1]
+ORDER = ["check", "fetch", "train", "attack", "noise", "cam", "coverage", "score", "report"]
+
+
+def small_network(classes: int = 4) -> nn.Module:
+    """Two conv blocks with norm, an odd number of channels, one linear layer."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 5, 3, padding=1),
+        nn.BatchNorm2d(5),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(5, 7, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(7, classes),
+    )
+
+
+def as_model(network: nn.Module, *, size: int = 12, micro_batch: int = 4) -> Model:
+    return Model(network, mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3], size=size,
+                 micro_batch=micro_batch)  # fmt: skip
+
+
+@pytest.fixture
+def model() -> Model:
+    return as_model(small_network())
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    return torch.rand(10, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+
+
+def script(name: str):
+    """The module of a stage script."""
+    spec = importlib.util.spec_from_file_location(f"stage_{name}", ROOT / "stages" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def copy_of_repository(folder: Path, *, preset: str | None) -> Path:
+    """A copy of what is in git, with `preset` active, as a DVC repository without git."""
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    ).stdout.split("\n")  # fmt: skip
+    names = [n for n in names if n and not n.startswith(("data/", "tests/"))]
+    if not names:  # a source archive
+        parts = ["lib", "stages", ".dvc/config", "dvc.yaml", "params.yaml", "constraints.txt"]
+        files = [f for part in parts for f in [ROOT / part, *(ROOT / part).rglob("*")]]
+        names = [f.relative_to(ROOT).as_posix() for f in files if f.is_file()]
+    for name in names:
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    (folder / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
+    if preset:
+        activate(folder / "params.yaml", preset)
+    return folder
+
+
+def activate(path: Path, preset: str) -> None:
+    yaml = YAML()
+    content = yaml.load(path)
+    for part in ("sets", "models", "studies", "cells"):
+        content[part] = content["presets"][preset][part]
+    yaml.dump(content, path)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    folder: Path
+    settings: settings.Settings
+    stages: list[str]
+
+
+@contextlib.contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def stage_names(folder: Path) -> list[str]:
+    dvc = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
+    answer = subprocess.run(dvc, cwd=folder, capture_output=True, text=True, check=True)
+    return answer.stdout.split()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The study on digits: every stage script's `main`, in the order of the pipeline."""
+    folder = copy_of_repository(tmp_path_factory.mktemp("tiny"), preset="tiny")
+    names = stage_names(folder)
+    torch.use_deterministic_algorithms(True)
+    with inside(folder):
+        for group in ORDER:
+            main = script(group).main
+            for name in (n for n in names if n.partition("@")[0] == group):
+                main() if group == "check" else main(run.Stage(name))
+        return Tiny(folder, settings.load(), names)

@@ -1,0 +1,109 @@
+import inspect
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from ruamel.yaml import YAML
+
+from camdrift import perturbation, settings
+from conftest import ROOT, copy_of_repository
+
+CONTENT = YAML(typ="safe").load(ROOT / "params.yaml")
+
+
+def changed(path: str, value) -> dict:
+    """params.yaml with one value set, added or (value None) removed."""
+    content = YAML(typ="safe").load(ROOT / "params.yaml")
+    *parents, last = path.split(".")
+    place = content
+    for parent in parents:
+        place = place[parent]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "wanted"),
+    [
+        ("sed", 1, "no key 'sed'; there are: attacks, cams"),
+        ("seed", None, "seed: wanted, but not there"),
+        ("seed", -1, "seed: input should be greater than or equal to 0, got -1"),
+        ("seed", "one", "seed: input should be a valid integer, got 'one'"),
+        ("attacks.fgsm.epz", 0.1, "attacks.fgsm: no key 'epz'; there are: eps"),
+        ("attacks.pdg", {}, "attacks: no key 'pdg'; there are: dlfuzz, fgsm, none, pgd"),
+        ("attacks.fgsm.eps", 3.0, "attacks.fgsm.eps: input should be less than or equal to 1"),
+        ("cells.fgsm.model", "vgg", "cells.fgsm.model: no model 'vgg' in params.yaml; there are:"),
+        ("cells.fgsm.attack", "pdg", "cells.fgsm.attack: no attack 'pdg'"),
+        ("cells.fgsm.override", {"epz": 1}, "cells.fgsm.override: no key 'epz'"),
+        ("cells.fgsm.ladder", [0.5, 2.0], "wanted a ladder that holds 1"),
+        ("cells.fgsm.ladder", [1.0, 0.5], "wanted a ladder that rises"),
+        ("cells.fgsm-2", CONTENT["cells"]["fgsm"], "wanted a name of a-z, 0-9 and _ only"),
+        ("studies.layers.headline", "cw", "studies.layers.headline: no cell 'cw'"),
+        ("models.vgg16_quarter.training", None, "training: wanted, but not there"),
+        ("sets.photos.kind", "fotos", "kind"),
+        ("sets.photos.shares.test", 0.9, "wanted shares that add up to 1"),
+    ],
+)
+def test_refuses_with_what_was_wanted_and_what_exists(path, value, wanted):
+    with pytest.raises(settings.SettingsError, match="params.yaml is not valid") as fault:
+        settings.parse(changed(path, value))
+    assert wanted in str(fault.value)
+
+
+def test_names_every_fault_at_once():
+    content = changed("seed", -1)
+    content["micro_batch"] = 0
+    with pytest.raises(settings.SettingsError) as fault:
+        settings.parse(content)
+    assert "seed" in str(fault.value)
+    assert "micro_batch" in str(fault.value)
+
+
+def test_accepts_the_committed_file_and_reads_exponents_as_numbers(tmp_path):
+    text = (ROOT / "params.yaml").read_text().replace("eps: 0.00784", "eps: 7.84e-3", 1)
+    (tmp_path / "params.yaml").write_text(text)
+    loaded = settings.load(tmp_path / "params.yaml")
+    assert loaded.attacks.fgsm is not None
+    assert loaded.attacks.fgsm.eps == 0.00784
+
+
+@pytest.mark.parametrize("text", ["[", "1", "", "a: b: c"])
+def test_refuses_what_is_not_a_map_of_settings(text, tmp_path):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(settings.SettingsError):
+        settings.load(tmp_path / "params.yaml")
+
+
+def test_settings_of_an_attack_are_its_functions_keywords():
+    files = {file.stem for file in (ROOT / "lib/camdrift/attacks").glob("[a-z]*.py")}
+    assert files == set(settings.Attacks.model_fields)
+    for name in files:
+        keywords = inspect.signature(perturbation.attack(name)).parameters.values()
+        wanted = {p.name for p in keywords if p.kind is p.KEYWORD_ONLY} - {"generators"}
+        section = settings.Attacks.model_validate(CONTENT["attacks"]).__getattribute__(name)
+        assert set(type(section).model_fields) == wanted, name
+        assert all(
+            p.default is p.empty
+            for p in inspect.signature(perturbation.attack(name)).parameters.values()
+        )
+
+
+def test_repro_with_a_wrong_setting_stops_before_any_work(tmp_path):
+    folder = copy_of_repository(tmp_path, preset="tiny")
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("attack: fgsm", "attack: fgms", 1))
+    start = time.monotonic()
+    answer = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro"],
+        cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"CAMDRIFT_PYTHON": sys.executable},
+    )  # fmt: skip
+    assert time.monotonic() - start < 15  # 5 s on an idle machine
+    assert answer.returncode != 0
+    assert "no attack 'fgms' in params.yaml; there are: dlfuzz, fgsm, none, pgd" in answer.stderr
+    assert not (folder / "data").exists()
