@@ -1,0 +1,151 @@
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from camdrift import images
+
+EVEN = {"train": 0.5, "validation": 0.0, "test": 0.5}
+MANY = {"train": 1000, "validation": 1000, "test": 1000}
+FOLDER = {
+    "seed": 1, "size": 16, "resize": 20, "shares": EVEN, "limits": MANY, "labels": None,
+    "unreadable_share": 0.0, "licence": "own",
+}  # fmt: skip
+PHOTOS = {
+    "seed": 1, "size": 64, "shares": {"train": 0.55, "validation": 0.15, "test": 0.3},
+    "limits": {"train": 60, "validation": 20, "test": 20},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return images.photos(**PHOTOS)
+
+
+def test_photos_share_no_pixel_between_splits(photos):
+    for name, rows in photos.index.groupby("class_name"):
+        corners = rows["id"].str.extract(r"_(\d+)_(\d+)$").astype(int).to_numpy()
+        seen = {}
+        for split, part in zip(rows["split"], corners, strict=True):
+            mask = seen.setdefault(split, np.zeros((1500, 1500), dtype=bool))
+            mask[part[0] : part[0] + 64, part[1] : part[1] + 64] = True
+        total = sum(mask.astype(int) for mask in seen.values())
+        assert total.max() == 1, name
+
+
+def test_photos_have_18_classes_and_300_test_tiles(photos):
+    sheet = images.datasheet(photos)
+    assert len(sheet["classes"]) == 18
+    assert sheet["splits"]["test"] >= 300
+    assert photos.pixels.shape[1:] == (64, 64, 3)
+    assert photos.index["id"].is_unique
+    assert sum(len(names) for names in sheet["licences"].values()) == 18
+
+
+def test_same_seed_same_tiles_other_seed_others(photos):
+    again = images.photos(**PHOTOS)
+    np.testing.assert_array_equal(photos.pixels, again.pixels)
+    other = images.photos(**PHOTOS | {"seed": 2})
+    assert set(other.index["id"]) != set(photos.index["id"])
+
+
+def test_digits_are_grey_and_split():
+    found = images.digits(seed=1, size=32, shares=EVEN, limits=MANY | {"test": 3})
+    assert found.pixels.shape[1:] == (32, 32, 3)
+    assert (found.pixels[..., 0] == found.pixels[..., 2]).all()
+    assert (found.index.query("split == 'test'")["label"].value_counts() == 3).all()
+
+
+def picture(mode: str = "RGB", size=(30, 20), colour=(200, 100, 50)) -> Image.Image:
+    return Image.new("RGB", size, colour).convert(mode)
+
+
+def test_decodes_every_kind_of_file_to_upright_rgb(tmp_path):
+    picture("L").save(tmp_path / "grey.png")
+    picture("CMYK").save(tmp_path / "cmyk.jpg")
+    Image.new("RGBA", (30, 20), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    picture("P").save(tmp_path / "palette.gif")
+    Image.fromarray(np.full((20, 30), 65535, dtype=np.uint16)).save(tmp_path / "sixteen.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees to view
+    picture().save(tmp_path / "rotated.jpg", exif=exif)
+    found = {file.stem: images.decode(file) for file in tmp_path.iterdir()}
+    assert all(image.dtype == np.uint8 and image.shape[2] == 3 for image in found.values())
+    assert found["rotated"].shape == (30, 20, 3)
+    assert found["grey"].shape == (20, 30, 3)
+    assert (found["clear"] == 255).all()  # transparent shows the white below
+    assert (found["sixteen"] == 255).all()
+    assert abs(found["cmyk"].astype(int).mean((0, 1)) - [200, 100, 50]).max() < 6
+
+
+def make_folder(root, classes=("bees", "ants"), count=6):
+    for name in classes:
+        (root / name).mkdir()
+        for i in range(count):
+            picture(colour=(i, 0, 0)).save(root / name / f"{i}.png")
+    return root
+
+
+def test_folder_in_image_folder_layout(tmp_path):
+    found = images.folder(path=str(make_folder(tmp_path)), **FOLDER)
+    assert found.pixels.shape == (12, 16, 16, 3)
+    assert dict(zip(found.index["class_name"], found.index["label"], strict=True)) == {
+        "ants": 0, "bees": 1
+    }  # fmt: skip
+    assert (found.index.groupby(["class_name", "split"]).size() == 3).all()
+
+
+def test_a_new_image_moves_no_other_to_another_place_in_the_order(tmp_path):
+    shares = {"train": 0.0, "validation": 0.0, "test": 1.0}
+    limits = MANY | {"test": 3}
+    make_folder(tmp_path)
+    settings = FOLDER | {"shares": shares, "limits": limits}
+    before = set(images.folder(path=str(tmp_path), **settings).index["id"])
+    picture().save(tmp_path / "ants" / "new.png")
+    after = set(images.folder(path=str(tmp_path), **settings).index["id"])
+    assert len(before - after) <= 1
+
+
+def test_folder_with_a_table_of_labels(tmp_path):
+    for name in ("a", "b", "c"):
+        picture().save(tmp_path / f"{name}.png")
+    pd.DataFrame({"file": ["a", "b", "c", "d"], "truth": [1, 2, 1, 3]}).to_csv(
+        tmp_path / "labels.csv", index=False
+    )
+    table = {"csv": "labels.csv", "image": "file", "label": "truth", "offset": 1}
+    shares = {"train": 0.0, "validation": 0.0, "test": 1.0}
+    settings = FOLDER | {"labels": table, "shares": shares}
+    found = images.folder(path=str(tmp_path), **settings)
+    assert found.index.set_index("id")["label"].to_dict() == {"a.png": 0, "b.png": 1, "c.png": 0}
+    with pytest.raises(ValueError, match="no column 'class'"):
+        images.folder(path=str(tmp_path), **settings | {"labels": table | {"label": "class"}})
+    picture().save(tmp_path / "z.png")
+    with pytest.raises(ValueError, match=r"z\.png has no row in labels\.csv"):
+        images.folder(path=str(tmp_path), **settings)
+
+
+def test_unreadable_files_are_named_counted_and_bounded(tmp_path, capsys):
+    make_folder(tmp_path)
+    (tmp_path / "ants" / "broken.png").write_bytes(b"not a picture")
+    (tmp_path / "ants" / "empty.jpg").touch()
+    with pytest.raises(images.UnreadableError, match="2 of 14 files"):
+        images.folder(path=str(tmp_path), **FOLDER)
+    found = images.folder(path=str(tmp_path), **FOLDER | {"unreadable_share": 0.2})
+    assert images.datasheet(found)["unreadable_files"] == 2
+    assert "ants/broken.png" in capsys.readouterr().out
+    assert len(found.pixels) == 12
+
+
+def test_an_empty_folder_says_what_layout_was_wanted(tmp_path):
+    with pytest.raises(ValueError, match="<class>/<image>"):
+        images.folder(path=str(tmp_path), **FOLDER)
+
+
+def test_a_torchvision_dataset_by_name(tmp_path):
+    found = images.torchvision_set(
+        dataset="FakeData",
+        arguments={"size": 8, "image_size": [3, 24, 24], "num_classes": 2},
+        **{key: FOLDER[key] for key in ("seed", "size", "resize", "shares", "limits", "licence")},
+    )
+    assert found.pixels.shape[1:] == (16, 16, 3)
+    assert set(found.index["label"]) <= {0, 1}
