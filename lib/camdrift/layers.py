@@ -1,0 +1,195 @@
+"""Where a network is tapped: the tensor at which each conv layer's map is taken, and the neurons.
+
+The network is traced by `torch.fx`, and a tapped copy of its graph returns the wanted tensors
+beside the logits. There are no hooks: nothing is left on the network, after an error neither.
+"""
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+NORMS = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+)
+# In eval mode these pass their input on.
+IDENTITIES = (nn.Identity, nn.modules.dropout._DropoutNd)
+NOT_ACTIVATIONS = (nn.MultiheadAttention, nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d)
+POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+
+ADDS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+CONCATS = {torch.cat, torch.concat}
+NORM_FUNCTIONS = {F.batch_norm, F.group_norm, F.layer_norm, F.instance_norm}
+IDENTITY_FUNCTIONS = {F.dropout, F.dropout2d}
+POOL_FUNCTIONS = {F.max_pool2d, F.avg_pool2d, torch.max_pool2d}
+ACTIVATION_FUNCTIONS = {
+    F.relu, torch.relu, F.relu6, F.gelu, F.silu, F.leaky_relu, F.elu, F.selu, F.celu, F.mish,
+    F.hardswish, F.hardsigmoid, F.softplus, F.prelu, torch.sigmoid, F.sigmoid, torch.tanh, F.tanh,
+    "relu", "relu_", "sigmoid", "tanh",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A tensor of the network that is returned beside the logits.
+
+    name: the modules it belongs to, joined by '+' (convs that share an activation share a map).
+    label: short name for figures ('4-1' in a VGG).
+    node: its node in the traced graph.
+    rectified: whether it is an activation's output; False marks a conv that reaches none.
+    """
+
+    name: str
+    label: str
+    node: str
+    rectified: bool
+
+
+class UntraceableError(Exception):
+    """The network's forward cannot be traced, or it holds no conv layer."""
+
+
+def trace(network: nn.Module) -> fx.GraphModule:
+    """Returns the network's graph without in-place operations.
+
+    An in-place ReLU overwrites the tensor that is to be tapped, and an in-place addition the one
+    it adds to.
+
+    Raises:
+        UntraceableError: the forward branches on its input, or there is no conv layer.
+    """
+    for module in network.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]
+    try:
+        traced = fx.symbolic_trace(network)
+    except Exception as fault:
+        raise UntraceableError(
+            f"torch.fx cannot trace {type(network).__name__}: {fault}. Wanted a forward whose "
+            "branches do not depend on its input"
+        ) from fault
+    for node in traced.graph.nodes:
+        if node.kwargs.get("inplace"):
+            node.kwargs = {**node.kwargs, "inplace": False}
+        if node.target is operator.iadd:
+            node.target = operator.add
+        if node.op == "call_method" and node.target in ("add_", "relu_"):
+            node.target = node.target[:-1]
+    if not any(_is_conv(node, traced) for node in traced.graph.nodes):
+        raise UntraceableError(f"{type(network).__name__} has no two-dimensional conv layer")
+    traced.recompile()
+    return traced
+
+
+def tapped(traced: fx.GraphModule, taps: tuple[Tap, ...]) -> fx.GraphModule:
+    """Returns a network that shares the weights and gives (logits, tensors of the taps)."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    logits = graph.graph_copy(traced.graph, copies)
+    places = {node.name: copies[node] for node in copies}
+    graph.output((logits, tuple(places[tap.node] for tap in taps)))
+    return fx.GraphModule(traced, graph)
+
+
+def map_taps(traced: fx.GraphModule) -> tuple[Tap, ...]:
+    """Returns a tap for each conv layer's map, in forward order.
+
+    A map is taken at the first activation output that the conv reaches through norm, addition or
+    concatenation only; convs that share that tensor share a map, named after all of them. A conv
+    that reaches no activation is tapped at its own output.
+    """
+    order = {node: i for i, node in enumerate(traced.graph.nodes)}
+    owners: dict[fx.Node, list[str]] = {}
+    for node in traced.graph.nodes:
+        if _is_conv(node, traced):
+            place = min(_activations(node, traced), key=order.__getitem__, default=node)
+            owners.setdefault(place, []).append(str(node.target))
+    places = sorted(owners, key=order.__getitem__)
+    labels = _labels(places, owners, traced)
+    return tuple(
+        Tap("+".join(owners[place]), label, place.name, not _is_conv(place, traced))
+        for place, label in zip(places, labels, strict=True)
+    )
+
+
+def neuron_taps(traced: fx.GraphModule) -> tuple[Tap, ...]:
+    """Returns a tap for each layer whose units count as neurons, in forward order.
+
+    As in the public code of renkhoff2022: conv layers (at their maps), pooling layers, dense
+    layers after their activation. The softmax of the logits comes last and needs no tap.
+    """
+    order = {node: i for i, node in enumerate(traced.graph.nodes)}
+    names = {tap.node: tap for tap in map_taps(traced)}
+    for node in traced.graph.nodes:
+        if _matches(node, traced, POOLS, POOL_FUNCTIONS):
+            names[node.name] = Tap(node.name, node.name, node.name, False)
+        elif _matches(node, traced, (nn.Linear,), {F.linear}):
+            place = min(_activations(node, traced), key=order.__getitem__, default=None)
+            if place is not None:
+                names[place.name] = Tap(str(node.target), node.name, place.name, True)
+    return tuple(names[node.name] for node in traced.graph.nodes if node.name in names)
+
+
+def _activations(start: fx.Node, traced: fx.GraphModule) -> Iterator[fx.Node]:
+    """Yields the activations that a node reaches through norm, addition or concatenation only."""
+    passing: set = ADDS | CONCATS | NORM_FUNCTIONS | IDENTITY_FUNCTIONS
+    seen, waiting = set(), list(start.users)
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if _is_activation(node, traced):
+            yield node
+        elif _matches(node, traced, NORMS + IDENTITIES, passing):
+            waiting.extend(node.users)
+
+
+def _is_conv(node: fx.Node, traced: fx.GraphModule) -> bool:
+    return _matches(node, traced, (nn.Conv2d,), {F.conv2d, torch.conv2d})
+
+
+def _is_activation(node: fx.Node, traced: fx.GraphModule) -> bool:
+    module = _module(node, traced)
+    if module is None:
+        return node.target in ACTIVATION_FUNCTIONS
+    known = type(module).__module__ == nn.modules.activation.__name__
+    return known and not isinstance(module, NOT_ACTIVATIONS)
+
+
+def _matches(node: fx.Node, traced: fx.GraphModule, kinds: tuple, functions: set) -> bool:
+    module = _module(node, traced)
+    return node.target in functions if module is None else isinstance(module, kinds)
+
+
+def _module(node: fx.Node, traced: fx.GraphModule) -> nn.Module | None:
+    return traced.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _labels(places: list[fx.Node], owners: dict, traced: fx.GraphModule) -> list[str]:
+    """Returns 'block-conv' labels where the convs form a chain of pooled blocks, else the names.
+
+    A chain is a network like VGG: every map has one conv, and max-pooling ends each block.
+    """
+    pools = [n for n in traced.graph.nodes if _matches(n, traced, (nn.MaxPool2d,), set())]
+    branched = any(len(names) > 1 for names in owners.values()) or any(
+        _matches(n, traced, (), ADDS | CONCATS) for n in traced.graph.nodes
+    )
+    if branched or len(pools) < 2:
+        return ["+".join(owners[place]) for place in places]
+    wanted, labels = set(places), []
+    block, conv = 1, 0
+    for node in traced.graph.nodes:
+        if node in wanted:
+            conv += 1
+            labels.append(f"{block}-{conv}")
+        elif node in pools:
+            block, conv = block + 1, 0
+    return labels

@@ -1,0 +1,219 @@
+"""Models: pixels -> logits, with taps at conv layers and neurons; weights made or loaded.
+
+A `Model` takes pixels in [0, 1] and returns logits. It is frozen, in eval mode, without in-place
+operations, with normalisation inside, and it calls its network at one fixed batch size, so that
+what it returns for an image does not depend on the images beside it.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from camdrift import artifacts, layers, networks, randomness, training
+from camdrift.artifacts import Weights
+from camdrift.layers import Tap
+from camdrift.networks import RefusedError
+from camdrift.settings import ModelSettings
+
+
+class Model(nn.Module):
+    """Pixels -> logits, with taps at its conv layers and neurons.
+
+    Args:
+        network: the network, normalised inputs -> logits.
+        mean: of each channel, taken off the pixels.
+        std: of each channel, by which they are then divided.
+        size: side of the input in px; other pixels are resized (bilinear) inside.
+        micro_batch: the one batch size at which the network is called.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        size: int,
+        micro_batch: int,
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.micro_batch = micro_batch
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        traced = layers.trace(network.eval().requires_grad_(False))
+        self.maps: tuple[Tap, ...] = layers.map_taps(traced)
+        self.neurons: tuple[Tap, ...] = layers.neuron_taps(traced)
+        self._plain = traced
+        self._mapped = layers.tapped(traced, self.maps)
+        self._excited = layers.tapped(traced, self.neurons)
+        self.eval()
+        networks.channels_last(self)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Returns the logits of any number of images: (n, 3, h, w) -> (n, classes)."""
+        return torch.cat(
+            [self._call(self._plain, part)[:rows] for part, rows in self.batches(pixels)]
+        )
+
+    def batches(self, pixels: Tensor) -> list[tuple[Tensor, int]]:
+        """Returns micro-batches and their numbers of real images; the last is padded by copies."""
+        parts = []
+        for part in pixels.split(self.micro_batch):
+            rows = len(part)
+            if rows < self.micro_batch:
+                part = torch.cat([part, part[-1:].expand(self.micro_batch - rows, -1, -1, -1)])
+            parts.append((part, rows))
+        return parts
+
+    def activations(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Returns the logits of one micro-batch and the tensor of each map tap, with gradients."""
+        return self._call(self._mapped, batch)
+
+    def excitations(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Returns the logits of one micro-batch and the tensor of each neuron tap."""
+        return self._call(self._excited, batch)
+
+    def weight_of(self, name: str) -> Tensor | None:
+        """Returns the weight of the network's module of that name, None where it has none."""
+        module = dict(self._plain.named_modules()).get(name)
+        return getattr(module, "weight", None)
+
+    def _call(self, network: nn.Module, pixels: Tensor) -> Any:
+        if pixels.shape[-1] != self.size or pixels.shape[-2] != self.size:
+            pixels = F.interpolate(pixels, self.size, mode="bilinear", antialias=False)
+        return network((pixels - self.mean) / self.std)
+
+
+def obtain(
+    chosen: ModelSettings,
+    *,
+    size: int,
+    labels: Any,
+    split: Callable[[str], tuple[Tensor, Tensor]],
+    seed: int,
+    name: str,
+) -> Weights:
+    """Returns the weights of a model: loaded, trained, or loaded and trained on.
+
+    Args:
+        chosen: the model's settings.
+        size: side of the set's images in px.
+        labels: of all images of the set.
+        split: returns pixels and labels of 'train', 'validation' or 'test'.
+        seed: of the initial weights and the batches.
+        name: of the model, part of the seed.
+    """
+    classes = chosen.classes or int(max(labels)) + 1
+    torch.manual_seed(randomness.entropy(seed, "weights", name))  # torch has no local way to init
+    network = _network(chosen, classes, size, initialised=chosen.weights is None)
+    if chosen.weights is not None:
+        network.load_state_dict(_weights(chosen), assign=True)
+    normalisation: dict[str, Any] = {"mean": chosen.mean, "std": chosen.std}
+    curve: list[dict] = []
+    if chosen.training is not None:
+        curve = training.train(
+            network,
+            split("train"),
+            split("validation"),
+            **normalisation,
+            **chosen.training.model_dump(),
+            seed=randomness.entropy(seed, "batches", name),
+            progress=lambda epochs: tqdm(epochs, desc=f"training {name}", unit="epoch"),
+        )
+    model = Model(network, **normalisation, size=size, micro_batch=1)
+    facts = {
+        "classes": classes,
+        "size": size,
+        "layers": [{"name": tap.name, "label": tap.label} for tap in model.maps],
+        "own_output": [tap.label for tap in model.maps if not tap.rectified],
+        "test_accuracy": round(training.accuracy(network, *split("test"), **normalisation), 4),
+    }
+    table = pd.DataFrame(curve, columns=["epoch", "loss", "validation_accuracy"])
+    return Weights(network.state_dict(), facts, table)
+
+
+def _network(chosen: ModelSettings, classes: int, size: int, *, initialised: bool) -> nn.Module:
+    return networks.build(
+        architecture=chosen.architecture,
+        width=chosen.width,
+        head=chosen.head,
+        classes=classes,
+        size=size,
+        initialised=initialised,
+    )
+
+
+def _weights(chosen: ModelSettings) -> dict[str, Tensor]:
+    """Returns the state dict of a local file or of torchvision's weights by name, as float32.
+
+    Raises:
+        RefusedError: the file is not there, is not the one that `sha256` names, or is a pickle
+            that holds more than tensors.
+    """
+    path = Path(str(chosen.weights))
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        from camdrift.vision import torchvision
+
+        try:
+            known = torchvision.models.get_model_weights(chosen.architecture)
+            state = known[str(chosen.weights)].get_state_dict(progress=True, check_hash=True)
+        except (ValueError, KeyError) as fault:
+            raise RefusedError(
+                f"no weights '{chosen.weights}': wanted a .safetensors, .pt or .pth file, or the "
+                f"name of torchvision's weights of {chosen.architecture}"
+            ) from fault
+    else:
+        if not path.is_file():
+            raise RefusedError(f"no weights file {path}")
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != chosen.sha256:
+            raise RefusedError(f"{path} has sha256 {found}, params.yaml says {chosen.sha256}")
+        state = _local_state(path)
+    return {key: t.float() if t.is_floating_point() else t for key, t in state.items()}
+
+
+def _local_state(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as fault:
+        raise RefusedError(
+            f"{path} holds more than tensors, and loading it could run any code. Save only the "
+            "state dict, best as .safetensors"
+        ) from fault
+    return state.get("state_dict", state)
+
+
+def load(name: str, params: dict[str, Any]) -> Model:
+    """Returns a model of the study, as its stage wrote it, ready to be explained.
+
+    Args:
+        name: of the model.
+        params: the stage's settings; `models` and `micro_batch` are used.
+    """
+    chosen = ModelSettings.model_validate(params["models"][name])
+    weights = artifacts.read(Weights, artifacts.model_folder(name))
+    facts = weights.facts
+    network = _network(chosen, facts["classes"], facts["size"], initialised=False)
+    network.load_state_dict(weights.state, assign=True)
+    return Model(
+        network,
+        mean=chosen.mean,
+        std=chosen.std,
+        size=facts["size"],
+        micro_batch=params["micro_batch"],
+    )

@@ -1,0 +1,159 @@
+"""Networks: build one by name, give it another head, slim it."""
+
+import importlib
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class RefusedError(Exception):
+    """A network or weights file that camdrift cannot use; the message says why."""
+
+
+def channels_last(network: nn.Module) -> None:
+    """Lays the weights out with channels last, which is a third faster on a CPU."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def build(
+    *,
+    architecture: str,
+    width: float,
+    head: str,
+    classes: int,
+    size: int,
+    initialised: bool,
+) -> nn.Module:
+    """Returns an untrained network.
+
+    Args:
+        architecture: a torchvision classifier by name, `timm:<name>`, or `package.module:function`,
+            which is called with `classes` and returns a network.
+        width: factor on the channels of every Conv2d, BatchNorm2d and Linear; 1 leaves them.
+        head: `torchvision` keeps the network's head; `pooled` is global average pooling and one
+            linear layer.
+        classes: number of logits.
+        size: side of the input in px, at which the slimmed network is tried.
+        initialised: False leaves the weights of a full-width network on torch's meta device, to be
+            assigned from a state dict; drawing those of a VGG takes seconds.
+
+    Raises:
+        RefusedError: there is no such architecture, or it does not survive the slimming.
+    """
+    own = ":" in architecture and not architecture.startswith("timm:")
+    place = "cpu" if own or (initialised and width == 1) else "meta"
+    with torch.device(place):
+        if own:
+            network = _user_network(architecture, classes)
+        elif architecture.startswith("timm:"):
+            network = _timm_network(architecture.removeprefix("timm:"), classes)
+        else:
+            network = _torchvision_network(architecture, classes)
+        if head == "pooled":
+            _pool_head(network, architecture, classes)
+    if width != 1:
+        _slim(network, width, classes)
+        place = "cpu"
+    try:
+        with torch.no_grad():
+            logits = network.eval()(torch.zeros(1, 3, size, size, device=place))
+    except Exception as fault:  # a network's forward may raise anything
+        raise RefusedError(
+            f"{architecture} does not run at width {width} and {size} px: {fault}. Wanted a "
+            "network whose forward survives scaled channels (VGG, ResNet, Inception, Xception do)"
+        ) from fault
+    if logits.shape != (1, classes):
+        raise RefusedError(f"{architecture} returns {tuple(logits.shape)}, wanted (1, {classes})")
+    return network
+
+
+def _torchvision_network(name: str, classes: int) -> nn.Module:
+    from camdrift.vision import torchvision
+
+    try:
+        builder = torchvision.models.get_model_builder(name)
+    except ValueError as fault:
+        raise RefusedError(f"no architecture '{name}' in torchvision.models") from fault
+    # Both would start from weights or random draws that are overwritten by training or loading.
+    extra: dict[str, Any] = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    return builder(weights=None, num_classes=classes, **extra)
+
+
+def _timm_network(name: str, classes: int) -> nn.Module:
+    try:
+        timm = importlib.import_module("timm")
+    except ModuleNotFoundError as fault:
+        raise RefusedError("`timm:` models need timm; run `pip install camdrift[timm]`") from fault
+    if not timm.is_model(name):
+        raise RefusedError(f"no architecture '{name}' in timm; see timm.list_models()")
+    return timm.create_model(name, pretrained=False, num_classes=classes)
+
+
+def _user_network(path: str, classes: int) -> nn.Module:
+    module, _, function = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)(classes)
+    except (ImportError, AttributeError) as fault:
+        raise RefusedError(f"cannot import '{path}': {fault}") from fault
+
+
+def _pool_head(network: nn.Module, architecture: str, classes: int) -> None:
+    """Replaces the dense layers of a VGG or AlexNet by global pooling and one linear layer."""
+    dense = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if len(dense) == 1:
+        return
+    convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    if not all(hasattr(network, part) for part in ("features", "avgpool", "classifier")):
+        raise RefusedError(
+            f"{architecture} has {len(dense)} dense layers and no features/avgpool/classifier; "
+            "head: pooled knows VGG, AlexNet and networks that pool already. Use head: torchvision"
+        )
+    network.avgpool = nn.AdaptiveAvgPool2d(1)
+    network.classifier = nn.Linear(convs[-1].out_channels, classes)
+
+
+def _slim(network: nn.Module, width: float, classes: int) -> None:
+    """Scales the channels of every Conv2d, BatchNorm2d and Linear in place, with fresh weights.
+
+    The image's three channels and the logits stay as they are.
+    """
+
+    def scaled(channels: int) -> int:
+        return max(1, round(channels * width))
+
+    for parent in list(network.modules()):
+        for name, module in list(parent.named_children()):
+            fresh: nn.Module
+            if isinstance(module, nn.Conv2d):
+                depthwise = module.groups == module.in_channels > 1
+                fresh = conv = nn.Conv2d(
+                    3 if module.in_channels == 3 else scaled(module.in_channels),
+                    scaled(module.out_channels),
+                    module.kernel_size,  # type: ignore[arg-type]
+                    module.stride,  # type: ignore[arg-type]
+                    module.padding,  # type: ignore[arg-type]
+                    module.dilation,  # type: ignore[arg-type]
+                    scaled(module.in_channels) if depthwise else module.groups,
+                    module.bias is not None,
+                    module.padding_mode,
+                    device="cpu",
+                )
+                nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
+            elif isinstance(module, nn.BatchNorm2d):
+                fresh = nn.BatchNorm2d(
+                    scaled(module.num_features), module.eps, module.momentum, device="cpu"
+                )
+            elif isinstance(module, nn.Linear):
+                last = module.out_features == classes
+                fresh = nn.Linear(
+                    scaled(module.in_features),
+                    classes if last else scaled(module.out_features),
+                    module.bias is not None,
+                    device="cpu",
+                )
+            else:
+                continue
+            setattr(parent, name, fresh)

@@ -1,0 +1,109 @@
+"""Training a network from pixels and labels."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from camdrift import networks
+
+
+def train(
+    network: nn.Module,
+    training: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    epochs: int,
+    batch: int,
+    learning_rate: float,
+    weight_decay: float,
+    shift: int,
+    flip: bool,
+    seed: int,
+    progress: Callable[[Any], Any] = lambda epochs: epochs,
+) -> list[dict]:
+    """Trains a network in place and keeps the epoch of the best validation accuracy.
+
+    `training` and `validation` are pixels and labels. AdamW under a one-cycle learning rate,
+    cross-entropy, batches drawn without replacement; each image is shifted by up to `shift` px
+    (edges repeated) and mirrored at random where `flip`.
+
+    Returns:
+        The curve: `epoch` (from 1), `loss` (mean over the epoch), `validation_accuracy` in [0, 1].
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    pixels, labels = training
+    generator = torch.Generator().manual_seed(seed)
+    networks.channels_last(network)
+    centre, spread = (torch.tensor(value).view(1, -1, 1, 1) for value in (mean, std))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    steps = max(1, len(pixels) // batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, learning_rate, total_steps=epochs * steps
+    )
+    curve, best, kept = [], -1.0, {}
+    for epoch in progress(range(1, epochs + 1)):
+        network.train()
+        order = torch.randperm(len(pixels), generator=generator)
+        total = 0.0
+        for step in range(steps):
+            rows = order[step * batch : (step + 1) * batch]
+            images = _augmented(pixels[rows], shift, flip, generator)
+            logits = network((images - centre) / spread)
+            logits = logits if isinstance(logits, Tensor) else logits[0]  # Inception's aux head
+            loss = F.cross_entropy(logits, labels[rows])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            total += float(loss.detach())
+        if not total < float("inf"):
+            raise FloatingPointError(
+                f"the loss is {total} in epoch {epoch}; lower learning_rate in params.yaml"
+            )
+        reached = accuracy(network, *validation, mean=mean, std=std)
+        curve.append({"epoch": epoch, "loss": total / steps, "validation_accuracy": reached})
+        if reached > best:
+            best = reached
+            kept = {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(kept)
+    return curve
+
+
+def _augmented(images: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
+    if shift:
+        size = images.shape[-1]
+        padded = F.pad(images, (shift,) * 4, mode="replicate")
+        corners = torch.randint(0, 2 * shift + 1, (len(images), 2), generator=generator).tolist()
+        images = torch.stack(
+            [p[:, y : y + size, x : x + size] for p, (y, x) in zip(padded, corners, strict=True)]
+        )
+    if flip:
+        mirrored = torch.rand(len(images), generator=generator) < 0.5
+        images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+    return images
+
+
+def accuracy(
+    network: nn.Module,
+    pixels: Tensor,
+    labels: Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> float:
+    """Returns the share of images that a bare network classifies correctly, in [0, 1]."""
+    centre, spread = (torch.tensor(value).view(1, -1, 1, 1) for value in (mean, std))
+    network.eval()
+    with torch.no_grad():
+        right = [
+            (network((images - centre) / spread).argmax(1) == classes).sum().item()
+            for images, classes in zip(pixels.split(128), labels.split(128), strict=True)
+        ]
+    return sum(right) / max(1, len(labels))

@@ -1,0 +1,28 @@
+"""Trains a model, or loads its weights, and writes its card."""
+
+import torch
+
+from camdrift import artifacts, models, run, settings, variants
+
+
+def main(stage: run.Stage) -> None:
+    chosen = settings.ModelSettings.model_validate(stage.params["models"][stage.key])
+    images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(chosen.set))
+    size = images.pixels.shape[1]
+    seed = stage.params["seed"]
+
+    def split(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = (images.index["split"] == name).to_numpy()
+        labels = torch.tensor(images.index["label"].to_numpy()[rows])
+        return variants.pixels(images.pixels[rows]), labels
+
+    weights = models.obtain(
+        chosen, size=size, labels=images.index["label"], split=split, seed=seed, name=stage.key
+    )
+    artifacts.write(artifacts.model_folder(stage.key), weights)
+    card = chosen.model_dump() | weights.facts | {"curve": weights.curve.to_dict("records")}
+    artifacts.write_json(artifacts.model_card(stage.key), card)
+
+
+if __name__ == "__main__":
+    run.stage(main)

@@ -1,0 +1,211 @@
+import hashlib
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+from camdrift import coverage, layers, models, networks, training
+from camdrift.settings import ModelSettings
+from conftest import as_model, small_network
+
+
+def built(architecture: str, **changed) -> nn.Module:
+    arguments = {"width": 0.25, "head": "torchvision", "classes": 6, "size": 64,
+                 "initialised": True}  # fmt: skip
+    return networks.build(architecture=architecture, **arguments | changed)
+
+
+def taps(network: nn.Module) -> dict[str, layers.Tap]:
+    return {tap.name: tap for tap in layers.map_taps(layers.trace(network.eval()))}
+
+
+def test_import_works_beside_a_torch_without_cuda():
+    code = "from camdrift.vision import torchvision; torchvision.models.get_model('resnet18')"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_maps_of_vgg_are_thirteen_labelled_by_block():
+    found = taps(built("vgg16_bn", head="pooled"))
+    convs = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}
+    wanted = [f"{block}-{conv + 1}" for block, count in convs.items() for conv in range(count)]
+    assert [tap.label for tap in found.values()] == wanted
+    assert all(tap.rectified for tap in found.values())
+
+
+def test_vgg16_has_the_14888_neurons_of_the_published_code():
+    network = built("vgg16", width=1, classes=1000, size=32, initialised=False)
+    network.to_empty(device="cpu")
+    model = as_model(network, size=32, micro_batch=1)
+    assert len(coverage.spatial(model)) == 14_888
+
+
+def test_convs_that_share_an_activation_share_a_map():
+    found = taps(built("resnet18"))
+    assert "layer2.0.conv2+layer2.0.downsample.0" in found
+    assert "layer2.0.conv1" in found
+    assert all(tap.rectified for tap in found.values())
+
+
+class Odd(nn.Module):
+    """A conv without activation, a functional in-place one, an in-place addition, a shared one."""
+
+    def __init__(self):
+        super().__init__()
+        self.plain = nn.Conv2d(3, 4, 3)
+        self.first = nn.Conv2d(4, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 4, 1)
+        self.smooth = nn.Sequential(nn.Conv2d(4, 4, 1), nn.GELU())
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = F.avg_pool2d(self.plain(x), 2)
+        y = F.relu(self.first(x), inplace=True)
+        y += self.second(x)
+        return self.head(self.smooth(torch.relu(y)).mean((2, 3)))
+
+
+def test_unusual_networks_are_tapped_where_the_definition_says():
+    found = taps(Odd())
+    assert list(found) == ["plain", "first", "second", "smooth.0"]
+    assert not found["plain"].rectified
+    network = Odd().eval()
+    expected = F.relu(network.first(F.avg_pool2d(network.plain(torch.ones(1, 3, 9, 9)), 2)))
+    traced = layers.trace(network)
+    tapped = layers.tapped(traced, layers.map_taps(traced))
+    _, tensors = tapped(torch.ones(1, 3, 9, 9))
+    torch.testing.assert_close(tensors[1], expected)  # not overwritten by the addition
+
+
+def test_a_tapped_network_is_post_activation_and_leaves_logits_alone(model, pixels):
+    batch = pixels[:4]
+    logits, tensors = model.activations(batch)
+    torch.testing.assert_close(logits, model(batch), rtol=0, atol=0)
+    assert [len(tensors), float(min(t.min() for t in tensors))] == [2, 0.0]
+
+
+def test_an_untraceable_network_or_one_without_conv_is_refused_by_name():
+    class Branching(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(layers.UntraceableError, match="cannot trace Branching"):
+        layers.trace(Branching())
+    with pytest.raises(layers.UntraceableError, match="no two-dimensional conv"):
+        layers.trace(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+
+
+def test_results_do_not_depend_on_the_batch(model, pixels):
+    whole = model(pixels)
+    alone = torch.cat([model(image[None]) for image in pixels])
+    turned = model(pixels.flip(0)).flip(0)
+    assert torch.equal(whole, alone)
+    assert torch.equal(whole, turned)
+
+
+def test_a_model_normalises_inside_and_resizes_other_pixels():
+    network = small_network().eval()
+    model = as_model(network, micro_batch=2)
+    batch = torch.rand(2, 3, 12, 12)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.4, 0.5, 0.6], [0.2, 0.25, 0.3]))
+    torch.testing.assert_close(model(batch), network((batch - mean) / std))
+    assert model(torch.rand(2, 3, 30, 30)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "resnet18", "inception_v3"])
+def test_slimming_keeps_the_topology(name):
+    size = 75 if name == "inception_v3" else 64
+    slim, full = built(name, size=size), built(name, width=1, size=size, initialised=False)
+    assert [type(m) for m in slim.modules()] == [type(m) for m in full.modules()]
+    convs = [m for m in slim.modules() if isinstance(m, nn.Conv2d)]
+    assert convs[0].in_channels == 3
+    widths = [
+        (m.out_channels, n.out_channels)
+        for m, n in zip(convs, (m for m in full.modules() if isinstance(m, nn.Conv2d)), strict=True)
+    ]
+    assert all(slim == round(full / 4) for slim, full in widths)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changed", "wanted"),
+    [
+        ("vgg99", {}, "no architecture 'vgg99'"),
+        ("densenet121", {"width": 0.3}, "densenet121 does not run at width 0.3"),
+        ("vit_b_16", {}, "vit_b_16"),
+        ("nowhere:network", {}, "cannot import 'nowhere:network'"),
+        ("swin_t", {"head": "pooled"}, "head: pooled|swin_t"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_by_name(architecture, changed, wanted):
+    with pytest.raises((networks.RefusedError, layers.UntraceableError), match=wanted):
+        layers.trace(built(architecture, **changed).eval())
+
+
+def model_settings(**changed) -> ModelSettings:
+    values = {
+        "set": "s", "architecture": "squeezenet1_1", "width": 1.0, "head": "torchvision",
+        "classes": 5, "mean": [0.5] * 3, "std": [0.25] * 3, "weights": None, "sha256": None,
+        "training": None,
+    }  # fmt: skip
+    return ModelSettings.model_validate(values | changed)
+
+
+def obtained(chosen: ModelSettings):
+    images = (torch.zeros(2, 3, 64, 64), torch.tensor([0, 1]))
+    return models.obtain(chosen, size=64, labels=[0, 1], split=lambda _: images, seed=1, name="m")
+
+
+def test_local_weights_are_loaded_as_they_are(tmp_path):
+    network = built("squeezenet1_1", width=1, classes=5)
+    for suffix, save in ((".safetensors", save_file), (".pt", torch.save)):
+        path = tmp_path / f"w{suffix}"
+        save({key: value.half() for key, value in network.state_dict().items()}, path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = obtained(model_settings(weights=str(path), sha256=digest))
+        for name, value in network.state_dict().items():
+            assert torch.equal(found.state[name], value.half().float())
+        with pytest.raises(networks.RefusedError, match=f"has sha256 {digest}"):
+            obtained(model_settings(weights=str(path), sha256="0" * 64))
+
+
+def test_a_pickle_that_could_run_code_is_refused(tmp_path):
+    path = tmp_path / "w.pt"
+    torch.save({"network": small_network()}, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(networks.RefusedError, match="could run any code"):
+        obtained(model_settings(weights=str(path), sha256=digest))
+
+
+@pytest.mark.parametrize("weights", ["IMAGENET", "nowhere.safetensors"])
+def test_weights_that_are_not_there_are_named(weights):
+    with pytest.raises(networks.RefusedError, match=weights):
+        obtained(model_settings(weights=weights, sha256="0" * 64))
+
+
+def test_training_keeps_the_best_epoch_and_is_seeded():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(24, 3, 12, 12, generator=generator)
+    labels = (images.mean((1, 2, 3)) > 0.5).long()
+    found = []
+    for _ in range(2):
+        network = small_network(classes=2)
+        curve = training.train(
+            network, (images, labels), (images, labels), mean=[0.5] * 3, std=[0.25] * 3, epochs=4,
+            batch=8, learning_rate=0.01, weight_decay=0.0, shift=1, flip=True, seed=3,
+        )  # fmt: skip
+        reached = training.accuracy(network, images, labels, mean=[0.5] * 3, std=[0.25] * 3)
+        assert reached == max(row["validation_accuracy"] for row in curve)
+        found.append(network.state_dict())
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_a_loss_that_is_not_finite_says_what_to_change():
+    images, labels = torch.full((8, 3, 12, 12), float("nan")), torch.zeros(8, dtype=torch.long)
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        training.train(
+            small_network(), (images, labels), (images, labels), mean=[0.5] * 3, std=[0.25] * 3,
+            epochs=1, batch=8, learning_rate=0.01, weight_decay=0.0, shift=0, flip=False, seed=3,
+        )  # fmt: skip
