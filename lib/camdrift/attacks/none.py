@@ -1,0 +1,17 @@
+"""No attack: the control whose maps must not drift at all."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from camdrift.models import Model
+from camdrift.perturbation import Perturbation
+
+
+def perturb(
+    model: Model, pixels: Tensor, labels: Tensor, *, generators: Sequence[np.random.Generator]
+) -> Perturbation:
+    """Returns zeros; the model is not called."""
+    return Perturbation(torch.zeros_like(pixels), torch.zeros(len(pixels), dtype=torch.int64))

@@ -1,0 +1,84 @@
+"""Neuron coverage, as the public code of renkhoff2022 counts it (after DLFuzz, Guo et al. 2018).
+
+A neuron is a channel of a conv or pooling layer, a unit of a dense layer, or a class of the
+softmax. It is covered by an image when the mean of its activation, min-max scaled over the whole
+output of its layer for that one image, exceeds a threshold.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from camdrift.models import Model
+
+
+def means(logits: Tensor, excitations: tuple[Tensor, ...]) -> Tensor:
+    """Returns each neuron's raw mean activation: (n, neurons), the softmax classes last."""
+    return torch.cat([_spatial_mean(t) for t in _layers(logits, excitations)], dim=1)
+
+
+def levels(logits: Tensor, excitations: tuple[Tensor, ...]) -> Tensor:
+    """Returns each neuron's mean scaled activation in [0, 1]: (n, neurons).
+
+    A layer whose output is constant has no scale; its neurons are at 0.
+    """
+    parts = []
+    for tensor in _layers(logits, excitations):
+        flat = tensor.flatten(1)
+        low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+        span = high - low
+        # The scaling is affine, so the mean may be scaled in place of the tensor.
+        parts.append(torch.where(span > 0, (_spatial_mean(tensor) - low) / span, 0.0))
+    return torch.cat(parts, dim=1)
+
+
+def _layers(logits: Tensor, excitations: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (*excitations, logits.softmax(1))
+
+
+def _spatial_mean(tensor: Tensor) -> Tensor:
+    return tensor.flatten(2).mean(2) if tensor.dim() > 2 else tensor
+
+
+def spatial(model: Model) -> np.ndarray:
+    """Returns which neurons are channels of an image-like layer: bool (neurons,)."""
+    with torch.no_grad():
+        layers = _layers(*model.excitations(torch.zeros(1, 3, model.size, model.size)))
+    return np.concatenate([np.full(layer.shape[1], layer.dim() > 2) for layer in layers])
+
+
+def kernel_means(model: Model) -> np.ndarray:
+    """Returns each neuron's mean kernel weight: (neurons,), NaN where a layer has no weights."""
+    parts = []
+    with torch.no_grad():
+        logits, excitations = model.excitations(torch.zeros(1, 3, model.size, model.size))
+    for tap, tensor in zip(model.neurons, excitations, strict=True):
+        weights = [model.weight_of(name) for name in tap.name.split("+")]
+        known = [w.flatten(1).mean(1) for w in weights if w is not None]
+        missing = torch.full((tensor.shape[1],), float("nan"))
+        parts.append(torch.stack(known).mean(0) if known else missing)
+    parts.append(torch.full((logits.shape[1],), float("nan")))
+    return torch.cat(parts).numpy()
+
+
+def covered(model: Model, pixels: Tensor, *, threshold: float) -> np.ndarray:
+    """Returns which neurons each image covers: bool (n, neurons)."""
+    parts = []
+    with torch.no_grad():
+        for batch, rows in model.batches(pixels):
+            logits, excitations = model.excitations(batch)
+            parts.append((levels(logits, excitations)[:rows] > threshold).numpy())
+    return np.concatenate(parts)
+
+
+def of_variants(
+    model: Model, variants: list[tuple[pd.DataFrame, Tensor]], *, threshold: float
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Returns packed coverage bits (rows, bytes) and the table of rows, variant after variant."""
+    bits, rows = [], []
+    for table, pixels in tqdm(variants, desc="coverage", unit="variant"):
+        bits.append(np.packbits(covered(model, pixels, threshold=threshold), axis=1))
+        rows.append(table)
+    return np.concatenate(bits), pd.concat(rows, ignore_index=True)

@@ -1,0 +1,93 @@
+"""What an attack returns, and what is measured of it, for every attack alike."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from camdrift.models import Model
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """Perturbations of n images.
+
+    pixels: (n, 3, h, w), to be added to pixels in [0, 1]; not promised to stay inside them.
+    evaluations: (n,) int64, forward passes of the model spent on each image.
+    log: the attack's own record, one dict a row, `image` counting from 0; empty for most.
+    """
+
+    pixels: Tensor
+    evaluations: Tensor
+    log: list[dict] = field(default_factory=list)
+
+
+def attack(name: str) -> Callable[..., Perturbation]:
+    """Returns the `perturb` function of lib/camdrift/attacks/<name>.py."""
+    return importlib.import_module(f"camdrift.attacks.{name}").perturb
+
+
+def make(
+    perturb: Callable[..., Perturbation],
+    model: Model,
+    pixels: Tensor,
+    labels: Tensor,
+    *,
+    generators: Sequence[np.random.Generator],
+    shard: int,
+    settings: dict[str, Any],
+) -> Perturbation:
+    """Returns the perturbations of all images, made `shard` images at a time.
+
+    An image's result does not depend on the shard, but for attacks that carry something from one
+    image to the next (DLFuzz with sequential tables): those want one shard of all images.
+    """
+    parts: list[Perturbation] = []
+    log: list[dict] = []
+    for start in tqdm(range(0, len(pixels), shard), desc="attack", unit="shard"):
+        rows = slice(start, start + shard)
+        part = perturb(model, pixels[rows], labels[rows], generators=generators[rows], **settings)
+        log += [row | {"image": row["image"] + start} for row in part.log]
+        parts.append(part)
+    return Perturbation(
+        torch.cat([part.pixels for part in parts]),
+        torch.cat([part.evaluations for part in parts]),
+        log,
+    )
+
+
+def measure(model: Model, pixels: Tensor, perturbation: Perturbation) -> pd.DataFrame:
+    """Returns what the clipped perturbations do to `model`, one row an image.
+
+    Columns: `clean`, `adversarial` and `adversarial_8bit` (predictions; the last after rounding to
+    256 levels), `success` and `success_8bit` (the prediction differs from the clean one), `l2`,
+    `linf`, `rms` of what clipping leaves, in pixel values, and `evaluations`.
+    """
+    changed = (pixels + perturbation.pixels).clamp(0, 1)
+    if not torch.isfinite(changed).all():
+        raise FloatingPointError("the attack returned a perturbation that is not finite")
+    with torch.no_grad():
+        clean, adversarial, rounded = (
+            model(values).argmax(1).numpy()
+            for values in (pixels, changed, changed.mul(255).round().div(255))
+        )
+    left = (changed - pixels).double().flatten(1)
+    return pd.DataFrame(
+        {
+            "clean": clean,
+            "adversarial": adversarial,
+            "adversarial_8bit": rounded,
+            "success": adversarial != clean,
+            "success_8bit": rounded != clean,
+            "l2": left.norm(dim=1).numpy(),
+            "linf": left.abs().amax(1).numpy(),
+            "rms": left.square().mean(1).sqrt().numpy(),
+            "evaluations": perturbation.evaluations.numpy(),
+        }
+    )

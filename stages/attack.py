@@ -1,0 +1,38 @@
+"""Attacks every test image of a cell."""
+
+import pandas as pd
+import torch
+
+from camdrift import artifacts, models, perturbation, randomness, run, settings, variants
+
+
+def main(stage: run.Stage) -> None:
+    cell, seed = stage.cell, stage.params["seed"]
+    attacks = settings.Attacks.model_validate(stage.params["attacks"])
+    chosen = settings.attack_settings(attacks, cell)
+    images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(cell.set))
+    target, source = (models.load(name, stage.params) for name in (cell.model, cell.source))
+
+    rows = images.index[images.index["split"] == "test"]
+    pixels = variants.pixels(images.pixels[rows.index])
+    given = torch.tensor(rows["label"].to_numpy())
+    with torch.no_grad():
+        labels = given if cell.label == "given" else source(pixels).argmax(1)
+    in_order = chosen.get("tables") == "sequential"
+    made = perturbation.make(
+        perturbation.attack(cell.attack),
+        source,
+        pixels,
+        labels,
+        generators=[randomness.generator(seed, "attack", stage.key, i) for i in rows["id"]],
+        shard=len(pixels) if in_order else 4 * source.micro_batch,
+        settings=chosen,
+    )
+    table = rows[["id", "source", "label", "class_name"]].reset_index(names="image")
+    table = pd.concat([table, perturbation.measure(target, pixels, made)], axis=1)
+    attacked = artifacts.Attacked(made.pixels.numpy(), table, pd.DataFrame(made.log))
+    artifacts.write(artifacts.cell_folder(cell.study, stage.key, "attack"), attacked)
+
+
+if __name__ == "__main__":
+    run.stage(main)

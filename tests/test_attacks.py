@@ -1,0 +1,237 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from camdrift import coverage, gradients, perturbation
+from camdrift.attacks import dlfuzz, fgsm, pgd
+from conftest import as_model, small_network
+
+SETTINGS = {
+    "none": {},
+    "fgsm": {"eps": 0.03},
+    "pgd": {"eps": 0.03, "step": 0.01, "steps": 5, "random_start": True, "early_stop": True},
+    "dlfuzz": {
+        "rivals": 2, "rival_weight": 0.5, "neurons": 6, "neuron_weight": 0.5,
+        "strategies": [0, 1, 2, 3], "threshold": 0.25, "step": 2.0, "iterations": 1,
+        "max_steps": 6, "norm_limit": 0.1, "min_gain": None, "tables": "per_seed",
+        "differs_from": "clean",
+    },
+}  # fmt: skip
+
+
+def generators(count: int, start: int = 0) -> list[np.random.Generator]:
+    return [np.random.default_rng(7 + i) for i in range(start, start + count)]
+
+
+def attacked(name, model, pixels, labels=None, start=0, **changed):
+    labels = model(pixels).argmax(1) if labels is None else labels
+    perturb = perturbation.attack(name)
+    settings = SETTINGS[name] | changed
+    return perturb(model, pixels, labels, generators=generators(len(pixels), start), **settings)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_contract_of_every_attack(name, model, pixels):
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    untouched = pixels.clone()
+    found = attacked(name, model, pixels)
+    assert found.pixels.shape == pixels.shape
+    assert torch.isfinite(found.pixels).all()
+    assert not found.pixels.requires_grad
+    assert found.evaluations.shape == (len(pixels),)
+    assert torch.equal(pixels, untouched)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert torch.equal(found.pixels, attacked(name, model, pixels).pixels)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_an_image_is_attacked_alike_in_any_company(name, model, pixels):
+    whole = attacked(name, model, pixels)
+    for part in (slice(0, 3), slice(3, 10)):
+        alone = attacked(name, model, pixels[part], start=part.start)
+        assert torch.equal(whole.pixels[part], alone.pixels)
+        assert torch.equal(whole.evaluations[part], alone.evaluations)
+
+
+def test_shards_change_nothing(model, pixels):
+    labels = model(pixels).argmax(1)
+    made = [
+        perturbation.make(
+            dlfuzz.perturb, model, pixels, labels, generators=generators(10), shard=shard,
+            settings=SETTINGS["dlfuzz"],
+        )
+        for shard in (3, 10)
+    ]  # fmt: skip
+    assert torch.equal(made[0].pixels, made[1].pixels)
+    assert made[0].log == made[1].log
+
+
+def slow_gradient(model, image, label):
+    image = image.clone()[None].requires_grad_()
+    F.cross_entropy(model(image), label[None]).backward()
+    return image.grad[0]
+
+
+def test_gradient_is_each_images_own(model, pixels):
+    labels = torch.arange(10) % 4
+    found, predictions = gradients.cross_entropy(model, pixels, labels)
+    assert torch.equal(predictions, model(pixels).argmax(1))
+    for i in range(10):
+        torch.testing.assert_close(found[i], slow_gradient(model, pixels[i], labels[i]))
+
+
+def test_fgsm_twin(model, pixels):
+    labels = torch.arange(10) % 4
+    found = attacked("fgsm", model, pixels, labels).pixels
+    for i in range(10):
+        sign = slow_gradient(model, pixels[i], labels[i]).sign()
+        assert torch.equal(found[i], 0.03 * sign)
+
+
+def test_pgd_twin(model, pixels):
+    labels = model(pixels).argmax(1)
+    found = attacked("pgd", model, pixels, random_start=False, early_stop=False).pixels
+    for i in range(10):
+        x = pixels[i].clone()
+        for _ in range(5):
+            x = x + 0.01 * slow_gradient(model, x, labels[i]).sign()
+            x = torch.minimum(torch.maximum(x, pixels[i] - 0.03), pixels[i] + 0.03).clamp(0, 1)
+        torch.testing.assert_close((pixels[i] + found[i]).clamp(0, 1), x)
+
+
+def test_pgd_stops_each_image_at_its_first_flip(model, pixels):
+    late = attacked("pgd", model, pixels, eps=0.5, step=0.05, steps=20, early_stop=False)
+    soon = attacked("pgd", model, pixels, eps=0.5, step=0.05, steps=20, early_stop=True)
+    flipped = model((pixels + soon.pixels).clamp(0, 1)).argmax(1) != model(pixels).argmax(1)
+    assert flipped.any()
+    assert (soon.evaluations[flipped] <= 20).all()
+    assert (soon.pixels[flipped].abs().amax((1, 2, 3)) <= 0.5).all()
+    assert soon.evaluations.sum() < late.evaluations.sum() == 200
+
+
+def test_one_step_of_pgd_is_fgsm(model, pixels):
+    labels = model(pixels).argmax(1)
+    one = pgd.perturb(model, pixels, labels, generators=generators(10), eps=0.03, step=0.03,
+                      steps=1, random_start=False, early_stop=False)  # fmt: skip
+    fast = fgsm.perturb(model, pixels, labels, generators=generators(10), eps=0.03)
+    torch.testing.assert_close(
+        (pixels + one.pixels).clamp(0, 1), (pixels + fast.pixels).clamp(0, 1)
+    )
+
+
+def slow_dlfuzz(model, image, generator, *, steps, settings):
+    """renkhoff2022's loop for one image, with separate passes, strategy 1 only."""
+    table = np.zeros(len(coverage.spatial(model)), dtype=int)
+    x, mutants = image.clone(), []
+
+    def look(x):
+        with torch.no_grad():
+            logits, tensors = model.excitations(x[None])
+        return logits[0], (coverage.levels(logits, tensors)[0] > settings["threshold"]).numpy()
+
+    logits, covered = look(x)
+    for _ in range(steps):
+        table += covered
+        order = logits.argsort(descending=True)
+        weights = (table.max() - table).astype(float)
+        weights = weights if weights.any() else np.ones(len(table))
+        count = min(settings["neurons"], np.count_nonzero(weights))
+        picks = generator.choice(len(table), count, replace=False, p=weights / weights.sum())
+        x = x.detach().requires_grad_()
+        out, tensors = model.excitations(x[None])
+        p = out.softmax(1)[0]
+        rivals = sum(p[order[k]] for k in range(1, settings["rivals"] + 1))
+        objective = settings["rival_weight"] * rivals - p[order[0]]
+        means = coverage.means(out, tensors)[0]
+        for pick in picks:
+            objective = objective + settings["neuron_weight"] * means[pick]
+        (gradient,) = torch.autograd.grad(objective, x)
+        gradient = gradient / 255
+        x = x.detach() + settings["step"] / 255 * gradient / (
+            gradient.square().mean().sqrt() + 1e-5
+        )
+        mutants.append(x)
+        logits, covered = look(x)
+        table += covered
+        if (x - image).norm() / (image - model.mean[0]).norm() >= settings["norm_limit"]:
+            break
+    clean = model(image[None]).argmax()
+    found = [m for m in mutants if model(m[None]).argmax() != clean]
+    return (found or mutants)[-1] - image
+
+
+@pytest.mark.parametrize("norm_limit", [0.02, 0.08])
+def test_dlfuzz_twin(pixels, norm_limit):
+    model = as_model(small_network(), micro_batch=1)
+    changed = {"strategies": [1], "norm_limit": norm_limit}
+    found = attacked("dlfuzz", model, pixels, **changed).pixels
+    settings = SETTINGS["dlfuzz"] | changed
+    for i in range(10):
+        expected = slow_dlfuzz(model, pixels[i], generators(1, i)[0], steps=6, settings=settings)
+        torch.testing.assert_close(found[i], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_of_dlfuzz_has_the_published_size(model, pixels):
+    found = attacked("dlfuzz", model, pixels, max_steps=1, step=0.5)
+    grey = found.pixels.mul(255).square().mean((1, 2, 3)).sqrt()
+    # The published 1e-5 in the denominator shortens the step of a small gradient.
+    assert (grey <= 0.5).all()
+    assert (grey > 0.3).all()
+
+
+@pytest.mark.parametrize(("order", "needed"), [(0, 149), (1, 75), (19, 8), (49, 3), (148, 1)])
+def test_gain_rule_of_the_published_code(order, needed):
+    # New neurons of 14,888 that let a mutant of the seed at this place go on.
+    assert int(14_888 * 0.01 / (order + 1)) + 1 == needed
+
+
+def test_the_gate_asks_for_gain_and_norm(model, pixels):
+    def steps(**changed) -> torch.Tensor:
+        return attacked("dlfuzz", model, pixels, **changed).evaluations - 1
+
+    assert (steps(norm_limit=1e9) == 6).all()
+    assert (steps(norm_limit=1e-9) == 1).all()
+    assert (steps(norm_limit=1e9, min_gain=1.0) == 1).all()
+    assert (steps(norm_limit=1e-9, iterations=3) == 3).all()
+
+
+def test_sequential_tables_are_shared_in_order(model, pixels):
+    log = attacked("dlfuzz", model, pixels, tables="sequential").log
+    curve = [row["coverage"] for row in log]
+    assert [row["image"] for row in log] == sorted(row["image"] for row in log)
+    assert curve == sorted(curve)
+    alone = attacked("dlfuzz", model, pixels[:1], tables="sequential").log
+    assert log[: len(alone)] == alone
+
+
+def test_what_is_measured_is_what_clipping_leaves():
+    # The model tells whether the mean is above one half.
+    class Bright(torch.nn.Module):
+        def forward(self, x):
+            return torch.stack([x.new_full((len(x),), 0.5), x.mean((1, 2, 3))], dim=1)
+
+    pixels = torch.full((2, 3, 4, 4), 0.4)
+    change = torch.stack([torch.full((3, 4, 4), 0.2), torch.full((3, 4, 4), 0.1001)])
+    change[0, 0] = 5.0
+    made = perturbation.Perturbation(change, torch.tensor([3, 4]))
+    table = perturbation.measure(Bright(), pixels, made)
+    assert table["clean"].tolist() == [0, 0]
+    assert table["success"].tolist() == [True, True]
+    assert table["success_8bit"].tolist() == [True, True]
+    assert table["linf"].tolist() == pytest.approx([0.6, 0.1001])
+    assert table["l2"][0] == pytest.approx((16 * 0.36 + 32 * 0.04) ** 0.5)
+    assert table["rms"][1] == pytest.approx(0.1001)
+    assert table["evaluations"].tolist() == [3, 4]
+
+
+def test_rounding_to_8_bit_can_undo_a_success():
+    class Above(torch.nn.Module):
+        def forward(self, x):
+            return torch.stack([x.new_zeros(len(x)), x.mean((1, 2, 3)) - 100.2 / 255], dim=1)
+
+    pixels = torch.full((1, 3, 4, 4), 100 / 255)
+    made = perturbation.Perturbation(torch.full((1, 3, 4, 4), 0.3 / 255), torch.tensor([1]))
+    table = perturbation.measure(Above(), pixels, made)
+    assert table[["success", "success_8bit"]].values.tolist() == [[True, False]]
