@@ -1,0 +1,381 @@
+"""Figures: a tidy table becomes a `Figure`, and a `Figure` becomes Plotly or a PNG.
+
+The figures of a study follow those of renkhoff2022 by number. Plotly serves the report and the
+dashboard; the PNG, for the README and `dvc plots`, is drawn by matplotlib, since Plotly's own
+export wants a browser on the machine.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from camdrift import artifacts
+from camdrift.tables import Example, Tables
+
+# Okabe and Ito's palette, told apart by people with any colour vision; marks and dashes differ too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
+MATPLOTLIB_DASHES = ("-", "--", ":", "-.", (0, (7, 2)), (0, (7, 2, 1, 2)), "-")
+MARKS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
+MATPLOTLIB_MARKS = ("o", "s", "D", "^", "x", "P", "*")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a figure shows, however it is drawn.
+
+    name: of its files and its anchor.
+    title: what it shows, in a few words.
+    caption: how to read it, in plain sentences.
+    kind: 'lines', 'bars', 'boxes' or 'panel'.
+    table: columns `series, x, y` and, where known, `low, high`; for boxes `q1, median, q3, low,
+        high` in place of `y`; for a panel nothing.
+    x, y: labels of the axes, with units.
+    y_range: of the y axis, or None.
+    log_x: whether the x axis is logarithmic.
+    panel: a composed picture and the labels of its columns and rows, for a panel.
+    """
+
+    name: str
+    title: str
+    caption: str
+    kind: str
+    table: pd.DataFrame
+    x: str
+    y: str
+    y_range: tuple[float, float] | None = None
+    log_x: bool = False
+    panel: tuple[np.ndarray, list[str], list[str]] | None = None
+
+
+def of_study(tables: Tables, example: Example, headline: str) -> list[Figure]:
+    """Returns the figures of a study: the headline, then the paper's, for the headline cell."""
+    return [
+        drift(tables, headline),
+        coverage_by_arm(tables, headline),
+        coverage_by_strength(tables, headline),
+        maps(example),
+        boxes(tables, headline, "adversarial", "4a"),
+        boxes(tables, headline, "noise", "4b"),
+        lines(tables, headline, "adversarial", "5a"),
+        lines(tables, headline, "noise", "5b"),
+        compromised(tables, headline),
+        compromised_counts(tables, headline),
+    ]
+
+
+def drift(tables: Tables, cell: str) -> Figure:
+    """Returns the study's central figure: excess drift by layer, class flipped or not."""
+    series = {
+        ("success", "own_top1"): "class flipped, each map for its own class",
+        ("success", "seed_class"): "class flipped, both maps for the clean image's class",
+        ("failure", "own_top1"): "class not flipped",
+    }
+    rows = tables["excess"].query("cell == @cell and strength == 1 and layer != 'mean'")
+    parts = []
+    for (group, target), name in series.items():
+        part = rows[(rows["group"] == group) & (rows["target"] == target)]
+        part = part.rename(columns={"layer": "x", "mean": "y"}).assign(series=name)
+        parts.append(part[["series", "x", "y", "low", "high"]])
+    return Figure(
+        "drift",
+        f"How much further an attack moves the maps than noise of the same size ({cell})",
+        "Each point is the cosine similarity under matched noise minus that under attack, averaged "
+        "over images; 0 means that the attack moves the map no further than noise. Bars are 95 % "
+        "intervals, resampled by source picture. The first two lines are the same attacked images: "
+        "they differ only in the class that the changed map explains.",
+        "lines",
+        pd.concat(parts, ignore_index=True),
+        "conv layer (block-conv, input to output)",
+        "excess drift (difference of cosine)",
+    )
+
+
+def coverage_by_arm(tables: Tables, cell: str) -> Figure:
+    """Returns figure 2a: coverage of attack and noise at strength 1."""
+    rows = tables["coverage"].query("cell == @cell and strength == 1")
+    names = {"attack": "attack, 100 %", "noise": "matched noise, 100 %"}
+    table = rows.assign(series=rows["arm"].map(names)).rename(
+        columns={"seeds": "x", "coverage": "y"}
+    )
+    return Figure(
+        "figure_2a",
+        f"Neuron coverage, attack against noise ({cell})",
+        "Share of the network's neurons that at least one image so far has covered, when seeds "
+        "come one by one, each with its changed image. Averaged over random orders of the seeds.",
+        "lines",
+        table[["series", "x", "y"]].reset_index(drop=True),
+        "seed images",
+        f"covered share of {int(rows['neurons'].iloc[0])} neurons",
+        (0.0, 1.0),
+        log_x=True,
+    )
+
+
+def coverage_by_strength(tables: Tables, cell: str) -> Figure:
+    """Returns figure 2b: coverage under attack at each strength."""
+    rows = tables["coverage"].query("cell == @cell and arm == 'attack'")
+    table = rows.assign(series=rows["strength"].map(percent)).rename(
+        columns={"seeds": "x", "coverage": "y"}
+    )
+    return Figure(
+        "figure_2b",
+        f"Neuron coverage by strength of the attack ({cell})",
+        "As figure 2a, for the attack alone; a line for each multiple of its perturbation.",
+        "lines",
+        table[["series", "x", "y"]].reset_index(drop=True),
+        "seed images",
+        f"covered share of {int(rows['neurons'].iloc[0])} neurons",
+        (0.0, 1.0),
+        log_x=True,
+    )
+
+
+def maps(example: Example) -> Figure:
+    """Returns figure 3: the maps of one image, clean, attacked and with noise, layer by layer."""
+    size = example.pictures.shape[1]
+    gap = max(2, size // 16)
+    rows = []
+    for i, picture in enumerate(example.pictures):
+        tiles = [picture] + [coloured(layer[i], size) for layer in example.maps]
+        framed = [np.pad(t, ((0, gap), (0, gap), (0, 0)), constant_values=255) for t in tiles]
+        rows.append(np.concatenate(framed, axis=1))
+    return Figure(
+        "figure_3",
+        "Grad-CAM of one attacked image at every conv layer",
+        "Left the image itself, then its map at each layer, input to output; bright marks what the "
+        "layer's evidence for the predicted class rests on. Each map is divided by its own "
+        "maximum. Rows: the clean image, the adversarial, the same amount of noise.",
+        "panel",
+        pd.DataFrame(columns=["series", "x", "y"]),
+        "conv layer (block-conv)",
+        "",
+        panel=(np.concatenate(rows), ["image", *example.layers], example.labels),
+    )
+
+
+def coloured(layer: np.ndarray, size: int) -> np.ndarray:
+    """Returns a map in [0, 1] as a viridis picture, uint8 (size, size, 3), nearest pixels."""
+    import matplotlib as mpl
+
+    rows, columns = (np.arange(size) * side // size for side in layer.shape)
+    return (mpl.colormaps["viridis"](layer[rows][:, columns])[..., :3] * 255).astype(np.uint8)
+
+
+def boxes(tables: Tables, cell: str, variant: str, number: str) -> Figure:
+    """Returns figure 4a or 4b: similarity by layer, all strengths pooled, successful images."""
+    rows = _similarity(tables, cell, variant).query("strength == 0")
+    table = rows.rename(columns={"layer": "x"}).assign(series=variant)
+    return Figure(
+        f"figure_{number}",
+        f"Similarity to the clean map by layer, {_arm(variant)} ({cell})",
+        "Cosine similarity of each changed map to the clean map of its image, all five strengths "
+        "pooled, successfully attacked images, each map for its own top class. Box: quartiles and "
+        "median; whiskers: furthest value within 1.5 box lengths.",
+        "boxes",
+        table[["series", "x", "q1", "median", "q3", "low", "high"]].reset_index(drop=True),
+        "conv layer (block-conv, input to output)",
+        "cosine similarity",
+        (0.0, 1.02),
+    )
+
+
+def lines(tables: Tables, cell: str, variant: str, number: str) -> Figure:
+    """Returns figure 5a or 5b: mean similarity by layer, one line a strength."""
+    rows = _similarity(tables, cell, variant).query("strength > 0")
+    table = rows.rename(columns={"layer": "x", "mean": "y"})
+    table["series"] = table["strength"].map(percent)
+    return Figure(
+        f"figure_{number}",
+        f"Mean similarity to the clean map by strength, {_arm(variant)} ({cell})",
+        "Mean cosine similarity of the changed map to the clean map, successfully attacked images, "
+        "each map for its own top class; a line for each multiple of the perturbation. 1 means "
+        "that the map did not move.",
+        "lines",
+        table[["series", "x", "y"]].reset_index(drop=True),
+        "conv layer (block-conv, input to output)",
+        "mean cosine similarity",
+        (0.0, 1.02),
+    )
+
+
+def _similarity(tables: Tables, cell: str, variant: str) -> pd.DataFrame:
+    return tables["similarity"].query(
+        "cell == @cell and variant == @variant and score == 'cosine' and group == 'success' "
+        "and target == 'own_top1'"
+    )
+
+
+def _arm(variant: str) -> str:
+    return {"adversarial": "attack", "noise": "matched noise"}[variant]
+
+
+def compromised(tables: Tables, cell: str) -> Figure:
+    """Returns figure 6: the chance of a layer being compromised, beside held-out noise."""
+    rows = tables["compromised"].query(
+        "cell == @cell and group == 'success' and target == 'own_top1'"
+    )
+    noise = rows.query("arm == 'noise' and strength == 1").assign(series="held-out noise, 100 %")
+    attack = rows[rows["arm"] == "attack"]
+    attack = attack.assign(series=attack["strength"].map(percent))
+    table = pd.concat([attack, noise]).rename(columns={"layer": "x", "share": "y"})
+    return Figure(
+        "figure_6",
+        f"Chance of a layer being compromised ({cell})",
+        "Share of successfully attacked images whose map is less similar to the clean map than the "
+        "median under noise at that layer and strength: the paper's rule. The last line applies "
+        "the same rule to a further draw of noise on the same images: what it calls compromised "
+        "without any attack.",
+        "lines",
+        table[["series", "x", "y"]].reset_index(drop=True),
+        "conv layer (block-conv, input to output)",
+        "share of images",
+        (0.0, 1.02),
+    )
+
+
+def compromised_counts(tables: Tables, cell: str) -> Figure:
+    """Returns figure 7: how many layers an adversarial compromises."""
+    rows = tables["counts"].query("cell == @cell and group == 'success' and target == 'own_top1'")
+    noise = rows.query("arm == 'noise' and strength == 1").assign(series="held-out noise, 100 %")
+    attack = rows[rows["arm"] == "attack"]
+    attack = attack.assign(series=attack["strength"].map(percent))
+    table = pd.concat([attack, noise]).rename(columns={"share": "y"})
+    return Figure(
+        "figure_7",
+        f"Number of compromised layers of an image ({cell})",
+        "Share of successfully attacked images by how many of their layers are compromised under "
+        "the rule of figure 6; the last series is a further draw of noise on the same images.",
+        "bars",
+        table.assign(x=table["layers"].astype(str))[["series", "x", "y"]].reset_index(drop=True),
+        "compromised layers",
+        "share of images",
+        (0.0, 1.02),
+    )
+
+
+def percent(strength: float) -> str:
+    """Returns '25 %' for 0.25."""
+    return f"{100 * strength:g} %"
+
+
+def plotly(figure: Figure) -> Any:
+    """Returns a `plotly.graph_objects.Figure`."""
+    import plotly.graph_objects as go
+
+    drawn = go.Figure()
+    for i, (name, rows) in enumerate(figure.table.groupby("series", sort=False)):
+        colour = COLOURS[i % len(COLOURS)]
+        if figure.kind == "boxes":
+            drawn.add_box(
+                name=str(name), x=rows["x"], q1=rows["q1"], median=rows["median"], q3=rows["q3"],
+                lowerfence=rows["low"], upperfence=rows["high"], marker_color=colour,
+            )  # fmt: skip
+        elif figure.kind == "bars":
+            drawn.add_bar(name=str(name), x=rows["x"], y=rows["y"], marker_color=colour)
+        else:
+            error = None
+            if "low" in rows:
+                above, below = rows["high"] - rows["y"], rows["y"] - rows["low"]
+                error = {"type": "data", "array": above, "arrayminus": below, "thickness": 1}
+            many = len(rows) > 30
+            drawn.add_scatter(
+                name=str(name), x=rows["x"], y=rows["y"], error_y=error,
+                mode="lines" if many else "lines+markers",
+                line={"color": colour, "dash": DASHES[i % len(DASHES)]},
+                marker={"symbol": MARKS[i % len(MARKS)], "size": 7},
+            )  # fmt: skip
+    if figure.panel is not None:
+        picture, columns, rows = figure.panel
+        drawn.add_trace(go.Image(z=picture, hoverinfo="skip"))
+        height, width = picture.shape[0] / len(rows), picture.shape[1] / len(columns)
+        drawn.update_xaxes(
+            tickvals=[(i + 0.5) * width for i in range(len(columns))], ticktext=columns
+        )
+        drawn.update_yaxes(tickvals=[(i + 0.5) * height for i in range(len(rows))], ticktext=rows)
+    else:
+        categorical = not pd.api.types.is_numeric_dtype(figure.table["x"])
+        drawn.update_xaxes(type="category" if categorical else "log" if figure.log_x else "linear")
+        drawn.update_yaxes(range=figure.y_range)
+    drawn.update_xaxes(title=figure.x)
+    drawn.update_yaxes(title=figure.y)
+    drawn.update_layout(
+        title={"text": figure.title, "font": {"size": 15}},
+        template="plotly_white",
+        height=330 if figure.panel is not None else 440,
+        showlegend=figure.table["series"].nunique() > 1,
+        legend={"orientation": "h", "y": -0.25},
+        margin={"l": 60, "r": 20, "t": 50, "b": 60},
+    )
+    return drawn
+
+
+def png(figure: Figure, path: Path) -> None:
+    """Writes the figure as a PNG, whole or not at all, the same bytes for the same figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(10.5, 3.0) if figure.panel is not None else (8.4, 4.6), dpi=110)
+    FigureCanvasAgg(canvas)
+    axes = canvas.add_subplot()
+    _draw(figure, axes)
+    axes.set_title(figure.title, fontsize=11)
+    axes.set_xlabel(figure.x)
+    axes.set_ylabel(figure.y)
+    if figure.y_range is not None:
+        axes.set_ylim(*figure.y_range)
+    if figure.log_x:
+        axes.set_xscale("log")
+    if figure.panel is None:
+        axes.grid(alpha=0.25)
+        if figure.table["series"].nunique() > 1:
+            axes.legend(fontsize=8, framealpha=0.9)
+    canvas.tight_layout()
+    content = io.BytesIO()
+    canvas.savefig(content, format="png", metadata={"Software": None})
+    with artifacts.whole(path) as temporary:
+        temporary.write_bytes(content.getvalue())
+
+
+def _draw(figure: Figure, axes: Any) -> None:
+    groups = list(figure.table.groupby("series", sort=False))
+    if figure.panel is not None:
+        picture, columns, rows = figure.panel
+        height, width = picture.shape[0] / len(rows), picture.shape[1] / len(columns)
+        axes.imshow(picture, interpolation="nearest")
+        axes.set_xticks([(i + 0.5) * width for i in range(len(columns))], columns, fontsize=8)
+        axes.set_yticks([(i + 0.5) * height for i in range(len(rows))], rows, fontsize=8)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        return
+    for i, (name, rows) in enumerate(groups):
+        colour = COLOURS[i % len(COLOURS)]
+        if figure.kind == "boxes":
+            stats = [
+                {"med": r.median, "q1": r.q1, "q3": r.q3, "whislo": r.low, "whishi": r.high,
+                 "label": r.x}
+                for r in rows.itertuples()
+            ]  # fmt: skip
+            axes.bxp(stats, showfliers=False, patch_artist=True,
+                     boxprops={"facecolor": "#cfe4f3", "edgecolor": colour},
+                     medianprops={"color": COLOURS[1], "linewidth": 1.6})  # fmt: skip
+        elif figure.kind == "bars":
+            width = 0.85 / len(groups)
+            places = np.arange(len(rows)) + (i - (len(groups) - 1) / 2) * width
+            axes.bar(places, rows["y"], width, label=name, color=colour)
+            axes.set_xticks(np.arange(len(rows)), rows["x"])
+        else:
+            style = {
+                "color": colour, "label": name, "linewidth": 1.6, "markersize": 4.5,
+                "linestyle": MATPLOTLIB_DASHES[i % len(MATPLOTLIB_DASHES)],
+                "marker": None if len(rows) > 30 else MATPLOTLIB_MARKS[i % len(MATPLOTLIB_MARKS)],
+            }  # fmt: skip
+            if "low" in rows:
+                error = [rows["y"] - rows["low"], rows["high"] - rows["y"]]
+                axes.errorbar(rows["x"], rows["y"], yerr=error, capsize=2, elinewidth=1, **style)
+            else:
+                axes.plot(rows["x"], rows["y"], **style)

@@ -1,0 +1,136 @@
+"""A study's results in few words: on the terminal after a run, and in the README."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from camdrift import artifacts, report, run, settings, tables
+
+README = Path("README.md")
+RUN = artifacts.RESULTS / "run.json"
+DASHBOARD = "make dashboard"
+
+
+def terminal(study: str) -> str:
+    """Returns what `make repro` ends with: the report, the headline table, the next command."""
+    table = _headline(study)
+    lines = []
+    for _, row in table.iterrows():
+        lines.append(f"  {row['cell']}")
+        lines += [f"    {name:<38} {row[name]}" for name in table.columns[1:]]
+    return "\n".join(
+        [
+            f"\nStudy '{study}'. Excess = how much further the attack moves the maps than noise of",
+            "the same size (cosine, mean over layers, 95 % interval; 0 = no further):",
+            *lines,
+            f"\nReport:    {artifacts.report(study)}",
+            f"Figures:   {artifacts.results(study, 'figures')}",
+            f"Dashboard: {DASHBOARD}",
+        ]
+    )
+
+
+def _headline(study: str) -> pd.DataFrame:
+    return report.headline(tables.load(study), settings.load().statistics)
+
+
+def generated(study: str) -> dict[str, str]:
+    """Returns the generated parts of the README by the name of their marker."""
+    chosen = settings.load()
+    table = _headline(study)
+    figure = artifacts.results(study, "figures") / "drift.png"
+    models = sorted({cell.model for cell in chosen.cells.values() if cell.study == study})
+    cards = {name: artifacts.read_json(artifacts.model_card(name)) for name in models}
+    facts = [
+        f"`{name}` ({card['architecture']} at width {card['width']:g}, "
+        f"{card['test_accuracy']:.1%} of the test images right)"
+        for name, card in cards.items()
+    ]
+    headline = "\n".join(
+        [
+            f"![Excess drift by layer]({figure.as_posix()})",
+            "",
+            markdown(table),
+            "",
+            f"Model: {', '.join(facts)}. Written by `make readme` from "
+            f"`{artifacts.results(study, 'tables').as_posix()}`.",
+        ]
+    )
+    return {"headline": headline, "run": _run()}
+
+
+def _run() -> str:
+    if not RUN.exists():
+        return "not run here"
+    facts = artifacts.read_json(RUN)
+    stages = pd.DataFrame(facts["stages"])
+    groups = stages.assign(stage=stages["stage"].str.partition("@")[0])
+    table = groups.groupby("stage", sort=False).agg(
+        runs=("seconds", "size"), seconds=("seconds", "sum"), peak=("peak_memory_mb", "max")
+    )
+    table = table.rename(columns={"peak": "peak memory, MB"}).round(0).astype(int).reset_index()
+    machine = facts["environment"]
+    return (
+        f"{markdown(table)}\n\nIn all {stages['seconds'].sum() / 60:.1f} minutes of stages on "
+        f"{machine['cores']} cores, {machine['system']}, Python {machine['python']}, torch "
+        f"{machine['packages']['torch']}."
+    )
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Returns a table as GitHub Markdown; a '|' in a text is escaped."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
+    return "\n".join(
+        f"| {' | '.join(str(v).replace('|', chr(92) + '|') for v in r)} |" for r in rows
+    )
+
+
+def filled(text: str, parts: dict[str, str]) -> str:
+    """Returns the README with each part put between its markers.
+
+    Raises:
+        ValueError: a marker is missing.
+    """
+    for name, part in parts.items():
+        begin, end = f"<!-- begin {name} -->\n", f"\n<!-- end {name} -->"
+        before, marked, rest = text.partition(begin)
+        _, ended, after = rest.partition(end)
+        if not marked or not ended:
+            raise ValueError(f"wanted the markers '{name}' in the README: {begin}...{end}")
+        text = before + begin + part + end + after
+    return text
+
+
+def publish() -> None:
+    """Copies the seconds of each stage and the environment beside the results."""
+    files = sorted(artifacts.RUNS.glob("*.json"), key=lambda file: file.stat().st_mtime)
+    stages = [artifacts.read_json(file) for file in files]
+    if not stages:
+        raise FileNotFoundError(f"no runs in {artifacts.RUNS}; run `make repro`")
+    artifacts.write_json(RUN, {"environment": run.environment(), "stages": stages})
+
+
+def main() -> None:
+    """Shows a study, or writes the README's generated parts, or publishes the run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=["show", "readme", "publish"])
+    parser.add_argument("study", nargs="*", help="default: every study that is built")
+    asked = parser.parse_args()
+    studies = asked.study or list(settings.load().studies)
+    if asked.action == "show":
+        for study in studies:
+            sys.stdout.write(terminal(study) + "\n")
+    elif asked.action == "readme":
+        text = README.read_text(encoding="utf-8")
+        artifacts.write_text(README, filled(text, generated(studies[0])))
+    else:
+        publish()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (settings.SettingsError, FileNotFoundError) as fault:
+        sys.exit(str(fault))

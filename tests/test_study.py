@@ -1,0 +1,259 @@
+"""The whole study on tiny data: what the stages wrote, looked at."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from camdrift import artifacts, cams, figures, models, report, settings, summary, tables, variants
+from camdrift.artifacts import Attacked, Covered, ImageSet, Maps, Noise, Scores
+from conftest import ROOT, inside
+
+CELLS = ("tiny_none", "tiny_fgsm", "tiny_pgd", "tiny_dlfuzz")
+
+
+def part(kind, cell, stage):
+    return artifacts.read(kind, artifacts.cell_folder("tiny", cell, stage))
+
+
+@pytest.fixture(autouse=True)
+def _in_the_study(tiny):
+    with inside(tiny.folder):
+        yield
+
+
+def test_every_declared_output_is_there(tiny):
+    assert len(tiny.stages) == 1 + 1 + 1 + 5 * len(CELLS) + 1
+    for path in (
+        artifacts.set_datasheet("digits"), artifacts.model_card("vgg11_eighth"),
+        artifacts.results("tiny", "metrics.json"), artifacts.report("tiny"),
+    ):  # fmt: skip
+        assert path.stat().st_size > 0
+    assert not list(tiny.folder.rglob("*.tmp"))
+
+
+def test_no_attack_moves_no_map():
+    maps, scores = part(Maps, "tiny_none", "cam"), part(Scores, "tiny_none", "score").values
+    attacked = part(Attacked, "tiny_none", "attack")
+    assert not attacked.perturbation.any()
+    assert not attacked.images["success"].any()
+    known = scores.dropna(subset="value")
+    assert (known["value"] - 1).abs().max() < 1e-6
+    assert (part(Noise, "tiny_none", "noise").scales["scale"] == 0).all()
+    own = maps.rows.query("target == 'own_top1'")
+    order = own.sort_values(["variant", "draw", "image"])["map"].to_numpy().reshape(4, -1)
+    assert all((maps.values[order[0]] == maps.values[row]).all() for row in order[1:])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_tables_of_a_cell_fit_together(tiny, cell):
+    ladder = tiny.settings.cells[cell].ladder
+    attacked, maps = part(Attacked, cell, "attack"), part(Maps, cell, "cam")
+    images = artifacts.read(ImageSet, artifacts.set_folder("digits"))
+    tests = images.index[images.index["split"] == "test"]
+    assert attacked.images["id"].tolist() == tests["id"].tolist()
+    assert attacked.perturbation.shape == (len(tests), 3, 32, 32)
+    kinds = maps.rows.groupby(["variant", "strength", "draw", "target"]).size()
+    assert len(kinds) == 2 * (1 + len(ladder) * 3)
+    assert (kinds == len(tests)).all()
+    assert set(maps.rows["map"]) == set(range(len(maps.values)))
+    layers = maps.layers
+    assert maps.values.shape[1] == (layers["height"] * layers["width"]).sum()
+    # The attack's own measurements and the variants agree, image by image.
+    own = maps.rows.query("target == 'own_top1' and draw == 0").set_index("image")
+    assert (own.query("variant == 'clean'")["prediction"].to_numpy()
+            == attacked.images["clean"].to_numpy()).all()  # fmt: skip
+    assert (own.query("variant == 'adversarial' and strength == 1")["prediction"].to_numpy()
+            == attacked.images["adversarial"].to_numpy()).all()  # fmt: skip
+    seed = maps.rows.query("target == 'seed_class'")
+    clean = attacked.images.set_index("image")["clean"]
+    assert (seed["target_class"].to_numpy() == clean.loc[seed["image"]].to_numpy()).all()
+
+
+@pytest.mark.parametrize("cell", CELLS[1:])
+def test_noise_has_the_attacks_size_at_every_rung(cell):
+    scales = part(Noise, cell, "noise").scales
+    ratio = scales["noise_l2"] / scales["attack_l2"]
+    assert (ratio - 1).abs().max() < 0.01
+
+
+def test_stored_maps_are_those_of_the_stored_pixels(tiny):
+    """One image of one variant, explained anew through the library alone."""
+    images = artifacts.read(ImageSet, artifacts.set_folder("digits"))
+    attacked, noise = part(Attacked, "tiny_fgsm", "attack"), part(Noise, "tiny_fgsm", "noise")
+    maps = part(Maps, "tiny_fgsm", "cam")
+    plain = {"models": {k: v.model_dump() for k, v in tiny.settings.models.items()}}
+    model = models.load("vgg11_eighth", plain | {"micro_batch": 32})
+    table, values = variants.of_images(images, attacked, noise)[-1]
+    batch = values[:1].expand(32, -1, -1, -1)
+    _, own, _ = cams.explain(model, batch, torch.zeros(32, dtype=torch.long))
+    shares, maxima = cams.pack(tuple(layer[:1] for layer in own))
+    row = maps.rows.merge(table.iloc[:1]).query("target == 'own_top1'")["map"].item()
+    np.testing.assert_array_equal(maps.values[row], shares[0])
+    np.testing.assert_array_equal(maps.maxima[row], maxima[0])
+
+
+def test_ssim_is_missing_where_maps_are_too_small(tiny):
+    maps, values = part(Maps, "tiny_fgsm", "cam"), part(Scores, "tiny_fgsm", "score").values
+    small = maps.layers.query("height < 3")["label"]
+    assert len(small)
+    ssim = values[values["score"] == "ssim"]
+    assert ssim[ssim["layer"].isin(small)]["value"].isna().all()
+    assert ssim[~ssim["layer"].isin(small)]["value"].notna().mean() > 0.5
+
+
+def test_coverage_is_of_both_arms_at_every_rung():
+    covered = part(Covered, "tiny_dlfuzz", "coverage")
+    assert covered.rows.groupby(["variant", "strength"]).ngroups == 1 + 2 * 3
+    bits = np.unpackbits(covered.bits, axis=1, count=covered.facts["neurons"])
+    assert 0 < bits.mean() < 1
+
+
+def test_dlfuzz_kept_its_log():
+    log = part(Attacked, "tiny_dlfuzz", "attack").log
+    assert (log.groupby("image")["step"].min() == 0).all()
+    assert log["coverage"].between(0, 1).all()
+
+
+@pytest.fixture(scope="module")
+def made(tiny) -> tables.Tables:
+    with inside(tiny.folder):
+        return tables.load("tiny")
+
+
+def test_tables_written_are_tables_read(tiny, made):
+    chosen = tiny.settings
+    fresh = tables.of_study(
+        "tiny", chosen.cells, statistics=chosen.statistics, orders=chosen.coverage.orders,
+        seed=chosen.seed,
+    )  # fmt: skip
+    assert set(fresh) == set(made)
+    for name, table in fresh.items():
+        plain = table.astype({c: object for c in table.select_dtypes("category")})
+        pd.testing.assert_frame_equal(plain, made[name], check_dtype=False, atol=1e-9)
+
+
+def test_distribution_twin(made):
+    values = part(Scores, "tiny_fgsm", "score").values
+    chosen = values.query("variant == 'adversarial' and strength == 1 and score == 'cosine' "
+                          "and target == 'own_top1' and layer == '1-1'")["value"]  # fmt: skip
+    row = (
+        made["similarity"]
+        .query(
+            "cell == 'tiny_fgsm' and variant == 'adversarial' and strength == 1 and group == 'all' "
+            "and score == 'cosine' and target == 'own_top1' and layer == '1-1'"
+        )
+        .squeeze()
+    )
+    known = chosen.dropna()
+    assert [row["n"], row["empty"]] == [len(known), chosen.isna().sum()]
+    assert row["mean"] == pytest.approx(known.mean(), abs=1e-3)
+    assert row["mean_empty_0"] == pytest.approx(chosen.fillna(0).mean(), abs=1e-3)
+    reach = 1.5 * (known.quantile(0.75) - known.quantile(0.25))
+    inside_fence = known[known >= known.quantile(0.25) - reach]
+    assert row["low"] == pytest.approx(inside_fence.min(), abs=1e-3)
+
+
+def test_excess_is_paired_by_image(made):
+    values = part(Scores, "tiny_fgsm", "score").values.query(
+        "score == 'cosine' and target == 'seed_class' and strength == 2 and layer == '2-1' "
+        "and draw == 0"
+    )
+    wide = values.pivot(index="image", columns="variant", values="value").dropna()
+    expected = (wide["noise"] - wide["adversarial"]).mean()
+    row = (
+        made["excess"]
+        .query(
+            "cell == 'tiny_fgsm' and target == 'seed_class' and strength == 2 and layer == '2-1' "
+            "and group == 'all'"
+        )
+        .squeeze()
+    )
+    assert row["mean"] == pytest.approx(expected, abs=1e-3)
+    assert row["n"] == len(wide)
+    assert row["low"] <= row["mean"] <= row["high"]
+
+
+def test_counts_are_shares_of_images(made):
+    keys = ["cell", "target", "group", "arm", "strength"]
+    shares = made["counts"].groupby(keys)["share"].sum()
+    assert (shares - 1).abs().max() < 0.01
+
+
+def test_a_cell_with_few_successes_is_flagged(tiny, made):
+    few = tiny.settings.statistics.model_copy(update={"minimum_successes": 10_000})
+    assert "wanted 10000" in tables.flags(made, "tiny_fgsm", few)[0]
+    assert "successful" not in " ".join(tables.flags(made, "tiny_none", few))
+
+
+def drawn(tiny, made):
+    return figures.of_study(made, tables.example("tiny", "tiny_dlfuzz"), "tiny_dlfuzz")
+
+
+def test_every_figure_of_the_paper_is_drawn_twice(tiny, made, tmp_path):
+    found = {figure.name: figure for figure in drawn(tiny, made)}
+    numbers = ("2a", "2b", "3", "4a", "4b", "5a", "5b", "6", "7")
+    assert set(found) == {"drift", *(f"figure_{number}" for number in numbers)}
+    for name, figure in found.items():
+        assert figure.caption
+        assert figure.kind == "panel" or len(figure.table), name
+        chart = figures.plotly(figure)
+        assert len(chart.data) >= 1
+        committed = artifacts.results("tiny", "figures") / f"{name}.png"
+        figures.png(figure, tmp_path / "again.png")
+        assert (tmp_path / "again.png").read_bytes() == committed.read_bytes()
+
+
+def test_report_reads_without_a_network_and_shows_names_as_text(tiny, made):
+    text = artifacts.report("tiny").read_text()
+    loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=[\"']?(https?:[^\"'\s>]*)", text)
+    assert loaded == []
+    study = settings.Study(title="<script>alert(1)</script>", headline="tiny_dlfuzz")
+    page = report.page("tiny", study, made, [], tiny.settings.statistics)
+    assert "<script>alert" not in page
+
+
+def test_metrics_are_numbers_by_cell():
+    found = artifacts.read_json(artifacts.results("tiny", "metrics.json"))
+    assert set(found) == set(CELLS)
+    assert all(isinstance(value, int | float) for row in found.values() for value in row.values())
+
+
+def test_the_summary_names_report_and_dashboard(tiny):
+    text = summary.terminal("tiny")
+    assert artifacts.report("tiny").as_posix() in text
+    assert summary.DASHBOARD in text
+    assert all(cell in text for cell in CELLS)
+
+
+def test_a_second_run_of_a_stage_writes_the_same_bytes(tiny):
+    from camdrift import run
+    from conftest import script
+
+    for name in ("fetch@digits", "attack@tiny_pgd", "noise@tiny_pgd", "cam@tiny_pgd"):
+        stage, _, key = name.partition("@")
+        folder = (
+            artifacts.set_folder(key) if stage == "fetch" else
+            artifacts.cell_folder("tiny", key, stage)
+        )  # fmt: skip
+        before = {file.name: file.read_bytes() for file in folder.iterdir()}
+        script(stage).main(run.Stage(name))
+        assert before == {file.name: file.read_bytes() for file in folder.iterdir()}, name
+
+
+def test_the_readmes_generated_parts_are_up_to_date():
+    with inside(ROOT):
+        if not artifacts.results("layers", "metrics.json").exists():
+            pytest.skip("the default study is not built in this checkout")
+        text = summary.README.read_text()
+        assert summary.filled(text, summary.generated("layers")) == text
+
+
+def test_a_readme_without_its_markers_is_refused():
+    with pytest.raises(ValueError, match="markers 'headline'"):
+        summary.filled("nothing", {"headline": ""})
+    with pytest.raises(ValueError, match="markers 'headline'"):
+        summary.filled(json.dumps({}), {"headline": ""})
