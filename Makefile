@@ -1,0 +1,62 @@
+# `make help` lists what can be made.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+STUDY ?=
+export DVC_NO_ANALYTICS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test peers lint format dashboard readme publish twice clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP) ## make .venv with the locked dependencies
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("wanted Python 3.11 or newer, got " + sys.version.split()[0] + "; set PYTHON=") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing the locked dependencies into $(VENV) (some minutes the first time)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dashboard,dev]"
+	@# Without a git repository DVC must be told so; with one, the setting would break `dvc exp`.
+	@[ -e .git ] || $(BIN)/dvc config --local core.no_scm true
+	@touch $@
+
+repro: setup ## rebuild what params.yaml names (STUDY=layers: one study), then show the result
+	$(BIN)/dvc repro $(if $(STUDY),report@$(STUDY))
+	@$(BIN)/python -m camdrift.summary show $(STUDY)
+
+test: setup ## run the tests
+	$(BIN)/python -m pytest
+
+peers: setup ## compare with foolbox, pytorch-grad-cam and torchcam
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[peers]"
+	$(BIN)/python -m pytest tests/peers
+
+lint: setup ## check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+dashboard: setup ## open the dashboard on the results
+	$(BIN)/streamlit run dashboard/app.py
+
+readme: setup ## write the README's generated parts
+	$(BIN)/python -m camdrift.summary readme
+
+publish: setup ## copy seconds a stage and the environment into data/results
+	$(BIN)/python -m camdrift.summary publish
+
+twice: setup ## rebuild everything from nothing and compare dvc.lock, byte by byte
+	cp dvc.lock $(VENV)/dvc.lock.before
+	$(BIN)/dvc repro --force --no-run-cache
+	cmp dvc.lock $(VENV)/dvc.lock.before
+	@echo "dvc.lock is the same, byte for byte"
+
+clean: ## remove the environment and what stages built (not data/results)
+	rm -rf $(VENV) data/sets data/models data/studies data/reports data/run data/checked

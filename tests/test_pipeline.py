@@ -1,0 +1,112 @@
+"""dvc.yaml says what the scripts really read and write."""
+
+import ast
+import re
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from camdrift import artifacts, settings
+from conftest import ORDER, ROOT, stage_names
+
+PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+LIBRARY = ROOT / "lib" / "camdrift"
+
+
+def template(name: str) -> dict:
+    return PIPELINE[name].get("do", PIPELINE[name])
+
+
+def imported(file: Path) -> set[Path]:
+    """Modules of the library that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            parts = node.module.split(".")
+            if parts[0] == "camdrift":
+                names = [[*parts[1:], alias.name] for alias in node.names] + [parts[1:]]
+                candidates = (LIBRARY.joinpath(*name).with_suffix(".py") for name in names if name)
+                found |= {path for path in candidates if path.is_file()}
+    return found
+
+
+def reached(start: Path) -> set[str]:
+    seen, waiting = set(), [start]
+    while waiting:
+        file = waiting.pop()
+        for path in imported(file) - seen:
+            seen.add(path)
+            waiting.append(path)
+    return {path.relative_to(ROOT).as_posix() for path in seen}
+
+
+def code_deps(name: str) -> set[str]:
+    return {dep for dep in template(name)["deps"] if dep.startswith("lib/")}
+
+
+@pytest.mark.parametrize("name", [n for n in ORDER if n != "attack"])
+def test_deps_are_the_imports(name):
+    assert code_deps(name) == reached(ROOT / "stages" / f"{name}.py")
+    assert f"stages/{name}.py" in template(name)["deps"]
+
+
+def test_deps_of_attack_are_its_imports_and_those_of_every_attack():
+    attacks = sorted((LIBRARY / "attacks").glob("[a-z]*.py"))
+    through_attacks = set(chain.from_iterable(reached(file) for file in attacks))
+    own = {"lib/camdrift/attacks/__init__.py", "lib/camdrift/attacks/${item.attack}.py"}
+    assert code_deps("attack") == reached(ROOT / "stages" / "attack.py") | through_attacks | own
+    # An attack that imports another would miss its file in the deps of its cells.
+    assert not any(dep.startswith("lib/camdrift/attacks/") for dep in through_attacks)
+
+
+def test_every_stage_waits_for_check():
+    assert all(str(artifacts.CHECKED) in template(n)["deps"] for n in PIPELINE if n != "check")
+
+
+def test_scripts_read_no_setting_that_they_do_not_declare():
+    for name in ORDER[1:]:
+        text = (ROOT / "stages" / f"{name}.py").read_text()
+        read = set(re.findall(r'stage\.params\["(\w+)"\]', text))
+        read |= {"cells"} if "stage.cell" in text else set()
+        read |= {"models", "micro_batch"} if "models.load(" in text else set()
+        assert read == {param.partition(".")[0] for param in template(name)["params"]}, name
+
+
+def test_outs_are_the_paths_of_artifacts():
+    def outs(name: str) -> set[str]:
+        listed = chain(*(template(name).get(kind, []) for kind in ("outs", "metrics", "plots")))
+        return {next(iter(out)) if isinstance(out, dict) else out for out in listed}
+
+    key, study = "${key}", "${item.study}"
+    assert outs("check") == {artifacts.CHECKED.as_posix()}
+    assert outs("fetch") == {
+        artifacts.set_folder(key).as_posix(), artifacts.set_datasheet(key).as_posix()
+    }  # fmt: skip
+    assert outs("train") == {
+        artifacts.model_folder(key).as_posix(), artifacts.model_card(key).as_posix()
+    }  # fmt: skip
+    for name in ("attack", "noise", "cam", "coverage", "score"):
+        assert outs(name) == {artifacts.cell_folder(study, key, name).as_posix()}
+    parts = ("tables", "figures", "metrics.json")
+    results = {artifacts.results(key, part).as_posix() for part in parts}
+    assert outs("report") == results | {artifacts.report(key).as_posix()}
+
+
+def test_stages_are_what_params_imply():
+    plan = settings.load(ROOT / "params.yaml")
+    expected = {"check"}
+    expected |= {f"fetch@{name}" for name in plan.sets}
+    expected |= {f"train@{name}" for name in plan.models}
+    expected |= {f"report@{name}" for name in plan.studies}
+    for group in ("attack", "noise", "cam", "coverage", "score"):
+        expected |= {f"{group}@{name}" for name in plan.cells}
+    names = stage_names(ROOT)
+    assert set(names) == expected
+    assert len(names) == len(expected) <= 60
+
+
+def test_stage_scripts_are_short():
+    for file in (ROOT / "stages").glob("*.py"):
+        assert len(file.read_text().splitlines()) <= 50, file.name
