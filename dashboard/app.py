@@ -1,0 +1,116 @@
+"""The dashboard: what the stages wrote, to browse. It computes nothing that a stage could write."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "lib"))
+
+from camdrift import artifacts, figures, report, settings, tables  # noqa: E402
+
+
+@st.cache_data(max_entries=8)
+def load(study: str, stamp: float) -> tables.Tables:
+    return tables.load(study)
+
+
+@st.cache_data(max_entries=32)
+def examples(study: str, cell: str, stamp: float) -> tuple[pd.DataFrame, np.ndarray]:
+    maps = artifacts.read(artifacts.Maps, artifacts.cell_folder(study, cell, "cam"))
+    return maps.examples, np.asarray(maps.pictures)
+
+
+def overview(made: tables.Tables, chosen: settings.Settings, study: str) -> None:
+    plan = chosen.studies[study]
+    st.header(plan.title)
+    st.write(
+        "When an image is attacked, do the class-activation maps of each conv layer drift further "
+        "than under the same amount of plain noise? Numbers rest on this study's own images and "
+        "model, not on those of any paper."
+    )
+    show(figures.drift(made, plan.headline))
+    st.dataframe(report.headline(made, chosen.statistics), hide_index=True)
+    st.caption(
+        "Excess: cosine similarity to the clean map under matched noise minus that under attack, "
+        "strength 100 %, mean over layers, with a 95 % interval resampled by source picture."
+    )
+    for cell in made["attacks"]["cell"]:
+        for text in tables.flags(made, cell, chosen.statistics):
+            st.warning(f"{cell}: {text}")
+
+
+def layers(made: tables.Tables, cells: list[str], headline: str) -> None:
+    cell = st.selectbox("Cell", cells, index=cells.index(headline), key="cell", bind="query-params")
+    views = {
+        "Similarity by strength, attack": lambda: figures.lines(made, cell, "adversarial", "5a"),
+        "Similarity by strength, noise": lambda: figures.lines(made, cell, "noise", "5b"),
+        "Distribution, attack": lambda: figures.boxes(made, cell, "adversarial", "4a"),
+        "Distribution, noise": lambda: figures.boxes(made, cell, "noise", "4b"),
+        "Compromised layers": lambda: figures.compromised(made, cell),
+        "Compromised layers of an image": lambda: figures.compromised_counts(made, cell),
+        "Coverage, attack and noise": lambda: figures.coverage_by_arm(made, cell),
+        "Coverage by strength": lambda: figures.coverage_by_strength(made, cell),
+    }
+    view = st.selectbox("Figure", list(views), key="figure", bind="query-params")
+    figure = views[view]()
+    if figure.table.empty:
+        st.info("No image of this cell was attacked with success, so there is nothing to show.")
+        return
+    show(figure)
+    st.download_button("Table as CSV", figure.table.to_csv(index=False), f"{figure.name}.csv")
+
+
+def images(study: str, cells: list[str], headline: str) -> None:
+    cell = st.selectbox("Cell", cells, index=cells.index(headline), key="pictured",
+                        bind="query-params")  # fmt: skip
+    folder = artifacts.cell_folder(study, cell, "cam")
+    file = folder / "pictures.npy"
+    if not file.exists():
+        st.info(f"The images of '{cell}' are not built here. Run: make repro STUDY={study}")
+        return
+    table, pictures = examples(study, cell, file.stat().st_mtime)
+    number = st.slider("Image", 1, len(pictures), 1, key="image") if len(pictures) > 1 else 1
+    shown = table.iloc[(number - 1) * pictures.shape[1] : number * pictures.shape[1]]
+    columns = st.columns(4)
+    for i, (row, picture) in enumerate(zip(shown.itertuples(), pictures[number - 1], strict=True)):
+        name = row.variant if not row.strength else f"{row.variant}, {100 * row.strength:g} %"
+        with columns[i % 4]:
+            st.image(picture, caption=name, output_format="PNG", width="stretch")
+
+
+def show(figure: figures.Figure) -> None:
+    st.plotly_chart(figures.plotly(figure), key=figure.name)
+    st.caption(figure.caption)
+
+
+def main() -> None:
+    st.set_page_config("camdrift", layout="wide")
+    try:
+        chosen = settings.load(ROOT / "params.yaml")
+    except settings.SettingsError as fault:
+        st.error(str(fault))
+        return
+    study = st.sidebar.selectbox("Study", list(chosen.studies), key="study", bind="query-params")
+    st.sidebar.caption("Results of the stages in this folder; `make repro` rebuilds them.")
+    folder = artifacts.results(study, "tables")
+    if not folder.exists():
+        st.info(f"Nothing is built yet for '{study}'. Run: make repro STUDY={study}")
+        return
+    stamp = max(file.stat().st_mtime for file in folder.iterdir())
+    made = load(study, stamp)
+    cells = made["attacks"]["cell"].tolist()
+    headline = chosen.studies[study].headline
+    overview_tab, layers_tab, images_tab = st.tabs(["Overview", "Layers", "Images"])
+    with overview_tab:
+        overview(made, chosen, study)
+    with layers_tab:
+        layers(made, cells, headline)
+    with images_tab:
+        images(study, cells, headline)
+
+
+main()
