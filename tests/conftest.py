@@ -1,6 +1,7 @@
 """Fixtures: a small random network, and the whole study on tiny data, run once a session."""
 
 import contextlib
+import copy
 import importlib.util
 import os
 import shutil
@@ -88,7 +89,7 @@ def activate(path: Path, preset: str) -> None:
     yaml = YAML()
     content = yaml.load(path)
     for part in ("sets", "models", "studies", "cells"):
-        content[part] = content["presets"][preset][part]
+        content[part] = copy.deepcopy(content["presets"][preset][part])
     yaml.dump(content, path)
 
 

@@ -5,6 +5,7 @@ import re
 from itertools import chain
 from pathlib import Path
 
+import dvc.api
 import pytest
 from ruamel.yaml import YAML
 
@@ -105,6 +106,16 @@ def test_stages_are_what_params_imply():
     names = stage_names(ROOT)
     assert set(names) == expected
     assert len(names) == len(expected) <= 60
+
+
+def test_declared_settings_are_what_dvc_says(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for name in ("fetch@photos", "train@vgg16_quarter", "attack@dlfuzz", "noise@fgsm",
+                 "cam@none", "report@layers"):  # fmt: skip
+        assert settings.declared(name) == dvc.api.params_show(stages=name), name
+    for name in ("attack@nothing", "nothing", "nothing@fgsm", "check@fgsm"):
+        with pytest.raises(settings.SettingsError, match=name):
+            settings.declared(name)
 
 
 def test_stage_scripts_are_short():

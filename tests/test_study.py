@@ -155,6 +155,7 @@ def test_distribution_twin(made):
     reach = 1.5 * (known.quantile(0.75) - known.quantile(0.25))
     inside_fence = known[known >= known.quantile(0.25) - reach]
     assert row["low"] == pytest.approx(inside_fence.min(), abs=1e-3)
+    assert row["high"] == pytest.approx(known.max(), abs=1e-3)  # the fence lies above 1 or the max
 
 
 def test_excess_is_paired_by_image(made):

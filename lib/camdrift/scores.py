@@ -5,7 +5,6 @@ Arguments are stacks of maps (n, h, w), each divided by its own maximum; an empt
 
 import numpy as np
 import pandas as pd
-from scipy.ndimage import uniform_filter1d
 from tqdm import tqdm
 
 from camdrift.artifacts import Maps
@@ -66,11 +65,14 @@ def ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     empty = (first.max(axis=(1, 2)) == 0) | (second.max(axis=(1, 2)) == 0)
     if window is None:
         return np.full(len(first), np.nan)
-    border = window // 2
-    inside = (slice(None), slice(border, -border), slice(border, -border))
+    # Means over all windows that lie inside the map, as matrix products: (side - window + 1, side).
+    rows, columns = (
+        np.sum([np.eye(side - window + 1, side, k) for k in range(window)], axis=0) / window
+        for side in first.shape[1:]
+    )
 
     def mean(values: np.ndarray) -> np.ndarray:
-        return uniform_filter1d(uniform_filter1d(values, window, axis=1), window, axis=2)[inside]
+        return rows @ values @ columns.T
 
     a, b = first.astype(np.float64), second.astype(np.float64)
     mean_a, mean_b = mean(a), mean(b)

@@ -1,5 +1,6 @@
 """params.yaml as pydantic models: every key, range and cross-reference, checked before any work."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,6 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 PARAMS = Path("params.yaml")
+PIPELINE = Path("dvc.yaml")
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -320,10 +322,33 @@ def attack_settings(attacks: Attacks, cell: Cell) -> dict[str, Any]:
 
 
 def declared(stage: str) -> dict[str, Any]:
-    """Returns the settings that a stage declares in dvc.yaml, and no others, as plain values."""
-    import dvc.api
+    """Returns the settings that a stage declares in dvc.yaml, and no others, as plain values.
 
-    return dvc.api.params_show(stages=stage)
+    The same as `dvc.api.params_show(stages=stage)`, which costs each stage two seconds.
+
+    Raises:
+        SettingsError: dvc.yaml has no such stage.
+    """
+    content, pipeline = _read(PARAMS), _read(PIPELINE)["stages"]
+    group, _, key = stage.partition("@")
+    template = pipeline.get(group, {})
+    if "foreach" in template:
+        item = content[template["foreach"].strip("${}")].get(key)
+        if item is None:
+            raise SettingsError(f"no stage '{stage}'; `dvc stage list` names those that are there")
+        names = {"key": key} | {f"item.{name}": value for name, value in item.items()}
+        template = template["do"]
+    elif not template or key:
+        raise SettingsError(f"no stage '{stage}'; `dvc stage list` names those that are there")
+    found: dict[str, Any] = {}
+    for param in template.get("params", []):
+        path = re.sub(r"\$\{([\w.]+)\}", lambda match: str(names[match[1]]), param)
+        source, target = content, found
+        *parents, last = path.split(".")
+        for parent in parents:
+            source, target = source[parent], target.setdefault(parent, {})
+        target[last] = source[last]
+    return found
 
 
 def load(path: Path = PARAMS) -> Settings:

@@ -180,16 +180,11 @@ def _distribution(groups: SeriesGroupBy) -> pd.DataFrame:
     table["std"] = groups.std()
     table = table.join(quartiles)
     reach = 1.5 * (table["q3"] - table["q1"])
-
-    def whiskers(values: pd.Series) -> pd.Series:
-        known = values.dropna().to_numpy()
-        key = values.name
-        low, high = table.loc[key, "q1"] - reach[key], table.loc[key, "q3"] + reach[key]
-        inside = known[(known >= low) & (known <= high)]
-        ends = (inside.min(), inside.max()) if len(inside) else (np.nan, np.nan)
-        return pd.Series(ends, index=["low", "high"])
-
-    return table.join(groups.apply(whiskers).unstack())
+    values, place = groups.obj, groups.ngroup().to_numpy()
+    low, high = ((table["q1"] - reach).to_numpy(), (table["q3"] + reach).to_numpy())
+    table["low"] = values.where(values >= low[place]).groupby(place).min().to_numpy()
+    table["high"] = values.where(values <= high[place]).groupby(place).max().to_numpy()
+    return table
 
 
 def excess(results: Results, chosen: StatisticsSettings, *, seed: int) -> pd.DataFrame:

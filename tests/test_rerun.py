@@ -1,0 +1,82 @@
+"""What DVC would run again after a change, on the tiny study."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from ruamel.yaml import YAML
+
+
+@pytest.fixture(scope="module")
+def recorded(tiny, tmp_path_factory):
+    """A copy of the built study whose results DVC has on record."""
+    folder = tmp_path_factory.mktemp("recorded") / "study"
+    shutil.copytree(tiny.folder, folder, symlinks=True)
+    dvc(folder, "commit", "--force", "--quiet")
+    return folder
+
+
+def dvc(folder, *words: str) -> str:
+    answer = subprocess.run(
+        [sys.executable, "-m", "dvc", *words], cwd=folder, capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def changed_stages(folder) -> set[str]:
+    return set(json.loads(dvc(folder, "status", "--json")))
+
+
+@pytest.fixture
+def params(recorded):
+    path = recorded / "params.yaml"
+    before = path.read_text()
+    yaml = YAML()
+    content = yaml.load(before)
+    yield content, lambda: yaml.dump(content, path)
+    path.write_text(before)
+
+
+def test_nothing_is_to_do(recorded):
+    assert changed_stages(recorded) == set()
+
+
+def test_a_setting_of_an_attack_touches_its_cells_only(recorded, params):
+    content, save = params
+    content["attacks"]["pgd"]["steps"] = 7
+    save()
+    assert changed_stages(recorded) == {"check", "attack@tiny_pgd"}
+
+
+def test_a_setting_of_a_cell_touches_that_cell_and_the_report(recorded, params):
+    content, save = params
+    content["cells"]["tiny_fgsm"]["ladder"] = [0.5, 1.0]
+    save()
+    stages = {f"{name}@tiny_fgsm" for name in ("attack", "noise", "cam", "coverage", "score")}
+    assert changed_stages(recorded) == stages | {"check", "report@tiny"}
+
+
+def test_a_new_cell_is_all_that_is_built(recorded, params):
+    content, save = params
+    content["cells"]["tiny_new"] = content["cells"]["tiny_fgsm"]
+    save()
+    found = changed_stages(recorded) - {"check", "report@tiny"}
+    assert found == {f"{name}@tiny_new" for name in ("attack", "noise", "cam", "coverage", "score")}
+
+
+def test_an_attacks_file_touches_its_cells_only(recorded):
+    file = recorded / "lib/camdrift/attacks/pgd.py"
+    before = file.read_text()
+    file.write_text(before + "# a comment\n")
+    assert changed_stages(recorded) == {"attack@tiny_pgd"}
+    file.write_text(before)
+
+
+def test_a_setting_that_nothing_uses_yet_touches_nothing(recorded, params):
+    content, save = params
+    content["presets"]["tiny"]["cells"]["tiny_pgd"]["override"]["steps"] = 3
+    save()
+    assert changed_stages(recorded) == {"check"}
