@@ -12,18 +12,20 @@ export DVC_NO_ANALYTICS := 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
+# Without a git repository DVC must be told so; with one, the setting would break `dvc exp`.
 setup: $(STAMP) ## make .venv with the locked dependencies
+	@if [ ! -e .git ]; then $(BIN)/dvc config --local core.no_scm true; \
+	elif [ -e .dvc/config.local ]; then $(BIN)/dvc config --local -u core.no_scm 2>/dev/null || true; fi
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("wanted Python 3.11 or newer, got " + sys.version.split()[0] + "; set PYTHON=") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the locked dependencies into $(VENV) (some minutes the first time)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dashboard,dev]"
-	@# Without a git repository DVC must be told so; with one, the setting would break `dvc exp`.
-	@[ -e .git ] || $(BIN)/dvc config --local core.no_scm true
 	@touch $@
 
 repro: setup ## rebuild what params.yaml names (STUDY=layers: one study), then show the result
+	@CAMDRIFT_PYTHON=$(CURDIR)/$(BIN)/python sh stages/run check
 	$(BIN)/dvc repro $(if $(STUDY),report@$(STUDY))
 	@$(BIN)/python -m camdrift.summary show $(STUDY)
 

@@ -1,5 +1,6 @@
 """The dashboard: what the stages wrote, to browse. It computes nothing that a stage could write."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import streamlit as st
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "lib"))
+os.chdir(ROOT)  # artefacts are found from the root of the repository
 
 from camdrift import artifacts, figures, report, settings, tables  # noqa: E402
 
@@ -36,7 +38,7 @@ def overview(made: tables.Tables, chosen: settings.Settings, study: str) -> None
     st.dataframe(report.headline(made, chosen.statistics), hide_index=True)
     st.caption(
         "Excess: cosine similarity to the clean map under matched noise minus that under attack, "
-        "strength 100 %, mean over layers, with a 95 % interval resampled by source picture."
+        "strength 100 %, mean over decided layers, with an interval resampled by source picture."
     )
     for cell in made["attacks"]["cell"]:
         for text in tables.flags(made, cell, chosen.statistics):

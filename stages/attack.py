@@ -30,7 +30,8 @@ def main(stage: run.Stage) -> None:
     )
     table = rows[["id", "source", "label", "class_name"]].reset_index(names="image")
     table = pd.concat([table, perturbation.measure(target, pixels, made)], axis=1)
-    attacked = artifacts.Attacked(made.pixels.numpy(), table, pd.DataFrame(made.log))
+    log = pd.DataFrame([row | {"image": rows.index[row["image"]]} for row in made.log])
+    attacked = artifacts.Attacked(made.pixels.numpy(), table, log)
     artifacts.write(artifacts.cell_folder(cell.study, stage.key, "attack"), attacked)
 
 

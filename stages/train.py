@@ -20,7 +20,11 @@ def main(stage: run.Stage) -> None:
         chosen, size=size, labels=images.index["label"], split=split, seed=seed, name=stage.key
     )
     artifacts.write(artifacts.model_folder(stage.key), weights)
-    card = chosen.model_dump() | weights.facts | {"curve": weights.curve.to_dict("records")}
+    card = (
+        chosen.model_dump()
+        | weights.facts
+        | {"curve": weights.curve.dropna(axis=1).to_dict("records")}
+    )
     artifacts.write_json(artifacts.model_card(stage.key), card)
 
 

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from camdrift import images
+from camdrift.settings import SettingsError
 
 EVEN = {"train": 0.5, "validation": 0.0, "test": 0.5}
 MANY = {"train": 1000, "validation": 1000, "test": 1000}
@@ -117,11 +118,37 @@ def test_folder_with_a_table_of_labels(tmp_path):
     settings = FOLDER | {"labels": table, "shares": shares}
     found = images.folder(path=str(tmp_path), **settings)
     assert found.index.set_index("id")["label"].to_dict() == {"a.png": 0, "b.png": 1, "c.png": 0}
-    with pytest.raises(ValueError, match="no column 'class'"):
+    with pytest.raises(SettingsError, match="no column 'class'"):
         images.folder(path=str(tmp_path), **settings | {"labels": table | {"label": "class"}})
     picture().save(tmp_path / "z.png")
-    with pytest.raises(ValueError, match=r"z\.png has no row in labels\.csv"):
+    with pytest.raises(SettingsError, match=r"z\.png has no row in labels\.csv"):
         images.folder(path=str(tmp_path), **settings)
+
+
+@pytest.mark.parametrize(
+    ("rows", "offset", "wanted"),
+    [
+        ({"file": ["a", "b", None], "truth": [1, 10, None]}, 1, [0, 9]),  # floats, once read
+        ({"file": ["x/a.png", "b.png", "c"], "truth": ["cat", "dog", "ape"]}, 0, [1, 2]),
+        ({"file": ["a", "b"], "truth": [1, None]}, 1, "1 images have no 'truth'"),
+        ({"file": ["a", "b"], "truth": [0, 1]}, 1, "wanted whole numbers from 0, got -1 to 0"),
+        ({"file": ["a", "a", "b"], "truth": [0, 1, 2]}, 0, "does not name each image once"),
+    ],
+)
+def test_labels_of_a_table_are_read_or_refused(tmp_path, rows, offset, wanted):
+    (tmp_path / "x").mkdir()
+    picture().save(tmp_path / "x" / "a.png")
+    picture().save(tmp_path / "b.png")
+    pd.DataFrame(rows).to_csv(tmp_path / "labels.csv", index=False)
+    table = {"csv": "labels.csv", "image": "file", "label": "truth", "offset": offset}
+    shares = {"train": 0.0, "validation": 0.0, "test": 1.0}
+    changed = FOLDER | {"labels": table, "shares": shares}
+    if isinstance(wanted, str):
+        with pytest.raises(SettingsError, match=wanted):
+            images.folder(path=str(tmp_path), **changed)
+    else:
+        index = images.folder(path=str(tmp_path), **changed).index
+        assert index.set_index("id")["label"].loc[["x/a.png", "b.png"]].tolist() == wanted
 
 
 def test_unreadable_files_are_named_counted_and_bounded(tmp_path, capsys):
@@ -137,7 +164,7 @@ def test_unreadable_files_are_named_counted_and_bounded(tmp_path, capsys):
 
 
 def test_an_empty_folder_says_what_layout_was_wanted(tmp_path):
-    with pytest.raises(ValueError, match="<class>/<image>"):
+    with pytest.raises(SettingsError, match="<class>/<image>"):
         images.folder(path=str(tmp_path), **FOLDER)
 
 

@@ -24,8 +24,42 @@ def taps(network: nn.Module) -> dict[str, layers.Tap]:
 
 
 def test_import_works_beside_a_torch_without_cuda():
-    code = "from camdrift.vision import torchvision; torchvision.models.get_model('resnet18')"
+    # An extension that cannot be loaded, whatever torch is installed here.
+    code = """
+import torch
+def refuse(path): raise OSError("libc10_cuda.so: cannot open shared object file")
+torch.ops.load_library = refuse
+from camdrift.vision import torchvision
+torchvision.models.get_model("resnet18")
+"""
     subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", "import camdrift.vision"], check=True)
+
+
+def test_slimming_refuses_what_is_more_than_the_plain_layer():
+    class Fused(nn.BatchNorm2d):
+        def forward(self, x):
+            return torch.relu(super().forward(x))
+
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), Fused(8))
+    with pytest.raises(ValueError, match="Fused is more than a BatchNorm2d"):
+        networks._slim(network, 0.5, 4)
+
+
+def test_training_without_validation_images_keeps_the_last_epoch():
+    images, labels = torch.rand(16, 3, 12, 12), torch.arange(16) % 2
+    network = small_network(classes=2)
+    seen = []
+    training.train(
+        network, (images, labels), (images[:0], labels[:0]), mean=[0.5] * 3, std=[0.25] * 3,
+        epochs=3, batch=8, learning_rate=0.01, weight_decay=0.0, shift=0, flip=False, seed=3,
+        progress=lambda epochs: (seen.append(copied(network)) or epoch for epoch in epochs),
+    )  # fmt: skip
+    assert not torch.equal(seen[-1]["0.weight"], network.state_dict()["0.weight"])
+
+
+def copied(network):
+    return {name: value.clone() for name, value in network.state_dict().items()}
 
 
 def test_maps_of_vgg_are_thirteen_labelled_by_block():
@@ -87,6 +121,44 @@ def test_a_tapped_network_is_post_activation_and_leaves_logits_alone(model, pixe
     assert [len(tensors), float(min(t.min() for t in tensors))] == [2, 0.0]
 
 
+def test_folding_batch_norm_changes_no_logit_that_matters():
+    network = built("resnet18").eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 2)
+    batch = torch.rand(2, 3, 64, 64)
+    expected = network(batch)
+    traced = layers.trace(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in traced.modules())
+    torch.testing.assert_close(traced(batch), expected, rtol=1e-4, atol=1e-5)
+
+
+class Twice(nn.Module):
+    """One conv called twice, a norm of its own after each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.first, self.second = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.first(self.conv(x)))
+        return self.head(torch.relu(self.second(self.conv(x))).mean((2, 3)))
+
+
+def test_a_conv_called_twice_has_two_maps_and_keeps_its_norms():
+    network = Twice().eval()
+    nn.init.uniform_(network.first.running_mean)
+    batch = torch.rand(2, 3, 8, 8)
+    expected = network(batch)
+    traced = layers.trace(network)
+    torch.testing.assert_close(traced(batch), expected)
+    assert [tap.name for tap in layers.map_taps(traced)] == ["conv", "conv_1"]
+
+
 def test_an_untraceable_network_or_one_without_conv_is_refused_by_name():
     class Branching(nn.Module):
         def forward(self, x):
@@ -137,6 +209,7 @@ def test_slimming_keeps_the_topology(name):
         ("vit_b_16", {}, "vit_b_16"),
         ("nowhere:network", {}, "cannot import 'nowhere:network'"),
         ("swin_t", {"head": "pooled"}, "head: pooled|swin_t"),
+        ("resnext50_32x4d", {"width": 0.3}, "resnext50_32x4d does not run at width 0.3"),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_name(architecture, changed, wanted):
@@ -176,6 +249,14 @@ def test_a_pickle_that_could_run_code_is_refused(tmp_path):
     torch.save({"network": small_network()}, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(networks.RefusedError, match="could run any code"):
+        obtained(model_settings(weights=str(path), sha256=digest))
+
+
+def test_weights_of_other_classes_are_refused_by_what_to_change(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file(built("squeezenet1_1", width=1, classes=7).state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(networks.RefusedError, match="models.m.classes"):
         obtained(model_settings(weights=str(path), sha256=digest))
 
 

@@ -47,6 +47,7 @@ def changed(path: str, value) -> dict:
         ("models.vgg16_quarter.training", None, "training: wanted, but not there"),
         ("sets.photos.kind", "fotos", "kind"),
         ("sets.photos.shares.test", 0.9, "wanted shares that add up to 1"),
+        ("models.vgg16_quarter.weights", "w.pt", "wanted the sha256 of w.pt"),
     ],
 )
 def test_refuses_with_what_was_wanted_and_what_exists(path, value, wanted):

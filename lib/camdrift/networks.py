@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from camdrift.settings import SettingsError
 
-class RefusedError(Exception):
+
+class RefusedError(SettingsError):
     """A network or weights file that camdrift cannot use; the message says why."""
 
 
@@ -52,10 +54,10 @@ def build(
             network = _torchvision_network(architecture, classes)
         if head == "pooled":
             _pool_head(network, architecture, classes)
-    if width != 1:
-        _slim(network, width, classes)
-        place = "cpu"
     try:
+        if width != 1:
+            _slim(network, width, classes)
+            place = "cpu"
         with torch.no_grad():
             logits = network.eval()(torch.zeros(1, 3, size, size, device=place))
     except Exception as fault:  # a network's forward may raise anything
@@ -81,6 +83,7 @@ def _torchvision_network(name: str, classes: int) -> nn.Module:
 
 
 def _timm_network(name: str, classes: int) -> nn.Module:
+    importlib.import_module("camdrift.vision")  # timm imports torchvision, too
     try:
         timm = importlib.import_module("timm")
     except ModuleNotFoundError as fault:
@@ -91,6 +94,7 @@ def _timm_network(name: str, classes: int) -> nn.Module:
 
 
 def _user_network(path: str, classes: int) -> nn.Module:
+    importlib.import_module("camdrift.vision")  # it may import torchvision, too
     module, _, function = path.partition(":")
     try:
         return getattr(importlib.import_module(module), function)(classes)
@@ -113,6 +117,9 @@ def _pool_head(network: nn.Module, architecture: str, classes: int) -> None:
     network.classifier = nn.Linear(convs[-1].out_channels, classes)
 
 
+SLIMMED = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
+
+
 def _slim(network: nn.Module, width: float, classes: int) -> None:
     """Scales the channels of every Conv2d, BatchNorm2d and Linear in place, with fresh weights.
 
@@ -125,6 +132,10 @@ def _slim(network: nn.Module, width: float, classes: int) -> None:
     for parent in list(network.modules()):
         for name, module in list(parent.named_children()):
             fresh: nn.Module
+            kind = type(module)
+            if isinstance(module, SLIMMED) and kind not in SLIMMED:
+                # timm's norm-and-activation in one, or its convs with other padding.
+                raise ValueError(f"{kind.__name__} is more than a {kind.__bases__[0].__name__}")
             if isinstance(module, nn.Conv2d):
                 depthwise = module.groups == module.in_channels > 1
                 fresh = conv = nn.Conv2d(

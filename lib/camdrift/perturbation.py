@@ -21,11 +21,14 @@ class Perturbation:
     pixels: (n, 3, h, w), to be added to pixels in [0, 1]; not promised to stay inside them.
     evaluations: (n,) int64, forward passes of the model spent on each image.
     log: the attack's own record, one dict a row, `image` counting from 0; empty for most.
+    found: (n,) bool, the attack's own word on success, where its rule is not "the prediction
+        differs from that on the clean image"; None for most.
     """
 
     pixels: Tensor
     evaluations: Tensor
     log: list[dict] = field(default_factory=list)
+    found: Tensor | None = None
 
 
 def attack(name: str) -> Callable[..., Perturbation]:
@@ -59,6 +62,9 @@ def make(
         torch.cat([part.pixels for part in parts]),
         torch.cat([part.evaluations for part in parts]),
         log,
+        torch.cat([p.found for p in parts if p.found is not None])
+        if parts[0].found is not None
+        else None,
     )
 
 
@@ -77,13 +83,14 @@ def measure(model: Model, pixels: Tensor, perturbation: Perturbation) -> pd.Data
             model(values).argmax(1).numpy()
             for values in (pixels, changed, changed.mul(255).round().div(255))
         )
+    found = perturbation.found
     left = (changed - pixels).double().flatten(1)
     return pd.DataFrame(
         {
             "clean": clean,
             "adversarial": adversarial,
             "adversarial_8bit": rounded,
-            "success": adversarial != clean,
+            "success": adversarial != clean if found is None else found.numpy(),
             "success_8bit": rounded != clean,
             "l2": left.norm(dim=1).numpy(),
             "linf": left.abs().amax(1).numpy(),

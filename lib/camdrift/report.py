@@ -38,6 +38,7 @@ def headline(made: Tables, chosen: StatisticsSettings) -> pd.DataFrame:
         rows.append(
             {
                 "cell": cell,
+                "set": attack["set"],
                 "images": attack["images"],
                 "flipped": f"{attack['success_rate']:.0%}",
                 "flipped after 8-bit": f"{attack['success_rate_8bit']:.0%}",
@@ -61,6 +62,8 @@ def _excess(made: Tables, cell: str, group: str, target: str) -> str:
     if not len(found) or pd.isna(found["mean"].iloc[0]):
         return "-"
     row = found.iloc[0]
+    if pd.isna(row["low"]):
+        return f"{row['mean']:.3f} (one source: no interval)"
     return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
@@ -79,7 +82,7 @@ def page(
         "model, not on those of any paper.</p>",
         headline(made, chosen).to_html(index=False, border=0),
         "<p>Excess: cosine similarity to the clean map under matched noise minus that under "
-        "attack, at strength 100 %, mean over layers, with a "
+        "attack, at strength 100 %, mean over decided layers, with a "
         f"{chosen.confidence:.0%} interval resampled by source picture. Layers compromised: by "
         "the paper's rule, on successfully attacked images, beside what the rule says of a "
         "further draw of noise.</p>",

@@ -67,6 +67,7 @@ def stage(main: Callable[[Stage], None]) -> None:
         "stage": name,
         "seconds": round(time.time() - psutil.Process().create_time(), 1),
         "peak_memory_mb": round(peak_mb),
+        "environment": environment(),
     }
     artifacts.write_json(artifacts.RUNS / f"{name}.json", facts)
 

@@ -91,23 +91,31 @@ class Labels(Section):
     offset: int
 
 
-class Folder(_Set):
+class _Resized(_Set):
+    resize: Side
+
+    @model_validator(mode="after")
+    def _covers(self) -> "_Resized":
+        if self.resize < self.size:
+            raise ValueError(f"wanted resize >= size ({self.size} px), got {self.resize}")
+        return self
+
+
+class Folder(_Resized):
     """A folder of images."""
 
     kind: Literal["folder"]
-    resize: Side
     labels: Labels | None
     unreadable_share: Share
     licence: str
 
 
-class TorchvisionSet(_Set):
+class TorchvisionSet(_Resized):
     """A `torchvision.datasets` class by name."""
 
     kind: Literal["torchvision"]
     dataset: str
     arguments: dict[str, Any]
-    resize: Side
     licence: str
 
 
@@ -143,7 +151,23 @@ class ModelSettings(Section):
     def _has_weights(self) -> "ModelSettings":
         if self.weights is None and self.training is None:
             raise ValueError("wanted `weights:` or `training:` (or both), got neither")
+        if self.is_file and self.sha256 is None:
+            raise ValueError(f"wanted the sha256 of {self.weights}; `sha256sum` prints it")
+        halves = [0.5, 0.5, 0.5]
+        inception = self.architecture in ("inception_v3", "googlenet")
+        if (
+            inception
+            and self.weights
+            and not self.is_file
+            and [self.mean, self.std] != [halves] * 2
+        ):
+            raise ValueError(f"{self.architecture}'s weights want mean and std of {halves}")
         return self
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the weights are a local file."""
+        return Path(str(self.weights)).suffix in (".safetensors", ".pt", ".pth")
 
 
 class NoneSettings(Section):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from camdrift import artifacts, report, run, settings, tables
+from camdrift import artifacts, report, settings, tables
 
 README = Path("README.md")
 RUN = artifacts.RESULTS / "run.json"
@@ -23,7 +23,7 @@ def terminal(study: str) -> str:
     return "\n".join(
         [
             f"\nStudy '{study}'. Excess = how much further the attack moves the maps than noise of",
-            "the same size (cosine, mean over layers, 95 % interval; 0 = no further):",
+            "the same size (cosine, mean over decided layers, with interval; 0 = no further):",
             *lines,
             f"\nReport:    {artifacts.report(study)}",
             f"Figures:   {artifacts.results(study, 'figures')}",
@@ -104,12 +104,15 @@ def filled(text: str, parts: dict[str, str]) -> str:
 
 
 def publish() -> None:
-    """Copies the seconds of each stage and the environment beside the results."""
+    """Copies seconds and memory of the plan's stages, and their environment, beside the results."""
+    plan = settings.load()
+    keys = {*plan.sets, *plan.models, *plan.cells, *plan.studies}
     files = sorted(artifacts.RUNS.glob("*.json"), key=lambda file: file.stat().st_mtime)
-    stages = [artifacts.read_json(file) for file in files]
+    stages = [artifacts.read_json(file) for file in files if file.stem.partition("@")[2] in keys]
     if not stages:
         raise FileNotFoundError(f"no runs in {artifacts.RUNS}; run `make repro`")
-    artifacts.write_json(RUN, {"environment": run.environment(), "stages": stages})
+    environments = [stage.pop("environment") for stage in stages]
+    artifacts.write_json(RUN, {"environment": environments[-1], "stages": stages})
 
 
 def main() -> None:

@@ -120,6 +120,7 @@ def attacks(results: Results) -> pd.DataFrame:
     correct = rows["clean"] == rows["label"]
     return pd.DataFrame(
         {
+            "set": [results.cell.set],
             "attack": [results.cell.attack],
             "model": [results.cell.model],
             "source": [results.cell.source],
@@ -192,7 +193,8 @@ def excess(results: Results, chosen: StatisticsSettings, *, seed: int) -> pd.Dat
 
     Columns: `target, group, strength, layer`, `n`, `mean`, `low`, `high` (percentile interval,
     resampled by source picture), `p_holm` (one-sided, over the layers), `empty_share`, `decided`.
-    Layer 'mean' is the average over the layers, which is not part of Holm's family.
+    A layer with more empty maps than the settings allow is not decided; 'mean' is the average over
+    the decided layers, and Holm's family holds these alone.
     """
     values = results.scores[(results.scores["score"] == "cosine") & (results.scores["draw"] == 0)]
     layers = list(results.maps.layers["label"])
@@ -206,14 +208,16 @@ def excess(results: Results, chosen: StatisticsSettings, *, seed: int) -> pd.Dat
             part = difference[member]
             if not len(part):
                 continue
+            empty = part.isna().mean().to_numpy()
+            decided = empty <= chosen.empty_share
             found = statistics.bootstrap(
-                np.column_stack([part, part.mean(axis=1)]),
+                np.column_stack([part, part.loc[:, decided].mean(axis=1)]),
                 sources.loc[part.index, "source"].to_numpy(),
                 resamples=chosen.resamples,
                 confidence=chosen.confidence,
                 rng=randomness.generator(seed, "excess", results.name, str(target), group),
             )
-            empty = part.isna().mean().to_numpy()
+            family = np.where(decided, found.p[:-1], np.nan)
             tables.append(
                 pd.DataFrame(
                     {
@@ -225,9 +229,9 @@ def excess(results: Results, chosen: StatisticsSettings, *, seed: int) -> pd.Dat
                         "mean": found.mean,
                         "low": found.low,
                         "high": found.high,
-                        "p_holm": [*statistics.holm(found.p[:-1]), np.nan],
+                        "p_holm": [*statistics.holm(family), np.nan],
                         "empty_share": [*empty, empty.mean()],
-                        "decided": [*(empty <= chosen.empty_share), True],
+                        "decided": [*decided, decided.any()],
                     }
                 )
             )
@@ -250,8 +254,16 @@ def compromised(rule: pd.DataFrame) -> pd.DataFrame:
 
 
 def counts(rule: pd.DataFrame) -> pd.DataFrame:
-    """Returns the share of images by number of compromised layers, from 0 to all."""
+    """Returns the share of images by number of compromised layers, from 0 to all.
+
+    Of images none of whose maps is empty at that strength: a layer whose map is empty can be
+    called neither compromised nor not. `n` is their number.
+    """
     layers = rule["layer"].nunique()
+    size = rule.groupby(["target", "arm", "strength", "image"], observed=True)["layer"].transform(
+        "size"
+    )
+    rule = rule[size == layers]
     keys = ["target", "arm", "strength", "image", "success"]
     totals = rule.groupby(keys, observed=True)["compromised"].sum().reset_index(name="layers")
     tables = [
@@ -373,12 +385,10 @@ def flags(tables: Tables, cell: str, chosen: StatisticsSettings) -> list[str]:
         texts.append(
             f"only {row['successes']} successful adversarials, wanted {chosen.minimum_successes}"
         )
-    undecided = tables["excess"].query("cell == @cell and not decided and group == 'all'")
-    for layer, part in undecided.groupby("layer", sort=False):
-        share = part["empty_share"].max()
-        texts.append(
-            f"layer {layer}: up to {share:.0%} of the pairs have an empty map; not decided"
-        )
+    undecided = tables["excess"].query("cell == @cell and not decided and strength == 1")
+    if len(undecided):
+        layers = ", ".join(name for name in undecided["layer"].unique() if name != "mean")
+        texts.append(f"too many empty maps to decide layers {layers} in at least one group")
     fit = tables["noise"].query("cell == @cell")["largest_l2_difference"].max()
     if fit > 0.01:
         texts.append(f"the noise's L2 norm is off by up to {fit:.1%}, wanted 1 %")

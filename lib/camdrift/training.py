@@ -68,8 +68,10 @@ def train(
                 f"the loss is {total} in epoch {epoch}; lower learning_rate in params.yaml"
             )
         reached = accuracy(network, *validation, mean=mean, std=std)
+        if not len(validation[1]):
+            reached = float("nan")
         curve.append({"epoch": epoch, "loss": total / steps, "validation_accuracy": reached})
-        if reached > best:
+        if not reached <= best:  # NaN, without validation images: the last epoch is kept
             best = reached
             kept = {name: value.clone() for name, value in network.state_dict().items()}
     network.load_state_dict(kept)

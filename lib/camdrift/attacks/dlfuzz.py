@@ -78,7 +78,8 @@ def perturb(
         threshold: scaled activation above which a neuron is covered, in [0, 1].
         step: length of one step in grey levels (0-255), root mean square.
         iterations: steps between two looks at the gate.
-        max_steps: steps after which a seed ends whatever the gate says.
+        max_steps: steps after which a seed ends whatever the gate says; the log shows how many
+            ended there.
         norm_limit: of the gate, relative L2.
         min_gain: of the gate, a share of the neurons, or None.
         tables: 'per_seed' gives each image a coverage table of its own, and images are batched;
@@ -179,7 +180,9 @@ def perturb(
             active = [seed for part in parts for seed in climb(part)]
     log.sort(key=lambda row: (row["image"], row["step"]))
     looks = torch.tensor([seed.steps + 1 for seed in seeds])
-    return Perturbation(torch.stack([seed.change for seed in seeds]), looks, log)
+    changes = torch.stack([seed.change for seed in seeds])
+    found = torch.tensor([seed.found for seed in seeds]) if differs_from == "parent" else None
+    return Perturbation(changes, looks, log, found)
 
 
 def _choose(
