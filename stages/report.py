@@ -1,5 +1,7 @@
 """Writes a study's tables, figures, metrics and report."""
 
+from tqdm import tqdm
+
 from camdrift import artifacts, figures, report, run, settings, tables
 
 
@@ -20,7 +22,7 @@ def main(stage: run.Stage) -> None:
     made = tables.load(stage.key)  # figures and texts rest on what can be read in git, no more
     drawn = figures.of_study(made, tables.example(stage.key, study.headline), study.headline)
     metrics = tables.metrics(made, chosen)
-    for figure in drawn:
+    for figure in tqdm(drawn, desc="figures", unit="figure"):
         figures.png(figure, artifacts.results(stage.key, "figures") / f"{figure.name}.png")
     artifacts.write_json(artifacts.results(stage.key, "metrics.json"), metrics)
     page = report.page(stage.key, study, made, drawn, chosen)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from pandas.api.typing import SeriesGroupBy
+from tqdm import tqdm
 
 from camdrift import artifacts, randomness, statistics
 from camdrift.artifacts import Attacked, Covered, Maps, Noise, Scores
@@ -74,7 +75,7 @@ def of_study(
     coverage: share of covered neurons after each seed.
     """
     parts: dict[str, list[pd.DataFrame]] = {}
-    for name, cell in cells.items():
+    for name, cell in tqdm(cells.items(), desc="tables", unit="cell"):
         results = read(study, name, cell)
         made = {
             "attacks": attacks(results),
