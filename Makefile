@@ -7,7 +7,7 @@ STUDY ?=
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test peers lint format dashboard readme publish twice clean
+.PHONY: help setup repro seeds test peers lint format dashboard readme publish twice clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,13 @@ repro: setup ## rebuild what params.yaml names (STUDY=layers: one study), then s
 	@CAMDRIFT_PYTHON=$(CURDIR)/$(BIN)/python sh stages/run check
 	$(BIN)/dvc repro $(if $(STUDY),report@$(STUDY))
 	@$(BIN)/python -m camdrift.summary show $(STUDY)
+
+# Each seed is a DVC experiment in a temporary copy; commit or `git add` new files first.
+seeds: setup ## run the whole study with each of `seeds` in params.yaml and write the spread
+	@for seed in $$($(BIN)/python -m camdrift.summary seeds); do \
+		$(BIN)/dvc exp run --temp --force --name seed-$$seed -S seed=$$seed || exit 1; \
+	done
+	$(BIN)/python -m camdrift.spread
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest

@@ -12,12 +12,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "lib"))
 os.chdir(ROOT)  # artefacts are found from the root of the repository
 
-from camdrift import artifacts, figures, report, settings, tables  # noqa: E402
+from camdrift import artifacts, figures, flags, params, report, results, settings  # noqa: E402
 
 
 @st.cache_data(max_entries=8)
-def load(study: str, stamp: float) -> tables.Tables:
-    return tables.load(study)
+def load(study: str, stamp: float) -> results.Tables:
+    return results.load(study)
 
 
 @st.cache_data(max_entries=32)
@@ -26,7 +26,7 @@ def examples(study: str, cell: str, stamp: float) -> tuple[pd.DataFrame, np.ndar
     return maps.examples, np.asarray(maps.pictures)
 
 
-def overview(made: tables.Tables, chosen: settings.Settings, study: str) -> None:
+def overview(made: results.Tables, chosen: settings.Settings, study: str) -> None:
     plan = chosen.studies[study]
     st.header(plan.title)
     st.write(
@@ -34,21 +34,58 @@ def overview(made: tables.Tables, chosen: settings.Settings, study: str) -> None
         "than under the same amount of plain noise? Numbers rest on this study's own images and "
         "model, not on those of any paper."
     )
-    show(figures.drift(made, plan.headline))
-    st.dataframe(report.headline(made, chosen.statistics), hide_index=True)
+    square = figures.square(made, plan.headline, "own_top1")
+    if square.table.empty:
+        show(figures.drift(made, plan.headline))
+    else:
+        show(square)
+        show(figures.square(made, plan.headline, "seed_class"))
+    st.dataframe(report.headline(made), hide_index=True)
     st.caption(
         "Excess: cosine similarity to the clean map under matched noise minus that under attack, "
         "strength 100 %, mean over decided layers, with an interval resampled by source picture."
     )
     for cell in made["attacks"]["cell"]:
-        for text in tables.flags(made, cell, chosen.statistics):
+        for text in flags.texts(made, cell):
             st.warning(f"{cell}: {text}")
 
 
-def layers(made: tables.Tables, cells: list[str], headline: str) -> None:
+def claims(made: results.Tables, headline: str) -> None:
+    table = report.claims(made)
+    papers = st.multiselect("Paper", sorted(table["of"].unique()), key="papers",
+                            bind="query-params")  # fmt: skip
+    verdicts = st.multiselect("Verdict", sorted(table["verdict"].unique()), key="verdicts",
+                              bind="query-params")  # fmt: skip
+    shown = table
+    if papers:
+        shown = shown[shown["of"].isin(papers)]
+    if verdicts:
+        shown = shown[shown["verdict"].isin(verdicts)]
+    st.caption(
+        f"{len(shown)} of {len(table)} claims. Statistics and thresholds were set before any "
+        "result; 'corrected' decides. A verdict speaks of the images and the model that it rests "
+        "on, not of those of the paper."
+    )
+    st.dataframe(shown, hide_index=True)
+    st.download_button("Claims as CSV", made["claims"].to_csv(index=False), "claims.csv")
+    st.subheader("One switch at a time")
+    st.caption(
+        "Each claim's statistic under the corrected protocol, under the published one, and with a "
+        "single switch set as published."
+    )
+    st.dataframe(report.switches(made, headline), hide_index=True)
+    st.subheader("Controls")
+    st.caption("Similarity to the clean map at strength 100 %, mean over layers.")
+    st.dataframe(report.controls(made, headline), hide_index=True)
+
+
+def layers(made: results.Tables, cells: list[str], headline: str) -> None:
     cell = st.selectbox("Cell", cells, index=cells.index(headline), key="cell", bind="query-params")
     views = {
         "Similarity by strength, attack": lambda: figures.lines(made, cell, "adversarial", "5a"),
+        "Similarity by strength, as published": lambda: figures.published(made, cell),
+        "Excess drift by layer": lambda: figures.drift(made, cell),
+        "Excess drift by strength": lambda: figures.groups(made, cell),
         "Similarity by strength, noise": lambda: figures.lines(made, cell, "noise", "5b"),
         "Distribution, attack": lambda: figures.boxes(made, cell, "adversarial", "4a"),
         "Distribution, noise": lambda: figures.boxes(made, cell, "noise", "4b"),
@@ -60,7 +97,9 @@ def layers(made: tables.Tables, cells: list[str], headline: str) -> None:
     view = st.selectbox("Figure", list(views), key="figure", bind="query-params")
     figure = views[view]()
     if figure.table.empty:
-        st.info("No image of this cell was attacked with success, so there is nothing to show.")
+        st.info(
+            "Nothing to show: no image was attacked with success, or the cell lacks a protocol."
+        )
         return
     show(figure)
     st.download_button("Table as CSV", figure.table.to_csv(index=False), f"{figure.name}.csv")
@@ -92,7 +131,7 @@ def show(figure: figures.Figure) -> None:
 def main() -> None:
     st.set_page_config("camdrift", layout="wide")
     try:
-        chosen = settings.load(ROOT / "params.yaml")
+        chosen = params.load(ROOT / "params.yaml")
     except settings.SettingsError as fault:
         st.error(str(fault))
         return
@@ -106,9 +145,12 @@ def main() -> None:
     made = load(study, stamp)
     cells = made["attacks"]["cell"].tolist()
     headline = chosen.studies[study].headline
-    overview_tab, layers_tab, images_tab = st.tabs(["Overview", "Layers", "Images"])
+    names = ["Overview", "Claims", "Layers", "Images"]
+    overview_tab, claims_tab, layers_tab, images_tab = st.tabs(names)
     with overview_tab:
         overview(made, chosen, study)
+    with claims_tab:
+        claims(made, headline)
     with layers_tab:
         layers(made, cells, headline)
     with images_tab:

@@ -3,7 +3,16 @@
 import pandas as pd
 import torch
 
-from camdrift import artifacts, models, perturbation, randomness, run, settings, variants
+from camdrift import (
+    artifacts,
+    gradients,
+    models,
+    perturbation,
+    randomness,
+    run,
+    settings,
+)
+from camdrift.pixels import from_8bit
 
 
 def main(stage: run.Stage) -> None:
@@ -14,7 +23,7 @@ def main(stage: run.Stage) -> None:
     target, source = (models.load(name, stage.params) for name in (cell.model, cell.source))
 
     rows = images.index[images.index["split"] == "test"]
-    pixels = variants.pixels(images.pixels[rows.index])
+    pixels = from_8bit(images.pixels[rows.index])
     given = torch.tensor(rows["label"].to_numpy())
     with torch.no_grad():
         labels = given if cell.label == "given" else source(pixels).argmax(1)
@@ -30,8 +39,10 @@ def main(stage: run.Stage) -> None:
     )
     table = rows[["id", "source", "label", "class_name"]].reset_index(names="image")
     table = pd.concat([table, perturbation.measure(target, pixels, made)], axis=1)
+    table["zero_gradient"] = gradients.vanish(source, pixels, labels).numpy()
     log = pd.DataFrame([row | {"image": rows.index[row["image"]]} for row in made.log])
-    attacked = artifacts.Attacked(made.pixels.numpy(), table, log)
+    last_step = made.pixels[:0] if made.last_step is None else made.last_step
+    attacked = artifacts.Attacked(made.pixels.numpy(), last_step.numpy(), table, log)
     artifacts.write(artifacts.cell_folder(cell.study, stage.key, "attack"), attacked)
 
 

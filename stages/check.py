@@ -2,11 +2,11 @@
 
 import sys
 
-from camdrift import artifacts, settings
+from camdrift import artifacts, params, settings
 
 
 def main() -> None:
-    settings.load()
+    params.load()
     artifacts.write_text(artifacts.CHECKED, "params.yaml is valid\n")
 
 

@@ -1,11 +1,13 @@
-"""Draws the noise that each perturbation is compared with."""
+"""Draws the noise that each perturbation is compared with, and turns the perturbation about."""
+
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
-from camdrift import artifacts, noise, randomness, run, settings, variants
+from camdrift import artifacts, changes, models, noise, randomness, run, settings
+from camdrift.pixels import from_8bit
 
 
 def main(stage: run.Stage) -> None:
@@ -14,19 +16,31 @@ def main(stage: run.Stage) -> None:
     images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(cell.set))
     folder = artifacts.cell_folder(cell.study, stage.key, "attack")
     attacked = artifacts.read(artifacts.Attacked, folder)
-    clean = variants.pixels(images.pixels[attacked.images["image"]])
-    change = torch.from_numpy(attacked.perturbation.copy())
+    rows, names = attacked.images["image"].to_numpy(), attacked.images["id"]
+    clean, sizes = (
+        from_8bit(images.pixels[rows]),
+        torch.from_numpy(attacked.images["l2"].to_numpy(copy=True)),
+    )
+    whole, last = (torch.from_numpy(a.copy()) for a in (attacked.perturbation, attacked.last_step))
+    model = models.load(cell.model, stage.params)
 
-    bases, tables = [], []
-    for draw in tqdm(range(chosen.draws), desc="noise", unit="draw"):
-        names = attacked.images["id"]
-        generators = [randomness.generator(seed, "noise", stage.key, i, draw) for i in names]
-        base = noise.gaussian(change, generators)
-        scales = noise.matched(clean, change, base, cell.ladder, scaling=chosen.scaling)
-        scales["row"] = attacked.images["image"].to_numpy()[scales["row"]]
-        bases.append(base.numpy())
-        tables.append(scales.rename(columns={"row": "image"}).assign(draw=draw))
-    made = artifacts.Noise(np.stack(bases, axis=1), pd.concat(tables, ignore_index=True))
+    def generators(*key: int | str) -> list[np.random.Generator]:
+        return [randomness.generator(seed, *key, stage.key, name) for name in names]
+
+    draws = [noise.draw(clean.shape[1:], generators("noise", i)) for i in range(chosen.draws)]
+    recipes = {protocol.recipe: protocol for protocol in stage.protocols}
+    fit = partial(noise.fit, clean, whole, last, draws, cell.ladder, scaling=chosen.scaling)
+    scales = pd.concat([fit(protocol=p) for p in recipes.values()], ignore_index=True)
+    controls = [noise.control(k, clean, whole, generators("control", k)) for k in noise.CONTROLS]
+    by, to, base = chosen.raise_by, chosen.raise_to, changes.like(whole, draws[0])
+    raised = noise.raised(model, clean, base, sizes, raise_by=by, raise_to=to)
+    made = artifacts.Noise(
+        torch.stack(draws, dim=1).numpy(),
+        torch.stack(controls, dim=1).numpy(),
+        pd.DataFrame({"kind": list(noise.CONTROLS)}),
+        scales.assign(image=rows[scales.pop("row")]),
+        raised.assign(image=rows),
+    )
     artifacts.write(artifacts.cell_folder(cell.study, stage.key, "noise"), made)
 
 

@@ -2,31 +2,35 @@
 
 from tqdm import tqdm
 
-from camdrift import artifacts, figures, report, run, settings, tables
+from camdrift import artifacts, figures, report, results, run, settings, study
 
 
 def main(stage: run.Stage) -> None:
-    study = settings.Study.model_validate(stage.params["studies"][stage.key])
+    key, params = stage.key, stage.params
+    plan = settings.Study.model_validate(params["studies"][key])
     cells = {
         name: settings.Cell.model_validate(cell)
-        for name, cell in stage.params["cells"].items()
-        if cell["study"] == stage.key
+        for name, cell in params["cells"].items()
+        if cell["study"] == key
     }
-    chosen = settings.StatisticsSettings.model_validate(stage.params["statistics"])
-    orders = stage.params["coverage"]["orders"]
-    made = tables.of_study(
-        stage.key, cells, statistics=chosen, orders=orders, seed=stage.params["seed"]
+    chosen = settings.StatisticsSettings.model_validate(params["statistics"])
+    made = study.tables(
+        key,
+        plan,
+        cells,
+        settings.protocols(params["protocols"]),
+        chosen,
+        settings.FlagSettings.model_validate(params["flags"]),
+        seed=params["seed"],
     )
     for name, table in made.items():
-        artifacts.write_csv(artifacts.results(stage.key, "tables") / f"{name}.csv", table)
-    made = tables.load(stage.key)  # figures and texts rest on what can be read in git, no more
-    drawn = figures.of_study(made, tables.example(stage.key, study.headline), study.headline)
-    metrics = tables.metrics(made, chosen)
+        artifacts.write_csv(artifacts.results(key, "tables") / f"{name}.csv", table)
+    made = results.load(key)  # figures and texts rest on what can be read in git, no more
+    drawn = figures.of_study(made, results.example(key, plan.headline), plan.headline)
     for figure in tqdm(drawn, desc="figures", unit="figure"):
-        figures.png(figure, artifacts.results(stage.key, "figures") / f"{figure.name}.png")
-    artifacts.write_json(artifacts.results(stage.key, "metrics.json"), metrics)
-    page = report.page(stage.key, study, made, drawn, chosen)
-    artifacts.write_text(artifacts.report(stage.key), page)
+        figures.png(figure, artifacts.results(key, "figures") / f"{figure.name}.png")
+    artifacts.write_json(artifacts.results(key, "metrics.json"), study.metrics(made))
+    artifacts.write_text(artifacts.report(key), report.page(key, plan, made, drawn, chosen))
 
 
 if __name__ == "__main__":

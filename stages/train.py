@@ -2,7 +2,8 @@
 
 import torch
 
-from camdrift import artifacts, models, run, settings, variants
+from camdrift import artifacts, models, run, settings
+from camdrift.pixels import from_8bit
 
 
 def main(stage: run.Stage) -> None:
@@ -14,7 +15,7 @@ def main(stage: run.Stage) -> None:
     def split(name: str) -> tuple[torch.Tensor, torch.Tensor]:
         rows = (images.index["split"] == name).to_numpy()
         labels = torch.tensor(images.index["label"].to_numpy()[rows])
-        return variants.pixels(images.pixels[rows]), labels
+        return from_8bit(images.pixels[rows]), labels
 
     weights = models.obtain(
         chosen, size=size, labels=images.index["label"], split=split, seed=seed, name=stage.key

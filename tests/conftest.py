@@ -16,7 +16,7 @@ import torch
 from ruamel.yaml import YAML
 from torch import nn
 
-from camdrift import run, settings
+from camdrift import params, run, settings
 from camdrift.models import Model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,4 +127,4 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
             main = script(group).main
             for name in (n for n in names if n.partition("@")[0] == group):
                 main() if group == "check" else main(run.Stage(name))
-        return Tiny(folder, settings.load(), names)
+        return Tiny(folder, params.load(), names)

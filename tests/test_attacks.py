@@ -9,7 +9,7 @@ from conftest import as_model, small_network
 
 SETTINGS = {
     "none": {},
-    "fgsm": {"eps": 0.03},
+    "fgsm": {"eps": 0.03, "gains": 1},
     "pgd": {"eps": 0.03, "step": 0.01, "steps": 5, "random_start": True, "early_stop": True},
     "dlfuzz": {
         "rivals": 2, "rival_weight": 0.5, "neurons": 6, "neuron_weight": 0.5,
@@ -126,7 +126,7 @@ def test_one_step_of_pgd_is_fgsm(model, pixels):
     labels = model(pixels).argmax(1)
     one = pgd.perturb(model, pixels, labels, generators=generators(10), eps=0.03, step=0.03,
                       steps=1, random_start=False, early_stop=False)  # fmt: skip
-    fast = fgsm.perturb(model, pixels, labels, generators=generators(10), eps=0.03)
+    fast = fgsm.perturb(model, pixels, labels, generators=generators(10), eps=0.03, gains=1)
     torch.testing.assert_close(
         (pixels + one.pixels).clamp(0, 1), (pixels + fast.pixels).clamp(0, 1)
     )
@@ -182,6 +182,57 @@ def test_dlfuzz_twin(pixels, norm_limit):
     for i in range(10):
         expected = slow_dlfuzz(model, pixels[i], generators(1, i)[0], steps=6, settings=settings)
         torch.testing.assert_close(found[i], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_fgsm_by_gain_looks_at_one_gradient_and_stops_at_the_first_flip(model, pixels, monkeypatch):
+    calls = []
+    of = gradients.cross_entropy
+    monkeypatch.setattr(gradients, "cross_entropy", lambda *a: calls.append(1) or of(*a))
+    network = small_network()
+    with torch.no_grad():
+        network[-1].bias -= model(pixels[:1])[0]  # classes nearly tie, so that a small gain flips
+    model = as_model(network)
+    labels = model(pixels).argmax(1)
+    found = attacked("fgsm", model, pixels, eps=0.5, gains=20)
+    assert len(calls) == 1
+    sign = of(model, pixels, labels)[0].sign()
+    flipped = 0
+    for i in range(10):
+        tried = [0.5 * k / 20 for k in range(1, 21)]
+        changed = [(pixels[i : i + 1] + gain * sign[i]).clamp(0, 1) for gain in tried]
+        flips = [bool(model(image).argmax(1) != labels[i]) for image in changed]
+        first = flips.index(True) if any(flips) else 19
+        torch.testing.assert_close(found.pixels[i], tried[first] * sign[i])
+        assert int(found.evaluations[i]) == 1 + first + 1
+        flipped += any(flips)
+    assert flipped
+
+
+def test_the_last_step_of_dlfuzz_is_what_the_last_mutant_added(model, pixels):
+    long = attacked("dlfuzz", model, pixels, norm_limit=1e9, max_steps=4)
+    short = attacked("dlfuzz", model, pixels, norm_limit=1e9, max_steps=3)
+    assert long.last_step is not None
+    size = long.last_step.mul(255).square().mean((1, 2, 3)).sqrt()
+    assert (size <= 2.0 + 1e-4).all()
+    moved = 0
+    for i in range(10):
+        if torch.equal(long.pixels[i], short.pixels[i]):
+            continue  # its last adversarial mutant came earlier
+        moved += 1
+        rest = long.pixels[i] - long.last_step[i]
+        log = {row["step"]: row for row in long.log if row["image"] == i}
+        if not any(row["adversarial"] for row in log.values()):
+            torch.testing.assert_close(rest, short.pixels[i], atol=1e-6, rtol=1e-4)
+    assert moved
+    assert attacked("fgsm", model, pixels).last_step is None
+
+
+@pytest.mark.parametrize(
+    ("place", "neurons"), [(0, 149), (1, 75), (19, 8), (49, 3), (99, 2), (147, 2), (148, 1)]
+)
+def test_the_published_gain_in_neurons_of_vgg16(place, neurons):
+    wanted = dlfuzz.gain_wanted(0.01, place)
+    assert (neurons - 1) / 14_888 <= wanted < neurons / 14_888
 
 
 def test_a_step_of_dlfuzz_has_the_published_size(model, pixels):

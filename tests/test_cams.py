@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from camdrift import cams
+from camdrift.variants import Variant
 from conftest import as_model, small_network
 
 
@@ -82,15 +83,67 @@ def test_packing_keeps_maps_to_half_precision_and_maxima_exactly():
         cams.pack((torch.full((1, 2, 2), float("nan")),))
 
 
-def test_rows_point_to_their_maps_in_any_order(model, pixels):
+def slow_noise_cam(a, g, score):
+    """The public code of tan2023, in loops."""
+    channels, height, width = a.shape
+    e = np.exp(score)
+    places = [(i, j) for i in range(height) for j in range(width)]
+    found = np.zeros((height, width))
+    for k in range(channels):
+        alpha = {}
+        for i, j in places:
+            second, third = e * g[k, i, j] ** 2, e * g[k, i, j] ** 3
+            alpha[i, j] = second / (2 * second + a[k].sum() * third) if second else 0.0
+        total = sum(alpha.values())
+        if total:
+            alpha = {place: value / total for place, value in alpha.items()}
+            assert sum(alpha.values()) == pytest.approx(1)
+        weight = sum(alpha[p] * max(e * g[k][p], 0) for p in places)
+        for p in places:
+            found[p] += a[k][p] * (weight - max(g[k][p], 0))
+    return np.maximum(found, 0)
+
+
+def test_noise_cam_twin():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.rand(2, 3, 4, 5, generator=generator, dtype=torch.float64)
+    g = torch.rand(2, 3, 4, 5, generator=generator, dtype=torch.float64) - 0.3
+    g[0, 1] = 0
+    scores = torch.tensor([0.0, 0.9], dtype=torch.float64)
+    found = cams.noise_cam(a, g, scores)
+    for i in range(2):
+        expected = slow_noise_cam(a[i].numpy(), g[i].numpy(), float(scores[i]))
+        np.testing.assert_allclose(found[i], expected, rtol=1e-9, atol=1e-12)
+    assert found.max() > 0
+
+
+def test_noise_cam_of_a_constant_gradient_is_blank():
+    a = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    g = torch.tensor([0.5, 2.0, -1.0]).view(1, 3, 1, 1).expand(2, 3, 4, 4)
+    assert cams.noise_cam(a, g, torch.zeros(2)).max() < 1e-5
+    assert cams.noise_cam(a, g, torch.ones(2)).max() > 0.1  # the exponential alone lights it
+
+
+BOTH = ("own_top1", "seed_class")
+
+
+def variant(name, pixels, strength=0.0, targets=BOTH) -> Variant:
+    table = pd.DataFrame({"image": np.arange(len(pixels)) + 100, "variant": name})
+    return Variant(table.assign(strength=strength, draw=0, recipe=""), targets, lambda: pixels)
+
+
+def of_variants(model, variants, pixels, *, likely=False):
+    images = np.arange(len(pixels)) + 100
     seeds = model(pixels).argmax(1)
     seeds[3] = (seeds[3] + 1) % 4  # this one differs from its own top class
-    table = pd.DataFrame(
-        {"image": np.arange(10) + 100, "variant": "clean", "strength": 0.0, "draw": 0}
-    )
+    guess = pd.Series(likely, index=images)
+    return cams.of_variants(model, variants, pd.Series(seeds.numpy(), index=images), guess)
+
+
+def test_rows_point_to_their_maps_in_any_order(model, pixels):
     found = []
-    for order in (torch.arange(10), torch.arange(10).flip(0)):
-        values, maxima, rows = cams.of_variants(model, [(table, pixels)], seeds, order)
+    for likely in (False, [i % 2 == 0 for i in range(10)]):
+        values, maxima, rows = of_variants(model, [variant("clean", pixels)], pixels, likely=likely)
         assert len(values) == len(maxima) == 11
         rows = rows.sort_values(["target", "image"])
         found.append((values[rows["map"]], rows.drop(columns="map").reset_index(drop=True)))
@@ -98,6 +151,51 @@ def test_rows_point_to_their_maps_in_any_order(model, pixels):
         assert shared.to_dict() == {100 + i: 2 if i == 3 else 1 for i in range(10)}
     np.testing.assert_array_equal(found[0][0], found[1][0])
     pd.testing.assert_frame_equal(found[0][1], found[1][1])
+
+
+def test_equal_pixels_are_explained_once(model, pixels, monkeypatch):
+    calls = []
+    explain = cams.explain
+    monkeypatch.setattr(cams, "explain", lambda *a, **k: calls.append(1) or explain(*a, **k))
+    other = pixels.clone()
+    other[7] += 0.01
+    variants = [variant("clean", pixels), variant("adversarial", other, 1.0)]
+    values, _, rows = of_variants(model, variants, pixels)
+    assert len(values) == 12
+    assert len(calls) == 3 + 1  # ten images in micro-batches of four, then the changed one
+    own = rows.query("target == 'own_top1'").pivot(index="image", columns="variant", values="map")
+    assert (own["clean"] == own["adversarial"]).tolist() == [i != 7 for i in range(10)]
+
+
+@pytest.mark.parametrize("target", BOTH)
+def test_maps_for_one_target_are_those_for_both(model, pixels, target, monkeypatch):
+    both, _, rows = of_variants(model, [variant("clean", pixels)], pixels)
+    calls = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: calls.append(1) or grad(*a, **k))
+    alone, _, own = of_variants(model, [variant("clean", pixels, targets=(target,))], pixels)
+    assert len(calls) == 3  # one backward a micro-batch
+    assert set(own["target"]) == {target}
+    expected = rows[rows["target"] == target]
+    np.testing.assert_array_equal(
+        alone[own.sort_values("image")["map"]], both[expected.sort_values("image")["map"]]
+    )
+
+
+def test_softmax_maps_explain_the_probability(model, pixels):
+    variants = [variant("clean", pixels), variant("clean_softmax", pixels)]
+    values, maxima, rows = of_variants(model, variants, pixels)
+    row = rows.query("variant == 'clean_softmax' and image == 102 and target == 'own_top1'")
+    logits, activations = model.activations(pixels[:4].clone().requires_grad_())
+    probability = logits.softmax(1)[2].max()
+    gradients = torch.autograd.grad(probability, activations)
+    expected = [
+        cams.grad_cam(a.detach(), g)[2] for a, g in zip(activations, gradients, strict=True)
+    ]
+    np.testing.assert_allclose(
+        maxima[row["map"].item()], [float(layer.max()) for layer in expected], rtol=1e-4
+    )
+    assert row["map"].item() != rows.query("variant == 'clean' and image == 102")["map"].iloc[0]
 
 
 def test_layer_table_joins_to_the_packed_columns(model):

@@ -37,11 +37,11 @@ def shown(folder, monkeypatch, **query):
 def test_shows_figures_table_and_pictures(built, monkeypatch):
     app = shown(built, monkeypatch)
     assert app.header[0].value == "The whole study on digits"
-    assert len(app.get("plotly_chart")) == 2
+    assert len(app.get("plotly_chart")) == 3
     assert list(app.dataframe[0].value["cell"]) == [
         "tiny_none", "tiny_fgsm", "tiny_pgd", "tiny_dlfuzz"
     ]  # fmt: skip
-    assert len(app.get("image")) == 1 + 2 * 3
+    assert len(app.get("image")) == 1 + 2 * 5
 
 
 def test_every_figure_of_every_cell_is_shown(built, monkeypatch):
@@ -51,6 +51,16 @@ def test_every_figure_of_every_cell_is_shown(built, monkeypatch):
         for figure in app.selectbox(key="figure").options:
             app.selectbox(key="figure").set_value(figure).run()
             assert not app.exception, (cell, figure)
+
+
+def test_claims_are_filtered_by_paper_and_verdict(built, monkeypatch):
+    app = shown(built, monkeypatch)
+    assert len(app.dataframe[1].value) == 40
+    app.multiselect(key="papers").set_value(["tan2023"]).run()
+    assert set(app.dataframe[1].value["of"]) == {"tan2023"}
+    app.multiselect(key="verdicts").set_value(["holds"]).run()
+    assert not app.exception
+    assert app.dataframe[1].value.empty
 
 
 def test_a_link_restores_the_view(built, monkeypatch):
@@ -71,4 +81,4 @@ def test_a_missing_artefact_says_what_to_run(built, monkeypatch):
     shutil.rmtree(built / "data" / "studies")
     app = shown(built, monkeypatch)
     assert "make repro STUDY=tiny" in app.info[0].value
-    assert len(app.get("plotly_chart")) == 2
+    assert len(app.get("plotly_chart")) == 3

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from camdrift import noise
+from camdrift import changes, noise
+from test_changes import protocol
 
 
 def slow_scale(clean, base, target):
@@ -41,21 +42,38 @@ def test_scale_twin(images):
             assert float(found[i, j]) == pytest.approx(expected, rel=1e-9)
 
 
+def fit(clean, change, draw, *, scaling="after_clipping", **switches):
+    return noise.fit(
+        clean, change, change[:0], [draw], [0.25, 1.0, 4.0], protocol=protocol(**switches),
+        scaling=scaling,
+    )  # fmt: skip
+
+
 def test_noise_is_as_large_as_the_attack_after_clipping(images):
-    clean, base = (value.float() for value in images)
+    clean, draw = images[0].float(), images[1].float() * 20
     change = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(2)) * 0.1
-    table = noise.matched(clean, change, base, [0.25, 1.0, 4.0], scaling="after_clipping")
-    assert np.allclose(table["noise_l2"], table["attack_l2"], rtol=1e-5)
-    unclipped = noise.matched(clean, change, base, [0.25, 1.0, 4.0], scaling="unclipped")
+    for ladder in ("exact", "accumulating"):
+        table = fit(clean, change, draw, ladder=ladder)
+        assert np.allclose(table["noise_l2"], table["attack_l2"], rtol=1e-5)
+    unclipped = fit(clean, change, draw, scaling="unclipped")
     assert (unclipped["scale"] == unclipped["strength"]).all()
     black = unclipped.query("row == 0")
     assert not np.allclose(black["noise_l2"], black["attack_l2"], rtol=0.01)
 
 
+def test_published_noise_is_not_of_the_attacks_size(images):
+    clean, draw = images[0].float(), images[1].float() * 20
+    change = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(2)) * 0.01
+    table = fit(clean, change, draw, noise="with_negated_attack", ladder="accumulating")
+    assert (table["scale"] == table["strength"]).all()
+    rows = table.query("row > 1 and strength == 1")  # an offset of -1.25 and a draw, against 0.25
+    assert (rows["noise_l2"] / rows["attack_l2"] > 3).all()
+
+
 def test_noise_that_cannot_be_large_enough_is_at_its_largest():
     clean, base = torch.full((1, 1, 1, 2), 0.5), torch.tensor([[[[1.0, 0.0]]]])
     factor = noise.scale_to(clean, base, torch.tensor([[3.0]]))
-    assert float(noise.clipped(clean, float(factor) * base).norm()) == 0.5
+    assert float(((clean + float(factor) * base).clamp(0, 1) - clean).norm()) == 0.5
 
 
 @pytest.mark.parametrize(("base", "target"), [(0.0, 1.0), (1.0, 0.0)])
@@ -65,15 +83,69 @@ def test_nothing_to_match_gives_nothing(base, target):
     assert float(factor) == 0
 
 
-def test_draws_have_the_mean_and_spread_of_the_perturbation():
-    generator = torch.Generator().manual_seed(0)
-    change = torch.randn(2, 3, 64, 64, generator=generator) * 0.1 + 0.03
-    change[1] *= 5
-    drawn = noise.gaussian(change, [np.random.default_rng(i) for i in range(2)])
-    for i in range(2):
-        assert float(drawn[i].mean()) == pytest.approx(
-            float(change[i].mean()), abs=0.01 * (1 + 4 * i)
-        )
-        assert float(drawn[i].std()) == pytest.approx(float(change[i].std()), rel=0.03)
-    again = noise.gaussian(change[1:], [np.random.default_rng(1)])
-    assert torch.equal(drawn[1], again[0])
+def test_draws_are_standard_normal_and_an_images_own():
+    drawn = noise.draw((3, 64, 64), [np.random.default_rng(i) for i in range(2)])
+    assert drawn.mean((1, 2, 3)).abs().max() < 0.03
+    assert (drawn.std((1, 2, 3)) - 1).abs().max() < 0.03
+    assert torch.equal(noise.draw((3, 64, 64), [np.random.default_rng(1)])[0], drawn[1])
+
+
+CHANGE = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(3)) * 0.01 + 0.002
+
+
+def spectrum(change):
+    return torch.fft.fft2(change.double()).abs()
+
+
+def turned(kind, seed=0):
+    return noise.CONTROLS[kind](CHANGE, np.random.default_rng(seed))
+
+
+def test_controls_keep_what_they_promise_and_no_more():
+    assert torch.equal(turned("negated"), -CHANGE)
+    shuffled = turned("sign_shuffled")
+    assert torch.equal(shuffled.abs(), CHANGE.abs())
+    assert shuffled.sign().sum() == CHANGE.sign().sum()
+    assert 0.3 < (shuffled == CHANGE).float().mean() < 0.7
+    moved = turned("permuted")
+    pixels = {tuple(p) for p in CHANGE.flatten(1).T.tolist()}
+    assert {tuple(p) for p in moved.flatten(1).T.tolist()} == pixels
+    assert (moved == CHANGE).float().mean() < 0.05
+    phases = turned("phase_randomised")
+    torch.testing.assert_close(spectrum(phases), spectrum(CHANGE), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(phases.mean((1, 2)), CHANGE.mean((1, 2)), rtol=1e-3, atol=1e-7)
+    together = torch.corrcoef(torch.stack([phases.flatten(), CHANGE.flatten()]))[0, 1]
+    assert abs(float(together)) < 0.2
+
+
+@pytest.mark.parametrize("kind", ["sign_shuffled", "permuted", "phase_randomised"])
+def test_controls_depend_on_their_generator(kind):
+    assert torch.equal(turned(kind, 1), turned(kind, 1))
+    assert not torch.equal(turned(kind, 1), turned(kind, 2))
+
+
+@pytest.mark.parametrize("kind", list(noise.CONTROLS))
+def test_controls_have_the_attacks_size_after_clipping(kind, images):
+    clean = images[0].float()
+    change = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(2)) * 0.1
+    found = noise.control(kind, clean, change, [np.random.default_rng(i) for i in range(6)])
+    sizes = [changes.l2((clean + c).clamp(0, 1) - clean) for c in (found, change)]
+    assert torch.allclose(sizes[0], sizes[1], rtol=1e-5)
+
+
+def test_noise_is_raised_until_the_prediction_flips():
+    class Bright(torch.nn.Module):
+        """Tells whether the mean is above one half."""
+
+        def forward(self, x):
+            return torch.stack([x.new_full((len(x),), 0.5), x.mean((1, 2, 3))], dim=1)
+
+    # An L2 norm of s moves each of the 16 values by s / 4.
+    clean = torch.tensor([0.42, 0.1, 0.3, 0.49]).view(4, 1, 1, 1).expand(4, 1, 4, 4)
+    base = torch.ones_like(clean) * torch.tensor([1.0, 1.0, -1.0, 0.0]).view(4, 1, 1, 1)
+    sizes = torch.full((4,), 0.1)
+    table = noise.raised(Bright(), clean, base, sizes, raise_by=2.0, raise_to=20.0)
+    # 0.1/4 x 4 is the first power of two that adds 0.08; up to 16 adds 0.4; the last two never do.
+    assert table["flipped"].tolist() == [True, False, False, False]
+    assert table["size"].tolist()[:3] == [4.0, 16.0, 16.0]
+    assert table["scale"].tolist() == pytest.approx([0.1, 0.4, 0.3, 0.0])

@@ -9,7 +9,7 @@ import dvc.api
 import pytest
 from ruamel.yaml import YAML
 
-from camdrift import artifacts, settings
+from camdrift import artifacts, params, settings
 from conftest import ORDER, ROOT, stage_names
 
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
@@ -69,8 +69,9 @@ def test_every_stage_waits_for_check():
 def test_scripts_read_no_setting_that_they_do_not_declare():
     for name in ORDER[1:]:
         text = (ROOT / "stages" / f"{name}.py").read_text()
-        read = set(re.findall(r'stage\.params\["(\w+)"\]', text))
+        read = set(re.findall(r'params\["(\w+)"\]', text))
         read |= {"cells"} if "stage.cell" in text else set()
+        read |= {"protocols"} if "stage.protocols" in text else set()
         read |= {"models", "micro_batch"} if "models.load(" in text else set()
         assert read == {param.partition(".")[0] for param in template(name)["params"]}, name
 
@@ -96,7 +97,7 @@ def test_outs_are_the_paths_of_artifacts():
 
 
 def test_stages_are_what_params_imply():
-    plan = settings.load(ROOT / "params.yaml")
+    plan = params.load(ROOT / "params.yaml")
     expected = {"check"}
     expected |= {f"fetch@{name}" for name in plan.sets}
     expected |= {f"train@{name}" for name in plan.models}
@@ -112,10 +113,10 @@ def test_declared_settings_are_what_dvc_says(monkeypatch):
     monkeypatch.chdir(ROOT)
     for name in ("fetch@photos", "train@vgg16_quarter", "attack@dlfuzz", "noise@fgsm",
                  "cam@none", "report@layers"):  # fmt: skip
-        assert settings.declared(name) == dvc.api.params_show(stages=name), name
+        assert params.declared(name) == dvc.api.params_show(stages=name), name
     for name in ("attack@nothing", "nothing", "nothing@fgsm", "check@fgsm"):
         with pytest.raises(settings.SettingsError, match=name):
-            settings.declared(name)
+            params.declared(name)
 
 
 def test_stage_scripts_are_short():

@@ -1,6 +1,9 @@
+import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from skimage.metrics import structural_similarity
 from torch.nn import functional as F
 
@@ -64,3 +67,60 @@ def test_windows_are_odd_and_small_maps_have_none():
         None, None, 3, 3, 5, 5, 7, 7, 7
     ]  # fmt: skip
     assert np.isnan(scores.ssim(np.ones((1, 2, 2)), np.ones((1, 2, 2)))).all()
+
+
+def slow_jet(heatmap, size, alpha=0.4):
+    """The public code of renkhoff2022 for one map, with Pillow and matplotlib themselves."""
+
+    def array_to_img(array):
+        array = np.asarray(array, dtype=np.float32)
+        array = array - array.min()
+        if array.max() != 0:
+            array /= array.max()
+        return Image.fromarray((array * 255).astype(np.uint8))
+
+    colours = mpl.colormaps["jet"](np.arange(256))[:, :3]
+    image = array_to_img(colours[np.uint8(255 * heatmap)]).resize((size, size))
+    return np.asarray(array_to_img(np.asarray(image, dtype=np.float32) * alpha))
+
+
+@pytest.mark.parametrize("side", [4, 8, 16, 32, 64])
+def test_jet_pictures_are_the_published_ones(side):
+    maps = RNG.random((6, side, side)).astype(np.float32)
+    maps /= maps.max(axis=(1, 2), keepdims=True)
+    maps[0] = 0
+    found = np.moveaxis(scores.jet_rgb(maps, size=64), 1, 3).astype(int)
+    expected = np.stack([slow_jet(heatmap, 64) for heatmap in maps]).astype(int)
+    assert np.mean(found != expected) < 1e-3  # ties of a rounding
+    assert np.abs(found - expected).max() <= 2
+
+
+def test_the_published_picture_fills_its_range_for_any_alpha():
+    heatmap = RNG.random((8, 8))
+    for alpha in (0.1, 0.4, 0.9):
+        picture = slow_jet(heatmap / heatmap.max(), 24, alpha)
+        assert [picture.min(), picture.max()] == [0, 255]
+    stack = np.stack([heatmap / heatmap.max(), heatmap / heatmap.max() / 2]).astype(np.float32)
+    assert [stack[0].min() < 0.2, scores.jet_rgb(stack, size=24).max()] == [True, 255]
+    half = scores.jet_cosine(stack, np.array([0, 0]), np.array([0, 1]), size=24)
+    assert half[0] == pytest.approx(1)
+    assert half[1] < 0.98  # the raw cosine is 1
+    assert scores.cosine(stack[:1], stack[1:], size=24)[0] == pytest.approx(1)
+
+
+def test_unrelated_maps_share_the_blue_of_jet():
+    maps = RNG.random((40, 6, 6)).astype(np.float32) ** 6
+    maps /= maps.max(axis=(1, 2), keepdims=True)
+    first, second = np.arange(20), np.arange(20, 40)
+    raw = scores.cosine(maps[:20], maps[20:], size=48).mean()
+    assert scores.jet_cosine(maps, first, second, size=48).mean() > raw + 0.1
+
+
+def test_partners_are_of_other_sources():
+    ids, sources = pd.Series([f"i{k}" for k in range(9)]), pd.Series(list("aaabbbccc"))
+    found = scores.partners(ids, sources, count=5, seed=1)
+    assert found.shape == (9, 5)
+    assert (sources.to_numpy()[found] != sources.to_numpy()[:, None]).all()
+    assert (scores.partners(ids, sources, count=5, seed=1) == found).all()
+    assert (scores.partners(ids, sources, count=5, seed=2) != found).any()
+    assert scores.partners(ids, pd.Series(["a"] * 9), count=5, seed=1).shape == (9, 0)

@@ -7,7 +7,7 @@ import time
 import pytest
 from ruamel.yaml import YAML
 
-from camdrift import perturbation, settings
+from camdrift import params, perturbation, settings
 from conftest import ROOT, copy_of_repository
 
 CONTENT = YAML(typ="safe").load(ROOT / "params.yaml")
@@ -52,7 +52,7 @@ def changed(path: str, value) -> dict:
 )
 def test_refuses_with_what_was_wanted_and_what_exists(path, value, wanted):
     with pytest.raises(settings.SettingsError, match="params.yaml is not valid") as fault:
-        settings.parse(changed(path, value))
+        params.parse(changed(path, value))
     assert wanted in str(fault.value)
 
 
@@ -60,7 +60,7 @@ def test_names_every_fault_at_once():
     content = changed("seed", -1)
     content["micro_batch"] = 0
     with pytest.raises(settings.SettingsError) as fault:
-        settings.parse(content)
+        params.parse(content)
     assert "seed" in str(fault.value)
     assert "micro_batch" in str(fault.value)
 
@@ -68,7 +68,7 @@ def test_names_every_fault_at_once():
 def test_accepts_the_committed_file_and_reads_exponents_as_numbers(tmp_path):
     text = (ROOT / "params.yaml").read_text().replace("eps: 0.00784", "eps: 7.84e-3", 1)
     (tmp_path / "params.yaml").write_text(text)
-    loaded = settings.load(tmp_path / "params.yaml")
+    loaded = params.load(tmp_path / "params.yaml")
     assert loaded.attacks.fgsm is not None
     assert loaded.attacks.fgsm.eps == 0.00784
 
@@ -77,7 +77,7 @@ def test_accepts_the_committed_file_and_reads_exponents_as_numbers(tmp_path):
 def test_refuses_what_is_not_a_map_of_settings(text, tmp_path):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(settings.SettingsError):
-        settings.load(tmp_path / "params.yaml")
+        params.load(tmp_path / "params.yaml")
 
 
 def test_settings_of_an_attack_are_its_functions_keywords():

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,10 +8,9 @@ from camdrift import statistics
 
 
 def bootstrap(values, clusters, resamples=2000):
-    return statistics.bootstrap(
-        np.asarray(values, dtype=float), np.asarray(clusters), resamples=resamples,
-        confidence=0.95, rng=np.random.default_rng(0),
-    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    resampler = statistics.Resampler.of(np.asarray(clusters), resamples=resamples, rng=rng)
+    return resampler.estimate(np.asarray(values, dtype=float), confidence=0.95)
 
 
 def test_bootstrap_twin():
@@ -55,21 +56,102 @@ def test_holm_on_paper():
     np.testing.assert_allclose(found, [0.06, 0.04, np.nan, 0.06, 0.06])
 
 
-def test_compromised_on_paper():
-    def rows(variant, draw, values):
-        return pd.DataFrame(
-            {"image": range(len(values)), "variant": variant, "strength": 1.0, "draw": draw,
-             "layer": "1-1", "value": values}
-        )  # fmt: skip
+def test_no_cluster_has_no_mean():
+    found = bootstrap(np.empty((0, 2)), [])
+    assert np.isnan([found.mean, found.low, found.high, found.p]).all()
+    assert found.n.tolist() == [0, 0]
 
-    similarity = pd.concat(
+
+def rows(variant, draw, values, *, layer="1-1", folds=None):
+    size = len(values)
+    return pd.DataFrame(
+        {"image": range(size), "variant": variant, "strength": 1.0, "draw": draw, "layer": layer,
+         "fold": folds or [0] * size, "value": values}
+    )  # fmt: skip
+
+
+def compromised(table, rule, quantile=0.5):
+    found = statistics.compromised(table, rule=rule, quantile=quantile)
+    return {arm: part["compromised"].tolist() for arm, part in found.groupby("arm")}
+
+
+SIMILARITY = pd.concat(
+    [
+        rows("noise", 0, [0.9, 0.8, 0.7, np.nan]),  # median and mean 0.8
+        rows("noise", 1, [0.85, 0.79, 0.7, 0.95]),
+        rows("adversarial", 0, [0.8, 0.1, np.nan, 0.79]),
+    ]
+)
+
+
+def test_the_papers_rule_on_paper():
+    found = compromised(SIMILARITY, "layer_median")
+    assert found["attack"] == [False, True, True]  # strictly below
+    assert found["noise"] == [False, True, True, False]
+
+
+def test_the_public_codes_rule_has_one_threshold_for_all_layers():
+    other = SIMILARITY.assign(layer="1-2", value=SIMILARITY["value"] - 0.6)  # mean 0.2
+    found = statistics.compromised(pd.concat([SIMILARITY, other]), rule="global_mean", quantile=0.5)
+    attack = found[found["arm"] == "attack"]  # below (0.8 + 0.2) / 2
+    by_layer = attack.groupby("layer")["compromised"].agg(list).to_dict()
+    assert by_layer == {"1-1": [False, True, False], "1-2": [True, True, True]}
+
+
+def test_a_held_out_threshold_is_that_of_the_other_fold():
+    folds = [0, 0, 1, 1]
+    table = pd.concat(
         [
-            rows("noise", 0, [0.9, 0.8, 0.7, np.nan]),  # median 0.8
-            rows("noise", 1, [0.85, 0.79, 0.7, 0.95]),
-            rows("adversarial", 0, [0.8, 0.1, np.nan, 0.79]),
+            rows("noise", 0, [0.9, 0.8, 0.5, 0.4], folds=folds),  # medians 0.85 and 0.45
+            rows("noise", 1, [0.9, 0.8, 0.5, 0.4], folds=folds),
+            rows("adversarial", 0, [0.5, 0.4, 0.8, 0.9], folds=folds),
         ]
     )
-    found = statistics.compromised(similarity)
-    attack, noise = (found[found["arm"] == arm] for arm in ("attack", "noise"))
-    assert attack["compromised"].tolist() == [False, True, True]  # strictly below
-    assert noise["compromised"].tolist() == [False, True, True, False]
+    found = compromised(table, "held_out_quantile")
+    assert found["attack"] == [False, True, True, False]
+    assert found["noise"] == [False, False, True, True]
+
+
+def test_a_held_out_quantile_calls_its_share_of_noise_compromised():
+    rng = np.random.default_rng(0)
+    folds = [i % 2 for i in range(4000)]
+    table = pd.concat([rows("noise", k, rng.random(4000), folds=folds) for k in (0, 1)])
+    found = statistics.compromised(table, rule="held_out_quantile", quantile=0.05)
+    assert found["compromised"].mean() == pytest.approx(0.05, abs=0.01)
+
+
+def test_folds_keep_a_source_together():
+    sources = pd.Series(list("aabbccddee"))
+    found = statistics.folds(sources, count=2, rng=np.random.default_rng(0))
+    assert found.groupby(sources).nunique().max() == 1
+    assert sorted(found.value_counts()) == [4, 6]
+
+
+def test_the_published_list_is_five_times_the_same():
+    curves = {level: np.full(20, level) for level in (0.25, 0.5, 1.0, 2.0, 4.0)}
+    found = statistics.shared_list(curves)
+    assert set(found) == set(curves)
+    for stored in found.values():
+        assert len(stored) == 100
+        assert (stored == found[1.0]).all()
+    assert (found[1.0][:20] == 0.25).all()  # what figure 2a draws as the noise at 100 %
+
+
+def test_coverage_curve_twin():
+    covered = np.random.default_rng(0).random((5, 7)) < 0.3
+    covered[:, 0] = False
+    curves = [
+        np.logical_or.accumulate(covered[list(order)], axis=0).mean(1)
+        for order in itertools.permutations(range(5))
+    ]
+    np.testing.assert_allclose(statistics.coverage_curve(covered), np.mean(curves, axis=0))
+
+
+def test_jackknife_of_a_mean_is_its_standard_error():
+    values = np.random.default_rng(0).normal(size=30)
+    without = np.array([np.delete(values, i).mean() for i in range(30)])
+    low, high = statistics.jackknife(without, values.mean(), confidence=0.95)
+    error = values.std(ddof=1) / 30**0.5
+    assert values.mean() - low == pytest.approx(1.96 * error, abs=1e-4)
+    assert high - values.mean() == pytest.approx(1.96 * error, abs=1e-4)
+    assert np.isnan(statistics.jackknife(without[:1], 0.0, confidence=0.95)).all()

@@ -24,6 +24,13 @@ CHECKED = DATA / "checked"
 RESULTS = DATA / "results"
 RUNS = DATA / "run"
 
+# Variants of an image, as tables name them; controls stand under their own names.
+CLEAN, ADVERSARIAL, NOISE, RAISED = "clean", "adversarial", "noise", "raised_noise"
+SOFTMAX = "clean_softmax"  # the clean image, its map explaining the probability of its class
+NOTHING, UNRELATED = "nothing", "unrelated"  # scored only: they pair clean maps
+# Target policies: the class that a map explains.
+OWN, SEED = "own_top1", "seed_class"
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -59,13 +66,16 @@ class Attacked:
     """What an attack did to the n test images of a cell.
 
     perturbation: float32 (n, 3, height, width), before clipping, pixels in [0, 1].
+    last_step: the part of it that the last of several steps added; no rows where it is one step.
     images: n rows, `image` (its place among the set's images), `id`, `source`, `label`,
-        `clean` (prediction), `adversarial`, `adversarial_8bit` (predictions at strength 1),
-        `success`, `success_8bit`, `l2`, `linf`, `rms`, `evaluations`.
+        `clean` (prediction), `adversarial`, `adversarial_8bit`, `unclipped` (predictions at
+        strength 1), `success`, `success_8bit`, `l2`, `linf`, `rms`, `evaluations`,
+        `probabilities`, `zero_gradient`.
     log: the attack's own record, empty for most.
     """
 
     perturbation: np.ndarray
+    last_step: np.ndarray
     images: pd.DataFrame
     log: pd.DataFrame
 
@@ -74,13 +84,21 @@ class Attacked:
 class Noise:
     """The noise that each perturbation is compared with.
 
-    base: float32 (n, draws, 3, height, width), unscaled, `N(mean, std)` of the perturbation.
-    scales: a row for each (image, draw, strength): `scale` and the measured `mean`, `std`, `l2`,
-        `linf` of the clipped attack (`attack_*`) and of the clipped noise (`noise_*`).
+    draws: float32 (n, draws, 3, height, width), standard normal.
+    controls: float32 (n, kinds, 3, height, width), the perturbation turned about, at strength 1.
+    kinds: `kind`, the names of the controls in that order.
+    scales: a row for each (image, draw, strength, recipe): `scale`, the factor on N(mean, std) of
+        the perturbation, and the measured `mean`, `std`, `l2`, `linf` of what clipping and
+        quantising leave of the attack (`attack_*`) and of the noise (`noise_*`).
+    raised: a row an image: the first draw raised until the prediction flips: `scale`, `size` (its
+        L2 norm over the attack's), `flipped`.
     """
 
-    base: np.ndarray
+    draws: np.ndarray
+    controls: np.ndarray
+    kinds: pd.DataFrame
     scales: pd.DataFrame
+    raised: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -89,8 +107,8 @@ class Maps:
 
     values: float16 (maps, total): each layer's map divided by its maximum, flattened and joined.
     maxima: float32 (maps, layers): the maxima; 0 marks an empty map.
-    rows: a row for each (image, variant, strength, draw, target): `map`, its row in `values`
-        (shared by both targets where their classes are equal), `target_class`, `prediction`,
+    rows: a row for each (image, variant, strength, draw, recipe, target): `map`, its row in
+        `values` (shared wherever pixels and class are equal), `target_class`, `prediction`,
         `probability`.
     layers: a row a layer: `name, label, height, width, start` (its first column in `values`).
     pictures: uint8 (examples, variants, height, width, 3), of the images and variants below.
@@ -123,8 +141,8 @@ class Covered:
 class Scores:
     """Drift of the maps.
 
-    values: a row for each (image, variant, strength, draw, target, cam, layer, score): `value`,
-        missing where the score is not defined.
+    values: a row for each (reading, image, variant, strength, draw, target, cam, layer, score):
+        `value`, missing where the score is not defined. `reading` is `Protocol.reading`.
     """
 
     values: pd.DataFrame

@@ -1,14 +1,17 @@
 """Class-activation maps: raw, of every conv layer, from one forward and one backward a class."""
 
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from camdrift.artifacts import OWN, SEED, SOFTMAX
 from camdrift.models import Model
-
-OWN, SEED = "own_top1", "seed_class"
+from camdrift.variants import Variant
 
 Layers = tuple[Tensor, ...]  # one tensor (n, h, w) a layer, in forward order
 
@@ -22,27 +25,61 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     return (weights * activations).sum(dim=1).relu()
 
 
+def noise_cam(activations: Tensor, gradients: Tensor, scores: Tensor) -> Tensor:
+    """Returns NoiseCAM before its last normalisation, as the public code has it: (n, h, w).
+
+    tan2023, equations 9-16, with what its code adds and the paper does not print: alpha is divided
+    by its sum over space, and the gradient under alpha is that of exp(score).
+
+    Args:
+        activations: (n, c, h, w), A.
+        gradients: (n, c, h, w), g, of the score by A.
+        scores: (n,), of the class that is explained; zeros leave the exponential out.
+    """
+    weight, shares = scores.exp().view(-1, 1, 1, 1), _code_alpha(activations, gradients, scores)
+    spread = (weight * gradients).relu().mul(shares).sum(dim=(2, 3), keepdim=True)
+    return ((spread - gradients.relu()) * activations).sum(dim=1).relu()
+
+
+def _code_alpha(activations: Tensor, gradients: Tensor, scores: Tensor) -> Tensor:
+    """Returns Grad-CAM++'s alpha as NoiseCAM's code has it: each channel adds up to 1, or is 0."""
+    weight = scores.exp().view(-1, 1, 1, 1)
+    second, third = weight * gradients**2, weight * gradients**3
+    denominator = 2 * second + activations.sum(dim=(2, 3), keepdim=True) * third
+    alpha = second / torch.where(second == 0, 1.0, denominator)
+    total = alpha.sum(dim=(2, 3), keepdim=True)
+    return alpha / torch.where(total == 0, 1.0, total)
+
+
 def explain(
-    model: Model, batch: Tensor, seed_classes: Tensor
-) -> tuple[Tensor, Layers, Layers | None]:
+    model: Model,
+    batch: Tensor,
+    seed_classes: Tensor,
+    *,
+    targets: Sequence[str] = (OWN, SEED),
+    softmax: bool = False,
+) -> tuple[Tensor, Layers | None, Layers | None]:
     """Returns the logits of one micro-batch and its maps for the own top class and the seed's.
 
-    One forward; one backward a target class, to the tapped activations only: no gradient of a
-    weight or of the pixels is computed. Where no image's top class differs from its seed's, the
-    second backward is left out and the last result is None.
+    Maps explain the logit of the class or, with `softmax`, its probability. One forward; one
+    backward a target class, to the tapped activations only: no gradient of a weight or of the
+    pixels is computed. Maps that no target asks for are None, and so are the seed's where no
+    image's top class differs from its seed's: they are those of the own class.
     """
     # The pixels ask for gradients so that the activations have a graph; their own is never taken.
     logits, activations = model.activations(batch.detach().requires_grad_())
     own = logits.argmax(1)
+    outputs = logits.softmax(1) if softmax else logits
 
     def maps(classes: Tensor, *, last: bool) -> Layers:
-        score = logits.gather(1, classes[:, None]).sum()
+        score = outputs.gather(1, classes[:, None]).sum()
         gradients = torch.autograd.grad(score, activations, retain_graph=not last)
         return tuple(grad_cam(a.detach(), g) for a, g in zip(activations, gradients, strict=True))
 
-    both = bool((own != seed_classes).any())
-    first = maps(own, last=not both)
-    return logits.detach(), first, maps(seed_classes, last=True) if both else None
+    differ = bool((own != seed_classes).any())
+    second = SEED in targets and differ
+    first = maps(own, last=not second) if OWN in targets or not differ else None
+    return logits.detach(), first, maps(seed_classes, last=True) if second else None
 
 
 def pack(maps: Layers) -> tuple[np.ndarray, np.ndarray]:
@@ -61,59 +98,79 @@ def pack(maps: Layers) -> tuple[np.ndarray, np.ndarray]:
 
 def of_variants(
     model: Model,
-    variants: list[tuple[pd.DataFrame, Tensor]],
-    seed_classes: Tensor,
-    order: Tensor,
+    variants: list[Variant],
+    seed_classes: Mapping[int, int],
+    likely_flipped: Mapping[int, bool],
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Returns packed maps, their maxima, and a row for each (image, variant, target).
 
+    Pixels that occur in several variants of an image, as protocols and controls bring, are
+    explained once.
+
     Args:
         model: the model to explain.
-        variants: table and pixels of each variant, as `variants.of_images` gives them.
-        seed_classes: the model's prediction on each clean image.
-        order: in which the images of a variant are batched. It changes no result; with those
-            likely to flip together, fewer micro-batches need the second backward.
+        variants: as `variants.of_images` gives them.
+        seed_classes: the model's prediction on the clean image, by image.
+        likely_flipped: a guess, by image. It changes no result; batched with their like, fewer
+            micro-batches need the second backward.
     """
     values, maxima, tables = [], [], []
     filled = 0
-    for table, pixels in tqdm(variants, desc="maps", unit="variant"):
-        count = len(table)
-        own_map, seed_map = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
-        predictions = np.empty(count, dtype=np.int64)
-        probabilities = np.empty(count, dtype=np.float32)
-        done = 0
-        for batch, rows in model.batches(pixels[order]):
-            places = order[done : done + rows]
-            done += rows
-            padded = places[torch.arange(len(batch)).clamp_max(rows - 1)]
-            logits, own, seed = explain(model, batch, seed_classes[padded])
-            top = logits[:rows].argmax(1)
-            flipped = top != seed_classes[places]
-            at = places.numpy()
-            packed = [pack(tuple(layer[:rows] for layer in own))]
-            own_map[at] = seed_map[at] = filled + np.arange(rows)
-            if seed is not None and bool(flipped.any()):
-                packed.append(pack(tuple(layer[:rows][flipped] for layer in seed)))
-                extra = int(flipped.sum())
-                seed_map[at[flipped.numpy()]] = filled + rows + np.arange(extra)
-            for shares, tops in packed:
-                values.append(shares)
-                maxima.append(tops)
-                filled += len(shares)
-            predictions[at] = top
-            probabilities[at] = logits[:rows].softmax(1).amax(1)
-        for target, maps, classes in (
-            (OWN, own_map, predictions),
-            (SEED, seed_map, seed_classes.numpy()),
-        ):
+    # (image, softmax, digest of its pixels) -> map for the own class and for the seed's (-1: not
+    # made), prediction, probability
+    known: dict[tuple[int, bool, bytes], tuple[int, int, int, float]] = {}
+
+    def keep(maps: Layers | None, rows: list[int]) -> Iterator[int]:
+        """Stores the maps of some rows of a micro-batch and yields their places."""
+        nonlocal filled
+        if rows and maps is not None:
+            shares, tops = pack(tuple(layer[rows] for layer in maps))
+            values.append(shares)
+            maxima.append(tops)
+        yield from range(filled, filled + len(rows))
+        filled += len(rows)
+
+    for variant in tqdm(variants, desc="maps", unit="variant"):
+        images, pixels = variant.table["image"].to_numpy(), variant.pixels()
+        softmax = variant.name == SOFTMAX
+        keys = [
+            (image, softmax, hashlib.blake2b(pixel.numpy().tobytes(), digest_size=16).digest())
+            for image, pixel in zip(images, pixels, strict=True)
+        ]
+        wanted = [(OWN, SEED).index(target) for target in variant.targets]
+        new = [
+            i for i, key in enumerate(keys)
+            if key not in known or any(known[key][which] < 0 for which in wanted)
+        ]  # fmt: skip
+        new.sort(key=lambda i: not likely_flipped[images[i]])
+        seeds = torch.tensor([int(seed_classes[image]) for image in images])
+        for start in range(0, len(new), model.micro_batch):
+            places = new[start : start + model.micro_batch]
+            ((batch, rows),) = model.batches(pixels[places])
+            padded = places + places[-1:] * (len(batch) - rows)
+            logits, own, seed = explain(
+                model, batch, seeds[padded], targets=variant.targets, softmax=softmax
+            )
+            top, chances = logits[:rows].argmax(1), logits[:rows].softmax(1).amax(1)
+            flipped = (top != seeds[places]).tolist()
+            # A seed map of an image that did not flip is that of its own class.
+            shared = own if own is not None else seed
+            mine = [k for k in range(rows) if OWN in variant.targets or not flipped[k]]
+            others = [k for k in range(rows) if SEED in variant.targets and flipped[k]]
+            own_maps = dict(zip(mine, keep(shared, mine), strict=True))
+            seed_maps = dict(zip(others, keep(seed, others), strict=True))
+            for k, place in enumerate(places):
+                own_map = own_maps.get(k, -1)
+                seed_map = seed_maps.get(k, -1) if flipped[k] else own_map
+                known[keys[place]] = own_map, seed_map, int(top[k]), float(chances[k])
+        columns = [OWN, SEED, "prediction", "probability"]
+        facts = pd.DataFrame([known[key] for key in keys], columns=columns)
+        facts["probability"] = facts["probability"].astype(np.float32)
+        table = pd.concat([variant.table, facts[["prediction", "probability"]]], axis=1)
+        classes = {OWN: facts["prediction"], SEED: seeds.numpy()}
+        for target in variant.targets:
             tables.append(
-                table.assign(
-                    target=target,
-                    map=maps,
-                    target_class=classes,
-                    prediction=predictions,
-                    probability=probabilities,
-                )
+                table.assign(target=target, map=facts[target], target_class=classes[target])
             )
     return np.concatenate(values), np.concatenate(maxima), pd.concat(tables, ignore_index=True)
 

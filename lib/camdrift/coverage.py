@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from camdrift.models import Model
+from camdrift.variants import Variant
 
 
 def means(logits: Tensor, excitations: tuple[Tensor, ...]) -> Tensor:
@@ -79,11 +80,11 @@ def covered(model: Model, pixels: Tensor, *, threshold: float) -> np.ndarray:
 
 
 def of_variants(
-    model: Model, variants: list[tuple[pd.DataFrame, Tensor]], *, threshold: float
+    model: Model, variants: list[Variant], *, threshold: float
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Returns packed coverage bits (rows, bytes) and the table of rows, variant after variant."""
     bits, rows = [], []
-    for table, pixels in tqdm(variants, desc="coverage", unit="variant"):
-        bits.append(np.packbits(covered(model, pixels, threshold=threshold), axis=1))
-        rows.append(table)
+    for variant in tqdm(variants, desc="coverage", unit="variant"):
+        bits.append(np.packbits(covered(model, variant.pixels(), threshold=threshold), axis=1))
+        rows.append(variant.table)
     return np.concatenate(bits), pd.concat(rows, ignore_index=True)

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from camdrift import artifacts
-from camdrift.tables import Example, Tables
+from camdrift.results import Example, Tables
+from camdrift.tables import PAPERS_RULE
 
 # Okabe and Ito's palette, told apart by people with any colour vision; marks and dashes differ too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
@@ -53,9 +54,13 @@ class Figure:
 
 
 def of_study(tables: Tables, example: Example, headline: str) -> list[Figure]:
-    """Returns the figures of a study: the headline, then the paper's, for the headline cell."""
+    """Returns the figures of a study: its own, then the paper's, for the headline cell."""
     return [
+        square(tables, headline, "own_top1"),
+        square(tables, headline, "seed_class"),
+        groups(tables, headline),
         drift(tables, headline),
+        published(tables, headline),
         coverage_by_arm(tables, headline),
         coverage_by_strength(tables, headline),
         maps(example),
@@ -68,8 +73,91 @@ def of_study(tables: Tables, example: Example, headline: str) -> list[Figure]:
     ]
 
 
+def square(tables: Tables, cell: str, target: str) -> Figure:
+    """Returns the study's central figure: drift by attack or noise x flipped or not."""
+    rows = tables["square"].query("cell == @cell and target == @target and layer != 'mean'")
+    series = {
+        ("attack", True): "attack, class flipped",
+        ("noise", True): "noise, raised until the class flips",
+        ("attack", False): "attack, not flipped",
+        ("noise", False): "noise of the same size, not flipped",
+    }
+    parts = []
+    for (arm, flipped), name in series.items():
+        part = rows[(rows["arm"] == arm) & (rows["flipped"].astype(bool) == flipped)]
+        part = part.rename(columns={"layer": "x", "mean": "y"}).assign(series=name)
+        parts.append(part[["series", "x", "y", "low", "high"]])
+    seeds = int(rows["images"].max()) if len(rows) else 0
+    policy = {
+        "own_top1": "each map for its image's own class",
+        "seed_class": "every map for the clean image's class",
+    }[target]
+    return Figure(
+        "square_own" if target == "own_top1" else "square_clean",
+        f"Drift by attack or noise, class flipped or not: {policy} ({cell})",
+        f"1 minus the cosine similarity to the clean map, on the same {seeds} images for all four "
+        "lines. An image takes part at the lowest strength at which the attack flips its class, at "
+        "the strength below, with the noise of that strength, and with that noise raised until it "
+        "flips the class, too. Bars are bootstrap intervals, resampled by source picture.",
+        "lines",
+        pd.concat(parts, ignore_index=True),
+        "conv layer (block-conv, input to output)",
+        "drift (1 - cosine)",
+        (0.0, 1.02),
+    )
+
+
+def groups(tables: Tables, cell: str) -> Figure:
+    """Returns excess drift by strength: not flipped, flipped for either class."""
+    rows = tables["groups"].query("cell == @cell and variant == 'adversarial' and layer == 'mean'")
+    names = {
+        "flipped_own_class": "class flipped, each map for its own class",
+        "flipped_seed_class": "class flipped, both maps for the clean image's class",
+        "not_flipped": "class not flipped",
+    }
+    parts = [rows[rows["group"] == group].assign(series=name) for group, name in names.items()]
+    table = pd.concat(parts, ignore_index=True).drop(columns=["low", "high", "mean"])
+    table = table.assign(strength=table["strength"].map(percent)).rename(
+        columns={"strength": "x", "excess": "y", "excess_low": "low", "excess_high": "high"}
+    )
+    return Figure(
+        "groups",
+        f"Excess drift by strength, class flipped at that strength or not ({cell})",
+        "Cosine similarity to the clean map under noise of the same size minus that under attack, "
+        "mean over layers and images; 0 means that the attack moves the maps no further than "
+        "noise. Which images are flipped is told at each strength anew. Bars are bootstrap "
+        "intervals, resampled by source picture.",
+        "lines",
+        table[["series", "x", "y", "low", "high"]],
+        "strength of the attack, of its perturbation",
+        "excess drift (difference of cosine)",
+    )
+
+
+def published(tables: Tables, cell: str) -> Figure:
+    """Returns figure 5a as the public code would have drawn it, if the cell has that protocol."""
+    rows = tables["curves"].query(
+        "cell == @cell and protocol == 'as_published' and variant == 'adversarial'"
+    )
+    table = rows.assign(series=rows["strength"].map(percent)).rename(
+        columns={"layer": "x", "mean": "y"}
+    )
+    return Figure(
+        "figure_5a_as_published",
+        f"Mean similarity to the clean map by strength, as the public code does it ({cell})",
+        "As figure 5a, with all faults of the public code: accumulating strengths, images cut to 8 "
+        "bit, jet-coloured maps, softmax for the originals. The paper finds 50 and 100 % almost "
+        "identical and 25, 200 and 400 % alike.",
+        "lines",
+        table[["series", "x", "y"]].reset_index(drop=True),
+        "conv layer (block-conv, input to output)",
+        "mean cosine similarity",
+        (0.0, 1.02),
+    )
+
+
 def drift(tables: Tables, cell: str) -> Figure:
-    """Returns the study's central figure: excess drift by layer, class flipped or not."""
+    """Returns excess drift by layer, class flipped or not."""
     series = {
         ("success", "own_top1"): "class flipped, each map for its own class",
         ("success", "seed_class"): "class flipped, both maps for the clean image's class",
@@ -108,7 +196,7 @@ def coverage_by_arm(tables: Tables, cell: str) -> Figure:
         "figure_2a",
         f"Neuron coverage, attack against noise ({cell})",
         "Share of the network's neurons that at least one image so far has covered, when seeds "
-        "come one by one, each with its changed image. Averaged over random orders of the seeds.",
+        "come one by one, each with its changed image. The mean over all orders of the seeds.",
         "lines",
         table[["series", "x", "y"]].reset_index(drop=True),
         "seed images",
@@ -219,7 +307,7 @@ def _arm(variant: str) -> str:
 def compromised(tables: Tables, cell: str) -> Figure:
     """Returns figure 6: the chance of a layer being compromised, beside held-out noise."""
     rows = tables["compromised"].query(
-        "cell == @cell and group == 'success' and target == 'own_top1'"
+        f"cell == @cell and group == 'success' and target == 'own_top1' and rule == '{PAPERS_RULE}'"
     )
     noise = rows.query("arm == 'noise' and strength == 1").assign(series="held-out noise, 100 %")
     attack = rows[rows["arm"] == "attack"]
@@ -242,7 +330,9 @@ def compromised(tables: Tables, cell: str) -> Figure:
 
 def compromised_counts(tables: Tables, cell: str) -> Figure:
     """Returns figure 7: how many layers an adversarial compromises."""
-    rows = tables["counts"].query("cell == @cell and group == 'success' and target == 'own_top1'")
+    rows = tables["counts"].query(
+        f"cell == @cell and group == 'success' and target == 'own_top1' and rule == '{PAPERS_RULE}'"
+    )
     noise = rows.query("arm == 'noise' and strength == 1").assign(series="held-out noise, 100 %")
     attack = rows[rows["arm"] == "attack"]
     attack = attack.assign(series=attack["strength"].map(percent))

@@ -27,3 +27,13 @@ def cross_entropy(model: Model, pixels: Tensor, labels: Tensor) -> tuple[Tensor,
         predictions.append(logits[:rows].argmax(1))
         done += rows
     return torch.cat(parts), torch.cat(predictions)
+
+
+def vanish(model: Model, pixels: Tensor, labels: Tensor) -> Tensor:
+    """Returns whether each image's gradient of the cross-entropy is zero everywhere: bool (n,).
+
+    Where it is, a gradient attack sees nothing and its failure says nothing about robustness
+    (AutoAttack's check for zero gradients; Croce & Hein 2020, arXiv 2003.01690).
+    """
+    gradient, _ = cross_entropy(model, pixels, labels)
+    return (gradient == 0).flatten(1).all(1)

@@ -1,24 +1,23 @@
-"""Noise of the same size as an attack's perturbation, image by image."""
+"""What an attack is compared with: noise of its size, and the perturbation itself turned about."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from tqdm import tqdm
+
+from camdrift import changes, ladder
+from camdrift.models import Model
+from camdrift.settings import Protocol
 
 
-def gaussian(perturbation: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
-    """Returns a draw of N(mean, std) for each image, mean and std over its whole perturbation.
-
-    renkhoff2022, section III-C: one mean and one standard deviation an image, not one a channel.
-    """
-    draws = []
-    for change, generator in zip(perturbation, generators, strict=True):
-        values = change.double()
-        mean, spread = values.mean().item(), values.std(correction=0).item()
-        draws.append(generator.normal(mean, spread, size=tuple(change.shape)).astype(np.float32))
-    return torch.from_numpy(np.stack(draws))
+def draw(shape: Sequence[int], generators: Sequence[np.random.Generator]) -> Tensor:
+    """Returns a standard normal draw of `shape` for each generator, as float32."""
+    return torch.from_numpy(
+        np.stack([g.standard_normal(tuple(shape)).astype(np.float32) for g in generators])
+    )
 
 
 def scale_to(clean: Tensor, base: Tensor, targets: Tensor) -> Tensor:
@@ -54,48 +53,167 @@ def scale_to(clean: Tensor, base: Tensor, targets: Tensor) -> Tensor:
     return factor.minimum(turn[:, -1:])
 
 
-def clipped(clean: Tensor, change: Tensor) -> Tensor:
-    """Returns what is left of a change when the sum is clipped to [0, 1]."""
-    return (clean + change).clamp(0, 1) - clean
-
-
-def l2(change: Tensor) -> Tensor:
-    """Returns the L2 norm over all channels and pixels of each image: (n,)."""
-    return change.flatten(1).norm(dim=1)
-
-
-def matched(
+def fit(
     clean: Tensor,
-    perturbation: Tensor,
-    base: Tensor,
+    whole: Tensor,
+    last_step: Tensor,
+    draws: Sequence[Tensor],
     strengths: Sequence[float],
     *,
+    protocol: Protocol,
     scaling: str,
 ) -> pd.DataFrame:
-    """Returns the scale of the noise at each strength, and what was measured of both.
+    """Returns the scale of the noise at each strength, and what was measured of attack and noise.
 
-    `scaling` 'after_clipping' gives the clipped noise the L2 norm of the clipped perturbation;
-    'unclipped' is the paper's reading, the strength itself as the factor of both.
+    Matched noise has, with `scaling` 'after_clipping', the L2 norm of the clipped attack; with
+    'unclipped' the scale is the multiple's size, the paper's reading. Noise 'with_negated_attack'
+    is scaled by the strength, as in the public code. Quantising comes after matching: what it does
+    to the sizes is part of what is measured.
 
     Returns:
-        A row for each (image, strength), images counted from 0: `scale`; `mean`, `std`, `l2`,
-        `linf` of the clipped attack (`attack_…`) and the clipped noise (`noise_…`), in pixel
-        values.
+        A row for each (draw, strength, image), images counted from 0 as `row`: `scale`, `recipe`;
+        `mean`, `std`, `l2`, `linf` of what is left of the attack (`attack_...`) and the noise
+        (`noise_...`), in pixel values.
     """
-    attacks = [clipped(clean, strength * perturbation) for strength in strengths]
-    scales = torch.tensor([list(strengths)], dtype=torch.float64).expand(len(clean), -1)
-    if scaling == "after_clipping":
-        sizes = torch.stack([l2(attack.double()) for attack in attacks], dim=1)
-        scales = scale_to(clean, base, sizes)
+    multiples = ladder.multipliers(strengths, ladder=protocol.ladder)
+    attacks = [
+        changes.attacked(clean, whole, last_step, multiple, ladder=protocol.ladder)
+        for multiple in multiples
+    ]
+    sizes = torch.stack([changes.l2(attack.clamp(0, 1) - clean) for attack in attacks], dim=1)
+
+    def measured(arm: str, changed: Tensor) -> dict[str, np.ndarray]:
+        values = (changes.stored(changed, quantise=protocol.quantise) - clean).double().flatten(1)
+        spread, mean = torch.std_mean(values, dim=1, correction=0)
+        facts = {
+            "mean": mean,
+            "std": spread,
+            "l2": values.norm(dim=1),
+            "linf": values.abs().amax(1),
+        }
+        return {f"{arm}_{name}": value.numpy() for name, value in facts.items()}
+
+    of_attacks = [measured("attack", attack) for attack in attacks]
     tables = []
-    for strength, attack, scale in zip(strengths, attacks, scales.T, strict=True):
-        noise = clipped(clean, scale.float().view(-1, 1, 1, 1) * base)
-        table = {"row": np.arange(len(clean)), "strength": float(strength), "scale": scale.numpy()}
-        for name, change in (("attack", attack), ("noise", noise)):
-            values = change.double().flatten(1)
-            table[f"{name}_mean"] = values.mean(1).numpy()
-            table[f"{name}_std"] = values.std(1, correction=0).numpy()
-            table[f"{name}_l2"] = values.norm(dim=1).numpy()
-            table[f"{name}_linf"] = values.abs().amax(1).numpy()
-        tables.append(pd.DataFrame(table))
+    for i, draw in enumerate(tqdm(draws, desc=f"noise {protocol.recipe}", unit="draw")):
+        base = changes.noise_base(whole, last_step, draw, protocol=protocol)
+        if protocol.noise == "with_negated_attack":
+            scales = torch.tensor([strengths], dtype=torch.float64).expand(len(clean), -1)
+        elif scaling == "unclipped":
+            scales = torch.tensor([multiples], dtype=torch.float64).abs().expand(len(clean), -1)
+        else:
+            scales = scale_to(clean, base, sizes)
+        for rung, offset in enumerate(ladder.offsets(strengths)):
+            scale = scales[:, rung]
+            noise = changes.noisy(clean, whole, last_step, base, scale, offset, protocol=protocol)
+            table = pd.DataFrame({"row": np.arange(len(clean)), "scale": scale.numpy()})
+            facts = of_attacks[rung] | measured("noise", noise)
+            place = {"strength": float(strengths[rung]), "draw": i, "recipe": protocol.recipe}
+            tables.append(table.assign(**place, **facts))
     return pd.concat(tables, ignore_index=True)
+
+
+def raised(
+    model: Model,
+    clean: Tensor,
+    base: Tensor,
+    sizes: Tensor,
+    *,
+    raise_by: float,
+    raise_to: float,
+) -> pd.DataFrame:
+    """Returns the scale at which each image's noise flips its prediction.
+
+    The noise starts at the attack's size (L2 norm after clipping) and grows by the factor
+    `raise_by` until the prediction differs from that on the clean image, or until it is `raise_to`
+    times as large.
+
+    Args:
+        model: whose prediction is to flip.
+        clean: (n, 3, h, w), pixels.
+        base: (n, 3, h, w), the unscaled noise.
+        sizes: (n,), the attack's L2 norms.
+        raise_by: factor, > 1.
+        raise_to: the last factor is the largest power of `raise_by` not above it.
+
+    Returns:
+        A row an image: `scale`, `size` (wanted L2 norm over the attack's), `flipped`.
+    """
+    rungs = int(np.log(raise_to) / np.log(raise_by) + 1e-9) + 1
+    factors = torch.tensor([raise_by**rung for rung in range(rungs)], dtype=torch.float64)
+    scales = scale_to(clean, base, sizes.double()[:, None] * factors)
+    rung, flipped = torch.zeros(len(clean), dtype=torch.int64), torch.zeros(len(clean)).bool()
+    with torch.no_grad():
+        predictions = model(clean).argmax(1)
+        waiting = changes.l2(base).nonzero().flatten()  # nothing raised stays nothing
+        for i in range(rungs):
+            noise = scales[waiting, i].float().view(-1, 1, 1, 1) * base[waiting]
+            if not len(waiting):
+                break
+            rung[waiting] = i
+            now = model((clean[waiting] + noise).clamp(0, 1)).argmax(1) != predictions[waiting]
+            flipped[waiting[now]] = True
+            waiting = waiting[~now]
+    scale = scales.gather(1, rung[:, None])[:, 0]
+    return pd.DataFrame(
+        {"scale": scale.numpy(), "size": factors[rung].numpy(), "flipped": flipped.numpy()}
+    )
+
+
+def negated(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
+    """Returns the perturbation with every sign turned: as structured, and leading elsewhere."""
+    return -perturbation
+
+
+def sign_shuffled(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
+    """Returns the perturbation with its signs dealt out anew: each value keeps its size."""
+    signs = perturbation.sign().flatten()
+    dealt = signs[torch.from_numpy(generator.permutation(signs.numel()))]
+    return perturbation.abs() * dealt.view_as(perturbation)
+
+
+def permuted(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
+    """Returns the perturbation with its pixels moved about; channels stay together."""
+    order = torch.from_numpy(generator.permutation(perturbation[0].numel()))
+    return perturbation.flatten(1)[:, order].view_as(perturbation)
+
+
+def phase_randomised(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
+    """Returns noise with the perturbation's power spectrum in each channel.
+
+    Every phase of its Fourier transform is turned by that of white noise, the same in all
+    channels, which keeps their cross-spectra and the mean (Theiler et al. 1992, Physica D 58,
+    77-94, in two dimensions).
+    """
+    white = torch.fft.fft2(torch.from_numpy(generator.standard_normal(perturbation.shape[1:])))
+    turn = torch.polar(torch.ones_like(white.real), white.angle())
+    turn[0, 0] = 1
+    return torch.fft.ifft2(torch.fft.fft2(perturbation.double()) * turn).real.float()
+
+
+CONTROLS: dict[str, Callable[[Tensor, np.random.Generator], Tensor]] = {
+    "negated": negated,
+    "sign_shuffled": sign_shuffled,
+    "permuted": permuted,
+    "phase_randomised": phase_randomised,
+}
+
+
+def control(
+    kind: str, clean: Tensor, perturbation: Tensor, generators: Sequence[np.random.Generator]
+) -> Tensor:
+    """Returns a control of each perturbation, scaled to its L2 norm, both clipped to [0, 1].
+
+    Args:
+        kind: a key of `CONTROLS`.
+        clean: (n, 3, h, w), pixels.
+        perturbation: (n, 3, h, w).
+        generators: one for each image.
+
+    Returns:
+        (n, 3, h, w), to be added to the pixels and then clipped.
+    """
+    pairs = zip(perturbation, generators, strict=True)
+    turned = torch.stack([CONTROLS[kind](change, generator) for change, generator in pairs])
+    sizes = changes.l2((clean + perturbation).clamp(0, 1) - clean)
+    return scale_to(clean, turned, sizes[:, None]).float().view(-1, 1, 1, 1) * turned

@@ -23,12 +23,15 @@ class Perturbation:
     log: the attack's own record, one dict a row, `image` counting from 0; empty for most.
     found: (n,) bool, the attack's own word on success, where its rule is not "the prediction
         differs from that on the clean image"; None for most.
+    last_step: (n, 3, h, w), the part of `pixels` that the last of several steps added, which the
+        accumulating ladder scales alone; None where the whole is one step.
     """
 
     pixels: Tensor
     evaluations: Tensor
     log: list[dict] = field(default_factory=list)
     found: Tensor | None = None
+    last_step: Tensor | None = None
 
 
 def attack(name: str) -> Callable[..., Perturbation]:
@@ -53,6 +56,11 @@ def make(
     """
     parts: list[Perturbation] = []
     log: list[dict] = []
+
+    def joined(name: str) -> Tensor | None:
+        pieces = [getattr(part, name) for part in parts]
+        return None if pieces[0] is None else torch.cat(pieces)
+
     for start in tqdm(range(0, len(pixels), shard), desc="attack", unit="shard"):
         rows = slice(start, start + shard)
         part = perturb(model, pixels[rows], labels[rows], generators=generators[rows], **settings)
@@ -62,9 +70,8 @@ def make(
         torch.cat([part.pixels for part in parts]),
         torch.cat([part.evaluations for part in parts]),
         log,
-        torch.cat([p.found for p in parts if p.found is not None])
-        if parts[0].found is not None
-        else None,
+        joined("found"),
+        joined("last_step"),
     )
 
 
@@ -72,17 +79,26 @@ def measure(model: Model, pixels: Tensor, perturbation: Perturbation) -> pd.Data
     """Returns what the clipped perturbations do to `model`, one row an image.
 
     Columns: `clean`, `adversarial` and `adversarial_8bit` (predictions; the last after rounding to
-    256 levels), `success` and `success_8bit` (the prediction differs from the clean one), `l2`,
-    `linf`, `rms` of what clipping leaves, in pixel values, and `evaluations`.
+    256 levels), `success` and `success_8bit` (the prediction differs from the clean one),
+    `unclipped` (the prediction where pixels may leave [0, 1]), `l2`, `linf`, `rms` of what
+    clipping leaves, in pixel values, `evaluations`, and `probabilities` (the model's outputs for
+    the clean image are not below 0 and add up to 1: it ends in a softmax).
     """
     changed = (pixels + perturbation.pixels).clamp(0, 1)
     if not torch.isfinite(changed).all():
         raise FloatingPointError("the attack returned a perturbation that is not finite")
     with torch.no_grad():
-        clean, adversarial, rounded = (
+        outputs = model(pixels)
+        clean = outputs.argmax(1).numpy()
+        adversarial, rounded, unclipped = (
             model(values).argmax(1).numpy()
-            for values in (pixels, changed, changed.mul(255).round().div(255))
+            for values in (
+                changed,
+                changed.mul(255).round().div(255),
+                pixels + perturbation.pixels,
+            )
         )
+    adds_up = (outputs.sum(1) - 1).abs() < 1e-4
     found = perturbation.found
     left = (changed - pixels).double().flatten(1)
     return pd.DataFrame(
@@ -92,9 +108,11 @@ def measure(model: Model, pixels: Tensor, perturbation: Perturbation) -> pd.Data
             "adversarial_8bit": rounded,
             "success": adversarial != clean if found is None else found.numpy(),
             "success_8bit": rounded != clean,
+            "unclipped": unclipped,
             "l2": left.norm(dim=1).numpy(),
             "linf": left.abs().amax(1).numpy(),
             "rms": left.square().mean(1).sqrt().numpy(),
             "evaluations": perturbation.evaluations.numpy(),
+            "probabilities": ((outputs >= 0).all(1) & adds_up).numpy(),
         }
     )

@@ -5,10 +5,11 @@ import html
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-from camdrift import figures, tables
+from camdrift import figures, flags
 from camdrift.figures import Figure
+from camdrift.results import Tables
 from camdrift.settings import StatisticsSettings, Study
-from camdrift.tables import Tables
+from camdrift.tables import PAPERS_RULE
 
 STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -22,7 +23,7 @@ figure { margin: 2rem 0; } figcaption { color: #444; font-size: 0.92rem; }
 """
 
 
-def headline(made: Tables, chosen: StatisticsSettings) -> pd.DataFrame:
+def headline(made: Tables) -> pd.DataFrame:
     """Returns the headline table: a row a cell, texts for people.
 
     Excess drift is the mean over layers of cosine under matched noise minus cosine under attack,
@@ -32,7 +33,8 @@ def headline(made: Tables, chosen: StatisticsSettings) -> pd.DataFrame:
     for _, attack in made["attacks"].iterrows():
         cell = attack["cell"]
         rule = made["compromised"].query(
-            "cell == @cell and strength == 1 and group == 'success' and target == 'own_top1'"
+            "cell == @cell and strength == 1 and group == 'success' and target == 'own_top1' "
+            f"and rule == '{PAPERS_RULE}'"
         )
         shares = rule.groupby("arm")["share"].mean()
         rows.append(
@@ -48,7 +50,7 @@ def headline(made: Tables, chosen: StatisticsSettings) -> pd.DataFrame:
                 "layers compromised: attack / noise": (
                     f"{shares['attack']:.0%} / {shares['noise']:.0%}" if len(shares) == 2 else "-"
                 ),
-                "flags": "; ".join(tables.flags(made, cell, chosen)) or "none",
+                "flags": "; ".join(flags.texts(made, cell)) or "none",
             }
         )
     return pd.DataFrame(rows)
@@ -67,6 +69,98 @@ def _excess(made: Tables, cell: str, group: str, target: str) -> str:
     return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
+def claims(made: Tables) -> pd.DataFrame:
+    """Returns the claims table for people: published against corrected, a row a claim."""
+    rows = []
+    for _, claim in made["claims"].iterrows():
+        published, corrected = (
+            _value(claim[f"{p}value"], claim[f"{p}low"], claim[f"{p}high"])
+            for p in ("published_", "")
+        )
+        rows.append(
+            {
+                "claim": claim["id"],
+                "of": claim["paper"],
+                "says": claim["says"],
+                "where": claim["where"],
+                "statistic": f"{claim['statistic']}; holds if {claim['holds_if']}",
+                "printed": claim["printed"],
+                "as published": f"{published} {claim['published_verdict']}".strip(),
+                "corrected": corrected,
+                "verdict": claim["verdict"],
+                "behind it": claim["detail"],
+                "flags": claim["flags"],
+                "rests on": claim["rests_on"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def switches(made: Tables, cell: str) -> pd.DataFrame:
+    """Returns the one-switch table for people: a row a claim, a column a protocol."""
+    rows = made["switches"].query("cell == @cell")
+    text = [
+        f"{_value(row.value, row.low, row.high)} {row.verdict}".strip() for row in rows.itertuples()
+    ]
+    wide = rows.assign(text=text).pivot(index="claim", columns="protocol", values="text")
+    order = rows["claim"].drop_duplicates(), rows["protocol"].drop_duplicates()
+    return wide.loc[order[0], order[1]].reset_index().rename_axis(columns=None)
+
+
+def _value(value: float, low: float, high: float) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def controls(made: Tables, cell: str) -> pd.DataFrame:
+    """Returns the controls for people: mean similarity over layers, and share of classes flipped.
+
+    For the clean image's class, at strength 1, under the cell's first protocol; the last rows are
+    the other protocols' distance from identity and floor.
+    """
+    rows = made["controls"].query("cell == @cell and layer == 'mean'")
+    first = rows["protocol"].iloc[0]
+    rows = rows[(rows["protocol"] != first) | (rows["target"] == "seed_class")]
+    rows = rows[(rows["variant"] != "unrelated") | (rows["draw"] == 0)]
+    names = {"nothing": "nothing (identity)", "unrelated": "unrelated clean images (floor)",
+             "noise": "matched noise", "adversarial": "attack",
+             "raised_noise": "noise raised until it flips"}  # fmt: skip
+    rows = rows.drop_duplicates(["variant", "draw", "mean", "low", "high", "least"])
+    draw = rows["draw"].map(lambda k: f", draw {k + 1}" if k else "")
+    flipped = rows["flipped"].map(lambda share: "" if pd.isna(share) else f"{share:.0%}")
+    return pd.DataFrame(
+        {
+            "protocol": rows["protocol"],
+            "variant": rows["variant"].map(lambda name: names.get(name, name)) + draw,
+            "similarity": [_value(r.mean, r.low, r.high) for r in rows.itertuples()],
+            "least": rows["least"].map("{:.3f}".format),
+            "class flipped": flipped,
+            "images": rows["images"],
+        }
+    ).reset_index(drop=True)
+
+
+def contrasts(made: Tables, cell: str) -> pd.DataFrame:
+    """Returns the two-by-two for people: mean drift over layers, and its paired differences."""
+    rows = made["square"].query("cell == @cell and layer == 'mean'")
+    found = []
+    for (arm, flipped), part in rows.groupby(["arm", "flipped"], sort=False):
+        texts = {row.target: _value(row.mean, row.low, row.high) for row in part.itertuples()}
+        state = "" if arm.startswith("flipped") else (", flipped" if flipped else ", not flipped")
+        size = part["size_grey"].iloc[0]
+        found.append(
+            {
+                "arm": arm + state,
+                "drift, own class": texts["own_top1"],
+                "drift, clean image's class": texts["seed_class"],
+                "root mean square, grey levels": "" if pd.isna(size) else f"{size:.2f}",
+                "images": part["images"].iloc[0],
+            }
+        )
+    return pd.DataFrame(found)
+
+
 def page(
     name: str,
     study: Study,
@@ -80,7 +174,7 @@ def page(
         f"<p>Study <code>{html.escape(name)}</code>. Headline cell: "
         f"<code>{html.escape(study.headline)}</code>. Numbers rest on this study's own images and "
         "model, not on those of any paper.</p>",
-        headline(made, chosen).to_html(index=False, border=0),
+        _html(headline(made)),
         "<p>Excess: cosine similarity to the clean map under matched noise minus that under "
         "attack, at strength 100 %, mean over decided layers, with a "
         f"{chosen.confidence:.0%} interval resampled by source picture. Layers compromised: by "
@@ -88,8 +182,24 @@ def page(
         "further draw of noise.</p>",
     ]
     for cell in made["attacks"]["cell"]:
-        for text in tables.flags(made, cell, chosen):
+        for text in flags.texts(made, cell):
             parts.append(f'<p class="flag">{html.escape(f"{cell}: {text}")}</p>')
+    parts += [
+        "<h2>Claims</h2>",
+        "<p>Statistics and thresholds were set before any result. <i>As published</i> follows the "
+        "public code, faults included; <i>corrected</i> decides. A verdict speaks of the images "
+        "and the model that it rests on, not of those of the paper.</p>",
+        _html(claims(made)),
+        "<h2>One switch at a time</h2>",
+        "<p>What each claim's statistic becomes under the corrected protocol, under the published "
+        "one, and under the corrected one with a single switch set as published.</p>",
+        _html(switches(made, study.headline)),
+        "<h2>Controls</h2>",
+        _html(controls(made, study.headline)),
+        "<h2>Attack or noise, flipped or not</h2>",
+        _html(contrasts(made, study.headline)),
+        "<h2>Figures</h2>",
+    ]
     for figure in drawn:
         # A fixed div id keeps the bytes the same from run to run.
         chart = figures.plotly(figure).to_html(
@@ -98,7 +208,7 @@ def page(
         caption = html.escape(figure.caption)
         parts.append(f"<figure>{chart}<figcaption>{caption}</figcaption></figure>")
     for table, rows in (("Attacks", made["attacks"]), ("Noise against attack", made["noise"])):
-        parts += [f"<h2>{table}</h2>", rows.to_html(index=False, border=0)]
+        parts += [f"<h2>{table}</h2>", _html(rows)]
     body = "\n".join(parts)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -106,3 +216,7 @@ def page(
         f"<title>{html.escape(study.title)}</title><style>{STYLE}</style>"
         f"<script>{get_plotlyjs()}</script></head><body>{body}</body></html>\n"
     )
+
+
+def _html(table: pd.DataFrame) -> str:
+    return table.to_html(index=False, border=0)

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from camdrift import artifacts, settings
+from camdrift import artifacts, params, settings
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "dvc")
 
@@ -34,12 +34,18 @@ class Stage:
     @cached_property
     def params(self) -> dict[str, Any]:
         """The declared settings, nested as in params.yaml."""
-        return settings.declared(self.name)
+        return params.declared(self.name)
 
     @property
     def cell(self) -> settings.Cell:
         """The settings of the stage's cell."""
         return settings.Cell.model_validate(self.params["cells"][self.key])
+
+    @property
+    def protocols(self) -> list[settings.Protocol]:
+        """The protocols of the stage's cell, the one that decides its figures first."""
+        known = settings.protocols(self.params["protocols"])
+        return [known[name] for name in self.cell.protocols]
 
 
 def stage(main: Callable[[Stage], None]) -> None:
@@ -70,6 +76,11 @@ def stage(main: Callable[[Stage], None]) -> None:
         "environment": environment(),
     }
     artifacts.write_json(artifacts.RUNS / f"{name}.json", facts)
+
+
+def threads() -> int:
+    """Returns the number of threads that a stage may use: OMP_NUM_THREADS, else all cores."""
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
 def environment() -> dict[str, Any]:

@@ -3,13 +3,31 @@
 Arguments are stacks of maps (n, h, w), each divided by its own maximum; an empty map is all zeros.
 """
 
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from camdrift.artifacts import Maps
+from camdrift import randomness, run
+from camdrift.artifacts import (
+    ADVERSARIAL,
+    CLEAN,
+    NOISE,
+    NOTHING,
+    OWN,
+    SEED,
+    SOFTMAX,
+    UNRELATED,
+    Maps,
+)
+from camdrift.settings import Protocol
 
-CHUNK = 512
+CHUNK = 1 << 17  # values of a stack of maps that are scored at a time
 K1, K2 = 0.01, 0.03
 
 
@@ -28,23 +46,33 @@ def upsampling(small: int, large: int) -> np.ndarray:
     return matrix
 
 
+def _factor(side: int, size: int) -> np.ndarray:
+    """Returns F, upper triangular, such that F'F = U'U for the resizing matrix U."""
+    resize = upsampling(side, size)
+    return np.linalg.cholesky(resize.T @ resize).T
+
+
+def _angle(inner: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns inner products over the roots of squared norms, NaN where a norm is 0."""
+    norms = np.sqrt(first * second)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(norms > 0, inner / norms, np.nan)
+
+
 def cosine(first: np.ndarray, second: np.ndarray, *, size: int) -> np.ndarray:
     """Returns the cosine of maps as seen at `size` px, in [0, 1]; NaN where a map is empty.
 
-    Exact without upsampling: with U the resizing matrix and G = U'U, the inner product of two
-    resized maps is sum(G a G' * b). renkhoff2022, equation 6, on raw maps.
+    Exact without upsampling: with U the resizing matrix and U'U = F'F, the inner product of two
+    resized maps is that of F a F' and F b F', which are no larger than the maps. renkhoff2022,
+    equation 6, on raw maps.
     """
     height, width = first.shape[1:]
-    rows, columns = (upsampling(side, size) for side in (height, width))
-    rows, columns = rows.T @ rows, columns.T @ columns
-
-    def inner(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.einsum("nij,nij->n", rows @ a @ columns, b)
-
-    first, second = first.astype(np.float64), second.astype(np.float64)
-    norms = np.sqrt(inner(first, first) * inner(second, second))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(norms > 0, inner(first, second) / norms, np.nan)
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    if (height, width) != (size, size):
+        rows, columns = _factor(height, size), _factor(width, size).T
+        a, b = rows @ a @ columns, rows @ b @ columns
+    products = (np.einsum("nij,nij->n", x, y) for x, y in ((a, b), (a, a), (b, b)))
+    return _angle(*products)
 
 
 def ssim_window(side: int) -> int | None:
@@ -86,40 +114,195 @@ def ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.where(empty, np.nan, value.mean(axis=(1, 2)))
 
 
-def drift(maps: Maps, *, size: int) -> pd.DataFrame:
+@cache
+def bicubic(small: int, large: int) -> np.ndarray:
+    """Returns the matrix (large, small) of Pillow's bicubic enlarging: a = -0.5, edges cut off."""
+    matrix = np.zeros((large, small))
+    for row in range(large):
+        centre = (row + 0.5) * small / large
+        taps = np.arange(max(0, int(centre - 1.5)), min(small, int(centre + 2.5)))
+        x = np.abs(taps - centre + 0.5)
+        near = (1.5 * x - 2.5) * x * x + 1
+        far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+        weights = np.where(x < 1, near, np.where(x < 2, far, 0.0))
+        matrix[row, taps] = weights / weights.sum()
+    return matrix.astype(np.float32)
+
+
+def _enlarged(pictures: np.ndarray, size: int) -> np.ndarray:
+    """Returns uint8 pictures (n, 3, h, w) with their last side enlarged to `size`."""
+    rows = pictures.reshape(-1, pictures.shape[-1]).astype(np.float32)
+    wide = rows @ bicubic(rows.shape[1], size).T
+    wide += np.float32(0.5)
+    return np.clip(wide, 0, 255, out=wide).astype(np.uint8).reshape(*pictures.shape[:-1], size)
+
+
+def _as_image(values: np.ndarray) -> np.ndarray:
+    """Returns float32 arrays (n, ...) as uint8, each stretched to 0-255; overwrites `values`.
+
+    Keras' `array_to_img`, in float32 as there: cut off, not rounded.
+    """
+    axes = tuple(range(1, values.ndim))
+    values -= values.min(axis=axes, keepdims=True)
+    top = values.max(axis=axes, keepdims=True)
+    values /= np.where(top > 0, top, np.float32(1))
+    values *= np.float32(255)
+    return values.astype(np.uint8)
+
+
+def jet_rgb(maps: np.ndarray, *, size: int) -> np.ndarray:
+    """Returns the pictures that renkhoff2022's public code compares: uint8 (n, 3, size, size).
+
+    Levels of 255, cut off; matplotlib's jet; stretched to 0-255; enlarged by Pillow (bicubic,
+    rounded to 8 bit after each of its two passes); times 0.4 and stretched again, which all but
+    undoes the 0.4. An empty map is a plain blue picture.
+    """
+    table = mpl.colormaps["jet"](np.arange(256))[:, :3].astype(np.float32)
+    levels = (np.float32(255) * maps.astype(np.float32)).astype(np.uint8)
+    pictures = np.moveaxis(_as_image(table[levels]), 3, 1)
+    for side in (maps.shape[2], maps.shape[1]):
+        pictures = np.ascontiguousarray(pictures)
+        pictures = (pictures if side == size else _enlarged(pictures, size)).swapaxes(2, 3)
+    return _as_image(pictures.astype(np.float32) * np.float32(0.4))
+
+
+def jet_cosine(
+    stack: np.ndarray, first: np.ndarray, second: np.ndarray, *, size: int
+) -> np.ndarray:
+    """Returns the cosine of pairs of maps as jet pictures, never NaN: (pairs,).
+
+    renkhoff2022, section IV-C, as its public code computes it. It has a high floor: unrelated maps
+    share the blue of what is not bright. `first` and `second` are places in `stack` (n, h, w);
+    each map that they name is coloured once.
+    """
+    needed, place = np.unique(np.concatenate([first, second]), return_inverse=True)
+    parts = np.array_split(needed, max(1, len(needed) // 64))
+    with threadpool_limits(1), ThreadPoolExecutor(run.threads()) as pool:
+        done = pool.map(lambda part: jet_rgb(stack[part], size=size), parts)
+        pictures = np.concatenate(list(done)).reshape(len(needed), -1)
+    one, other = place[: len(first)], place[len(first) :]
+    found = []
+    step = max(8, CHUNK // pictures.shape[1])
+    for start in range(0, len(first), step):
+        part = slice(start, start + step)
+        a, b = (pictures[which[part]].astype(np.float32) for which in (one, other))
+        inner, aa, bb = (np.einsum("ni,ni->n", v, w) for v, w in ((a, b), (a, a), (b, b)))
+        found.append(inner / np.sqrt(aa * bb))
+    return np.concatenate(found)
+
+
+def partners(ids: pd.Series, sources: pd.Series, *, count: int, seed: int) -> np.ndarray:
+    """Returns `count` images of other sources for each image, by place: int (n, count).
+
+    Drawn with replacement, by (seed, id). With a single source there are none: (n, 0).
+    """
+    found = []
+    for name, source in zip(ids, sources, strict=True):
+        others = np.flatnonzero((sources != source).to_numpy())
+        if not len(others):
+            return np.empty((len(ids), 0), dtype=int)
+        found.append(randomness.generator(seed, "unrelated", name).choice(others, count))
+    return np.stack(found)
+
+
+def _pairs(
+    maps: Maps, protocol: Protocol, targets: Sequence[str], strangers: np.ndarray, *, first: bool
+) -> pd.DataFrame:
+    """Returns what a protocol compares: keys, `map` and the clean map `origin`, row by row."""
+    variants = list(maps.rows["variant"].unique()) if first else [ADVERSARIAL, NOISE]
+    rows = maps.rows[maps.rows["target"].isin(targets)]
+    own = maps.rows[maps.rows["target"] == OWN]
+    clean = own[own["variant"] == CLEAN].set_index("image")["map"]
+    original = SOFTMAX if protocol.score == "softmax_for_originals" else CLEAN
+    origin = own[own["variant"] == original].set_index("image")["map"]
+    changed = rows[(rows["recipe"] == protocol.recipe) & rows["variant"].isin(variants)]
+    if protocol.threshold == "held_out_quantile" and not first:  # its threshold judges draw 0
+        changed = changed[changed["draw"] == 0]
+    parts = [changed.assign(origin=origin.loc[changed["image"]].to_numpy())]
+    images = origin.index.to_numpy()
+    for target in targets:
+        keys = {"image": images, "strength": 0.0, "target": target, "origin": origin.to_numpy()}
+        same = {"variant": NOTHING, "draw": 0, "map": clean.loc[images].to_numpy()}
+        parts.append(pd.DataFrame(keys | same))
+        for draw in range(strangers.shape[1]):
+            other = {"variant": UNRELATED, "draw": draw, "map": origin.to_numpy()}
+            other["map"] = other["map"][strangers[:, draw]]
+            parts.append(pd.DataFrame(keys | other))
+    columns = ["image", "variant", "strength", "draw", "target", "map", "origin"]
+    return pd.concat([part[columns] for part in parts], ignore_index=True)
+
+
+def _layers(maps: Maps) -> Iterator[tuple[str, np.ndarray]]:
+    for layer in maps.layers.itertuples():
+        columns = slice(layer.start, layer.start + layer.height * layer.width)
+        stack = np.ascontiguousarray(maps.values[:, columns], dtype=np.float32)
+        yield str(layer.label), stack.reshape(-1, layer.height, layer.width)
+
+
+def drift(
+    maps: Maps, protocols: Sequence[Protocol], strangers: np.ndarray, *, size: int
+) -> pd.DataFrame:
     """Returns every score of every changed map against the clean map of its image.
 
     The clean map is that of the clean image's own top class, which is the seed's class: both
-    target policies share it. `size` is the side in px at which the cosine sees the maps.
+    target policies share it. The first protocol is scored in full, cosine and SSIM for both
+    target policies, the others by their own similarity for their own target. Two variants only
+    pair maps that are there: 'nothing', the clean image compared with itself, and 'unrelated',
+    with clean images of other sources.
+
+    Args:
+        maps: of one cell.
+        protocols: of the cell.
+        strangers: places of unrelated images, as `partners` gives them.
+        size: the side in px at which the cosine sees the maps.
 
     Returns:
-        A row for each (image, variant, strength, draw, target, layer, score) with `cam` and
-        `value`, NaN where it is not defined.
+        A row for each (reading, image, variant, strength, draw, target, layer, score) with `cam`
+        and `value`, NaN where it is not defined. Protocols that differ in target or threshold
+        alone share their reading.
     """
-    rows = maps.rows[maps.rows["variant"] != "clean"]
-    own = maps.rows["target"] == "own_top1"
-    clean = maps.rows[(maps.rows["variant"] == "clean") & own].set_index("image")["map"]
-    pairs = rows[["map", "image"]].drop_duplicates("map")
-    changed = pairs["map"].to_numpy()
-    origin = clean.loc[pairs["image"]].to_numpy()
-    place = pd.Series(np.arange(len(pairs)), index=changed).loc[rows["map"]].to_numpy()
-    keys = ["image", "variant", "strength", "draw", "target"]
+    wanted: dict[str, tuple[Protocol, list[str]]] = {}
+    for i, protocol in enumerate(protocols):
+        _, targets = wanted.setdefault(protocol.reading, (protocol, []))
+        policies = [OWN, SEED] if i == 0 else [protocol.target]
+        targets += [target for target in policies if target not in targets]
+    compared = {
+        reading: _pairs(maps, protocol, targets, strangers, first=i == 0)
+        for i, (reading, (protocol, targets)) in enumerate(wanted.items())
+    }
+    # Structural similarity, the dearer score, is for the figures: attack and first noise alone.
+    jobs = []
+    for i, (reading, rows) in enumerate(compared.items()):
+        jet = wanted[reading][0].similarity == "jet_rgb"
+        raw = partial(_by_chunk, partial(cosine, size=size))
+        of = partial(jet_cosine, size=size) if jet else raw
+        jobs.append((reading, "cosine", of, rows))
+        if i == 0:
+            arms = rows["variant"].isin([ADVERSARIAL, NOISE]) & (rows["draw"] == 0)
+            jobs.append((reading, "ssim", partial(_by_chunk, ssim), rows[arms]))
+    # Each distinct pair of maps is scored once.
+    keys = [rows[["origin", "map"]].to_numpy() for *_, rows in jobs]
+    pairs = [np.unique(key, axis=0, return_inverse=True) for key in keys]
     tables = []
-    for layer in tqdm(list(maps.layers.itertuples()), desc="scores", unit="layer"):
-        columns = slice(layer.start, layer.start + layer.height * layer.width)
-        stack = np.ascontiguousarray(maps.values[:, columns], dtype=np.float32)
-        stack = stack.reshape(-1, layer.height, layer.width)
-        found: dict[str, list[np.ndarray]] = {"cosine": [], "ssim": []}
-        for start in range(0, len(pairs), CHUNK):
-            part = slice(start, start + CHUNK)
-            a, b = stack[origin[part]], stack[changed[part]]
-            found["cosine"].append(cosine(a, b, size=size))
-            found["ssim"].append(ssim(a, b))
-        for score, parts in found.items():
-            value = np.concatenate(parts)[place]
-            tables.append(
-                rows[keys].assign(cam="grad_cam", layer=layer.label, score=score, value=value)
-            )
+    total = len(maps.layers)
+    for label, stack in tqdm(_layers(maps), desc="scores", unit="layer", total=total):
+        for (reading, score, of, rows), (pair, place) in zip(jobs, pairs, strict=True):
+            values = of(stack, *pair.T)
+            facts = {"reading": reading, "cam": "grad_cam", "layer": label, "score": score}
+            value = values.astype(np.float32)[place.reshape(-1)]
+            tables.append(rows.drop(columns=["map", "origin"]).assign(**facts, value=value))
     table = pd.concat(tables, ignore_index=True)
-    names = ["variant", "target", "cam", "layer", "score"]
-    return table.astype({name: "category" for name in names} | {"value": "float32"})
+    names = ["reading", "variant", "target", "cam", "layer", "score"]
+    return table.astype({name: "category" for name in names})
+
+
+def _by_chunk(
+    of: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    stack: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+) -> np.ndarray:
+    """Returns a score of pairs of maps, as many at a time as fit a processor's cache."""
+    size = max(8, CHUNK // stack[0].size)
+    parts = [slice(start, start + size) for start in range(0, len(first), size)]
+    return np.concatenate([of(stack[first[part]], stack[second[part]]) for part in parts])

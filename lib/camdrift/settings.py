@@ -1,15 +1,16 @@
-"""params.yaml as pydantic models: every key, range and cross-reference, checked before any work."""
+"""params.yaml as pydantic models: every key, range and cross-reference."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-PARAMS = Path("params.yaml")
-PIPELINE = Path("dvc.yaml")
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -178,6 +179,7 @@ class FgsmSettings(Section):
     """Of the fast gradient sign method."""
 
     eps: Share
+    gains: Count
 
 
 class PgdSettings(Section):
@@ -217,6 +219,34 @@ class Attacks(Section):
     dlfuzz: DlfuzzSettings | None = None
 
 
+class Protocol(Section):
+    """How the experiment is done and read, switch by switch; see params.yaml."""
+
+    ladder: Literal["exact", "accumulating"]
+    quantise: Literal["none", "round", "floor"]
+    noise: Literal["matched", "with_negated_attack"]
+    similarity: Literal["raw", "jet_rgb"]
+    score: Literal["logits", "softmax_for_originals"]
+    target: Literal["seed_class", "own_top1"]
+    threshold: Literal["held_out_quantile", "layer_median", "global_mean"]
+
+    @property
+    def recipe(self) -> str:
+        """The switches that decide the pixels of changed images, as one word."""
+        return f"{self.ladder}-{self.quantise}-{self.noise}"
+
+    @property
+    def reading(self) -> str:
+        """The switches that decide the similarity of a map to its clean twin, as one word."""
+        return f"{self.recipe}-{self.score}-{self.similarity}"
+
+
+def protocols(content: dict[str, dict[str, str]]) -> dict[str, Protocol]:
+    """Returns the protocols of params.yaml, each `corrected` with its own switches set."""
+    corrected = content.get("corrected", {})
+    return {name: Protocol.model_validate(corrected | own) for name, own in content.items()}
+
+
 class Cell(Section):
     """One experiment."""
 
@@ -227,6 +257,7 @@ class Cell(Section):
     attack: Name
     label: Literal["predicted", "given"]
     ladder: Annotated[list[Positive], Field(min_length=1)]
+    protocols: Annotated[list[Name], Field(min_length=1)]
     override: dict[str, Any]
 
     @model_validator(mode="after")
@@ -243,6 +274,8 @@ class NoiseSettings(Section):
 
     draws: Annotated[int, Field(ge=2)]
     scaling: Literal["after_clipping", "unclipped"]
+    raise_by: Annotated[float, Field(gt=1, le=4)]
+    raise_to: Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
 
 class CamSettings(Section):
@@ -251,11 +284,16 @@ class CamSettings(Section):
     examples: Count
 
 
+class ScoreSettings(Section):
+    """The scores."""
+
+    unrelated: Count
+
+
 class CoverageSettings(Section):
     """Neuron coverage."""
 
     threshold: Share
-    orders: Count
 
 
 class StatisticsSettings(Section):
@@ -263,8 +301,20 @@ class StatisticsSettings(Section):
 
     resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    quantile: Annotated[float, Field(gt=0, lt=0.5)]
+    folds: Annotated[int, Field(ge=2)]
+
+
+class FlagSettings(Section):
+    """From where on a number is flagged."""
+
     empty_share: Share
     minimum_successes: Count
+    minimum_sources: Count
+    zero_gradients: Share
+    clipped_only: Share
+    noise_flips: Share
+    size_difference: Share
 
 
 class Study(Section):
@@ -278,23 +328,42 @@ class Settings(Section):
     """The whole of params.yaml."""
 
     seed: Annotated[int, Field(ge=0)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)]
     micro_batch: Annotated[int, Field(ge=1, le=4096)]
     sets: dict[Name, ImageSetSettings]
     models: dict[Name, ModelSettings]
     attacks: Attacks
     noise: NoiseSettings
+    protocols: dict[Name, dict[str, Any]]
     cams: CamSettings
+    scores: ScoreSettings
     coverage: CoverageSettings
     statistics: StatisticsSettings
+    flags: FlagSettings
     studies: dict[Name, Study]
     cells: dict[Name, Cell]
     presets: dict[Name, "Preset"] = {}
 
+    @field_validator("protocols")
+    @classmethod
+    def _has_all_switches(cls, content: dict[str, Any]) -> dict[str, Any]:
+        if "corrected" not in content:
+            raise ValueError("wanted a protocol 'corrected', from which the others differ")
+        faults = []
+        for name, own in content.items():
+            try:
+                Protocol.model_validate(content["corrected"] | own)
+            except ValidationError as fault:
+                faults += lines_of(fault, name)
+        if faults:
+            raise ValueError("\n".join(faults))
+        return content
+
     @model_validator(mode="after")
     def _refers(self) -> "Settings":
-        faults = _references(self, self.attacks)
+        faults = _references(self, self)
         for name, preset in self.presets.items():
-            faults += [f"presets.{name}.{fault}" for fault in _references(preset, self.attacks)]
+            faults += [f"presets.{name}.{fault}" for fault in _references(preset, self)]
         if faults:
             raise ValueError("\n".join(faults))
         return self
@@ -309,8 +378,9 @@ class Preset(Section):
     cells: dict[Name, Cell]
 
 
-def _references(plan: "Settings | Preset", attacks: Attacks) -> list[str]:
+def _references(plan: "Settings | Preset", whole: Settings) -> list[str]:
     """Returns a line for each name that stands for nothing and each group that does not fit."""
+    attacks = whole.attacks
     faults = []
 
     def known(place: str, kind: str, name: str, names: Any) -> bool:
@@ -327,12 +397,14 @@ def _references(plan: "Settings | Preset", attacks: Attacks) -> list[str]:
         known(f"{place}.set", "set", cell.set, plan.sets)
         for role in ("model", "source"):
             known(f"{place}.{role}", "model", getattr(cell, role), plan.models)
+        for protocol in cell.protocols:
+            known(f"{place}.protocols", "protocol", protocol, whole.protocols)
         there = [key for key in Attacks.model_fields if getattr(attacks, key) is not None]
         if known(f"{place}.attack", "attack", cell.attack, there):
             try:
                 attack_settings(attacks, cell)
             except ValidationError as fault:
-                faults += _lines(fault, f"{place}.override")
+                faults += lines_of(fault, f"{place}.override")
     for name, study in plan.studies.items():
         members = [key for key, cell in plan.cells.items() if cell.study == name]
         known(f"studies.{name}.headline", "cell", study.headline, members)
@@ -345,69 +417,8 @@ def attack_settings(attacks: Attacks, cell: Cell) -> dict[str, Any]:
     return type(common).model_validate(common.model_dump() | cell.override).model_dump()
 
 
-def declared(stage: str) -> dict[str, Any]:
-    """Returns the settings that a stage declares in dvc.yaml, and no others, as plain values.
-
-    The same as `dvc.api.params_show(stages=stage)`, which costs each stage two seconds.
-
-    Raises:
-        SettingsError: dvc.yaml has no such stage.
-    """
-    content, pipeline = _read(PARAMS), _read(PIPELINE)["stages"]
-    group, _, key = stage.partition("@")
-    template = pipeline.get(group, {})
-    if "foreach" in template:
-        item = content[template["foreach"].strip("${}")].get(key)
-        if item is None:
-            raise SettingsError(f"no stage '{stage}'; `dvc stage list` names those that are there")
-        names = {"key": key} | {f"item.{name}": value for name, value in item.items()}
-        template = template["do"]
-    elif not template or key:
-        raise SettingsError(f"no stage '{stage}'; `dvc stage list` names those that are there")
-    found: dict[str, Any] = {}
-    for param in template.get("params", []):
-        path = re.sub(r"\$\{([\w.]+)\}", lambda match: str(names[match[1]]), param)
-        source, target = content, found
-        *parents, last = path.split(".")
-        for parent in parents:
-            source, target = source[parent], target.setdefault(parent, {})
-        target[last] = source[last]
-    return found
-
-
-def load(path: Path = PARAMS) -> Settings:
-    """Returns the settings in a params.yaml.
-
-    Raises:
-        SettingsError: the file is missing or not YAML, or a key, a value or a name is wrong.
-    """
-    return parse(_read(path), path)
-
-
-def parse(content: dict, path: Path = PARAMS) -> Settings:
-    """Returns the settings in the content of a params.yaml; raises as `load` does."""
-    try:
-        return Settings.model_validate(content)
-    except ValidationError as fault:
-        lines = "\n".join(f"  {line}" for line in _lines(fault, ""))
-        raise SettingsError(f"{path} is not valid:\n{lines}") from fault
-
-
-def _read(path: Path) -> dict:
-    # DVC reads YAML 1.2 through ruamel; PyYAML would read 1e-3 as a string.
-    try:
-        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as fault:
-        raise SettingsError(f"no {path} in {Path.cwd()}; run from the repository's root") from fault
-    except (YAMLError, UnicodeDecodeError) as fault:
-        raise SettingsError(f"{path} is not YAML: {fault}") from fault
-    if not isinstance(content, dict):
-        raise SettingsError(f"wanted a map of settings in {path}, got {type(content).__name__}")
-    return content
-
-
-def _lines(fault: ValidationError, place: str) -> list[str]:
-    """Returns a line for each error: where, what was wanted, what came."""
+def lines_of(fault: ValidationError, place: str) -> list[str]:
+    """Returns a line for each error of pydantic: where, what was wanted, what came."""
     lines = []
     for error in fault.errors():
         parts = [str(part) for part in error["loc"] if str(part) not in _KINDS]

@@ -1,9 +1,11 @@
-"""Bootstrap by cluster, Holm's correction, compromised layers, coverage curves."""
+"""Bootstrap and jackknife by cluster, Holm's correction, compromised layers, coverage curves."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import gammaln
+from scipy.stats import norm
 
 
 @dataclass(frozen=True)
@@ -21,46 +23,69 @@ class Estimate:
     n: np.ndarray
 
 
-def bootstrap(
-    values: np.ndarray,
-    clusters: np.ndarray,
-    *,
-    resamples: int,
-    confidence: float,
-    rng: np.random.Generator,
-) -> Estimate:
-    """Returns the mean of each column and a percentile interval, resampled by whole clusters.
+@dataclass(frozen=True)
+class Resampler:
+    """Bootstrap draws of whole clusters, the same for everything that is computed from them.
 
     Tiles of one picture are not independent, so pictures are drawn, with replacement, and a
-    resample's mean is that of all their tiles. NaN values are left out. With a single cluster the
-    interval is undefined (NaN). Efron & Tibshirani 1993, sections 8.2 and 13.3.
+    resample's mean is that of all their tiles (Efron & Tibshirani 1993, sections 8.2 and 13.3).
 
-    Args:
-        values: (n, columns).
-        clusters: (n,), the cluster of each row.
-        resamples: number of bootstrap draws.
-        confidence: coverage of the interval, in (0, 1).
-        rng: draws the resamples; the same draw serves all columns, which stay paired.
+    place: (n,), the cluster of each row, counted from 0.
+    weights: (resamples, clusters), how often each cluster was drawn.
     """
-    names, place = np.unique(clusters, return_inverse=True)
-    known = ~np.isnan(values)
-    sums, counts = (np.zeros((len(names), values.shape[1])) for _ in range(2))
-    np.add.at(sums, place, np.where(known, values, 0))
-    np.add.at(counts, place, known)
-    draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = (draws @ sums) / (draws @ counts)
-        mean = sums.sum(0) / counts.sum(0)
-    if len(names) < 2:
-        means = np.full_like(means, np.nan)
-    defined = ~np.isnan(means).all(0)
-    low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    p = np.full_like(mean, np.nan)
+
+    place: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def of(cls, clusters: np.ndarray, *, resamples: int, rng: np.random.Generator) -> "Resampler":
+        """Returns the draws for rows that belong to `clusters` (n,)."""
+        names, place = np.unique(clusters, return_inverse=True)
+        if not len(names):
+            return cls(place, np.zeros((resamples, 0), dtype=int))
+        share = np.full(len(names), 1 / len(names))
+        return cls(place, rng.multinomial(len(names), share, size=resamples))
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Returns the sums of each column within each cluster: (clusters, columns)."""
+        member = self.place == np.arange(self.weights.shape[1])[:, None]
+        return member.astype(float) @ values
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """Returns each resample's mean of each column, NaN left out: (resamples, columns).
+
+        All NaN with fewer than two clusters.
+        """
+        known = ~np.isnan(values)
+        totals = self.weights @ self.sums(np.where(known, values, 0))
+        counts = self.weights @ self.sums(known)
+        if self.weights.shape[1] < 2:
+            return np.full(totals.shape, np.nan)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return totals / counts
+
+    def estimate(self, values: np.ndarray, *, confidence: float) -> Estimate:
+        """Returns the mean of each column of `values` (n, columns) and a percentile interval."""
+        means = self.means(values)
+        known = ~np.isnan(values)
+        counts = known.sum(0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = np.where(known, values, 0).sum(0) / counts
+        low, high = interval(means, confidence=confidence)
+        p = np.full_like(mean, np.nan)
+        defined = ~np.isnan(means).all(0)
+        p[defined] = (1 + (means[:, defined] <= 0).sum(0)) / (1 + len(means))
+        return Estimate(mean, low, high, p, counts)
+
+
+def interval(draws: np.ndarray, *, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the percentile interval of each column of bootstrap draws (resamples, columns)."""
+    low, high = (np.full(draws.shape[1], np.nan) for _ in range(2))
+    defined = ~np.isnan(draws).all(0)
     if defined.any():
         tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-        low[defined], high[defined] = np.nanquantile(means[:, defined], tails, axis=0)
-    p[defined] = (1 + (means[:, defined] <= 0).sum(0)) / (1 + resamples)
-    return Estimate(mean, low, high, p, counts.sum(0).astype(int))
+        low[defined], high[defined] = np.nanquantile(draws[:, defined], tails, axis=0)
+    return low, high
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -73,37 +98,111 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def compromised(similarity: pd.DataFrame) -> pd.DataFrame:
-    """Returns which layers of which images are compromised, by the rule of renkhoff2022, IV-E.
+def folds(sources: pd.Series, *, count: int, rng: np.random.Generator) -> pd.Series:
+    """Returns the fold, 0 to count - 1, of each row: a source's rows stay together."""
+    names = np.unique(sources)
+    fold = pd.Series(rng.permutation(len(names)) % count, index=names)
+    return pd.Series(fold.loc[sources].to_numpy(), index=sources.index)
 
-    A layer is compromised where the map's similarity is below the median, over images, of the
-    similarity under noise (draw 0) at that layer and strength. The same rule applied to a further
-    draw of noise says how often it calls plain noise compromised.
+
+def thresholds(noise: pd.DataFrame, *, rule: str, quantile: float) -> pd.Series:
+    """Returns the similarity below which a layer is compromised, by (strength, layer, fold).
+
+    layer_median: the median under noise (renkhoff2022, IV-E). global_mean: the mean over layers of
+    the layers' means, one number a strength (its public code). held_out_quantile: a low quantile
+    under noise, of the images of all other folds; with the others, the noise sets the threshold
+    that it is then judged by.
 
     Args:
-        similarity: `image, variant, strength, draw, layer, value`, of one cell, score and target.
+        noise: `strength, layer, fold, value`, one draw.
+        rule: one of the three.
+        quantile: of the third, in (0, 1).
+    """
+    keys = ["strength", "layer"]
+    tables = {}
+    for fold in np.unique(noise["fold"]):
+        others = noise[noise["fold"] != fold] if rule == "held_out_quantile" else noise
+        values = others.groupby(keys, observed=True)["value"]
+        if rule == "held_out_quantile":
+            found = values.quantile(quantile)
+        elif rule == "layer_median":
+            found = values.median()
+        else:
+            means = values.mean()
+            found = means.groupby("strength").transform("mean")
+        tables[fold] = found
+    return pd.concat(tables, names=["fold"]).reorder_levels([*keys, "fold"]).rename("threshold")
+
+
+def compromised(similarity: pd.DataFrame, *, rule: str, quantile: float) -> pd.DataFrame:
+    """Returns which layers of which images are compromised.
+
+    A layer is compromised where the map's similarity is below the threshold that draw 0 of the
+    noise sets. The same rule applied to a further draw says how often it calls plain noise
+    compromised; a held-out threshold, which other images set, may judge draw 0 where there is no
+    other.
+
+    Args:
+        similarity: `image, variant, strength, draw, layer, fold, value`, of one cell, reading,
+            score and target.
+        rule: see `thresholds`.
+        quantile: see `thresholds`.
 
     Returns:
-        The rows of the attack and of draw 1 whose value is known, with `arm` ('attack' or 'noise')
-        and `compromised`.
+        The rows of the attack and of that draw whose value is known, with `arm` ('attack' or
+        'noise') and `compromised`.
     """
     known = similarity.dropna(subset="value")
-    first = known[(known["variant"] == "noise") & (known["draw"] == 0)]
-    medians = first.groupby(["strength", "layer"], observed=True)["value"].median()
-    arms = {"attack": known["variant"] == "adversarial", "noise": known["draw"] == 1}
+    noise = known["variant"] == "noise"
+    first = known[noise & (known["draw"] == 0)]
+    second = (known.loc[noise, "draw"] == 1).any() or rule != "held_out_quantile"
+    arms = {"attack": known["variant"] == "adversarial"}
+    arms["noise"] = noise & (known["draw"] == (1 if second else 0))
     rows = pd.concat([known[chosen].assign(arm=arm) for arm, chosen in arms.items()])
-    rows = rows.join(medians.rename("median"), on=["strength", "layer"], how="inner")
-    rows["compromised"] = rows["value"] < rows["median"]
-    return rows.drop(columns="median").reset_index(drop=True)
+    limits = thresholds(first, rule=rule, quantile=quantile)
+    rows = rows.join(limits, on=list(limits.index.names), how="inner")
+    rows["compromised"] = rows["value"] < rows["threshold"]
+    return rows.drop(columns="threshold").reset_index(drop=True)
 
 
-def coverage_curve(seeds: np.ndarray, changed: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Returns the share of neurons covered after each seed, in [0, 1]: (n,).
+def jackknife(left_out: np.ndarray, value: float, *, confidence: float) -> tuple[float, float]:
+    """Returns a normal interval from the statistic without each cluster in turn.
+
+    For statistics of a union, as coverage is: a bootstrap resample holds some clusters twice,
+    which covers nothing new, and so falls short of the whole (Efron & Tibshirani 1993, chapter
+    11). NaN with fewer than two clusters.
+    """
+    count = len(left_out)
+    if count < 2:
+        return float("nan"), float("nan")
+    error = np.sqrt((count - 1) / count * ((left_out - left_out.mean()) ** 2).sum())
+    reach = float(norm.ppf((1 + confidence) / 2) * error)
+    return value - reach, value + reach
+
+
+def coverage_curve(covered: np.ndarray) -> np.ndarray:
+    """Returns the share of neurons covered after 1, 2, ... images: (n,), in [0, 1].
+
+    The mean over all orders of the images: after k of n, a neuron that m of them cover is still
+    missing with the chance C(n - m, k) / C(n, k).
 
     Args:
-        seeds: bool (n, neurons), covered by each clean image.
-        changed: bool (n, neurons), covered by its changed twin.
-        order: in which the seeds come.
+        covered: bool (n, neurons).
     """
-    both = (seeds | changed)[order]
-    return np.logical_or.accumulate(both, axis=0).mean(axis=1)
+    n = len(covered)
+    by_images, neurons = np.unique(covered.sum(0), return_counts=True)
+    taken, m = np.arange(1, n + 1)[:, None], by_images[None]
+    left = np.maximum(n - m - taken, 0)
+    log = gammaln(n - m + 1) - gammaln(left + 1) + gammaln(n - taken + 1) - gammaln(n + 1)
+    missing = np.where(taken <= n - m, np.exp(log), 0.0)
+    return 1 - missing @ neurons / neurons.sum()
+
+
+def shared_list(curves: dict[float, np.ndarray]) -> dict[float, np.ndarray]:
+    """Returns what renkhoff2022's public code stores for the coverage of its random images.
+
+    Its list is not emptied between strengths and stands, as one object, under every strength: all
+    curves in a row. Figure 2a cuts it off after the seeds, which leaves the first strength's.
+    """
+    joined = np.concatenate([curves[strength] for strength in sorted(curves)])
+    return dict.fromkeys(curves, joined)

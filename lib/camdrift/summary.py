@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from camdrift import artifacts, report, settings, tables
+from camdrift import artifacts, params, report, results, settings, spread
 
 README = Path("README.md")
 RUN = artifacts.RESULTS / "run.json"
@@ -15,7 +15,7 @@ DASHBOARD = "make dashboard"
 
 def terminal(study: str) -> str:
     """Returns what `make repro` ends with: the report, the headline table, the next command."""
-    table = _headline(study)
+    table = report.headline(results.load(study))
     lines = []
     for _, row in table.iterrows():
         lines.append(f"  {row['cell']}")
@@ -32,15 +32,13 @@ def terminal(study: str) -> str:
     )
 
 
-def _headline(study: str) -> pd.DataFrame:
-    return report.headline(tables.load(study), settings.load().statistics)
-
-
 def generated(study: str) -> dict[str, str]:
     """Returns the generated parts of the README by the name of their marker."""
-    chosen = settings.load()
-    table = _headline(study)
-    figure = artifacts.results(study, "figures") / "drift.png"
+    chosen = params.load()
+    made = results.load(study)
+    table = report.headline(made)
+    figures = artifacts.results(study, "figures").as_posix()
+    plan = chosen.studies[study]
     models = sorted({cell.model for cell in chosen.cells.values() if cell.study == study})
     cards = {name: artifacts.read_json(artifacts.model_card(name)) for name in models}
     facts = [
@@ -50,7 +48,11 @@ def generated(study: str) -> dict[str, str]:
     ]
     headline = "\n".join(
         [
-            f"![Excess drift by layer]({figure.as_posix()})",
+            f"![Drift by attack or noise, class flipped or not]({figures}/square_own.png)",
+            "",
+            f"![The same, every map for the clean image's class]({figures}/square_clean.png)",
+            "",
+            markdown(report.contrasts(made, plan.headline)),
             "",
             markdown(table),
             "",
@@ -58,7 +60,51 @@ def generated(study: str) -> dict[str, str]:
             f"`{artifacts.results(study, 'tables').as_posix()}`.",
         ]
     )
-    return {"headline": headline, "run": _run()}
+    claims = report.claims(made).drop(columns=["statistic", "where", "behind it", "rests on"])
+    run_here = made["claims"]["rests_on"] != ""
+    rests_on = made["claims"]["rests_on"][run_here].unique()
+    behind = report.claims(made)[["claim", "statistic", "behind it"]][run_here]
+    claimed = "\n".join(
+        [
+            markdown(claims[run_here].drop(columns="of")),
+            "",
+            f"Rests on: {'; '.join(rests_on)}.",
+            "",
+            _folded("What stands behind each verdict", behind),
+            "",
+            _folded("The claims of the other papers", claims[~run_here][["claim", "of", "says",
+                    "printed", "verdict"]]),
+        ]
+    )  # fmt: skip
+    switched = "\n".join(
+        [
+            _folded("Every claim under every protocol", report.switches(made, plan.headline)),
+            "",
+            _folded("Controls", report.controls(made, plan.headline)),
+        ]
+    )
+    parts = {"headline": headline, "claims": claimed, "switches": switched, "run": _run()}
+    return parts | {"oddities": _oddities(made, plan.headline), "seeds": _seeds(study)}
+
+
+def _folded(title: str, table: pd.DataFrame) -> str:
+    return f"<details><summary>{title}</summary>\n\n{markdown(table)}\n\n</details>"
+
+
+def _oddities(made: results.Tables, cell: str) -> str:
+    """Returns whether the two oddities of the paper's figure 5 appear, protocol by protocol."""
+    table = report.switches(made, cell).set_index("claim").loc[["A5", "A6"]].T.reset_index()
+    names = ["protocol", "0.5 and 1 almost identical (< 0.01)", "0.25, 2 and 4 alike (< 0.03)"]
+    return markdown(table.set_axis(names, axis=1))
+
+
+def _seeds(study: str) -> str:
+    found = spread.read(study)
+    if found is None:
+        return "not run here"
+    return f"{markdown(spread.table(found))}\n\n" + _folded(
+        "Claims under each seed", spread.verdicts(found)
+    )
 
 
 def _run() -> str:
@@ -105,7 +151,7 @@ def filled(text: str, parts: dict[str, str]) -> str:
 
 def publish() -> None:
     """Copies seconds and memory of the plan's stages, and their environment, beside the results."""
-    plan = settings.load()
+    plan = params.load()
     keys = {*plan.sets, *plan.models, *plan.cells, *plan.studies}
     files = sorted(artifacts.RUNS.glob("*.json"), key=lambda file: file.stat().st_mtime)
     stages = [artifacts.read_json(file) for file in files if file.stem.partition("@")[2] in keys]
@@ -116,18 +162,20 @@ def publish() -> None:
 
 
 def main() -> None:
-    """Shows a study, or writes the README's generated parts, or publishes the run."""
+    """Shows a study, writes the README's generated parts, publishes the run, or lists seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["show", "readme", "publish"])
+    parser.add_argument("action", choices=["show", "readme", "publish", "seeds"])
     parser.add_argument("study", nargs="*", help="default: every study that is built")
     asked = parser.parse_args()
-    studies = asked.study or list(settings.load().studies)
+    studies = asked.study or list(params.load().studies)
     if asked.action == "show":
         for study in studies:
             sys.stdout.write(terminal(study) + "\n")
     elif asked.action == "readme":
         text = README.read_text(encoding="utf-8")
         artifacts.write_text(README, filled(text, generated(studies[0])))
+    elif asked.action == "seeds":
+        sys.stdout.write(" ".join(str(seed) for seed in params.load().seeds) + "\n")
     else:
         publish()
 

@@ -1,74 +1,170 @@
-"""The variants of an image: clean, attacked and noisy at each strength."""
+"""The variants of an image: clean, attacked and noisy at each strength, and the controls."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from camdrift.artifacts import Attacked, ImageSet, Noise
+from camdrift import artifacts, changes, ladder
+from camdrift.artifacts import (
+    ADVERSARIAL,
+    CLEAN,
+    NOISE,
+    OWN,
+    RAISED,
+    SEED,
+    SOFTMAX,
+    Attacked,
+    ImageSet,
+    Noise,
+)
+from camdrift.pixels import from_8bit, to_8bit
+from camdrift.settings import Cell, Protocol
 
-CLEAN, ADVERSARIAL, NOISE = "clean", "adversarial", "noise"
 
+@dataclass(frozen=True)
+class Variant:
+    """One variant of some of the images.
 
-def pixels(images: np.ndarray) -> Tensor:
-    """Returns uint8 images (n, h, w, 3) as float32 pixels (n, 3, h, w) in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div(255)
+    table: a row an image: `image, variant, strength, draw, recipe`. `strength` is nominal, that of
+        the ladder; 0 for the clean image. `draw` is 0 for what is not noise. `recipe` is
+        `Protocol.recipe`, empty for the clean image.
+    targets: the target policies that its maps are wanted for.
+    pixels: returns (n, 3, h, w) in [0, 1]; called when wanted, since all variants together are
+        many times as large as the images.
+    """
 
+    table: pd.DataFrame
+    targets: tuple[str, ...]
+    pixels: Callable[[], Tensor]
 
-def to_8bit(values: Tensor) -> np.ndarray:
-    """Returns pixels as uint8 images (n, h, w, 3), rounded to the nearest level."""
-    levels = values.mul(255).round().clamp(0, 255).to(torch.uint8)
-    return levels.permute(0, 2, 3, 1).contiguous().numpy()
+    @property
+    def name(self) -> str:
+        """What was done to the images."""
+        return str(self.table["variant"].iloc[0])
 
 
 def of_images(
-    images: ImageSet, attacked: Attacked, noise: Noise
-) -> list[tuple[pd.DataFrame, Tensor]]:
-    """Returns each variant's table (`image, variant, strength, draw`) and pixels (n, 3, h, w).
+    images: ImageSet, attacked: Attacked, noise: Noise, protocols: Sequence[Protocol]
+) -> list[Variant]:
+    """Returns the variants of a cell's images that its protocols speak of.
 
-    `strength` is the multiple of the attack's perturbation; noise at a strength has been scaled to
-    its size. `draw` is 0 for what is not noise.
+    The clean image; under each recipe the attack and the noise at each strength. Under the first
+    protocol's recipe also every draw of the noise and, at strength 1, each control and, of those
+    images that it flips, the raised noise; and maps are wanted for both targets. A further recipe
+    has the noise's second draw where a protocol's threshold judges the images that set it, and
+    maps for its protocols' targets alone.
     """
     chosen = attacked.images["image"].to_numpy()
-    clean = pixels(images.pixels[chosen])
-    change = torch.from_numpy(attacked.perturbation.copy())
-    rungs: Sequence[float] = sorted(noise.scales["strength"].unique())
-    variants = [_variant(chosen, CLEAN, 0.0, 0, clean)]
-    for strength in rungs:
-        values = (clean + strength * change).clamp(0, 1)
-        variants.append(_variant(chosen, ADVERSARIAL, strength, 0, values))
-        for draw in range(noise.base.shape[1]):
-            scales = noise.scales.query("strength == @strength and draw == @draw")
-            factor = torch.tensor(scales["scale"].to_numpy()).float().view(-1, 1, 1, 1)
-            base = torch.from_numpy(noise.base[:, draw].copy())
-            variants.append(
-                _variant(chosen, NOISE, strength, draw, (clean + factor * base).clamp(0, 1))
-            )
-    return variants
+    clean = from_8bit(images.pixels[chosen])
+    whole, last = (torch.from_numpy(a.copy()) for a in (attacked.perturbation, attacked.last_step))
+    strengths = sorted(noise.scales["strength"].unique())
+    offsets = ladder.offsets(strengths)
+    first, both = protocols[0], (OWN, SEED)
+
+    def variant(
+        name: str,
+        make: Callable[[], Tensor],
+        *,
+        strength: float = 1.0,
+        draw: int = 0,
+        protocol: Protocol = first,
+        targets: tuple[str, ...] = both,
+    ) -> Variant:
+        table = pd.DataFrame({"image": chosen, "variant": name, "strength": float(strength)})
+        table = table.assign(draw=draw, recipe=protocol.recipe)
+        return Variant(table, targets, lambda: changes.stored(make(), quantise=protocol.quantise))
+
+    def original(name: str) -> Variant:
+        table = pd.DataFrame({"image": chosen, "variant": name, "strength": 0.0})
+        return Variant(table.assign(draw=0, recipe=""), both, lambda: clean)
+
+    def base(protocol: Protocol, draw: int) -> Callable[[], Tensor]:
+        normal = torch.from_numpy(noise.draws[:, draw].copy())
+        return cache(lambda: changes.noise_base(whole, last, normal, protocol=protocol))
+
+    def attack(protocol: Protocol, multiple: float) -> Callable[[], Tensor]:
+        return lambda: changes.attacked(clean, whole, last, multiple, ladder=protocol.ladder)
+
+    def noisy(
+        protocol: Protocol, base: Callable[[], Tensor], rung: int, draw: int
+    ) -> Callable[[], Tensor]:
+        scales = noise.scales[noise.scales["recipe"] == protocol.recipe]
+        rows = scales[(scales["strength"] == strengths[rung]) & (scales["draw"] == draw)]
+        scale = torch.from_numpy(rows["scale"].to_numpy(copy=True))
+        return lambda: changes.noisy(
+            clean, whole, last, base(), scale, offsets[rung], protocol=protocol
+        )
+
+    def control(place: int) -> Callable[[], Tensor]:
+        return lambda: clean + torch.from_numpy(noise.controls[:, place].copy())
+
+    found = [original(CLEAN)]
+    if any(protocol.score == "softmax_for_originals" for protocol in protocols):
+        found.append(original(SOFTMAX))
+    by_recipe: dict[str, list[Protocol]] = {}
+    for protocol in protocols:
+        by_recipe.setdefault(protocol.recipe, []).append(protocol)
+    for sharing in by_recipe.values():
+        protocol = sharing[0]
+        targets = both if protocol is first else tuple(sorted({p.target for p in sharing}))
+        made = partial(variant, protocol=protocol, targets=targets)
+        held_out = all(p.threshold == "held_out_quantile" for p in sharing)
+        draws = noise.draws.shape[1] if protocol is first else 1 if held_out else 2
+        multiples = ladder.multipliers(strengths, ladder=protocol.ladder)
+        for strength, multiple in zip(strengths, multiples, strict=True):
+            make = attack(protocol, multiple)
+            found.append(made(ADVERSARIAL, make, strength=strength))
+        for draw in range(draws):
+            like = base(protocol, draw)
+            for rung, strength in enumerate(strengths):
+                make = noisy(protocol, like, rung, draw)
+                found.append(made(NOISE, make, strength=strength, draw=draw))
+    found += [variant(kind, control(i)) for i, kind in enumerate(noise.kinds["kind"])]
+    flipped = noise.raised["flipped"].to_numpy(copy=True)
+    if flipped.any():
+        scale = (
+            torch.from_numpy(noise.raised["scale"].to_numpy(copy=True)).float().view(-1, 1, 1, 1)
+        )
+        normal = torch.from_numpy(noise.draws[:, 0].copy())
+        raised = variant(RAISED, lambda: clean + scale * changes.like(whole, normal))
+        table = raised.table[flipped].reset_index(drop=True)
+        found.append(Variant(table, both, lambda: raised.pixels()[flipped]))
+    return found
 
 
-def _variant(
-    chosen: np.ndarray, name: str, strength: float, draw: int, values: Tensor
-) -> tuple[pd.DataFrame, Tensor]:
-    table = pd.DataFrame({"image": chosen})
-    table["variant"], table["strength"], table["draw"] = name, float(strength), draw
-    return table, values
+def of_cell(cell: Cell, name: str, protocols: Sequence[Protocol]) -> tuple[Attacked, list[Variant]]:
+    """Returns what the attack of a cell wrote, and the variants of its images."""
+    images = artifacts.read(ImageSet, artifacts.set_folder(cell.set))
+    attacked = artifacts.read(Attacked, artifacts.cell_folder(cell.study, name, "attack"))
+    noise = artifacts.read(Noise, artifacts.cell_folder(cell.study, name, "noise"))
+    return attacked, of_images(images, attacked, noise, protocols)
 
 
 def examples(
-    attacked: Attacked, made: list[tuple[pd.DataFrame, Tensor]], *, count: int
+    attacked: Attacked, variants: list[Variant], *, count: int
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Returns pictures to look at: of the first `count` successes, clean and all of draw 0.
+    """Returns pictures to look at: of the first `count` successes, clean, attacked and noisy.
 
-    Where there are fewer successes, other images follow. The table has a row a picture
-    (`image, variant, strength`), pictures are uint8 (images, variants, h, w, 3).
+    At each strength under the first recipe, draw 0. Where there are fewer successes, other images
+    follow. The table has a row a picture (`image, variant, strength`), pictures are uint8 (images,
+    variants, h, w, 3).
     """
     order = np.argsort(~attacked.images["success"].to_numpy(), kind="stable")[:count]
-    shown = [(table, values) for table, values in made if (table["draw"] == 0).all()]
-    pictures = np.stack([to_8bit(values[order]) for _, values in shown], axis=1)
-    rows = [table.iloc[order][["image", "variant", "strength"]] for table, _ in shown]
+    recipe = next(v.table["recipe"].iloc[0] for v in variants if v.name == ADVERSARIAL)
+    shown = [
+        variant
+        for variant in variants
+        if variant.name in (CLEAN, ADVERSARIAL, NOISE)
+        and (variant.table["draw"] == 0).all()
+        and variant.table["recipe"].isin(["", recipe]).all()
+    ]
+    pictures = np.stack([to_8bit(variant.pixels()[order]) for variant in shown], axis=1)
+    rows = [variant.table.iloc[order][["image", "variant", "strength"]] for variant in shown]
     table = pd.concat(rows)
     place = {image: i for i, image in enumerate(attacked.images["image"].to_numpy()[order])}
     table = table.sort_values("image", key=lambda column: column.map(place), kind="stable")

@@ -34,7 +34,9 @@ class _Seed:
     found: bool = False
     picks: Tensor | None = None
     rivals: Tensor | None = None
+    latest: Tensor = field(default_factory=lambda: torch.empty(0))  # the step just taken
     change: Tensor = field(default_factory=lambda: torch.empty(0))
+    last_step: Tensor = field(default_factory=lambda: torch.empty(0))  # the one that ended `change`
 
 
 def perturb(
@@ -120,10 +122,11 @@ def perturb(
         adversarial = bool(seed.steps > 0 and prediction != reference)
         if seed.steps:
             seed.times += covered
-            enough = min_gain is None or gain > min_gain / (seed.order + 1)
+            enough = min_gain is None or gain > gain_wanted(min_gain, seed.order)
             seed.passed = seed.passed or (enough and norm < norm_limit)
             if adversarial or not seed.found:
-                seed.change, seed.found = change, adversarial or seed.found
+                seed.change, seed.last_step = change, seed.latest
+                seed.found = adversarial or seed.found
         log.append(
             {"image": seed.image, "step": seed.steps, "prediction": prediction, "norm": norm,
              "gain": gain, "coverage": float((covered | known).mean()), "adversarial": adversarial}
@@ -168,7 +171,8 @@ def perturb(
         gradient = gradient / 255  # per grey level, in which the public code divides by rms + 1e-5
         for row, seed in moving:
             size = gradient[row].square().mean().sqrt() + 1e-5
-            seed.current = seed.current + step / 255 * gradient[row] / size
+            seed.latest = step / 255 * gradient[row] / size
+            seed.current = seed.current + seed.latest
             seed.steps += 1
         return [seed for _, seed in moving]
 
@@ -182,7 +186,16 @@ def perturb(
     looks = torch.tensor([seed.steps + 1 for seed in seeds])
     changes = torch.stack([seed.change for seed in seeds])
     found = torch.tensor([seed.found for seed in seeds]) if differs_from == "parent" else None
-    return Perturbation(changes, looks, log, found)
+    last_steps = torch.stack([seed.last_step for seed in seeds])
+    return Perturbation(changes, looks, log, found, last_steps)
+
+
+def gain_wanted(min_gain: float, order: int) -> float:
+    """Returns the share of all neurons of which a mutant must newly cover more.
+
+    It falls with the seed's 0-based place among those that share a coverage table.
+    """
+    return min_gain / (order + 1)
 
 
 def _choose(

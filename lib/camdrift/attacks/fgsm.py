@@ -21,7 +21,25 @@ def perturb(
     *,
     generators: Sequence[np.random.Generator],
     eps: float,
+    gains: int,
 ) -> Perturbation:
-    """Returns eps * sign(gradient of the cross-entropy at the image); eps in pixel values."""
+    """Returns eps * sign(gradient of the cross-entropy at the image); eps in pixel values.
+
+    With `gains` > 1, the first of eps * 1/gains, 2/gains, ... 1 that changes the prediction from
+    the label (klawikowska2020's tool, which looks once at the gradient and raises the gain), else
+    eps itself.
+    """
     gradient, _ = gradients.cross_entropy(model, pixels, labels)
-    return Perturbation(eps * gradient.sign(), torch.ones(len(pixels), dtype=torch.int64))
+    sign, gain = gradient.sign(), torch.full((len(pixels),), eps)
+    evaluations = torch.ones(len(pixels), dtype=torch.int64)
+    waiting = torch.arange(len(pixels) if gains > 1 else 0)
+    for k in range(1, gains + 1):
+        if not len(waiting):
+            break
+        gain[waiting] = eps * k / gains
+        with torch.no_grad():
+            changed = (pixels[waiting] + eps * k / gains * sign[waiting]).clamp(0, 1)
+            held = model(changed).argmax(1) == labels[waiting]
+        evaluations[waiting] += 1
+        waiting = waiting[held]
+    return Perturbation(gain.view(-1, 1, 1, 1) * sign, evaluations)

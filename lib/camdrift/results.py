@@ -1,0 +1,145 @@
+"""What the stages of a cell wrote, and the tables that a study's report made of it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from camdrift import artifacts, randomness, statistics
+from camdrift.artifacts import Attacked, Covered, Maps, Noise, Scores
+from camdrift.settings import Cell, Protocol, StatisticsSettings
+
+Tables = dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the stages of one cell wrote.
+
+    protocols: of the cell, by name, the one that decides its tables first.
+    scores: of every reading, with `source`, `success` (of the attack at strength 1) and `fold`.
+    flipped: whether the prediction differs from that on the clean image, by (recipe, variant,
+        strength, draw, image).
+    """
+
+    name: str
+    cell: Cell
+    protocols: dict[str, Protocol]
+    attacked: Attacked
+    noise: Noise
+    maps: Maps
+    covered: Covered
+    scores: pd.DataFrame
+    flipped: pd.Series
+
+    @property
+    def first(self) -> Protocol:
+        """The protocol that decides the cell's tables and figures."""
+        return next(iter(self.protocols.values()))
+
+    @property
+    def layers(self) -> list[str]:
+        """Labels of the layers, in forward order."""
+        return list(self.maps.layers["label"])
+
+    def main(self, score: str = "cosine") -> pd.DataFrame:
+        """Returns a score of attack and noise under the first protocol."""
+        arms = self.scores["variant"].isin([artifacts.ADVERSARIAL, artifacts.NOISE])
+        reading = self.scores["reading"] == self.first.reading
+        return self.scores[arms & reading & (self.scores["score"] == score)]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One attacked image to look at.
+
+    pictures: uint8 (rows, h, w, 3), one a row of `labels`.
+    maps: float32 (rows, h, w) a layer, each divided by its maximum.
+    labels: of the rows, for people.
+    layers: labels of the layers, in forward order.
+    """
+
+    pictures: np.ndarray
+    maps: list[np.ndarray]
+    labels: list[str]
+    layers: list[str]
+
+
+def read(
+    study: str,
+    name: str,
+    cell: Cell,
+    protocols: dict[str, Protocol],
+    chosen: StatisticsSettings,
+    *,
+    seed: int,
+) -> Results:
+    """Returns what the stages of a cell wrote."""
+
+    def part(kind: type[artifacts.T], stage: str) -> artifacts.T:
+        return artifacts.read(kind, artifacts.cell_folder(study, name, stage))
+
+    attacked, maps = part(Attacked, "attack"), part(Maps, "cam")
+    facts = attacked.images.set_index("image")[["source", "success"]]
+    rng = randomness.generator(seed, "folds")
+    facts["fold"] = statistics.folds(facts["source"], count=chosen.folds, rng=rng)
+    scores = part(Scores, "score").values.join(facts, on="image")
+    rows = maps.rows[maps.rows["target"] == artifacts.OWN]
+    clean = attacked.images.set_index("image")["clean"]
+    flipped = rows.set_index(["recipe", "variant", "strength", "draw", "image"])["prediction"]
+    flipped = flipped != clean.loc[rows["image"]].to_numpy()
+    own = {key: protocols[key] for key in cell.protocols}
+    return Results(
+        name, cell, own, attacked, part(Noise, "noise"), maps, part(Covered, "coverage"), scores,
+        flipped.rename("flipped").sort_index(),
+    )  # fmt: skip
+
+
+def load(study: str) -> Tables:
+    """Returns the tables of a study as its report wrote them.
+
+    Raises:
+        FileNotFoundError: there are none; the message says what to run.
+    """
+    folder = artifacts.results(study, "tables")
+    files = sorted(folder.glob("*.csv"))
+    if not files:
+        raise FileNotFoundError(f"no tables in {folder}; run `make repro STUDY={study}`")
+    # A cell may be called 'none' or 'nan': only an empty field is a missing value.
+    texts = ("cell", "layer", "printed", "detail", "flags", "rests_on", "text", "touches")
+    found = {}
+    for file in files:
+        table = pd.read_csv(
+            file, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(texts, str)
+        )
+        there = [name for name in texts if name in table]
+        table[there] = table[there].fillna("")
+        found[file.stem] = table
+    return found
+
+
+def example(study: str, name: str) -> Example:
+    """Returns the first kept example of a cell: clean, adversarial and noise at strength 1."""
+    maps = artifacts.read(Maps, artifacts.cell_folder(study, name, "cam"))
+    image = maps.examples["image"].iloc[0]
+    shown = maps.examples[maps.examples["image"] == image].reset_index(drop=True)
+    wanted = [("clean", 0.0, "clean"), ("adversarial", 1.0, "attack"), ("noise", 1.0, "noise")]
+    places = [
+        int(shown.index[(shown["variant"] == v) & (shown["strength"] == s)][0])
+        for v, s, _ in wanted
+    ]
+    rows = maps.rows[(maps.rows["image"] == image) & (maps.rows["target"] == "own_top1")]
+    recipe = maps.rows.loc[maps.rows["variant"] == artifacts.ADVERSARIAL, "recipe"].iloc[0]
+    rows = rows[(rows["draw"] == 0) & rows["recipe"].isin(["", recipe])]
+    rows = rows.set_index(["variant", "strength"])["map"]
+    chosen = [int(rows.loc[(v, s)]) for v, s, _ in wanted]
+    stacks = [
+        np.asarray(
+            maps.values[chosen, layer.start : layer.start + layer.height * layer.width],
+            dtype=np.float32,
+        ).reshape(-1, layer.height, layer.width)
+        for layer in maps.layers.itertuples()
+    ]
+    return Example(
+        maps.pictures[0][places], stacks, [text for *_, text in wanted], list(maps.layers["label"])
+    )

@@ -1,0 +1,424 @@
+"""What a cell's results say of the claims of renkhoff2022, under each of its protocols."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from camdrift import randomness, statistics
+from camdrift.artifacts import ADVERSARIAL, CLEAN, NOISE
+from camdrift.claims import (
+    CLAIMS,
+    HOLDS,
+    NO_EFFECT,
+    NOT,
+    NOT_RUN,
+    PARTLY,
+    UNDECIDED,
+    margin,
+    verdict_of_interval,
+    verdict_of_parts,
+    verdict_of_range,
+)
+from camdrift.claims import MARGIN as NO_EFFECT_MARGIN
+from camdrift.evidence import Evidence
+from camdrift.results import Results
+from camdrift.settings import FlagSettings, StatisticsSettings
+from camdrift.statistics import Resampler
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found on a claim.
+
+    value, low, high: the statistic and its interval, NaN where there is none.
+    verdict: a word of `claims`.
+    detail: what stands behind it, in a few words.
+    """
+
+    value: float
+    low: float
+    high: float
+    verdict: str
+    detail: str = ""
+
+
+def excess(evidence: Evidence, strength: float, *, success: bool = True, wanted: int | None = None
+           ) -> Finding:  # fmt: skip
+    """Judges "mean e > 0", layer by layer, at a strength."""
+    arms = [evidence.similarity(v, success=success) for v in (NOISE, ADVERSARIAL)]
+    values = (arms[0] - arms[1])[:, evidence.rung(strength)]
+    if not len(values):
+        return Finding(np.nan, np.nan, np.nan, UNDECIDED, "no such images")
+    resampler = evidence.resamplers[success]
+    decided = evidence.decided(values)
+    found = resampler.estimate(values, confidence=evidence.chosen.confidence)
+    p = statistics.holm(np.where(decided, found.p, np.nan))
+    parts = []
+    for i, known in enumerate(decided):
+        if not known or np.isnan(found.low[i]):
+            parts.append(UNDECIDED)
+        elif margin(found.low[i], found.high[i]) <= NO_EFFECT_MARGIN:
+            parts.append(NO_EFFECT)
+        elif found.mean[i] > 0 and p[i] < 1 - evidence.chosen.confidence:
+            parts.append(HOLDS)
+        else:
+            parts.append(NOT if found.high[i] < 0 else UNDECIDED)
+    overall = resampler.estimate(
+        values[:, decided].mean(1, keepdims=True, where=~np.isnan(values[:, decided]))
+        if decided.any() else np.full((len(values), 1), np.nan),
+        confidence=evidence.chosen.confidence,
+    )  # fmt: skip
+    size = margin(overall.low[0], overall.high[0])
+    whole = resampler.estimate(
+        np.nan_to_num(values).mean(1, keepdims=True), confidence=evidence.chosen.confidence
+    )
+    detail = (
+        f"{parts.count(HOLDS)} of {len(parts)} layers above 0, {parts.count(NO_EFFECT)} within "
+        f"{NO_EFFECT_MARGIN}, {int((~decided).sum())} with too many empty maps"
+        + ("" if np.isnan(size) else f"; mean within {size}")
+        + f"; pairs with an empty map as 0: {whole.mean[0]:.3f}"
+    )
+    verdict = verdict_of_parts(parts, wanted=wanted)
+    return Finding(overall.mean[0], overall.low[0], overall.high[0], verdict, detail)
+
+
+def moments(evidence: Evidence) -> Finding:
+    """Judges A2: a lower mean and a greater variance under attack, in every layer."""
+    mean = excess(evidence, 1.0)
+    rung = evidence.rung(1.0)
+    arms = [evidence.attack[:, rung], evidence.noise[:, rung]]
+    both = np.isnan(arms[0]) | np.isnan(arms[1])
+    arms = [np.where(both, np.nan, arm) for arm in arms]
+    variances = []
+    for arm in arms:
+        first, squares = (evidence.resamplers[True].means(power) for power in (arm, arm**2))
+        variances.append(squares - first**2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = variances[0] / variances[1]
+    low, high = statistics.interval(ratios, confidence=evidence.chosen.confidence)
+    decided = evidence.decided(arms[0])
+    parts = [
+        verdict_of_interval(low[i], high[i], above=1) if decided[i] else UNDECIDED
+        for i in range(len(low))
+    ]
+    spread = verdict_of_parts(parts)
+    order = [HOLDS, PARTLY, UNDECIDED, NO_EFFECT, NOT]
+    verdict = max(mean.verdict, spread, key=order.index)
+    ratio = np.nanmedian(ratios[:, decided]) if decided.any() else np.nan
+    detail = f"mean: {mean.verdict}; variance ratio {ratio:.1f} (median), above 1 in " \
+             f"{parts.count(HOLDS)} of {len(parts)} layers: {spread}"  # fmt: skip
+    return Finding(mean.value, mean.low, mean.high, verdict, detail)
+
+
+def named_layers(evidence: Evidence) -> Finding:
+    """Judges A3: whether 4-1 and 5-1 are among the three most vulnerable layers."""
+    named = ["4-1", "5-1"]
+    if not set(named) <= set(evidence.layers):
+        return Finding(np.nan, np.nan, np.nan, NOT_RUN, "the model has no layers 4-1 and 5-1")
+    rung = evidence.rung(1.0)
+    values = evidence.noise[:, rung] - evidence.attack[:, rung]
+    _, draws = evidence.means(values)
+    normalised = draws / (1 - evidence.floor)
+    if np.isnan(normalised).all():
+        return Finding(np.nan, np.nan, np.nan, UNDECIDED, "one source: no floor, no interval")
+    ranks = len(evidence.layers) + 1 - rankdata(normalised, axis=1, nan_policy="omit")
+    inside = [ranks[:, evidence.layers.index(name)] <= 3 for name in named]
+    shares = [float(np.mean(part)) for part in inside]
+    both = float(np.mean(inside[0] & inside[1]))
+    empty = [n for n, ok in zip(evidence.layers, evidence.decided(values), strict=True) if not ok]
+    verdict = HOLDS if both >= 0.9 else PARTLY if max(shares) >= 0.9 else UNDECIDED
+    verdict = NOT if both <= 0.1 and verdict == UNDECIDED else verdict
+    detail = f"in the top 3: 4-1 in {shares[0]:.0%}, 5-1 in {shares[1]:.0%} of resamples"
+    if set(named) & set(empty):
+        verdict, detail = UNDECIDED, f"{detail}; too many empty maps in {', '.join(empty)}"
+    return Finding(both, np.nan, np.nan, verdict, detail)
+
+
+def depth(evidence: Evidence) -> Finding:
+    """Judges A4: whether deeper layers are less similar, above their own floors."""
+    values = evidence.attack[:, evidence.rung(1.0)]
+    kept = evidence.decided(values) & ~np.isnan(evidence.floor)
+    if kept.sum() < 3:
+        return Finding(np.nan, np.nan, np.nan, UNDECIDED, "fewer than three layers are decided")
+    mean, draws = evidence.means(values)
+    floor = evidence.floor
+    depth = np.arange(len(floor))[kept]
+    value = _spearman(depth, ((mean - floor) / (1 - floor))[None, kept])[0]
+    low, high = evidence.interval(_spearman(depth, ((draws - floor) / (1 - floor))[:, kept]))
+    verdict = HOLDS if value < -0.5 and high < 0 else NOT if low > -0.5 else UNDECIDED
+    return Finding(value, low, high, verdict, f"{int(kept.sum())} layers")
+
+
+def same_curves(evidence: Evidence, strengths: list[float], *, limit: float) -> Finding:
+    """Judges "the largest difference in a layer, between these strengths' curves, is below"."""
+    absent = [f"{s:g}" for s in strengths if s not in evidence.strengths]
+    if absent:
+        return Finding(np.nan, np.nan, np.nan, NOT_RUN, f"no strength {', '.join(absent)}")
+    rungs = [evidence.rung(strength) for strength in strengths]
+    values = evidence.attack[:, rungs]
+    mean, draws = evidence.means(values)
+    kept = np.all([evidence.decided(values[:, i]) for i in range(len(rungs))], axis=0)
+    if not kept.any():
+        return Finding(np.nan, np.nan, np.nan, UNDECIDED, "no layer is decided")
+    value = float(np.ptp(mean[:, kept], axis=0).max())
+    low, high = evidence.interval(np.ptp(draws[:, :, kept], axis=1).max(1))
+    verdict = HOLDS if high < limit else NOT if low > limit else UNDECIDED
+    layer = [name for name, k in zip(evidence.layers, kept, strict=True) if k]
+    place = layer[int(np.ptp(mean[:, kept], axis=0).argmax())]
+    return Finding(value, low, high, verdict, f"largest in layer {place}")
+
+
+def every_strength(evidence: Evidence) -> Finding:
+    """Judges A8: mean e over layers at each strength; the value is the least."""
+    found = {s: excess(evidence, s) for s in evidence.strengths}
+    parts = []
+    for finding in found.values():
+        if margin(finding.low, finding.high) <= NO_EFFECT_MARGIN:
+            parts.append(NO_EFFECT)
+        else:
+            parts.append(verdict_of_interval(finding.low, finding.high, above=0))
+    least = min(found.values(), key=lambda finding: finding.value)
+    detail = ", ".join(f"{s:g}: {f.value:.3f}" for s, f in found.items())
+    return Finding(least.value, least.low, least.high, verdict_of_parts(parts), detail)
+
+
+def _shares(evidence: Evidence, arm: str, strength: float) -> tuple[float, np.ndarray]:
+    values = evidence.compromised[arm][:, evidence.rung(strength)]
+    mean, draws = evidence.means(values)
+    return float(np.nanmean(mean)), np.nanmean(draws, axis=1)
+
+
+def compromised_at_lowest(evidence: Evidence) -> Finding:
+    """Judges A9: the compromised share at the lowest strength."""
+    strength = evidence.strengths[0]
+    value, draws = _shares(evidence, "attack", strength)
+    null, _ = _shares(evidence, "noise", strength)
+    low, high = evidence.interval(draws)
+    verdict = verdict_of_range(low, high, least=0.3, most=0.5)
+    detail = f"strength {strength:g}; held-out noise: {null:.0%}"
+    return Finding(value, low, high, verdict, detail)
+
+
+def compromised_at_extremes(evidence: Evidence) -> Finding:
+    """Judges A10: the compromised share from strength 2 and to 0.25; the value is the least."""
+    wanted = [s for s in evidence.strengths if s >= 2 or s <= 0.25]
+    if not wanted:
+        return Finding(np.nan, np.nan, np.nan, NOT_RUN, "no strength from 2 or to 0.25")
+    parts, texts, found = [], [], []
+    for strength in wanted:
+        value, draws = _shares(evidence, "attack", strength)
+        null, _ = _shares(evidence, "noise", strength)
+        low, high = evidence.interval(draws)
+        parts.append(verdict_of_interval(low, high, above=0.7))
+        found.append((value, low, high))
+        texts.append(f"{strength:g}: {value:.0%} (noise {null:.0%})")
+    return Finding(*min(found), verdict_of_parts(parts), ", ".join(texts))
+
+
+def _whole(evidence: Evidence, condition: Callable[[np.ndarray], np.ndarray]
+           ) -> dict[str, np.ndarray]:  # fmt: skip
+    """Returns by arm whether an image's number of compromised layers fits: (images, strengths).
+
+    NaN where one of the image's maps is empty: its layer is neither compromised nor not.
+    """
+    counts = {arm: values.sum(2) for arm, values in evidence.compromised.items()}
+    return {a: np.where(np.isnan(c), np.nan, condition(c)) for a, c in counts.items()}
+
+
+def few_layers(evidence: Evidence) -> Finding:
+    """Judges A11: images of few compromised layers, attack against held-out noise."""
+    rung = evidence.rung(1.0)
+    few = _whole(evidence, lambda counts: counts <= 3)
+    attack, noise = (few[arm][:, rung] for arm in ("attack", "noise"))
+    both = ~np.isnan(attack) & ~np.isnan(noise)
+    if not both.any():
+        return Finding(np.nan, np.nan, np.nan, UNDECIDED, "every image has an empty map")
+    difference = np.where(both, attack - noise, np.nan)
+    mean, draws = evidence.means(difference[:, None])
+    low, high = evidence.interval(draws)
+    verdict = HOLDS if mean[0] > 0.05 and low > 0 else NOT if high < 0.05 else UNDECIDED
+    detail = (
+        f"attack {attack[both].mean():.0%}, noise {noise[both].mean():.0%}, "
+        f"{int(both.sum())} images without an empty map"
+    )
+    return Finding(float(mean[0]), low, high, verdict, detail)
+
+
+def all_layers(evidence: Evidence) -> Finding:
+    """Judges A12: images all of whose layers are compromised, and their slope in strength."""
+    layers = len(evidence.layers)
+    every = _whole(evidence, lambda counts: counts == layers)["attack"]
+    rung = evidence.rung(1.0)
+    known = int((~np.isnan(every[:, rung])).sum())
+    if not known:
+        return Finding(np.nan, np.nan, np.nan, UNDECIDED, "every image has an empty map")
+    mean, draws = evidence.means(every)
+    value = float(mean[rung])
+    low, high = evidence.interval(draws[:, rung])
+    if len(evidence.strengths) < 2:
+        return Finding(value, low, high, NOT_RUN, "one strength: no slope")
+    x = np.log2(evidence.strengths)
+    x = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    slope_low, slope_high = evidence.interval(draws @ x)
+    parts = [
+        verdict_of_interval(low, high, above=0.01),
+        verdict_of_interval(slope_low, slope_high, above=0),
+    ]
+    detail = (
+        f"slope {float(mean @ x):.3f} [{slope_low:.3f}, {slope_high:.3f}] a doubling, "
+        f"{known} images without an empty map"
+    )
+    return Finding(value, low, high, verdict_of_parts(parts), detail)
+
+
+def coverage_growth(evidence: Evidence) -> Finding:
+    """Judges A13: the area between the coverage curves of attack and noise.
+
+    With the accumulating ladder the noise's curve is that of the first strength, as the public
+    code's shared list makes it (`statistics.shared_list`).
+    """
+    bits, confidence = evidence.bits, evidence.chosen.confidence
+    ladder = sorted(strength for variant, strength in bits if variant == NOISE)
+    arms = {s: bits[CLEAN, 0.0] | bits[NOISE, s] for s in ladder}
+    curves = {s: statistics.coverage_curve(arm) for s, arm in arms.items()}
+    strength = 1.0
+    if evidence.protocol.ladder == "accumulating":
+        curves, strength = statistics.shared_list(curves), ladder[0]
+    attack = bits[CLEAN, 0.0] | bits[ADVERSARIAL, 1.0]
+    count = len(attack)
+    area = float(statistics.coverage_curve(attack).mean() - curves[1.0][:count].mean())
+    without = [
+        statistics.coverage_curve(attack[rest]).mean()
+        - statistics.coverage_curve(arms[strength][rest]).mean()
+        for rest in evidence.without_each_source()
+    ]
+    low, high = statistics.jackknife(np.array(without), area, confidence=confidence)
+    detail = f"attack at 1 against noise at {strength:g}; all orders of {count} seeds"
+    return Finding(area, low, high, verdict_of_interval(low, high, above=0), detail)
+
+
+def coverage_by_strength(evidence: Evidence) -> Finding:
+    """Judges A14: whether final coverage rises with strength, and how far it ranges."""
+    if len(evidence.strengths) < 3:
+        return Finding(np.nan, np.nan, np.nan, NOT_RUN, "fewer than three strengths")
+    bits = evidence.bits
+    both = [bits[CLEAN, 0.0] | bits[ADVERSARIAL, s] for s in evidence.strengths]
+    order, confidence = np.arange(len(both)), evidence.chosen.confidence
+    final = np.array([arm.any(0).mean() for arm in both])
+    without = np.array(
+        [[arm[rest].any(0).mean() for arm in both] for rest in evidence.without_each_source()]
+    )
+    value = _spearman(order, final[None])[0]
+    low, high = statistics.jackknife(_spearman(order, without), value, confidence=confidence)
+    low, high = max(low, -1.0), min(high, 1.0)
+    widths = statistics.jackknife(np.ptp(without, axis=1), np.ptp(final), confidence=confidence)
+    parts = [verdict_of_interval(low, high, above=0.5),
+             HOLDS if widths[1] < 0.05 else NOT if widths[0] > 0.05 else UNDECIDED]  # fmt: skip
+    detail = f"range {np.ptp(final):.4f} [{widths[0]:.4f}, {widths[1]:.4f}]"
+    return Finding(value, low, high, verdict_of_parts(parts), detail)
+
+
+def attackable(evidence: Evidence) -> Finding:
+    """Reports A15: the share of seeds with an adversarial."""
+    images = evidence.results.attacked.images
+    rng = randomness.generator(evidence.seed, "claims", evidence.results.name)
+    draws = Resampler.of(images["source"].to_numpy(), resamples=evidence.chosen.resamples, rng=rng)
+    success = images["success"].to_numpy(dtype=float)[:, None]
+    found = draws.estimate(success, confidence=evidence.chosen.confidence)
+    return Finding(float(found.mean[0]), float(found.low[0]), float(found.high[0]), UNDECIDED,
+                   "the claim speaks of ImageNet; reported only")  # fmt: skip
+
+
+def _spearman(order: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Returns Spearman's correlation of each row of `values` (n, k) with `order` (k,)."""
+    ranks = rankdata(values, axis=1)
+    ranks = ranks - ranks.mean(1, keepdims=True)
+    steps = rankdata(order) - rankdata(order).mean()
+    norms = np.sqrt((ranks**2).sum(1) * (steps**2).sum())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.isnan(values).any(1), np.nan, ranks @ steps / norms)
+
+
+def _lowest(evidence: Evidence) -> Finding:
+    if 0.25 not in evidence.strengths:
+        return Finding(np.nan, np.nan, np.nan, NOT_RUN, "no strength 0.25")
+    return excess(evidence, 0.25, wanted=10)
+
+
+JUDGES: dict[str, Callable[[Evidence], Finding]] = {
+    "A1": lambda evidence: excess(evidence, 1.0),
+    "A1f": lambda evidence: excess(evidence, 1.0, success=False),
+    "A2": moments,
+    "A3": named_layers,
+    "A4": depth,
+    "A5": lambda evidence: same_curves(evidence, [0.5, 1.0], limit=0.01),
+    "A6": lambda evidence: same_curves(evidence, [0.25, 2.0, 4.0], limit=0.03),
+    "A7": _lowest,
+    "A8": every_strength,
+    "A9": compromised_at_lowest,
+    "A10": compromised_at_extremes,
+    "A11": few_layers,
+    "A12": all_layers,
+    "A13": coverage_growth,
+    "A14": coverage_by_strength,
+    "A15": attackable,
+}
+
+
+COVERAGE = ("A13", "A14", "A15")
+
+
+def of_cell(
+    results: Results, chosen: StatisticsSettings, flags: FlagSettings, *, seed: int
+) -> pd.DataFrame:
+    """Returns the one-switch table: what each protocol of a cell says of each claim.
+
+    Columns: `protocol, claim, value, low, high, verdict, images, detail`.
+    """
+    rows = []
+    successes = int(results.attacked.images["success"].sum())
+    known: dict[tuple[str, str], Finding] = {}  # coverage depends on the ladder alone
+    for name, protocol in results.protocols.items():
+        evidence = Evidence(results, protocol, chosen, flags, seed)
+        for claim, judge in JUDGES.items():
+            key = claim, protocol.ladder if claim in COVERAGE else name
+            if key not in known and successes:
+                known[key] = judge(evidence)
+            nothing = Finding(np.nan, np.nan, np.nan, UNDECIDED, "no successful adversarial")
+            found = known.get(key, nothing)
+            rows.append((name, claim, found.value, found.low, found.high, found.verdict,
+                         successes, found.detail))  # fmt: skip
+    columns = ["protocol", "claim", "value", "low", "high", "verdict", "images", "detail"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def of_claims(switches: pd.DataFrame, *, rests_on: str, flags: dict[str, str]) -> pd.DataFrame:
+    """Returns the claims table: every claim, published against corrected.
+
+    Args:
+        switches: as `of_cell` returns it, of one cell.
+        rests_on: the images and the model behind the verdicts.
+        flags: the names of the validity flags that touch a claim, by id.
+
+    Returns:
+        A row a claim: its facts, then `published_value, published_low, published_high,
+        published_verdict`, `value, low, high, verdict` (corrected), `detail`, `flags`, `rests_on`.
+    """
+    found = switches.set_index(["protocol", "claim"])
+    rows = []
+    for claim in CLAIMS:
+        row = {key: getattr(claim, key) for key in claim.__dataclass_fields__}
+        for protocol, prefix in (("as_published", "published_"), ("corrected", "")):
+            there = (protocol, claim.id) in found.index
+            facts = found.loc[(protocol, claim.id)] if there else None
+            for key in ("value", "low", "high"):
+                row[f"{prefix}{key}"] = np.nan if facts is None else facts[key]
+            row[f"{prefix}verdict"] = NOT_RUN if facts is None else facts["verdict"]
+        row["detail"] = "" if facts is None else facts["detail"]
+        row["flags"] = flags.get(claim.id, "") if facts is not None else ""
+        row["rests_on"] = rests_on if facts is not None else ""
+        rows.append(row)
+    return pd.DataFrame(rows)

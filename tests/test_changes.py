@@ -1,0 +1,105 @@
+"""The published loop and its storage, checked against what its code does."""
+
+import numpy as np
+import pytest
+import torch
+
+from camdrift import changes, ladder
+from camdrift.settings import Protocol
+
+LEVELS = [0.25, 0.5, 1.0, 2.0, 4.0]
+CORRECTED = Protocol(
+    ladder="exact", quantise="none", noise="matched", similarity="raw", score="logits",
+    target="seed_class", threshold="held_out_quantile",
+)  # fmt: skip
+
+
+def protocol(**switches: str) -> Protocol:
+    return CORRECTED.model_copy(update=switches)
+
+
+def published_loop(image, step, noise, levels):
+    """The public code of renkhoff2022, line by line."""
+    gen_img = image + step
+    adversarial, random = [], []
+    for level in levels:
+        gen_img = gen_img - step
+        random.append(gen_img + level * noise)
+        gen_img = gen_img + level * step
+        adversarial.append(gen_img)
+    return adversarial, random
+
+
+def test_the_published_levels():
+    assert ladder.multipliers(LEVELS, ladder="accumulating") == [0.25, -0.25, -0.25, 0.75, 3.75]
+    assert ladder.offsets(LEVELS) == [0.0, -0.75, -1.25, -1.25, -0.25]
+    assert ladder.multipliers(LEVELS, ladder="exact") == LEVELS
+
+
+@pytest.fixture
+def attacked():
+    """Integer grey levels, two steps of root mean square 0.5 grey levels, a draw of noise."""
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.randint(20, 230, (3, 3, 32, 32), generator=generator).float() / 255
+    steps = torch.randn(2, 3, 3, 32, 32, generator=generator)
+    steps *= 0.5 / 255 / steps.square().mean((2, 3, 4), keepdim=True).sqrt()
+    return clean, steps, torch.randn(3, 3, 32, 32, generator=generator)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_accumulating_ladder_is_the_published_loop(attacked, steps):
+    clean, made, draw = attacked
+    whole, last = made[:steps].sum(0), made[steps - 1]
+    given = last if steps > 1 else last[:0]
+    own = protocol(ladder="accumulating", noise="with_negated_attack")
+    noise = changes.like(last, draw)
+    adversarial, random = published_loop(clean + whole - last, last, noise, LEVELS)
+    multiples, offsets = ladder.multipliers(LEVELS, ladder="accumulating"), ladder.offsets(LEVELS)
+    for i, level in enumerate(LEVELS):
+        found = changes.attacked(clean, whole, given, multiples[i], ladder="accumulating")
+        torch.testing.assert_close(found, adversarial[i], rtol=0, atol=1e-6)
+        scale = torch.full((3,), level)
+        base = changes.noise_base(whole, given, draw, protocol=own)
+        found = changes.noisy(clean, whole, given, base, scale, offsets[i], protocol=own)
+        torch.testing.assert_close(found, random[i], rtol=0, atol=1e-6)
+
+
+def test_cutting_off_makes_the_published_levels_alike(attacked):
+    clean, made, _ = attacked
+    step = made[0]
+    stored = {}
+    for level, multiple in zip(
+        LEVELS, ladder.multipliers(LEVELS, ladder="accumulating"), strict=True
+    ):
+        changed = changes.attacked(clean, step, step[:0], multiple, ladder="accumulating")
+        stored[level] = changes.stored(changed, quantise="floor")
+    assert torch.equal(stored[0.5], stored[1.0])
+    assert (stored[0.25] == stored[2.0]).float().mean() > 0.95
+    assert (stored[0.25] == stored[0.5]).float().mean() < 0.01
+    for changed in stored.values():
+        assert float((changed - clean).mean() * 255) == pytest.approx(-0.5, abs=0.05)
+
+
+def test_levels_survive_storage():
+    levels = torch.arange(256).float().div(255).view(1, 1, 16, 16)
+    for quantise in ("none", "round", "floor"):
+        assert torch.equal(changes.stored(levels, quantise=quantise), levels)
+
+
+def test_storage_on_paper():
+    pixels = torch.tensor([[-1.0, 10.2 / 255, 10.8 / 255, 2.0]])
+    for quantise, expected in (("none", [0, 10.2, 10.8, 255]), ("round", [0, 10, 11, 255]),
+                               ("floor", [0, 10, 10, 255])):  # fmt: skip
+        found = changes.stored(pixels, quantise=quantise) * 255
+        torch.testing.assert_close(found, torch.tensor([expected]).float())
+
+
+def test_noise_has_the_mean_and_spread_of_the_perturbation(attacked):
+    _, made, draw = attacked
+    whole = made[0] * torch.tensor([1.0, 5.0, 0.0]).view(3, 1, 1, 1) + 0.01
+    found = changes.like(whole, draw)
+    for i in range(3):
+        spread = float(whole[i].std(correction=0))
+        expected = float(whole[i].mean()) + spread * draw[i]
+        torch.testing.assert_close(found[i], expected)
+    assert np.isclose(float(found[2].std()), 0, atol=1e-6)

@@ -1,0 +1,244 @@
+"""Claims as data, and the verdicts on paper."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from camdrift import claims, verdicts
+from camdrift.claims import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED
+from camdrift.evidence import Evidence
+from camdrift.settings import FlagSettings, StatisticsSettings
+from camdrift.statistics import Resampler
+from test_changes import CORRECTED
+
+
+def test_forty_claims_of_four_papers_and_each_of_renkhoff_has_a_judge():
+    ids = [claim.id for claim in claims.CLAIMS]
+    assert len(ids) == len(set(ids)) == 40
+    assert {claim.paper for claim in claims.CLAIMS} == {
+        "renkhoff2022", "tan2023", "klawikowska2020", "chakraborty2022"
+    }  # fmt: skip
+    assert list(verdicts.JUDGES) == [c.id for c in claims.CLAIMS if c.paper == claims.RENKHOFF]
+    assert all(c.says and c.where and c.statistic and c.holds_if for c in claims.CLAIMS)
+
+
+def test_printed_counts_of_table_1_add_up():
+    """klawikowska2020: its attacked sets are the clean test set and successful attacks alone."""
+    right = round(0.8580 * 2000)
+    assert right == 1716
+    assert round(100 * right / (2000 + 408 + 532), 2) == 58.37
+    assert round(100 * right / (2000 + 244 + 416), 2) == 64.51  # printed 64.62: 3 were right again
+    assert round(100 * (right + 3) / 2660, 2) == 64.62
+    printed = next(claim.printed for claim in claims.CLAIMS if claim.id == "C1")
+    assert all(number in printed for number in ("85.80", "58.37", "64.62"))
+
+
+def test_verdicts_of_intervals():
+    of = claims.verdict_of_interval
+    assert [of(0.1, 0.2, above=0), of(-0.2, -0.1, above=0), of(-0.1, 0.1, above=0)] == [
+        HOLDS, NOT, UNDECIDED
+    ]  # fmt: skip
+    assert of(np.nan, np.nan, above=0) == UNDECIDED
+    within = claims.verdict_of_range
+    assert within(0.35, 0.45, least=0.3, most=0.5) == HOLDS
+    assert within(0.6, 0.7, least=0.3, most=0.5) == NOT
+    assert within(0.45, 0.55, least=0.3, most=0.5) == UNDECIDED
+    assert within(np.nan, np.nan, least=0.3, most=0.5) == UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("parts", "wanted", "verdict"),
+    [
+        ([HOLDS] * 4, None, HOLDS),
+        ([HOLDS] * 3 + [UNDECIDED], None, PARTLY),
+        ([HOLDS] * 2 + [NOT] * 2, None, PARTLY),
+        ([HOLDS] + [NOT] * 3, None, NOT),
+        ([NO_EFFECT] * 4, None, NO_EFFECT),
+        ([NO_EFFECT] * 3 + [NOT], None, NOT),
+        ([UNDECIDED] * 3 + [HOLDS], None, UNDECIDED),
+        ([HOLDS] * 10 + [NOT] * 3, 10, HOLDS),
+        ([HOLDS] * 9 + [NOT] * 4, 10, PARTLY),
+        ([], None, UNDECIDED),
+    ],
+)
+def test_verdicts_of_several_layers(parts, wanted, verdict):
+    assert claims.verdict_of_parts(parts, wanted=wanted) == verdict
+
+
+def test_the_margin_is_the_smallest_that_holds_the_interval():
+    assert claims.margin(-0.005, 0.009) == 0.01
+    assert claims.margin(-0.005, 0.011) == 0.02
+    assert claims.margin(0.03, 0.05) == 0.05
+    assert np.isnan(claims.margin(-0.06, 0.0))
+
+
+class Made(Evidence):
+    """Evidence from given arrays: (images, strengths, layers), one source an image."""
+
+    def __init__(self, attack, noise, *, strengths, layers=None, failures=None, floor=0.5):
+        chosen = StatisticsSettings(resamples=400, confidence=0.95, quantile=0.05, folds=2)
+        flags = FlagSettings(
+            empty_share=0.1, minimum_successes=1, minimum_sources=1, zero_gradients=0.0,
+            clipped_only=0.0, noise_flips=0.0, size_difference=0.0,
+        )  # fmt: skip
+        super().__init__(None, CORRECTED, chosen, flags, 1)  # type: ignore[arg-type]
+        names = layers or [f"layer {i}" for i in range(attack.shape[2])]
+        rng = np.random.default_rng(0)
+        draws = {True: Resampler.of(np.arange(len(attack)), resamples=400, rng=rng)}
+        known = {("adversarial", True): attack, ("noise", True): noise}
+        if failures is not None:
+            draws[False] = Resampler.of(np.arange(len(failures[0])), resamples=400, rng=rng)
+            known |= {("adversarial", False): failures[0], ("noise", False): failures[1]}
+        fixed = {"_strengths": strengths, "_layers": names, "resamplers": draws, "known": known,
+                 "floor": np.full(len(names), floor), "attack": attack, "noise": noise}  # fmt: skip
+        for key, value in fixed.items():
+            self.__dict__[key] = value
+
+    @property
+    def strengths(self):
+        return self.__dict__["_strengths"]
+
+    @property
+    def layers(self):
+        return self.__dict__["_layers"]
+
+
+def similar(means, *, spread=0.02, images=60, seed=0):
+    """Similarities with these means by (strength, layer)."""
+    means = np.asarray(means, dtype=float)
+    rng = np.random.default_rng(seed)
+    return means + spread * rng.standard_normal((images, *means.shape))
+
+
+def excess(attack, noise, **kept) -> verdicts.Finding:
+    made = Made(similar([attack]), similar([noise], seed=1), strengths=[1.0])
+    return verdicts.excess(made, 1.0, **kept)
+
+
+def test_excess_on_paper():
+    found = excess([0.5, 0.6, 0.7], [0.9, 0.9, 0.9])
+    assert found.verdict == HOLDS
+    assert found.value == pytest.approx(0.3, abs=0.01)
+    assert found.low < 0.3 < found.high
+    assert excess([0.9] * 3, [0.9] * 3).verdict == NO_EFFECT
+    assert excess([0.9] * 3, [0.5] * 3).verdict == NOT
+    assert excess([0.5, 0.5, 0.9], [0.9] * 3).verdict == PARTLY
+    assert excess([0.9, 0.9, 0.5], [0.9] * 3).verdict == NO_EFFECT
+    assert excess([0.5, 0.5, 0.9], [0.9] * 3, wanted=2).verdict == HOLDS
+
+
+def test_an_effect_smaller_than_the_margin_is_no_effect_however_sure():
+    assert excess([0.89] * 3, [0.9] * 3).verdict == NO_EFFECT
+    assert excess([0.86] * 3, [0.9] * 3).verdict == HOLDS
+
+
+def test_a_layer_with_many_empty_maps_is_not_decided():
+    attack = similar([[0.5, 0.5]])
+    attack[:10, 0, 1] = np.nan
+    made = Made(attack, similar([[0.9, 0.9]], seed=1), strengths=[1.0])
+    found = verdicts.excess(made, 1.0)
+    assert found.verdict == PARTLY
+    assert "1 with too many empty maps" in found.detail
+    assert found.value == pytest.approx(0.4, abs=0.01)
+
+
+def test_failures_are_judged_apart():
+    flat = similar([[0.9, 0.9]])
+    made = Made(flat, flat, strengths=[1.0],
+                failures=(similar([[0.5, 0.5]]), similar([[0.9, 0.9]], seed=1)))  # fmt: skip
+    assert verdicts.excess(made, 1.0, success=False).verdict == HOLDS
+    assert verdicts.excess(made, 1.0).verdict == NO_EFFECT
+
+
+def test_mean_and_variance():
+    wide = Made(similar([[0.5] * 3], spread=0.1), similar([[0.9] * 3], seed=1), strengths=[1.0])
+    assert verdicts.moments(wide).verdict == HOLDS
+    narrow = Made(similar([[0.5] * 3], spread=0.002), similar([[0.9] * 3], seed=1), strengths=[1.0])
+    assert verdicts.moments(narrow).verdict == NOT
+
+
+NAMES = ["1-1", "1-2", "2-1", "4-1", "5-1"]
+
+
+@pytest.mark.parametrize(
+    ("means", "verdict", "share"),
+    [
+        ([0.8, 0.8, 0.8, 0.3, 0.4], HOLDS, 1.0),
+        ([0.3, 0.3, 0.35, 0.7, 0.6], NOT, 0.0),
+        ([0.3, 0.4, 0.8, 0.8, 0.5], PARTLY, 0.0),
+    ],
+)
+def test_named_layers(means, verdict, share):
+    made = Made(similar([means]), similar([[0.9] * 5], seed=1), strengths=[1.0], layers=NAMES)
+    found = verdicts.named_layers(made)
+    assert [found.verdict, found.value] == [verdict, pytest.approx(share, abs=0.05)]
+    other = Made(similar([means]), similar([[0.9] * 5]), strengths=[1.0])
+    assert verdicts.named_layers(other).verdict == NOT_RUN
+
+
+def test_depth():
+    falling, rising = [0.9, 0.8, 0.7, 0.6, 0.5], [0.5, 0.6, 0.7, 0.8, 0.9]
+    for means, verdict, value in ((falling, HOLDS, -1), (rising, NOT, 1)):
+        made = Made(similar([means]), similar([means]), strengths=[1.0])
+        found = verdicts.depth(made)
+        assert [found.verdict, found.value] == [verdict, pytest.approx(value)]
+
+
+def test_same_curves():
+    made = Made(
+        similar([[0.5, 0.6], [0.5, 0.7], [0.9, 0.9]], spread=0.001),
+        similar([[0.9, 0.9]] * 3), strengths=[0.5, 1.0, 2.0],
+    )  # fmt: skip
+    assert verdicts.same_curves(made, [0.5, 1.0], limit=0.05).verdict == NOT
+    found = verdicts.same_curves(made, [0.5, 1.0], limit=0.2)
+    assert [found.verdict, found.detail] == [HOLDS, "largest in layer layer 1"]
+    assert found.value == pytest.approx(0.1, abs=0.001)
+    assert verdicts.same_curves(made, [0.5, 4.0], limit=0.1).detail == "no strength 4"
+
+
+def compromise(attack, noise, strengths):
+    made = Made(np.zeros(attack.shape), np.zeros(noise.shape), strengths=strengths)
+    made.__dict__["compromised"] = {"attack": attack.astype(float), "noise": noise.astype(float)}
+    return made
+
+
+def test_compromised_layers():
+    rng = np.random.default_rng(0)
+    shares = np.array([0.4, 0.5, 0.9]).reshape(1, 3, 1)
+    attack, noise = rng.random((600, 3, 6)) < shares, rng.random((600, 3, 6)) < 0.05
+    made = compromise(attack, noise, [0.25, 1.0, 4.0])
+    found = verdicts.compromised_at_lowest(made)
+    assert [found.verdict, found.value] == [HOLDS, pytest.approx(0.4, abs=0.02)]
+    assert "noise: 5%" in found.detail
+    found = verdicts.compromised_at_extremes(made)
+    assert [found.verdict, found.value] == [PARTLY, pytest.approx(0.4, abs=0.02)]
+    # Of six layers at a half each, 21/32 of the images have at most three; all noisy ones do.
+    found = verdicts.few_layers(made)
+    assert [found.verdict, found.value] == [NOT, pytest.approx(42 / 64 - 1, abs=0.06)]
+    # All six at 0.5: 1/64; at 0.9: 0.53.
+    found = verdicts.all_layers(made)
+    assert found.value == pytest.approx(1 / 64, abs=0.02)
+    assert "slope 0." in found.detail
+
+
+def test_images_with_an_empty_map_have_no_number_of_compromised_layers():
+    attack = np.ones((40, 1, 3))
+    attack[:, :, 2] = np.nan
+    made = compromise(attack, attack, [1.0])
+    assert verdicts.few_layers(made).detail == "every image has an empty map"
+    assert verdicts.all_layers(made).verdict == UNDECIDED
+
+
+def test_claims_table_puts_published_beside_corrected():
+    columns = ["protocol", "claim", "value", "low", "high", "verdict", "images", "detail"]
+    rows = [("as_published", "A1", 0.2, 0.1, 0.3, HOLDS, 9, "x"),
+            ("corrected", "A1", 0.0, -0.01, 0.01, NO_EFFECT, 9, "y")]  # fmt: skip
+    table = verdicts.of_claims(
+        pd.DataFrame(rows, columns=columns), rests_on="these", flags={"A1": "few sources"}
+    ).set_index("id")
+    row = table.loc["A1"]
+    assert row[["published_value", "value"]].tolist() == [0.2, 0.0]
+    assert row[["published_verdict", "verdict"]].tolist() == [HOLDS, NO_EFFECT]
+    assert row[["detail", "flags", "rests_on"]].tolist() == ["y", "few sources", "these"]
+    assert (table.drop("A1")["verdict"] == NOT_RUN).all()
+    assert (table.drop("A1")["rests_on"] == "").all()

@@ -1,0 +1,216 @@
+"""Published against corrected on the tiny study: switches, controls, groups, claims."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from camdrift import artifacts, claims, flags, report, results, settings
+from camdrift.artifacts import Attacked, Maps, Noise, Scores
+from conftest import inside
+
+CELL = "tiny_dlfuzz"
+
+
+def part(kind, stage, cell=CELL):
+    return artifacts.read(kind, artifacts.cell_folder("tiny", cell, stage))
+
+
+@pytest.fixture(autouse=True)
+def _in_the_study(tiny):
+    with inside(tiny.folder):
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(tiny) -> results.Tables:
+    with inside(tiny.folder):
+        return results.load("tiny")
+
+
+@pytest.fixture(scope="module")
+def protocols(tiny) -> dict[str, settings.Protocol]:
+    return settings.protocols(tiny.settings.protocols)
+
+
+@pytest.fixture(scope="module")
+def scored(tiny) -> pd.DataFrame:
+    with inside(tiny.folder):
+        return part(Scores, "score").values
+
+
+def test_a_protocol_differs_from_corrected_by_its_own_switches_alone(tiny, protocols):
+    corrected = protocols["corrected"].model_dump()
+    published = protocols["as_published"].model_dump()
+    assert all(published[switch] != corrected[switch] for switch in corrected)
+    alone = {name.removeprefix("only_"): p for name, p in protocols.items() if "only_" in name}
+    assert set(alone) == set(corrected)
+    for switch, protocol in alone.items():
+        assert protocol.model_dump() == corrected | {switch: published[switch]}
+
+
+def test_nothing_is_identity_under_corrected_and_not_as_published(made, protocols):
+    rows = made["controls"].query("cell == @CELL and variant == 'nothing' and layer != 'mean'")
+    least = rows.groupby("protocol")["least"].min()
+    for name, protocol in protocols.items():
+        exact = protocol.score == "logits"
+        assert (abs(least[name] - 1) < 1e-6) == exact, name
+
+
+def test_unrelated_images_are_a_floor(made):
+    rows = made["controls"].query("cell == @CELL and layer == 'mean' and target == 'seed_class'")
+    rows = rows[rows["protocol"] == "corrected"].set_index("variant")["mean"]
+    floor = rows["unrelated"].mean()
+    assert 0 < floor < rows["noise"].mean() < rows["nothing"]
+    jet = made["controls"].query("protocol == 'only_similarity' and variant == 'unrelated'")
+    assert jet["mean"].mean() > floor
+
+
+def test_every_control_is_scored_with_its_size(made, tiny):
+    kinds = set(part(Noise, "noise").kinds["kind"])
+    rows = made["controls"].query("cell == @CELL and protocol == 'corrected'")
+    assert kinds | {"nothing", "unrelated", "noise", "adversarial", "raised_noise"} == set(
+        rows["variant"]
+    )
+    assert rows[rows["variant"].isin(kinds)]["flipped"].between(0, 1).all()
+
+
+def test_published_levels_one_half_and_one_are_the_same_picture(scored, protocols):
+    for name, same in (("as_published", True), ("only_ladder", True), ("corrected", False)):
+        rows = scored[
+            (scored["reading"] == protocols[name].reading) & (scored["score"] == "cosine")
+            & (scored["target"] == protocols[name].target)
+            & (scored["variant"] == "adversarial")
+        ]  # fmt: skip
+        wide = rows.pivot(index=["image", "layer"], columns="strength", values="value")
+        assert np.allclose(wide[0.5], wide[1.0], equal_nan=True) == same, name
+
+
+def test_target_and_threshold_alone_share_the_corrected_scores(protocols, scored):
+    readings = {protocols[name].reading for name in ("corrected", "only_target", "only_threshold")}
+    assert len(readings) == 1
+    assert set(scored["reading"]) == {protocol.reading for protocol in protocols.values()}
+
+
+def test_groups_twin(made, protocols):
+    """Excess of the flipped, explained for their own class, at strength 2: by hand."""
+    maps, values = part(Maps, "cam").rows, part(Scores, "score").values
+    clean = part(Attacked, "attack").images.set_index("image")["clean"]
+    recipe = protocols["corrected"].recipe  # noqa: F841 in the query
+    rows = maps.query("variant == 'adversarial' and strength == 2 and recipe == @recipe "
+                      "and target == 'own_top1'")  # fmt: skip
+    flipped = [row.image for row in rows.itertuples() if row.prediction != clean[row.image]]
+    reading = protocols["corrected"].reading  # noqa: F841 in the query
+    known = values.query("reading == @reading and score == 'cosine' and target == 'own_top1' "
+                         "and strength == 2 and draw == 0 and layer == '2-1'")  # fmt: skip
+    value = known.set_index(["variant", "image"])["value"]
+    differences = [value["noise", i] - value["adversarial", i] for i in flipped]
+    row = made["groups"].query(
+        "cell == @CELL and variant == 'adversarial' and strength == 2 and layer == '2-1' "
+        "and group == 'flipped_own_class'"
+    ).squeeze()  # fmt: skip
+    assert row["images"] == len(flipped)
+    assert row["excess"] == pytest.approx(np.nanmean(differences), abs=6e-4)
+    assert row["mean"] == pytest.approx(
+        np.nanmean([value["adversarial", i] for i in flipped]), abs=6e-4
+    )
+
+
+def test_the_three_groups_part_the_images(made, tiny):
+    images = len(part(Attacked, "attack").images)
+    rows = made["groups"].query("cell == @CELL and layer == 'mean'")
+    for _, part_ in rows.groupby(["variant", "strength"]):
+        count = part_.set_index("group")["images"]
+        assert count.get("not_flipped", 0) + count.get("flipped_seed_class", 0) == images
+        assert count.get("flipped_seed_class", 0) == count.get("flipped_own_class", 0)
+
+
+def test_the_square_is_paired(made):
+    rows = made["square"].query("cell == @CELL and layer == 'mean'")
+    assert rows["images"].nunique() == 1
+    mean = rows.set_index(["target", "arm", "flipped"])["mean"]
+    for target in ("own_top1", "seed_class"):
+        for flipped in (True, False):
+            difference = mean[target, "attack", flipped] - mean[target, "noise", flipped]
+            assert mean[target, "attack - noise", flipped] == pytest.approx(difference, abs=0.03)
+    size = rows.drop_duplicates(["arm", "flipped"]).set_index(["arm", "flipped"])["size_grey"]
+    assert size["attack", False] == pytest.approx(size["noise", False], rel=0.01)
+    assert size["noise", True] > size["noise", False]
+
+
+def test_every_claim_has_a_row_and_a_verdict(made):
+    table = made["claims"]
+    assert table["id"].tolist() == [claim.id for claim in claims.CLAIMS]
+    assert len(table) == 40
+    assert set(table["verdict"]) <= set(claims.VERDICTS)
+    assert set(table["published_verdict"]) <= set(claims.VERDICTS)
+    ours = table["paper"] == claims.RENKHOFF
+    assert (table.loc[~ours, "verdict"] == claims.NOT_RUN).all()
+    assert (table.loc[~ours, "rests_on"] == "").all()
+    assert table.loc[ours, "rests_on"].str.contains("digits").all()
+    found = made["switches"].query("cell == @CELL and protocol == 'corrected'").set_index("claim")
+    for _, row in table[ours].iterrows():
+        assert row["verdict"] == found.loc[row["id"], "verdict"]
+        np.testing.assert_equal(row["value"], found.loc[row["id"], "value"])
+
+
+def test_the_papers_oddity_is_the_loops(made):
+    """A5: strengths 0.5 and 1 alike, wherever the loop is, and nowhere else."""
+    rows = made["switches"].query("cell == @CELL and claim == 'A5'").set_index("protocol")
+    looped = {"as_published", "only_ladder"}
+    for name, row in rows.iterrows():
+        assert (row["verdict"] == claims.HOLDS) == (name in looped), name
+
+
+def test_the_tables_for_people_name_every_claim_and_protocol(made, protocols):
+    assert len(report.claims(made)) == 40
+    table = report.switches(made, CELL)
+    assert list(table.columns) == ["claim", *protocols]
+    assert len(table) == 16
+    assert len(report.contrasts(made, CELL)) == 8
+    assert "nothing (identity)" in set(report.controls(made, CELL)["variant"])
+
+
+@pytest.fixture(scope="module")
+def cell(tiny, protocols) -> results.Results:
+    with inside(tiny.folder):
+        chosen = tiny.settings
+        return results.read(
+            "tiny", CELL, chosen.cells[CELL], protocols, chosen.statistics, seed=chosen.seed
+        )
+
+
+def raised(cell, made, tiny, limits=None, **columns) -> dict[str, str]:
+    """Flags by name when columns of the attack's table, or limits, are changed."""
+    images = cell.attacked.images.assign(**columns)
+    attacked = Attacked(cell.attacked.perturbation, cell.attacked.last_step, images,
+                        cell.attacked.log)  # fmt: skip
+    changed = results.Results(**(vars(cell) | {"attacked": attacked}))
+    mine = {name: made[name].query("cell == @CELL") for name in ("excess", "noise")}
+    chosen = tiny.settings.flags.model_copy(update=limits or {})
+    table = flags.of_cell(changed, mine, chosen, tiny.settings.statistics)
+    return table.set_index("flag")["text"].to_dict()
+
+
+def test_flags_are_raised_by_what_they_name(cell, made, tiny):
+    plain = raised(cell, made, tiny)
+    assert "threshold on test data" in plain
+    for flag in ("gradients masked", "softmax fed", "only by clipping", "few sources"):
+        assert flag not in plain
+    assert "few successes" in raised(cell, made, tiny, {"minimum_successes": 10_000})
+    assert "few successes" not in raised(cell, made, tiny, {"minimum_successes": 1})
+    assert "gradients masked" in raised(cell, made, tiny, zero_gradient=True)
+    assert "softmax fed" in raised(cell, made, tiny, probabilities=True)
+    clipped = raised(cell, made, tiny, unclipped=cell.attacked.images["clean"])
+    assert "100.0% of the successes" in clipped["only by clipping"]
+    assert raised(cell, made, tiny, source="one")["few sources"].startswith("1 sources")
+    assert "noise flips" in raised(cell, made, tiny, {"noise_flips": 0.0})
+    assert "noise flips" not in raised(cell, made, tiny, {"noise_flips": 1.0})
+
+
+def test_flags_name_the_claims_that_they_touch(made):
+    mine = made["flags"].query("cell == @CELL")
+    touching = flags.by_claim(mine)
+    assert "threshold on test data" in touching["A9"]
+    assert "threshold on test data" not in touching.get("A1", "")
+    table = made["claims"].set_index("id")["flags"]
+    assert table["A9"] == touching["A9"]
