@@ -13,6 +13,8 @@ from camdrift import (
     cams,
     figures,
     models,
+    params,
+    readme,
     report,
     results,
     settings,
@@ -270,12 +272,37 @@ def test_a_second_run_of_a_stage_writes_the_same_bytes(tiny):
 
 def test_the_readmes_generated_parts_are_up_to_date():
     with inside(ROOT):
-        text = summary.README.read_text()
-        assert summary.filled(text, summary.generated("layers")) == text
+        text = readme.README.read_text()
+        assert readme.filled(text, readme.generated("layers")) == text
+
+
+def test_the_readmes_answer_is_what_the_committed_tables_say():
+    with inside(ROOT):
+        made, plan = results.load("layers"), params.load().studies["layers"]
+    cell = plan.headline  # noqa: F841 in the queries
+    rows = made["square"].query("cell == @cell and layer == 'mean'")
+    drift = rows.set_index(["target", "arm", "flipped"])
+    arms = ("attack", "noise")
+    flip_by = {arm: drift.loc["own_top1", f"flipped - not, {arm}", True] for arm in arms}
+    # "An attack that flips the class moves them far, and so does noise that is raised ..."
+    assert all(row["low"] > 0.2 for row in flip_by.values())
+    # "Explain every map for the clean image's class, and ..."
+    same = drift.loc["seed_class", "flipped - not, attack", True]
+    assert same["high"] < flip_by["attack"]["low"] / 3
+    # "Apart from that, an attack moves the maps somewhat further ... in most layers ..."
+    found = made["switches"].query("cell == @cell").set_index(["protocol", "claim"])
+    for claim in ("A1", "A1f"):
+        assert found.loc[("corrected", claim), "low"] > 0
+        assert found.loc[("corrected", claim), "verdict"] in ("holds", "holds in part")
+    # "The public code cannot see it ..."
+    assert found.loc[("as_published", "A1"), "verdict"] == "no effect"
+    assert found.loc[("only_noise", "A1"), "high"] < found.loc[("corrected", "A1"), "low"]
+    for protocol, row in found.xs("A5", level="claim").iterrows():
+        assert (row["verdict"] == "holds") == (protocol in ("as_published", "only_ladder"))
 
 
 def test_a_readme_without_its_markers_is_refused():
     with pytest.raises(ValueError, match="markers 'headline'"):
-        summary.filled("nothing", {"headline": ""})
+        readme.filled("nothing", {"headline": ""})
     with pytest.raises(ValueError, match="markers 'headline'"):
-        summary.filled(json.dumps({}), {"headline": ""})
+        readme.filled(json.dumps({}), {"headline": ""})

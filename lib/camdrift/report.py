@@ -89,6 +89,7 @@ def claims(made: Tables) -> pd.DataFrame:
                 "corrected": corrected,
                 "verdict": claim["verdict"],
                 "behind it": claim["detail"],
+                "behind it, as published": claim["published_detail"],
                 "flags": claim["flags"],
                 "rests on": claim["rests_on"],
             }

@@ -106,7 +106,17 @@ def load(study: str) -> Tables:
     if not files:
         raise FileNotFoundError(f"no tables in {folder}; run `make repro STUDY={study}`")
     # A cell may be called 'none' or 'nan': only an empty field is a missing value.
-    texts = ("cell", "layer", "printed", "detail", "flags", "rests_on", "text", "touches")
+    texts = (
+        "cell",
+        "layer",
+        "printed",
+        "detail",
+        "published_detail",
+        "flags",
+        "rests_on",
+        "text",
+        "touches",
+    )
     found = {}
     for file in files:
         table = pd.read_csv(

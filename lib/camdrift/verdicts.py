@@ -405,7 +405,8 @@ def of_claims(switches: pd.DataFrame, *, rests_on: str, flags: dict[str, str]) -
 
     Returns:
         A row a claim: its facts, then `published_value, published_low, published_high,
-        published_verdict`, `value, low, high, verdict` (corrected), `detail`, `flags`, `rests_on`.
+        published_verdict, published_detail`, the same of the corrected protocol without the
+        prefix, `flags`, `rests_on`.
     """
     found = switches.set_index(["protocol", "claim"])
     rows = []
@@ -417,7 +418,7 @@ def of_claims(switches: pd.DataFrame, *, rests_on: str, flags: dict[str, str]) -
             for key in ("value", "low", "high"):
                 row[f"{prefix}{key}"] = np.nan if facts is None else facts[key]
             row[f"{prefix}verdict"] = NOT_RUN if facts is None else facts["verdict"]
-        row["detail"] = "" if facts is None else facts["detail"]
+            row[f"{prefix}detail"] = "" if facts is None else facts["detail"]
         row["flags"] = flags.get(claim.id, "") if facts is not None else ""
         row["rests_on"] = rests_on if facts is not None else ""
         rows.append(row)

@@ -1,0 +1,142 @@
+"""The README's generated parts: every number in it comes from a study's tables."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from camdrift import artifacts, claims, params, report, results, spread
+
+README = Path("README.md")
+RUN = artifacts.RESULTS / "run.json"
+
+
+def generated(study: str) -> dict[str, str]:
+    """Returns the generated parts of the README by the name of their marker."""
+    chosen = params.load()
+    made = results.load(study)
+    table = report.headline(made)
+    figures = artifacts.results(study, "figures").as_posix()
+    plan = chosen.studies[study]
+    models = sorted({cell.model for cell in chosen.cells.values() if cell.study == study})
+    cards = {name: artifacts.read_json(artifacts.model_card(name)) for name in models}
+    facts = [
+        f"`{name}` ({card['architecture']} at width {card['width']:g}, "
+        f"{card['test_accuracy']:.1%} of the test images right)"
+        for name, card in cards.items()
+    ]
+    confidence = f"{chosen.statistics.confidence:.0%}"
+    headline = "\n".join(
+        [
+            f"![Drift by attack or noise, class flipped or not]({figures}/square_own.png)",
+            "",
+            f"![The same, every map for the clean image's class]({figures}/square_clean.png)",
+            "",
+            "Drift is 1 minus the cosine similarity to the clean map, here averaged over layers; "
+            f"in brackets a {confidence} interval, resampled by source picture.",
+            "",
+            markdown(report.contrasts(made, plan.headline)),
+            "",
+            "All cells, at strength 100 %. *Flipped*: share of images whose prediction the "
+            "attack changed; then the share for which this survives rounding to 8 bit. *Excess*: "
+            "similarity under matched noise minus that under attack, mean over the layers with "
+            "few empty maps; 0 means no further than noise. *Layers compromised*: the rule of "
+            "the paper (less similar than the median under noise), beside what it says of a "
+            "second draw of noise on the same images.",
+            "",
+            markdown(table),
+            "",
+            f"Model: {', '.join(facts)}. Written by `make readme` from "
+            f"`{artifacts.results(study, 'tables').as_posix()}`.",
+        ]
+    )
+    table_of_claims = report.claims(made)
+    run_here = made["claims"]["rests_on"] != ""
+    rests_on = made["claims"]["rests_on"][run_here].unique()
+    behind = table_of_claims[["claim", "statistic", "behind it", "behind it, as published"]][
+        run_here
+    ]
+    shown = ["claim", "says", "printed", "as published", "corrected", "verdict", "flags"]
+    others = ["claim", "of", "says", "printed", "verdict"]
+    claimed = "\n".join(
+        [
+            markdown(table_of_claims[run_here][shown]),
+            "",
+            f"Rests on: {'; '.join(rests_on)}.",
+            "",
+            _folded("What stands behind each verdict", behind),
+            "",
+            _folded("The claims of the other papers", table_of_claims[~run_here][others]),
+        ]
+    )
+    switched = "\n".join(
+        [
+            _folded("Every claim under every protocol", report.switches(made, plan.headline)),
+            "",
+            _folded("Controls", report.controls(made, plan.headline)),
+        ]
+    )
+    parts = {"headline": headline, "claims": claimed, "switches": switched, "run": _run()}
+    return parts | {"oddities": _oddities(made, plan.headline), "seeds": _seeds(study)}
+
+
+def _folded(title: str, table: pd.DataFrame) -> str:
+    return f"<details><summary>{title}</summary>\n\n{markdown(table)}\n\n</details>"
+
+
+def _oddities(made: results.Tables, cell: str) -> str:
+    """Returns whether the two oddities of the paper's figure 5 appear, protocol by protocol."""
+    table = report.switches(made, cell).set_index("claim").loc[["A5", "A6"]].T.reset_index()
+    known = {claim.id: claim for claim in claims.CLAIMS}
+    names = ["protocol", *(f"{known[i].says} ({known[i].holds_if})" for i in ("A5", "A6"))]
+    return markdown(table.set_axis(names, axis=1))
+
+
+def _seeds(study: str) -> str:
+    found = spread.read(study)
+    if found is None:
+        return "not run here"
+    return f"{markdown(spread.table(found))}\n\n" + _folded(
+        "Claims under each seed", spread.verdicts(found)
+    )
+
+
+def _run() -> str:
+    if not RUN.exists():
+        return "not run here"
+    facts = artifacts.read_json(RUN)
+    stages = pd.DataFrame(facts["stages"])
+    groups = stages.assign(stage=stages["stage"].str.partition("@")[0])
+    table = groups.groupby("stage", sort=False).agg(
+        runs=("seconds", "size"), seconds=("seconds", "sum"), peak=("peak_memory_mb", "max")
+    )
+    table = table.rename(columns={"peak": "peak memory, MB"}).round(0).astype(int).reset_index()
+    machine = facts["environment"]
+    return (
+        f"{markdown(table)}\n\nIn all {stages['seconds'].sum() / 60:.1f} minutes of stages on "
+        f"{machine['cores']} cores, {machine['system']}, Python {machine['python']}, torch "
+        f"{machine['packages']['torch']}."
+    )
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Returns a table as GitHub Markdown; a '|' in a text is escaped."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
+    return "\n".join(
+        f"| {' | '.join(str(v).replace('|', chr(92) + '|') for v in r)} |" for r in rows
+    )
+
+
+def filled(text: str, parts: dict[str, str]) -> str:
+    """Returns the README with each part put between its markers.
+
+    Raises:
+        ValueError: a marker is missing.
+    """
+    for name, part in parts.items():
+        begin, end = f"<!-- begin {name} -->\n", f"\n<!-- end {name} -->"
+        before, marked, rest = text.partition(begin)
+        _, ended, after = rest.partition(end)
+        if not marked or not ended:
+            raise ValueError(f"wanted the markers '{name}' in the README: {begin}...{end}")
+        text = before + begin + part + end + after
+    return text
