@@ -65,6 +65,13 @@ def test_verdicts_of_several_layers(parts, wanted, verdict):
     assert claims.verdict_of_parts(parts, wanted=wanted) == verdict
 
 
+def test_a_claim_of_several_things_is_as_good_as_the_worst():
+    of = claims.verdict_of_all
+    assert [of([HOLDS, HOLDS]), of([HOLDS, PARTLY]), of([HOLDS, NOT]), of([UNDECIDED, HOLDS])] == [
+        HOLDS, PARTLY, NOT, UNDECIDED
+    ]  # fmt: skip
+
+
 def test_the_margin_is_the_smallest_that_holds_the_interval():
     assert claims.margin(-0.005, 0.009) == 0.01
     assert claims.margin(-0.005, 0.011) == 0.02
@@ -191,8 +198,12 @@ def test_same_curves():
     )  # fmt: skip
     assert verdicts.same_curves(made, [0.5, 1.0], limit=0.05).verdict == NOT
     found = verdicts.same_curves(made, [0.5, 1.0], limit=0.2)
-    assert [found.verdict, found.detail] == [HOLDS, "largest in layer layer 1"]
+    assert found.verdict == HOLDS
+    assert found.detail == "largest: 0.5 and 1 in layer layer 1; 0 of 2 differences beyond 0.2"
     assert found.value == pytest.approx(0.1, abs=0.001)
+    assert found.low < found.value < found.high
+    found = verdicts.same_curves(made, [0.5, 1.0, 2.0], limit=0.05)
+    assert "0.5 and 2 in layer layer 0; 5 of 6" in found.detail
     assert verdicts.same_curves(made, [0.5, 4.0], limit=0.1).detail == "no strength 4"
 
 
@@ -231,14 +242,19 @@ def test_images_with_an_empty_map_have_no_number_of_compromised_layers():
 
 def test_claims_table_puts_published_beside_corrected():
     columns = ["protocol", "claim", "value", "low", "high", "verdict", "images", "detail"]
+    flags = pd.DataFrame(
+        [("few sources", "A1 A2", ""), ("threshold", "A1", "as_published")],
+        columns=["flag", "touches", "protocols"],
+    )
     rows = [("as_published", "A1", 0.2, 0.1, 0.3, HOLDS, 9, "x"),
             ("corrected", "A1", 0.0, -0.01, 0.01, NO_EFFECT, 9, "y")]  # fmt: skip
     table = verdicts.of_claims(
-        pd.DataFrame(rows, columns=columns), rests_on="these", flags={"A1": "few sources"}
+        pd.DataFrame(rows, columns=columns), rests_on="these", flags=flags
     ).set_index("id")
     row = table.loc["A1"]
     assert row[["published_value", "value"]].tolist() == [0.2, 0.0]
     assert row[["published_verdict", "verdict"]].tolist() == [HOLDS, NO_EFFECT]
     assert row[["detail", "flags", "rests_on"]].tolist() == ["y", "few sources", "these"]
+    assert row["published_flags"] == "few sources, threshold"
     assert (table.drop("A1")["verdict"] == NOT_RUN).all()
     assert (table.drop("A1")["rests_on"] == "").all()

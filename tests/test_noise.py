@@ -107,6 +107,9 @@ def test_controls_keep_what_they_promise_and_no_more():
     assert torch.equal(shuffled.abs(), CHANGE.abs())
     assert shuffled.sign().sum() == CHANGE.sign().sum()
     assert 0.3 < (shuffled == CHANGE).float().mean() < 0.7
+    sparse = CHANGE * (torch.arange(16) == 3)  # a zero has no sign to deal
+    dealt = noise.sign_shuffled(sparse, np.random.default_rng(0))
+    assert torch.equal(dealt.abs(), sparse.abs())
     moved = turned("permuted")
     pixels = {tuple(p) for p in CHANGE.flatten(1).T.tolist()}
     assert {tuple(p) for p in moved.flatten(1).T.tolist()} == pixels

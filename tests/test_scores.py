@@ -20,7 +20,7 @@ def test_upsampling_is_torchs_bilinear(side):
     np.testing.assert_allclose(matrix @ maps.numpy() @ matrix.T, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("side", [2, 3, 8, 24])
+@pytest.mark.parametrize("side", [2, 3, 8, 24, 40])
 def test_cosine_twin_upsamples_first(side):
     a, b = RNG.random((2, 5, side, side))
     found = scores.cosine(a, b, size=24)

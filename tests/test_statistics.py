@@ -66,7 +66,7 @@ def rows(variant, draw, values, *, layer="1-1", folds=None):
     size = len(values)
     return pd.DataFrame(
         {"image": range(size), "variant": variant, "strength": 1.0, "draw": draw, "layer": layer,
-         "fold": folds or [0] * size, "value": values}
+         "fold": folds or [0] * size, "success": True, "value": values}
     )  # fmt: skip
 
 
@@ -88,6 +88,13 @@ def test_the_papers_rule_on_paper():
     found = compromised(SIMILARITY, "layer_median")
     assert found["attack"] == [False, True, True]  # strictly below
     assert found["noise"] == [False, True, True, False]
+
+
+def test_the_papers_threshold_is_that_of_the_flipped_images_noise():
+    table = SIMILARITY.assign(success=SIMILARITY["image"].isin([1, 2]))  # noise 0.8, 0.7
+    found = statistics.compromised(table, rule="layer_median", quantile=0.5)
+    noise = found[found["arm"] == "noise"].set_index("image")["compromised"]
+    assert noise.to_dict() == {0: False, 1: False, 2: True, 3: False}  # below 0.75
 
 
 def test_the_public_codes_rule_has_one_threshold_for_all_layers():

@@ -12,7 +12,9 @@ HOLDS, PARTLY, NOT, NO_EFFECT = "holds", "holds in part", "does not hold", "no e
 UNDECIDED, NOT_RUN = "not decided", "not run here"
 VERDICTS = (HOLDS, PARTLY, NOT, NO_EFFECT, UNDECIDED, NOT_RUN)
 
-MARGIN = 0.02  # of cosine: an interval that lies wholly within it is "no effect"
+# Of cosine: an interval that lies wholly within it is "no effect", even where it lies above 0: a
+# difference that small, however sure, is none that a map's reader could see.
+MARGIN = 0.02
 MARGINS = (0.01, 0.02, 0.05)  # also shown
 
 RENKHOFF, TAN = "renkhoff2022", "tan2023"
@@ -170,6 +172,11 @@ def verdict_of_parts(parts: list[str], *, wanted: int | None = None) -> str:
     if 2 * against > len(parts):
         return NO_EFFECT if parts.count(NOT) == 0 else NOT
     return UNDECIDED
+
+
+def verdict_of_all(parts: list[str]) -> str:
+    """Returns the verdict on a claim that asks for several things at once: the worst of theirs."""
+    return max(parts, key=[HOLDS, PARTLY, UNDECIDED, NO_EFFECT, NOT].index)
 
 
 def margin(low: float, high: float) -> float:

@@ -97,8 +97,9 @@ def square(tables: Tables, cell: str, target: str) -> Figure:
         f"Drift by attack or noise, class flipped or not: {policy} ({cell})",
         f"1 minus the cosine similarity to the clean map, on the same {seeds} images for all four "
         "lines. An image takes part at the lowest strength at which the attack flips its class, at "
-        "the strength below, with the noise of that strength, and with that noise raised until it "
-        "flips the class, too. Bars are bootstrap intervals, resampled by source picture.",
+        "the strength below, with noise of that lower size, and with noise raised until it flips "
+        "the class, too, which makes it several times as large. Bars are bootstrap intervals, "
+        "resampled by source picture. A layer with too many empty maps is left out.",
         "lines",
         pd.concat(parts, ignore_index=True),
         "conv layer (block-conv, input to output)",

@@ -19,11 +19,16 @@ EVERY = (*DRIFT, *RULE, "A13", "A14", "A15")
 
 Flag = tuple[str, float, float, tuple[str, ...], str]
 
+EVERYWHERE = ""  # a flag that touches its claims under every protocol
+
 
 def of_cell(
     results: Results, made: Tables, chosen: FlagSettings, statistics: StatisticsSettings
 ) -> pd.DataFrame:
-    """Returns the flags that are raised: `flag, value, limit, touches, text`.
+    """Returns the flags that are raised: `flag, value, limit, touches, protocols, text`.
+
+    `touches` are the ids of claims, `protocols` the names of those under which it touches them,
+    empty for all.
 
     Args:
         results: of the cell.
@@ -34,7 +39,11 @@ def of_cell(
     raised = _of_attack(results, chosen) if results.cell.attack != "none" else iter(())
     rows = [*raised, *_of_noise_and_maps(results, made, chosen, statistics)]
     table = pd.DataFrame(rows, columns=["flag", "value", "limit", "touches", "text"])
-    return table.assign(touches=[" ".join(ids) for ids in table["touches"]])
+    table["touches"] = [" ".join(ids) for ids in table["touches"]]
+    seen = _judging_their_own(results)
+    own = table["flag"] == "threshold on test data"
+    table.insert(4, "protocols", [" ".join(seen) if mine else EVERYWHERE for mine in own])
+    return table
 
 
 def _of_attack(results: Results, chosen: FlagSettings) -> Iterator[Flag]:
@@ -85,13 +94,17 @@ def _of_noise_and_maps(
             f"(wanted {chosen.minimum_sources})"
         )
         yield "few sources", sources, chosen.minimum_sources, EVERY, text
-    seen = [n for n, p in results.protocols.items() if p.threshold != "held_out_quantile"]
+    seen = _judging_their_own(results)
     if seen:
         text = (
-            f"threshold chosen on the images that it judges, under {', '.join(seen)} "
-            "(A9 to A12 alone)"
+            f"threshold chosen on the images that it judges, under {', '.join(seen)}; touches A9 "
+            "to A12 there"
         )
         yield "threshold on test data", np.nan, np.nan, RULE, text
+
+
+def _judging_their_own(results: Results) -> list[str]:
+    return [n for n, p in results.protocols.items() if p.threshold != "held_out_quantile"]
 
 
 def texts(made: Tables, cell: str) -> list[str]:
@@ -100,10 +113,11 @@ def texts(made: Tables, cell: str) -> list[str]:
     return list(table.loc[table["cell"] == cell, "text"])
 
 
-def by_claim(table: pd.DataFrame) -> dict[str, str]:
-    """Returns the names of a cell's flags by the id of each claim that they touch."""
+def by_claim(table: pd.DataFrame, protocol: str) -> dict[str, str]:
+    """Returns the names of a cell's flags under a protocol by the id of each claim they touch."""
     found: dict[str, list[str]] = {}
     for row in table.itertuples():
-        for claim in str(row.touches).split():
-            found.setdefault(claim, []).append(str(row.flag))
+        if row.protocols == EVERYWHERE or protocol in str(row.protocols).split():
+            for claim in str(row.touches).split():
+                found.setdefault(claim, []).append(str(row.flag))
     return {claim: ", ".join(names) for claim, names in found.items()}

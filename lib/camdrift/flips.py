@@ -8,7 +8,7 @@ import pandas as pd
 from camdrift import randomness
 from camdrift.artifacts import ADVERSARIAL, NOISE, NOTHING, OWN, RAISED, SEED, UNRELATED
 from camdrift.results import Results
-from camdrift.settings import StatisticsSettings
+from camdrift.settings import FlagSettings, StatisticsSettings
 from camdrift.statistics import Resampler
 
 # group -> (whether the prediction differs from that on the clean image, target policy)
@@ -19,14 +19,17 @@ GROUPS = {
 }
 
 
-def groups(results: Results, chosen: StatisticsSettings, *, seed: int) -> pd.DataFrame:
+def groups(
+    results: Results, chosen: StatisticsSettings, flags: FlagSettings, *, seed: int
+) -> pd.DataFrame:
     """Returns the similarity to the clean map, by strength and layer, apart from the flip.
 
     Three groups of images: not flipped *at that strength*; flipped, explained for the clean
     image's class; flipped, explained for the own top class. Columns: `variant, strength, group,
     layer, images, n` (known pairs), `mean, low, high`, and for the attack `excess, excess_low,
     excess_high`: similarity under matched noise minus that under attack, on the same images,
-    each noise map for the same target policy. Layer 'mean' averages over the layers.
+    each noise map for the same target policy. A layer of which a group has too many empty maps is
+    not decided: its numbers are missing, and 'mean' averages over the others.
     """
     values = results.main()
     values = values[values["draw"] == 0]
@@ -44,7 +47,9 @@ def groups(results: Results, chosen: StatisticsSettings, *, seed: int) -> pd.Dat
                 part = wide.loc[images]
                 mine = part[target, variant, strength][results.layers]
                 noise = part[target, NOISE, strength][results.layers]
-                columns = np.hstack([_with_mean(mine), _with_mean(noise - mine)])
+                difference = noise - mine
+                decided = (difference.isna().mean() <= flags.empty_share).to_numpy()
+                columns = np.hstack([_with_mean(mine, decided), _with_mean(difference, decided)])
                 means, low, high = _estimate(results, images, columns, chosen, seed, group)
                 size = len(results.layers) + 1
                 table = pd.DataFrame(
@@ -67,13 +72,16 @@ def groups(results: Results, chosen: StatisticsSettings, *, seed: int) -> pd.Dat
     return pd.concat(tables, ignore_index=True)
 
 
-def square(results: Results, chosen: StatisticsSettings, *, seed: int) -> pd.DataFrame:
+def square(
+    results: Results, chosen: StatisticsSettings, flags: FlagSettings, *, seed: int
+) -> pd.DataFrame:
     """Returns drift by attack or noise x flipped or not, on the same seeds.
 
     Of a seed that the attack flips at some strength: 'attack, flipped' is the lowest such
     strength, 'attack, not flipped' the next lower one, 'noise, not flipped' the noise matched to
-    that lower strength, 'noise, flipped' the noise raised until it flips. Only seeds that have all
-    four take part: the comparison is paired. Columns: `target, arm, flipped, layer, images, n,
+    that lower strength, 'noise, flipped' noise raised from the whole attack's size until it flips.
+    Only seeds that have all four take part, and only layers of which no arm has too many empty
+    maps: the comparison is paired. Columns: `target, arm, flipped, layer, images, n,
     mean, low, high` of 1 - cosine, and `size_grey`, the mean L2 norm as root mean square, in grey
     levels of 255. Rows whose `arm` is a contrast ('attack - noise, flipped', ...) hold paired
     differences of drift.
@@ -111,17 +119,20 @@ def square(results: Results, chosen: StatisticsSettings, *, seed: int) -> pd.Dat
     sizes = {key: _sizes(results, places) for key, places in arms.items()}
     tables = []
     for target in (OWN, SEED):
-        found = {
-            key: _with_mean(drift.loc[places, target][results.layers])
+        wide = {
+            key: drift.loc[places, target][results.layers].reset_index(drop=True)
             for key, places in arms.items()
         }
+        empty = pd.concat([arm.isna().mean() for arm in wide.values()], axis=1).max(axis=1)
+        decided = (empty <= flags.empty_share).to_numpy()
         contrasts = {
-            ("attack - noise", True): found["attack", True] - found["noise", True],
-            ("attack - noise", False): found["attack", False] - found["noise", False],
-            ("flipped - not, attack", True): found["attack", True] - found["attack", False],
-            ("flipped - not, noise", True): found["noise", True] - found["noise", False],
+            ("attack - noise", True): wide["attack", True] - wide["noise", True],
+            ("attack - noise", False): wide["attack", False] - wide["noise", False],
+            ("flipped - not, attack", True): wide["attack", True] - wide["attack", False],
+            ("flipped - not, noise", True): wide["noise", True] - wide["noise", False],
         }
-        for (arm, flip), rows in (found | contrasts).items():
+        for (arm, flip), layers in (wide | contrasts).items():
+            rows = _with_mean(layers, decided)
             means, low, high = _estimate(results, images, rows, chosen, seed, "square")
             tables.append(
                 pd.DataFrame(
@@ -211,9 +222,10 @@ def _flipped(results: Results, variant: str, draw: int) -> float:
     return turned.sum() / len(results.attacked.images)
 
 
-def _with_mean(wide: pd.DataFrame) -> np.ndarray:
-    """Returns the columns and, as a last one, each row's mean over the known."""
-    return np.column_stack([wide, wide.mean(axis=1)])
+def _with_mean(wide: pd.DataFrame, decided: np.ndarray | None = None) -> np.ndarray:
+    """Returns the columns, NaN where not decided, and as a last one each row's mean over them."""
+    kept = wide if decided is None else wide.where(np.broadcast_to(decided, wide.shape))
+    return np.column_stack([kept, kept.mean(axis=1)])
 
 
 def _estimate(

@@ -168,8 +168,9 @@ def negated(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
 def sign_shuffled(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
     """Returns the perturbation with its signs dealt out anew: each value keeps its size."""
     signs = perturbation.sign().flatten()
-    dealt = signs[torch.from_numpy(generator.permutation(signs.numel()))]
-    return perturbation.abs() * dealt.view_as(perturbation)
+    moved = signs.nonzero().flatten()
+    signs[moved] = signs[moved[torch.from_numpy(generator.permutation(len(moved)))]]
+    return perturbation.abs() * signs.view_as(perturbation)
 
 
 def permuted(perturbation: Tensor, generator: np.random.Generator) -> Tensor:

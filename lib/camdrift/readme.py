@@ -52,9 +52,9 @@ def generated(study: str) -> dict[str, str]:
     table_of_claims = report.claims(made)
     run_here = made["claims"]["rests_on"] != ""
     rests_on = made["claims"]["rests_on"][run_here].unique()
-    behind = table_of_claims[["claim", "statistic", "behind it", "behind it, as published"]][
-        run_here
-    ]
+    behind = table_of_claims[
+        ["claim", "statistic", "images", "behind it", "behind it, as published"]
+    ][run_here]
     shown = ["claim", "says", "printed", "as published", "corrected", "verdict", "flags"]
     others = ["claim", "of", "says", "printed", "verdict"]
     claimed = "\n".join(

@@ -88,6 +88,7 @@ def claims(made: Tables) -> pd.DataFrame:
                 "as published": f"{published} {claim['published_verdict']}".strip(),
                 "corrected": corrected,
                 "verdict": claim["verdict"],
+                "images": claim["images"],
                 "behind it": claim["detail"],
                 "behind it, as published": claim["published_detail"],
                 "flags": claim["flags"],

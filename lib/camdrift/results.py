@@ -112,6 +112,8 @@ def load(study: str) -> Tables:
         "printed",
         "detail",
         "published_detail",
+        "published_flags",
+        "protocols",
         "flags",
         "rests_on",
         "text",

@@ -47,8 +47,10 @@ def upsampling(small: int, large: int) -> np.ndarray:
 
 
 def _factor(side: int, size: int) -> np.ndarray:
-    """Returns F, upper triangular, such that F'F = U'U for the resizing matrix U."""
+    """Returns F with F'F = U'U for the resizing matrix U, no larger than the map."""
     resize = upsampling(side, size)
+    if side >= size:
+        return resize
     return np.linalg.cholesky(resize.T @ resize).T
 
 
@@ -206,7 +208,13 @@ def partners(ids: pd.Series, sources: pd.Series, *, count: int, seed: int) -> np
 
 
 def _pairs(
-    maps: Maps, protocol: Protocol, targets: Sequence[str], strangers: np.ndarray, *, first: bool
+    maps: Maps,
+    protocol: Protocol,
+    targets: Sequence[str],
+    strangers: np.ndarray,
+    *,
+    first: bool,
+    second_draw: bool,
 ) -> pd.DataFrame:
     """Returns what a protocol compares: keys, `map` and the clean map `origin`, row by row."""
     variants = list(maps.rows["variant"].unique()) if first else [ADVERSARIAL, NOISE]
@@ -216,7 +224,7 @@ def _pairs(
     original = SOFTMAX if protocol.score == "softmax_for_originals" else CLEAN
     origin = own[own["variant"] == original].set_index("image")["map"]
     changed = rows[(rows["recipe"] == protocol.recipe) & rows["variant"].isin(variants)]
-    if protocol.threshold == "held_out_quantile" and not first:  # its threshold judges draw 0
+    if not first and not second_draw:
         changed = changed[changed["draw"] == 0]
     parts = [changed.assign(origin=origin.loc[changed["image"]].to_numpy())]
     images = origin.index.to_numpy()
@@ -266,8 +274,12 @@ def drift(
         _, targets = wanted.setdefault(protocol.reading, (protocol, []))
         policies = [OWN, SEED] if i == 0 else [protocol.target]
         targets += [target for target in policies if target not in targets]
+    # A held-out threshold may judge the draw that set the others'; the rest want a second one.
+    judged = {p.reading for p in protocols if p.threshold != "held_out_quantile"}
     compared = {
-        reading: _pairs(maps, protocol, targets, strangers, first=i == 0)
+        reading: _pairs(
+            maps, protocol, targets, strangers, first=i == 0, second_draw=reading in judged
+        )
         for i, (reading, (protocol, targets)) in enumerate(wanted.items())
     }
     # Structural similarity, the dearer score, is for the figures: attack and first noise alone.

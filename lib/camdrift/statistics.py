@@ -109,19 +109,21 @@ def thresholds(noise: pd.DataFrame, *, rule: str, quantile: float) -> pd.Series:
     """Returns the similarity below which a layer is compromised, by (strength, layer, fold).
 
     layer_median: the median under noise (renkhoff2022, IV-E). global_mean: the mean over layers of
-    the layers' means, one number a strength (its public code). held_out_quantile: a low quantile
-    under noise, of the images of all other folds; with the others, the noise sets the threshold
-    that it is then judged by.
+    the layers' means, one number a strength (its public code). Both of the images that the attack
+    flips, since the public code makes noise for adversarials alone; the noise so sets the threshold
+    that it is then judged by. held_out_quantile: a low quantile under noise, of all images of the
+    other folds.
 
     Args:
-        noise: `strength, layer, fold, value`, one draw.
+        noise: `strength, layer, fold, success, value`, one draw.
         rule: one of the three.
         quantile: of the third, in (0, 1).
     """
     keys = ["strength", "layer"]
     tables = {}
+    flipped = noise[noise["success"]] if noise["success"].any() else noise
     for fold in np.unique(noise["fold"]):
-        others = noise[noise["fold"] != fold] if rule == "held_out_quantile" else noise
+        others = noise[noise["fold"] != fold] if rule == "held_out_quantile" else flipped
         values = others.groupby(keys, observed=True)["value"]
         if rule == "held_out_quantile":
             found = values.quantile(quantile)
@@ -143,8 +145,8 @@ def compromised(similarity: pd.DataFrame, *, rule: str, quantile: float) -> pd.D
     other.
 
     Args:
-        similarity: `image, variant, strength, draw, layer, fold, value`, of one cell, reading,
-            score and target.
+        similarity: `image, variant, strength, draw, layer, fold, success, value`, of one cell,
+            reading, score and target.
         rule: see `thresholds`.
         quantile: see `thresholds`.
 

@@ -29,8 +29,8 @@ def tables(
     for key, cell in tqdm(cells.items(), desc="tables", unit="cell"):
         found = results.read(name, key, cell, protocols, chosen, seed=seed)
         made = of_cell(found, chosen, limits, seed=seed)
-        made["groups"] = flips.groups(found, chosen, seed=seed)
-        made["square"] = flips.square(found, chosen, seed=seed)
+        made["groups"] = flips.groups(found, chosen, limits, seed=seed)
+        made["square"] = flips.square(found, chosen, limits, seed=seed)
         made["controls"] = flips.controls(found, chosen, seed=seed)
         made["flags"] = flags.of_cell(found, made, limits, chosen)
         made["switches"] = verdicts.of_cell(found, chosen, limits, seed=seed)
@@ -38,10 +38,12 @@ def tables(
     whole = joined(parts)
     headline, cell = plan.headline, cells[plan.headline]
     attack = whole["attacks"].set_index("cell").loc[headline]
-    rests_on = f"{attack['images']} images of '{cell.set}', model '{cell.model}', cell '{headline}'"
+    rests_on = (
+        f"{attack['images']} test images of '{cell.set}', of which the attack flips "
+        f"{attack['successes']}; model '{cell.model}', cell '{headline}'"
+    )
     mine = {key: rows[rows["cell"] == headline] for key, rows in whole.items()}
-    touching = flags.by_claim(mine["flags"])
-    whole["claims"] = verdicts.of_claims(mine["switches"], rests_on=rests_on, flags=touching)
+    whole["claims"] = verdicts.of_claims(mine["switches"], rests_on=rests_on, flags=mine["flags"])
     return whole
 
 

@@ -250,6 +250,8 @@ def counts(rule: pd.DataFrame) -> pd.DataFrame:
     Of images none of whose maps is empty at that strength: a layer whose map is empty can be
     called neither compromised nor not. `n` is their number.
     """
+    if rule.empty:
+        return pd.DataFrame(columns=["target", "group", "arm", "strength", "layers", "share", "n"])
     layers = rule["layer"].nunique()
     size = rule.groupby(["target", "arm", "strength", "image"], observed=True)["layer"].transform(
         "size"
@@ -283,6 +285,8 @@ def _by_group(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         found = found.rename(columns={"mean": "share", "size": "n"}).reset_index()
         found.insert(1, "group", group)
         tables.append(found)
+    if not tables:
+        return pd.DataFrame(columns=[keys[0], "group", *keys[1:], "share", "n"])
     return pd.concat(tables, ignore_index=True)
 
 

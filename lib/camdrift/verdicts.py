@@ -18,15 +18,19 @@ from camdrift.claims import (
     PARTLY,
     UNDECIDED,
     margin,
+    verdict_of_all,
     verdict_of_interval,
     verdict_of_parts,
     verdict_of_range,
 )
 from camdrift.claims import MARGIN as NO_EFFECT_MARGIN
 from camdrift.evidence import Evidence
+from camdrift.flags import by_claim
 from camdrift.results import Results
 from camdrift.settings import FlagSettings, StatisticsSettings
 from camdrift.statistics import Resampler
+
+EXACT = "exact-none-matched"  # the recipe under which coverage is compared
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def excess(evidence: Evidence, strength: float, *, success: bool = True, wanted:
             parts.append(UNDECIDED)
         elif margin(found.low[i], found.high[i]) <= NO_EFFECT_MARGIN:
             parts.append(NO_EFFECT)
-        elif found.mean[i] > 0 and p[i] < 1 - evidence.chosen.confidence:
+        elif found.low[i] > 0 and p[i] < 1 - evidence.chosen.confidence:
             parts.append(HOLDS)
         else:
             parts.append(NOT if found.high[i] < 0 else UNDECIDED)
@@ -72,14 +76,15 @@ def excess(evidence: Evidence, strength: float, *, success: bool = True, wanted:
         confidence=evidence.chosen.confidence,
     )  # fmt: skip
     size = margin(overall.low[0], overall.high[0])
-    whole = resampler.estimate(
-        np.nan_to_num(values).mean(1, keepdims=True), confidence=evidence.chosen.confidence
-    )
+    rung = evidence.rung(strength)
+    filled = [np.nan_to_num(arm[:, rung]) for arm in arms]
+    above = (found.low > 0) & (p < 1 - evidence.chosen.confidence)
     detail = (
-        f"{parts.count(HOLDS)} of {len(parts)} layers above 0, {parts.count(NO_EFFECT)} within "
-        f"{NO_EFFECT_MARGIN}, {int((~decided).sum())} with too many empty maps"
+        f"{int(above.sum())} of {len(parts)} layers above 0 after Holm, of all "
+        f"{parts.count(NO_EFFECT)} within {NO_EFFECT_MARGIN}, {int((~decided).sum())} with too "
+        "many empty maps"
         + ("" if np.isnan(size) else f"; mean within {size}")
-        + f"; pairs with an empty map as 0: {whole.mean[0]:.3f}"
+        + f"; all layers, cosine of empty maps as 0: {(filled[0] - filled[1]).mean():.3f}"
     )
     verdict = verdict_of_parts(parts, wanted=wanted)
     return Finding(overall.mean[0], overall.low[0], overall.high[0], verdict, detail)
@@ -105,8 +110,7 @@ def moments(evidence: Evidence) -> Finding:
         for i in range(len(low))
     ]
     spread = verdict_of_parts(parts)
-    order = [HOLDS, PARTLY, UNDECIDED, NO_EFFECT, NOT]
-    verdict = max(mean.verdict, spread, key=order.index)
+    verdict = verdict_of_all([mean.verdict, spread])
     ratio = np.nanmedian(ratios[:, decided]) if decided.any() else np.nan
     detail = f"mean: {mean.verdict}; variance ratio {ratio:.1f} (median), above 1 in " \
              f"{parts.count(HOLDS)} of {len(parts)} layers: {spread}"  # fmt: skip
@@ -124,7 +128,7 @@ def named_layers(evidence: Evidence) -> Finding:
     normalised = draws / (1 - evidence.floor)
     if np.isnan(normalised).all():
         return Finding(np.nan, np.nan, np.nan, UNDECIDED, "one source: no floor, no interval")
-    ranks = len(evidence.layers) + 1 - rankdata(normalised, axis=1, nan_policy="omit")
+    ranks = rankdata(-normalised, axis=1, nan_policy="omit")  # 1: the most vulnerable
     inside = [ranks[:, evidence.layers.index(name)] <= 3 for name in named]
     shares = [float(np.mean(part)) for part in inside]
     both = float(np.mean(inside[0] & inside[1]))
@@ -163,12 +167,26 @@ def same_curves(evidence: Evidence, strengths: list[float], *, limit: float) -> 
     kept = np.all([evidence.decided(values[:, i]) for i in range(len(rungs))], axis=0)
     if not kept.any():
         return Finding(np.nan, np.nan, np.nan, UNDECIDED, "no layer is decided")
-    value = float(np.ptp(mean[:, kept], axis=0).max())
-    low, high = evidence.interval(np.ptp(draws[:, :, kept], axis=1).max(1))
-    verdict = HOLDS if high < limit else NOT if low > limit else UNDECIDED
-    layer = [name for name, k in zip(evidence.layers, kept, strict=True) if k]
-    place = layer[int(np.ptp(mean[:, kept], axis=0).argmax())]
-    return Finding(value, low, high, verdict, f"largest in layer {place}")
+    pairs = [(i, j) for i in range(len(rungs)) for j in range(i)]
+    sizes = np.abs(np.concatenate([mean[i, kept] - mean[j, kept] for i, j in pairs]))
+    drawn = np.concatenate([draws[:, i, kept] - draws[:, j, kept] for i, j in pairs], axis=1)
+    drawn *= np.sign(np.concatenate([mean[i, kept] - mean[j, kept] for i, j in pairs]))
+    low, high = statistics.interval(drawn, confidence=evidence.chosen.confidence)
+    # Beyond the limit: the largest of many differences is biased, so each is tested, after Holm.
+    p = statistics.holm((1 + (drawn <= limit).sum(0)) / (1 + len(drawn)))
+    if np.isnan(drawn).all():
+        verdict = UNDECIDED
+    elif (high < limit).all() and (low > -limit).all():
+        verdict = HOLDS
+    else:
+        verdict = NOT if (p < 1 - evidence.chosen.confidence).any() else UNDECIDED
+    most = int(sizes.argmax())
+    names = [name for name, k in zip(evidence.layers, kept, strict=True) if k]
+    i, j = pairs[most // len(names)]
+    place = f"{strengths[j]:g} and {strengths[i]:g} in layer {names[most % len(names)]}"
+    beyond = int((p < 1 - evidence.chosen.confidence).sum())
+    detail = f"largest: {place}; {beyond} of {len(sizes)} differences beyond {limit}"
+    return Finding(float(sizes[most]), float(low[most]), float(high[most]), verdict, detail)
 
 
 def every_strength(evidence: Evidence) -> Finding:
@@ -187,8 +205,11 @@ def every_strength(evidence: Evidence) -> Finding:
 
 def _shares(evidence: Evidence, arm: str, strength: float) -> tuple[float, np.ndarray]:
     values = evidence.compromised[arm][:, evidence.rung(strength)]
+    values = values[:, evidence.decided(values)]
+    if not values.size:
+        return float("nan"), np.full(evidence.chosen.resamples, np.nan)
     mean, draws = evidence.means(values)
-    return float(np.nanmean(mean)), np.nanmean(draws, axis=1)
+    return float(mean.mean()), draws.mean(axis=1)
 
 
 def compromised_at_lowest(evidence: Evidence) -> Finding:
@@ -271,23 +292,29 @@ def all_layers(evidence: Evidence) -> Finding:
         f"slope {float(mean @ x):.3f} [{slope_low:.3f}, {slope_high:.3f}] a doubling, "
         f"{known} images without an empty map"
     )
-    return Finding(value, low, high, verdict_of_parts(parts), detail)
+    return Finding(value, low, high, verdict_of_all(parts), detail)
 
 
 def coverage_growth(evidence: Evidence) -> Finding:
     """Judges A13: the area between the coverage curves of attack and noise.
 
-    With the accumulating ladder the noise's curve is that of the first strength, as the public
-    code's shared list makes it (`statistics.shared_list`).
+    The public code counts the attack's image only where the class changed, the noise's always, and
+    its list of noise curves makes that of the first strength stand for all
+    (`statistics.shared_list`). These have no switch of their own: they come with a protocol whose
+    ladder and noise are both the public code's.
     """
+    if evidence.results.first.recipe != EXACT:
+        return Finding(np.nan, np.nan, np.nan, NOT_RUN, f"coverage was not counted under {EXACT}")
     bits, confidence = evidence.bits, evidence.chosen.confidence
     ladder = sorted(strength for variant, strength in bits if variant == NOISE)
     arms = {s: bits[CLEAN, 0.0] | bits[NOISE, s] for s in ladder}
     curves = {s: statistics.coverage_curve(arm) for s, arm in arms.items()}
-    strength = 1.0
-    if evidence.protocol.ladder == "accumulating":
+    attacked, strength = bits[ADVERSARIAL, 1.0], 1.0
+    protocol = evidence.protocol
+    if protocol.ladder == "accumulating" and protocol.noise == "with_negated_attack":
         curves, strength = statistics.shared_list(curves), ladder[0]
-    attack = bits[CLEAN, 0.0] | bits[ADVERSARIAL, 1.0]
+        attacked = attacked & evidence.results.attacked.images["success"].to_numpy()[:, None]
+    attack = bits[CLEAN, 0.0] | attacked
     count = len(attack)
     area = float(statistics.coverage_curve(attack).mean() - curves[1.0][:count].mean())
     without = [
@@ -301,24 +328,40 @@ def coverage_growth(evidence: Evidence) -> Finding:
 
 
 def coverage_by_strength(evidence: Evidence) -> Finding:
-    """Judges A14: whether final coverage rises with strength, and how far it ranges."""
+    """Judges A14: whether final coverage rises with strength, and how far it ranges.
+
+    Over random halves of the source pictures, without replacement: a bootstrap resample would hold
+    pictures twice, which cover nothing new, and ranks have no jackknife.
+    """
+    if evidence.results.first.recipe != EXACT:
+        return Finding(np.nan, np.nan, np.nan, NOT_RUN, f"coverage was not counted under {EXACT}")
     if len(evidence.strengths) < 3:
         return Finding(np.nan, np.nan, np.nan, NOT_RUN, "fewer than three strengths")
     bits = evidence.bits
     both = [bits[CLEAN, 0.0] | bits[ADVERSARIAL, s] for s in evidence.strengths]
-    order, confidence = np.arange(len(both)), evidence.chosen.confidence
-    final = np.array([arm.any(0).mean() for arm in both])
-    without = np.array(
-        [[arm[rest].any(0).mean() for arm in both] for rest in evidence.without_each_source()]
+    sources = evidence.results.attacked.images["source"].to_numpy()
+    names = np.unique(sources)
+    if len(names) < 2:
+        return Finding(np.nan, np.nan, np.nan, UNDECIDED, "one source: no halves")
+    rng = randomness.generator(evidence.seed, "coverage claims", evidence.results.name)
+    order = rng.permuted(np.tile(np.arange(len(names)), (evidence.chosen.resamples, 1)), axis=1)
+    drawn = (order < len(names) // 2).astype(np.float32)  # each row: which pictures are in
+    by_source = [np.stack([arm[sources == name].any(0) for name in names]) for arm in both]
+    final = np.stack([((drawn @ arm.astype(np.float32)) > 0).mean(1) for arm in by_source], axis=1)
+    rises = _spearman(np.arange(len(both)), final)
+    low, high = evidence.interval(rises)
+    ranges = np.ptp(final, axis=1)
+    widths = evidence.interval(ranges)
+    parts = [
+        verdict_of_interval(low, high, above=0.5),
+        verdict_of_range(*widths, least=0.0, most=0.05),
+    ]
+    whole = [arm.any(0).sum() for arm in both]
+    detail = (
+        f"range {ranges.mean():.4f} [{widths[0]:.4f}, {widths[1]:.4f}]; all pictures cover "
+        f"{', '.join(str(count) for count in whole)} neurons"
     )
-    value = _spearman(order, final[None])[0]
-    low, high = statistics.jackknife(_spearman(order, without), value, confidence=confidence)
-    low, high = max(low, -1.0), min(high, 1.0)
-    widths = statistics.jackknife(np.ptp(without, axis=1), np.ptp(final), confidence=confidence)
-    parts = [verdict_of_interval(low, high, above=0.5),
-             HOLDS if widths[1] < 0.05 else NOT if widths[0] > 0.05 else UNDECIDED]  # fmt: skip
-    detail = f"range {np.ptp(final):.4f} [{widths[0]:.4f}, {widths[1]:.4f}]"
-    return Finding(value, low, high, verdict_of_parts(parts), detail)
+    return Finding(float(np.nanmean(rises)), low, high, verdict_of_all(parts), detail)
 
 
 def attackable(evidence: Evidence) -> Finding:
@@ -368,9 +411,6 @@ JUDGES: dict[str, Callable[[Evidence], Finding]] = {
 }
 
 
-COVERAGE = ("A13", "A14", "A15")
-
-
 def of_cell(
     results: Results, chosen: StatisticsSettings, flags: FlagSettings, *, seed: int
 ) -> pd.DataFrame:
@@ -379,47 +419,49 @@ def of_cell(
     Columns: `protocol, claim, value, low, high, verdict, images, detail`.
     """
     rows = []
-    successes = int(results.attacked.images["success"].sum())
-    known: dict[tuple[str, str], Finding] = {}  # coverage depends on the ladder alone
+    images = results.attacked.images
+    successes = int(images["success"].sum())
+    numbers = {"A1f": len(images) - successes} | dict.fromkeys(("A13", "A14", "A15"), len(images))
+    nothing = Finding(np.nan, np.nan, np.nan, UNDECIDED, "no successful adversarial")
     for name, protocol in results.protocols.items():
         evidence = Evidence(results, protocol, chosen, flags, seed)
         for claim, judge in JUDGES.items():
-            key = claim, protocol.ladder if claim in COVERAGE else name
-            if key not in known and successes:
-                known[key] = judge(evidence)
-            nothing = Finding(np.nan, np.nan, np.nan, UNDECIDED, "no successful adversarial")
-            found = known.get(key, nothing)
-            rows.append((name, claim, found.value, found.low, found.high, found.verdict,
-                         successes, found.detail))  # fmt: skip
+            found = judge(evidence) if successes else nothing
+            number = numbers.get(claim, successes)
+            rows.append((name, claim, found.value, found.low, found.high, found.verdict, number,
+                         found.detail))  # fmt: skip
     columns = ["protocol", "claim", "value", "low", "high", "verdict", "images", "detail"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def of_claims(switches: pd.DataFrame, *, rests_on: str, flags: dict[str, str]) -> pd.DataFrame:
+def of_claims(switches: pd.DataFrame, *, rests_on: str, flags: pd.DataFrame) -> pd.DataFrame:
     """Returns the claims table: every claim, published against corrected.
 
     Args:
         switches: as `of_cell` returns it, of one cell.
         rests_on: the images and the model behind the verdicts.
-        flags: the names of the validity flags that touch a claim, by id.
+        flags: as `flags.of_cell` returns it, of the same cell.
 
     Returns:
-        A row a claim: its facts, then `published_value, published_low, published_high,
-        published_verdict, published_detail`, the same of the corrected protocol without the
-        prefix, `flags`, `rests_on`.
+        A row a claim: its facts, then `value, low, high, verdict, images, detail, flags` under the
+        corrected protocol and, with the prefix `published_`, under the published one; `rests_on`.
     """
     found = switches.set_index(["protocol", "claim"])
     rows = []
     for claim in CLAIMS:
         row = {key: getattr(claim, key) for key in claim.__dataclass_fields__}
+        judged = False
         for protocol, prefix in (("as_published", "published_"), ("corrected", "")):
             there = (protocol, claim.id) in found.index
-            facts = found.loc[(protocol, claim.id)] if there else None
+            facts = found.loc[(protocol, claim.id)] if there else {}
+            judged |= there
             for key in ("value", "low", "high"):
-                row[f"{prefix}{key}"] = np.nan if facts is None else facts[key]
-            row[f"{prefix}verdict"] = NOT_RUN if facts is None else facts["verdict"]
-            row[f"{prefix}detail"] = "" if facts is None else facts["detail"]
-        row["flags"] = flags.get(claim.id, "") if facts is not None else ""
-        row["rests_on"] = rests_on if facts is not None else ""
+                row[f"{prefix}{key}"] = facts.get(key, np.nan)
+            row[f"{prefix}verdict"] = facts.get("verdict", NOT_RUN)
+            row[f"{prefix}images"] = facts.get("images", 0)
+            row[f"{prefix}detail"] = facts.get("detail", "")
+            touching = by_claim(flags, protocol) if there else {}
+            row[f"{prefix}flags"] = touching.get(claim.id, "")
+        row["rests_on"] = rests_on if judged else ""
         rows.append(row)
     return pd.DataFrame(rows)
