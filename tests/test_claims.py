@@ -203,7 +203,7 @@ def test_same_curves():
     assert found.value == pytest.approx(0.1, abs=0.001)
     assert found.low < found.value < found.high
     found = verdicts.same_curves(made, [0.5, 1.0, 2.0], limit=0.05)
-    assert "0.5 and 2 in layer layer 0; 5 of 6" in found.detail
+    assert "2 in layer layer 0; 5 of 6" in found.detail
     assert verdicts.same_curves(made, [0.5, 4.0], limit=0.1).detail == "no strength 4"
 
 
