@@ -143,9 +143,13 @@ class Evidence:
         return found
 
     def without_each_source(self) -> Iterator[np.ndarray]:
-        """Yields, for each source, which images are of the others: bool (images,)."""
+        """Yields, for each source, which images are of the others: bool (images,).
+
+        Nothing where there is one source alone.
+        """
         sources = self.results.attacked.images["source"].to_numpy()
-        yield from (sources != source for source in np.unique(sources))
+        names = np.unique(sources)
+        yield from (sources != name for name in names if len(names) > 1)
 
     @cached_property
     def bits(self) -> dict[tuple[str, float], np.ndarray]:

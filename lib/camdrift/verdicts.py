@@ -111,7 +111,8 @@ def moments(evidence: Evidence) -> Finding:
     ]
     spread = verdict_of_parts(parts)
     verdict = verdict_of_all([mean.verdict, spread])
-    ratio = np.nanmedian(ratios[:, decided]) if decided.any() else np.nan
+    known = ratios[:, decided & ~np.isnan(low)]
+    ratio = np.nanmedian(known) if known.size else np.nan
     detail = f"mean: {mean.verdict}; variance ratio {ratio:.1f} (median), above 1 in " \
              f"{parts.count(HOLDS)} of {len(parts)} layers: {spread}"  # fmt: skip
     return Finding(mean.value, mean.low, mean.high, verdict, detail)
