@@ -32,7 +32,8 @@ repro: setup ## rebuild what params.yaml names (STUDY=layers: one study), then s
 # Each seed is a DVC experiment in a temporary copy; commit or `git add` new files first.
 seeds: setup ## run the whole study with each of `seeds` in params.yaml and write the spread
 	@for seed in $$($(BIN)/python -m camdrift.summary seeds); do \
-		$(BIN)/dvc exp run --temp --force --name seed-$$seed -S seed=$$seed || exit 1; \
+		$(BIN)/dvc exp remove --quiet seed-$$seed 2>/dev/null; \
+		$(BIN)/dvc exp run --temp --name seed-$$seed -S seed=$$seed || exit 1; \
 	done
 	$(BIN)/python -m camdrift.spread
 
