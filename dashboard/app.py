@@ -66,7 +66,9 @@ def claims(made: results.Tables, headline: str) -> None:
         "result; 'corrected' decides. A verdict speaks of the images and the model that it rests "
         "on, not of those of the paper."
     )
-    st.dataframe(shown, hide_index=True)
+    first = ["claim", "of", "says", "as published", "corrected", "verdict"]
+    order = [*first, *(name for name in shown.columns if name not in first)]
+    st.dataframe(shown, hide_index=True, column_order=order)
     st.download_button("Claims as CSV", made["claims"].to_csv(index=False), "claims.csv")
     st.subheader("One switch at a time")
     st.caption(
