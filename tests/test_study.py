@@ -11,6 +11,7 @@ import torch
 from camdrift import (
     artifacts,
     cams,
+    claims,
     figures,
     models,
     params,
@@ -288,7 +289,7 @@ def test_the_readmes_answer_is_what_the_committed_tables_say():
     assert flip_by["attack"]["low"] > 0.2
     # "Explain every map for the clean image's class, and ..."
     same = drift.loc["seed_class", "flipped - not, attack", True]
-    assert same["high"] < flip_by["attack"]["low"] / 3
+    assert same["high"] < flip_by["attack"]["low"] / 2
     # "Noise that is raised until it flips the class moves them further still ..."
     assert drift.loc["seed_class", "attack - noise", True]["high"] < 0
     sizes = drift.loc["seed_class", :, True]["size_grey"]
@@ -299,7 +300,8 @@ def test_the_readmes_answer_is_what_the_committed_tables_say():
         assert found.loc[("corrected", claim), "low"] > 0
         assert found.loc[("corrected", claim), "verdict"] in ("holds", "holds in part")
     # "The public code cannot see it ..."
-    assert found.loc[("as_published", "A1"), "verdict"] == "no effect"
+    published = found.loc[("as_published", "A1")]
+    assert claims.margin(published["low"], published["high"]) <= claims.MARGIN
     assert found.loc[("only_noise", "A1"), "high"] < found.loc[("corrected", "A1"), "low"]
     for protocol, row in found.xs("A5", level="claim").iterrows():
         assert (row["verdict"] == "holds") == (protocol in ("as_published", "only_ladder"))
