@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "lib"))
 os.chdir(ROOT)  # artefacts are found from the root of the repository
 
-from camdrift import artifacts, figures, flags, params, report, results, settings  # noqa: E402
+from camdrift import artifacts, detection_figures, figures, flags, params, report, results, settings  # noqa: E402
 
 
 @st.cache_data(max_entries=8)
@@ -107,6 +107,33 @@ def layers(made: results.Tables, cells: list[str], headline: str) -> None:
     st.download_button("Table as CSV", figure.table.to_csv(index=False), f"{figure.name}.csv")
 
 
+def detectors(made: results.Tables, headline: str) -> None:
+    cells = made["detectors"]["cell"].unique().tolist()
+    if not cells:
+        st.info("No cell of this study names strengths under `detect:` in params.yaml.")
+        return
+    first = cells.index(headline) if headline in cells else 0
+    cell = st.selectbox("Cell", cells, index=first, key="detected", bind="query-params")
+    strengths = made["detectors"].query("cell == @cell")["strength"].unique().tolist()
+    strength = 1.0
+    if len(strengths) > 1:
+        strength = st.select_slider(
+            "Strength", strengths, 1.0, key="detected_at", format_func=figures.percent
+        )
+    st.dataframe(report.trial(made, cell, strength), hide_index=True)
+    st.caption(
+        "Each detector sees one image, never its clean twin. Attacked images whose class flips "
+        "against clean and noisy ones; fitted, chosen and tested on different images."
+    )
+    for figure in detection_figures.of_study(made, cell):
+        show(figure)
+    if len(made["knowing"]):
+        st.subheader("Against an attack that knows the detector")
+        st.dataframe(report.knowing(made), hide_index=True)
+    table = made["detectors"]
+    st.download_button("Trial as CSV", table.to_csv(index=False), "detectors.csv")
+
+
 def images(study: str, cells: list[str], headline: str) -> None:
     cell = st.selectbox("Cell", cells, index=cells.index(headline), key="pictured",
                         bind="query-params")  # fmt: skip
@@ -147,14 +174,16 @@ def main() -> None:
     made = load(study, stamp)
     cells = made["attacks"]["cell"].tolist()
     headline = chosen.studies[study].headline
-    names = ["Overview", "Claims", "Layers", "Images"]
-    overview_tab, claims_tab, layers_tab, images_tab = st.tabs(names)
+    names = ["Overview", "Claims", "Layers", "Detectors", "Images"]
+    overview_tab, claims_tab, layers_tab, detectors_tab, images_tab = st.tabs(names)
     with overview_tab:
         overview(made, chosen, study)
     with claims_tab:
         claims(made, headline)
     with layers_tab:
         layers(made, cells, headline)
+    with detectors_tab:
+        detectors(made, headline)
     with images_tab:
         images(study, cells, headline)
 

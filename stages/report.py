@@ -2,7 +2,7 @@
 
 from tqdm import tqdm
 
-from camdrift import artifacts, figures, report, results, run, settings, study
+from camdrift import artifacts, detection_figures, figures, report, results, run, settings, study
 
 
 def main(stage: run.Stage) -> None:
@@ -14,6 +14,7 @@ def main(stage: run.Stage) -> None:
         if cell["study"] == key
     }
     chosen = settings.StatisticsSettings.model_validate(params["statistics"])
+    detecting = settings.DetectionSettings.model_validate(params["detection"])
     made = study.tables(
         key,
         plan,
@@ -21,12 +22,17 @@ def main(stage: run.Stage) -> None:
         settings.protocols(params["protocols"]),
         chosen,
         settings.FlagSettings.model_validate(params["flags"]),
+        detecting,
         seed=params["seed"],
     )
     for name, table in made.items():
         artifacts.write_csv(artifacts.results(key, "tables") / f"{name}.csv", table)
     made = results.load(key)  # figures and texts rest on what can be read in git, no more
     drawn = figures.of_study(made, results.example(key, plan.headline), plan.headline)
+    drawn += detection_figures.of_study(made, plan.headline)
+    if cells[plan.headline].detect:
+        seen, names = results.seen(key, plan.headline)
+        drawn += detection_figures.panels(seen, names, blur=detecting.blur)
     for figure in tqdm(drawn, desc="figures", unit="figure"):
         figures.png(figure, artifacts.results(key, "figures") / f"{figure.name}.png")
     artifacts.write_json(artifacts.results(key, "metrics.json"), study.metrics(made))

@@ -20,7 +20,18 @@ from camdrift import params, run, settings
 from camdrift.models import Model
 
 ROOT = Path(__file__).resolve().parents[1]
-ORDER = ["check", "fetch", "train", "attack", "noise", "cam", "coverage", "score", "report"]
+ORDER = [
+    "check",
+    "fetch",
+    "train",
+    "attack",
+    "noise",
+    "cam",
+    "coverage",
+    "score",
+    "detect",
+    "report",
+]
 
 
 def small_network(classes: int = 4) -> nn.Module:

@@ -83,7 +83,7 @@ def test_packing_keeps_maps_to_half_precision_and_maxima_exactly():
         cams.pack((torch.full((1, 2, 2), float("nan")),))
 
 
-def slow_noise_cam(a, g, score):
+def slow_noise_cam_of_code(a, g, score):
     """The public code of tan2023, in loops."""
     channels, height, width = a.shape
     e = np.exp(score)
@@ -104,24 +104,56 @@ def slow_noise_cam(a, g, score):
     return np.maximum(found, 0)
 
 
-def test_noise_cam_twin():
+def test_noise_cam_of_the_code_twin():
     generator = torch.Generator().manual_seed(0)
     a = torch.rand(2, 3, 4, 5, generator=generator, dtype=torch.float64)
     g = torch.rand(2, 3, 4, 5, generator=generator, dtype=torch.float64) - 0.3
     g[0, 1] = 0
     scores = torch.tensor([0.0, 0.9], dtype=torch.float64)
-    found = cams.noise_cam(a, g, scores)
+    found = cams.noise_cam_of_code(a, g, scores)
     for i in range(2):
-        expected = slow_noise_cam(a[i].numpy(), g[i].numpy(), float(scores[i]))
+        expected = slow_noise_cam_of_code(a[i].numpy(), g[i].numpy(), float(scores[i]))
         np.testing.assert_allclose(found[i], expected, rtol=1e-9, atol=1e-12)
     assert found.max() > 0
 
 
-def test_noise_cam_of_a_constant_gradient_is_blank():
+def test_noise_cam_of_the_code_of_a_constant_gradient_is_blank():
     a = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     g = torch.tensor([0.5, 2.0, -1.0]).view(1, 3, 1, 1).expand(2, 3, 4, 4)
-    assert cams.noise_cam(a, g, torch.zeros(2)).max() < 1e-5
-    assert cams.noise_cam(a, g, torch.ones(2)).max() > 0.1  # the exponential alone lights it
+    assert cams.noise_cam_of_code(a, g, torch.zeros(2)).max() < 1e-5
+    assert (
+        cams.noise_cam_of_code(a, g, torch.ones(2)).max() > 0.1
+    )  # the exponential alone lights it
+
+
+def slow_noise_cam(a, g):
+    """tan2023, equations 9-16, in loops."""
+    channels, height, width = a.shape
+    found = np.zeros((height, width))
+    for k in range(channels):
+        weight = 0.0
+        for i in range(height):
+            for j in range(width):
+                second, third = g[k, i, j] ** 2, g[k, i, j] ** 3
+                alpha = second / (2 * second + a[k].sum() * third) if second else 0.0
+                weight += alpha * max(g[k, i, j], 0)
+        for i in range(height):
+            for j in range(width):
+                found[i, j] += a[k, i, j] * (weight - max(g[k, i, j], 0))
+    return np.maximum(found, 0)
+
+
+def test_noise_cam_as_printed_is_grad_cam_plus_plus_beyond_layer_cam():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.rand(2, 3, 4, 5, generator=generator, dtype=torch.float64)
+    g = torch.rand(2, 3, 4, 5, generator=generator, dtype=torch.float64) - 0.4
+    g[0, 1] = 0
+    found = cams.noise_cam(a, g)
+    for i in range(2):
+        np.testing.assert_allclose(found[i], slow_noise_cam(a[i].numpy(), g[i].numpy()), atol=1e-12)
+    plain = cams.grad_cam_plus_plus(a, g), cams.layer_cam(a, g)
+    torch.testing.assert_close(found, (plain[0] - plain[1]).relu())
+    assert found.max() > 0
 
 
 BOTH = ("own_top1", "seed_class")

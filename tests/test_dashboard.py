@@ -37,7 +37,8 @@ def shown(folder, monkeypatch, **query):
 def test_shows_figures_table_and_pictures(built, monkeypatch):
     app = shown(built, monkeypatch)
     assert app.header[0].value == "The whole study on digits"
-    assert len(app.get("plotly_chart")) == 3
+    # Three of the layers, seven of the detectors.
+    assert len(app.get("plotly_chart")) == 3 + 7
     assert list(app.dataframe[0].value["cell"]) == [
         "tiny_none", "tiny_fgsm", "tiny_pgd", "tiny_dlfuzz"
     ]  # fmt: skip
@@ -81,4 +82,5 @@ def test_a_missing_artefact_says_what_to_run(built, monkeypatch):
     shutil.rmtree(built / "data" / "studies")
     app = shown(built, monkeypatch)
     assert "make repro STUDY=tiny" in app.info[0].value
-    assert len(app.get("plotly_chart")) == 3
+    # Three of the layers, seven of the detectors.
+    assert len(app.get("plotly_chart")) == 3 + 7

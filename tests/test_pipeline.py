@@ -89,7 +89,7 @@ def test_outs_are_the_paths_of_artifacts():
     assert outs("train") == {
         artifacts.model_folder(key).as_posix(), artifacts.model_card(key).as_posix()
     }  # fmt: skip
-    for name in ("attack", "noise", "cam", "coverage", "score"):
+    for name in ("attack", "noise", "cam", "coverage", "score", "detect"):
         assert outs(name) == {artifacts.cell_folder(study, key, name).as_posix()}
     parts = ("tables", "figures", "metrics.json")
     results = {artifacts.results(key, part).as_posix() for part in parts}
@@ -102,7 +102,7 @@ def test_stages_are_what_params_imply():
     expected |= {f"fetch@{name}" for name in plan.sets}
     expected |= {f"train@{name}" for name in plan.models}
     expected |= {f"report@{name}" for name in plan.studies}
-    for group in ("attack", "noise", "cam", "coverage", "score"):
+    for group in ("attack", "noise", "cam", "coverage", "score", "detect"):
         expected |= {f"{group}@{name}" for name in plan.cells}
     names = stage_names(ROOT)
     assert set(names) == expected
@@ -112,7 +112,7 @@ def test_stages_are_what_params_imply():
 def test_declared_settings_are_what_dvc_says(monkeypatch):
     monkeypatch.chdir(ROOT)
     for name in ("fetch@photos", "train@vgg16_quarter", "attack@dlfuzz", "noise@fgsm",
-                 "cam@none", "report@layers"):  # fmt: skip
+                 "cam@none", "detect@pgd", "report@layers"):  # fmt: skip
         assert params.declared(name) == dvc.api.params_show(stages=name), name
     for name in ("attack@nothing", "nothing", "nothing@fgsm", "check@fgsm"):
         with pytest.raises(settings.SettingsError, match=name):

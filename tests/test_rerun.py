@@ -55,7 +55,9 @@ def test_a_setting_of_a_cell_touches_that_cell_and_the_report(recorded, params):
     content, save = params
     content["cells"]["tiny_fgsm"]["ladder"] = [0.5, 1.0]
     save()
-    stages = {f"{name}@tiny_fgsm" for name in ("attack", "noise", "cam", "coverage", "score")}
+    stages = {
+        f"{name}@tiny_fgsm" for name in ("attack", "noise", "cam", "coverage", "score", "detect")
+    }
     assert changed_stages(recorded) == stages | {"check", "report@tiny"}
 
 
@@ -64,7 +66,9 @@ def test_a_new_cell_is_all_that_is_built(recorded, params):
     content["cells"]["tiny_new"] = content["cells"]["tiny_fgsm"]
     save()
     found = changed_stages(recorded) - {"check", "report@tiny"}
-    assert found == {f"{name}@tiny_new" for name in ("attack", "noise", "cam", "coverage", "score")}
+    assert found == {
+        f"{name}@tiny_new" for name in ("attack", "noise", "cam", "coverage", "score", "detect")
+    }
 
 
 def test_an_attacks_file_touches_its_cells_only(recorded):

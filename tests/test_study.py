@@ -12,6 +12,7 @@ from camdrift import (
     artifacts,
     cams,
     claims,
+    detectors,
     figures,
     models,
     params,
@@ -23,7 +24,7 @@ from camdrift import (
     summary,
     variants,
 )
-from camdrift.artifacts import Attacked, Covered, ImageSet, Maps, Noise, Scores
+from camdrift.artifacts import Attacked, Covered, Detected, ImageSet, Maps, Noise, Scores
 from conftest import ROOT, inside
 
 CELLS = ("tiny_none", "tiny_fgsm", "tiny_pgd", "tiny_dlfuzz")
@@ -40,7 +41,7 @@ def _in_the_study(tiny):
 
 
 def test_every_declared_output_is_there(tiny):
-    assert len(tiny.stages) == 1 + 1 + 1 + 5 * len(CELLS) + 1
+    assert len(tiny.stages) == 1 + 1 + 1 + 6 * len(CELLS) + 1
     for path in (
         artifacts.set_datasheet("digits"), artifacts.model_card("vgg11_eighth"),
         artifacts.results("tiny", "metrics.json"), artifacts.report("tiny"),
@@ -142,6 +143,55 @@ def test_coverage_is_of_both_arms_at_every_rung():
     assert 0 < bits.mean() < 1
 
 
+def test_detectors_see_every_variant_and_the_attacks_made_for_them():
+    detected = part(Detected, "tiny_pgd", "detect")
+    rows = detected.features
+    counts = rows.groupby(["variant", "strength"]).size()
+    whole, test = len(detected.images), int((detected.images["split"] == "test").sum())
+    for strength in (0.5, 1.0):
+        assert counts["adversarial", strength] == counts["noise", strength] == whole
+    assert counts["clean", 0.0] == whole
+    assert counts["oblivious", 1.0] == test
+    knowing = rows[rows["variant"] == "adaptive"].groupby("against").size()
+    assert set(knowing.index) == set(detectors.NAMES) - {detectors.CHANCE}
+    assert (knowing == test).all()
+    # What a detector reads of its own adaptive attack is there, and nothing else.
+    energy = rows[rows["against"] == "energy"]
+    assert energy["energy"].notna().all()
+    assert energy["residual"].isna().all()
+    assert detected.maps.shape[:2] == detected.pictures.shape[:2]
+    # The same images in the same splits in every cell, so that transfer tests on other images.
+    other = part(Detected, "tiny_dlfuzz", "detect").images
+    assert detected.images[["image", "split"]].equals(other[["image", "split"]])
+    nothing = part(Detected, "tiny_none", "detect")
+    assert set(nothing.features["variant"]) == {"clean"}
+
+
+def test_features_of_a_stored_variant_are_those_of_the_library(tiny):
+    detected = part(Detected, "tiny_fgsm", "detect")
+    attacked = part(Attacked, "tiny_fgsm", "attack").images.set_index("image")
+    rows = detected.features.query("variant == 'adversarial' and strength == 1").set_index("image")
+    assert rows["prediction"].equals(attacked.loc[rows.index, "adversarial"].rename("prediction"))
+
+
+def test_trial_tables_fit_together(tiny):
+    made = results.load("tiny")
+    assert set(made["detectors"]["detector"]) == set(detectors.NAMES)
+    cells = made["detectors"][["cell", "strength"]].drop_duplicates().values.tolist()
+    expected = [[name, s] for name in CELLS for s in tiny.settings.cells[name].detect]
+    assert cells == expected
+    whole = made["transfer"].groupby(["fitted_cell", "fitted_strength", "cell", "strength"]).ngroups
+    assert whole == len(expected) ** 2
+    own = made["transfer"].query("fitted_cell == cell and fitted_strength == strength")
+    same = made["detectors"].query("positives == 'success' and negatives == 'both'")
+    keys = ["cell", "strength", "detector"]
+    pairs = own.merge(same.drop_duplicates(keys), on=keys)
+    assert (pairs["auroc_x"] == pairs["auroc_y"]).all()
+    assert len(report.trial(made, "tiny_dlfuzz")) == len(detectors.NAMES) + 7
+    assert set(report.knowing(made)["cell"]) == {"tiny_pgd"}
+    assert made["claims"].set_index("id").loc["B1", "verdict"] == "not decided"
+
+
 def test_dlfuzz_kept_its_log():
     log = part(Attacked, "tiny_dlfuzz", "attack").log
     assert (log.groupby("image")["step"].min() == 0).all()
@@ -158,7 +208,7 @@ def test_tables_written_are_tables_read(tiny, made):
     chosen = tiny.settings
     fresh = study.tables(
         "tiny", chosen.studies["tiny"], chosen.cells, settings.protocols(chosen.protocols),
-        chosen.statistics, chosen.flags, seed=chosen.seed,
+        chosen.statistics, chosen.flags, chosen.detection, seed=chosen.seed,
     )  # fmt: skip
     assert set(fresh) == set(made)
     for name, table in fresh.items():

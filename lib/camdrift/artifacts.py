@@ -27,6 +27,7 @@ RUNS = DATA / "run"
 # Variants of an image, as tables name them; controls stand under their own names.
 CLEAN, ADVERSARIAL, NOISE, RAISED = "clean", "adversarial", "noise", "raised_noise"
 SOFTMAX = "clean_softmax"  # the clean image, its map explaining the probability of its class
+ADAPTIVE, OBLIVIOUS = "adaptive", "oblivious"  # attacked for the detectors' trial alone
 NOTHING, UNRELATED = "nothing", "unrelated"  # scored only: they pair clean maps
 # Target policies: the class that a map explains.
 OWN, SEED = "own_top1", "seed_class"
@@ -146,6 +147,30 @@ class Scores:
     """
 
     values: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Detected:
+    """What detectors see of a cell's images, one image at a time.
+
+    features: a row for each (image, variant, strength, against): its features, see
+        `features.measure`. Variants are clean, adversarial, noise and, at strength 1, the attack
+        made for the trial: 'adaptive', which knows the detector `against`, with that detector's
+        features alone, and 'oblivious' at the same budget. `blurred` is the prediction after
+        a blur.
+    images: a row an image: `image, split, source, label, clean, success`.
+    maps: float16 (examples, variants, methods, h, w): normalised maps to look at.
+    pictures: uint8 (examples, variants, h, w, 3).
+    examples: `image, variant, prediction` of each picture, in the order of `pictures`.
+    facts: `methods` of `maps`, `evaluations`: of the model, by group of features.
+    """
+
+    features: pd.DataFrame
+    images: pd.DataFrame
+    maps: np.ndarray
+    pictures: np.ndarray
+    examples: pd.DataFrame
+    facts: dict
 
 
 def set_folder(name: str) -> Path:

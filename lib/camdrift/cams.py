@@ -25,11 +25,41 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     return (weights * activations).sum(dim=1).relu()
 
 
-def noise_cam(activations: Tensor, gradients: Tensor, scores: Tensor) -> Tensor:
+def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Returns Grad-CAM++ before its ReLU, not normalised: (n, h, w).
+
+    Chattopadhay et al. 2018, equations 10 and 19, in the stable form alpha = 1 / (2 + g sum(A)).
+    Only positive gradients carry weight, so that the denominator is never below 2. Both arguments
+    are (n, c, h, w), the activations rectified.
+    """
+    positive = gradients.relu()
+    sums = activations.sum(dim=(2, 3), keepdim=True)
+    weights = (positive / (2 + sums * positive)).sum(dim=(2, 3), keepdim=True)
+    return (weights * activations).sum(dim=1)
+
+
+def layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Returns LayerCAM before its ReLU, not normalised: (n, h, w).
+
+    Jiang et al. 2021, equations 5 and 6. Both arguments are (n, c, h, w).
+    """
+    return (gradients.relu() * activations).sum(dim=1)
+
+
+def noise_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Returns NoiseCAM as tan2023 prints it, equations 9-16, not normalised: (n, h, w).
+
+    With rectified activations it is what Grad-CAM++ has beyond LayerCAM. Both arguments are
+    (n, c, h, w).
+    """
+    return (grad_cam_plus_plus(activations, gradients) - layer_cam(activations, gradients)).relu()
+
+
+def noise_cam_of_code(activations: Tensor, gradients: Tensor, scores: Tensor) -> Tensor:
     """Returns NoiseCAM before its last normalisation, as the public code has it: (n, h, w).
 
-    tan2023, equations 9-16, with what its code adds and the paper does not print: alpha is divided
-    by its sum over space, and the gradient under alpha is that of exp(score).
+    tan2023's code does what the paper does not print: alpha is divided by its sum over space, and
+    the gradient under alpha is that of exp(score).
 
     Args:
         activations: (n, c, h, w), A.

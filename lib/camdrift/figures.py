@@ -32,7 +32,7 @@ class Figure:
     name: of its files and its anchor.
     title: what it shows, in a few words.
     caption: how to read it, in plain sentences.
-    kind: 'lines', 'bars', 'boxes' or 'panel'.
+    kind: 'lines', 'bars', 'boxes', 'matrix' (rows are series) or 'panel'.
     table: columns `series, x, y` and, where known, `low, high`; for boxes `q1, median, q3, low,
         high` in place of `y`; for a panel nothing.
     x, y: labels of the axes, with units.
@@ -357,12 +357,29 @@ def percent(strength: float) -> str:
     return f"{100 * strength:g} %"
 
 
+def matrix(figure: Figure) -> tuple[pd.DataFrame, float, float]:
+    """Returns a matrix figure's values, a row a series, and the ends of its colours."""
+    table = figure.table
+    wide = table.pivot(index="series", columns="x", values="y")
+    wide = wide.loc[table["series"].unique(), table["x"].unique()]
+    return wide, *(figure.y_range or (wide.min(axis=None), wide.max(axis=None)))
+
+
 def plotly(figure: Figure) -> Any:
     """Returns a `plotly.graph_objects.Figure`."""
     import plotly.graph_objects as go
 
     drawn = go.Figure()
-    for i, (name, rows) in enumerate(figure.table.groupby("series", sort=False)):
+    series = list(figure.table.groupby("series", sort=False))
+    if figure.kind == "matrix":
+        wide, low, high = matrix(figure)
+        drawn.add_heatmap(
+            z=wide.to_numpy(), x=list(wide.columns), y=list(wide.index), zmin=low, zmax=high,
+            colorscale="Viridis", texttemplate="%{z:.2f}",
+        )  # fmt: skip
+        drawn.update_yaxes(autorange="reversed")
+        series = []
+    for i, (name, rows) in enumerate(series):
         colour = COLOURS[i % len(COLOURS)]
         if figure.kind == "boxes":
             drawn.add_box(
@@ -391,7 +408,7 @@ def plotly(figure: Figure) -> Any:
             tickvals=[(i + 0.5) * width for i in range(len(columns))], ticktext=columns
         )
         drawn.update_yaxes(tickvals=[(i + 0.5) * height for i in range(len(rows))], ticktext=rows)
-    else:
+    elif figure.kind != "matrix":
         categorical = not pd.api.types.is_numeric_dtype(figure.table["x"])
         drawn.update_xaxes(type="category" if categorical else "log" if figure.log_x else "linear")
         drawn.update_yaxes(range=figure.y_range)
@@ -400,8 +417,8 @@ def plotly(figure: Figure) -> Any:
     drawn.update_layout(
         title={"text": figure.title, "font": {"size": 15}},
         template="plotly_white",
-        height=330 if figure.panel is not None else 440,
-        showlegend=figure.table["series"].nunique() > 1,
+        height=440 if figure.panel is None else _pixels(figure.panel[0]),
+        showlegend=len(series) > 1,
         legend={"orientation": "h", "y": -0.25},
         margin={"l": 60, "r": 20, "t": 50, "b": 60},
     )
@@ -413,18 +430,18 @@ def png(figure: Figure, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    canvas = Canvas(figsize=(10.5, 3.0) if figure.panel is not None else (8.4, 4.6), dpi=110)
+    canvas = Canvas(figsize=_inches(figure), dpi=110)
     FigureCanvasAgg(canvas)
     axes = canvas.add_subplot()
     _draw(figure, axes)
     axes.set_title(figure.title, fontsize=11)
     axes.set_xlabel(figure.x)
     axes.set_ylabel(figure.y)
-    if figure.y_range is not None:
+    if figure.y_range is not None and figure.kind != "matrix":
         axes.set_ylim(*figure.y_range)
     if figure.log_x:
         axes.set_xscale("log")
-    if figure.panel is None:
+    if figure.panel is None and figure.kind != "matrix":
         axes.grid(alpha=0.25)
         if figure.table["series"].nunique() > 1:
             axes.legend(fontsize=8, framealpha=0.9)
@@ -433,6 +450,19 @@ def png(figure: Figure, path: Path) -> None:
     canvas.savefig(content, format="png", metadata={"Software": None})
     with artifacts.whole(path) as temporary:
         temporary.write_bytes(content.getvalue())
+
+
+def _pixels(picture: np.ndarray) -> int:
+    """Returns the height of a panel that is about as wide as a page."""
+    height, width = picture.shape[:2]
+    return max(330, 130 + round(800 * height / max(width, 2 * height)))
+
+
+def _inches(figure: Figure) -> tuple[float, float]:
+    if figure.panel is None:
+        return 8.4, 4.6
+    height, width = figure.panel[0].shape[:2]
+    return (10.5, 1.0 + 9.0 * height / width) if width > height else (6.0, 1.0 + 5 * height / width)
 
 
 def _draw(figure: Figure, axes: Any) -> None:
@@ -445,6 +475,16 @@ def _draw(figure: Figure, axes: Any) -> None:
         axes.set_yticks([(i + 0.5) * height for i in range(len(rows))], rows, fontsize=8)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
+        return
+    if figure.kind == "matrix":
+        wide, low, high = matrix(figure)
+        axes.imshow(wide, vmin=low, vmax=high, cmap="viridis", aspect="auto")
+        axes.set_xticks(range(wide.shape[1]), wide.columns, fontsize=8)
+        axes.set_yticks(range(wide.shape[0]), wide.index, fontsize=8)
+        for (row, column), value in np.ndenumerate(wide.to_numpy()):
+            dark = value < (low + high) / 2
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center",
+                      color="white" if dark else "black")  # fmt: skip
         return
     for i, (name, rows) in enumerate(groups):
         colour = COLOURS[i % len(COLOURS)]
@@ -461,7 +501,8 @@ def _draw(figure: Figure, axes: Any) -> None:
             width = 0.85 / len(groups)
             places = np.arange(len(rows)) + (i - (len(groups) - 1) / 2) * width
             axes.bar(places, rows["y"], width, label=name, color=colour)
-            axes.set_xticks(np.arange(len(rows)), rows["x"])
+            turned = {"rotation": 30, "ha": "right"} if rows["x"].str.len().max() > 6 else {}
+            axes.set_xticks(np.arange(len(rows)), rows["x"], **turned)
         else:
             style = {
                 "color": colour, "label": name, "linewidth": 1.6, "markersize": 4.5,

@@ -108,6 +108,27 @@ def tapped(traced: fx.GraphModule, taps: tuple[Tap, ...]) -> fx.GraphModule:
     return fx.GraphModule(traced, graph)
 
 
+def cut(traced: fx.GraphModule, tap: Tap) -> fx.GraphModule:
+    """Returns a network that shares the weights and gives (logits, the tap's tensor as a leaf).
+
+    The graph of gradients begins at that tensor: the layers before it keep none, and a backward
+    stops there.
+    """
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    logits = graph.graph_copy(traced.graph, copies)
+    place = next(copies[node] for node in copies if node.name == tap.node)
+    with graph.inserting_after(place):
+        leaf = graph.call_function(_leaf, (place,))
+    place.replace_all_uses_with(leaf, delete_user_cb=lambda user: user is not leaf)
+    graph.output((logits, leaf))
+    return fx.GraphModule(traced, graph)
+
+
+def _leaf(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().requires_grad_()
+
+
 def map_taps(traced: fx.GraphModule) -> tuple[Tap, ...]:
     """Returns a tap for each conv layer's map, in forward order.
 

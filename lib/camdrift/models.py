@@ -80,6 +80,15 @@ class Model(nn.Module):
         """Returns the logits of one micro-batch and the tensor of each map tap, with gradients."""
         return self._call(self._mapped, batch)
 
+    def probe(self, place: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Returns a function: a micro-batch -> its logits and the tensor of the map tap at `place`.
+
+        The tensor is a leaf: gradients reach it and stop there. A negative place counts from the
+        end, as in a list.
+        """
+        network = layers.cut(self._plain, self.maps[place])
+        return lambda batch: self._call(network, batch)
+
     def excitations(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns the logits of one micro-batch and the tensor of each neuron tap."""
         return self._call(self._excited, batch)

@@ -76,7 +76,31 @@ def generated(study: str) -> dict[str, str]:
         ]
     )
     parts = {"headline": headline, "claims": claimed, "switches": switched, "run": _run()}
+    parts["detection"] = _detection(made, plan.headline, figures)
     return parts | {"oddities": _oddities(made, plan.headline), "seeds": _seeds(study)}
+
+
+def _detection(made: results.Tables, cell: str, figures: str) -> str:
+    """Returns how detectors do on the headline cell, and against an attack that knows them."""
+    rows = made["detectors"]
+    if cell not in set(rows["cell"]):
+        return "not run here"
+    table = report.trial(made, cell)
+    size = (
+        f"cell `{cell}` at 100 %, {table['attacked / benign'].iloc[0]} attacked and benign images"
+    )
+    notes = sorted(set(table["note"]) - {""})
+    shown = [
+        f"![ROC curves]({figures}/roc.png)",
+        "",
+        f"Attacked images whose class flips against clean and noisy ones: {size}, each detector "
+        "fitted, chosen and tested on different images." + "".join(f" {note}." for note in notes),
+        "",
+        markdown(table.drop(columns=["note", "attacked / benign"])),
+    ]
+    if len(made["knowing"]):
+        shown += ["", _folded("Against an attack that knows the detector", report.knowing(made))]
+    return "\n".join(shown)
 
 
 def _folded(title: str, table: pd.DataFrame) -> str:

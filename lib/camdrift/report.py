@@ -163,6 +163,62 @@ def contrasts(made: Tables, cell: str) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def trial(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
+    """Returns how detectors do on a cell for people: a row a detector and rule.
+
+    Attacked images whose class flips against clean and noisy ones, test images only.
+    """
+    rows = made["detectors"]
+    rows = rows[(rows["cell"] == cell) & (rows["strength"] == strength)]
+    rows = rows.query("positives == 'success' and negatives == 'both'")
+    texts = [
+        {
+            "detector": row["detector"],
+            "decides": {"own": "by its rule", "chosen": "above a chosen threshold"}[row["rule"]],
+            "AUROC": _value(row["auroc"], row["auroc_low"], row["auroc_high"]),
+            "average precision": _value(row["precision"], float("nan"), float("nan")),
+            "TPR at 5 % FPR": _value(row["tpr_at_5"], float("nan"), float("nan")),
+            "TPR": _value(row["tpr"], row["tpr_low"], row["tpr_high"]),
+            "TNR": _value(row["tnr"], row["tnr_low"], row["tnr_high"]),
+            "balanced accuracy": _value(row["balanced"], row["balanced_low"], row["balanced_high"]),
+            "attacked / benign": f"{row['n_positive']:g} / {row['n_negative']:g}",
+            "note": row["note"],
+        }
+        for _, row in rows.iterrows()
+    ]
+    return pd.DataFrame(texts)
+
+
+def knowing(made: Tables) -> pd.DataFrame:
+    """Returns detectors against an attack that knows them for people: a row a detector.
+
+    A detector that is no better than chance against it is said to fall to chance.
+    """
+    table = made["knowing"]
+    rows = []
+    for (cell, name), part in table.groupby(["cell", "detector"], sort=False):
+        arms = part.set_index("arm")
+        if "adaptive" not in arms.index:
+            continue
+        low = arms.loc["adaptive", "low"]
+        texts = {
+            arm: _value(*arms.loc[arm, ["auroc", "low", "high"]])
+            for arm in ("oblivious", "adaptive")
+        }
+        rows.append(
+            {
+                "cell": cell,
+                "detector": name,
+                "flips, not knowing": f"{arms.loc['oblivious', 'flipped']:.0%}",
+                "flips, knowing": f"{arms.loc['adaptive', 'flipped']:.0%}",
+                "AUROC, not knowing": texts["oblivious"],
+                "AUROC, knowing": texts["adaptive"],
+                "falls to chance": "" if pd.isna(low) else ("yes" if low <= 0.5 else "no"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def page(
     name: str,
     study: Study,
@@ -200,8 +256,18 @@ def page(
         _html(controls(made, study.headline)),
         "<h2>Attack or noise, flipped or not</h2>",
         _html(contrasts(made, study.headline)),
-        "<h2>Figures</h2>",
     ]
+    if len(trial(made, study.headline)):
+        parts += [
+            "<h2>Detectors</h2>",
+            "<p>Each sees one image, never its clean twin. Attacked images whose class flips, at "
+            "strength 100 %, against clean and noisy ones; fitted, chosen and tested on different "
+            "images.</p>",
+            _html(trial(made, study.headline)),
+            "<h2>Detectors against an attack that knows them</h2>",
+            _html(knowing(made)) if len(made["knowing"]) else "<p>Not run here.</p>",
+        ]
+    parts.append("<h2>Figures</h2>")
     for figure in drawn:
         # A fixed div id keeps the bytes the same from run to run.
         chart = figures.plotly(figure).to_html(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from camdrift import artifacts, randomness, statistics
-from camdrift.artifacts import Attacked, Covered, Maps, Noise, Scores
+from camdrift.artifacts import Attacked, Covered, Detected, Maps, Noise, Scores
 from camdrift.settings import Cell, Protocol, StatisticsSettings
 
 Tables = dict[str, pd.DataFrame]
@@ -118,6 +118,15 @@ def load(study: str) -> Tables:
         "rests_on",
         "text",
         "touches",
+        "detector",
+        "note",
+        "fitted_cell",
+        "rule",
+        "positives",
+        "negatives",
+        "arm",
+        "kind",
+        "reading",
     )
     found = {}
     for file in files:
@@ -128,6 +137,13 @@ def load(study: str) -> Tables:
         table[there] = table[there].fillna("")
         found[file.stem] = table
     return found
+
+
+def seen(study: str, name: str) -> tuple[Detected, dict[int, str]]:
+    """Returns what detectors see of a cell, and names of classes by number."""
+    images = artifacts.read(Attacked, artifacts.cell_folder(study, name, "attack")).images
+    names = images.drop_duplicates("label").set_index("label")["class_name"].to_dict()
+    return artifacts.read(Detected, artifacts.cell_folder(study, name, "detect")), names
 
 
 def example(study: str, name: str) -> Example:

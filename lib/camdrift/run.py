@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -25,6 +25,7 @@ class Stage:
     """A stage as DVC names it, `attack@fgsm`, and the settings that dvc.yaml declares for it."""
 
     name: str
+    measured: dict[str, Any] = field(default_factory=dict)  # of this run, beside its seconds
 
     @property
     def key(self) -> str:
@@ -64,7 +65,8 @@ def stage(main: Callable[[Stage], None]) -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].use_deterministic_algorithms(True)
     try:
-        main(Stage(name))
+        running = Stage(name)
+        main(running)
     except settings.SettingsError as fault:
         sys.exit(str(fault))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -73,6 +75,7 @@ def stage(main: Callable[[Stage], None]) -> None:
         "stage": name,
         "seconds": round(time.time() - psutil.Process().create_time(), 1),
         "peak_memory_mb": round(peak_mb),
+        **running.measured,
         "environment": environment(),
     }
     artifacts.write_json(artifacts.RUNS / f"{name}.json", facts)

@@ -258,6 +258,8 @@ class Cell(Section):
     label: Literal["predicted", "given"]
     ladder: Annotated[list[Positive], Field(min_length=1)]
     protocols: Annotated[list[Name], Field(min_length=1)]
+    detect: list[Positive]
+    adaptive: bool
     override: dict[str, Any]
 
     @model_validator(mode="after")
@@ -266,6 +268,12 @@ class Cell(Section):
             raise ValueError(f"wanted a ladder that rises, got {self.ladder}")
         if 1.0 not in self.ladder:
             raise ValueError(f"wanted a ladder that holds 1 (the attack itself), got {self.ladder}")
+        if self.detect != [strength for strength in self.ladder if strength in self.detect]:
+            raise ValueError(
+                f"wanted detect: strengths of the ladder {self.ladder}, rising, got {self.detect}"
+            )
+        if self.adaptive and 1.0 not in self.detect:
+            raise ValueError(f"wanted detect: to hold 1 for an adaptive attack, got {self.detect}")
         return self
 
 
@@ -294,6 +302,67 @@ class CoverageSettings(Section):
     """Neuron coverage."""
 
     threshold: Share
+
+
+class DetectionShares(Section):
+    """Shares of a cell's images that detectors calibrate, choose and are tested on."""
+
+    calibrate: Share
+    choose: Share
+    test: Share
+
+    @model_validator(mode="after")
+    def _whole(self) -> "DetectionShares":
+        parts = [self.calibrate, self.choose, self.test]
+        if abs(sum(parts) - 1) > 1e-9 or min(parts) == 0:
+            raise ValueError(f"wanted shares above 0 that add up to 1, got {parts}")
+        return self
+
+
+Layer = int  # counted from 1, or from the end if negative
+
+
+class AdaptiveSettings(Section):
+    """The attack that knows the detector."""
+
+    eps: Share
+    step: Share
+    steps: Count
+
+
+class DetectionSettings(Section):
+    """Detectors, their features and their trial."""
+
+    images: Count
+    shares: DetectionShares
+    variance: Annotated[float, Field(gt=0, lt=1)]
+    copies: Annotated[int, Field(ge=2)]
+    probe: Layer
+    layer: Layer
+    brightness: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)]
+    radius: Count
+    neighbours: Count
+    clusters: Annotated[int, Field(ge=0)]
+    bits: Annotated[int, Field(ge=1, le=8)]
+    window: Annotated[int, Field(ge=1)]
+    blur: Positive
+    adaptive: AdaptiveSettings
+
+    def place(self, layer: Literal["probe", "layer"]) -> int:
+        """Returns the place of a layer in the list of maps."""
+        number = getattr(self, layer)
+        return number - 1 if number > 0 else number
+
+    @model_validator(mode="after")
+    def _fits(self) -> "DetectionSettings":
+        for name in ("probe", "layer"):
+            if getattr(self, name) == 0:
+                raise ValueError(f"{name}: wanted a layer counted from 1, or from the end, got 0")
+        if self.window % 2 == 0:
+            raise ValueError(f"window: wanted an odd number of px, got {self.window}")
+        if sorted(set(self.brightness)) != self.brightness:
+            raise ValueError(f"brightness: wanted thresholds that rise, got {self.brightness}")
+        return self
 
 
 class StatisticsSettings(Section):
@@ -338,6 +407,7 @@ class Settings(Section):
     cams: CamSettings
     scores: ScoreSettings
     coverage: CoverageSettings
+    detection: DetectionSettings
     statistics: StatisticsSettings
     flags: FlagSettings
     studies: dict[Name, Study]

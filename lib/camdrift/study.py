@@ -4,9 +4,18 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from camdrift import flags, flips, results, verdicts
+from camdrift import artifacts, detection, flags, flips, results, verdicts
+from camdrift.artifacts import Detected
+from camdrift.detection_verdicts import JUDGES, Trials, of_trials
 from camdrift.results import Tables
-from camdrift.settings import Cell, FlagSettings, Protocol, StatisticsSettings, Study
+from camdrift.settings import (
+    Cell,
+    DetectionSettings,
+    FlagSettings,
+    Protocol,
+    StatisticsSettings,
+    Study,
+)
 from camdrift.tables import DIGITS, PAPERS_RULE, TARGETS, of_cell
 
 
@@ -17,13 +26,15 @@ def tables(
     protocols: dict[str, Protocol],
     chosen: StatisticsSettings,
     limits: FlagSettings,
+    detecting: DetectionSettings,
     *,
     seed: int,
 ) -> Tables:
     """Returns the tables of a study by name, rounded; all but `claims` have a column `cell`.
 
     Beside those of `tables.of_cell`: `groups`, `square` and `controls` (see `flips`), `flags`,
-    `switches` (what each protocol says of each claim) and `claims`, of the headline cell.
+    `switches` (what each protocol says of each claim) and `claims`, of the headline cell; and
+    those of `detection.of_study`.
     """
     parts: list[tuple[str, Tables]] = []
     for key, cell in tqdm(cells.items(), desc="tables", unit="cell"):
@@ -38,12 +49,30 @@ def tables(
     whole = joined(parts)
     headline, cell = plan.headline, cells[plan.headline]
     attack = whole["attacks"].set_index("cell").loc[headline]
-    rests_on = (
+    place = f"model '{cell.model}', cell '{headline}'"
+    layers = (
         f"{attack['images']} test images of '{cell.set}', of which the attack flips "
-        f"{attack['successes']}; model '{cell.model}', cell '{headline}'"
+        f"{attack['successes']}; {place}"
     )
+    seen = {
+        key: (cell, artifacts.read(Detected, artifacts.cell_folder(name, key, "detect")))
+        for key, cell in cells.items()
+        if cell.detect
+    }
+    made, trials = detection.of_study(seen, detecting, chosen, seed=seed)
     mine = {key: rows[rows["cell"] == headline] for key, rows in whole.items()}
-    whole["claims"] = verdicts.of_claims(mine["switches"], rests_on=rests_on, flags=mine["flags"])
+    found, tested = mine["switches"], ""
+    if 1.0 in trials.get(headline, {}):
+        size = seen[headline][1].pictures.shape[2]
+        judged = Trials(trials[headline], made["knowing"], size)
+        found = pd.concat([found, _rounded(of_trials(judged))], ignore_index=True)
+        tested = f"{judged.whole.weights.shape[1]} test images of '{cell.set}', {size} px; {place}"
+    whole |= {key: _rounded(table) for key, table in made.items()}
+    whole["claims"] = verdicts.of_claims(
+        found,
+        rests_on=lambda claim: tested if claim in JUDGES else layers,
+        flags=mine["flags"],
+    )
     return whole
 
 
@@ -59,10 +88,12 @@ def joined(parts: list[tuple[str, Tables]]) -> Tables:
         name: pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
         for name, tables in found.items()
     }
-    for table in whole.values():
-        numbers = table.select_dtypes("floating").columns
-        table[numbers] = table[numbers].round(DIGITS) + 0.0  # no negative zero
-    return whole
+    return {name: _rounded(table) for name, table in whole.items()}
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    numbers = table.select_dtypes("floating").columns
+    return table.assign(**{n: table[n].round(DIGITS) + 0.0 for n in numbers})  # no negative zero
 
 
 def metrics(tables: Tables) -> dict:

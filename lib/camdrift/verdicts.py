@@ -142,6 +142,31 @@ def named_layers(evidence: Evidence) -> Finding:
     return Finding(both, np.nan, np.nan, verdict, detail)
 
 
+def most_sensitive(evidence: Evidence) -> Finding:
+    """Judges B6: whether 5-1 is the least similar layer above its floor, under both arms.
+
+    The value is the share of resamples in which it is the least under attack and under noise.
+    """
+    name = "5-1"
+    if name not in evidence.layers:
+        return Finding(np.nan, np.nan, np.nan, NOT_RUN, "the model has no layer 5-1")
+    rung, place = evidence.rung(1.0), evidence.layers.index(name)
+    lowest = []
+    for values in (evidence.attack[:, rung], evidence.noise[:, rung]):
+        kept = evidence.decided(values) & ~np.isnan(evidence.floor)
+        if not kept[place]:
+            return Finding(np.nan, np.nan, np.nan, UNDECIDED, "too many empty maps in 5-1")
+        _, drawn = evidence.means(values)
+        normalised = (drawn - evidence.floor) / (1 - evidence.floor)
+        lowest.append(np.where(kept, normalised, np.inf).argmin(1) == place)
+    shares = [float(part.mean()) for part in lowest]
+    both = float((lowest[0] & lowest[1]).mean())
+    tails = (1 - evidence.chosen.confidence) / 2
+    verdict = HOLDS if both >= 1 - tails else NOT if both <= tails else UNDECIDED
+    detail = f"the least similar in {shares[0]:.0%} (attack), {shares[1]:.0%} (noise) of resamples"
+    return Finding(both, np.nan, np.nan, verdict, detail)
+
+
 def depth(evidence: Evidence) -> Finding:
     """Judges A4: whether deeper layers are less similar, above their own floors."""
     values = evidence.attack[:, evidence.rung(1.0)]
@@ -409,6 +434,7 @@ JUDGES: dict[str, Callable[[Evidence], Finding]] = {
     "A13": coverage_growth,
     "A14": coverage_by_strength,
     "A15": attackable,
+    "B6": most_sensitive,
 }
 
 
@@ -435,12 +461,14 @@ def of_cell(
     return pd.DataFrame(rows, columns=columns)
 
 
-def of_claims(switches: pd.DataFrame, *, rests_on: str, flags: pd.DataFrame) -> pd.DataFrame:
+def of_claims(
+    switches: pd.DataFrame, *, rests_on: Callable[[str], str], flags: pd.DataFrame
+) -> pd.DataFrame:
     """Returns the claims table: every claim, published against corrected.
 
     Args:
         switches: as `of_cell` returns it, of one cell.
-        rests_on: the images and the model behind the verdicts.
+        rests_on: a claim's id -> the images and the model behind its verdict.
         flags: as `flags.of_cell` returns it, of the same cell.
 
     Returns:
@@ -463,6 +491,6 @@ def of_claims(switches: pd.DataFrame, *, rests_on: str, flags: pd.DataFrame) -> 
             row[f"{prefix}detail"] = facts.get("detail", "")
             touching = by_claim(flags, protocol) if there else {}
             row[f"{prefix}flags"] = touching.get(claim.id, "")
-        row["rests_on"] = rests_on if judged else ""
+        row["rests_on"] = rests_on(claim.id) if judged else ""
         rows.append(row)
     return pd.DataFrame(rows)

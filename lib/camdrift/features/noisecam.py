@@ -1,0 +1,133 @@
+"""NoiseCAM: the map of an image's noise, and the clusters of its bright pixels.
+
+tan2023, section III-E. The paper leaves open what its gradients are of: NoiseCAM has four readings,
+the printed equations or the public code's, of the logits or of the probabilities.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+from torch.nn import functional as F
+
+from camdrift import cams
+from camdrift.features.names import READINGS
+from camdrift.models import Model
+
+# exp() of a larger score overflows; there the map is that of its first term to all digits.
+LARGEST_SCORE = 300.0
+
+
+def raw(logits: Tensor, activations: Tensor, *, create_graph: bool = False) -> dict[str, Tensor]:
+    """Returns the raw maps (n, h, w) of every reading, for the own top class, in float64.
+
+    Two backward passes to `activations`, one for the logits and one for the probabilities.
+    """
+    top = logits.argmax(1, keepdim=True)
+    found = {}
+    for kind, outputs in (("logits", logits), ("softmax", logits.softmax(1))):
+        scores = outputs.gather(1, top)[:, 0]
+        (gradients,) = torch.autograd.grad(
+            scores.sum(), activations, retain_graph=kind == "logits" or create_graph,
+            create_graph=create_graph,
+        )  # fmt: skip
+        a, g = activations.double(), gradients.double()
+        bounded = scores.double().clamp_max(LARGEST_SCORE)
+        found[f"printed_{kind}"] = cams.noise_cam(a, g)
+        found[f"code_{kind}"] = cams.noise_cam_of_code(a, g, bounded)
+    return found
+
+
+def normalised(maps: Tensor, *, size: int) -> Tensor:
+    """Returns maps at the input's size, from 0 to almost 1 each: (n, size, size).
+
+    As the public code: 1e-7 is added to what is divided by, so that a map of tiny values stays
+    dark. Enlarged bilinearly, half-pixel centres (the code's corners lie on corners).
+    """
+    large = F.interpolate(maps[:, None], (size, size), mode="bilinear")[:, 0]
+    low = large.amin((1, 2), keepdim=True)
+    high = large.amax((1, 2), keepdim=True)
+    return (large - low) / (high - low + 1e-7)
+
+
+def clusters(lit: np.ndarray, *, radius: int, neighbours: int) -> np.ndarray:
+    """Returns the number of clusters that DBSCAN finds among the lit pixels of each map: (n,).
+
+    Ester et al. 1996, as `sklearn.cluster.DBSCAN(eps=radius, min_samples=neighbours)` on the
+    pixels' coordinates: a pixel with `neighbours` lit pixels within `radius`, itself included, is
+    a core, and clusters are the connected cores. Counted on the grid, all maps at once.
+
+    Args:
+        lit: bool (n, h, w).
+        radius: Euclidean, in px.
+        neighbours: least number of lit pixels around a core.
+    """
+    count, height, width = lit.shape
+    reach = range(-radius, radius + 1)
+    offsets = [(y, x) for y in reach for x in reach if y * y + x * x <= radius * radius]
+    padded = np.pad(lit, ((0, 0), (radius, radius), (radius, radius)))
+    near = np.zeros(lit.shape, dtype=np.int32)
+    for y, x in offsets:
+        near += padded[:, radius + y : radius + y + height, radius + x : radius + x + width]
+    core = lit & (near >= neighbours)
+    image = np.repeat(np.arange(count), core.sum((1, 2)))
+    number = np.full(lit.shape, -1)
+    number[core] = np.arange(len(image))
+    ends: list[tuple[np.ndarray, np.ndarray]] = []
+    for y, x in offsets:
+        if (y, x) <= (0, 0):  # each pair of pixels once
+            continue
+        here = number[:, : height - y, max(0, -x) : width - max(0, x)]
+        there = number[:, y:, max(0, x) : width - max(0, -x)]
+        both = (here >= 0) & (there >= 0)
+        ends.append((here[both], there[both]))
+    rows, columns = (np.concatenate(part) for part in zip(*ends, strict=True))
+    graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=[len(image)] * 2)
+    _, label = connected_components(graph, directed=False)
+    pairs = np.unique(np.stack([image, label]), axis=1)
+    return np.bincount(pairs[0], minlength=count)
+
+
+def maps(model: Model, pixels: Tensor, *, place: int) -> Iterator[dict[str, Tensor]]:
+    """Yields the normalised maps of every reading, a micro-batch at a time.
+
+    Args:
+        model: the model under attack.
+        pixels: (n, 3, h, w), in [0, 1].
+        place: of the layer among the model's maps, from 0, or from the end if negative.
+    """
+    probe = model.probe(place)
+    for batch, rows in model.batches(pixels):
+        found = raw(*probe(batch))
+        yield {name: normalised(m[:rows], size=model.size) for name, m in found.items()}
+
+
+def measure(
+    model: Model,
+    pixels: Tensor,
+    *,
+    place: int,
+    thresholds: list[float],
+    radius: int,
+    neighbours: int,
+) -> dict[str, np.ndarray]:
+    """Returns what NoiseCAM sees of each image: arrays (n,) by name.
+
+    mass_<reading>: mean of the normalised map.
+    clusters_<reading>_<i>: number of clusters above the i-th of `thresholds`, in (0, 1).
+    """
+    parts: list[dict[str, np.ndarray]] = []
+    for found in maps(model, pixels, place=place):
+        part = {}
+        for reading in READINGS:
+            values = found[reading].detach().numpy()
+            part[f"mass_{reading}"] = values.mean((1, 2))
+            for i, threshold in enumerate(thresholds):
+                part[f"clusters_{reading}_{i}"] = clusters(
+                    values > threshold, radius=radius, neighbours=neighbours
+                )
+        parts.append(part)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

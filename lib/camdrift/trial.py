@@ -1,0 +1,196 @@
+"""Who takes part in the detectors' trial: images, their splits, and what is done to them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from tqdm import tqdm
+
+from camdrift import adaptive, cams, detection, randomness
+from camdrift.artifacts import ADAPTIVE, ADVERSARIAL, CLEAN, NOISE, OBLIVIOUS, Detected
+from camdrift.detectors import BEHAVIOUR, CHANCE, NOISECAM
+from camdrift.features import measure, noisecam
+from camdrift.features.names import READINGS
+from camdrift.models import Model
+from camdrift.pixels import to_8bit
+from camdrift.settings import Cell, DetectionSettings
+from camdrift.variants import Variant
+
+METHODS = ("grad_cam_plus_plus", "layer_cam", *READINGS)  # of the maps to look at
+EXAMPLES = 4
+# The group of features that each detector reads.
+GROUP_OF = (
+    dict.fromkeys(BEHAVIOUR, "behaviour")
+    | dict.fromkeys(NOISECAM, "noisecam")
+    | dict.fromkeys(("confidence", "energy", "squeezing"), "confidence")
+    | dict.fromkeys(("logistic", "mahalanobis"), "profile")
+    | {"residual": "residual"}
+)
+
+SPLITS = ("calibrate", "choose", "test")
+
+
+def chosen(images: pd.DataFrame, settings: DetectionSettings, *, seed: int) -> pd.DataFrame:
+    """Returns the images that take part: `image, split, source, label, clean, success`.
+
+    Images are drawn by their id alone, so cells of one set have the same images in the same
+    splits. The index is each image's row in `images`.
+    """
+    key = [randomness.entropy(seed, "trial", name) for name in images["id"]]
+    order = np.argsort(key)[: settings.images]
+    shares = settings.shares
+    ends = np.cumsum([shares.calibrate, shares.choose]) * len(order)
+    split = np.digitize(np.arange(len(order)) + 0.5, ends)
+    table = images.iloc[order][["image", "source", "label", "clean", "success"]]
+    table.insert(1, "split", np.array(SPLITS)[split])
+    return table.sort_index()
+
+
+def variants(made: Sequence[Variant], strengths: Sequence[float]) -> list[Variant]:
+    """Returns those of a cell's variants that detectors see: clean, attacked, its first noise."""
+    recipe = next(v.table["recipe"].iloc[0] for v in made if v.name == ADVERSARIAL)
+    wanted = []
+    for variant in made:
+        table = variant.table
+        changed = variant.name in (ADVERSARIAL, NOISE)
+        there = changed and table["strength"].iloc[0] in strengths and table["draw"].iloc[0] == 0
+        if variant.name == CLEAN or (there and table["recipe"].iloc[0] == recipe):
+            wanted.append(variant)
+    return wanted
+
+
+def blurred(pixels: Tensor, *, radius: float) -> Tensor:
+    """Returns images blurred by a Gaussian of that standard deviation in px; edges are repeated."""
+    smooth = gaussian_filter(pixels.numpy(), (0, 0, radius, radius), mode="nearest")
+    return torch.from_numpy(smooth)
+
+
+def see(
+    model: Model,
+    made: Sequence[Variant],
+    images: pd.DataFrame,
+    cell: Cell,
+    settings: DetectionSettings,
+    *,
+    key: str,
+    seed: int,
+) -> tuple[Detected, dict[str, float]]:
+    """Returns what detectors see of a cell's images, and seconds an image by group of features.
+
+    Args:
+        model: the model under attack.
+        made: the cell's variants.
+        images: of the attack, a row an image.
+        cell: its settings.
+        settings: of the detection.
+        key: the cell's name, part of the seed.
+        seed: of the draws.
+    """
+    table = chosen(images, settings, seed=seed)
+    rows = table.index.to_numpy(copy=True)
+    shown = variants(made, cell.detect)
+    parts, seconds = [], []
+    for variant in tqdm(shown, desc="features", unit="variant"):
+        pixels = variant.pixels()[rows]
+        strength = float(variant.table["strength"].iloc[0])
+        part, took = _features(model, pixels, table, variant.name, strength, settings, key, seed)
+        parts.append(part)
+        seconds.append(took)
+    whole = pd.concat(parts, ignore_index=True)
+    if cell.adaptive:
+        clean = next(v for v in shown if v.name == CLEAN).pixels()[rows]
+        against = _adaptive(model, clean, table, whole, settings, key, seed)
+        whole = pd.concat([whole, *against], ignore_index=True)
+    maps, pictures, examples = _examples(model, shown, table, settings)
+    taken = len(table) * len(shown)
+    mean = {group: sum(took[group] for took in seconds) / taken for group in seconds[0]}
+    facts = {"methods": list(METHODS), "evaluations": evaluations(settings)}
+    detected = Detected(whole, table.reset_index(drop=True), maps, pictures, examples, facts)
+    return detected, mean
+
+
+def evaluations(settings: DetectionSettings) -> dict[str, int]:
+    """Returns the forward passes of the model that an image costs, by group of features."""
+    return {"confidence": 3, "residual": 0, "profile": 1, "noisecam": 1,
+            "behaviour": settings.copies + 2, "chance": 0}  # fmt: skip
+
+
+def _features(
+    model: Model,
+    pixels: Tensor,
+    table: pd.DataFrame,
+    variant: str,
+    strength: float,
+    settings: DetectionSettings,
+    key: str,
+    seed: int,
+    against: str = "",
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    parts: tuple[int | str, ...] = (seed, "detect", key, variant, repr(strength), against)
+    generators = [randomness.generator(*parts, int(image)) for image in table["image"]]
+    groups = {"confidence", GROUP_OF[against]} if against else set(measure.GROUPS)
+    found, seconds = measure.of_images(model, pixels, generators, settings, groups=sorted(groups))
+    with torch.no_grad():
+        smooth = model(blurred(pixels, radius=settings.blur)).argmax(1).numpy()
+    facts = {"image": table["image"].to_numpy(), "variant": variant, "strength": strength,
+             "against": against, "blurred": smooth}  # fmt: skip
+    return pd.concat([pd.DataFrame(facts), found], axis=1), seconds
+
+
+def _adaptive(
+    model: Model,
+    clean: Tensor,
+    table: pd.DataFrame,
+    features: pd.DataFrame,
+    settings: DetectionSettings,
+    key: str,
+    seed: int,
+) -> list[pd.DataFrame]:
+    """Returns features of the test images attacked with and without knowing each detector."""
+    test = np.flatnonzero(table["split"] == "test")
+    labels = torch.from_numpy(table["clean"].to_numpy(copy=True))[test]
+    budget = settings.adaptive.model_dump()
+    blind = adaptive.perturb(model, clean[test], labels, None, **budget)
+    tested = table.iloc[test]
+    found = [_features(model, blind, tested, OBLIVIOUS, 1.0, settings, key, seed)[0]]
+    fitted = detection.fitted(features, table, 1.0, settings)
+    for name, detector in tqdm(fitted.items(), desc="adaptive attack", unit="detector"):
+        if isinstance(detector, str) or name == CHANCE:
+            continue
+        score = adaptive.objective(detector, model, settings)
+        pixels = adaptive.perturb(model, clean[test], labels, score, **budget)
+        found.append(_features(model, pixels, tested, ADAPTIVE, 1.0, settings, key, seed, name)[0])
+    return found
+
+
+def _examples(
+    model: Model, shown: Sequence[Variant], table: pd.DataFrame, settings: DetectionSettings
+) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+    """Returns maps, pictures and their rows: of some flipped images, each variant at strength 1."""
+    order = np.argsort(~table["success"].to_numpy(), kind="stable")[:EXAMPLES]
+    rows = table.index.to_numpy()[order]
+    maps, pictures, examples = [], [], []
+    for variant in shown:
+        if variant.table["strength"].iloc[0] not in (0.0, 1.0):
+            continue
+        pixels = variant.pixels()[rows]
+        probe = model.probe(settings.place("layer"))
+        ((batch, count),) = model.batches(pixels)
+        found = noisecam.raw(*probe(batch))
+        logits, activations = probe(batch)
+        top = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
+        (gradient,) = torch.autograd.grad(top, activations)
+        found["grad_cam_plus_plus"] = cams.grad_cam_plus_plus(activations, gradient).relu()
+        found["layer_cam"] = cams.layer_cam(activations, gradient).relu()
+        stack = [noisecam.normalised(found[name][:count], size=model.size) for name in METHODS]
+        maps.append(torch.stack(stack, dim=1).detach().half().numpy())
+        pictures.append(to_8bit(pixels))
+        facts = {"image": table["image"].to_numpy()[order], "variant": variant.name,
+                 "prediction": logits.argmax(1)[:count].numpy()}  # fmt: skip
+        examples.append(pd.DataFrame(facts))
+    names = pd.concat(examples).sort_values("image", kind="stable").reset_index(drop=True)
+    place = np.argsort(table["image"].to_numpy()[order], kind="stable")
+    return np.stack(maps, axis=1)[place], np.stack(pictures, axis=1)[place], names

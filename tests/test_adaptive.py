@@ -1,0 +1,73 @@
+"""The attack that knows the detector, on a small random network."""
+
+import numpy as np
+import pytest
+import torch
+
+from camdrift import adaptive, detectors, params
+from camdrift.features import measure
+from conftest import ROOT
+
+CHOSEN = params.load(ROOT / "params.yaml").detection.model_copy(
+    update={"probe": -1, "layer": 1, "copies": 3, "brightness": [0.3, 0.5]}
+)
+NAMES = [name for name in detectors.NAMES if name != detectors.CHANCE]
+
+
+@pytest.fixture
+def fitted(model, pixels):
+    rng = [np.random.default_rng(i) for i in range(20)]
+    noisy = pixels + 0.1 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(2))
+    both = torch.cat([pixels, noisy.clamp(0, 1)])
+    features, _ = measure.of_images(model, both, rng, CHOSEN)
+    truth = np.repeat([False, True], 10)
+    return {
+        name: detectors.make(name, thresholds=2, clusters=3).fit(features, truth) for name in NAMES
+    }, features
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_objective_has_a_gradient_by_the_pixels(name, fitted, model, pixels):
+    made, _ = fitted
+    batch = pixels[:4].clone().requires_grad_()
+    logits, scores = adaptive.objective(made[name], model, CHOSEN)(batch)
+    torch.testing.assert_close(logits, model(pixels[:4]))
+    assert scores.shape == (4,)
+    (gradient,) = torch.autograd.grad(scores.sum(), batch)
+    assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["confidence", "energy", "squeezing", "residual", "logistic", "mahalanobis"]
+)
+def test_where_it_can_the_objective_is_the_detectors_score(name, fitted, model, pixels):
+    made, features = fitted
+    _, scores = adaptive.objective(made[name], model, CHOSEN)(pixels[:4].clone().requires_grad_())
+    expected = made[name].score_samples(features.iloc[:4])
+    np.testing.assert_allclose(scores.detach(), expected, rtol=2e-3, atol=1e-4)
+
+
+def test_behaviours_surrogate_is_the_drift_from_the_cleaned_image(fitted, model, pixels):
+    made, features = fitted
+    score = adaptive.objective(made["behaviour_median"], model, CHOSEN)
+    _, scores = score(pixels[:4].clone().requires_grad_())
+    expected = 1 - features["similarity"].iloc[:4]
+    np.testing.assert_allclose(scores.detach(), expected, atol=1e-4)
+
+
+def test_it_flips_within_its_budget_and_looks_more_benign(fitted, model, pixels):
+    made, _ = fitted
+    labels = model(pixels).argmax(1)
+    budget = {"eps": 0.5, "step": 0.05, "steps": 20}
+    blind = adaptive.perturb(model, pixels, labels, None, **budget)
+    score = adaptive.objective(made["energy"], model, CHOSEN)
+    knowing = adaptive.perturb(model, pixels, labels, score, **budget)
+    for attacked in (blind, knowing):
+        assert attacked.min() >= 0
+        assert attacked.max() <= 1
+        assert (attacked - pixels).abs().max() <= 0.5 + 1e-6
+    both = (model(blind).argmax(1) != labels) & (model(knowing).argmax(1) != labels)
+    assert both.any()
+    energy = [-model(x)[both].logsumexp(1).mean() for x in (knowing, blind)]
+    assert energy[0] < energy[1]

@@ -1,0 +1,157 @@
+"""The trial's numbers against scikit-learn and on paper, and the judges of tan2023's claims."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from camdrift import detection, detectors, params, trial
+from camdrift import detection_verdicts as judges
+from camdrift.claims import HOLDS, NOT, NOT_RUN, UNDECIDED
+from camdrift.detection import Trial
+from camdrift.detection_verdicts import Trials
+from conftest import ROOT
+from test_detectors import table
+
+CHOSEN = params.load(ROOT / "params.yaml").detection.model_copy(
+    update={"brightness": [0.2, 0.4, 0.6]}
+)
+IMAGES = 40
+
+
+def images() -> pd.DataFrame:
+    split = np.repeat(["calibrate", "choose", "test"], [10, 10, 20])
+    return pd.DataFrame(
+        {"image": np.arange(IMAGES), "split": split, "source": split, "label": 0, "clean": 0}
+    )
+
+
+def features(*, strengths=(1.0,), told: float = 1.0) -> pd.DataFrame:
+    """Clean, noisy and attacked images; a share of the attacked look attacked, every third flips
+    not."""
+    parts = [table(IMAGES, attacked=False).assign(variant="clean", strength=0.0, prediction=0)]
+    for strength in strengths:
+        noisy = table(IMAGES, attacked=False, seed=1)
+        parts.append(noisy.assign(variant="noise", strength=strength, prediction=0))
+        looks = np.random.default_rng(3).random(IMAGES) < told
+        attacked = table(IMAGES, attacked=True)
+        attacked[~looks] = table(IMAGES, attacked=False)[~looks]
+        flips = (np.arange(IMAGES) % 3 > 0).astype(int)
+        parts.append(attacked.assign(variant="adversarial", strength=strength, prediction=flips))
+    whole = pd.concat([part.assign(image=np.arange(IMAGES)) for part in parts], ignore_index=True)
+    masses = {f"mass_{reading}": 0.5 for reading in detection.detectors.READINGS}
+    return whole.assign(against="", blurred=1, **masses)
+
+
+def made(*, told: float = 1.0, strengths=(1.0,)) -> dict[float, Trial]:
+    seen, facts = features(strengths=strengths, told=told), images()
+    weights = detection.draws(facts, resamples=200, rng=np.random.default_rng(0))
+    return {
+        s: Trial(detection.fitted(seen, facts, s, CHOSEN), detection.calls(seen, facts, s), 0.95,
+                 weights)
+        for s in strengths
+    }  # fmt: skip
+
+
+def test_splits_are_disjoint_and_the_same_in_every_cell():
+    ids = [f"image {i}" for i in range(100)]
+    table = pd.DataFrame({"image": range(100), "id": ids, "source": "one", "label": 0, "clean": 0})
+    first = trial.chosen(table.assign(success=True), CHOSEN, seed=1)
+    other = trial.chosen(table.assign(success=False)[::-1].reset_index(drop=True), CHOSEN, seed=1)
+    assert len(first) == CHOSEN.images == first["image"].nunique()
+    both = first.set_index("image")["split"], other.set_index("image")["split"]
+    pd.testing.assert_series_equal(both[0].sort_index(), both[1].sort_index())
+    counts = first["split"].value_counts()
+    assert counts.to_dict() == {"test": 32, "calibrate": 16, "choose": 16}
+    assert not trial.chosen(table.assign(success=True), CHOSEN, seed=2)["image"].equals(
+        first["image"]
+    )
+
+
+@pytest.mark.parametrize("told", [1.0, 0.6, 0.0])
+def test_auroc_and_rates_are_scikit_learns_also_in_a_resample(told):
+    one = made(told=told)[1.0]
+    rows = one.test
+    kept = rows["kind"] != "failure"
+    truth = (rows["kind"] == "success")[kept]
+    for name in ("squeezing", "mahalanobis", "behaviour_median"):
+        values = one.auroc(name, "success", "both")
+        assert values[0] == pytest.approx(roc_auc_score(truth, one.scores[name][kept]))
+        weights = one.weights[7][one.place][kept]
+        expected = roc_auc_score(truth, one.scores[name][kept], sample_weight=weights)
+        assert values[8] == pytest.approx(expected)
+        called = one.called(name, "chosen")[kept]
+        balanced = one.balanced(name, "chosen")
+        assert balanced[0] == pytest.approx(balanced_accuracy_score(truth, called))
+        expected = balanced_accuracy_score(truth, called, sample_weight=weights)
+        assert balanced[8] == pytest.approx(expected)
+
+
+def test_a_threshold_is_chosen_on_the_choosing_images_alone():
+    one = made()[1.0]
+    changed = one.rows.copy()
+    changed.loc[changed["split"] == "test", "squeezing"] += 100.0
+    other = Trial(one.fitted, changed, one.confidence, one.weights)
+    assert one.called("squeezing", "chosen").mean() < 0.5
+    assert other.called("squeezing", "chosen").all()
+
+
+def test_performance_tells_all_kinds_apart_and_says_when_images_are_too_few():
+    found = detection.performance(made()[1.0])
+    rows = found.query("rule == 'chosen' and detector == 'squeezing'")
+    assert len(rows) == 9
+    assert set(rows["n_positive"]) == {13, 7, 20}
+    assert set(rows["n_negative"]) == {20, 40}
+    assert rows["tpr_at_1"].isna().all()
+    assert rows["note"].str.contains("too few images").all()
+    ruled = found.query("rule == 'own'")["detector"].unique()
+    assert set(ruled) == set(detectors.WITH_RULE)
+
+
+def test_a_calibrating_split_without_adversarials_is_said_and_breaks_nothing():
+    seen, facts = features(), images()
+    seen["prediction"] = seen["prediction"].where(seen["image"] >= 10, 0)
+    fitted = detection.fitted(seen, facts, 1.0, CHOSEN)
+    assert fitted["logistic"] == "no adversarial image to learn from"
+    one = Trial(fitted, detection.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
+    found = detection.performance(one).set_index("detector")
+    assert found.loc["logistic", "auroc"].isna().all()
+    assert (found.loc["logistic", "note"] == fitted["logistic"]).all()
+    assert found.loc["squeezing", "auroc"].notna().all()
+
+
+def test_no_flipped_image_breaks_nothing():
+    seen, facts = features().assign(prediction=0), images()
+    fitted = detection.fitted(seen, facts, 1.0, CHOSEN)
+    one = Trial(fitted, detection.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
+    assert detection.performance(one).query("positives == 'success'")["auroc"].isna().all()
+    assert detection.curves(one).empty
+    found = judges.of_trials(Trials({1.0: one}, pd.DataFrame(), 224))
+    assert set(found["verdict"]) == {UNDECIDED}
+
+
+def judged(told=1.0, size=224, **changes) -> pd.DataFrame:
+    trials = made(told=told, strengths=(0.25, 1.0, 4.0))
+    knowing = pd.DataFrame(
+        {"detector": ["behaviour_median", "noisecam_code_logits"], "arm": "adaptive",
+         "auroc": [0.4, 0.3], "low": [0.3, 0.2], "high": [0.5, 0.4]} | changes
+    )  # fmt: skip
+    return judges.of_trials(Trials(trials, knowing, size)).set_index("claim")
+
+
+def test_verdicts_where_everything_is_told_apart():
+    found = judged()
+    assert found.loc["B1", "value"] == 0  # both are always right
+    assert found.loc["B4", "verdict"] == HOLDS
+    assert found.loc["B3", "value"] == 0
+    assert found.loc["B5", "verdict"] == NOT  # as bright as the attacked
+    assert found.loc["B7", "value"] == 1  # blurred, every right image is wrong
+    assert found.loc["B7", "verdict"] == HOLDS
+    assert found.loc["B8", "verdict"] == NOT
+
+
+def test_at_another_size_a_verdict_is_a_demonstration():
+    found = judged(size=64)
+    assert set(found["verdict"]) <= {UNDECIDED, NOT_RUN}
+    assert "would be 'holds'" in found.loc["B4", "detail"]
+    assert found.loc["B4", "detail"].startswith("at 64 px, not the paper's 224")

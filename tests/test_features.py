@@ -1,0 +1,183 @@
+"""Features: each against a slow twin or another library, and what they make of bad input."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import median_filter
+from sklearn.cluster import DBSCAN
+from sklearn.decomposition import PCA
+
+from camdrift import cams, params
+from camdrift.features import behaviour, confidence, measure, noisecam, profile
+from conftest import ROOT, as_model, small_network
+
+CHOSEN = params.load(ROOT / "params.yaml").detection
+
+
+def generators(count: int) -> list[np.random.Generator]:
+    return [np.random.default_rng(i) for i in range(count)]
+
+
+def test_the_probe_is_the_network_with_a_graph_that_begins_at_its_layer(model, pixels):
+    batch = pixels[:4]
+    logits, leaf = model.probe(-1)(batch)
+    whole, activations = model.activations(batch.clone().requires_grad_())
+    torch.testing.assert_close(logits, whole)
+    assert leaf.is_leaf
+    (ours,) = torch.autograd.grad(logits[:, 1].sum(), leaf)
+    (theirs,) = torch.autograd.grad(whole[:, 1].sum(), activations[-1])
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(leaf.detach(), activations[-1].detach())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("variance", [0.5, 0.9, 0.99])
+def test_cleaning_is_scikit_learns_pca_of_each_channel(variance):
+    images = torch.rand(2, 3, 11, 9, generator=torch.Generator().manual_seed(0))
+    found = behaviour.cleaned(images, variance=variance)
+    for image, clean in zip(images.numpy(), found.numpy(), strict=True):
+        for channel, rebuilt in zip(image, clean, strict=True):
+            pca = PCA(n_components=variance, svd_solver="full").fit(channel)
+            expected = pca.inverse_transform(pca.transform(channel))
+            np.testing.assert_allclose(rebuilt, expected, atol=1e-5)
+
+
+def test_a_constant_image_is_clean_as_it_is_and_looks_benign(model):
+    flat = torch.full((2, 3, 12, 12), 0.4)
+    torch.testing.assert_close(behaviour.cleaned(flat, variance=0.99), flat)
+    assert behaviour.residual(flat, variance=0.99).max() < 1e-6
+    found = behaviour.measure(model, flat, generators(2), variance=0.99, count=5, place=-1)
+    np.testing.assert_allclose(found["similarity"], 1, atol=1e-5)
+    np.testing.assert_allclose(found["copies_median"], 1, atol=1e-5)
+
+
+def test_copies_have_the_moments_of_what_cleaning_removed():
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    clean = behaviour.cleaned(images, variance=0.9)
+    made = torch.stack(list(behaviour.copies(images, clean, generators(1), count=200)))
+    noise, drawn = images - clean, made - clean
+    assert drawn.mean().item() == pytest.approx(noise.mean().item(), abs=1e-3)
+    assert drawn.std().item() == pytest.approx(noise.std().item(), rel=0.01)
+
+
+def slow_behaviour(model, image, rng, *, variance, count):
+    """tan2023, section III-D, steps 1-4, one image and one copy at a time."""
+
+    def heat(picture):
+        logits, tensors = model.activations(picture[None].clone().requires_grad_())
+        (gradient,) = torch.autograd.grad(logits.max(), tensors[-1])
+        return cams.grad_cam(tensors[-1].detach(), gradient)[0].flatten().double()
+
+    clean = behaviour.cleaned(image[None], variance=variance)[0]
+    noise, base = (image - clean).double(), heat(clean)
+    drifts = []
+    for _ in range(count):
+        draw = torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32))
+        copy = heat(clean + (noise.mean() + noise.std(correction=0) * draw).float())
+        drifts.append(float(copy @ base / copy.norm() / base.norm()))
+    own = heat(image)
+    return float(own @ base / own.norm() / base.norm()), np.array(drifts)
+
+
+def test_behaviour_twin(model, pixels):
+    single = as_model(small_network(), micro_batch=1)
+    chosen = {"variance": 0.9, "count": 7}
+    found = behaviour.measure(model, pixels[:3], generators(3), place=-1, **chosen)
+    for i, rng in enumerate(generators(3)):
+        similarity, drifts = slow_behaviour(single, pixels[i], rng, **chosen)
+        assert found["similarity"][i] == pytest.approx(similarity, abs=1e-5)
+        assert found["copies_median"][i] == pytest.approx(np.median(drifts), abs=1e-5)
+        assert found["copies_quantile"][i] == pytest.approx(np.quantile(drifts, 0.05), abs=1e-5)
+        assert found["copies_mean"][i] == pytest.approx(drifts.mean(), abs=1e-5)
+        assert found["copies_std"][i] == pytest.approx(drifts.std(), abs=1e-5)
+
+
+def test_empty_maps_have_a_similarity():
+    empty, full = torch.zeros(2, 3), torch.ones(2, 3)
+    pairs = torch.stack([empty, empty, full]), torch.stack([empty, full, full])
+    torch.testing.assert_close(behaviour.similarity(*pairs), torch.tensor([1.0, 0.0, 1.0]))
+
+
+def test_each_image_is_measured_on_its_own(model, pixels):
+    chosen = CHOSEN.model_copy(update={"probe": -1, "layer": 1, "copies": 3})
+    whole, _ = measure.of_images(model, pixels, generators(10), chosen)
+    alone, _ = measure.of_images(model, pixels[4:5], generators(5)[4:], chosen)
+    assert list(whole.columns) == list(alone.columns)
+    np.testing.assert_allclose(whole.iloc[4], alone.iloc[0], rtol=1e-5, atol=1e-6)
+    assert whole.notna().all().all()
+
+
+@pytest.mark.parametrize("share", [0.05, 0.15, 0.3, 0.6])
+def test_clusters_are_dbscans(share):
+    lit = np.random.default_rng(0).random((5, 17, 23)) < share
+    found = noisecam.clusters(lit, radius=2, neighbours=3)
+    for i, one in enumerate(lit):
+        labels = DBSCAN(eps=2, min_samples=3).fit(np.argwhere(one)).labels_
+        assert found[i] == len(set(labels) - {-1})
+
+
+def test_clusters_on_paper():
+    lit = np.zeros((3, 8, 8), dtype=bool)
+    lit[1, 0, :3] = lit[1, 7, 5:] = True  # two rows of three, far apart
+    lit[2, 4, 4] = lit[2, 4, 5] = True  # two pixels are too few
+    assert noisecam.clusters(lit, radius=2, neighbours=3).tolist() == [0, 2, 0]
+
+
+def test_noise_cam_of_a_dark_map_stays_dark_and_has_no_cluster():
+    dark = noisecam.normalised(torch.full((1, 4, 4), 1e-12, dtype=torch.float64), size=8)
+    tiny = noisecam.normalised(torch.rand(1, 4, 4, dtype=torch.float64) * 1e-9, size=8)
+    assert dark.max() == 0
+    assert tiny.max() < 0.011
+    bright = noisecam.normalised(torch.rand(1, 4, 4, dtype=torch.float64), size=8)
+    assert bright.max() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_readings_are_the_maps_of_cams(model, pixels):
+    logits, leaf = model.probe(0)(pixels[:4])
+    found = noisecam.raw(logits, leaf)
+    logits, leaf = model.probe(0)(pixels[:4])
+    chances = logits.softmax(1).amax(1)
+    (g,) = torch.autograd.grad(chances.sum(), leaf)
+    a, g = leaf.detach().double(), g.double()
+    torch.testing.assert_close(found["printed_softmax"], cams.noise_cam(a, g))
+    expected = cams.noise_cam_of_code(a, g, chances.detach().double())
+    torch.testing.assert_close(found["code_softmax"].detach(), expected)
+
+
+def test_huge_logits_do_not_break_the_codes_exponential():
+    logits = torch.full((2, 3), 900.0)
+    leaf = torch.rand(2, 4, 3, 3).requires_grad_()
+    logits = logits + leaf.sum((1, 2, 3))[:, None] * torch.tensor([1.0, 0.5, 0.2])
+    found = noisecam.raw(logits, leaf)
+    assert all(values.isfinite().all() for values in found.values())
+
+
+@pytest.mark.parametrize("shape", [(9, 13), (2, 2), (1, 5)])
+def test_the_median_filter_is_scipys_for_images_of_any_size(shape):
+    images = torch.rand(2, 3, *shape, generator=torch.Generator().manual_seed(0))
+    expected = median_filter(images.numpy(), size=(1, 1, 3, 3), mode="nearest")
+    np.testing.assert_array_equal(confidence.median(images, size=3).numpy(), expected)
+
+
+def test_fewer_levels_on_paper():
+    values = torch.tensor([0.0, 0.2, 0.4, 0.6, 1.0])
+    torch.testing.assert_close(
+        confidence.fewer_levels(values, bits=1), torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0])
+    )
+
+
+def test_confidence_on_paper(model, pixels):
+    found = confidence.measure(model, pixels, bits=8, window=1)
+    logits = model(pixels).double().numpy()
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(found["probability"], chances.max(1), rtol=1e-5)
+    np.testing.assert_allclose(found["energy"], -np.log(np.exp(logits).sum(1)), rtol=1e-5)
+    assert found["squeezing"].max() < 0.01  # 256 levels and a window of one pixel change nothing
+
+
+def test_profile_on_paper():
+    activations = torch.tensor([[[[1.0, 2.0], [0.0, 1.0]]], [[[0.0, 0.0], [0.0, 0.0]]]])
+    found = profile.of_layer(activations, torch.ones_like(activations))
+    torch.testing.assert_close(found[0], torch.tensor([np.log(2.0), 0.5, 0.0], dtype=torch.float32))
+    assert found[1, 1] == 0
+    assert found.isfinite().all()
