@@ -22,7 +22,13 @@ IMAGES = 40
 def images() -> pd.DataFrame:
     split = np.repeat(["calibrate", "choose", "test"], [10, 10, 20])
     return pd.DataFrame(
-        {"image": np.arange(IMAGES), "split": split, "source": split, "label": 0, "clean": 0}
+        {
+            "image": np.arange(IMAGES),
+            "split": split,
+            "source": np.arange(IMAGES) // 2,
+            "label": 0,
+            "clean": 0,
+        }
     )
 
 
@@ -66,6 +72,18 @@ def test_splits_are_disjoint_and_the_same_in_every_cell():
     assert not trial.chosen(table.assign(success=True), CHOSEN, seed=2)["image"].equals(
         first["image"]
     )
+
+
+def test_tiles_of_a_picture_are_drawn_together_and_one_picture_has_no_interval():
+    facts = images()
+    found = detection.draws(facts, resamples=50, rng=np.random.default_rng(0))
+    assert found.shape == (50, 20)
+    np.testing.assert_array_equal(found[:, ::2], found[:, 1::2])
+    assert (found.sum(1) == 20).all()
+    alone = facts.assign(source="one")
+    assert np.isnan(detection.draws(alone, resamples=5, rng=np.random.default_rng(0))).all()
+    none = facts[facts["split"] != "test"]
+    assert detection.draws(none, resamples=5, rng=np.random.default_rng(0)).shape == (5, 0)
 
 
 @pytest.mark.parametrize("told", [1.0, 0.6, 0.0])
@@ -126,14 +144,16 @@ def test_no_flipped_image_breaks_nothing():
     one = Trial(fitted, detection.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
     assert detection.performance(one).query("positives == 'success'")["auroc"].isna().all()
     assert detection.curves(one).empty
-    found = judges.of_trials(Trials({1.0: one}, pd.DataFrame(), 224))
-    assert set(found["verdict"]) == {UNDECIDED}
+    nothing = pd.DataFrame(columns=detection.TABLES["knowing"])
+    found = judges.of_trials(Trials({1.0: one}, nothing, 224)).set_index("claim")["verdict"]
+    assert found.pop("B8") == NOT_RUN
+    assert set(found) == {UNDECIDED}
 
 
 def judged(told=1.0, size=224, **changes) -> pd.DataFrame:
     trials = made(told=told, strengths=(0.25, 1.0, 4.0))
     knowing = pd.DataFrame(
-        {"detector": ["behaviour_median", "noisecam_code_logits"], "arm": "adaptive",
+        {"cell": "pgd", "detector": ["behaviour_median", "noisecam_code_logits"], "arm": "adaptive",
          "auroc": [0.4, 0.3], "low": [0.3, 0.2], "high": [0.5, 0.4]} | changes
     )  # fmt: skip
     return judges.of_trials(Trials(trials, knowing, size)).set_index("claim")

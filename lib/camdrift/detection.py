@@ -66,8 +66,8 @@ class Trial:
     fitted: as `fitted` returns it.
     rows: as `calls` returns it, of the tested cell and strength.
     confidence: of the intervals.
-    weights: (resamples, test images), how often each image was drawn; an image's variants, clean,
-        attacked and noisy, are drawn together.
+    weights: (resamples, test images), see `draws`; an image's variants, clean, attacked and noisy,
+        are drawn together.
     """
 
     fitted: dict[str, Detector | str]
@@ -163,9 +163,17 @@ class Trial:
 
 
 def draws(images: pd.DataFrame, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns how often each test image is in each resample: (resamples, test images)."""
-    count = int((images["split"] == "test").sum())
-    return rng.multinomial(count, np.full(count, 1 / count), size=resamples)
+    """Returns how often each test image is in each resample: (resamples, test images).
+
+    Source pictures are drawn, with replacement, and all their test images with them: tiles of one
+    picture are not independent. NaN with fewer than two pictures: there is no interval.
+    """
+    test = images[images["split"] == "test"].sort_values("image")
+    names, place = np.unique(test["source"], return_inverse=True)
+    if len(names) < 2:
+        return np.full((resamples, len(test)), np.nan)
+    share = np.full(len(names), 1 / len(names))
+    return rng.multinomial(len(names), share, size=resamples)[:, place].astype(float)
 
 
 def performance(trial: Trial) -> pd.DataFrame:
@@ -217,7 +225,7 @@ def _numbers(trial: Trial, name: str, rule: str, positives: str, negatives: str,
 def curves(trial: Trial) -> pd.DataFrame:
     """Returns ROC curves, successes against clean and noisy images: `detector, fpr, tpr`."""
     yes, no = trial.members("success", "both")
-    if not len(yes) or not len(no):
+    if not len(yes) or not len(no) or not trial.scores:
         return pd.DataFrame(columns=["detector", "fpr", "tpr"])
     both = np.concatenate([yes, no])
     parts = []
@@ -242,7 +250,8 @@ def transfer(trials: Iterator[tuple[dict, Trial]]) -> pd.DataFrame:
             balanced = (called[yes].mean() + (~called[no]).mean()) / 2
             auroc = trial.auroc(name, "success", "both")[0]
             rows.append(facts | {"detector": name, "auroc": auroc, "balanced": balanced})
-    return pd.DataFrame(rows)
+    names = [*TABLES["transfer"], "auroc", "balanced"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def knowing(features: pd.DataFrame, images: pd.DataFrame, trial: Trial) -> pd.DataFrame:
@@ -359,8 +368,8 @@ def of_study(
         if cell.adaptive:
             table = knowing(detected.features, detected.images, trials[key][1.0])
             made["knowing"].append(table.assign(cell=key))
-    for model in {cell.model for cell, _ in seen.values()}:
-        mine = [key for key, (cell, _) in seen.items() if cell.model == model]
+    for model, name in dict.fromkeys((cell.model, cell.set) for cell, _ in seen.values()):
+        mine = [k for k, (cell, _) in seen.items() if (cell.model, cell.set) == (model, name)]
         pairs = _pairs({key: trials[key] for key in mine}, rows)
         made["transfer"].append(transfer(pairs))
     whole = {

@@ -54,7 +54,7 @@ def accuracy(tables: Tables, cell: str) -> Figure:
         "Mean of the shares of attacked images that are called adversarial and of clean and noisy "
         "images that are not; 0.5 is chance. Attacked images whose class flips, test images only. "
         "Detectors decide by their own rule or, where they have none, above a threshold chosen on "
-        "other images. Bars are bootstrap intervals, resampled by image.",
+        "other images. Bars are bootstrap intervals, resampled by source picture.",
         "lines",
         table[["series", "x", "y", "low", "high"]].reset_index(drop=True),
         "strength of the attack, of its perturbation",

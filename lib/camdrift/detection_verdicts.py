@@ -1,7 +1,7 @@
 """Judges of tan2023's claims on detection: a trial's numbers become a verdict."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from camdrift.claims import (
 from camdrift.detection import Trial
 from camdrift.verdicts import Finding
 
-TOO_FEW = "at one of the strengths no image flips among those to calibrate on or to test"
+TOO_FEW = "no flipped image to calibrate or choose on, or to test at one of the strengths"
 PAPERS_SIZE = 224  # px: radius 2 and 3 clusters are of this size
 
 
@@ -30,7 +30,8 @@ class Trials:
     """The trials of a cell.
 
     by_strength: fitted and tested at the same strength.
-    knowing: as `detection.knowing` returns it, of the study's cells with an adaptive attack.
+    knowing: as `detection.knowing` returns it, of the cells of the same model with an adaptive
+        attack, and `cell`.
     size: side of the images in px.
     """
 
@@ -44,7 +45,11 @@ class Trials:
         return self.by_strength[1.0]
 
     def best(self, names: tuple[str, ...], rule: str) -> str | None:
-        """Returns which of some detectors is most often right on the choosing images."""
+        """Returns which of some detectors does best on the choosing images.
+
+        By its own rule ('own') it is the one most often right, both kinds weighing the same; where
+        a threshold is still to be chosen there ('chosen'), the one of the largest AUROC.
+        """
         trial = self.whole
         rows = trial.rows[(trial.rows["split"] == "choose") & (trial.rows["kind"] != "failure")]
         adversarial = (rows["kind"] == "success").to_numpy()
@@ -115,16 +120,20 @@ def misses_and_alarms(trials: Trials) -> Finding:
 
 
 def _tprs(trials: Trials, names: tuple[str, ...]) -> tuple[str, np.ndarray] | None:
-    """Returns the best detector's TPR by strength and resample: (1 + resamples, strengths)."""
+    """Returns the best detector's TPR by strength and resample: (1 + resamples, strengths).
+
+    One detector, fitted at strength 1, at all of them.
+    """
     name = trials.best(names, "own")
     if name is None:
         return None
     columns = []
     for trial in trials.by_strength.values():
-        yes, _ = trial.members("success", "both")
-        if not len(yes) or name not in trial.scores:
+        same = replace(trial, fitted=trials.whole.fitted)
+        yes, _ = same.members("success", "both")
+        if not len(yes):
             return None
-        columns.append(trial.rate(trial.called(name, "own"), yes))
+        columns.append(same.rate(same.called(name, "own"), yes))
     return name, np.stack(columns, axis=1)
 
 
@@ -166,7 +175,7 @@ def does_not_depend(trials: Trials) -> Finding:
     differences *= np.where(differences[0] < 0, -1, 1)
     most = int(differences[0].argmax())
     low, high = statistics.interval(differences[1:], confidence=trials.whole.confidence)
-    p = statistics.holm((1 + (differences[1:] <= 0.05).sum(0)) / len(differences))
+    p = statistics.holm((1 + (~(differences[1:] > 0.05)).sum(0)) / len(differences))
     if (high < 0.05).all() and (low > -0.05).all():
         verdict = HOLDS
     else:
@@ -220,7 +229,9 @@ def survives_knowledge(trials: Trials) -> Finding:
         return Finding(np.nan, np.nan, np.nan, NOT_RUN, "no adaptive attack that flips")
     parts = [verdict_of_interval(row.low, row.high, above=0.7) for row in rows.itertuples()]
     least = rows.loc[rows["auroc"].idxmin()]
-    detail = ", ".join(f"{row.detector} {row.auroc:.2f}" for row in rows.itertuples())
+    cells = ", ".join(f"'{name}'" for name in rows["cell"].unique())
+    detail = f"cell {cells}: "
+    detail += ", ".join(f"{row.detector} {row.auroc:.2f}" for row in rows.itertuples())
     return Finding(float(least["auroc"]), float(least["low"]), float(least["high"]),
                    verdict_of_parts(parts), detail)  # fmt: skip
 
@@ -246,7 +257,8 @@ def of_trials(trials: Trials) -> pd.DataFrame:
     rows = []
     successes = trials.whole.members("success", "both")[0]
     for claim, judge in JUDGES.items():
-        found = judge(trials) if len(successes) else _nothing("no flipped test image")
+        told = len(successes) or claim == "B8"  # judged by cells of its own
+        found = judge(trials) if told else _nothing("no flipped test image")
         verdict, detail = found.verdict, found.detail
         if trials.size != PAPERS_SIZE and verdict not in (UNDECIDED, NOT_RUN):
             detail = f"at {trials.size} px, not the paper's {PAPERS_SIZE}: would be '{verdict}'; " \

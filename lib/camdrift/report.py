@@ -192,7 +192,7 @@ def trial(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
 def knowing(made: Tables) -> pd.DataFrame:
     """Returns detectors against an attack that knows them for people: a row a detector.
 
-    A detector that is no better than chance against it is said to fall to chance.
+    Better than chance is one whose interval lies above 0.5.
     """
     table = made["knowing"]
     rows = []
@@ -200,7 +200,7 @@ def knowing(made: Tables) -> pd.DataFrame:
         arms = part.set_index("arm")
         if "adaptive" not in arms.index:
             continue
-        low = arms.loc["adaptive", "low"]
+        lows = [arms["low"].get(arm) for arm in ("oblivious", "adaptive")]
         texts = {
             arm: _value(*arms.loc[arm, ["auroc", "low", "high"]])
             for arm in ("oblivious", "adaptive")
@@ -213,10 +213,15 @@ def knowing(made: Tables) -> pd.DataFrame:
                 "flips, knowing": f"{arms.loc['adaptive', 'flipped']:.0%}",
                 "AUROC, not knowing": texts["oblivious"],
                 "AUROC, knowing": texts["adaptive"],
-                "falls to chance": "" if pd.isna(low) else ("yes" if low <= 0.5 else "no"),
+                "better than chance, before": _better(lows[0]),
+                "better than chance, then": _better(lows[1]),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _better(low: float | None) -> str:
+    return "" if low is None or pd.isna(low) else "yes" if low > 0.5 else "not surely"
 
 
 def page(

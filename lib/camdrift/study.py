@@ -64,7 +64,9 @@ def tables(
     found, tested = mine["switches"], ""
     if 1.0 in trials.get(headline, {}):
         size = seen[headline][1].pictures.shape[2]
-        judged = Trials(trials[headline], made["knowing"], size)
+        alike = [key for key, (other, _) in seen.items() if other.model == cell.model]
+        knowing = made["knowing"][made["knowing"]["cell"].isin(alike)]
+        judged = Trials(trials[headline], knowing, size)
         found = pd.concat([found, _rounded(of_trials(judged))], ignore_index=True)
         tested = f"{judged.whole.weights.shape[1]} test images of '{cell.set}', {size} px; {place}"
     whole |= {key: _rounded(table) for key, table in made.items()}

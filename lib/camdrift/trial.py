@@ -16,7 +16,7 @@ from camdrift.features import measure, noisecam
 from camdrift.features.names import READINGS
 from camdrift.models import Model
 from camdrift.pixels import to_8bit
-from camdrift.settings import Cell, DetectionSettings
+from camdrift.settings import Cell, DetectionSettings, SettingsError
 from camdrift.variants import Variant
 
 METHODS = ("grad_cam_plus_plus", "layer_cam", *READINGS)  # of the maps to look at
@@ -88,7 +88,16 @@ def see(
         settings: of the detection.
         key: the cell's name, part of the seed.
         seed: of the draws.
+
+    Raises:
+        SettingsError: the model has no such layer.
     """
+    for name, number in (("probe", settings.probe), ("layer", settings.layer)):
+        if abs(number) > len(model.maps):
+            raise SettingsError(
+                f"detection.{name}: wanted one of the {len(model.maps)} layers of '{cell.model}', "
+                f"got {number}"
+            )
     table = chosen(images, settings, seed=seed)
     rows = table.index.to_numpy(copy=True)
     shown = variants(made, cell.detect)
