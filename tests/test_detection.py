@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from camdrift import detection, detectors, params, trial
+from camdrift import detection, detectors, params, settings, trial
 from camdrift import detection_verdicts as judges
 from camdrift.claims import HOLDS, NOT, NOT_RUN, UNDECIDED
 from camdrift.detection import Trial
@@ -57,6 +57,16 @@ def made(*, told: float = 1.0, strengths=(1.0,)) -> dict[float, Trial]:
                  weights)
         for s in strengths
     }  # fmt: skip
+
+
+def test_a_layer_that_the_model_has_not_is_refused_where_detectors_are_tried(model):
+    cell = params.load(ROOT / "params.yaml").cells["pgd"]  # the model here has two layers
+    with pytest.raises(settings.SettingsError, match="detection.probe: wanted one of the 2 layers"):
+        trial.see(model, [], images(), cell, CHOSEN, key="pgd", seed=1)
+    without = cell.model_copy(update={"detect": [], "adaptive": False})
+    found, seconds = trial.see(model, [], images(), without, CHOSEN, key="pgd", seed=1)
+    assert found.features.empty
+    assert seconds == {}
 
 
 def test_splits_are_disjoint_and_the_same_in_every_cell():

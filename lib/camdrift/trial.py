@@ -80,6 +80,8 @@ def see(
 ) -> tuple[Detected, dict[str, float]]:
     """Returns what detectors see of a cell's images, and seconds an image by group of features.
 
+    Nothing where the cell names no strength for them.
+
     Args:
         model: the model under attack.
         made: the cell's variants.
@@ -92,6 +94,9 @@ def see(
     Raises:
         SettingsError: the model has no such layer.
     """
+    if not cell.detect:
+        nothing, blank = pd.DataFrame(), np.zeros(0, dtype=np.uint8)
+        return Detected(nothing, nothing, blank, blank, nothing, {}), {}
     for name, number in (("probe", settings.probe), ("layer", settings.layer)):
         if abs(number) > len(model.maps):
             raise SettingsError(
