@@ -7,7 +7,7 @@ STUDY ?=
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro seeds test peers lint format dashboard readme publish twice clean
+.PHONY: help setup repro seeds study test peers bench lint format dashboard readme publish twice clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -37,12 +37,19 @@ seeds: setup ## run the whole study with each of `seeds` in params.yaml and writ
 	done
 	$(BIN)/python -m camdrift.spread
 
+study: setup ## build a preset: NAME=nips17, and the folders it asks for, DATA= and WEIGHTS=
+	@CAMDRIFT_DATA="$${CAMDRIFT_DATA:-$(DATA)}" CAMDRIFT_WEIGHTS="$${CAMDRIFT_WEIGHTS:-$(WEIGHTS)}" \
+		$(BIN)/python -m camdrift.presets "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
+
 test: setup ## run the tests
 	$(BIN)/python -m pytest
 
 peers: setup ## compare with foolbox, pytorch-grad-cam and torchcam
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[peers]"
 	$(BIN)/python -m pytest tests/peers
+
+bench: setup ## time what is done here against other ways to the same numbers (minutes)
+	$(BIN)/python tests/benchmarks/bench.py
 
 lint: setup ## check format, style and types
 	$(BIN)/ruff format --check .

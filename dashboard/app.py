@@ -26,8 +26,7 @@ def examples(study: str, cell: str, stamp: float) -> tuple[pd.DataFrame, np.ndar
     return maps.examples, np.asarray(maps.pictures)
 
 
-def overview(made: results.Tables, chosen: settings.Settings, study: str) -> None:
-    plan = chosen.studies[study]
+def overview(made: results.Tables, plan: settings.Study) -> None:
     st.header(plan.title)
     st.write(
         "When an image is attacked, do the class-activation maps of each conv layer drift further "
@@ -130,6 +129,12 @@ def detectors(made: results.Tables, headline: str) -> None:
     if len(made["knowing"]):
         st.subheader("Against an attack that knows the detector")
         st.dataframe(report.knowing(made), hide_index=True)
+    st.subheader("Is NoiseCAM the confidence in disguise?")
+    st.dataframe(report.disguise(made, cell, strength), hide_index=True)
+    st.caption(
+        "Rank correlation of its number of clusters with 1 minus the model's top probability, on "
+        "test images, and the difference of their AUROCs."
+    )
     table = made["detectors"]
     st.download_button("Trial as CSV", table.to_csv(index=False), "detectors.csv")
 
@@ -140,7 +145,7 @@ def images(study: str, cells: list[str], headline: str) -> None:
     folder = artifacts.cell_folder(study, cell, "cam")
     file = folder / "pictures.npy"
     if not file.exists():
-        st.info(f"The images of '{cell}' are not built here. Run: make repro STUDY={study}")
+        st.info(f"The images of '{cell}' are not built here. {how(study)}")
         return
     table, pictures = examples(study, cell, file.stat().st_mtime)
     number = st.slider("Image", 1, len(pictures), 1, key="image") if len(pictures) > 1 else 1
@@ -157,6 +162,14 @@ def show(figure: figures.Figure) -> None:
     st.caption(figure.caption)
 
 
+def how(study: str) -> str:
+    presets = params.load(ROOT / "params.yaml").presets
+    of = [name for name, preset in presets.items() if study in preset.studies]
+    if of:
+        return f"It was built in a copy by: make study NAME={of[0]} STUDY={study}"
+    return f"Run: make repro STUDY={study}"
+
+
 def main() -> None:
     st.set_page_config("camdrift", layout="wide")
     try:
@@ -164,20 +177,21 @@ def main() -> None:
     except settings.SettingsError as fault:
         st.error(str(fault))
         return
-    study = st.sidebar.selectbox("Study", list(chosen.studies), key="study", bind="query-params")
+    studies = chosen.studies | results.of_presets(chosen)
+    study = st.sidebar.selectbox("Study", list(studies), key="study", bind="query-params")
     st.sidebar.caption("Results of the stages in this folder; `make repro` rebuilds them.")
     folder = artifacts.results(study, "tables")
     if not folder.exists():
-        st.info(f"Nothing is built yet for '{study}'. Run: make repro STUDY={study}")
+        st.info(f"Nothing is built yet for '{study}'. {how(study)}")
         return
     stamp = max(file.stat().st_mtime for file in folder.iterdir())
     made = load(study, stamp)
     cells = made["attacks"]["cell"].tolist()
-    headline = chosen.studies[study].headline
+    headline = studies[study].headline
     names = ["Overview", "Claims", "Layers", "Detectors", "Images"]
     overview_tab, claims_tab, layers_tab, detectors_tab, images_tab = st.tabs(names)
     with overview_tab:
-        overview(made, chosen, study)
+        overview(made, studies[study])
     with claims_tab:
         claims(made, headline)
     with layers_tab:

@@ -6,10 +6,14 @@ from camdrift import artifacts, models, run, settings, trial, variants
 def main(stage: run.Stage) -> None:
     cell, seed = stage.cell, stage.params["seed"]
     chosen = settings.DetectionSettings.model_validate(stage.params["detection"])
-    attacked, made = variants.of_cell(cell, stage.key, stage.protocols[:1])
+    protocol = stage.protocols[0]
+    attacked, made = variants.of_cell(cell, stage.key, [protocol])
     model = models.load(cell.model, stage.params)
 
-    found, seconds = trial.see(model, made, attacked.images, cell, chosen, key=stage.key, seed=seed)
+    found, seconds = trial.see(
+        model, made, attacked.images, cell, chosen,
+        key=stage.key, seed=seed, quantise=protocol.quantise,
+    )  # fmt: skip
     stage.measured["seconds_an_image"] = {name: round(took, 4) for name, took in seconds.items()}
     artifacts.write(artifacts.cell_folder(cell.study, stage.key, "detect"), found)
 

@@ -1,5 +1,7 @@
 """Trains a model, or loads its weights, and writes its card."""
 
+from pathlib import Path
+
 import torch
 
 from camdrift import artifacts, models, run, settings
@@ -23,6 +25,7 @@ def main(stage: run.Stage) -> None:
     artifacts.write(artifacts.model_folder(stage.key), weights)
     card = (
         chosen.model_dump()
+        | {"weights": Path(str(chosen.weights)).name if chosen.is_file else chosen.weights}
         | weights.facts
         | {"curve": weights.curve.dropna(axis=1).to_dict("records")}
     )

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from camdrift import detection, detectors, params, settings, trial
+from camdrift import detection, detection_tables, detectors, params, settings, trial
 from camdrift import detection_verdicts as judges
 from camdrift.claims import HOLDS, NOT, NOT_RUN, UNDECIDED
 from camdrift.detection import Trial
@@ -71,17 +71,29 @@ def test_a_layer_that_the_model_has_not_is_refused_where_detectors_are_tried(mod
 
 def test_splits_are_disjoint_and_the_same_in_every_cell():
     ids = [f"image {i}" for i in range(100)]
-    table = pd.DataFrame({"image": range(100), "id": ids, "source": "one", "label": 0, "clean": 0})
-    first = trial.chosen(table.assign(success=True), CHOSEN, seed=1)
-    other = trial.chosen(table.assign(success=False)[::-1].reset_index(drop=True), CHOSEN, seed=1)
-    assert len(first) == CHOSEN.images == first["image"].nunique()
+    table = pd.DataFrame({"image": range(100), "id": ids, "source": ids, "label": 0, "clean": 0})
+    chosen = CHOSEN.model_copy(update={"images": 64})
+    first = trial.chosen(table.assign(success=True), chosen, seed=1)
+    other = trial.chosen(table.assign(success=False)[::-1].reset_index(drop=True), chosen, seed=1)
+    assert len(first) == 64 == first["image"].nunique()
     both = first.set_index("image")["split"], other.set_index("image")["split"]
     pd.testing.assert_series_equal(both[0].sort_index(), both[1].sort_index())
     counts = first["split"].value_counts()
     assert counts.to_dict() == {"test": 32, "calibrate": 16, "choose": 16}
-    assert not trial.chosen(table.assign(success=True), CHOSEN, seed=2)["image"].equals(
+    assert not trial.chosen(table.assign(success=True), chosen, seed=2)["image"].equals(
         first["image"]
     )
+
+
+def test_tiles_of_a_picture_are_in_one_split():
+    ids = [f"tile {i}" for i in range(100)]
+    table = pd.DataFrame({"image": range(100), "id": ids, "label": 0, "clean": 0, "success": True})
+    table["source"] = [f"picture {i % 20}" for i in range(100)]
+    found = trial.chosen(table, CHOSEN, seed=1)
+    assert (found.groupby("source")["split"].nunique() == 1).all()
+    shares = found["split"].value_counts(normalize=True)
+    assert shares["test"] == pytest.approx(0.5, abs=0.06)
+    assert shares["calibrate"] == pytest.approx(0.25, abs=0.06)
 
 
 def test_tiles_of_a_picture_are_drawn_together_and_one_picture_has_no_interval():
@@ -125,7 +137,7 @@ def test_a_threshold_is_chosen_on_the_choosing_images_alone():
 
 
 def test_performance_tells_all_kinds_apart_and_says_when_images_are_too_few():
-    found = detection.performance(made()[1.0])
+    found = detection_tables.performance(made()[1.0])
     rows = found.query("rule == 'chosen' and detector == 'squeezing'")
     assert len(rows) == 9
     assert set(rows["n_positive"]) == {13, 7, 20}
@@ -136,13 +148,36 @@ def test_performance_tells_all_kinds_apart_and_says_when_images_are_too_few():
     assert set(ruled) == set(detectors.WITH_RULE)
 
 
+def test_a_share_of_all_or_none_has_an_interval():
+    one = made()[1.0]
+    rows, _ = one.members("success", "both")
+    pictures = one.test["source"].iloc[rows].nunique()
+    none, every = np.zeros(len(one.test), bool), np.ones(len(one.test), bool)
+    assert one.share(none, rows) == (0, 0, pytest.approx(1 - 0.025 ** (1 / pictures)))
+    assert one.share(every, rows) == (1, pytest.approx(0.025 ** (1 / pictures)), 1)
+    some = np.arange(len(one.test)) % 2 == 0
+    assert one.share(some, rows) == one.interval(one.rate(some, rows))
+
+
+def test_a_detector_that_is_the_confidence_in_disguise_is_found_out():
+    one = made()[1.0]
+    clusters = [name for name in one.rows if name.startswith("clusters_code_softmax")]
+    same = one.rows.assign(**dict.fromkeys(clusters, 100 * (1 - one.rows["probability"])))
+    found = detection_tables.disguise(Trial(one.fitted, same, one.confidence, one.weights))
+    rows = found.set_index(["reading", "kind"])
+    assert rows.loc[("code_softmax", "all"), "spearman"] == pytest.approx(1)
+    assert rows.loc[("code_softmax", "all"), ["gain", "gain_low", "gain_high"]].eq(0).all()
+    assert rows.loc[("printed_logits", "all"), "spearman"] < 1
+    assert list(rows.index.get_level_values("kind")) == ["all", "benign"] * 4
+
+
 def test_a_calibrating_split_without_adversarials_is_said_and_breaks_nothing():
     seen, facts = features(), images()
     seen["prediction"] = seen["prediction"].where(seen["image"] >= 10, 0)
     fitted = detection.fitted(seen, facts, 1.0, CHOSEN)
     assert fitted["logistic"] == "no adversarial image to learn from"
     one = Trial(fitted, detection.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
-    found = detection.performance(one).set_index("detector")
+    found = detection_tables.performance(one).set_index("detector")
     assert found.loc["logistic", "auroc"].isna().all()
     assert (found.loc["logistic", "note"] == fitted["logistic"]).all()
     assert found.loc["squeezing", "auroc"].notna().all()
@@ -152,9 +187,9 @@ def test_no_flipped_image_breaks_nothing():
     seen, facts = features().assign(prediction=0), images()
     fitted = detection.fitted(seen, facts, 1.0, CHOSEN)
     one = Trial(fitted, detection.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
-    assert detection.performance(one).query("positives == 'success'")["auroc"].isna().all()
-    assert detection.curves(one).empty
-    nothing = pd.DataFrame(columns=detection.TABLES["knowing"])
+    assert detection_tables.performance(one).query("positives == 'success'")["auroc"].isna().all()
+    assert detection_tables.curves(one).empty
+    nothing = pd.DataFrame(columns=detection_tables.TABLES["knowing"])
     found = judges.of_trials(Trials({1.0: one}, nothing, 224)).set_index("claim")["verdict"]
     assert found.pop("B8") == NOT_RUN
     assert set(found) == {UNDECIDED}
@@ -178,6 +213,20 @@ def test_verdicts_where_everything_is_told_apart():
     assert found.loc["B7", "value"] == 1  # blurred, every right image is wrong
     assert found.loc["B7", "verdict"] == HOLDS
     assert found.loc["B8", "verdict"] == NOT
+
+
+def test_an_undecided_claim_says_how_many_images_would_decide_it():
+    # Half the width, 0.2, is to shrink to the distance of 0.1: four times as many images.
+    found = judged(auroc=[0.6, 0.6], low=[0.4, 0.4], high=[0.8, 0.8]).loc["B8"]
+    assert found["verdict"] == UNDECIDED
+    assert found["detail"].endswith("; about 80 test images would decide it")
+
+
+def test_rates_of_a_few_flipped_images_are_not_compared(monkeypatch):
+    monkeypatch.setattr(judges, "MINIMUM", 14)  # there are 13
+    found = judged()
+    assert (found.loc[["B3", "B4"], "detail"] == judges.TOO_FEW).all()
+    assert (found.loc[["B3", "B4"], "verdict"] == UNDECIDED).all()
 
 
 def test_at_another_size_a_verdict_is_a_demonstration():

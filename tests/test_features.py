@@ -107,12 +107,13 @@ def test_each_image_is_measured_on_its_own(model, pixels):
     assert whole.notna().all().all()
 
 
+@pytest.mark.parametrize("radius", [1, 2, 3, 30])
 @pytest.mark.parametrize("share", [0.05, 0.15, 0.3, 0.6])
-def test_clusters_are_dbscans(share):
+def test_clusters_are_dbscans(share, radius):
     lit = np.random.default_rng(0).random((5, 17, 23)) < share
-    found = noisecam.clusters(lit, radius=2, neighbours=3)
+    found = noisecam.clusters(lit, radius=radius, neighbours=3)
     for i, one in enumerate(lit):
-        labels = DBSCAN(eps=2, min_samples=3).fit(np.argwhere(one)).labels_
+        labels = DBSCAN(eps=radius, min_samples=3).fit(np.argwhere(one)).labels_
         assert found[i] == len(set(labels) - {-1})
 
 

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 from camdrift import statistics
 
@@ -162,3 +163,14 @@ def test_jackknife_of_a_mean_is_its_standard_error():
     assert values.mean() - low == pytest.approx(1.96 * error, abs=1e-4)
     assert high - values.mean() == pytest.approx(1.96 * error, abs=1e-4)
     assert np.isnan(statistics.jackknife(without[:1], 0.0, confidence=0.95)).all()
+
+
+def test_spearman_is_scipys_on_each_resample():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 5, 30), rng.normal(size=30).round(1)  # with ties
+    weights = rng.multinomial(30, np.full(30, 1 / 30), size=6)
+    found = statistics.spearman(x, y, weights=weights)
+    for one, drawn in zip(found, weights, strict=True):
+        rows = np.repeat(np.arange(30), drawn)
+        assert one == pytest.approx(spearmanr(x[rows], y[rows]).statistic)
+    assert np.isnan(statistics.spearman(np.ones(30), y, weights=weights)).all()

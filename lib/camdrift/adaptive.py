@@ -64,7 +64,8 @@ def _noise_cam(detector: NoiseCam, model: Model, chosen: DetectionSettings) -> O
     def score(batch: Tensor) -> tuple[Tensor, Tensor]:
         logits, activations = model.activations(batch)
         tensor = activations[chosen.place("layer")]
-        found = noisecam.raw(logits, tensor, create_graph=True)[detector.reading]
+        reading = detector.reading
+        found = noisecam.raw(logits, tensor, readings=[reading], create_graph=True)[reading]
         bright = (20 * (noisecam.normalised(found, size=model.size) - threshold)).sigmoid()
         down, across = bright.diff(dim=1).abs(), bright.diff(dim=2).abs()
         return logits, (down.mean((1, 2)) + across.mean((1, 2))).float()

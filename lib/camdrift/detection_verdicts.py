@@ -21,7 +21,8 @@ from camdrift.claims import (
 from camdrift.detection import Trial
 from camdrift.verdicts import Finding
 
-TOO_FEW = "no flipped image to calibrate or choose on, or to test at one of the strengths"
+MINIMUM = 10  # flipped test images at each strength, below which rates are not compared
+TOO_FEW = f"no flipped image to choose on, or fewer than {MINIMUM} to test at one of the strengths"
 PAPERS_SIZE = 224  # px: radius 2 and 3 clusters are of this size
 
 
@@ -30,8 +31,8 @@ class Trials:
     """The trials of a cell.
 
     by_strength: fitted and tested at the same strength.
-    knowing: as `detection.knowing` returns it, of the cells of the same model with an adaptive
-        attack, and `cell`.
+    knowing: as `detection_tables.knowing` returns it, of the cells of the same model with an
+        adaptive attack, and `cell`.
     size: side of the images in px.
     """
 
@@ -74,12 +75,14 @@ def _nothing(reason: str) -> Finding:
     return Finding(np.nan, np.nan, np.nan, UNDECIDED, reason)
 
 
-def _wanted(trial: Trial, low: float, high: float, value: float, above: float) -> str:
-    """Returns how many test images would decide an interval that holds the threshold."""
-    if not low <= above <= high or value == above or np.isnan(low):
+def _wanted(found: Finding, images: int, threshold: float) -> str:
+    """Returns how many test images would decide an interval that holds the threshold.
+
+    Its width is taken to shrink with the root of their number.
+    """
+    if not found.low <= threshold <= found.high or found.value == threshold:
         return ""
-    images = trial.weights.shape[1]
-    wanted = images * ((high - low) / 2 / abs(value - above)) ** 2
+    wanted = images * ((found.high - found.low) / 2 / abs(found.value - threshold)) ** 2
     return f"; about {int(np.ceil(wanted / 10) * 10)} test images would decide it"
 
 
@@ -96,7 +99,6 @@ def more_accurate(trials: Trials, rivals: tuple[str, ...], rule: str) -> Finding
     values = [trial.balanced(mine, "own"), trial.balanced(other, rule)]
     value, low, high = trial.interval(values[0] - values[1])
     detail = f"{mine} {values[0][0]:.2f}, {other} {values[1][0]:.2f}"
-    detail += _wanted(trial, low, high, value, 0)
     return Finding(value, low, high, verdict_of_interval(low, high, above=0), detail)
 
 
@@ -131,7 +133,7 @@ def _tprs(trials: Trials, names: tuple[str, ...]) -> tuple[str, np.ndarray] | No
     for trial in trials.by_strength.values():
         same = replace(trial, fitted=trials.whole.fitted)
         yes, _ = same.members("success", "both")
-        if not len(yes):
+        if len(yes) < MINIMUM:
             return None
         columns.append(same.rate(same.called(name, "own"), yes))
     return name, np.stack(columns, axis=1)
@@ -149,7 +151,7 @@ def falls_with_strength(trials: Trials) -> Finding:
     x = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
     value, low, high = trials.whole.interval(rates @ x)
     verdict = verdict_of_interval(-high, -low, above=0)
-    detail = f"{name}: {_listed(trials, rates)}" + _wanted(trials.whole, low, high, value, 0)
+    detail = f"{name}: {_listed(trials, rates)}"
     return Finding(value, low, high, verdict, detail)
 
 
@@ -192,7 +194,7 @@ def blank(trials: Trials) -> Finding:
         return _nothing("the choosing images lack one kind")
     trial = trials.whole
     yes, no = trial.members("success", "both")
-    share = trial.interval(trial.rate(trial.scores[name] == 0, no))
+    share = trial.share(trial.scores[name] == 0, no)
     mass = trial.test[f"mass_{name.removeprefix('noisecam_')}"].to_numpy(dtype=float)
     relative = trial.interval(trial.rate(mass, no) / trial.rate(mass, yes))
     parts = [
@@ -236,15 +238,16 @@ def survives_knowledge(trials: Trials) -> Finding:
                    verdict_of_parts(parts), detail)  # fmt: skip
 
 
-JUDGES: dict[str, Callable[[Trials], Finding]] = {
-    "B1": lambda trials: more_accurate(trials, detectors.BEHAVIOUR, "own"),
-    "B1b": lambda trials: more_accurate(trials, detectors.BASELINES, "chosen"),
-    "B2": misses_and_alarms,
-    "B3": falls_with_strength,
-    "B4": does_not_depend,
-    "B5": blank,
-    "B7": blur_breaks,
-    "B8": survives_knowledge,
+# Each claim's judge, and the threshold that its value is held against.
+JUDGES: dict[str, tuple[Callable[[Trials], Finding], float]] = {
+    "B1": (lambda trials: more_accurate(trials, detectors.BEHAVIOUR, "own"), 0),
+    "B1b": (lambda trials: more_accurate(trials, detectors.BASELINES, "chosen"), 0),
+    "B2": (misses_and_alarms, 0),
+    "B3": (falls_with_strength, 0),
+    "B4": (does_not_depend, 0.05),
+    "B5": (blank, 0.9),
+    "B7": (blur_breaks, 0.1),
+    "B8": (survives_knowledge, 0.7),
 }
 
 
@@ -256,15 +259,17 @@ def of_trials(trials: Trials) -> pd.DataFrame:
     """
     rows = []
     successes = trials.whole.members("success", "both")[0]
-    for claim, judge in JUDGES.items():
+    for claim, (judge, threshold) in JUDGES.items():
         told = len(successes) or claim == "B8"  # judged by cells of its own
         found = judge(trials) if told else _nothing("no flipped test image")
+        images = trials.whole.weights.shape[1]
         verdict, detail = found.verdict, found.detail
+        if verdict == UNDECIDED:
+            detail += _wanted(found, images, threshold)
         if trials.size != PAPERS_SIZE and verdict not in (UNDECIDED, NOT_RUN):
             detail = f"at {trials.size} px, not the paper's {PAPERS_SIZE}: would be '{verdict}'; " \
                      f"{detail}"  # fmt: skip
             verdict = UNDECIDED
-        images = len(np.unique(trials.whole.test["image"]))
         rows.append(("corrected", claim, found.value, found.low, found.high, verdict, images,
                      detail))  # fmt: skip
     columns = ["protocol", "claim", "value", "low", "high", "verdict", "images", "detail"]

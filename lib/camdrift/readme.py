@@ -5,9 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 from camdrift import artifacts, claims, params, report, results, spread
+from camdrift.settings import Settings
 
 README = Path("README.md")
 RUN = artifacts.RESULTS / "run.json"
+BENCHMARKS = artifacts.RESULTS / "benchmarks.json"
+NOT_RUN = "not run here"
 
 
 def generated(study: str) -> dict[str, str]:
@@ -50,7 +53,8 @@ def generated(study: str) -> dict[str, str]:
         ]
     )
     table_of_claims = report.claims(made)
-    run_here = made["claims"]["rests_on"] != ""
+    run_here = (made["claims"]["rests_on"] != "") & (made["claims"]["paper"] != claims.TAN)
+    elsewhere = (made["claims"]["rests_on"] == "") & (made["claims"]["paper"] != claims.TAN)
     rests_on = made["claims"]["rests_on"][run_here].unique()
     behind = table_of_claims[
         ["claim", "statistic", "images", "behind it", "behind it, as published"]
@@ -65,7 +69,7 @@ def generated(study: str) -> dict[str, str]:
             "",
             _folded("What stands behind each verdict", behind),
             "",
-            _folded("The claims of the other papers", table_of_claims[~run_here][others]),
+            _folded("The claims of the other papers", table_of_claims[elsewhere][others]),
         ]
     )
     switched = "\n".join(
@@ -77,6 +81,8 @@ def generated(study: str) -> dict[str, str]:
     )
     parts = {"headline": headline, "claims": claimed, "switches": switched, "run": _run()}
     parts["detection"] = _detection(made, plan.headline, figures)
+    parts["detection_claims"] = _detection_claims(chosen, study, made)
+    parts["benchmarks"] = _benchmarks()
     return parts | {"oddities": _oddities(made, plan.headline), "seeds": _seeds(study)}
 
 
@@ -84,7 +90,7 @@ def _detection(made: results.Tables, cell: str, figures: str) -> str:
     """Returns how detectors do on the headline cell, and against an attack that knows them."""
     rows = made["detectors"]
     if cell not in set(rows["cell"]):
-        return "not run here"
+        return NOT_RUN
     table = report.trial(made, cell)
     size = (
         f"cell `{cell}` at 100 %, {table['attacked / benign'].iloc[0]} attacked and benign images"
@@ -103,6 +109,65 @@ def _detection(made: results.Tables, cell: str, figures: str) -> str:
     return "\n".join(shown)
 
 
+def _detection_claims(chosen: Settings, study: str, made: results.Tables) -> str:
+    """Returns the verdicts on tan2023's claims, study by study, those at its size first."""
+    real = {name: results.load(name) for name in results.of_presets(chosen)}
+    columns = {name: report.claims(tables) for name, tables in (real | {study: made}).items()}
+    table = columns[study][["claim", "says"]]
+    mine = (made["claims"]["paper"] == claims.TAN).to_numpy()
+    parts = []
+    for name, rows in columns.items():
+        table = table.assign(**{name: rows["corrected"] + " " + rows["verdict"]})
+        behind = rows.loc[mine, ["claim", "statistic", "images", "behind it"]]
+        parts += ["", _folded(f"Behind the verdicts of `{name}`", behind)]
+    rests = [
+        f"`{name}`: {text}."
+        for name, rows in columns.items()
+        for text in rows.loc[mine, "rests on"].iloc[:1]
+    ]
+    parts = [markdown(table[mine]), "", *rests, *parts]
+    for name, tables in real.items():
+        plan = next(p.studies[name] for p in chosen.presets.values() if name in p.studies)
+        trial = report.trial(tables, plan.headline).drop(columns=["note"])
+        parts += ["", _folded(f"Detectors in `{name}`, cell `{plan.headline}` at 100 %", trial)]
+        if len(tables["knowing"]):
+            knowing = report.knowing(tables)
+            parts += ["", _folded(f"Against an attack that knows them, in `{name}`", knowing)]
+        disguise = report.disguise(tables, plan.headline)
+        parts += ["", _folded(f"NoiseCAM and confidence in `{name}`", disguise)]
+        layers = report.claims(tables)
+        layers = layers[(tables["claims"]["paper"] == claims.RENKHOFF).to_numpy()]
+        layers = layers[["claim", "says", "corrected", "verdict", "behind it"]]
+        parts += ["", _folded(f"The layer study's claims in `{name}`", layers)]
+    return "\n".join(parts)
+
+
+def _benchmarks() -> str:
+    """Returns the races of `make bench`."""
+    if not BENCHMARKS.exists():
+        return NOT_RUN
+    found = artifacts.read_json(BENCHMARKS)
+    rows = [
+        {
+            "work": race["work"],
+            "against": race["against"],
+            "where": ", ".join(f"{key} {value}" for key, value in race["place"].items()),
+            "ours, ms": f"{1000 * race['ours_wall_minimum']:.1f}",
+            "theirs, ms": f"{1000 * race['theirs_wall_minimum']:.1f}",
+            "theirs / ours": f"{race['ratio']:.2f}",
+            "wanted": f"{race['target']:.2f}",
+            "met": "yes" if race["ratio"] >= race["target"] else "no",
+        }
+        for race in found["races"]
+    ]
+    machine = found["environment"]
+    return (
+        f"{markdown(pd.DataFrame(rows))}\n\nMinimum of the rounds by the wall clock, "
+        f"{machine['threads']} threads of {machine['cores']} cores, torch "
+        f"{machine['packages']['torch']}."
+    )
+
+
 def _folded(title: str, table: pd.DataFrame) -> str:
     return f"<details><summary>{title}</summary>\n\n{markdown(table)}\n\n</details>"
 
@@ -118,7 +183,7 @@ def _oddities(made: results.Tables, cell: str) -> str:
 def _seeds(study: str) -> str:
     found = spread.read(study)
     if found is None:
-        return "not run here"
+        return NOT_RUN
     return f"{markdown(spread.table(found))}\n\n" + _folded(
         "Claims under each seed", spread.verdicts(found)
     )
@@ -126,7 +191,7 @@ def _seeds(study: str) -> str:
 
 def _run() -> str:
     if not RUN.exists():
-        return "not run here"
+        return NOT_RUN
     facts = artifacts.read_json(RUN)
     stages = pd.DataFrame(facts["stages"])
     groups = stages.assign(stage=stages["stage"].str.partition("@")[0])

@@ -220,6 +220,22 @@ def knowing(made: Tables) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def disguise(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
+    """Returns how much of NoiseCAM is the model's confidence, for people: a row a reading."""
+    rows = made["disguise"]
+    rows = rows[(rows["cell"] == cell) & (rows["strength"] == strength)]
+    found = []
+    for reading, part in rows.groupby("reading", sort=False):
+        kinds = part.set_index("kind")
+        row = {"reading": reading}
+        for kind in ("all", "benign"):
+            value = _value(*kinds.loc[kind, ["spearman", "low", "high"]])
+            row[f"rank correlation, {kind} images"] = value
+        gain = kinds.loc["all", ["gain", "gain_low", "gain_high"]]
+        found.append(row | {"AUROC minus that of the confidence": _value(*gain)})
+    return pd.DataFrame(found)
+
+
 def _better(low: float | None) -> str:
     return "" if low is None or pd.isna(low) else "yes" if low > 0.5 else "not surely"
 
@@ -271,6 +287,10 @@ def page(
             _html(trial(made, study.headline)),
             "<h2>Detectors against an attack that knows them</h2>",
             _html(knowing(made)) if len(made["knowing"]) else "<p>Not run here.</p>",
+            "<h2>Is NoiseCAM the confidence in disguise?</h2>",
+            "<p>Rank correlation of its number of clusters with 1 minus the model's top "
+            "probability, on test images, and the difference of their AUROCs.</p>",
+            _html(disguise(made, study.headline)),
         ]
     parts.append("<h2>Figures</h2>")
     for figure in drawn:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from camdrift import artifacts, randomness, statistics
 from camdrift.artifacts import Attacked, Covered, Detected, Maps, Noise, Scores
-from camdrift.settings import Cell, Protocol, StatisticsSettings
+from camdrift.settings import Cell, Protocol, Settings, StatisticsSettings, Study
 
 Tables = dict[str, pd.DataFrame]
 
@@ -137,6 +137,14 @@ def load(study: str) -> Tables:
         table[there] = table[there].fillna("")
         found[file.stem] = table
     return found
+
+
+def of_presets(chosen: Settings) -> dict[str, Study]:
+    """Returns the studies of presets whose tables are there."""
+    studies = {
+        n: study for preset in chosen.presets.values() for n, study in preset.studies.items()
+    }
+    return {n: study for n, study in studies.items() if artifacts.results(n, "tables").is_dir()}
 
 
 def seen(study: str, name: str) -> tuple[Detected, dict[int, str]]:

@@ -272,8 +272,8 @@ class Cell(Section):
             raise ValueError(
                 f"wanted detect: strengths of the ladder {self.ladder}, rising, got {self.detect}"
             )
-        if self.adaptive and 1.0 not in self.detect:
-            raise ValueError(f"wanted detect: to hold 1 for an adaptive attack, got {self.detect}")
+        if (self.adaptive or self.detect) and 1.0 not in self.detect:
+            raise ValueError(f"wanted detect: to hold 1 (the attack itself), got {self.detect}")
         return self
 
 
@@ -440,8 +440,13 @@ class Settings(Section):
 
 
 class Preset(Section):
-    """Another choice of what is built, see README."""
+    """Another choice of what is built, see README.
 
+    needs: what it takes from elsewhere. override: other settings, by their path in params.yaml.
+    """
+
+    needs: dict[Literal["DATA", "WEIGHTS"], str] = {}
+    override: dict[str, Any] = {}
     sets: dict[Name, ImageSetSettings]
     models: dict[Name, ModelSettings]
     studies: dict[Name, Study]

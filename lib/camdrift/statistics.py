@@ -167,6 +167,26 @@ def compromised(similarity: pd.DataFrame, *, rule: str, quantile: float) -> pd.D
     return rows.drop(columns="threshold").reset_index(drop=True)
 
 
+def spearman(x: np.ndarray, y: np.ndarray, *, weights: np.ndarray) -> np.ndarray:
+    """Returns the rank correlation of x and y (n,) in each resample: (resamples,).
+
+    `weights` (resamples, n) says how often each pair is in a resample; ties share the mean of
+    their ranks. NaN where one of the two does not vary.
+    """
+
+    def ranks(values: np.ndarray) -> np.ndarray:
+        known, place = np.unique(values, return_inverse=True)
+        counts = weights @ (place[:, None] == np.arange(len(known)))
+        middle = (counts.cumsum(1) - counts / 2)[:, place]
+        total = weights.sum(1, keepdims=True)
+        return middle - (weights * middle).sum(1, keepdims=True) / total
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        a, b = ranks(x), ranks(y)
+        norms = np.sqrt((weights * a**2).sum(1) * (weights * b**2).sum(1))
+        return (weights * a * b).sum(1) / norms
+
+
 def jackknife(left_out: np.ndarray, value: float, *, confidence: float) -> tuple[float, float]:
     """Returns a normal interval from the statistic without each cluster in turn.
 

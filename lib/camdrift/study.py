@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from camdrift import artifacts, detection, flags, flips, results, verdicts
+from camdrift import artifacts, detection_tables, flags, flips, results, verdicts
 from camdrift.artifacts import Detected
 from camdrift.detection_verdicts import JUDGES, Trials, of_trials
 from camdrift.results import Tables
@@ -34,7 +34,7 @@ def tables(
 
     Beside those of `tables.of_cell`: `groups`, `square` and `controls` (see `flips`), `flags`,
     `switches` (what each protocol says of each claim) and `claims`, of the headline cell; and
-    those of `detection.of_study`.
+    those of `detection_tables.of_study`.
     """
     parts: list[tuple[str, Tables]] = []
     for key, cell in tqdm(cells.items(), desc="tables", unit="cell"):
@@ -59,7 +59,7 @@ def tables(
         for key, cell in cells.items()
         if cell.detect
     }
-    made, trials = detection.of_study(seen, detecting, chosen, seed=seed)
+    made, trials = detection_tables.of_study(seen, detecting, chosen, seed=seed)
     mine = {key: rows[rows["cell"] == headline] for key, rows in whole.items()}
     found, tested = mine["switches"], ""
     if 1.0 in trials.get(headline, {}):

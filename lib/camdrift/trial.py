@@ -1,6 +1,7 @@
 """Who takes part in the detectors' trial: images, their splits, and what is done to them."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from tqdm import tqdm
 
-from camdrift import adaptive, cams, detection, randomness
+from camdrift import adaptive, cams, changes, detection, randomness
 from camdrift.artifacts import ADAPTIVE, ADVERSARIAL, CLEAN, NOISE, OBLIVIOUS, Detected
 from camdrift.detectors import BEHAVIOUR, CHANCE, NOISECAM
 from camdrift.features import measure, noisecam
@@ -37,16 +38,20 @@ def chosen(images: pd.DataFrame, settings: DetectionSettings, *, seed: int) -> p
     """Returns the images that take part: `image, split, source, label, clean, success`.
 
     Images are drawn by their id alone, so cells of one set have the same images in the same
-    splits. The index is each image's row in `images`.
+    splits. A source picture's images are in one split: they are not independent. The index is each
+    image's row in `images`.
     """
     key = [randomness.entropy(seed, "trial", name) for name in images["id"]]
-    order = np.argsort(key)[: settings.images]
+    drawn = images.iloc[np.argsort(key)[: settings.images]]
+    table = drawn[["image", "source", "label", "clean", "success"]].sort_index()
+    counts = table["source"].value_counts()
+    counts = counts.loc[sorted(counts.index, key=partial(randomness.entropy, seed, "split"))]
+    middle = (counts.cumsum() - counts / 2) / len(table)
     shares = settings.shares
-    ends = np.cumsum([shares.calibrate, shares.choose]) * len(order)
-    split = np.digitize(np.arange(len(order)) + 0.5, ends)
-    table = images.iloc[order][["image", "source", "label", "clean", "success"]]
-    table.insert(1, "split", np.array(SPLITS)[split])
-    return table.sort_index()
+    ends = np.cumsum([shares.calibrate, shares.choose])
+    split = pd.Series(np.array(SPLITS)[np.digitize(middle, ends)], counts.index)
+    table.insert(1, "split", split.loc[table["source"]].to_numpy())
+    return table
 
 
 def variants(made: Sequence[Variant], strengths: Sequence[float]) -> list[Variant]:
@@ -77,6 +82,7 @@ def see(
     *,
     key: str,
     seed: int,
+    quantise: str = "none",
 ) -> tuple[Detected, dict[str, float]]:
     """Returns what detectors see of a cell's images, and seconds an image by group of features.
 
@@ -90,6 +96,7 @@ def see(
         settings: of the detection.
         key: the cell's name, part of the seed.
         seed: of the draws.
+        quantise: of the cell's protocol; attacks that know a detector are stored as the others.
 
     Raises:
         SettingsError: the model has no such layer.
@@ -116,7 +123,7 @@ def see(
     whole = pd.concat(parts, ignore_index=True)
     if cell.adaptive:
         clean = next(v for v in shown if v.name == CLEAN).pixels()[rows]
-        against = _adaptive(model, clean, table, whole, settings, key, seed)
+        against = _adaptive(model, clean, table, whole, settings, key, seed, quantise)
         whole = pd.concat([whole, *against], ignore_index=True)
     maps, pictures, examples = _examples(model, shown, table, settings)
     taken = len(table) * len(shown)
@@ -162,21 +169,25 @@ def _adaptive(
     settings: DetectionSettings,
     key: str,
     seed: int,
+    quantise: str,
 ) -> list[pd.DataFrame]:
     """Returns features of the test images attacked with and without knowing each detector."""
     test = np.flatnonzero(table["split"] == "test")
     labels = torch.from_numpy(table["clean"].to_numpy(copy=True))[test]
     budget = settings.adaptive.model_dump()
-    blind = adaptive.perturb(model, clean[test], labels, None, **budget)
     tested = table.iloc[test]
-    found = [_features(model, blind, tested, OBLIVIOUS, 1.0, settings, key, seed)[0]]
+
+    def seen(score: adaptive.Objective | None, variant: str, name: str) -> pd.DataFrame:
+        pixels = adaptive.perturb(model, clean[test], labels, score, **budget)
+        pixels = changes.stored(pixels, quantise=quantise)
+        return _features(model, pixels, tested, variant, 1.0, settings, key, seed, name)[0]
+
+    found = [seen(None, OBLIVIOUS, "")]
     fitted = detection.fitted(features, table, 1.0, settings)
     for name, detector in tqdm(fitted.items(), desc="adaptive attack", unit="detector"):
         if isinstance(detector, str) or name == CHANCE:
             continue
-        score = adaptive.objective(detector, model, settings)
-        pixels = adaptive.perturb(model, clean[test], labels, score, **budget)
-        found.append(_features(model, pixels, tested, ADAPTIVE, 1.0, settings, key, seed, name)[0])
+        found.append(seen(adaptive.objective(detector, model, settings), ADAPTIVE, name))
     return found
 
 
@@ -185,26 +196,28 @@ def _examples(
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Returns maps, pictures and their rows: of some flipped images, each variant at strength 1."""
     order = np.argsort(~table["success"].to_numpy(), kind="stable")[:EXAMPLES]
-    rows = table.index.to_numpy()[order]
+    rows, image = table.index.to_numpy()[order], table["image"].to_numpy()[order]
+    probe = model.probe(settings.place("layer"))
     maps, pictures, examples = [], [], []
     for variant in shown:
         if variant.table["strength"].iloc[0] not in (0.0, 1.0):
             continue
         pixels = variant.pixels()[rows]
-        probe = model.probe(settings.place("layer"))
-        ((batch, count),) = model.batches(pixels)
-        found = noisecam.raw(*probe(batch))
-        logits, activations = probe(batch)
-        top = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
-        (gradient,) = torch.autograd.grad(top, activations)
-        found["grad_cam_plus_plus"] = cams.grad_cam_plus_plus(activations, gradient).relu()
-        found["layer_cam"] = cams.layer_cam(activations, gradient).relu()
-        stack = [noisecam.normalised(found[name][:count], size=model.size) for name in METHODS]
-        maps.append(torch.stack(stack, dim=1).detach().half().numpy())
+        found = [_looks(model, *probe(batch), count) for batch, count in model.batches(pixels)]
+        maps.append(torch.cat([looks for looks, _ in found]).half().numpy())
         pictures.append(to_8bit(pixels))
-        facts = {"image": table["image"].to_numpy()[order], "variant": variant.name,
-                 "prediction": logits.argmax(1)[:count].numpy()}  # fmt: skip
-        examples.append(pd.DataFrame(facts))
-    names = pd.concat(examples).sort_values("image", kind="stable").reset_index(drop=True)
-    place = np.argsort(table["image"].to_numpy()[order], kind="stable")
-    return np.stack(maps, axis=1)[place], np.stack(pictures, axis=1)[place], names
+        top = torch.cat([classes for _, classes in found]).numpy()
+        examples.append(pd.DataFrame({"image": image, "variant": variant.name, "prediction": top}))
+    names = pd.concat([part.iloc[[i]] for i in range(len(rows)) for part in examples])
+    return np.stack(maps, axis=1), np.stack(pictures, axis=1), names.reset_index(drop=True)
+
+
+def _looks(model: Model, logits: Tensor, activations: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Returns the first `count` images' maps of every method (n, methods, h, w), and classes."""
+    top = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
+    (gradient,) = torch.autograd.grad(top, activations, retain_graph=True)
+    found = noisecam.raw(logits, activations)
+    found["grad_cam_plus_plus"] = cams.grad_cam_plus_plus(activations, gradient).relu()
+    found["layer_cam"] = cams.layer_cam(activations, gradient).relu()
+    stack = [noisecam.normalised(found[name], size=model.size) for name in METHODS]
+    return torch.stack(stack, dim=1)[:count].detach(), logits.argmax(1)[:count]

@@ -24,6 +24,8 @@ def of_images(
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """Returns the features of images, a row each, and the seconds that each group of them took.
 
+    A micro-batch of images at a time, so that memory does not grow with their number.
+
     Args:
         model: the model under attack.
         pixels: (n, 3, h, w), in [0, 1].
@@ -31,7 +33,29 @@ def of_images(
         chosen: the settings.
         groups: of `GROUPS`, those that are wanted.
     """
-    measures: dict[str, Callable[[], dict[str, np.ndarray]]] = {
+    parts = []
+    seconds = dict.fromkeys((group for group in GROUPS if group in groups), 0.0)
+    for start in range(0, len(pixels), model.micro_batch):
+        stop = start + model.micro_batch
+        columns: dict[str, np.ndarray] = {}
+        for group, measure in _measures(
+            model, pixels[start:stop], generators[start:stop], chosen
+        ).items():
+            if group in groups:
+                began = time.perf_counter()
+                columns |= measure()
+                seconds[group] += time.perf_counter() - began
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True), seconds
+
+
+def _measures(
+    model: Model,
+    pixels: Tensor,
+    generators: Sequence[np.random.Generator],
+    chosen: DetectionSettings,
+) -> dict[str, Callable[[], dict[str, np.ndarray]]]:
+    return {
         "confidence": lambda: confidence.measure(
             model, pixels, bits=chosen.bits, window=chosen.window
         ),
@@ -49,11 +73,3 @@ def of_images(
             place=chosen.place("probe"),
         ),
     }  # fmt: skip
-    columns: dict[str, np.ndarray] = {}
-    seconds = {}
-    for group, measure in measures.items():
-        if group in groups:
-            start = time.perf_counter()
-            columns |= measure()
-            seconds[group] = time.perf_counter() - start
-    return pd.DataFrame(columns), seconds

@@ -4,10 +4,11 @@ tan2023, section III-E. The paper leaves open what its gradients are of: NoiseCA
 the printed equations or the public code's, of the logits or of the probabilities.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
@@ -21,23 +22,34 @@ from camdrift.models import Model
 LARGEST_SCORE = 300.0
 
 
-def raw(logits: Tensor, activations: Tensor, *, create_graph: bool = False) -> dict[str, Tensor]:
-    """Returns the raw maps (n, h, w) of every reading, for the own top class, in float64.
+def raw(
+    logits: Tensor,
+    activations: Tensor,
+    *,
+    readings: Sequence[str] = READINGS,
+    create_graph: bool = False,
+) -> dict[str, Tensor]:
+    """Returns the raw maps (n, h, w) of some readings, for the own top class, in float64.
 
-    Two backward passes to `activations`, one for the logits and one for the probabilities.
+    Two backward passes to `activations`, one for the logits and one for the probabilities, or the
+    one that the readings want.
     """
     top = logits.argmax(1, keepdim=True)
+    kinds = sorted({reading.rpartition("_")[2] for reading in readings})
     found = {}
-    for kind, outputs in (("logits", logits), ("softmax", logits.softmax(1))):
+    for kind in kinds:
+        outputs = logits if kind == "logits" else logits.softmax(1)
         scores = outputs.gather(1, top)[:, 0]
         (gradients,) = torch.autograd.grad(
-            scores.sum(), activations, retain_graph=kind == "logits" or create_graph,
+            scores.sum(), activations, retain_graph=kind != kinds[-1] or create_graph,
             create_graph=create_graph,
         )  # fmt: skip
         a, g = activations.double(), gradients.double()
         bounded = scores.double().clamp_max(LARGEST_SCORE)
-        found[f"printed_{kind}"] = cams.noise_cam(a, g)
-        found[f"code_{kind}"] = cams.noise_cam_of_code(a, g, bounded)
+        if f"printed_{kind}" in readings:
+            found[f"printed_{kind}"] = cams.noise_cam(a, g)
+        if f"code_{kind}" in readings:
+            found[f"code_{kind}"] = cams.noise_cam_of_code(a, g, bounded)
     return found
 
 
@@ -68,27 +80,31 @@ def clusters(lit: np.ndarray, *, radius: int, neighbours: int) -> np.ndarray:
     count, height, width = lit.shape
     reach = range(-radius, radius + 1)
     offsets = [(y, x) for y in reach for x in reach if y * y + x * x <= radius * radius]
-    padded = np.pad(lit, ((0, 0), (radius, radius), (radius, radius)))
-    near = np.zeros(lit.shape, dtype=np.int32)
+    padded = np.pad(lit, ((0, 0), (radius, radius), (radius, radius))).view(np.uint8)
+    near = np.zeros(lit.shape, dtype=np.int16)
     for y, x in offsets:
         near += padded[:, radius + y : radius + y + height, radius + x : radius + x + width]
-    core = lit & (near >= neighbours)
-    image = np.repeat(np.arange(count), core.sum((1, 2)))
-    number = np.full(lit.shape, -1)
-    number[core] = np.arange(len(image))
-    ends: list[tuple[np.ndarray, np.ndarray]] = []
+    # Cores that touch are of one cluster; a graph joins groups of them that lie further apart.
+    touching = np.zeros((3, 3, 3), dtype=bool)
+    touching[1] = ndimage.generate_binary_structure(2, 2 if (1, 1) in offsets else 1)
+    group, groups = ndimage.label(lit & (near >= neighbours), structure=touching)
+    pairs = [np.zeros((2, 0), dtype=int)]
     for y, x in offsets:
-        if (y, x) <= (0, 0):  # each pair of pixels once
+        reached = max(y, abs(x)) == 1 or y >= height or abs(x) >= width
+        if (y, x) <= (0, 0) or reached:  # each pair of pixels once
             continue
-        here = number[:, : height - y, max(0, -x) : width - max(0, x)]
-        there = number[:, y:, max(0, x) : width - max(0, -x)]
-        both = (here >= 0) & (there >= 0)
-        ends.append((here[both], there[both]))
-    rows, columns = (np.concatenate(part) for part in zip(*ends, strict=True))
-    graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=[len(image)] * 2)
-    _, label = connected_components(graph, directed=False)
-    pairs = np.unique(np.stack([image, label]), axis=1)
-    return np.bincount(pairs[0], minlength=count)
+        here = group[:, : height - y, max(0, -x) : width - max(0, x)]
+        there = group[:, y:, max(0, x) : width - max(0, -x)]
+        apart = (here != there) & (here > 0) & (there > 0)
+        pairs.append(np.stack([here[apart], there[apart]]))
+    rows, columns = np.concatenate(pairs, axis=1)
+    graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=[groups + 1] * 2)
+    _, cluster = connected_components(graph, directed=False)
+    image = np.zeros(groups + 1, dtype=int)
+    core = group > 0
+    image[group[core]] = np.nonzero(core)[0]
+    _, first = np.unique(cluster[1:], return_index=True)
+    return np.bincount(image[1:][first], minlength=count)
 
 
 def maps(model: Model, pixels: Tensor, *, place: int) -> Iterator[dict[str, Tensor]]:

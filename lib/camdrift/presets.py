@@ -1,0 +1,138 @@
+"""Presets: other choices of what is built, run in a copy of the repository.
+
+`python -m camdrift.presets NAME [STUDY]` runs a preset as a DVC experiment and brings its results
+back into `data/results`. Folders from elsewhere come from the environment, see README.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import dvc.api
+
+from camdrift import artifacts, params
+from camdrift.settings import Preset, Settings, SettingsError
+
+PARTS = ("sets", "models", "studies", "cells")
+FOLDERS = {"DATA": "CAMDRIFT_DATA", "WEIGHTS": "CAMDRIFT_WEIGHTS"}  # and what names them
+
+
+def experiment(name: str) -> str:
+    """Returns the name of a preset's DVC experiment."""
+    return f"study-{name}"
+
+
+def folders(name: str, preset: Preset) -> dict[str, Path]:
+    """Returns the folders that a preset needs from elsewhere.
+
+    Raises:
+        SettingsError: one is not named, or is not there.
+    """
+    found: dict[str, Path] = {}
+    faults = []
+    for need, text in preset.needs.items():
+        given = os.environ.get(FOLDERS[need], "")
+        if not given or not Path(given).is_dir():
+            what = f"got no folder '{given}'" if given else "got nothing"
+            faults.append(
+                f"preset '{name}' wanted {need}=<folder> (or {FOLDERS[need]}), {what}.\n  It is to "
+                f"hold {text.strip()}."
+            )
+        found[need] = Path(given).resolve()
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return found
+
+
+def overrides(name: str, preset: Preset, places: dict[str, Path]) -> list[str]:
+    """Returns what `dvc exp run -S` takes to build a preset.
+
+    Args:
+        name: of the preset.
+        preset: its settings.
+        places: the folders that stand for `DATA` and `WEIGHTS` in its paths.
+
+    Raises:
+        SettingsError: a file of weights is not there.
+    """
+    found = []
+    for part, key, values in (("sets", "path", preset.sets), ("models", "weights", preset.models)):
+        for item, settings in values.items():
+            first, _, rest = str(getattr(settings, key)).partition("/")
+            if first not in places:
+                continue
+            path = places[first] / rest
+            if not path.exists():
+                raise SettingsError(
+                    f"preset '{name}' wanted {path}, which is not there.\n  {first} is to hold "
+                    f"{preset.needs[first].strip()}."  # type: ignore[index]
+                )
+            quoted = path.as_posix().replace("'", "\\'")
+            found.append(f"presets.{name}.{part}.{item}.{key}='{quoted}'")
+    found += [f"{path}={value}" for path, value in preset.override.items()]
+    return found + [f"{part}=${{presets.{name}.{part}}}" for part in PARTS]
+
+
+def gather(preset: Preset, studies: Sequence[str], rev: str) -> None:
+    """Copies the results of some of a preset's studies, and their sets and models' cards.
+
+    Seconds and environment of a run are not among them: they are of no revision.
+    """
+    tree = dvc.api.DVCFileSystem(repo=".", rev=rev)
+    cells = [cell for cell in preset.cells.values() if cell.study in studies]
+    files = [artifacts.set_datasheet(cell.set) for cell in cells]
+    files += [artifacts.model_card(name) for cell in cells for name in (cell.model, cell.source)]
+    for study in studies:
+        files += [Path(file) for file in tree.find((artifacts.RESULTS / study).as_posix())]
+    for file in sorted(set(files)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        tree.get_file(file.as_posix(), file.as_posix())
+
+
+def find(chosen: Settings, name: str) -> Preset:
+    """Returns a preset by name.
+
+    Raises:
+        SettingsError: there is none; the message names those that are there.
+    """
+    if name not in chosen.presets:
+        there = ", ".join(chosen.presets)
+        raise SettingsError(f"no preset '{name}' in params.yaml; there are: {there}")
+    return chosen.presets[name]
+
+
+def main() -> None:
+    """Runs a preset and brings its results back."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="a key of `presets` in params.yaml")
+    parser.add_argument("study", nargs="*", help="of the preset, default all")
+    parser.add_argument("-S", "--set", action="append", default=[], help="as of `dvc exp run`")
+    asked = parser.parse_args()
+    preset = find(params.load(), asked.name)
+    changes = overrides(asked.name, preset, folders(asked.name, preset)) + asked.set
+    studies = asked.study or list(preset.studies)
+    strange = [study for study in studies if study not in preset.studies]
+    if strange:
+        there = ", ".join(preset.studies)
+        raise SettingsError(f"no study '{strange[0]}' in '{asked.name}'; there are: {there}")
+    targets = [f"report@{study}" for study in studies]
+    rev = experiment("-".join([asked.name, *asked.study]))
+    command = [sys.executable, "-m", "dvc", "exp"]
+    subprocess.run([*command, "remove", "--quiet", rev], check=False, stderr=subprocess.DEVNULL)
+    settings = [part for change in changes for part in ("-S", change)]
+    run = subprocess.run(
+        [*command, "run", "--temp", "--name", rev, *settings, *targets], check=False
+    )
+    if run.returncode:
+        sys.exit(run.returncode)
+    gather(preset, studies, rev)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SettingsError as fault:
+        sys.exit(str(fault))
