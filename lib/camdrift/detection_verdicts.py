@@ -83,7 +83,7 @@ def _wanted(found: Finding, images: int, threshold: float) -> str:
     if not found.low <= threshold <= found.high or found.value == threshold:
         return ""
     wanted = images * ((found.high - found.low) / 2 / abs(found.value - threshold)) ** 2
-    return f"; about {int(np.ceil(wanted / 10) * 10)} test images would decide it"
+    return f"; about {int(np.ceil(round(wanted / 10, 6)) * 10)} test images would decide it"
 
 
 def more_accurate(trials: Trials, rivals: tuple[str, ...], rule: str) -> Finding:
