@@ -18,6 +18,7 @@ from camdrift.settings import Preset, Settings, SettingsError
 
 PARTS = ("sets", "models", "studies", "cells")
 FOLDERS = {"DATA": "CAMDRIFT_DATA", "WEIGHTS": "CAMDRIFT_WEIGHTS"}  # and what names them
+PICTURED = {"figure_3", "tan_figure_1", "tan_figure_5", "tan_figure_9"}  # figures that hold images
 
 
 def experiment(name: str) -> str:
@@ -79,7 +80,8 @@ def overrides(name: str, preset: Preset, places: dict[str, Path]) -> list[str]:
 def gather(preset: Preset, studies: Sequence[str], rev: str) -> None:
     """Copies the results of some of a preset's studies, and their sets and models' cards.
 
-    Seconds and environment of a run are not among them: they are of no revision.
+    Figures that hold images from elsewhere stay behind: `data/results` is in git, and not every
+    licence lets an image be passed on. Seconds and environment of a run are of no revision.
     """
     tree = dvc.api.DVCFileSystem(repo=".", rev=rev)
     cells = [cell for cell in preset.cells.values() if cell.study in studies]
@@ -87,7 +89,8 @@ def gather(preset: Preset, studies: Sequence[str], rev: str) -> None:
     files += [artifacts.model_card(name) for cell in cells for name in (cell.model, cell.source)]
     for study in studies:
         files += [Path(file) for file in tree.find((artifacts.RESULTS / study).as_posix())]
-    for file in sorted(set(files)):
+    kept = [file for file in set(files) if not ("DATA" in preset.needs and file.stem in PICTURED)]
+    for file in sorted(kept):
         file.parent.mkdir(parents=True, exist_ok=True)
         tree.get_file(file.as_posix(), file.as_posix())
 
