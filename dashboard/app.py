@@ -12,7 +12,19 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "lib"))
 os.chdir(ROOT)  # artefacts are found from the root of the repository
 
-from camdrift import artifacts, detection_figures, figures, flags, params, report, results, settings  # noqa: E402
+from camdrift import (  # noqa: E402
+    artifacts,
+    detection_figures,
+    drawing,
+    figures,
+    flags,
+    hardening_figures,
+    hardening_report,
+    params,
+    report,
+    results,
+    settings,
+)
 
 
 @st.cache_data(max_entries=8)
@@ -117,7 +129,7 @@ def detectors(made: results.Tables, headline: str) -> None:
     strength = 1.0
     if len(strengths) > 1:
         strength = st.select_slider(
-            "Strength", strengths, 1.0, key="detected_at", format_func=figures.percent
+            "Strength", strengths, 1.0, key="detected_at", format_func=drawing.percent
         )
     st.dataframe(report.trial(made, cell, strength), hide_index=True)
     st.caption(
@@ -157,14 +169,50 @@ def images(study: str, cells: list[str], headline: str) -> None:
             st.image(picture, caption=name, output_format="PNG", width="stretch")
 
 
-def show(figure: figures.Figure) -> None:
-    st.plotly_chart(figures.plotly(figure), key=figure.name)
+def hardening(made: results.Tables, plan: settings.Hardening) -> None:
+    st.header(plan.title)
+    st.write(
+        "What do attacks do to LRP relevance maps, do signatures give them away, and do models "
+        "retrained on attacked images withstand attacks made for themselves? Numbers rest on this "
+        "hardening's own images and model, not on those of any paper."
+    )
+    overview_tab, claims_tab, signatures_tab = st.tabs(["Models", "Claims", "Signatures"])
+    drawn = {figure.name: figure for figure in hardening_figures.of_hardening(made)}
+    with overview_tab:
+        show(drawn.pop("accuracy"))
+        st.dataframe(hardening_report.sets(made), hide_index=True)
+        show(drawn.pop("anew"))
+        st.dataframe(hardening_report.attacks(made), hide_index=True)
+        st.caption(
+            "Share of the images that a model gets right which an attack made for that model "
+            "changes; in brackets an interval by source picture."
+        )
+        st.subheader("Which class became which")
+        st.dataframe(made["flips"], hide_index=True)
+    with claims_tab:
+        table = report.claims(made)
+        st.dataframe(table.drop(columns=["as published", "behind it, as published", "flags"]),
+                     hide_index=True)  # fmt: skip
+    with signatures_tab:
+        for figure in drawn.values():
+            show(figure)
+        st.dataframe(made["relevance"], hide_index=True)
+        st.caption(
+            "Correlation of maps with the clear model's map of the clean image, over successes; "
+            "'growth' is how many times the share of relevance around the attacked pixel grew."
+        )
+    for name in ("sets", "attacks", "points"):
+        st.download_button(f"{name} as CSV", made[name].to_csv(index=False), f"{name}.csv")
+
+
+def show(figure: drawing.Figure) -> None:
+    st.plotly_chart(drawing.plotly(figure), key=figure.name)
     st.caption(figure.caption)
 
 
 def how(study: str) -> str:
     presets = params.load(ROOT / "params.yaml").presets
-    of = [name for name, preset in presets.items() if study in preset.studies]
+    of = [name for name, preset in presets.items() if study in preset.studies | preset.hardenings]
     if of:
         return f"It was built in a copy by: make study NAME={of[0]} STUDY={study}"
     return f"Run: make repro STUDY={study}"
@@ -177,7 +225,7 @@ def main() -> None:
     except settings.SettingsError as fault:
         st.error(str(fault))
         return
-    studies = chosen.studies | results.of_presets(chosen)
+    studies = chosen.studies | chosen.hardenings | results.of_presets(chosen)
     study = st.sidebar.selectbox("Study", list(studies), key="study", bind="query-params")
     st.sidebar.caption("Results of the stages in this folder; `make repro` rebuilds them.")
     folder = artifacts.results(study, "tables")
@@ -186,12 +234,16 @@ def main() -> None:
         return
     stamp = max(file.stat().st_mtime for file in folder.iterdir())
     made = load(study, stamp)
+    plan = studies[study]
+    if isinstance(plan, settings.Hardening):
+        hardening(made, plan)
+        return
     cells = made["attacks"]["cell"].tolist()
-    headline = studies[study].headline
+    headline = plan.headline
     names = ["Overview", "Claims", "Layers", "Detectors", "Images"]
     overview_tab, claims_tab, layers_tab, detectors_tab, images_tab = st.tabs(names)
     with overview_tab:
-        overview(made, studies[study])
+        overview(made, plan)
     with claims_tab:
         claims(made, headline)
     with layers_tab:

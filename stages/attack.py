@@ -3,24 +3,17 @@
 import pandas as pd
 import torch
 
-from camdrift import (
-    artifacts,
-    gradients,
-    models,
-    perturbation,
-    randomness,
-    run,
-    settings,
-)
+from camdrift import artifacts, gradients, models, perturbation, randomness, run, settings
 from camdrift.pixels import from_8bit
 
 
 def main(stage: run.Stage) -> None:
     cell, seed = stage.cell, stage.params["seed"]
     attacks = settings.Attacks.model_validate(stage.params["attacks"])
-    chosen = settings.attack_settings(attacks, cell)
+    chosen = settings.attack_settings(attacks, cell.attack, cell.override)
     images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(cell.set))
-    target, source = (models.load(name, stage.params) for name in (cell.model, cell.source))
+    names, batch = (cell.model, cell.source), stage.params["micro_batch"]
+    target, source = (models.load(name, micro_batch=batch) for name in names)
 
     rows = images.index[images.index["split"] == "test"]
     pixels = from_8bit(images.pixels[rows.index])

@@ -7,7 +7,7 @@ def main(stage: run.Stage) -> None:
     cell = stage.cell
     chosen = settings.CamSettings.model_validate(stage.params["cams"])
     attacked, made = variants.of_cell(cell, stage.key, stage.protocols)
-    model = models.load(cell.model, stage.params)
+    model = models.load(cell.model, micro_batch=stage.params["micro_batch"])
 
     facts = attacked.images.set_index("image")
     values, maxima, rows = cams.of_variants(model, made, facts["clean"], facts["success"])

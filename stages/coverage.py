@@ -7,7 +7,7 @@ def main(stage: run.Stage) -> None:
     cell = stage.cell
     chosen = settings.CoverageSettings.model_validate(stage.params["coverage"])
     _, made = variants.of_cell(cell, stage.key, stage.protocols[:1])
-    model = models.load(cell.model, stage.params)
+    model = models.load(cell.model, micro_batch=stage.params["micro_batch"])
 
     arms = (artifacts.CLEAN, artifacts.ADVERSARIAL, artifacts.NOISE)
     first = [item for item in made if item.name in arms and (item.table["draw"] == 0).all()]

@@ -8,7 +8,7 @@ def main(stage: run.Stage) -> None:
     chosen = settings.DetectionSettings.model_validate(stage.params["detection"])
     protocol = stage.protocols[0]
     attacked, made = variants.of_cell(cell, stage.key, [protocol])
-    model = models.load(cell.model, stage.params)
+    model = models.load(cell.model, micro_batch=stage.params["micro_batch"])
 
     found, seconds = trial.see(
         model, made, attacked.images, cell, chosen,

@@ -22,7 +22,7 @@ def main(stage: run.Stage) -> None:
         torch.from_numpy(attacked.images["l2"].to_numpy(copy=True)),
     )
     whole, last = (torch.from_numpy(a.copy()) for a in (attacked.perturbation, attacked.last_step))
-    model = models.load(cell.model, stage.params)
+    model = models.load(cell.model, micro_batch=stage.params["micro_batch"])
 
     def generators(*key: int | str) -> list[np.random.Generator]:
         return [randomness.generator(seed, *key, stage.key, name) for name in names]

@@ -2,7 +2,17 @@
 
 from tqdm import tqdm
 
-from camdrift import artifacts, detection_figures, figures, report, results, run, settings, study
+from camdrift import (
+    artifacts,
+    detection_figures,
+    drawing,
+    figures,
+    report,
+    results,
+    run,
+    settings,
+    study,
+)
 
 
 def main(stage: run.Stage) -> None:
@@ -15,16 +25,9 @@ def main(stage: run.Stage) -> None:
     }
     chosen = settings.StatisticsSettings.model_validate(params["statistics"])
     detecting = settings.DetectionSettings.model_validate(params["detection"])
-    made = study.tables(
-        key,
-        plan,
-        cells,
-        settings.protocols(params["protocols"]),
-        chosen,
-        settings.FlagSettings.model_validate(params["flags"]),
-        detecting,
-        seed=params["seed"],
-    )
+    limits = settings.FlagSettings.model_validate(params["flags"])
+    protocols, seed = settings.protocols(params["protocols"]), params["seed"]
+    made = study.tables(key, plan, cells, protocols, chosen, limits, detecting, seed=seed)
     for name, table in made.items():
         artifacts.write_csv(artifacts.results(key, "tables") / f"{name}.csv", table)
     made = results.load(key)  # figures and texts rest on what can be read in git, no more
@@ -34,7 +37,7 @@ def main(stage: run.Stage) -> None:
         seen, names = results.seen(key, plan.headline)
         drawn += detection_figures.panels(seen, names, blur=detecting.blur)
     for figure in tqdm(drawn, desc="figures", unit="figure"):
-        figures.png(figure, artifacts.results(key, "figures") / f"{figure.name}.png")
+        drawing.png(figure, artifacts.results(key, "figures") / f"{figure.name}.png")
     artifacts.write_json(artifacts.results(key, "metrics.json"), study.metrics(made))
     artifacts.write_text(artifacts.report(key), report.page(key, plan, made, drawn, chosen))
 

@@ -24,6 +24,9 @@ ORDER = [
     "check",
     "fetch",
     "train",
+    "harden",
+    "signatures",
+    "review",
     "attack",
     "noise",
     "cam",
@@ -99,7 +102,7 @@ def copy_of_repository(folder: Path, *, preset: str | None) -> Path:
 def activate(path: Path, preset: str) -> None:
     yaml = YAML()
     content = yaml.load(path)
-    for part in ("sets", "models", "studies", "cells"):
+    for part in ("sets", "models", "studies", "cells", "hardenings"):
         content[part] = copy.deepcopy(content["presets"][preset][part])
     yaml.dump(content, path)
 

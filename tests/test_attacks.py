@@ -9,13 +9,17 @@ from conftest import as_model, small_network
 
 SETTINGS = {
     "none": {},
-    "fgsm": {"eps": 0.03, "gains": 1},
+    "fgsm": {"eps": 0.03, "gains": 1, "target": None},
     "pgd": {"eps": 0.03, "step": 0.01, "steps": 5, "random_start": True, "early_stop": True},
     "dlfuzz": {
         "rivals": 2, "rival_weight": 0.5, "neurons": 6, "neuron_weight": 0.5,
         "strategies": [0, 1, 2, 3], "threshold": 0.25, "step": 2.0, "iterations": 1,
         "max_steps": 6, "norm_limit": 0.1, "min_gain": None, "tables": "per_seed",
         "differs_from": "clean",
+    },
+    "one_pixel": {
+        "pixels": 1, "population": 10, "generations": 4, "mutation": [0.5, 1.0],
+        "recombination": 1.0, "bounds": [0.0, 1.0], "target": None,
     },
 }  # fmt: skip
 
@@ -126,7 +130,8 @@ def test_one_step_of_pgd_is_fgsm(model, pixels):
     labels = model(pixels).argmax(1)
     one = pgd.perturb(model, pixels, labels, generators=generators(10), eps=0.03, step=0.03,
                       steps=1, random_start=False, early_stop=False)  # fmt: skip
-    fast = fgsm.perturb(model, pixels, labels, generators=generators(10), eps=0.03, gains=1)
+    fast = fgsm.perturb(model, pixels, labels, generators=generators(10), eps=0.03, gains=1,
+                        target=None)  # fmt: skip
     torch.testing.assert_close(
         (pixels + one.pixels).clamp(0, 1), (pixels + fast.pixels).clamp(0, 1)
     )
@@ -205,7 +210,30 @@ def test_fgsm_by_gain_looks_at_one_gradient_and_stops_at_the_first_flip(model, p
         torch.testing.assert_close(found.pixels[i], tried[first] * sign[i])
         assert int(found.evaluations[i]) == 1 + first + 1
         flipped += any(flips)
+        log = found.log[i]
+        assert log["before"] == labels[i]
+        assert log["after"] == model(changed[first]).argmax(1)
+        assert log["gain"] == pytest.approx(tried[first]) if any(flips) else np.isnan(log["gain"])
     assert flipped
+
+
+def test_targeted_fgsm_stops_where_its_class_is_reached(model, pixels):
+    network = small_network()
+    with torch.no_grad():
+        network[-1].bias -= model(pixels[:1])[0]
+    model = as_model(network)
+    labels = model(pixels).argmax(1)
+    target = int(labels.mode().values)
+    found = attacked("fgsm", model, pixels, labels, eps=0.5, gains=20, target=target)
+    after = model((pixels + found.pixels).clamp(0, 1)).argmax(1)
+    assert torch.equal(found.found, after == target)
+    there = labels == target
+    assert (found.pixels[there] == 0).all()
+    assert (found.evaluations[there] == 1).all()
+    sign = gradients.cross_entropy(model, pixels, torch.full_like(labels, target))[0].sign()
+    for i in (~there).nonzero().flatten().tolist():
+        gain = found.log[i]["gain"] if found.found[i] else 0.5
+        torch.testing.assert_close(found.pixels[i], -gain * sign[i])
 
 
 def test_the_last_step_of_dlfuzz_is_what_the_last_mutant_added(model, pixels):

@@ -72,7 +72,6 @@ def test_scripts_read_no_setting_that_they_do_not_declare():
         read = set(re.findall(r'params\["(\w+)"\]', text))
         read |= {"cells"} if "stage.cell" in text else set()
         read |= {"protocols"} if "stage.protocols" in text else set()
-        read |= {"models", "micro_batch"} if "models.load(" in text else set()
         assert read == {param.partition(".")[0] for param in template(name)["params"]}, name
 
 
@@ -91,9 +90,14 @@ def test_outs_are_the_paths_of_artifacts():
     }  # fmt: skip
     for name in ("attack", "noise", "cam", "coverage", "score", "detect"):
         assert outs(name) == {artifacts.cell_folder(study, key, name).as_posix()}
+    kinds = {artifacts.model_folder(settings.hardened(key, k)) for k in settings.HARDENED}
+    made = {artifacts.hardening_folder(key, "harden"), *kinds}
+    assert outs("harden") == {path.as_posix() for path in made}
+    assert outs("signatures") == {artifacts.hardening_folder(key, "signatures").as_posix()}
     parts = ("tables", "figures", "metrics.json")
     results = {artifacts.results(key, part).as_posix() for part in parts}
-    assert outs("report") == results | {artifacts.report(key).as_posix()}
+    for name in ("report", "review"):
+        assert outs(name) == results | {artifacts.report(key).as_posix()}
 
 
 def test_stages_are_what_params_imply():
@@ -104,6 +108,8 @@ def test_stages_are_what_params_imply():
     expected |= {f"report@{name}" for name in plan.studies}
     for group in ("attack", "noise", "cam", "coverage", "score", "detect"):
         expected |= {f"{group}@{name}" for name in plan.cells}
+    for group in ("harden", "signatures", "review"):
+        expected |= {f"{group}@{name}" for name in plan.hardenings}
     names = stage_names(ROOT)
     assert set(names) == expected
     assert len(names) == len(expected) <= 60
@@ -112,7 +118,8 @@ def test_stages_are_what_params_imply():
 def test_declared_settings_are_what_dvc_says(monkeypatch):
     monkeypatch.chdir(ROOT)
     for name in ("fetch@photos", "train@vgg16_quarter", "attack@dlfuzz", "noise@fgsm",
-                 "cam@none", "detect@pgd", "report@layers"):  # fmt: skip
+                 "cam@none", "detect@pgd", "report@layers", "harden@inspecting",
+                 "review@inspecting"):  # fmt: skip
         assert params.declared(name) == dvc.api.params_show(stages=name), name
     for name in ("attack@nothing", "nothing", "nothing@fgsm", "check@fgsm"):
         with pytest.raises(settings.SettingsError, match=name):

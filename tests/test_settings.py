@@ -35,7 +35,13 @@ def changed(path: str, value) -> dict:
         ("seed", -1, "seed: input should be greater than or equal to 0, got -1"),
         ("seed", "one", "seed: input should be a valid integer, got 'one'"),
         ("attacks.fgsm.epz", 0.1, "attacks.fgsm: no key 'epz'; there are: eps"),
-        ("attacks.pdg", {}, "attacks: no key 'pdg'; there are: dlfuzz, fgsm, none, pgd"),
+        ("attacks.pdg", {}, "attacks: no key 'pdg'; there are: dlfuzz, fgsm, none, one_pixel, pgd"),
+        ("attacks.one_pixel.pixels", 2, "attacks.one_pixel.pixels: input should be 1, 3 or 5"),
+        ("attacks.one_pixel.bounds", [1.0, 0.0], "bounds: wanted a range that rises"),
+        ("attacks.one_pixel.mutation", [1.0, 0.5], "mutation: wanted a range that does not fall"),
+        ("hardenings.inspecting.model", "vgg", "hardenings.inspecting.model: no model 'vgg'"),
+        ("hardenings.inspecting.window", 4, "window: wanted an odd number of px, got 4"),
+        ("hardenings.inspecting.fgsm", {"epz": 1}, "hardenings.inspecting.fgsm: no key 'epz'"),
         ("attacks.fgsm.eps", 3.0, "attacks.fgsm.eps: input should be less than or equal to 1"),
         ("cells.fgsm.model", "vgg", "cells.fgsm.model: no model 'vgg' in params.yaml; there are:"),
         ("cells.fgsm.attack", "pdg", "cells.fgsm.attack: no attack 'pdg'"),
@@ -113,5 +119,8 @@ def test_repro_with_a_wrong_setting_stops_before_any_work(tmp_path):
     )  # fmt: skip
     assert time.monotonic() - start < 15  # 5 s on an idle machine
     assert answer.returncode != 0
-    assert "no attack 'fgms' in params.yaml; there are: dlfuzz, fgsm, none, pgd" in answer.stderr
+    assert (
+        "no attack 'fgms' in params.yaml; there are: dlfuzz, fgsm, none, one_pixel, pgd"
+        in answer.stderr
+    )
     assert not (folder / "data").exists()

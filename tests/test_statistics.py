@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import binomtest, spearmanr
+from sklearn.metrics import roc_auc_score
 
 from camdrift import statistics
 
@@ -174,3 +175,20 @@ def test_spearman_is_scipys_on_each_resample():
         rows = np.repeat(np.arange(30), drawn)
         assert one == pytest.approx(spearmanr(x[rows], y[rows]).statistic)
     assert np.isnan(statistics.spearman(np.ones(30), y, weights=weights)).all()
+
+
+def test_auroc_is_scikit_learns_on_each_resample():
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(0, 6, 40), rng.random(40) < 0.4  # with ties
+    weights = rng.multinomial(40, np.full(40, 1 / 40), size=5)
+    found = statistics.auroc(scores, positive, weights=weights)
+    for one, drawn in zip(found, weights, strict=True):
+        assert one == pytest.approx(roc_auc_score(positive, scores, sample_weight=drawn))
+    assert np.isnan(statistics.auroc(scores, np.ones(40, bool), weights=weights)).all()
+
+
+def test_the_far_end_of_all_or_none_is_a_binomials():
+    low, high = statistics.far_ends(0, 12, confidence=0.95)
+    assert (low, high) == (0, pytest.approx(binomtest(0, 12).proportion_ci(0.95).high))
+    low, high = statistics.far_ends(1, 12, confidence=0.9)
+    assert (low, high) == (pytest.approx(binomtest(12, 12).proportion_ci(0.9).low), 1)

@@ -13,6 +13,7 @@ from camdrift import (
     cams,
     claims,
     detectors,
+    drawing,
     figures,
     models,
     params,
@@ -114,8 +115,7 @@ def test_stored_maps_are_those_of_the_stored_pixels(tiny):
     images = artifacts.read(ImageSet, artifacts.set_folder("digits"))
     attacked, noise = part(Attacked, "tiny_fgsm", "attack"), part(Noise, "tiny_fgsm", "noise")
     maps = part(Maps, "tiny_fgsm", "cam")
-    plain = {"models": {k: v.model_dump() for k, v in tiny.settings.models.items()}}
-    model = models.load("vgg11_eighth", plain | {"micro_batch": 32})
+    model = models.load("vgg11_eighth", micro_batch=32)
     corrected = settings.protocols(tiny.settings.protocols)["corrected"]
     made = variants.of_images(images, attacked, noise, [corrected])
     table = made[4].table
@@ -279,10 +279,10 @@ def test_every_figure_of_the_paper_is_drawn_twice(tiny, made, tmp_path):
     for name, figure in found.items():
         assert figure.caption
         assert figure.kind == "panel" or len(figure.table), name
-        chart = figures.plotly(figure)
+        chart = drawing.plotly(figure)
         assert len(chart.data) >= 1
         committed = artifacts.results("tiny", "figures") / f"{name}.png"
-        figures.png(figure, tmp_path / "again.png")
+        drawing.png(figure, tmp_path / "again.png")
         assert (tmp_path / "again.png").read_bytes() == committed.read_bytes()
 
 

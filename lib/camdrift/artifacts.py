@@ -29,6 +29,7 @@ CLEAN, ADVERSARIAL, NOISE, RAISED = "clean", "adversarial", "noise", "raised_noi
 SOFTMAX = "clean_softmax"  # the clean image, its map explaining the probability of its class
 ADAPTIVE, OBLIVIOUS = "adaptive", "oblivious"  # attacked for the detectors' trial alone
 NOTHING, UNRELATED = "nothing", "unrelated"  # scored only: they pair clean maps
+CLEAR, LARGER = "clear", "fgsm_larger"  # the model before hardening; an attack on all models
 # Target policies: the class that a map explains.
 OWN, SEED = "own_top1", "seed_class"
 
@@ -173,6 +174,48 @@ class Detected:
     facts: dict
 
 
+@dataclass(frozen=True)
+class Hardened:
+    """What a hardening found.
+
+    attacks: a row for each (model, attack, split, image), see `hardening.attack`. Models are
+        'clear' and the kinds of hardened ones; attacks 'fgsm', 'one_pixel', 'pgd', 'fgsm_larger'.
+        The training split for the clear model and the first two alone.
+    predictions: a row for each (model, on, image): `source, label, prediction` of the test images,
+        on 'clear' (as they are), and as 'fgsm' and 'one_pixel' left them on the clear model.
+    tests: a row a test image: `image` (its place in the set), `id, source, label, class_name`.
+    changed: float32 (2, n, 3, h, w): the test images after 'fgsm' and 'one_pixel' on the clear
+        model, in [0, 1].
+    """
+
+    attacks: pd.DataFrame
+    predictions: pd.DataFrame
+    tests: pd.DataFrame
+    changed: np.ndarray
+
+
+@dataclass(frozen=True)
+class Signatures:
+    """LRP maps of a hardening's test images, and the clear model's maps as signatures.
+
+    maps: float16 (shown, n, h, w), each divided by its largest magnitude, in [-1, 1].
+    images: a row for each (model, on) of `facts` and image: `source, label, prediction`,
+        `correlation` with the clear model's map of the clean image and, after a one-pixel attack,
+        `window` and `window_before`, the share of relevance around the pixel.
+    points: a row for each clean image and each success on the clear model: `image, source, on,
+        label, after` (its prediction), `right` (the clear model on the clean image), `success_fgsm,
+        success_one_pixel`, `x, y` (UMAP), of clean images `distance, distance_plane` to the other
+        class, and `identified`: whether a linear classifier of signatures names `on`.
+    facts: `shown`, pairs of model and images; `numbers`: `trustworthiness, agreement,
+        chance of agreement`, none where there are too few points for a plane.
+    """
+
+    maps: np.ndarray
+    images: pd.DataFrame
+    points: pd.DataFrame
+    facts: dict
+
+
 def set_folder(name: str) -> Path:
     """Returns the folder of an `ImageSet`."""
     return DATA / "sets" / name
@@ -186,6 +229,11 @@ def model_folder(name: str) -> Path:
 def cell_folder(study: str, cell: str, stage: str) -> Path:
     """Returns the folder of what `stage` made in a cell."""
     return DATA / "studies" / study / cell / stage
+
+
+def hardening_folder(name: str, stage: str) -> Path:
+    """Returns the folder of what `stage` made in a hardening."""
+    return DATA / "studies" / name / stage
 
 
 def set_datasheet(name: str) -> Path:

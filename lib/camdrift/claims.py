@@ -6,7 +6,8 @@ map under attack, under matched noise, and for unrelated clean images; e = c_g -
 paired by image. Unless said otherwise: Grad-CAM, successful adversarials, strength 100 %.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 HOLDS, PARTLY, NOT, NO_EFFECT = "holds", "holds in part", "does not hold", "no effect"
 UNDECIDED, NOT_RUN = "not decided", "not run here"
@@ -139,6 +140,39 @@ CLAIMS: tuple[Claim, ...] = tuple(
          "paired difference of accuracy", "> 0 at eps >= 0.05"),
     )
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found on a claim.
+
+    value, low, high: the statistic and its interval, NaN where there is none.
+    verdict: one of `VERDICTS`.
+    detail: what stands behind it, in a few words.
+    """
+
+    value: float
+    low: float
+    high: float
+    verdict: str
+    detail: str = ""
+
+    def wanting(self, images: int, threshold: float) -> "Finding":
+        """Returns an undecided finding with the number of images that would decide it.
+
+        The interval's width is taken to shrink with the root of their number.
+        """
+        open_to_both = self.low <= threshold <= self.high and self.value != threshold
+        if self.verdict != UNDECIDED or not open_to_both:
+            return self
+        times = ((self.high - self.low) / 2 / abs(self.value - threshold)) ** 2
+        wanted = math.ceil(round(images * times / 10, 6)) * 10
+        return replace(self, detail=f"{self.detail}; about {wanted} test images would decide it")
+
+
+def nothing(reason: str, verdict: str = UNDECIDED) -> Finding:
+    """Returns a finding without a number."""
+    return Finding(math.nan, math.nan, math.nan, verdict, reason)
 
 
 def verdict_of_interval(low: float, high: float, *, above: float) -> str:

@@ -5,7 +5,6 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from scipy.stats import beta
 from sklearn.metrics import roc_curve
 
 from camdrift import detectors, statistics
@@ -129,12 +128,9 @@ class Trial:
 
     def _auroc(self, name: str, positives: str, negatives: str) -> np.ndarray:
         yes, no = self.members(positives, negatives)
-        scores = self.scores[name]
-        above = (scores[yes][:, None] > scores[no]) + 0.5 * (scores[yes][:, None] == scores[no])
-        mine, others = self.drawn(yes), self.drawn(no)
-        with np.errstate(invalid="ignore"):
-            pairs = mine.sum(1) * others.sum(1)
-            return np.einsum("ri,ij,rj->r", mine, above, others, optimize=True) / pairs
+        rows = np.concatenate([yes, no])
+        positive = np.arange(len(rows)) < len(yes)
+        return statistics.auroc(self.scores[name][rows], positive, weights=self.drawn(rows))
 
     def rate(self, called: np.ndarray, members: np.ndarray) -> np.ndarray:
         """Returns the share of some test rows that are called, and that of each resample."""
@@ -156,16 +152,12 @@ class Trial:
     def share(self, called: np.ndarray, members: np.ndarray) -> tuple[float, float, float]:
         """Returns the share of some test rows that are called, and its interval.
 
-        Where all or none are called, resamples do not differ: there the far end is that of a
-        binomial of as many draws as source pictures (Clopper & Pearson 1934).
+        Where all or none are called, that of a binomial of as many draws as source pictures.
         """
         value, low, high = self.interval(self.rate(called, members))
-        pictures = self.test["source"].iloc[members].nunique()
-        tail = (1 - self.confidence) / 2
-        if value == 0:
-            high = float(beta.ppf(1 - tail, 1, pictures))
-        if value == 1:
-            low = float(beta.ppf(tail, pictures, 1))
+        if value in (0, 1):
+            pictures = self.test["source"].iloc[members].nunique()
+            low, high = statistics.far_ends(value, pictures, confidence=self.confidence)
         return value, low, high
 
     def interval(self, values: np.ndarray) -> tuple[float, float, float]:

@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter
 
 from camdrift.artifacts import ADVERSARIAL, CLEAN, NOISE, Detected
-from camdrift.figures import Figure, coloured, percent
+from camdrift.drawing import Figure, coloured, panel, percent
 from camdrift.results import Tables
 
 # Seven lines can be told apart: both of the paper's detectors, and the baselines that do best.
@@ -191,15 +191,15 @@ def panels(detected: Detected, names: dict[int, str], *, blur: float) -> list[Fi
         ninth.append([picture(i, ADVERSARIAL), plain, strong, *maps])
     labels = [label(variant) for variant in rows]
     return [
-        _panel("tan_figure_1", "A Gaussian blur as a defence",
+        panel("tan_figure_1", "A Gaussian blur as a defence",
                f"One image attacked, with noise of the same size, and clean; right, each blurred "
                f"(standard deviation {blur:g} px). The class is that before the blur.",
                first, ["image", "blurred"], labels),
-        _panel("tan_figure_5", "NoiseCAM of an attacked, a noisy and a clean image",
+        panel("tan_figure_5", "NoiseCAM of an attacked, a noisy and a clean image",
                "Grad-CAM++ and the four readings of NoiseCAM at its layer, each divided by its own "
                "maximum. The paper finds NoiseCAM dark for noisy and clean images.",
                fifth, ["image", *METHODS.values()], labels),
-        _panel("tan_figure_9", "Attacked images, their perturbation and their maps",
+        panel("tan_figure_9", "Attacked images, their perturbation and their maps",
                "The perturbation as it is, around grey, and stretched to its largest value; then "
                "the maps of the attacked image.",
                ninth, ["attacked", "perturbation", "stretched", "NoiseCAM", "Grad-CAM++",
@@ -214,17 +214,3 @@ METHODS = {
     "code_logits": "code, logits",
     "code_softmax": "code, softmax",
 }
-
-
-def _panel(
-    name: str, title: str, caption: str, tiles: list[list[np.ndarray]], columns: list[str],
-    rows: list[str],
-) -> Figure:  # fmt: skip
-    gap = max(2, tiles[0][0].shape[0] // 16)
-    edge = ((0, gap), (0, gap), (0, 0))
-    joined = [
-        np.concatenate([np.pad(t, edge, constant_values=255) for t in row], axis=1) for row in tiles
-    ]
-    table = pd.DataFrame(columns=["series", "x", "y"])
-    return Figure(name, title, caption, "panel", table, "", "",
-                  panel=(np.concatenate(joined), columns, rows))  # fmt: skip

@@ -13,13 +13,14 @@ from camdrift.claims import (
     NOT,
     NOT_RUN,
     UNDECIDED,
+    Finding,
+    nothing,
     verdict_of_all,
     verdict_of_interval,
     verdict_of_parts,
     verdict_of_range,
 )
 from camdrift.detection import Trial
-from camdrift.verdicts import Finding
 
 MINIMUM = 10  # flipped test images at each strength, below which rates are not compared
 TOO_FEW = f"no flipped image to choose on, or fewer than {MINIMUM} to test at one of the strengths"
@@ -71,21 +72,6 @@ class Trials:
         return max(found, key=found.__getitem__) if found else None
 
 
-def _nothing(reason: str) -> Finding:
-    return Finding(np.nan, np.nan, np.nan, UNDECIDED, reason)
-
-
-def _wanted(found: Finding, images: int, threshold: float) -> str:
-    """Returns how many test images would decide an interval that holds the threshold.
-
-    Its width is taken to shrink with the root of their number.
-    """
-    if not found.low <= threshold <= found.high or found.value == threshold:
-        return ""
-    wanted = images * ((found.high - found.low) / 2 / abs(found.value - threshold)) ** 2
-    return f"; about {int(np.ceil(round(wanted / 10, 6)) * 10)} test images would decide it"
-
-
 def more_accurate(trials: Trials, rivals: tuple[str, ...], rule: str) -> Finding:
     """Judges B1 and B1b: the best NoiseCAM against the best of some rivals.
 
@@ -94,7 +80,7 @@ def more_accurate(trials: Trials, rivals: tuple[str, ...], rule: str) -> Finding
     """
     mine, other = trials.best(detectors.NOISECAM, "own"), trials.best(rivals, rule)
     if mine is None or other is None:
-        return _nothing("the choosing images lack one kind")
+        return nothing("the choosing images lack one kind")
     trial = trials.whole
     values = [trial.balanced(mine, "own"), trial.balanced(other, rule)]
     value, low, high = trial.interval(values[0] - values[1])
@@ -106,7 +92,7 @@ def misses_and_alarms(trials: Trials) -> Finding:
     """Judges B2: behaviour deviation's TPR is lower and its TNR higher; the value is the first."""
     mine, other = trials.best(detectors.BEHAVIOUR, "own"), trials.best(detectors.NOISECAM, "own")
     if mine is None or other is None:
-        return _nothing("the choosing images lack one kind")
+        return nothing("the choosing images lack one kind")
     trial = trials.whole
     yes, no = trial.members("success", "both")
     called = [trial.called(name, "own") for name in (other, mine)]
@@ -142,10 +128,10 @@ def _tprs(trials: Trials, names: tuple[str, ...]) -> tuple[str, np.ndarray] | No
 def falls_with_strength(trials: Trials) -> Finding:
     """Judges B3: the slope of behaviour deviation's TPR in log2 strength."""
     if len(trials.by_strength) < 2:
-        return Finding(np.nan, np.nan, np.nan, NOT_RUN, "one strength: no slope")
+        return nothing("one strength: no slope", NOT_RUN)
     found = _tprs(trials, detectors.BEHAVIOUR)
     if found is None:
-        return _nothing(TOO_FEW)
+        return nothing(TOO_FEW)
     name, rates = found
     x = np.log2(list(trials.by_strength))
     x = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
@@ -166,10 +152,10 @@ def does_not_depend(trials: Trials) -> Finding:
     The largest of several differences is biased upward, so each has its own interval.
     """
     if len(trials.by_strength) < 2:
-        return Finding(np.nan, np.nan, np.nan, NOT_RUN, "one strength: no range")
+        return nothing("one strength: no range", NOT_RUN)
     found = _tprs(trials, detectors.NOISECAM)
     if found is None:
-        return _nothing(TOO_FEW)
+        return nothing(TOO_FEW)
     name, rates = found
     count = rates.shape[1]
     pairs = [(i, j) for i in range(count) for j in range(i)]
@@ -191,7 +177,7 @@ def blank(trials: Trials) -> Finding:
     """Judges B5: maps of clean and noisy images have no cluster and little light."""
     name = trials.best(detectors.NOISECAM, "own")
     if name is None:
-        return _nothing("the choosing images lack one kind")
+        return nothing("the choosing images lack one kind")
     trial = trials.whole
     yes, no = trial.members("success", "both")
     share = trial.share(trial.scores[name] == 0, no)
@@ -228,7 +214,7 @@ def survives_knowledge(trials: Trials) -> Finding:
     rows = trials.knowing[trials.knowing["arm"] == "adaptive"].dropna(subset="auroc")
     rows = rows[rows["detector"].isin(detectors.WITH_RULE)]
     if not len(rows):
-        return Finding(np.nan, np.nan, np.nan, NOT_RUN, "no adaptive attack that flips")
+        return nothing("no adaptive attack that flips", NOT_RUN)
     parts = [verdict_of_interval(row.low, row.high, above=0.7) for row in rows.itertuples()]
     least = rows.loc[rows["auroc"].idxmin()]
     cells = ", ".join(f"'{name}'" for name in rows["cell"].unique())
@@ -261,11 +247,10 @@ def of_trials(trials: Trials) -> pd.DataFrame:
     successes = trials.whole.members("success", "both")[0]
     for claim, (judge, threshold) in JUDGES.items():
         told = len(successes) or claim == "B8"  # judged by cells of its own
-        found = judge(trials) if told else _nothing("no flipped test image")
+        found = judge(trials) if told else nothing("no flipped test image")
         images = trials.whole.weights.shape[1]
+        found = found.wanting(images, threshold)
         verdict, detail = found.verdict, found.detail
-        if verdict == UNDECIDED:
-            detail += _wanted(found, images, threshold)
         if trials.size != PAPERS_SIZE and verdict not in (UNDECIDED, NOT_RUN):
             detail = f"at {trials.size} px, not the paper's {PAPERS_SIZE}: would be '{verdict}'; " \
                      f"{detail}"  # fmt: skip

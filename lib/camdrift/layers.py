@@ -87,7 +87,7 @@ def trace(network: nn.Module) -> fx.GraphModule:
         if node.op == "call_method" and node.target in ("add_", "relu_"):
             node.target = node.target[:-1]
     kinds = (nn.Conv2d, *NORMS)
-    called = [node.target for node in traced.graph.nodes if _matches(node, traced, kinds, set())]
+    called = [node.target for node in traced.graph.nodes if matches(node, traced, kinds, set())]
     if len(set(called)) == len(called):
         folded = optimization.fuse(traced, no_trace=True)
         assert isinstance(folded, fx.GraphModule)
@@ -159,9 +159,9 @@ def neuron_taps(traced: fx.GraphModule) -> tuple[Tap, ...]:
     order = {node: i for i, node in enumerate(traced.graph.nodes)}
     names = {tap.node: tap for tap in map_taps(traced)}
     for node in traced.graph.nodes:
-        if _matches(node, traced, POOLS, POOL_FUNCTIONS):
+        if matches(node, traced, POOLS, POOL_FUNCTIONS):
             names[node.name] = Tap(node.name, node.name, node.name, False)
-        elif _matches(node, traced, (nn.Linear,), {F.linear}):
+        elif matches(node, traced, (nn.Linear,), {F.linear}):
             place = min(_activations(node, traced), key=order.__getitem__, default=None)
             if place is not None:
                 names[place.name] = Tap(str(node.target), node.name, place.name, True)
@@ -177,9 +177,9 @@ def _activations(start: fx.Node, traced: fx.GraphModule) -> Iterator[fx.Node]:
         if node in seen:
             continue
         seen.add(node)
-        if _is_activation(node, traced):
+        if is_activation(node, traced):
             yield node
-        elif _matches(node, traced, NORMS + IDENTITIES, passing):
+        elif matches(node, traced, NORMS + IDENTITIES, passing):
             waiting.extend(node.users)
 
 
@@ -190,23 +190,26 @@ def _name(node: fx.Node) -> str:
 
 
 def _is_conv(node: fx.Node, traced: fx.GraphModule) -> bool:
-    return _matches(node, traced, (nn.Conv2d,), {F.conv2d, torch.conv2d})
+    return matches(node, traced, (nn.Conv2d,), {F.conv2d, torch.conv2d})
 
 
-def _is_activation(node: fx.Node, traced: fx.GraphModule) -> bool:
-    module = _module(node, traced)
+def is_activation(node: fx.Node, traced: fx.GraphModule) -> bool:
+    """Returns whether a node applies an activation to each value by itself."""
+    module = module_of(node, traced)
     if module is None:
         return node.target in ACTIVATION_FUNCTIONS
     known = type(module).__module__ == nn.modules.activation.__name__
     return known and not isinstance(module, NOT_ACTIVATIONS)
 
 
-def _matches(node: fx.Node, traced: fx.GraphModule, kinds: tuple, functions: set) -> bool:
-    module = _module(node, traced)
+def matches(node: fx.Node, traced: fx.GraphModule, kinds: tuple, functions: set) -> bool:
+    """Returns whether a node calls a module of some kinds, or one of some functions."""
+    module = module_of(node, traced)
     return node.target in functions if module is None else isinstance(module, kinds)
 
 
-def _module(node: fx.Node, traced: fx.GraphModule) -> nn.Module | None:
+def module_of(node: fx.Node, traced: fx.GraphModule) -> nn.Module | None:
+    """Returns the module that a node calls, None where it calls a function or nothing."""
     return traced.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
@@ -215,9 +218,9 @@ def _labels(places: list[fx.Node], owners: dict, traced: fx.GraphModule) -> list
 
     A chain is a network like VGG: every map has one conv, and max-pooling ends each block.
     """
-    pools = [n for n in traced.graph.nodes if _matches(n, traced, (nn.MaxPool2d,), set())]
+    pools = [n for n in traced.graph.nodes if matches(n, traced, (nn.MaxPool2d,), set())]
     branched = any(len(names) > 1 for names in owners.values()) or any(
-        _matches(n, traced, (), ADDS | CONCATS) for n in traced.graph.nodes
+        matches(n, traced, (), ADDS | CONCATS) for n in traced.graph.nodes
     )
     if branched or len(pools) < 2:
         return ["+".join(owners[place]) for place in places]

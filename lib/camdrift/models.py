@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -20,7 +20,7 @@ from camdrift import artifacts, layers, networks, randomness, training
 from camdrift.artifacts import Weights
 from camdrift.layers import Tap
 from camdrift.networks import RefusedError
-from camdrift.settings import ModelSettings
+from camdrift.settings import ModelSettings, Training
 
 
 class Model(nn.Module):
@@ -98,20 +98,26 @@ class Model(nn.Module):
         module = dict(self._plain.named_modules()).get(name)
         return getattr(module, "weight", None)
 
-    def _call(self, network: nn.Module, pixels: Tensor) -> Any:
+    @property
+    def network(self) -> fx.GraphModule:
+        """The traced network, `inputs` -> logits; a caller copies what it wants to change."""
+        return self._plain
+
+    def inputs(self, pixels: Tensor) -> Tensor:
+        """Returns what the network is called with: pixels of its size, normalised."""
         if pixels.shape[-1] != self.size or pixels.shape[-2] != self.size:
             pixels = F.interpolate(pixels, self.size, mode="bilinear", antialias=False)
-        return network((pixels - self.mean) / self.std)
+        return (pixels - self.mean) / self.std
+
+    def _call(self, network: nn.Module, pixels: Tensor) -> Any:
+        return network(self.inputs(pixels))
+
+
+Split = Callable[[str], tuple[Tensor, Tensor]]  # 'train' -> its pixels and labels
 
 
 def obtain(
-    chosen: ModelSettings,
-    *,
-    size: int,
-    labels: Any,
-    split: Callable[[str], tuple[Tensor, Tensor]],
-    seed: int,
-    name: str,
+    chosen: ModelSettings, *, size: int, labels: Any, split: Split, seed: int, name: str
 ) -> Weights:
     """Returns the weights of a model: loaded, trained, or loaded and trained on.
 
@@ -124,8 +130,10 @@ def obtain(
         name: of the model, part of the seed.
     """
     classes = chosen.classes or int(max(labels)) + 1
+    facts = chosen.model_dump(include={"architecture", "width", "head", "mean", "std"})
+    facts |= {"classes": classes, "size": size}
     torch.manual_seed(randomness.entropy(seed, "weights", name))  # torch has no local way to init
-    network = _network(chosen, classes, size, initialised=chosen.weights is None)
+    network = _network(facts, initialised=chosen.weights is None)
     if chosen.weights is not None:
         try:
             network.load_state_dict(_weights(chosen), assign=True)
@@ -134,22 +142,62 @@ def obtain(
                 f"{chosen.weights} does not fit {chosen.architecture} with {classes} classes "
                 f"(models.{name}.classes: the number of the weights): {fault}"
             ) from fault
-    normalisation: dict[str, Any] = {"mean": chosen.mean, "std": chosen.std}
+    return _trained(network, facts, chosen.training, split, seed=seed, name=name)
+
+
+def retrained(
+    base: Weights,
+    chosen: Training,
+    split: Split,
+    *,
+    seed: int,
+    name: str,
+    adversary: training.Adversary | None = None,
+) -> Weights:
+    """Returns a model trained on from the weights of another.
+
+    Args:
+        base: the other model's.
+        chosen: how it is trained.
+        split: returns pixels and labels of 'train', 'validation' or 'test'.
+        seed: of the batches.
+        name: of the new model, part of the seed.
+        adversary: see `training.train`.
+    """
+    network = _network(base.facts, initialised=False)
+    network.load_state_dict(base.state, assign=True)
+    facts = {key: base.facts[key] for key in FACTS}
+    return _trained(network, facts, chosen, split, seed=seed, name=name, adversary=adversary)
+
+
+FACTS = ("architecture", "width", "head", "mean", "std", "classes", "size")  # that make a model
+
+
+def _trained(
+    network: nn.Module,
+    facts: dict[str, Any],
+    chosen: Training | None,
+    split: Split,
+    *,
+    seed: int,
+    name: str,
+    adversary: training.Adversary | None = None,
+) -> Weights:
+    normalisation: dict[str, Any] = {"mean": facts["mean"], "std": facts["std"]}
     curve: list[dict] = []
-    if chosen.training is not None:
+    if chosen is not None:
         curve = training.train(
             network,
             split("train"),
             split("validation"),
             **normalisation,
-            **chosen.training.model_dump(),
+            **chosen.model_dump(),
             seed=randomness.entropy(seed, "batches", name),
+            adversary=adversary,
             progress=lambda epochs: tqdm(epochs, desc=f"training {name}", unit="epoch"),
         )
-    model = Model(network, **normalisation, size=size, micro_batch=1)
-    facts = {
-        "classes": classes,
-        "size": size,
+    model = Model(network, **normalisation, size=facts["size"], micro_batch=1)
+    facts = facts | {
         "layers": [{"name": tap.name, "label": tap.label} for tap in model.maps],
         "own_output": [tap.label for tap in model.maps if not tap.rectified],
         "test_accuracy": round(training.accuracy(network, *split("test"), **normalisation), 4),
@@ -159,15 +207,9 @@ def obtain(
     return Weights(network.state_dict(), facts, table)
 
 
-def _network(chosen: ModelSettings, classes: int, size: int, *, initialised: bool) -> nn.Module:
-    return networks.build(
-        architecture=chosen.architecture,
-        width=chosen.width,
-        head=chosen.head,
-        classes=classes,
-        size=size,
-        initialised=initialised,
-    )
+def _network(facts: dict[str, Any], *, initialised: bool) -> nn.Module:
+    wanted = {key: facts[key] for key in ("architecture", "width", "head", "classes", "size")}
+    return networks.build(**wanted, initialised=initialised)
 
 
 def _weights(chosen: ModelSettings) -> dict[str, Tensor]:
@@ -214,22 +256,20 @@ def _local_state(path: Path) -> dict[str, Tensor]:
     return state.get("state_dict", state)
 
 
-def load(name: str, params: dict[str, Any]) -> Model:
-    """Returns a model of the study, as its stage wrote it, ready to be explained.
+def load(name: str, *, micro_batch: int) -> Model:
+    """Returns a model of the study, as its stage wrote it, ready to be explained."""
+    return ready(artifacts.read(Weights, artifacts.model_folder(name)), micro_batch=micro_batch)
 
-    Args:
-        name: of the model.
-        params: the stage's settings; `models` and `micro_batch` are used.
-    """
-    chosen = ModelSettings.model_validate(params["models"][name])
-    weights = artifacts.read(Weights, artifacts.model_folder(name))
+
+def ready(weights: Weights, *, micro_batch: int) -> Model:
+    """Returns the model of some weights, ready to be explained."""
     facts = weights.facts
-    network = _network(chosen, facts["classes"], facts["size"], initialised=False)
+    network = _network(facts, initialised=False)
     network.load_state_dict(weights.state, assign=True)
     return Model(
         network,
-        mean=chosen.mean,
-        std=chosen.std,
+        mean=facts["mean"],
+        std=facts["std"],
         size=facts["size"],
-        micro_batch=params["micro_batch"],
+        micro_batch=micro_batch,
     )

@@ -16,9 +16,11 @@ import dvc.api
 from camdrift import artifacts, params
 from camdrift.settings import Preset, Settings, SettingsError
 
-PARTS = ("sets", "models", "studies", "cells")
+PARTS = ("sets", "models", "studies", "cells", "hardenings")
 FOLDERS = {"DATA": "CAMDRIFT_DATA", "WEIGHTS": "CAMDRIFT_WEIGHTS"}  # and what names them
-PICTURED = {"figure_3", "tan_figure_1", "tan_figure_5", "tan_figure_9"}  # figures that hold images
+PICTURED = {  # figures that hold images
+    "figure_3", "tan_figure_1", "tan_figure_5", "tan_figure_9", "kla_figure_1", "kla_figure_2",
+}  # fmt: skip
 
 
 def experiment(name: str) -> str:
@@ -77,18 +79,22 @@ def overrides(name: str, preset: Preset, places: dict[str, Path]) -> list[str]:
     return found + [f"{part}=${{presets.{name}.{part}}}" for part in PARTS]
 
 
-def gather(preset: Preset, studies: Sequence[str], rev: str) -> None:
-    """Copies the results of some of a preset's studies, and their sets and models' cards.
+def gather(preset: Preset, names: Sequence[str], rev: str) -> None:
+    """Copies results of a preset's studies and hardenings, and cards of their sets and models.
 
     Figures that hold images from elsewhere stay behind: `data/results` is in git, and not every
     licence lets an image be passed on. Seconds and environment of a run are of no revision.
     """
     tree = dvc.api.DVCFileSystem(repo=".", rev=rev)
-    cells = [cell for cell in preset.cells.values() if cell.study in studies]
-    files = [artifacts.set_datasheet(cell.set) for cell in cells]
-    files += [artifacts.model_card(name) for cell in cells for name in (cell.model, cell.source)]
-    for study in studies:
-        files += [Path(file) for file in tree.find((artifacts.RESULTS / study).as_posix())]
+    cells = [cell for cell in preset.cells.values() if cell.study in names]
+    hardenings = [hardening for key, hardening in preset.hardenings.items() if key in names]
+    sets = {cell.set for cell in cells} | {hardening.set for hardening in hardenings}
+    files = [artifacts.set_datasheet(name) for name in sets]
+    models = {cell.model for cell in cells} | {cell.source for cell in cells}
+    models |= {hardening.model for hardening in hardenings}
+    files += [artifacts.model_card(name) for name in models & set(preset.models)]
+    for name in names:
+        files += [Path(file) for file in tree.find((artifacts.RESULTS / name).as_posix())]
     kept = [file for file in set(files) if not ("DATA" in preset.needs and file.stem in PICTURED)]
     for file in sorted(kept):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -111,17 +117,19 @@ def main() -> None:
     """Runs a preset and brings its results back."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="a key of `presets` in params.yaml")
-    parser.add_argument("study", nargs="*", help="of the preset, default all")
+    parser.add_argument("study", nargs="*", help="or hardening of the preset, default all")
     parser.add_argument("-S", "--set", action="append", default=[], help="as of `dvc exp run`")
     asked = parser.parse_args()
     preset = find(params.load(), asked.name)
     changes = overrides(asked.name, preset, folders(asked.name, preset)) + asked.set
-    studies = asked.study or list(preset.studies)
-    strange = [study for study in studies if study not in preset.studies]
+    known = {study: f"report@{study}" for study in preset.studies}
+    known |= {hardening: f"review@{hardening}" for hardening in preset.hardenings}
+    names = asked.study or list(known)
+    strange = [name for name in names if name not in known]
     if strange:
-        there = ", ".join(preset.studies)
+        there = ", ".join(known)
         raise SettingsError(f"no study '{strange[0]}' in '{asked.name}'; there are: {there}")
-    targets = [f"report@{study}" for study in studies]
+    targets = [known[name] for name in names]
     rev = experiment("-".join([asked.name, *asked.study]))
     command = [sys.executable, "-m", "dvc", "exp"]
     subprocess.run([*command, "remove", "--quiet", rev], check=False, stderr=subprocess.DEVNULL)
@@ -131,7 +139,7 @@ def main() -> None:
     )
     if run.returncode:
         sys.exit(run.returncode)
-    gather(preset, studies, rev)
+    gather(preset, names, rev)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from camdrift import artifacts, claims, params, report, results, spread
-from camdrift.settings import Settings
+from camdrift import artifacts, claims, hardening_report, params, report, results, spread
+from camdrift.settings import Hardening, Settings, Study
 
 README = Path("README.md")
 RUN = artifacts.RESULTS / "run.json"
@@ -54,7 +54,7 @@ def generated(study: str) -> dict[str, str]:
     )
     table_of_claims = report.claims(made)
     run_here = (made["claims"]["rests_on"] != "") & (made["claims"]["paper"] != claims.TAN)
-    elsewhere = (made["claims"]["rests_on"] == "") & (made["claims"]["paper"] != claims.TAN)
+    elsewhere = made["claims"]["paper"] == claims.CHAKRABORTY
     rests_on = made["claims"]["rests_on"][run_here].unique()
     behind = table_of_claims[
         ["claim", "statistic", "images", "behind it", "behind it, as published"]
@@ -82,6 +82,7 @@ def generated(study: str) -> dict[str, str]:
     parts = {"headline": headline, "claims": claimed, "switches": switched, "run": _run()}
     parts["detection"] = _detection(made, plan.headline, figures)
     parts["detection_claims"] = _detection_claims(chosen, study, made)
+    parts["hardening"] = _hardenings(chosen)
     parts["benchmarks"] = _benchmarks()
     return parts | {"oddities": _oddities(made, plan.headline), "seeds": _seeds(study)}
 
@@ -111,7 +112,8 @@ def _detection(made: results.Tables, cell: str, figures: str) -> str:
 
 def _detection_claims(chosen: Settings, study: str, made: results.Tables) -> str:
     """Returns the verdicts on tan2023's claims, study by study, those at its size first."""
-    real = {name: results.load(name) for name in results.of_presets(chosen)}
+    plans = {n: p for n, p in results.of_presets(chosen).items() if isinstance(p, Study)}
+    real = {name: results.load(name) for name in plans}
     columns = {name: report.claims(tables) for name, tables in (real | {study: made}).items()}
     table = columns[study][["claim", "says"]]
     mine = (made["claims"]["paper"] == claims.TAN).to_numpy()
@@ -127,18 +129,56 @@ def _detection_claims(chosen: Settings, study: str, made: results.Tables) -> str
     ]
     parts = [markdown(table[mine]), "", *rests, *parts]
     for name, tables in real.items():
-        plan = next(p.studies[name] for p in chosen.presets.values() if name in p.studies)
-        trial = report.trial(tables, plan.headline).drop(columns=["note"])
-        parts += ["", _folded(f"Detectors in `{name}`, cell `{plan.headline}` at 100 %", trial)]
+        cell = plans[name].headline
+        trial = report.trial(tables, cell).drop(columns=["note"])
+        parts += ["", _folded(f"Detectors in `{name}`, cell `{cell}` at 100 %", trial)]
         if len(tables["knowing"]):
             knowing = report.knowing(tables)
             parts += ["", _folded(f"Against an attack that knows them, in `{name}`", knowing)]
-        disguise = report.disguise(tables, plan.headline)
+        disguise = report.disguise(tables, cell)
         parts += ["", _folded(f"NoiseCAM and confidence in `{name}`", disguise)]
         layers = report.claims(tables)
         layers = layers[(tables["claims"]["paper"] == claims.RENKHOFF).to_numpy()]
         layers = layers[["claim", "says", "corrected", "verdict", "behind it"]]
         parts += ["", _folded(f"The layer study's claims in `{name}`", layers)]
+    return "\n".join(parts)
+
+
+def _hardenings(chosen: Settings) -> str:
+    """Returns what hardenings found, and the verdicts on klawikowska2020's claims, side by side."""
+    plans = chosen.hardenings | {
+        name: plan
+        for name, plan in results.of_presets(chosen).items()
+        if isinstance(plan, Hardening)
+    }
+    made = {name: results.load(name) for name in plans}
+    if not made:
+        return NOT_RUN
+    columns = {name: report.claims(tables) for name, tables in made.items()}
+    first = next(iter(columns.values()))
+    table = first[["claim", "says", "printed"]]
+    for name, rows in columns.items():
+        table = table.assign(**{name: (rows["corrected"] + " " + rows["verdict"]).str.strip()})
+    figures = artifacts.results(next(iter(made)), "figures").as_posix()
+    parts = [
+        f"![Every model attacked itself]({figures}/anew.png)", "", markdown(table), "",
+        *(f"`{name}`: {rows['rests on'].iloc[0]}." for name, rows in columns.items()),
+    ]  # fmt: skip
+    for name, tables in made.items():
+        behind = columns[name][["claim", "statistic", "images", "behind it"]]
+        numbers = ", ".join(
+            f"{row.number} {row.value:.2f}" for row in tables["numbers"].itertuples()
+        )
+        parts += [
+            "", f"Accuracy in `{name}`, on the test images, and with those added that an attack "
+            "changed successfully on the clear model:",
+            "", markdown(hardening_report.sets(tables)),
+            "", "Every model attacked itself: share of the images that it gets right which the "
+            "attack changes.",
+            "", markdown(hardening_report.attacks(tables)),
+            "", f"The plane of signatures: {numbers or 'too few points'}.",
+            "", _folded(f"Behind the verdicts of `{name}`", behind),
+        ]  # fmt: skip
     return "\n".join(parts)
 
 

@@ -5,8 +5,8 @@ import html
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-from camdrift import figures, flags
-from camdrift.figures import Figure
+from camdrift import drawing, flags
+from camdrift.drawing import Figure
 from camdrift.results import Tables
 from camdrift.settings import StatisticsSettings, Study
 from camdrift.tables import PAPERS_RULE
@@ -74,7 +74,7 @@ def claims(made: Tables) -> pd.DataFrame:
     rows = []
     for _, claim in made["claims"].iterrows():
         published, corrected = (
-            _value(claim[f"{p}value"], claim[f"{p}low"], claim[f"{p}high"])
+            told(claim[f"{p}value"], claim[f"{p}low"], claim[f"{p}high"])
             for p in ("published_", "")
         )
         rows.append(
@@ -102,14 +102,15 @@ def switches(made: Tables, cell: str) -> pd.DataFrame:
     """Returns the one-switch table for people: a row a claim, a column a protocol."""
     rows = made["switches"].query("cell == @cell")
     text = [
-        f"{_value(row.value, row.low, row.high)} {row.verdict}".strip() for row in rows.itertuples()
+        f"{told(row.value, row.low, row.high)} {row.verdict}".strip() for row in rows.itertuples()
     ]
     wide = rows.assign(text=text).pivot(index="claim", columns="protocol", values="text")
     order = rows["claim"].drop_duplicates(), rows["protocol"].drop_duplicates()
     return wide.loc[order[0], order[1]].reset_index().rename_axis(columns=None)
 
 
-def _value(value: float, low: float, high: float) -> str:
+def told(value: float, low: float, high: float) -> str:
+    """Returns a value with its interval as text, empty where there is none."""
     if pd.isna(value):
         return ""
     return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
@@ -135,7 +136,7 @@ def controls(made: Tables, cell: str) -> pd.DataFrame:
         {
             "protocol": rows["protocol"],
             "variant": rows["variant"].map(lambda name: names.get(name, name)) + draw,
-            "similarity": [_value(r.mean, r.low, r.high) for r in rows.itertuples()],
+            "similarity": [told(r.mean, r.low, r.high) for r in rows.itertuples()],
             "least": rows["least"].map("{:.3f}".format),
             "class flipped": flipped,
             "images": rows["images"],
@@ -148,7 +149,7 @@ def contrasts(made: Tables, cell: str) -> pd.DataFrame:
     rows = made["square"].query("cell == @cell and layer == 'mean'")
     found = []
     for (arm, flipped), part in rows.groupby(["arm", "flipped"], sort=False):
-        texts = {row.target: _value(row.mean, row.low, row.high) for row in part.itertuples()}
+        texts = {row.target: told(row.mean, row.low, row.high) for row in part.itertuples()}
         state = "" if arm.startswith("flipped") else (", flipped" if flipped else ", not flipped")
         size = part["size_grey"].iloc[0]
         found.append(
@@ -175,12 +176,12 @@ def trial(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
         {
             "detector": row["detector"],
             "decides": {"own": "by its rule", "chosen": "above a chosen threshold"}[row["rule"]],
-            "AUROC": _value(row["auroc"], row["auroc_low"], row["auroc_high"]),
-            "average precision": _value(row["precision"], float("nan"), float("nan")),
-            "TPR at 5 % FPR": _value(row["tpr_at_5"], float("nan"), float("nan")),
-            "TPR": _value(row["tpr"], row["tpr_low"], row["tpr_high"]),
-            "TNR": _value(row["tnr"], row["tnr_low"], row["tnr_high"]),
-            "balanced accuracy": _value(row["balanced"], row["balanced_low"], row["balanced_high"]),
+            "AUROC": told(row["auroc"], row["auroc_low"], row["auroc_high"]),
+            "average precision": told(row["precision"], float("nan"), float("nan")),
+            "TPR at 5 % FPR": told(row["tpr_at_5"], float("nan"), float("nan")),
+            "TPR": told(row["tpr"], row["tpr_low"], row["tpr_high"]),
+            "TNR": told(row["tnr"], row["tnr_low"], row["tnr_high"]),
+            "balanced accuracy": told(row["balanced"], row["balanced_low"], row["balanced_high"]),
             "attacked / benign": f"{row['n_positive']:g} / {row['n_negative']:g}",
             "note": row["note"],
         }
@@ -202,8 +203,7 @@ def knowing(made: Tables) -> pd.DataFrame:
             continue
         lows = [arms["low"].get(arm) for arm in ("oblivious", "adaptive")]
         texts = {
-            arm: _value(*arms.loc[arm, ["auroc", "low", "high"]])
-            for arm in ("oblivious", "adaptive")
+            arm: told(*arms.loc[arm, ["auroc", "low", "high"]]) for arm in ("oblivious", "adaptive")
         }
         rows.append(
             {
@@ -229,10 +229,10 @@ def disguise(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
         kinds = part.set_index("kind")
         row = {"reading": reading}
         for kind in ("all", "benign"):
-            value = _value(*kinds.loc[kind, ["spearman", "low", "high"]])
+            value = told(*kinds.loc[kind, ["spearman", "low", "high"]])
             row[f"rank correlation, {kind} images"] = value
         gain = kinds.loc["all", ["gain", "gain_low", "gain_high"]]
-        found.append(row | {"AUROC minus that of the confidence": _value(*gain)})
+        found.append(row | {"AUROC minus that of the confidence": told(*gain)})
     return pd.DataFrame(found)
 
 
@@ -292,21 +292,47 @@ def page(
             "probability, on test images, and the difference of their AUROCs.</p>",
             _html(disguise(made, study.headline)),
         ]
-    parts.append("<h2>Figures</h2>")
+    parts += charts(drawn)
+    for table, rows in (("Attacks", made["attacks"]), ("Noise against attack", made["noise"])):
+        parts += [f"<h2>{table}</h2>", _html(rows)]
+    return _page(study.title, parts)
+
+
+def document(
+    title: str, lead: str, sections: list[tuple[str, str, pd.DataFrame | None]],
+    drawn: list[Figure],
+) -> str:  # fmt: skip
+    """Returns the HTML of sections, each a heading, a text and a table, and of figures.
+
+    `lead` is markup; class and file names in tables are text, never markup.
+    """
+    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{lead}</p>"]
+    for heading, text, table in sections:
+        parts += [f"<h2>{html.escape(heading)}</h2>"] if heading else []
+        parts += [f"<p>{html.escape(text)}</p>"] if text else []
+        parts += [_html(table)] if table is not None else []
+    return _page(title, parts + charts(drawn))
+
+
+def charts(drawn: list[Figure]) -> list[str]:
+    """Returns the HTML of figures."""
+    parts = ["<h2>Figures</h2>"]
     for figure in drawn:
         # A fixed div id keeps the bytes the same from run to run.
-        chart = figures.plotly(figure).to_html(
+        chart = drawing.plotly(figure).to_html(
             full_html=False, include_plotlyjs=False, div_id=figure.name
         )
         caption = html.escape(figure.caption)
         parts.append(f"<figure>{chart}<figcaption>{caption}</figcaption></figure>")
-    for table, rows in (("Attacks", made["attacks"]), ("Noise against attack", made["noise"])):
-        parts += [f"<h2>{table}</h2>", _html(rows)]
+    return parts
+
+
+def _page(title: str, parts: list[str]) -> str:
     body = "\n".join(parts)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(study.title)}</title><style>{STYLE}</style>"
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style>"
         f"<script>{get_plotlyjs()}</script></head><body>{body}</body></html>\n"
     )
 

@@ -127,6 +127,11 @@ def load(study: str) -> Tables:
         "arm",
         "kind",
         "reading",
+        "model",
+        "on",
+        "attack",
+        "split",
+        "number",
     )
     found = {}
     for file in files:

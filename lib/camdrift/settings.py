@@ -15,6 +15,7 @@ from pydantic import (
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=8, le=2048)]
 
@@ -180,6 +181,7 @@ class FgsmSettings(Section):
 
     eps: Share
     gains: Count
+    target: Annotated[int, Field(ge=0)] | None
 
 
 class PgdSettings(Section):
@@ -210,6 +212,28 @@ class DlfuzzSettings(Section):
     differs_from: Literal["clean", "parent"]
 
 
+class OnePixelSettings(Section):
+    """Of the one-pixel attack."""
+
+    pixels: Literal[1, 3, 5]
+    population: Annotated[int, Field(ge=5)]
+    generations: Annotated[int, Field(ge=0)]
+    mutation: Annotated[
+        list[Annotated[float, Field(ge=0, le=2)]], Field(min_length=2, max_length=2)
+    ]
+    recombination: Share
+    bounds: Annotated[list[Finite], Field(min_length=2, max_length=2)]
+    target: Annotated[int, Field(ge=0)] | None
+
+    @model_validator(mode="after")
+    def _rises(self) -> "OnePixelSettings":
+        if self.mutation[0] > self.mutation[1]:
+            raise ValueError(f"mutation: wanted a range that does not fall, got {self.mutation}")
+        if self.bounds[0] >= self.bounds[1]:
+            raise ValueError(f"bounds: wanted a range that rises, got {self.bounds}")
+        return self
+
+
 class Attacks(Section):
     """The settings of each attack, by its file's name in lib/camdrift/attacks."""
 
@@ -217,6 +241,7 @@ class Attacks(Section):
     fgsm: FgsmSettings | None = None
     pgd: PgdSettings | None = None
     dlfuzz: DlfuzzSettings | None = None
+    one_pixel: OnePixelSettings | None = None
 
 
 class Protocol(Section):
@@ -322,8 +347,8 @@ class DetectionShares(Section):
 Layer = int  # counted from 1, or from the end if negative
 
 
-class AdaptiveSettings(Section):
-    """The attack that knows the detector."""
+class Descent(Section):
+    """An attack by steps: largest change of a pixel value, size and number of the steps."""
 
     eps: Share
     step: Share
@@ -346,7 +371,7 @@ class DetectionSettings(Section):
     bits: Annotated[int, Field(ge=1, le=8)]
     window: Annotated[int, Field(ge=1)]
     blur: Positive
-    adaptive: AdaptiveSettings
+    adaptive: Descent
 
     def place(self, layer: Literal["probe", "layer"]) -> int:
         """Returns the place of a layer in the list of maps."""
@@ -363,6 +388,52 @@ class DetectionSettings(Section):
         if sorted(set(self.brightness)) != self.brightness:
             raise ValueError(f"brightness: wanted thresholds that rise, got {self.brightness}")
         return self
+
+
+class AttackedImages(Section):
+    """The most images attacked of each split."""
+
+    train: Count
+    test: Count
+
+
+class UmapSettings(Section):
+    """Of the map of signatures."""
+
+    neighbours: Annotated[int, Field(ge=2)]
+    min_dist: Annotated[float, Field(ge=0, le=1)]
+
+
+class Hardening(Section):
+    """A clear model, models retrained from it, and signatures of images."""
+
+    title: str
+    set: Name
+    model: Name
+    attacked: AttackedImages
+    fgsm: dict[str, Any]
+    one_pixel: dict[str, Any]
+    larger: Annotated[float, Field(gt=1)]
+    training: Training
+    adversary: Descent
+    umap: UmapSettings
+    agreement: Count
+    window: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _is_odd(self) -> "Hardening":
+        if self.window % 2 == 0:
+            raise ValueError(f"window: wanted an odd number of px, got {self.window}")
+        return self
+
+
+EXTENDING = ("fgsm", "one_pixel")  # attacks whose successes extend the training set
+HARDENED = ("fgsm", "one_pixel", "pgd")  # kinds of models that a hardening makes
+
+
+def hardened(hardening: str, kind: str) -> str:
+    """Returns the name of a model that a hardening makes, a kind of `HARDENED`."""
+    return f"{hardening}_{kind}"
 
 
 class StatisticsSettings(Section):
@@ -412,6 +483,7 @@ class Settings(Section):
     flags: FlagSettings
     studies: dict[Name, Study]
     cells: dict[Name, Cell]
+    hardenings: dict[Name, Hardening]
     presets: dict[Name, "Preset"] = {}
 
     @field_validator("protocols")
@@ -451,6 +523,7 @@ class Preset(Section):
     models: dict[Name, ModelSettings]
     studies: dict[Name, Study]
     cells: dict[Name, Cell]
+    hardenings: dict[Name, Hardening]
 
 
 def _references(plan: "Settings | Preset", whole: Settings) -> list[str]:
@@ -464,32 +537,47 @@ def _references(plan: "Settings | Preset", whole: Settings) -> list[str]:
             faults.append(f"{place}: no {kind} '{name}' in params.yaml; there are: {there}")
         return name in names
 
+    def fits(name: str, place: str, attack: str, override: dict[str, Any]) -> None:
+        there = [key for key in Attacks.model_fields if getattr(attacks, key) is not None]
+        if known(name, "attack", attack, there):
+            try:
+                attack_settings(attacks, attack, override)
+            except ValidationError as fault:
+                faults.extend(lines_of(fault, place))
+
+    models = set(plan.models)
+    models |= {hardened(key, kind) for key in plan.hardenings for kind in HARDENED}
     for name, model in plan.models.items():
         known(f"models.{name}.set", "set", model.set, plan.sets)
+        if name in {hardened(key, kind) for key in plan.hardenings for kind in HARDENED}:
+            faults.append(f"models.{name}: a hardening makes a model of this name, take another")
     for name, cell in plan.cells.items():
         place = f"cells.{name}"
         known(f"{place}.study", "study", cell.study, plan.studies)
         known(f"{place}.set", "set", cell.set, plan.sets)
         for role in ("model", "source"):
-            known(f"{place}.{role}", "model", getattr(cell, role), plan.models)
+            known(f"{place}.{role}", "model", getattr(cell, role), models)
         for protocol in cell.protocols:
             known(f"{place}.protocols", "protocol", protocol, whole.protocols)
-        there = [key for key in Attacks.model_fields if getattr(attacks, key) is not None]
-        if known(f"{place}.attack", "attack", cell.attack, there):
-            try:
-                attack_settings(attacks, cell)
-            except ValidationError as fault:
-                faults += lines_of(fault, f"{place}.override")
+        fits(f"{place}.attack", f"{place}.override", cell.attack, cell.override)
+    for name, hardening in plan.hardenings.items():
+        place = f"hardenings.{name}"
+        known(f"{place}.set", "set", hardening.set, plan.sets)
+        known(f"{place}.model", "model", hardening.model, plan.models)
+        if name in plan.studies:
+            faults.append(f"{place}: a study has this name, and both own data/results/{name}")
+        for attack in ("fgsm", "one_pixel"):
+            fits(f"{place}.{attack}", f"{place}.{attack}", attack, getattr(hardening, attack))
     for name, study in plan.studies.items():
         members = [key for key, cell in plan.cells.items() if cell.study == name]
         known(f"studies.{name}.headline", "cell", study.headline, members)
     return faults
 
 
-def attack_settings(attacks: Attacks, cell: Cell) -> dict[str, Any]:
-    """Returns the settings of a cell's attack: those under `attacks:`, overridden by the cell's."""
-    common = getattr(attacks, cell.attack)
-    return type(common).model_validate(common.model_dump() | cell.override).model_dump()
+def attack_settings(attacks: Attacks, attack: str, override: dict[str, Any]) -> dict[str, Any]:
+    """Returns an attack's settings: those under `attacks:`, overridden by a cell's own."""
+    common = getattr(attacks, attack)
+    return type(common).model_validate(common.model_dump() | override).model_dump()
 
 
 def lines_of(fault: ValidationError, place: str) -> list[str]:

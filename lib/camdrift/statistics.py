@@ -187,6 +187,34 @@ def spearman(x: np.ndarray, y: np.ndarray, *, weights: np.ndarray) -> np.ndarray
         return (weights * a * b).sum(1) / norms
 
 
+def far_ends(value: float, count: int, *, confidence: float) -> tuple[float, float]:
+    """Returns the interval of a share that is 0 or 1: that of a binomial of `count` draws.
+
+    Resamples of such a share do not differ (Clopper & Pearson 1934).
+    """
+    tail = (1 - confidence) / 2
+    reach = float(1 - tail ** (1 / count))
+    return (0.0, reach) if value == 0 else (1 - reach, 1.0)
+
+
+def auroc(scores: np.ndarray, positive: np.ndarray, *, weights: np.ndarray) -> np.ndarray:
+    """Returns the AUROC in each resample: (resamples,), NaN where one of the kinds is missing.
+
+    The chance that a positive scores above a negative, half for a tie.
+
+    Args:
+        scores: (n,).
+        positive: bool (n,).
+        weights: (resamples, n), how often each is in a resample.
+    """
+    yes, no = scores[positive], scores[~positive]
+    above = (yes[:, None] > no) + 0.5 * (yes[:, None] == no)
+    mine, others = weights[:, positive], weights[:, ~positive]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pairs = mine.sum(1) * others.sum(1)
+        return np.einsum("ri,ij,rj->r", mine, above, others, optimize=True) / pairs
+
+
 def jackknife(left_out: np.ndarray, value: float, *, confidence: float) -> tuple[float, float]:
     """Returns a normal interval from the statistic without each cluster in turn.
 

@@ -16,7 +16,7 @@ from camdrift.settings import (
     StatisticsSettings,
     Study,
 )
-from camdrift.tables import DIGITS, PAPERS_RULE, TARGETS, of_cell
+from camdrift.tables import DIGITS, PAPERS_RULE, TARGETS, of_cell, rounded
 
 
 def tables(
@@ -67,9 +67,9 @@ def tables(
         alike = [key for key, (other, _) in seen.items() if other.model == cell.model]
         knowing = made["knowing"][made["knowing"]["cell"].isin(alike)]
         judged = Trials(trials[headline], knowing, size)
-        found = pd.concat([found, _rounded(of_trials(judged))], ignore_index=True)
+        found = pd.concat([found, rounded(of_trials(judged))], ignore_index=True)
         tested = f"{judged.whole.weights.shape[1]} test images of '{cell.set}', {size} px; {place}"
-    whole |= {key: _rounded(table) for key, table in made.items()}
+    whole |= {key: rounded(table) for key, table in made.items()}
     whole["claims"] = verdicts.of_claims(
         found,
         rests_on=lambda claim: tested if claim in JUDGES else layers,
@@ -90,12 +90,7 @@ def joined(parts: list[tuple[str, Tables]]) -> Tables:
         name: pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
         for name, tables in found.items()
     }
-    return {name: _rounded(table) for name, table in whole.items()}
-
-
-def _rounded(table: pd.DataFrame) -> pd.DataFrame:
-    numbers = table.select_dtypes("floating").columns
-    return table.assign(**{n: table[n].round(DIGITS) + 0.0 for n in numbers})  # no negative zero
+    return {name: rounded(table) for name, table in whole.items()}
 
 
 def metrics(tables: Tables) -> dict:

@@ -321,3 +321,9 @@ def _changed(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, float], np.ndarray
     changed = rows[rows["variant"] != "clean"]
     for key, part in changed.groupby(["variant", "strength"]):
         yield key, part.index.to_numpy()
+
+
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table with its numbers rounded, and without a negative zero."""
+    numbers = table.select_dtypes("floating").columns
+    return table.assign(**{n: table[n].round(DIGITS) + 0.0 for n in numbers})

@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 from camdrift import networks
 
+# (network on pixels, pixels, labels) -> other pixels to train on.
+Adversary = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
+
 
 def train(
     network: nn.Module,
@@ -24,13 +27,15 @@ def train(
     shift: int,
     flip: bool,
     seed: int,
+    adversary: Adversary | None = None,
     progress: Callable[[Any], Any] = lambda epochs: epochs,
 ) -> list[dict]:
     """Trains a network in place and keeps the epoch of the best validation accuracy.
 
     `training` and `validation` are pixels and labels. AdamW under a one-cycle learning rate,
     cross-entropy, batches drawn without replacement; each image is shifted by up to `shift` px
-    (edges repeated) and mirrored at random where `flip`.
+    (edges repeated) and mirrored at random where `flip`. With an `adversary`, each batch is
+    replaced by what that makes of it against the network as it then is, in eval mode.
 
     Returns:
         The curve: `epoch` (from 1), `loss` (mean over the epoch), `validation_accuracy` in [0, 1].
@@ -55,6 +60,10 @@ def train(
         for step in range(steps):
             rows = order[step * batch : (step + 1) * batch]
             images = _augmented(pixels[rows], shift, flip, generator)
+            if adversary is not None:
+                network.eval()
+                images = adversary(lambda x: network((x - centre) / spread), images, labels[rows])
+                network.train()
             logits = network((images - centre) / spread)
             logits = logits if isinstance(logits, Tensor) else logits[0]  # Inception's aux head
             loss = F.cross_entropy(logits, labels[rows])

@@ -1,7 +1,6 @@
 """What a cell's results say of the claims of renkhoff2022, under each of its protocols."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,9 @@ from camdrift.claims import (
     NOT_RUN,
     PARTLY,
     UNDECIDED,
+    Finding,
     margin,
+    nothing,
     verdict_of_all,
     verdict_of_interval,
     verdict_of_parts,
@@ -33,29 +34,13 @@ from camdrift.statistics import Resampler
 EXACT = "exact-none-matched"  # the recipe under which coverage is compared
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What was found on a claim.
-
-    value, low, high: the statistic and its interval, NaN where there is none.
-    verdict: a word of `claims`.
-    detail: what stands behind it, in a few words.
-    """
-
-    value: float
-    low: float
-    high: float
-    verdict: str
-    detail: str = ""
-
-
 def excess(evidence: Evidence, strength: float, *, success: bool = True, wanted: int | None = None
            ) -> Finding:  # fmt: skip
     """Judges "mean e > 0", layer by layer, at a strength."""
     arms = [evidence.similarity(v, success=success) for v in (NOISE, ADVERSARIAL)]
     values = (arms[0] - arms[1])[:, evidence.rung(strength)]
     if not len(values):
-        return Finding(np.nan, np.nan, np.nan, UNDECIDED, "no such images")
+        return nothing("no such images")
     resampler = evidence.resamplers[success]
     decided = evidence.decided(values)
     found = resampler.estimate(values, confidence=evidence.chosen.confidence)
@@ -122,13 +107,13 @@ def named_layers(evidence: Evidence) -> Finding:
     """Judges A3: whether 4-1 and 5-1 are among the three most vulnerable layers."""
     named = ["4-1", "5-1"]
     if not set(named) <= set(evidence.layers):
-        return Finding(np.nan, np.nan, np.nan, NOT_RUN, "the model has no layers 4-1 and 5-1")
+        return nothing("the model has no layers 4-1 and 5-1", NOT_RUN)
     rung = evidence.rung(1.0)
     values = evidence.noise[:, rung] - evidence.attack[:, rung]
     _, draws = evidence.means(values)
     normalised = draws / (1 - evidence.floor)
     if np.isnan(normalised).all():
-        return Finding(np.nan, np.nan, np.nan, UNDECIDED, "one source: no floor, no interval")
+        return nothing("one source: no floor, no interval")
     ranks = rankdata(-normalised, axis=1, nan_policy="omit")  # 1: the most vulnerable
     inside = [ranks[:, evidence.layers.index(name)] <= 3 for name in named]
     shares = [float(np.mean(part)) for part in inside]
@@ -149,13 +134,13 @@ def most_sensitive(evidence: Evidence) -> Finding:
     """
     name = "5-1"
     if name not in evidence.layers:
-        return Finding(np.nan, np.nan, np.nan, NOT_RUN, "the model has no layer 5-1")
+        return nothing("the model has no layer 5-1", NOT_RUN)
     rung, place = evidence.rung(1.0), evidence.layers.index(name)
     lowest = []
     for values in (evidence.attack[:, rung], evidence.noise[:, rung]):
         kept = evidence.decided(values) & ~np.isnan(evidence.floor)
         if not kept[place]:
-            return Finding(np.nan, np.nan, np.nan, UNDECIDED, "too many empty maps in 5-1")
+            return nothing("too many empty maps in 5-1")
         _, drawn = evidence.means(values)
         normalised = (drawn - evidence.floor) / (1 - evidence.floor)
         lowest.append(np.where(kept, normalised, np.inf).argmin(1) == place)
@@ -172,7 +157,7 @@ def depth(evidence: Evidence) -> Finding:
     values = evidence.attack[:, evidence.rung(1.0)]
     kept = evidence.decided(values) & ~np.isnan(evidence.floor)
     if kept.sum() < 3:
-        return Finding(np.nan, np.nan, np.nan, UNDECIDED, "fewer than three layers are decided")
+        return nothing("fewer than three layers are decided")
     mean, draws = evidence.means(values)
     floor = evidence.floor
     depth = np.arange(len(floor))[kept]
@@ -186,13 +171,13 @@ def same_curves(evidence: Evidence, strengths: list[float], *, limit: float) -> 
     """Judges "the largest difference in a layer, between these strengths' curves, is below"."""
     absent = [f"{s:g}" for s in strengths if s not in evidence.strengths]
     if absent:
-        return Finding(np.nan, np.nan, np.nan, NOT_RUN, f"no strength {', '.join(absent)}")
+        return nothing(f"no strength {', '.join(absent)}", NOT_RUN)
     rungs = [evidence.rung(strength) for strength in strengths]
     values = evidence.attack[:, rungs]
     mean, draws = evidence.means(values)
     kept = np.all([evidence.decided(values[:, i]) for i in range(len(rungs))], axis=0)
     if not kept.any():
-        return Finding(np.nan, np.nan, np.nan, UNDECIDED, "no layer is decided")
+        return nothing("no layer is decided")
     pairs = [(i, j) for i in range(len(rungs)) for j in range(i)]
     sizes = np.abs(np.concatenate([mean[i, kept] - mean[j, kept] for i, j in pairs]))
     drawn = np.concatenate([draws[:, i, kept] - draws[:, j, kept] for i, j in pairs], axis=1)
@@ -253,7 +238,7 @@ def compromised_at_extremes(evidence: Evidence) -> Finding:
     """Judges A10: the compromised share from strength 2 and to 0.25; the value is the least."""
     wanted = [s for s in evidence.strengths if s >= 2 or s <= 0.25]
     if not wanted:
-        return Finding(np.nan, np.nan, np.nan, NOT_RUN, "no strength from 2 or to 0.25")
+        return nothing("no strength from 2 or to 0.25", NOT_RUN)
     parts, texts, found = [], [], []
     for strength in wanted:
         value, draws = _shares(evidence, "attack", strength)
@@ -282,7 +267,7 @@ def few_layers(evidence: Evidence) -> Finding:
     attack, noise = (few[arm][:, rung] for arm in ("attack", "noise"))
     both = ~np.isnan(attack) & ~np.isnan(noise)
     if not both.any():
-        return Finding(np.nan, np.nan, np.nan, UNDECIDED, "every image has an empty map")
+        return nothing("every image has an empty map")
     difference = np.where(both, attack - noise, np.nan)
     mean, draws = evidence.means(difference[:, None])
     low, high = evidence.interval(draws)
@@ -301,7 +286,7 @@ def all_layers(evidence: Evidence) -> Finding:
     rung = evidence.rung(1.0)
     known = int((~np.isnan(every[:, rung])).sum())
     if not known:
-        return Finding(np.nan, np.nan, np.nan, UNDECIDED, "every image has an empty map")
+        return nothing("every image has an empty map")
     mean, draws = evidence.means(every)
     value = float(mean[rung])
     low, high = evidence.interval(draws[:, rung])
@@ -330,7 +315,7 @@ def coverage_growth(evidence: Evidence) -> Finding:
     ladder and noise are both the public code's.
     """
     if evidence.results.first.recipe != EXACT:
-        return Finding(np.nan, np.nan, np.nan, NOT_RUN, f"coverage was not counted under {EXACT}")
+        return nothing(f"coverage was not counted under {EXACT}", NOT_RUN)
     bits, confidence = evidence.bits, evidence.chosen.confidence
     ladder = sorted(strength for variant, strength in bits if variant == NOISE)
     arms = {s: bits[CLEAN, 0.0] | bits[NOISE, s] for s in ladder}
@@ -360,15 +345,15 @@ def coverage_by_strength(evidence: Evidence) -> Finding:
     pictures twice, which cover nothing new, and ranks have no jackknife.
     """
     if evidence.results.first.recipe != EXACT:
-        return Finding(np.nan, np.nan, np.nan, NOT_RUN, f"coverage was not counted under {EXACT}")
+        return nothing(f"coverage was not counted under {EXACT}", NOT_RUN)
     if len(evidence.strengths) < 3:
-        return Finding(np.nan, np.nan, np.nan, NOT_RUN, "fewer than three strengths")
+        return nothing("fewer than three strengths", NOT_RUN)
     bits = evidence.bits
     both = [bits[CLEAN, 0.0] | bits[ADVERSARIAL, s] for s in evidence.strengths]
     sources = evidence.results.attacked.images["source"].to_numpy()
     names = np.unique(sources)
     if len(names) < 2:
-        return Finding(np.nan, np.nan, np.nan, UNDECIDED, "one source: no halves")
+        return nothing("one source: no halves")
     rng = randomness.generator(evidence.seed, "coverage claims", evidence.results.name)
     order = rng.permuted(np.tile(np.arange(len(names)), (evidence.chosen.resamples, 1)), axis=1)
     drawn = (order < len(names) // 2).astype(np.float32)  # each row: which pictures are in
@@ -413,7 +398,7 @@ def _spearman(order: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _lowest(evidence: Evidence) -> Finding:
     if 0.25 not in evidence.strengths:
-        return Finding(np.nan, np.nan, np.nan, NOT_RUN, "no strength 0.25")
+        return nothing("no strength 0.25", NOT_RUN)
     return excess(evidence, 0.25, wanted=10)
 
 
@@ -449,11 +434,11 @@ def of_cell(
     images = results.attacked.images
     successes = int(images["success"].sum())
     numbers = {"A1f": len(images) - successes} | dict.fromkeys(("A13", "A14", "A15"), len(images))
-    nothing = Finding(np.nan, np.nan, np.nan, UNDECIDED, "no successful adversarial")
+    none = nothing("no successful adversarial")
     for name, protocol in results.protocols.items():
         evidence = Evidence(results, protocol, chosen, flags, seed)
         for claim, judge in JUDGES.items():
-            found = judge(evidence) if successes else nothing
+            found = judge(evidence) if successes else none
             number = numbers.get(claim, successes)
             rows.append((name, claim, found.value, found.low, found.high, found.verdict, number,
                          found.detail))  # fmt: skip

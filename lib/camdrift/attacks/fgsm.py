@@ -22,24 +22,45 @@ def perturb(
     generators: Sequence[np.random.Generator],
     eps: float,
     gains: int,
+    target: int | None,
 ) -> Perturbation:
     """Returns eps * sign(gradient of the cross-entropy at the image); eps in pixel values.
 
     With `gains` > 1, the first of eps * 1/gains, 2/gains, ... 1 that changes the prediction from
     the label (klawikowska2020's tool, which looks once at the gradient and raises the gain), else
-    eps itself.
+    eps itself; the log has a row an image: `gain` (missing where none did), `before` and `after`,
+    the label and the class that it became. With a `target` class the loss of that class is lowered,
+    and what counts is to reach it; an image that is of that class already stays as it is.
     """
-    gradient, _ = gradients.cross_entropy(model, pixels, labels)
-    sign, gain = gradient.sign(), torch.full((len(pixels),), eps)
+    wanted = labels if target is None else torch.full_like(labels, target)
+    gradient, after = gradients.cross_entropy(model, pixels, wanted)
+    sign = gradient.sign() if target is None else -gradient.sign()
+
+    def reached(classes: Tensor) -> Tensor:
+        return classes != labels if target is None else classes == wanted
+
+    gain = torch.full((len(pixels),), eps)
     evaluations = torch.ones(len(pixels), dtype=torch.int64)
-    waiting = torch.arange(len(pixels) if gains > 1 else 0)
+    looks = gains > 1 or target is not None
+    waiting = torch.arange(len(pixels) if looks else 0)
+    if target is not None:
+        gain[reached(after)] = 0
+        waiting = (~reached(after)).nonzero().flatten()
     for k in range(1, gains + 1):
         if not len(waiting):
             break
         gain[waiting] = eps * k / gains
         with torch.no_grad():
             changed = (pixels[waiting] + eps * k / gains * sign[waiting]).clamp(0, 1)
-            held = model(changed).argmax(1) == labels[waiting]
+            after[waiting] = model(changed).argmax(1)
         evaluations[waiting] += 1
-        waiting = waiting[held]
-    return Perturbation(gain.view(-1, 1, 1, 1) * sign, evaluations)
+        waiting = waiting[~reached(after)[waiting]]
+    found = reached(after)
+    log = [
+        {"image": i, "gain": float(gain[i]) if found[i] else float("nan"),
+         "before": int(labels[i]), "after": int(after[i])}
+        for i in range(len(pixels) if gains > 1 else 0)
+    ]  # fmt: skip
+    return Perturbation(
+        gain.view(-1, 1, 1, 1) * sign, evaluations, log, None if target is None else found
+    )

@@ -1,0 +1,238 @@
+"""The one-pixel attack by differential evolution.
+
+Su et al. 2019, "One Pixel Attack for Fooling Deep Neural Networks", section 3, with the settings of
+the public Keras code that klawikowska2020 uses.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from camdrift.incremental import Incremental, painted
+from camdrift.models import Model
+from camdrift.perturbation import Perturbation
+from camdrift.settings import SettingsError
+
+
+@dataclass
+class _Search:
+    """One image's population, (members, genes) in [0, 1]: row, column, red, green, blue a pixel."""
+
+    image: int
+    aim: int  # the class that is led to, or away from
+    wanted: bool  # whether it is led to
+    generator: np.random.Generator
+    population: np.ndarray
+    energies: np.ndarray  # what is minimised, of each member
+    predictions: np.ndarray
+    evaluations: int = 0
+
+    @property
+    def best(self) -> int:
+        return int(self.energies.argmin())
+
+    @property
+    def reached(self) -> bool:
+        return bool(self.predictions[self.best] == self.aim) == self.wanted
+
+    def take(self, trials: np.ndarray, energies: np.ndarray, predictions: np.ndarray) -> None:
+        """Puts each trial in the place of its member where it is better."""
+        better = energies < self.energies
+        self.population[better] = trials[better]
+        self.energies[better] = energies[better]
+        self.predictions[better] = predictions[better]
+        self.evaluations += len(trials)
+
+
+def perturb(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    /,  # `pixels` is a setting here
+    *,
+    generators: Sequence[np.random.Generator],
+    pixels: int,
+    population: int,
+    generations: int,
+    mutation: Sequence[float],
+    recombination: float,
+    bounds: Sequence[float],
+    target: int | None,
+) -> Perturbation:
+    """Returns each image's best individual: the one that least looks like its label.
+
+    An individual is `pixels` places and their colours, which replace the image's. Differential
+    evolution (best1bin, Latin hypercube start) minimises the probability of the label, or raises
+    that of `target`. A generation is evaluated as a whole before any of it takes its parent's
+    place. An image is done as soon as the best individual of a generation, the first included, is
+    not predicted as the label, or is predicted as the target.
+
+    An image that is so from the start is left alone: no evaluation, no change, not found. The look
+    that tells so is not counted, as in the published count of at most population * (generations
+    + 1).
+
+    Args:
+        model: the model.
+        images: (n, 3, h, w) in [0, 1].
+        labels: what is led away from, (n,).
+        generators: one for each image.
+        pixels: how many pixels are replaced.
+        population: individuals of a generation.
+        generations: after the first, at most.
+        mutation: range of the weight of the difference of two individuals that is added to the
+            best; drawn once a generation.
+        recombination: probability that a gene is taken from the mutant.
+        bounds: of the channels' values; what lies beyond [0, 1] is searched unclipped, and then
+            clipped by the caller.
+        target: the wanted class, None for any but the label.
+
+    Returns:
+        `log` has a row a generation: the best individual's `energy` (the probability of the label,
+        or minus that of the target) and `prediction`, the `evaluations` so far and whether the goal
+        is `reached`, before any clipping. `found`, with a target only: whether the clipped image is
+        predicted as the target. Without one, success is what the caller says it is: the clipped
+        image's prediction differs, on the model that is attacked in the end.
+
+    Departs: the public code puts a new best individual in the place of the first member, too.
+
+    Raises:
+        SettingsError: the model has no class `target`.
+    """
+    with torch.no_grad():
+        logits = model(images)
+    if target is not None and target >= logits.shape[1]:
+        raise SettingsError(f"target: wanted a class below {logits.shape[1]}, got {target}")
+    wanted = target is not None
+    aims = labels if target is None else torch.full_like(labels, target)
+    standing = (logits.argmax(1) == aims) != wanted
+    change = torch.zeros_like(images)
+    evaluations = torch.zeros(len(images), dtype=torch.int64)
+    log: list[dict] = []
+    decode = partial(_decoded, shape=images.shape[-2:], bounds=bounds)
+    waiting = standing.nonzero().flatten()
+    for start in range(0, len(waiting), model.micro_batch):
+        rows = waiting[start : start + model.micro_batch]
+        searches = [
+            _begun(int(aims[row]), wanted, generators[row], population, 5 * pixels, place)
+            for place, row in enumerate(rows)
+        ]
+        breed = partial(_trials, mutation=mutation, recombination=recombination)
+        made = _evolve(Incremental(model, images[rows]), searches, generations, breed, decode)
+        log += [row | {"image": int(rows[row["image"]])} for row in made]
+        best = np.stack([search.population[search.best] for search in searches])
+        change[rows] = painted(images[rows], *decode(best)) - images[rows]
+        evaluations[rows] = torch.tensor([search.evaluations for search in searches])
+    log.sort(key=lambda row: (row["image"], row["generation"]))
+    found = None
+    if wanted:
+        with torch.no_grad():
+            found = (model((images + change).clamp(0, 1)).argmax(1) == aims) & standing
+    return Perturbation(change, evaluations, log, found)
+
+
+def _evolve(
+    incremental: Incremental,
+    searches: list[_Search],
+    generations: int,
+    breed: Callable[[_Search], np.ndarray],
+    decode: Callable[[np.ndarray], tuple[Tensor, Tensor]],
+) -> list[dict]:
+    """Runs searches side by side, each until it reaches its goal, and returns the log."""
+    log = []
+    for generation in range(generations + 1):
+        trials = [breed(each) if generation else each.population.copy() for each in searches]
+        _evaluate(incremental, decode, searches, trials)
+        log += [
+            {
+                "image": search.image,
+                "generation": generation,
+                "evaluations": search.evaluations,
+                "energy": float(search.energies[search.best]),
+                "prediction": int(search.predictions[search.best]),
+                "reached": search.reached,
+            }
+            for search in searches
+        ]
+        searches = [search for search in searches if not search.reached]
+        if not searches:
+            break
+    return log
+
+
+def _begun(
+    aim: int,
+    wanted: bool,
+    generator: np.random.Generator,
+    members: int,
+    genes: int,
+    image: int,
+) -> _Search:
+    """Returns a search that begins with a Latin hypercube.
+
+    Each gene has one member in each of as many equal parts of [0, 1] as there are members.
+    """
+    spread = (np.arange(members)[:, None] + generator.random((members, genes))) / members
+    population = generator.permuted(spread, axis=0)
+    nothing = np.full(members, np.inf), np.full(members, -1)
+    return _Search(image, aim, wanted, generator, population, *nothing)
+
+
+def _trials(search: _Search, *, mutation: Sequence[float], recombination: float) -> np.ndarray:
+    """Returns a trial for each member, best1bin.
+
+    The mutant is the best member plus a weighted difference of two others; the trial takes each
+    gene from it with probability `recombination`, one gene at least. Genes outside [0, 1] are
+    drawn anew.
+    """
+    rng, population = search.generator, search.population
+    members, genes = population.shape
+    weight = rng.uniform(mutation[0], mutation[1])
+    own = np.arange(members)
+    first = rng.integers(1, members, members)
+    second = rng.integers(1, members - 1, members)
+    second += second >= first
+    one, other = population[(own + first) % members], population[(own + second) % members]
+    mutants = population[search.best] + weight * (one - other)
+    taken = rng.random((members, genes)) < recombination
+    taken[own, rng.integers(0, genes, members)] = True
+    trials = np.where(taken, mutants, population)
+    outside = (trials < 0) | (trials > 1)
+    trials[outside] = rng.random(int(outside.sum()))
+    return trials
+
+
+def _evaluate(
+    incremental: Incremental,
+    decode: Callable[[np.ndarray], tuple[Tensor, Tensor]],
+    searches: list[_Search],
+    trials: list[np.ndarray],
+) -> None:
+    """Evaluates the trials of all searches together and hands each its own."""
+    members = len(trials[0])
+    owners, aims = (
+        torch.tensor([getattr(search, name) for search in searches]).repeat_interleave(members)
+        for name in ("image", "aim")
+    )
+    logits = incremental.logits(owners, *decode(np.concatenate(trials)))
+    # In float64, because a confident model's probabilities would all be 1 in float32.
+    chances = logits.double().softmax(1).gather(1, aims[:, None]).view(-1, members).numpy()
+    predictions = logits.argmax(1).view(-1, members).numpy()
+    for search, tried, chance, predicted in zip(
+        searches, trials, chances, predictions, strict=True
+    ):
+        search.take(tried, -chance if search.wanted else chance, predicted)
+
+
+def _decoded(
+    genes: np.ndarray, *, shape: Sequence[int], bounds: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Returns rows and columns, int64 (n, k, 2), and colours, (n, k, 3), of individuals."""
+    low, high = bounds
+    pixels = genes.reshape(len(genes), -1, 5)
+    places = np.floor(pixels[..., :2] * shape).clip(max=np.array(shape) - 1)
+    colours = low + pixels[..., 2:] * (high - low)
+    return torch.from_numpy(places.astype(np.int64)), torch.from_numpy(colours.astype(np.float32))

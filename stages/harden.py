@@ -1,0 +1,26 @@
+"""Retrains a model on what attacks made of its training images, and attacks the models anew."""
+
+from camdrift import artifacts, hardening, run, settings
+
+
+def main(stage: run.Stage) -> None:
+    key, params = stage.key, stage.params
+    chosen = settings.Hardening.model_validate(params["hardenings"][key])
+    images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(chosen.set))
+    clear = artifacts.read(artifacts.Weights, artifacts.model_folder(chosen.model))
+    found, weights = hardening.harden(
+        images,
+        clear,
+        chosen,
+        settings.Attacks.model_validate(params["attacks"]),
+        name=key,
+        seed=params["seed"],
+        micro_batch=params["micro_batch"],
+    )
+    for kind, trained in weights.items():
+        artifacts.write(artifacts.model_folder(settings.hardened(key, kind)), trained)
+    artifacts.write(artifacts.hardening_folder(key, "harden"), found)
+
+
+if __name__ == "__main__":
+    run.stage(main)
