@@ -211,9 +211,10 @@ def show(figure: drawing.Figure) -> None:
 
 
 def how(study: str) -> str:
-    presets = params.load(ROOT / "params.yaml").presets
-    of = [name for name, preset in presets.items() if study in preset.studies | preset.hardenings]
-    if of:
+    chosen = params.load(ROOT / "params.yaml")
+    presets = chosen.presets.items()
+    of = [name for name, preset in presets if study in preset.studies | preset.hardenings]
+    if of and study not in chosen.studies | chosen.hardenings:
         return f"It was built in a copy by: make study NAME={of[0]} STUDY={study}"
     return f"Run: make repro STUDY={study}"
 
