@@ -358,6 +358,22 @@ def test_the_readmes_answer_is_what_the_committed_tables_say():
         assert (row["verdict"] == "holds") == (protocol in ("as_published", "only_ladder"))
 
 
+def test_the_readmes_words_on_detectors_are_what_the_committed_tables_say():
+    with inside(ROOT):
+        made = results.load("nips17_squeezenet1_1")
+    found = made["claims"].set_index("id")
+    # "Two remarks of the paper hold there: ..."
+    verdicts = found["verdict"][found["paper"] == "tan2023"]
+    assert set(verdicts[verdicts == "holds"].index) == {"B3", "B7"}
+    # "... its maps are not dark ..., depend on the strength, and a logistic regression ... better"
+    assert (verdicts[["B1b", "B4", "B5", "B8"]] == "does not hold").all()
+    assert "logistic" in found.loc["B1b", "detail"]
+    # "... hides from it: every one ends below chance."
+    assert (made["knowing"].query("arm == 'adaptive'")["high"] < 0.5).all()
+    # "NoiseCAM is not the model's confidence in disguise: the two hardly go together."
+    assert (made["disguise"].query("strength == 1")["spearman"].abs() < 0.35).all()
+
+
 def test_a_readme_without_its_markers_is_refused():
     with pytest.raises(ValueError, match="markers 'headline'"):
         readme.filled("nothing", {"headline": ""})
