@@ -5,10 +5,17 @@ import pandas as pd
 import pytest
 import torch
 
-from camdrift import hardening, hardening_figures, hardening_report, params, training
+from camdrift import (
+    hardening,
+    hardening_figures,
+    hardening_report,
+    networks,
+    params,
+    training,
+)
 from camdrift import hardening_tables as tables
 from camdrift import hardening_verdicts as judges
-from camdrift.artifacts import Hardened, Signatures
+from camdrift.artifacts import Hardened, ImageSet, Signatures, Weights
 from camdrift.claims import HOLDS, NOT, UNDECIDED
 from camdrift.hardening_tables import Inspection
 from conftest import ROOT, small_network
@@ -77,6 +84,36 @@ def test_training_sees_what_the_adversary_makes_of_each_batch(pixels):
     training.train(network, split, split, **chosen, adversary=black)
     assert seen == [5] * 4
     assert not torch.equal(before, network[-1].weight)
+
+
+def test_hardened_models_start_from_the_clear_one_and_share_nothing_with_it():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
+    split = np.repeat(["train", "validation", "test"], [12, 4, 8])
+    names = [f"image {i}" for i in range(24)]
+    index = pd.DataFrame({"id": names, "label": np.arange(24) % 2, "class_name": "one",
+                          "split": split, "source": names})  # fmt: skip
+    images = ImageSet(pixels, index, {"files": 0})
+    facts = {"architecture": "vgg11_bn", "width": 0.125, "head": "pooled", "mean": [0.5] * 3,
+             "std": [0.25] * 3, "classes": 2, "size": 32}  # fmt: skip
+    torch.manual_seed(0)
+    wanted = {key: facts[key] for key in ("architecture", "width", "head", "classes", "size")}
+    state = networks.build(**wanted, initialised=True).state_dict()
+    clear = Weights(state, facts, pd.DataFrame())
+    before = {name: value.clone() for name, value in state.items()}
+    chosen = SETTINGS.presets["tiny"].hardenings["tiny_inspecting"]
+    small = chosen.training.model_copy(update={"epochs": 1, "batch": 4})
+    _, weights = hardening.harden(
+        images, clear, chosen.model_copy(update={"training": small}), SETTINGS.attacks,
+        name="test", seed=1, micro_batch=4,
+    )  # fmt: skip
+    assert all(torch.equal(before[name], value) for name, value in clear.state.items())
+    everything = [clear.state, *(weights[kind].state for kind in hardening.HARDENED)]
+    places = [value.data_ptr() for state in everything for value in state.values()]
+    assert len(set(places)) == len(places)
+    heads = [[v for n, v in state.items() if n.endswith("weight")][-1] for state in everything]
+    for i, one in enumerate(heads):
+        assert not any(torch.equal(one, other) for other in heads[:i])
 
 
 def made(

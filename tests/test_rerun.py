@@ -48,7 +48,8 @@ def test_a_setting_of_an_attack_touches_its_cells_only(recorded, params):
     content, save = params
     content["attacks"]["pgd"]["steps"] = 7
     save()
-    assert changed_stages(recorded) == {"check", "attack@tiny_pgd"}
+    # A hardening attacks its models by PGD, too.
+    assert changed_stages(recorded) == {"check", "attack@tiny_pgd", "harden@tiny_inspecting"}
 
 
 def test_a_setting_of_a_cell_touches_that_cell_and_the_report(recorded, params):
@@ -75,7 +76,7 @@ def test_an_attacks_file_touches_its_cells_only(recorded):
     file = recorded / "lib/camdrift/attacks/pgd.py"
     before = file.read_text()
     file.write_text(before + "# a comment\n")
-    assert changed_stages(recorded) == {"attack@tiny_pgd"}
+    assert changed_stages(recorded) == {"attack@tiny_pgd", "harden@tiny_inspecting"}
     file.write_text(before)
 
 

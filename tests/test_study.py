@@ -42,7 +42,7 @@ def _in_the_study(tiny):
 
 
 def test_every_declared_output_is_there(tiny):
-    assert len(tiny.stages) == 1 + 1 + 1 + 6 * len(CELLS) + 1
+    assert len(tiny.stages) == 1 + 1 + 1 + 3 + 6 * len(CELLS) + 1
     for path in (
         artifacts.set_datasheet("digits"), artifacts.model_card("vgg11_eighth"),
         artifacts.results("tiny", "metrics.json"), artifacts.report("tiny"),

@@ -5,7 +5,7 @@ the clear model; here they are attacked themselves, too, and by attacks that the
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -153,11 +153,11 @@ def harden(
         added = torch.from_numpy(table["success"].to_numpy(copy=True))
         extension = more[added], trains.labels[added]
         weights[kind] = models.retrained(
-            clear, chosen.training, _extended(images, extension, seed=seed), seed=seed,
+            _copy(clear), chosen.training, _extended(images, extension, seed=seed), seed=seed,
             name=hardened(name, kind),
         )  # fmt: skip
     weights["pgd"] = models.retrained(
-        clear, chosen.training, _extended(images, None, seed=seed), seed=seed,
+        _copy(clear), chosen.training, _extended(images, None, seed=seed), seed=seed,
         name=hardened(name, "pgd"), adversary=adversary(chosen.adversary),
     )  # fmt: skip
     known |= {kind: models.ready(weights[kind], micro_batch=micro_batch) for kind in HARDENED}
@@ -176,6 +176,11 @@ def harden(
         facts,
         torch.stack([changed[kind] for kind in EXTENDING]).numpy(),
     ), weights
+
+
+def _copy(weights: Weights) -> Weights:
+    """Returns weights of their own memory: training writes into those that it starts from."""
+    return replace(weights, state={name: value.clone() for name, value in weights.state.items()})
 
 
 def _extended(
