@@ -170,6 +170,10 @@ class Finding:
         return replace(self, detail=f"{self.detail}; about {wanted} test images would decide it")
 
 
+# Columns of what protocols say of claims, a row each.
+FOUND = ("protocol", "claim", "value", "low", "high", "verdict", "images", "detail")
+
+
 def nothing(reason: str, verdict: str = UNDECIDED) -> Finding:
     """Returns a finding without a number."""
     return Finding(math.nan, math.nan, math.nan, verdict, reason)

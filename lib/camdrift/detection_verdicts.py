@@ -9,6 +9,7 @@ import pandas as pd
 from camdrift import detectors, statistics
 from camdrift.artifacts import CLEAN, NOISE
 from camdrift.claims import (
+    FOUND,
     HOLDS,
     NOT,
     NOT_RUN,
@@ -257,5 +258,4 @@ def of_trials(trials: Trials) -> pd.DataFrame:
             verdict = UNDECIDED
         rows.append(("corrected", claim, found.value, found.low, found.high, verdict, images,
                      detail))  # fmt: skip
-    columns = ["protocol", "claim", "value", "low", "high", "verdict", "images", "detail"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=FOUND)

@@ -8,6 +8,7 @@ import pandas as pd
 from camdrift import statistics
 from camdrift.artifacts import CLEAR
 from camdrift.claims import (
+    FOUND,
     KLAWIKOWSKA,
     NOT,
     Finding,
@@ -173,8 +174,7 @@ def of_inspection(inspection: Inspection) -> pd.DataFrame:
         found = judge(inspection).wanting(images, threshold)
         rows.append(("corrected", claim, found.value, found.low, found.high, found.verdict, images,
                      found.detail))  # fmt: skip
-    columns = ["protocol", "claim", "value", "low", "high", "verdict", "images", "detail"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=FOUND)
 
 
 def claims(inspection: Inspection, plan: Hardening) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from camdrift import randomness, statistics
 from camdrift.artifacts import ADVERSARIAL, CLEAN, NOISE
 from camdrift.claims import (
     CLAIMS,
+    FOUND,
     HOLDS,
     NO_EFFECT,
     NOT,
@@ -442,8 +443,7 @@ def of_cell(
             number = numbers.get(claim, successes)
             rows.append((name, claim, found.value, found.low, found.high, found.verdict, number,
                          found.detail))  # fmt: skip
-    columns = ["protocol", "claim", "value", "low", "high", "verdict", "images", "detail"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=FOUND)
 
 
 def of_claims(
