@@ -26,7 +26,7 @@ def test_fgsm_is_foolboxs_bit_by_bit(model, pixels, labels):
     foolbox, theirs = foolbox_model(model)
     attack = foolbox.attacks.LinfFastGradientAttack(random_start=False)
     _, expected, _ = attack(theirs, pixels, labels, epsilons=0.03)
-    ours = fgsm.perturb(model, pixels, labels, generators=[], eps=0.03, gains=1)
+    ours = fgsm.perturb(model, pixels, labels, generators=[], eps=0.03, gains=1, target=None)
     assert torch.equal((pixels + ours.pixels).clamp(0, 1), expected)
 
 
