@@ -44,8 +44,10 @@ study: setup ## build a preset: NAME=nips17, and the folders it asks for, DATA= 
 test: setup ## run the tests
 	$(BIN)/python -m pytest
 
-peers: setup ## compare with foolbox, pytorch-grad-cam and torchcam
+# torchattacks asks for requests 2.25, for downloads that no test makes; DVC wants a newer one.
+peers: setup ## compare with foolbox, torchattacks, ART, pytorch-grad-cam and torchcam
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[peers]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps torchattacks
 	$(BIN)/python -m pytest tests/peers
 
 bench: setup ## time what is done here against other ways to the same numbers (minutes)

@@ -10,7 +10,7 @@ from camdrift.pixels import from_8bit
 def main(stage: run.Stage) -> None:
     cell, seed = stage.cell, stage.params["seed"]
     attacks = settings.Attacks.model_validate(stage.params["attacks"])
-    chosen = settings.attack_settings(attacks, cell.attack, cell.override)
+    chosen = attacks.of(cell.attack, cell.override)
     images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(cell.set))
     names, batch = (cell.model, cell.source), stage.params["micro_batch"]
     target, source = (models.load(name, micro_batch=batch) for name in names)

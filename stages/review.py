@@ -24,13 +24,14 @@ def main(stage: run.Stage) -> None:
         params["seed"],
     )
     images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(plan.set))
-    made = hardening_tables.tables(seen) | {"claims": hardening_verdicts.claims(seen, plan)}
+    limits = settings.FlagSettings.model_validate(params["flags"])
+    made = hardening_tables.tables(seen) | {"claims": hardening_verdicts.claims(seen, plan, limits)}
     for name, table in made.items():
         artifacts.write_csv(artifacts.results(key, "tables") / f"{name}.csv", table)
     made = results.load(key)  # figures and texts rest on what can be read in git, no more
     clean = images.pixels[seen.hardened.tests["image"].to_numpy()]
     drawn = hardening_figures.of_hardening(made)
-    drawn += hardening_figures.panels(clean, seen.hardened, seen.signatures)
+    drawn += hardening_figures.panels(made, clean, seen.hardened, seen.signatures)
     for figure in drawn:
         drawing.png(figure, artifacts.results(key, "figures") / f"{figure.name}.png")
     metrics = hardening_tables.metrics(made)

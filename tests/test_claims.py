@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from camdrift import claims, detection_verdicts, verdicts
+from camdrift import drift_verdicts as judges
 from camdrift.claims import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED
 from camdrift.evidence import Evidence
 from camdrift.settings import FlagSettings, StatisticsSettings
@@ -19,7 +20,7 @@ def test_forty_claims_of_four_papers_and_each_of_the_first_two_has_a_judge():
         "renkhoff2022", "tan2023", "klawikowska2020", "chakraborty2022"
     }  # fmt: skip
     ours = [c.id for c in claims.CLAIMS if c.paper in (claims.RENKHOFF, claims.TAN)]
-    assert sorted([*verdicts.JUDGES, *detection_verdicts.JUDGES]) == sorted(ours)
+    assert sorted([*judges.JUDGES, *detection_verdicts.JUDGES]) == sorted(ours)
     assert all(c.says and c.where and c.statistic and c.holds_if for c in claims.CLAIMS)
 
 
@@ -118,9 +119,9 @@ def similar(means, *, spread=0.02, images=60, seed=0):
     return means + spread * rng.standard_normal((images, *means.shape))
 
 
-def excess(attack, noise, **kept) -> verdicts.Finding:
+def excess(attack, noise, **kept) -> claims.Finding:
     made = Made(similar([attack]), similar([noise], seed=1), strengths=[1.0])
-    return verdicts.excess(made, 1.0, **kept)
+    return judges.excess(made, 1.0, **kept)
 
 
 def test_excess_on_paper():
@@ -144,7 +145,7 @@ def test_a_layer_with_many_empty_maps_is_not_decided():
     attack = similar([[0.5, 0.5]])
     attack[:10, 0, 1] = np.nan
     made = Made(attack, similar([[0.9, 0.9]], seed=1), strengths=[1.0])
-    found = verdicts.excess(made, 1.0)
+    found = judges.excess(made, 1.0)
     assert found.verdict == PARTLY
     assert "1 with too many empty maps" in found.detail
     assert found.value == pytest.approx(0.4, abs=0.01)
@@ -154,15 +155,15 @@ def test_failures_are_judged_apart():
     flat = similar([[0.9, 0.9]])
     made = Made(flat, flat, strengths=[1.0],
                 failures=(similar([[0.5, 0.5]]), similar([[0.9, 0.9]], seed=1)))  # fmt: skip
-    assert verdicts.excess(made, 1.0, success=False).verdict == HOLDS
-    assert verdicts.excess(made, 1.0).verdict == NO_EFFECT
+    assert judges.excess(made, 1.0, success=False).verdict == HOLDS
+    assert judges.excess(made, 1.0).verdict == NO_EFFECT
 
 
 def test_mean_and_variance():
     wide = Made(similar([[0.5] * 3], spread=0.1), similar([[0.9] * 3], seed=1), strengths=[1.0])
-    assert verdicts.moments(wide).verdict == HOLDS
+    assert judges.moments(wide).verdict == HOLDS
     narrow = Made(similar([[0.5] * 3], spread=0.002), similar([[0.9] * 3], seed=1), strengths=[1.0])
-    assert verdicts.moments(narrow).verdict == NOT
+    assert judges.moments(narrow).verdict == NOT
 
 
 NAMES = ["1-1", "1-2", "2-1", "4-1", "5-1"]
@@ -178,17 +179,17 @@ NAMES = ["1-1", "1-2", "2-1", "4-1", "5-1"]
 )
 def test_named_layers(means, verdict, share):
     made = Made(similar([means]), similar([[0.9] * 5], seed=1), strengths=[1.0], layers=NAMES)
-    found = verdicts.named_layers(made)
+    found = judges.named_layers(made)
     assert [found.verdict, found.value] == [verdict, pytest.approx(share, abs=0.05)]
     other = Made(similar([means]), similar([[0.9] * 5]), strengths=[1.0])
-    assert verdicts.named_layers(other).verdict == NOT_RUN
+    assert judges.named_layers(other).verdict == NOT_RUN
 
 
 def test_depth():
     falling, rising = [0.9, 0.8, 0.7, 0.6, 0.5], [0.5, 0.6, 0.7, 0.8, 0.9]
     for means, verdict, value in ((falling, HOLDS, -1), (rising, NOT, 1)):
         made = Made(similar([means]), similar([means]), strengths=[1.0])
-        found = verdicts.depth(made)
+        found = judges.depth(made)
         assert [found.verdict, found.value] == [verdict, pytest.approx(value)]
 
 
@@ -197,15 +198,15 @@ def test_same_curves():
         similar([[0.5, 0.6], [0.5, 0.7], [0.9, 0.9]], spread=0.001),
         similar([[0.9, 0.9]] * 3), strengths=[0.5, 1.0, 2.0],
     )  # fmt: skip
-    assert verdicts.same_curves(made, [0.5, 1.0], limit=0.05).verdict == NOT
-    found = verdicts.same_curves(made, [0.5, 1.0], limit=0.2)
+    assert judges.same_curves(made, [0.5, 1.0], limit=0.05).verdict == NOT
+    found = judges.same_curves(made, [0.5, 1.0], limit=0.2)
     assert found.verdict == HOLDS
     assert found.detail == "largest: 0.5 and 1 in layer layer 1; 0 of 2 differences beyond 0.2"
     assert found.value == pytest.approx(0.1, abs=0.001)
     assert found.low < found.value < found.high
-    found = verdicts.same_curves(made, [0.5, 1.0, 2.0], limit=0.05)
+    found = judges.same_curves(made, [0.5, 1.0, 2.0], limit=0.05)
     assert "2 in layer layer 0; 5 of 6" in found.detail
-    assert verdicts.same_curves(made, [0.5, 4.0], limit=0.1).detail == "no strength 4"
+    assert judges.same_curves(made, [0.5, 4.0], limit=0.1).detail == "no strength 4"
 
 
 def compromise(attack, noise, strengths):
@@ -219,16 +220,16 @@ def test_compromised_layers():
     shares = np.array([0.4, 0.5, 0.9]).reshape(1, 3, 1)
     attack, noise = rng.random((600, 3, 6)) < shares, rng.random((600, 3, 6)) < 0.05
     made = compromise(attack, noise, [0.25, 1.0, 4.0])
-    found = verdicts.compromised_at_lowest(made)
+    found = judges.compromised_at_lowest(made)
     assert [found.verdict, found.value] == [HOLDS, pytest.approx(0.4, abs=0.02)]
     assert "noise: 5%" in found.detail
-    found = verdicts.compromised_at_extremes(made)
+    found = judges.compromised_at_extremes(made)
     assert [found.verdict, found.value] == [PARTLY, pytest.approx(0.4, abs=0.02)]
     # Of six layers at a half each, 21/32 of the images have at most three; all noisy ones do.
-    found = verdicts.few_layers(made)
+    found = judges.few_layers(made)
     assert [found.verdict, found.value] == [NOT, pytest.approx(42 / 64 - 1, abs=0.06)]
     # All six at 0.5: 1/64; at 0.9: 0.53.
-    found = verdicts.all_layers(made)
+    found = judges.all_layers(made)
     assert found.value == pytest.approx(1 / 64, abs=0.02)
     assert "slope 0." in found.detail
 
@@ -237,8 +238,8 @@ def test_images_with_an_empty_map_have_no_number_of_compromised_layers():
     attack = np.ones((40, 1, 3))
     attack[:, :, 2] = np.nan
     made = compromise(attack, attack, [1.0])
-    assert verdicts.few_layers(made).detail == "every image has an empty map"
-    assert verdicts.all_layers(made).verdict == UNDECIDED
+    assert judges.few_layers(made).detail == "every image has an empty map"
+    assert judges.all_layers(made).verdict == UNDECIDED
 
 
 def test_claims_table_puts_published_beside_corrected():

@@ -3,14 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from camdrift import detection, detection_tables, detectors, params, settings, trial
+from camdrift import detection, detection_tables, detectors, params, settings, trial, variants
 from camdrift import detection_verdicts as judges
 from camdrift.claims import HOLDS, NOT, NOT_RUN, UNDECIDED
 from camdrift.detection import Trial
 from camdrift.detection_verdicts import Trials
-from conftest import ROOT
+from conftest import ROOT, inside
 from test_detectors import table
 
 CHOSEN = params.load(ROOT / "params.yaml").detection.model_copy(
@@ -83,6 +84,26 @@ def test_splits_are_disjoint_and_the_same_in_every_cell():
     assert not trial.chosen(table.assign(success=True), chosen, seed=2)["image"].equals(
         first["image"]
     )
+    taking_part = table.assign(success=True).iloc[first.index].reset_index(drop=True)
+    again = trial.chosen(taking_part, chosen, seed=1)
+    pd.testing.assert_frame_equal(again, first.reset_index(drop=True))
+
+
+def test_detectors_see_the_same_pixels_of_some_images_as_of_all(tiny):
+    cell = tiny.settings.cells["tiny_pgd"]
+    protocols = [settings.protocols(tiny.settings.protocols)["corrected"]]
+    with inside(tiny.folder):
+        whole, everything = variants.of_cell(cell, "tiny_pgd", protocols)
+        rows = np.arange(3, len(whole.images), 5)
+        some, few = variants.of_cell(
+            cell, "tiny_pgd", protocols, choose=lambda images: images.iloc[rows]
+        )
+    assert some.images["id"].to_list() == whole.images["id"].iloc[rows].to_list()
+    assert len(few) == len(everything) > 5
+    for mine, all_of_them in zip(few, everything, strict=True):
+        there = all_of_them.table["image"].isin(some.images["image"]).to_numpy(copy=True)
+        assert mine.table["image"].to_list() == all_of_them.table["image"][there].to_list()
+        assert torch.equal(mine.pixels(), all_of_them.pixels()[there])
 
 
 def test_tiles_of_a_picture_are_in_one_split():

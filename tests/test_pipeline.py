@@ -14,6 +14,7 @@ from conftest import ORDER, ROOT, stage_names
 
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 LIBRARY = ROOT / "lib" / "camdrift"
+SETTINGS = LIBRARY / "settings"  # its modules are one dep: every stage reads params.yaml as a whole
 
 
 def template(name: str) -> dict:
@@ -22,6 +23,8 @@ def template(name: str) -> dict:
 
 def imported(file: Path) -> set[Path]:
     """Modules of the library that a file imports, wherever in it."""
+    if file == SETTINGS:
+        return set()
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -30,6 +33,7 @@ def imported(file: Path) -> set[Path]:
                 names = [[*parts[1:], alias.name] for alias in node.names] + [parts[1:]]
                 candidates = (LIBRARY.joinpath(*name).with_suffix(".py") for name in names if name)
                 found |= {path for path in candidates if path.is_file()}
+                found |= {SETTINGS for name in names if name[:1] == ["settings"]}
     return found
 
 

@@ -1,11 +1,12 @@
-"""Presets: what they need from elsewhere, and how they reach `dvc exp run`."""
+"""Presets: what they need from elsewhere, how they reach `dvc exp run`, and what comes back."""
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from camdrift import params, presets
+from camdrift import artifacts, drawing, params, presets
 from camdrift.settings import SettingsError
-from conftest import ROOT
+from conftest import ROOT, inside
 
 CHOSEN = params.load(ROOT / "params.yaml")
 NIPS = CHOSEN.presets["nips17"]
@@ -64,3 +65,37 @@ def test_overrides_are_what_dvc_reads(places):
 def test_an_unknown_preset_is_refused_with_those_that_are_there():
     with pytest.raises(SettingsError, match="no preset 'imagenet' in params.yaml; there are: nips"):
         presets.find(CHOSEN, "imagenet")
+
+
+class Tree:
+    """A revision's files, as DVC's file system lends them."""
+
+    def __init__(self, root):
+        self.root = root
+
+    def find(self, folder):
+        files = (self.root / folder).rglob("*.*")
+        return [file.relative_to(self.root).as_posix() for file in files]
+
+    def cat_file(self, path):
+        return (self.root / path).read_bytes()
+
+
+@pytest.mark.parametrize("needs", [{}, {"DATA": "photographs"}])
+def test_images_from_elsewhere_stay_behind(monkeypatch, tmp_path, needs):
+    name = "nips17_resnet18"
+    tile = [[np.zeros((16, 16, 3), dtype=np.uint8)]]
+    with inside(tmp_path):
+        for image in (True, False):
+            drawn = drawing.panel(f"images_{image}", "", "", tile, ["one"], ["one"], images=image)
+            drawing.png(drawn, artifacts.results(name, "figures") / f"{drawn.name}.png")
+        cards = [artifacts.set_datasheet("nips17"), artifacts.model_card("resnet18")]
+        for path in [artifacts.results(name, "metrics.json"), *cards]:
+            artifacts.write_text(path, "{}")
+    tree = Tree(tmp_path)
+    monkeypatch.setattr(presets.dvc.api, "DVCFileSystem", lambda **_: tree)
+    with inside(tmp_path / "data"):
+        presets.gather(NIPS.model_copy(update={"needs": needs}), [name], "study-nips17")
+        figures = {path.stem for path in artifacts.results(name, "figures").iterdir()}
+        assert figures == {"images_False"} | (set() if needs else {"images_True"})
+        assert all(path.is_file() for path in [artifacts.results(name, "metrics.json"), *cards])

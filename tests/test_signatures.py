@@ -107,22 +107,21 @@ def test_one_class_has_no_agreement():
 
 
 def test_distance_to_other_class_on_paper():
-    # Nearest of another class: 3, 2, 2, 6; of its own: 1, 1, 4, 4.
     found = signatures.distance_to_other_class(LINE, LABELS)
-    np.testing.assert_allclose(found, [3, 2, 0.5, 1.5])
+    np.testing.assert_allclose(found, [3, 2, 2, 6])
 
 
 @pytest.mark.parametrize(
     ("points", "labels", "groups", "expected"),
     [
-        ([0, 0, 2], "aab", None, [np.inf, np.inf, NAN]),  # its own class lies upon it; alone
-        ([0, 0, 0], "aab", None, [1, 1, NAN]),
+        ([0, 0, 2], "aab", None, [2, 2, 2]),
+        ([0, 0, 0], "aab", None, [0, 0, 0]),
         ([0, 1, 2], "aaa", None, [NAN, NAN, NAN]),
         (
             [0, 1, 3, 7],
             "abab",
             [0, 0, 1, 1],
-            [7 / 3, 2 / 6, 2 / 3, 7 / 6],
+            [7, 2, 2, 7],
         ),  # not the picture's other one
         ([], "", None, []),
     ],

@@ -22,7 +22,7 @@ T = TypeVar("T")
 DATA = Path("data")
 CHECKED = DATA / "checked"
 RESULTS = DATA / "results"
-RUNS = DATA / "run"
+RUNS = Path(os.environ.get("CAMDRIFT_RUNS", DATA / "run"))  # what runs took; of no revision
 
 # Variants of an image, as tables name them; controls stand under their own names.
 CLEAN, ADVERSARIAL, NOISE, RAISED = "clean", "adversarial", "noise", "raised_noise"
@@ -186,12 +186,15 @@ class Hardened:
     tests: a row a test image: `image` (its place in the set), `id, source, label, class_name`.
     changed: float32 (2, n, 3, h, w): the test images after 'fgsm' and 'one_pixel' on the clear
         model, in [0, 1].
+    facts: `settings`, of each attack; `added`, the number of images that each of 'fgsm' and
+        'one_pixel' adds to the training set.
     """
 
     attacks: pd.DataFrame
     predictions: pd.DataFrame
     tests: pd.DataFrame
     changed: np.ndarray
+    facts: dict
 
 
 @dataclass(frozen=True)
@@ -206,8 +209,9 @@ class Signatures:
         label, after` (its prediction), `right` (the clear model on the clean image), `success_fgsm,
         success_one_pixel`, `x, y` (UMAP), of clean images `distance, distance_plane` to the other
         class, and `identified`: whether a linear classifier of signatures names `on`.
-    facts: `shown`, pairs of model and images; `numbers`: `trustworthiness, agreement,
-        chance of agreement`, none where there are too few points for a plane.
+    facts: `shown`, pairs of model and images; `numbers`: `negative relevance`, the share of
+        it in the clear model's maps of clean images, and `trustworthiness, agreement, chance
+        of agreement`, none of these where there are too few points for a plane.
     """
 
     maps: np.ndarray

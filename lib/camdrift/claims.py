@@ -7,6 +7,7 @@ paired by image. Unless said otherwise: Grad-CAM, successful adversarials, stren
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 HOLDS, PARTLY, NOT, NO_EFFECT = "holds", "holds in part", "does not hold", "no effect"
@@ -111,7 +112,7 @@ CLAIMS: tuple[Claim, ...] = tuple(
          "immune model on the extended set against the clean model on the clean set",
          "within 3 points"),
         ("C2b", KLAWIKOWSKA, "... also against the attack made anew", "ours", "",
-         "attack success on the immune over that on the clean model", "at most half"),
+         "attack success on the immune model minus half of that on the clean model", "at most 0"),
         ("C3", KLAWIKOWSKA, "FGSM practically reverses the relevance map", "4.1, fig. 3b", "",
          "correlation of LRP maps, clean and attacked", "mean < 0"),
         ("C4", KLAWIKOWSKA, "A one-pixel attack draws the relevance to its pixel", "4.1, fig. 3d",
@@ -149,6 +150,7 @@ class Finding:
     value, low, high: the statistic and its interval, NaN where there is none.
     verdict: one of `VERDICTS`.
     detail: what stands behind it, in a few words.
+    images: behind it, None where all are.
     """
 
     value: float
@@ -156,16 +158,19 @@ class Finding:
     high: float
     verdict: str
     detail: str = ""
+    images: int | None = None
 
-    def wanting(self, images: int, threshold: float) -> "Finding":
+    def wanting(self, images: int, *thresholds: float) -> "Finding":
         """Returns an undecided finding with the number of images that would decide it.
 
-        The interval's width is taken to shrink with the root of their number.
+        The interval's width is taken to shrink with the root of their number, and the threshold is
+        the one next to the value of those that the interval holds.
         """
-        open_to_both = self.low <= threshold <= self.high and self.value != threshold
-        if self.verdict != UNDECIDED or not open_to_both:
+        straddled = [t for t in thresholds if self.low <= t <= self.high and self.value != t]
+        if self.verdict != UNDECIDED or not straddled:
             return self
-        times = ((self.high - self.low) / 2 / abs(self.value - threshold)) ** 2
+        nearest = min(abs(self.value - threshold) for threshold in straddled)
+        times = ((self.high - self.low) / 2 / nearest) ** 2
         wanted = math.ceil(round(images * times / 10, 6)) * 10
         return replace(self, detail=f"{self.detail}; about {wanted} test images would decide it")
 
@@ -215,6 +220,21 @@ def verdict_of_parts(parts: list[str], *, wanted: int | None = None) -> str:
 def verdict_of_all(parts: list[str]) -> str:
     """Returns the verdict on a claim that asks for several things at once: the worst of theirs."""
     return max(parts, key=[HOLDS, PARTLY, UNDECIDED, NO_EFFECT, NOT].index)
+
+
+def worst(found: Sequence[tuple[float, float, float]], parts: list[str], detail: str) -> Finding:
+    """Returns the finding on a claim that asks for several things at once.
+
+    Args:
+        found: value and interval of each.
+        parts: their verdicts.
+        detail: what stands behind them.
+
+    Returns:
+        The worst of the verdicts, with the value and the interval that decided it.
+    """
+    verdict = verdict_of_all(parts)
+    return Finding(*found[parts.index(verdict)], verdict, detail)
 
 
 def margin(low: float, high: float) -> float:

@@ -100,7 +100,7 @@ def misses_and_alarms(trials: Trials) -> Finding:
     tpr = trial.interval(trial.rate(called[0], yes) - trial.rate(called[1], yes))
     tnr = trial.interval(trial.rate(called[0], no) - trial.rate(called[1], no))
     parts = [verdict_of_interval(low, high, above=0) for _, low, high in (tpr, tnr)]
-    verdict = NOT if NOT in parts else verdict_of_all(parts)
+    verdict = verdict_of_all(parts)
     detail = (
         f"{other} minus {mine}: TPR {tpr[0]:+.2f}; {mine} minus {other}: TNR {tnr[0]:+.2f} "
         f"[{tnr[1]:.2f}, {tnr[2]:.2f}]"
@@ -188,7 +188,7 @@ def blank(trials: Trials) -> Finding:
         verdict_of_interval(share[1], share[2], above=0.9),
         verdict_of_range(relative[1], relative[2], least=0, most=0.1),
     ]
-    verdict = NOT if NOT in parts else verdict_of_all(parts)
+    verdict = verdict_of_all(parts)
     detail = (
         f"{name}; mass over that of adversarials {relative[0]:.2f} "
         f"[{relative[1]:.2f}, {relative[2]:.2f}]"
@@ -205,7 +205,7 @@ def blur_breaks(trials: Trials) -> Finding:
     found = {k: trial.interval(trial.rate(lost, np.flatnonzero(test["kind"] == k)))
              for k in (CLEAN, NOISE)}  # fmt: skip
     parts = [verdict_of_interval(low, high, above=0.1) for _, low, high in found.values()]
-    verdict = NOT if NOT in parts else verdict_of_all(parts)
+    verdict = verdict_of_all(parts)
     detail = ", ".join(f"{kind}: {value:.0%}" for kind, (value, _, _) in found.items())
     return Finding(*min(found.values()), verdict, detail)
 

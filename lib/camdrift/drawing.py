@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from camdrift import artifacts
 
@@ -31,11 +32,14 @@ class Figure:
     caption: how to read it, in plain sentences.
     kind: 'lines', 'points', 'bars', 'boxes', 'matrix' (rows are series) or 'panel'.
     table: columns `series, x, y` and, where known, `low, high`; for boxes `q1, median, q3, low,
-        high` in place of `y`; for a panel nothing.
+        high` in place of `y`; for points also `from_x, from_y`, from where a line leads to the
+        point; for a panel nothing.
     x, y: labels of the axes, with units.
     y_range: of the y axis, or None.
     log_x: whether the x axis is logarithmic.
     panel: a composed picture and the labels of its columns and rows, for a panel.
+    images: whether it holds images of the set, which not every licence lets be passed on; its PNG
+        says so.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Figure:
     y_range: tuple[float, float] | None = None
     log_x: bool = False
     panel: tuple[np.ndarray, list[str], list[str]] | None = None
+    images: bool = False
 
 
 def panel(
@@ -59,6 +64,7 @@ def panel(
     rows: list[str],
     *,
     x: str = "",
+    images: bool = True,
 ) -> Figure:
     """Returns a figure of pictures, uint8 (h, w, 3) of one size, in rows and columns."""
     gap = max(2, tiles[0][0].shape[0] // 16)
@@ -68,7 +74,7 @@ def panel(
     ]
     table = pd.DataFrame(columns=["series", "x", "y"])
     return Figure(name, title, caption, "panel", table, x, "",
-                  panel=(np.concatenate(joined), columns, rows))  # fmt: skip
+                  panel=(np.concatenate(joined), columns, rows), images=images)  # fmt: skip
 
 
 def coloured(layer: np.ndarray, size: int) -> np.ndarray:
@@ -106,6 +112,12 @@ def plotly(figure: Figure) -> Any:
         )  # fmt: skip
         drawn.update_yaxes(autorange="reversed")
         series = []
+    links = _links(figure)
+    if links is not None:
+        drawn.add_scatter(
+            x=links[0], y=links[1], mode="lines", line={"color": "#999999", "width": 0.8},
+            hoverinfo="skip", showlegend=False,
+        )  # fmt: skip
     for i, (name, rows) in enumerate(series):
         colour = COLOURS[i % len(COLOURS)]
         if figure.kind == "boxes":
@@ -114,7 +126,9 @@ def plotly(figure: Figure) -> Any:
                 lowerfence=rows["low"], upperfence=rows["high"], marker_color=colour,
             )  # fmt: skip
         elif figure.kind == "bars":
-            drawn.add_bar(name=str(name), x=rows["x"], y=rows["y"], marker_color=colour)
+            drawn.add_bar(
+                name=str(name), x=rows["x"], y=rows["y"], error_y=_bars(rows), marker_color=colour
+            )
         elif figure.kind == "points":
             drawn.add_scatter(
                 name=str(name), x=rows["x"], y=rows["y"], mode="markers",
@@ -122,13 +136,9 @@ def plotly(figure: Figure) -> Any:
                         "size": 7, "opacity": 0.75},
             )  # fmt: skip
         else:
-            error = None
-            if "low" in rows:
-                above, below = rows["high"] - rows["y"], rows["y"] - rows["low"]
-                error = {"type": "data", "array": above, "arrayminus": below, "thickness": 1}
             many = len(rows) > 30
             drawn.add_scatter(
-                name=str(name), x=rows["x"], y=rows["y"], error_y=error,
+                name=str(name), x=rows["x"], y=rows["y"], error_y=_bars(rows),
                 mode="lines" if many else "lines+markers",
                 line={"color": colour, "dash": DASHES[i % len(DASHES)]},
                 marker={"symbol": MARKS[i % len(MARKS)], "size": 7},
@@ -138,9 +148,11 @@ def plotly(figure: Figure) -> Any:
         drawn.add_trace(go.Image(z=picture, hoverinfo="skip"))
         height, width = picture.shape[0] / len(rows), picture.shape[1] / len(columns)
         drawn.update_xaxes(
-            tickvals=[(i + 0.5) * width for i in range(len(columns))], ticktext=columns
+            tickvals=[(i + 0.5) * width for i in range(len(columns))], ticktext=_lines(columns)
         )
-        drawn.update_yaxes(tickvals=[(i + 0.5) * height for i in range(len(rows))], ticktext=rows)
+        drawn.update_yaxes(
+            tickvals=[(i + 0.5) * height for i in range(len(rows))], ticktext=_lines(rows)
+        )
     elif figure.kind != "matrix":
         categorical = not pd.api.types.is_numeric_dtype(figure.table["x"])
         drawn.update_xaxes(type="category" if categorical else "log" if figure.log_x else "linear")
@@ -156,6 +168,33 @@ def plotly(figure: Figure) -> Any:
         margin={"l": 60, "r": 20, "t": 50, "b": 60},
     )
     return drawn
+
+
+def _lines(texts: list[str]) -> list[str]:
+    return [text.replace("\n", "<br>") for text in texts]
+
+
+def _links(figure: Figure) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the lines that lead to points, one after another, NaN between them."""
+    if "from_x" not in figure.table:
+        return None
+    ends = figure.table[["from_x", "x", "from_y", "y"]].dropna().to_numpy(dtype=float)
+    gap = np.full((len(ends), 1), np.nan)
+    x, y = (np.concatenate([part, gap], axis=1).ravel() for part in (ends[:, :2], ends[:, 2:]))
+    return x, y
+
+
+def _reach(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series] | None:
+    """Returns how far intervals reach below and above their values."""
+    return (rows["y"] - rows["low"], rows["high"] - rows["y"]) if "low" in rows else None
+
+
+def _bars(rows: pd.DataFrame) -> dict | None:
+    """Returns intervals as Plotly takes them."""
+    reach = _reach(rows)
+    if reach is None:
+        return None
+    return {"type": "data", "array": reach[1], "arrayminus": reach[0], "thickness": 1}
 
 
 def png(figure: Figure, path: Path) -> None:
@@ -181,9 +220,18 @@ def png(figure: Figure, path: Path) -> None:
             axes.legend(fontsize=6 if many else 8, framealpha=0.9, ncols=2 if many else 1)
     canvas.tight_layout()
     content = io.BytesIO()
-    canvas.savefig(content, format="png", metadata={"Software": None})
+    note = {"Description": HOLDS_IMAGES} if figure.images else {}
+    canvas.savefig(content, format="png", metadata={"Software": None} | note)
     with artifacts.whole(path) as temporary:
         temporary.write_bytes(content.getvalue())
+
+
+HOLDS_IMAGES = "Holds images of the set."
+
+
+def holds_images(content: bytes) -> bool:
+    """Returns whether a PNG that `png` wrote holds images of the set."""
+    return Image.open(io.BytesIO(content)).info.get("Description") == HOLDS_IMAGES
 
 
 def _pixels(picture: np.ndarray) -> int:
@@ -220,6 +268,9 @@ def _draw(figure: Figure, axes: Any) -> None:
             axes.text(column, row, f"{value:.2f}", ha="center", va="center",
                       color="white" if dark else "black")  # fmt: skip
         return
+    links = _links(figure)
+    if links is not None:
+        axes.plot(*links, color="#999999", linewidth=0.6, zorder=0)
     for i, (name, rows) in enumerate(groups):
         colour = COLOURS[i % len(COLOURS)]
         if figure.kind == "boxes":
@@ -234,7 +285,8 @@ def _draw(figure: Figure, axes: Any) -> None:
         elif figure.kind == "bars":
             width = 0.85 / len(groups)
             places = np.arange(len(rows)) + (i - (len(groups) - 1) / 2) * width
-            axes.bar(places, rows["y"], width, label=name, color=colour)
+            axes.bar(places, rows["y"], width, label=name, color=colour, yerr=_reach(rows),
+                     error_kw={"capsize": 2, "elinewidth": 1})  # fmt: skip
             turned = {"rotation": 30, "ha": "right"} if rows["x"].str.len().max() > 6 else {}
             axes.set_xticks(np.arange(len(rows)), rows["x"], **turned)
         elif figure.kind == "points":
@@ -247,8 +299,5 @@ def _draw(figure: Figure, axes: Any) -> None:
                 "linestyle": MATPLOTLIB_DASHES[i % len(MATPLOTLIB_DASHES)],
                 "marker": None if len(rows) > 30 else MATPLOTLIB_MARKS[i % len(MATPLOTLIB_MARKS)],
             }  # fmt: skip
-            if "low" in rows:
-                error = [rows["y"] - rows["low"], rows["high"] - rows["y"]]
-                axes.errorbar(rows["x"], rows["y"], yerr=error, capsize=2, elinewidth=1, **style)
-            else:
-                axes.plot(rows["x"], rows["y"], **style)
+            reach = _reach(rows)
+            axes.errorbar(rows["x"], rows["y"], yerr=reach, capsize=2, elinewidth=1, **style)

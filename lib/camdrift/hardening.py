@@ -5,7 +5,7 @@ the clear model; here they are attacked themselves, too, and by attacks that the
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,12 @@ from camdrift.models import Model
 from camdrift.perturbation import Perturbation
 from camdrift.pixels import from_8bit
 from camdrift.settings import (
+    ATTACKING,
     EXTENDING,
     HARDENED,
     Attacks,
     Descent,
     Hardening,
-    attack_settings,
     hardened,
 )
 from camdrift.training import Adversary
@@ -93,7 +93,11 @@ def attack(
 
 
 def adversary(chosen: Descent) -> Adversary:
-    """Returns what makes batches adversarial in training (Madry et al. 2018, L-infinity PGD)."""
+    """Returns what makes batches adversarial in training: L-infinity PGD.
+
+    Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks", section 2.1,
+    without its random start.
+    """
 
     def change(network: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor) -> Tensor:
         current = pixels
@@ -129,11 +133,9 @@ def harden(
         seed: of all draws.
         micro_batch: at which models are called.
     """
-    settings = {
-        kind: attack_settings(attacks, kind, getattr(chosen, kind)) for kind in EXTENDING
-    } | {"pgd": attack_settings(attacks, "pgd", {})}
+    settings = {kind: attacks.of(kind, getattr(chosen, kind)) for kind in ATTACKING}
     larger = chosen.fgsm | {"eps": min(1.0, chosen.larger * settings["fgsm"]["eps"])}
-    settings[LARGER] = attack_settings(attacks, "fgsm", larger)
+    settings[LARGER] = attacks.of("fgsm", larger)
     tests = draw(images, "test", chosen.attacked.test, seed=seed)
     trains = draw(images, "train", chosen.attacked.train, seed=seed)
     known = {CLEAR: models.ready(clear, micro_batch=micro_batch)}
@@ -146,20 +148,23 @@ def harden(
         tables.append(table.assign(model=model, attack=kind, split=split))
         return changed, table
 
-    weights, changed = {}, {}
+    def trained(
+        kind: str, extension: tuple[Tensor, Tensor] | None, against: Adversary | None = None
+    ) -> Weights:
+        split = _extended(images, extension, seed=seed)
+        return models.retrained(
+            clear, chosen.training, split, seed=seed, name=hardened(name, kind), adversary=against
+        )
+
+    weights, changed, counts = {}, {}, {}
     for kind in EXTENDING:
         more, table = tried(CLEAR, kind, "train", trains)
         changed[kind], _ = tried(CLEAR, kind, "test", tests)
         added = torch.from_numpy(table["success"].to_numpy(copy=True))
-        extension = more[added], trains.labels[added]
-        weights[kind] = models.retrained(
-            _copy(clear), chosen.training, _extended(images, extension, seed=seed), seed=seed,
-            name=hardened(name, kind),
-        )  # fmt: skip
-    weights["pgd"] = models.retrained(
-        _copy(clear), chosen.training, _extended(images, None, seed=seed), seed=seed,
-        name=hardened(name, "pgd"), adversary=adversary(chosen.adversary),
-    )  # fmt: skip
+        counts[kind] = int(added.sum())
+        weights[kind] = trained(kind, (more[added], trains.labels[added]))
+    weights["retrained"] = trained("retrained", None)
+    weights["pgd"] = trained("pgd", None, adversary(chosen.adversary))
     known |= {kind: models.ready(weights[kind], micro_batch=micro_batch) for kind in HARDENED}
     for model in known:
         for kind in settings:
@@ -175,12 +180,8 @@ def harden(
         pd.concat(predictions, ignore_index=True),
         facts,
         torch.stack([changed[kind] for kind in EXTENDING]).numpy(),
+        {"settings": settings, "added": counts},
     ), weights
-
-
-def _copy(weights: Weights) -> Weights:
-    """Returns weights of their own memory: training writes into those that it starts from."""
-    return replace(weights, state={name: value.clone() for name, value in weights.state.items()})
 
 
 def _extended(

@@ -12,39 +12,52 @@ from camdrift.results import Tables
 from camdrift.settings import EXTENDING
 
 EXAMPLES = 3
-NAMES = {CLEAR: "clear", "fgsm": "FGSM-hardened", "one_pixel": "one-pixel-hardened",
-         "pgd": "PGD-trained"}  # fmt: skip
+SHOWN = ["series", "x", "y", "low", "high"]
+HEATS = (
+    "Each is divided by its largest magnitude: red speaks for the predicted class, blue against it."
+)
+NAMES = {CLEAR: "clear", "retrained": "retrained", "fgsm": "FGSM-hardened",
+         "one_pixel": "one-pixel-hardened", "pgd": "PGD-trained"}  # fmt: skip
 ATTACKS = {"fgsm": "FGSM", "one_pixel": "one pixel", "pgd": "PGD", "fgsm_larger": "FGSM, larger"}
 
 
 def of_hardening(made: Tables) -> list[Figure]:
     """Returns the figures that rest on a hardening's tables alone."""
-    return [accuracy(made), success(made), plane(made), *(moved(made, kind) for kind in EXTENDING)]
+    return [accuracy(made), success(made), plane(made), *moved(made)]
 
 
 def accuracy(made: Tables) -> Figure:
     """Returns table 1 of the paper as bars."""
     rows = made["sets"]
-    table = pd.DataFrame(
-        {"series": rows["model"].map(NAMES), "x": rows["set"], "y": rows["accuracy"]}
-    )
+    table = rows.assign(series=rows["model"].map(NAMES))
+    table = table.rename(columns={"set": "x", "accuracy": "y"})[SHOWN]
     return Figure(
         "accuracy", "Accuracy on the sets of the paper's table 1",
         "Clean test images, and with those that an attack changed successfully on the clear model "
-        "added. Hardened models are met with attacks made for another model here.",
+        "added. Hardened models are met with attacks made for another model here. Whiskers: "
+        "intervals by source picture.",
         "bars", table, "set", "share right", (0.0, 1.02),
     )  # fmt: skip
+
+
+def attack_names(made: Tables) -> dict[str, str]:
+    """Returns what people call each attack: its name and its budget."""
+    rows = made["budgets"]
+    return {
+        row.attack: f"{ATTACKS.get(row.attack, row.attack)}, {row.budget}"
+        for row in rows.itertuples()
+    }
 
 
 def success(made: Tables) -> Figure:
     """Returns how often attacks made anew succeed, model by model."""
     rows = made["attacks"].query("split == 'test'")
-    table = pd.DataFrame(
-        {"series": rows["model"].map(NAMES), "x": rows["attack"].map(ATTACKS), "y": rows["rate"]}
-    ).fillna({"y": 0.0})
+    table = rows.assign(series=rows["model"].map(NAMES), x=rows["attack"].map(attack_names(made)))
+    table = table.rename(columns={"rate": "y"})[SHOWN]
     return Figure(
         "anew", "Every model attacked itself",
-        "Share of the images that a model gets right which an attack made for that model changes.",
+        "Share of the images that a model gets right which an attack made for that model changes; "
+        "whiskers: intervals by source picture. A model that gets none right has no bar.",
         "bars", table, "attack", "share changed", (0.0, 1.02),
     )  # fmt: skip
 
@@ -52,7 +65,7 @@ def success(made: Tables) -> Figure:
 def plane(made: Tables) -> Figure:
     """Returns figure 4: signatures of clean images by class."""
     points = made["points"].query("on == @CLEAR")
-    table = points.assign(series=points["label"].map("class {}".format))[["series", "x", "y"]]
+    table = points.rename(columns={"before": "series"})[["series", "x", "y"]]
     numbers = made["numbers"].set_index("number")["value"]
     told = ", ".join(f"{name} {value:.2f}" for name, value in numbers.items())
     return Figure(
@@ -63,69 +76,112 @@ def plane(made: Tables) -> Figure:
     )  # fmt: skip
 
 
-def moved(made: Tables, attack: str) -> Figure:
-    """Returns figure 5 or 6: who is attackable, and where the attacked lie."""
-    points = made["points"]
-    clean = points[(points["on"] == CLEAR) & points["right"]]
-    told = clean[f"success_{attack}"].map({True: "clean, attackable", False: "clean, withstands"})
-    attacked = points[points["on"] == attack]
+def moved(made: Tables) -> list[Figure]:
+    """Returns where attacks move signatures: figures 5 and 6, and one of the one-pixel attack.
+
+    The paper's are of FGSM, one of cats and one of dogs: here of the two classes that it changes
+    most often. Classes of no success are not drawn.
+    """
+    rows = made["points"].query("on == 'fgsm'")
+    classes = rows["before"].value_counts(sort=True).sort_index(kind="stable")
+    most = classes.sort_values(ascending=False, kind="stable").index[:2]
+    drawn = [
+        _moved(made, rows[rows["before"] == name], f"kla_figure_{5 + i}",
+               f"Where FGSM moves the signatures of '{name}'")
+        for i, name in enumerate(most)
+    ]  # fmt: skip
+    rows = made["points"].query("on == 'one_pixel'")
+    if len(rows):
+        title = "Where the one-pixel attack moves signatures"
+        drawn.append(_moved(made, rows, "kla_one_pixel", title))
+    return drawn
+
+
+def _moved(made: Tables, attacked: pd.DataFrame, name: str, title: str) -> Figure:
+    clean = made["points"].query("on == @CLEAR")
+    start = clean.set_index("image").loc[attacked["image"], ["x", "y"]].to_numpy()
+    mine = clean["image"].isin(attacked["image"])
     table = pd.concat(
         [
-            clean.assign(series=told).sort_values("series", ascending=False),
-            attacked.assign(series=f"after {ATTACKS[attack]}"),
+            clean[~mine].assign(series="other clean images"),
+            clean[mine].assign(series="before the attack"),
+            attacked.assign(series="now " + attacked["after"], from_x=start[:, 0],
+                            from_y=start[:, 1]).sort_values("series"),
         ]
-    )[["series", "x", "y"]]
-    number = 5 + EXTENDING.index(attack)
+    )[["series", "x", "y", "from_x", "from_y"]]  # fmt: skip
     return Figure(
-        f"kla_figure_{number}", f"Signatures before and after {ATTACKS[attack]}",
-        "The same plane as figure 4. If images near another class were the attackable ones, they "
-        "would lie at the rims of the groups.",
-        "points", table.dropna(), "UMAP 1", "UMAP 2",
+        name, title,
+        "The same plane as figure 4. A line leads from each image that the attack changed to where "
+        "its changed version lies; marks tell the class that the clear model takes that for.",
+        "points", table.dropna(subset=["x", "y"]), "UMAP 1", "UMAP 2",
     )  # fmt: skip
 
 
-def panels(clean: np.ndarray, hardened: Hardened, signatures: Signatures) -> list[Figure]:
-    """Returns figures 1 and 2, of images, and 3, of their maps; none where nothing succeeded.
+def panels(
+    made: Tables, clean: np.ndarray, hardened: Hardened, signatures: Signatures
+) -> list[Figure]:
+    """Returns figure 1, of changed images, 2, of clean ones and their maps, and 3, of maps alone.
+
+    The first and the last are left out where no attack succeeded.
 
     Args:
+        made: the tables.
         clean: uint8 (n, h, w, 3), the test images as they are.
         hardened: with the attacked ones.
         signatures: with their maps.
     """
     tested = hardened.attacks.query("model == @CLEAR and split == 'test'")
-    drawn, chosen = [], {}
+    success = {
+        attack: tested.loc[tested["attack"] == attack, "success"].to_numpy() for attack in EXTENDING
+    }
+    flips = made["points"].set_index(["on", "image"])
+    rows, labels = [], []
     for i, attack in enumerate(EXTENDING):
-        success = tested.loc[tested["attack"] == attack, "success"].to_numpy()
-        chosen[attack] = np.flatnonzero(success)[:EXAMPLES]
-        if not success.any():
-            continue
-        changed = _levels(hardened.changed[i][chosen[attack]])
-        rows = []
-        for before, after in zip(clean[chosen[attack]], changed, strict=True):
-            change = after.astype(int) - before
+        for j in np.flatnonzero(success[attack])[:EXAMPLES]:
+            after = _levels(hardened.changed[i][j : j + 1])[0]
+            change = after.astype(int) - clean[j]
             strong = (128 + 127 * change / max(1, np.abs(change).max())).astype(np.uint8)
-            rows.append([before, strong, after])
-        labels = [f"image {j + 1}" for j in range(len(rows))]
+            rows.append([clean[j], strong, after])
+            flip = flips.loc[attack, hardened.tests["image"].iloc[j]]
+            labels.append(f"{ATTACKS[attack]}:\n{flip['before']}\nto {flip['after']}")
+    drawn = []
+    if rows:
         drawn.append(
             panel(
-                f"kla_figure_{i + 1}", f"Images changed by {ATTACKS[attack]}",
+                "kla_figure_1", "Images that the attacks change",
                 "The image, the change stretched to its largest value, and the changed image, "
                 "which the clear model takes for another class.",
                 rows, ["clean", "change", "attacked"], labels,
             )
         )  # fmt: skip
     shown = [tuple(pair) for pair in signatures.facts["shown"]]
-    titles = [f"{NAMES[m]}, {'clean' if on == CLEAR else ATTACKS[on]}" for m, on in shown]
-    both = np.unique(np.concatenate(list(chosen.values())))[: 2 * EXAMPLES]
-    if len(both):
-        tiles = [[_heat(signatures.maps[k, j]) for k in range(len(shown))] for j in both]
+    first = shown.index((CLEAR, CLEAR))
+    tiles = [[clean[j], _heat(signatures.maps[first, j])] for j in range(len(clean[:EXAMPLES]))]
+    names = hardened.tests["class_name"].to_list()
+    drawn.append(
+        panel(
+            "kla_figure_2", "Relevance of clean images, on the clear model",
+            f"LRP maps of single images. {HEATS}",
+            tiles, ["image", "relevance"], names[: len(tiles)],
+        )
+    )  # fmt: skip
+    both = [np.flatnonzero(success[attack])[:EXAMPLES] for attack in EXTENDING]
+    chosen = np.unique(np.concatenate(both))
+    if len(chosen):
+        nothing = np.full((*signatures.maps.shape[2:], 3), 255, dtype=np.uint8)
+        tiles = [
+            [_heat(signatures.maps[k, j]) if on == CLEAR or success[on][j] else nothing
+             for k, (_, on) in enumerate(shown)]
+            for j in chosen
+        ]  # fmt: skip
+        titles = [f"{NAMES[m]}:\n{'clean' if on == CLEAR else ATTACKS[on]}" for m, on in shown]
         drawn.append(
             panel(
                 "kla_figure_3", "Relevance before and after attacks, on clear and hardened models",
-                "LRP maps of single images, each divided by its largest magnitude: red speaks for "
-                "the predicted class, blue against it. Columns: model, and what was done to the "
-                "image.",
-                tiles, titles, [f"image {j + 1}" for j in range(len(both))],
+                f"LRP maps of single images, a row an image. {HEATS} Columns: the model, and what "
+                "was done to the image; blank where that attack does not change this image's "
+                "class.",
+                tiles, titles, [names[j] for j in chosen], images=False,
             )
         )  # fmt: skip
     return drawn

@@ -4,7 +4,7 @@ import pandas as pd
 
 from camdrift import report
 from camdrift.drawing import Figure
-from camdrift.hardening_figures import ATTACKS, NAMES
+from camdrift.hardening_figures import NAMES, attack_names
 from camdrift.report import told
 from camdrift.results import Tables
 from camdrift.settings import Hardening
@@ -30,13 +30,21 @@ def attacks(made: Tables) -> pd.DataFrame:
     ]
     wide = rows.assign(text=texts).pivot(index="attack", columns="model", values="text")
     wide = wide.loc[rows["attack"].unique(), rows["model"].unique()].fillna("")
-    wide.index = wide.index.map(ATTACKS)
+    wide.index = wide.index.map(attack_names(made))
     return (
         wide.rename(columns=NAMES)
         .rename_axis("attack", axis=0)
         .rename_axis(None, axis=1)
         .reset_index()
     )
+
+
+def numbers(made: Tables) -> str:
+    """Returns what is measured of the signatures and of their plane, in words."""
+    rows = made["numbers"].itertuples()
+    told_of = ", ".join(f"{row.number} {row.value:.2f}" for row in rows)
+    few = "" if "trustworthiness" in set(made["numbers"]["number"]) else "; too few points"
+    return f"The plane of signatures: {told_of}{few}."
 
 
 def page(name: str, plan: Hardening, made: Tables, drawn: list[Figure]) -> str:
@@ -57,6 +65,8 @@ def page(name: str, plan: Hardening, made: Tables, drawn: list[Figure]) -> str:
         ("Relevance", "Correlation of maps with the clear model's of the clean image, over "
          "successes; 'growth' is how many times the share of relevance around the attacked pixel "
          "grew.", made["relevance"]),
+        ("The plane of signatures", numbers(made), None),
+        ("Images that an attack adds to the training set", "", made["budgets"]),
         ("Attacks in numbers", "", made["attacks"]),
     ]  # fmt: skip
     return report.document(plan.title, f"Hardening <code>{name}</code>.", sections, drawn)

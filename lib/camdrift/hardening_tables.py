@@ -1,5 +1,6 @@
 """What a hardening comes to, as tables: accuracy by set, success by attack, flips, signatures."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,17 +89,22 @@ def tables(inspection: Inspection) -> dict[str, pd.DataFrame]:
     flips: `attack, before, after, images`: which class became which, on the clear model.
     relevance: `model, on, kind, images, mean, low, high`: correlation with the clean map and, after
         a one-pixel attack, how the window's share grew.
-    points: of the plane. numbers: `number, value`.
+    points: of the plane, with names of classes, `before` and `after`. numbers: `number, value`.
+    budgets: `attack, budget` (in words), `added` (images to the training set).
     """
+    names = _names(inspection)
+    points = inspection.signatures.points
+    points = points.assign(before=names(points["label"]), after=names(points["after"]))
     made = {
         "sets": _sets(inspection),
         "attacks": _attacks(inspection),
         "flips": _flips(inspection),
         "relevance": _relevance(inspection),
-        "points": inspection.signatures.points,
+        "points": points.drop(columns="label"),
         "numbers": pd.DataFrame(
             sorted(inspection.signatures.facts["numbers"].items()), columns=["number", "value"]
         ),
+        "budgets": _budgets(inspection),
     }
     return {name: rounded(table) for name, table in made.items()}
 
@@ -143,12 +149,30 @@ def _attacks(inspection: Inspection) -> pd.DataFrame:
 def _flips(inspection: Inspection) -> pd.DataFrame:
     rows = inspection.hardened.attacks.query("model == @CLEAR and success and split == 'test'")
     counts = rows.groupby(["attack", "label", "adversarial"], sort=True).size()
-    names = inspection.hardened.tests.drop_duplicates("label").set_index("label")["class_name"]
-    table = counts.rename("images").reset_index()
-    for column, name in (("label", "before"), ("adversarial", "after")):
-        named = table[column].map(names)
-        table[name] = named.fillna("class " + table[column].astype(str))
+    table, names = counts.rename("images").reset_index(), _names(inspection)
+    table = table.assign(before=names(table["label"]), after=names(table["adversarial"]))
     return table[["attack", "before", "after", "images"]]
+
+
+def _names(inspection: Inspection) -> Callable[[pd.Series], pd.Series]:
+    """Returns what turns numbers of classes into their names."""
+    tests = inspection.hardened.tests
+    known = tests.drop_duplicates("label").set_index("label")["class_name"].to_dict()
+    return lambda numbers: numbers.map(lambda number: known.get(number, f"class {number}"))
+
+
+def _budgets(inspection: Inspection) -> pd.DataFrame:
+    rows = []
+    for attack, own in inspection.hardened.facts["settings"].items():
+        if "population" in own:
+            budget = f"{own['population'] * (own['generations'] + 1)} queries"
+        elif "steps" in own:
+            budget = f"eps {own['eps']:g}, {own['steps']} steps"
+        else:
+            budget = f"gain to {own['eps']:g}" if own["gains"] > 1 else f"eps {own['eps']:g}"
+        added = inspection.hardened.facts["added"].get(attack, np.nan)
+        rows.append({"attack": attack, "budget": budget, "added": added})
+    return pd.DataFrame(rows)
 
 
 def growth(inspection: Inspection) -> np.ndarray:

@@ -1,6 +1,11 @@
-"""Judges of klawikowska2020's claims: a hardening's numbers become a verdict."""
+"""Judges of klawikowska2020's claims: a hardening's numbers become a verdict.
+
+Where a claim speaks of both attacks, both must bear it out, and the number shown is that of the one
+that decides.
+"""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,42 +16,51 @@ from camdrift.claims import (
     FOUND,
     KLAWIKOWSKA,
     NOT,
+    UNDECIDED,
     Finding,
     nothing,
-    verdict_of_all,
     verdict_of_interval,
     verdict_of_range,
+    worst,
 )
-from camdrift.hardening_tables import Inspection, correlations, growth
-from camdrift.settings import EXTENDING, Hardening
+from camdrift.hardening_tables import Inspection, Interval, correlations, growth
+from camdrift.settings import EXTENDING, FlagSettings, Hardening
 from camdrift.tables import rounded
 from camdrift.verdicts import of_claims
 
+NO_NUMBER = (np.nan, np.nan, np.nan)
+# klawikowska2020's: gain up to 4 of 255 grey levels; 400 individuals, 75 generations and a first.
+PAPERS_EPS, PAPERS_QUERIES = 4 / 255, 400 * 76
+
 
 def accuracy_falls(inspection: Inspection) -> Finding:
-    """Judges C1: both attacks change more than 30 % of the images that were right."""
-    found = []
+    """Judges C1: both attacks change more than 30 % of the images that were right.
+
+    An attack that finds less with less than the paper's budget decides nothing.
+    """
+    settings = inspection.hardened.facts["settings"]
+    queries = settings["one_pixel"]["population"] * (settings["one_pixel"]["generations"] + 1)
+    short = {
+        "fgsm": settings["fgsm"]["eps"] < PAPERS_EPS,
+        "one_pixel": queries < PAPERS_QUERIES,
+    }
+    found, parts, texts = [], [], []
     for attack in EXTENDING:
         rows = inspection.attacked(CLEAR, attack).query("right")
         found.append(inspection.mean(rows["success"].to_numpy(float), rows["source"]))
-    texts = []
-    for attack, (value, _, _) in zip(EXTENDING, found, strict=True):
+        part = verdict_of_interval(*found[-1][1:], above=0.3)
         whole = inspection.extended(CLEAR, attack)
-        texts.append(f"{attack} {value:.0%}: {whole['right'].sum():g} of {len(whole)} right")
-    return _least(found, above=0.3, detail=", ".join(texts))
-
-
-def _least(found: list[tuple[float, float, float]], *, above: float, detail: str) -> Finding:
-    parts = [verdict_of_interval(low, high, above=above) for _, low, high in found]
-    verdict = NOT if NOT in parts else verdict_of_all(parts)
-    return Finding(*min(found), verdict, detail)
+        text = f"{attack} {found[-1][0]:.0%}: {whole['right'].sum():g} of {len(whole)} right"
+        if part == NOT and short[attack]:
+            part = UNDECIDED
+            text += ", with less than the paper's budget"
+        parts.append(part)
+        texts.append(text)
+    return worst(found, parts, ", ".join(texts))
 
 
 def retraining_restores(inspection: Inspection) -> Finding:
-    """Judges C2: hardened models on the extended sets, against the clear one on the clean set.
-
-    The value is the larger of the two differences.
-    """
+    """Judges C2: hardened models on the extended sets, against the clear one on the clean set."""
     base = inspection.extended(CLEAR, None)
     found, texts = [], []
     for attack in EXTENDING:
@@ -58,41 +72,52 @@ def retraining_restores(inspection: Inspection) -> Finding:
         found.append(inspection.interval(value, drawn[:, 0] - drawn[:, 1]))
         texts.append(f"{attack} {mine['right'].mean():.1%} of {len(mine)}")
     parts = [verdict_of_range(low, high, least=-0.03, most=0.03) for _, low, high in found]
-    verdict = NOT if NOT in parts else verdict_of_all(parts)
     detail = f"clear {base['right'].mean():.1%} of {len(base)}; {', '.join(texts)}"
-    return Finding(*max(found, key=lambda one: abs(one[0])), verdict, detail)
+    return worst(found, parts, detail)
 
 
 def attacked_anew(inspection: Inspection) -> Finding:
-    """Judges C2b: attacks made anew succeed at most half as often; the value is the worse ratio."""
-    found, texts = [], []
+    """Judges C2b: attacks made anew succeed at most half as often.
+
+    The rates' difference, immune minus half of clean, is at most 0: a ratio would have no interval
+    where an attack finds almost nothing.
+    """
+    found, parts, texts = [], [], []
     for attack in EXTENDING:
         rows = [inspection.attacked(model, attack) for model in (attack, CLEAR)]
         values = np.stack(
             [np.where(part["right"], part["success"].astype(float), np.nan) for part in rows],
             axis=1,
         )
-        rates = np.nanmean(values, axis=0) if len(values) else np.full(2, np.nan)
-        if not rates[1] > 0:
-            return nothing(f"{attack} finds nothing on the clear model")
         drawn = inspection.draws(rows[0]["source"]).means(values)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found.append(inspection.interval(rates[0] / rates[1], drawn[:, 0] / drawn[:, 1]))
+        rates = np.array([part.loc[part["right"], "success"].mean() for part in rows])
+        if not rates[1] > 0:
+            found.append(NO_NUMBER)
+            parts.append(UNDECIDED)
+            texts.append(f"{attack} finds nothing on the clear model")
+            continue
+        found.append(inspection.interval(rates[0] - rates[1] / 2, drawn[:, 0] - drawn[:, 1] / 2))
+        parts.append(verdict_of_range(*found[-1][1:], least=-np.inf, most=0))
         texts.append(f"{attack}: {rates[1]:.0%} on the clear model, {rates[0]:.0%} on the hardened")
-    parts = [verdict_of_range(low, high, least=-np.inf, most=0.5) for _, low, high in found]
-    verdict = NOT if NOT in parts else verdict_of_all(parts)
-    return Finding(*max(found), verdict, "; ".join(texts))
+    return worst(found, parts, "; ".join(texts))
 
 
 def reverses(inspection: Inspection) -> Finding:
-    """Judges C3: the mean correlation of maps before and after FGSM is below 0."""
+    """Judges C3: the mean correlation of maps before and after FGSM is below 0.
+
+    Maps of one sign everywhere cannot show it.
+    """
     values = correlations(inspection, CLEAR, "fgsm")
     if np.isnan(values).all():
         return nothing("fgsm finds nothing on the clear model")
     value, low, high = inspection.mean(values, inspection.hardened.tests["source"])
+    count = int((~np.isnan(values)).sum())
     verdict = verdict_of_interval(-high, -low, above=0)
-    detail = f"{int((values < 0).sum())} of {int((~np.isnan(values)).sum())} images below 0"
-    return Finding(value, low, high, verdict, detail)
+    detail = f"{int((values < 0).sum())} of {count} images below 0"
+    if inspection.signatures.facts["numbers"]["negative relevance"] == 0:
+        verdict = UNDECIDED
+        detail += "; no map of this network has relevance below 0, so none can be reversed"
+    return Finding(value, low, high, verdict, detail, count)
 
 
 def draws_relevance(inspection: Inspection) -> Finding:
@@ -104,7 +129,8 @@ def draws_relevance(inspection: Inspection) -> Finding:
     above = np.where(np.isnan(times), np.nan, (times > 3).astype(float))
     value, low, high = inspection.mean(above, inspection.hardened.tests["source"])
     detail = f"median growth {np.nanmedian(times):.1f} times"
-    return Finding(value, low, high, verdict_of_interval(low, high, above=0.5), detail)
+    verdict = verdict_of_interval(low, high, above=0.5)
+    return Finding(value, low, high, verdict, detail, int((~np.isnan(times)).sum()))
 
 
 def looks_as_before(inspection: Inspection) -> Finding:
@@ -115,7 +141,8 @@ def looks_as_before(inspection: Inspection) -> Finding:
         return nothing("one_pixel finds nothing on the clear model")
     value, low, high = inspection.mean(gain, inspection.hardened.tests["source"])
     detail = f"hardened {np.nanmean(pair[0]):.2f}, clear {np.nanmean(pair[1]):.2f}"
-    return Finding(value, low, high, verdict_of_interval(low, high, above=0), detail)
+    verdict = verdict_of_interval(low, high, above=0)
+    return Finding(value, low, high, verdict, detail, int((~np.isnan(gain)).sum()))
 
 
 def near_are_attackable(inspection: Inspection) -> Finding:
@@ -123,19 +150,23 @@ def near_are_attackable(inspection: Inspection) -> Finding:
     points = inspection.signatures.points.query("on == @CLEAR and right").reset_index(drop=True)
     draws = inspection.draws(points["source"])
     weights = np.concatenate([np.ones((1, len(points))), draws.weights[:, draws.place]])
-    found, texts = [], []
+    found: list[Interval] = []
+    parts, texts = [], []
     for attack in EXTENDING:
+        success = points[f"success_{attack}"].to_numpy(bool)
         for space, column in (("plane", "distance_plane"), ("whole", "distance")):
             near = -points[column].to_numpy(float)
-            if np.isnan(near).all():
+            if np.isnan(near).any():
                 return nothing("one class, or too few points: no distance to another class")
-            success = points[f"success_{attack}"].to_numpy(bool)
             drawn = statistics.auroc(near, success, weights=weights)
-            if np.isnan(drawn[0]):
-                return nothing(f"{attack} changes all images or none")
             found.append(inspection.interval(drawn[0], drawn[1:]))
+            if np.isnan(drawn[0]):
+                parts.append(UNDECIDED)
+                texts.append(f"{attack} changes all images or none")
+                break
+            parts.append(verdict_of_interval(*found[-1][1:], above=0.65))
             texts.append(f"{attack}, {space} {drawn[0]:.2f}")
-    return _least(found, above=0.65, detail="; ".join(texts))
+    return replace(worst(found, parts, "; ".join(texts)), images=len(points))
 
 
 def identifiable(inspection: Inspection) -> Finding:
@@ -148,36 +179,54 @@ def identifiable(inspection: Inspection) -> Finding:
     values = np.stack(columns, axis=1).astype(float)
     drawn = inspection.draws(points["source"]).means(values)
     value, low, high = inspection.interval(np.nanmean(values, axis=0).mean(), drawn.mean(1))
-    shares = zip(kinds, np.nanmean(values, axis=0), strict=True)
-    detail = ", ".join(f"{kind} {share:.0%}" for kind, share in shares)
-    return Finding(value, low, high, verdict_of_interval(low, high, above=0.6), detail)
+    shares = zip(kinds, np.nanmean(values, axis=0), (~np.isnan(values)).sum(0), strict=True)
+    detail = ", ".join(f"{kind} {share:.0%} of {count}" for kind, share, count in shares)
+    verdict = verdict_of_interval(low, high, above=0.6)
+    return Finding(value, low, high, verdict, detail, len(points))
 
 
-# Each claim's judge, and the threshold that its value is held against.
-JUDGES: dict[str, tuple[Callable[[Inspection], Finding], float]] = {
-    "C1": (accuracy_falls, 0.3),
-    "C2": (retraining_restores, 0.03),
-    "C2b": (attacked_anew, 0.5),
-    "C3": (reverses, 0),
-    "C4": (draws_relevance, 0.5),
-    "C5": (looks_as_before, 0),
-    "C6": (near_are_attackable, 0.65),
-    "C7": (identifiable, 0.6),
+# Each claim's judge, and the thresholds that its value is held against.
+JUDGES: dict[str, tuple[Callable[[Inspection], Finding], tuple[float, ...]]] = {
+    "C1": (accuracy_falls, (0.3,)),
+    "C2": (retraining_restores, (-0.03, 0.03)),
+    "C2b": (attacked_anew, (0,)),
+    "C3": (reverses, (0,)),
+    "C4": (draws_relevance, (0.5,)),
+    "C5": (looks_as_before, (0,)),
+    "C6": (near_are_attackable, (0.65,)),
+    "C7": (identifiable, (0.6,)),
 }
+RESTING_ON = {"fgsm": ("C3", "C6", "C7"), "one_pixel": ("C4", "C5", "C6", "C7")}  # its successes
 
 
 def of_inspection(inspection: Inspection) -> pd.DataFrame:
     """Returns what a hardening says of each claim: as `verdicts.of_cell`, one protocol."""
-    images = len(inspection.hardened.tests)
+    everyone = len(inspection.hardened.tests)
     rows = []
-    for claim, (judge, threshold) in JUDGES.items():
-        found = judge(inspection).wanting(images, threshold)
+    for claim, (judge, thresholds) in JUDGES.items():
+        found = judge(inspection).wanting(everyone, *thresholds)
+        images = everyone if found.images is None else found.images
         rows.append(("corrected", claim, found.value, found.low, found.high, found.verdict, images,
                      found.detail))  # fmt: skip
     return pd.DataFrame(rows, columns=FOUND)
 
 
-def claims(inspection: Inspection, plan: Hardening) -> pd.DataFrame:
+def flags(inspection: Inspection, limits: FlagSettings) -> pd.DataFrame:
+    """Returns what must be known before a verdict is believed, in the columns of `flags.of_cell`.
+
+    One flag only: an attack has few successes.
+    """
+    rows = []
+    for attack, claims_ in RESTING_ON.items():
+        count = int(inspection.succeeded(attack).sum())
+        if count < limits.minimum_successes:
+            text = f"only {count} images changed by {attack}, wanted {limits.minimum_successes}"
+            rows.append(("few successes", count, limits.minimum_successes, " ".join(claims_), "",
+                         text))  # fmt: skip
+    return pd.DataFrame(rows, columns=["flag", "value", "limit", "touches", "protocols", "text"])
+
+
+def claims(inspection: Inspection, plan: Hardening, limits: FlagSettings) -> pd.DataFrame:
     """Returns the claims table of a hardening: the paper's claims, as `verdicts.of_claims`."""
     found = of_inspection(inspection)
     size = inspection.hardened.changed.shape[-1]
@@ -185,6 +234,5 @@ def claims(inspection: Inspection, plan: Hardening) -> pd.DataFrame:
         f"{len(inspection.hardened.tests)} test images of '{plan.set}', {size} px; model "
         f"'{plan.model}', hardening '{inspection.name}'"
     )
-    empty = pd.DataFrame(columns=["protocols", "touches", "flag"])
-    whole = of_claims(found, rests_on=lambda claim: rests_on, flags=empty)
+    whole = of_claims(found, rests_on=lambda claim: rests_on, flags=flags(inspection, limits))
     return rounded(whole[whole["paper"] == KLAWIKOWSKA])

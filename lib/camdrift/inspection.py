@@ -55,13 +55,14 @@ def inspect(
             table["window_before"] = window_share(maps[0], place, size=chosen.window).numpy()
         parts.append(table)
     images = pd.concat(parts, ignore_index=True)
-    points, vectors = _points(maps, found)
+    points, vectors = _points(dict(zip(SHOWN, maps, strict=True)), found)
     own = (points["on"] == CLEAR).to_numpy()
     truth = points.loc[own, "label"].to_numpy()
-    plane, numbers = np.full((len(points), 2), np.nan), {}
+    plane = np.full((len(points), 2), np.nan)
+    numbers = {"negative relevance": negative_share(maps[0])}
     try:
         plane = signatures.embedding(vectors, seed=seed, **chosen.umap.model_dump())
-        numbers = {
+        numbers |= {
             "trustworthiness": signatures.trustworthiness(
                 vectors, plane, neighbours=chosen.umap.neighbours
             ),
@@ -86,7 +87,9 @@ def inspect(
     return Signatures(heats.half().numpy(), images, points, facts)
 
 
-def _points(maps: list[Tensor], found: Hardened) -> tuple[pd.DataFrame, np.ndarray]:
+def _points(
+    maps: dict[tuple[str, str], Tensor], found: Hardened
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Returns the clear model's signatures: of all clean images and of all successes.
 
     Columns: `image, source, on, label`, `after` (the clear model's prediction) and, of each clean
@@ -94,7 +97,7 @@ def _points(maps: list[Tensor], found: Hardened) -> tuple[pd.DataFrame, np.ndarr
     """
     tested = found.attacks.query("model == @CLEAR and split == 'test'")
     parts, rows = [], []
-    for i, on in enumerate((CLEAR, *EXTENDING)):
+    for on in (CLEAR, *EXTENDING):
         attack = tested[tested["attack"] == (EXTENDING[0] if on == CLEAR else on)]
         table = attack[["image", "source", "label"]].reset_index(drop=True).assign(on=on)
         after = attack["clean" if on == CLEAR else "adversarial"]
@@ -105,7 +108,7 @@ def _points(maps: list[Tensor], found: Hardened) -> tuple[pd.DataFrame, np.ndarr
             table[f"success_{kind}"] = successes
         kept = np.ones(len(table), bool) if on == CLEAR else attack["success"].to_numpy()
         parts.append(table[kept])
-        rows.append(signatures.vectors(maps[i])[kept])
+        rows.append(signatures.vectors(maps[CLEAR, on])[kept])
     return pd.concat(parts, ignore_index=True), np.concatenate(rows)
 
 
@@ -119,6 +122,13 @@ def correlation(first: Tensor, second: Tensor) -> Tensor:
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     norms = a.norm(dim=1) * b.norm(dim=1)
     return torch.where(norms > 0, (a * b).sum(1) / norms, torch.nan)
+
+
+def negative_share(maps: Tensor) -> float:
+    """Returns how much of all relevance is below 0: the mean over maps that are not empty."""
+    strength = maps.double().abs().sum((1, 2))
+    share = maps.double().clamp(max=0).abs().sum((1, 2)) / strength
+    return float(share[strength > 0].mean())
 
 
 def changed_pixel(clean: Tensor, changed: Tensor) -> Tensor:

@@ -165,7 +165,9 @@ def retrained(
         adversary: see `training.train`.
     """
     network = _network(base.facts, initialised=False)
-    network.load_state_dict(base.state, assign=True)
+    # Of their own memory: training writes into the weights that it starts from.
+    own = {key: value.clone() for key, value in base.state.items()}
+    network.load_state_dict(own, assign=True)
     facts = {key: base.facts[key] for key in FACTS}
     return _trained(network, facts, chosen, split, seed=seed, name=name, adversary=adversary)
 

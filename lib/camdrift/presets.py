@@ -13,14 +13,11 @@ from pathlib import Path
 
 import dvc.api
 
-from camdrift import artifacts, params
+from camdrift import artifacts, drawing, params, run
 from camdrift.settings import Preset, Settings, SettingsError
 
 PARTS = ("sets", "models", "studies", "cells", "hardenings")
 FOLDERS = {"DATA": "CAMDRIFT_DATA", "WEIGHTS": "CAMDRIFT_WEIGHTS"}  # and what names them
-PICTURED = {  # figures that hold images
-    "figure_3", "tan_figure_1", "tan_figure_5", "tan_figure_9", "kla_figure_1", "kla_figure_2",
-}  # fmt: skip
 
 
 def experiment(name: str) -> str:
@@ -83,7 +80,8 @@ def gather(preset: Preset, names: Sequence[str], rev: str) -> None:
     """Copies results of a preset's studies and hardenings, and cards of their sets and models.
 
     Figures that hold images from elsewhere stay behind: `data/results` is in git, and not every
-    licence lets an image be passed on. Seconds and environment of a run are of no revision.
+    licence lets an image be passed on. What the stages took stands beside them: it is of no
+    revision, and what DVC took from its cache has run before, maybe elsewhere.
     """
     tree = dvc.api.DVCFileSystem(repo=".", rev=rev)
     cells = [cell for cell in preset.cells.values() if cell.study in names]
@@ -95,10 +93,17 @@ def gather(preset: Preset, names: Sequence[str], rev: str) -> None:
     files += [artifacts.model_card(name) for name in models & set(preset.models)]
     for name in names:
         files += [Path(file) for file in tree.find((artifacts.RESULTS / name).as_posix())]
-    kept = [file for file in set(files) if not ("DATA" in preset.needs and file.stem in PICTURED)]
-    for file in sorted(kept):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        tree.get_file(file.as_posix(), file.as_posix())
+    for file in sorted(set(files)):
+        content = tree.cat_file(file.as_posix())
+        if "DATA" in preset.needs and file.suffix == ".png" and drawing.holds_images(content):
+            continue
+        with artifacts.whole(file) as temporary:
+            temporary.write_bytes(content)
+    for name in names:
+        keys = {name} | {key for key, cell in preset.cells.items() if cell.study == name}
+        took = run.taken(keys | sets | models)
+        if took is not None:
+            artifacts.write_json(artifacts.results(name, "run.json"), took)
 
 
 def find(chosen: Settings, name: str) -> Preset:
@@ -134,11 +139,12 @@ def main() -> None:
     command = [sys.executable, "-m", "dvc", "exp"]
     subprocess.run([*command, "remove", "--quiet", rev], check=False, stderr=subprocess.DEVNULL)
     settings = [part for change in changes for part in ("-S", change)]
-    run = subprocess.run(
-        [*command, "run", "--temp", "--name", rev, *settings, *targets], check=False
-    )
-    if run.returncode:
-        sys.exit(run.returncode)
+    done = subprocess.run(
+        [*command, "run", "--temp", "--name", rev, *settings, *targets],
+        env=os.environ | {"CAMDRIFT_RUNS": str(artifacts.RUNS.resolve())}, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        sys.exit(done.returncode)
     gather(preset, names, rev)
 
 

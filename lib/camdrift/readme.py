@@ -123,11 +123,11 @@ def _detection_claims(chosen: Settings, study: str, made: results.Tables) -> str
         behind = rows.loc[mine, ["claim", "statistic", "images", "behind it"]]
         parts += ["", _folded(f"Behind the verdicts of `{name}`", behind)]
     rests = [
-        f"`{name}`: {text}."
+        _rests(name, text)
         for name, rows in columns.items()
         for text in rows.loc[mine, "rests on"].iloc[:1]
     ]
-    parts = [markdown(table[mine]), "", *rests, *parts]
+    parts = [markdown(table[mine]), "", "\n\n".join(rests), *parts]
     for name, tables in real.items():
         cell = plans[name].headline
         trial = report.trial(tables, cell).drop(columns=["note"])
@@ -145,12 +145,12 @@ def _detection_claims(chosen: Settings, study: str, made: results.Tables) -> str
 
 
 def _hardenings(chosen: Settings) -> str:
-    """Returns what hardenings found, and the verdicts on klawikowska2020's claims, side by side."""
-    plans = chosen.hardenings | {
-        name: plan
-        for name, plan in results.of_presets(chosen).items()
-        if isinstance(plan, Hardening)
-    }
+    """Returns what hardenings found, and the verdicts on klawikowska2020's claims, side by side.
+
+    Those of presets, on images of the paper's size, first.
+    """
+    real = {n: p for n, p in results.of_presets(chosen).items() if isinstance(p, Hardening)}
+    plans = real | chosen.hardenings
     made = {name: results.load(name) for name in plans}
     if not made:
         return NOT_RUN
@@ -162,13 +162,10 @@ def _hardenings(chosen: Settings) -> str:
     figures = artifacts.results(next(iter(made)), "figures").as_posix()
     parts = [
         f"![Every model attacked itself]({figures}/anew.png)", "", markdown(table), "",
-        *(f"`{name}`: {rows['rests on'].iloc[0]}." for name, rows in columns.items()),
+        "\n\n".join(_rests(name, rows["rests on"].iloc[0]) for name, rows in columns.items()),
     ]  # fmt: skip
     for name, tables in made.items():
         behind = columns[name][["claim", "statistic", "images", "behind it"]]
-        numbers = ", ".join(
-            f"{row.number} {row.value:.2f}" for row in tables["numbers"].itertuples()
-        )
         parts += [
             "", f"Accuracy in `{name}`, on the test images, and with those added that an attack "
             "changed successfully on the clear model:",
@@ -176,10 +173,19 @@ def _hardenings(chosen: Settings) -> str:
             "", "Every model attacked itself: share of the images that it gets right which the "
             "attack changes.",
             "", markdown(hardening_report.attacks(tables)),
-            "", f"The plane of signatures: {numbers or 'too few points'}.",
+            "", hardening_report.numbers(tables), _added(tables),
             "", _folded(f"Behind the verdicts of `{name}`", behind),
         ]  # fmt: skip
     return "\n".join(parts)
+
+
+def _added(made: results.Tables) -> str:
+    rows = made["budgets"].dropna(subset="added")
+    return (
+        "Images added to the training set: "
+        + ", ".join(f"{row.added:g} by {row.attack}" for row in rows.itertuples())
+        + "."
+    )
 
 
 def _benchmarks() -> str:
@@ -239,12 +245,24 @@ def _run() -> str:
         runs=("seconds", "size"), seconds=("seconds", "sum"), peak=("peak_memory_mb", "max")
     )
     table = table.rename(columns={"peak": "peak memory, MB"}).round(0).astype(int).reset_index()
+    return f"{markdown(table)}\n\nIn all {_time(facts)}."
+
+
+def _time(facts: dict) -> str:
+    """Returns the minutes that stages took, and on what; see `run.taken`."""
     machine = facts["environment"]
+    minutes = sum(stage["seconds"] for stage in facts["stages"]) / 60
     return (
-        f"{markdown(table)}\n\nIn all {stages['seconds'].sum() / 60:.1f} minutes of stages on "
-        f"{machine['cores']} cores, {machine['system']}, Python {machine['python']}, torch "
-        f"{machine['packages']['torch']}."
+        f"{minutes:.1f} minutes of stages on {machine['cores']} cores, {machine['system']}, Python "
+        f"{machine['python']}, torch {machine['packages']['torch']}"
     )
+
+
+def _rests(name: str, on: str) -> str:
+    """Returns what a study's verdicts rest on and, where it is known, what they took."""
+    file = artifacts.results(name, "run.json")
+    took = f" {_time(artifacts.read_json(file))}." if file.exists() else ""
+    return f"`{name}`: {on}.{took}"
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -59,9 +59,10 @@ METHODS = {"mean": torch.mean, "relu": torch.relu, "sigmoid": torch.sigmoid, "ta
 def relevance(model: Model, pixels: Tensor, classes: Tensor | None = None) -> Tensor:
     """Returns each image's relevance map: raw and signed, summed over channels, (n, h, w).
 
-    The logit itself is handed back, so a class with a negative logit has its map turned about in
-    sign. Alpha1-beta0 and flat take no share against the sign that they are given: only dense
-    layers do, and a network with one of them may have maps of one sign everywhere.
+    The logit itself is handed back. In the last dense layer, where most networks end, it cancels
+    but for the epsilon, so a map's sign does not tell that of the logit. Alpha1-beta0 and flat take
+    no share against the sign that they are given: only dense layers do, and a network with one of
+    them may have maps of one sign everywhere.
 
     The map has the sides of the network's input, `model.size`. The flat rule looks at no value of
     the input, so the relevance of pixels is that of normalised pixels.

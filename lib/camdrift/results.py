@@ -7,7 +7,7 @@ import pandas as pd
 
 from camdrift import artifacts, randomness, statistics
 from camdrift.artifacts import Attacked, Covered, Detected, Maps, Noise, Scores
-from camdrift.settings import Cell, Protocol, Settings, StatisticsSettings, Study
+from camdrift.settings import Cell, Hardening, Protocol, Settings, StatisticsSettings, Study
 
 Tables = dict[str, pd.DataFrame]
 
@@ -132,6 +132,9 @@ def load(study: str) -> Tables:
         "attack",
         "split",
         "number",
+        "before",
+        "after",
+        "budget",
     )
     found = {}
     for file in files:
@@ -144,12 +147,12 @@ def load(study: str) -> Tables:
     return found
 
 
-def of_presets(chosen: Settings) -> dict[str, Study]:
-    """Returns the studies of presets whose tables are there."""
-    studies = {
-        n: study for preset in chosen.presets.values() for n, study in preset.studies.items()
-    }
-    return {n: study for n, study in studies.items() if artifacts.results(n, "tables").is_dir()}
+def of_presets(chosen: Settings) -> dict[str, Study | Hardening]:
+    """Returns the studies and hardenings of presets whose tables are there."""
+    plans: dict[str, Study | Hardening] = {}
+    for preset in chosen.presets.values():
+        plans |= {**preset.studies, **preset.hardenings}
+    return {n: plan for n, plan in plans.items() if artifacts.results(n, "tables").is_dir()}
 
 
 def seen(study: str, name: str) -> tuple[Detected, dict[int, str]]:

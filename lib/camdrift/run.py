@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -50,7 +50,7 @@ class Stage:
 
 
 def stage(main: Callable[[Stage], None]) -> None:
-    """Runs a stage script's `main` and writes what it took to `data/run/<stage>.json`.
+    """Runs a stage script's `main` and writes what it took, `<stage>.json` in `artifacts.RUNS`.
 
     The stage is `--stage`, or what DVC says in DVC_STAGE. Torch, where the script uses it, is held
     to deterministic algorithms.
@@ -79,6 +79,19 @@ def stage(main: Callable[[Stage], None]) -> None:
         "environment": environment(),
     }
     artifacts.write_json(artifacts.RUNS / f"{name}.json", facts)
+
+
+def taken(keys: Collection[str]) -> dict[str, Any] | None:
+    """Returns what the last run of each stage of some items took, None where none has run here.
+
+    `stages`, in the order in which they ran, and the last one's `environment`.
+    """
+    files = sorted(artifacts.RUNS.glob("*.json"), key=lambda file: file.stat().st_mtime)
+    stages = [artifacts.read_json(file) for file in files if file.stem.partition("@")[2] in keys]
+    if not stages:
+        return None
+    environments = [stage.pop("environment") for stage in stages]
+    return {"environment": environments[-1], "stages": stages}
 
 
 def threads() -> int:

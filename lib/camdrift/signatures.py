@@ -158,10 +158,7 @@ def _distances(points: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
 def distance_to_other_class(
     vectors: np.ndarray, labels: np.ndarray, *, groups: np.ndarray | None = None
 ) -> np.ndarray:
-    """Returns how near each point is to another class: (n,), in [0, inf].
-
-    The distance to the nearest point of another class, over that to the nearest of its own. Below
-    1 another class is nearer; 1 where both distances are 0. NaN for a point without either.
+    """Returns the distance to the nearest point of another class: (n,); NaN where there is none.
 
     Args:
         vectors: (n, d), the points of any space, also those of the plane.
@@ -171,11 +168,8 @@ def distance_to_other_class(
     labels = np.asarray(labels)
     distances = _distances(vectors, groups)
     same = labels == labels[:, None]
-    own = np.where(same, distances, np.inf).min(axis=1, initial=np.inf)
-    other = np.where(same, np.inf, distances).min(axis=1, initial=np.inf)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where((own == 0) & (other == 0), 1.0, other / own)
-    return np.where(np.isfinite(own) & np.isfinite(other), ratio, np.nan)
+    nearest = np.where(same, np.inf, distances).min(axis=1, initial=np.inf)
+    return np.where(np.isfinite(nearest), nearest, np.nan)
 
 
 def guesses(vectors: np.ndarray, kinds: np.ndarray, groups: np.ndarray, *, seed: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from camdrift import artifacts, params, readme, report, results, settings
+from camdrift import artifacts, params, readme, report, results, run, settings
 
 DASHBOARD = "make dashboard"
 
@@ -33,13 +33,10 @@ def terminal(study: str) -> str:
 def publish() -> None:
     """Copies seconds and memory of the plan's stages, and their environment, beside the results."""
     plan = params.load()
-    keys = {*plan.sets, *plan.models, *plan.cells, *plan.studies}
-    files = sorted(artifacts.RUNS.glob("*.json"), key=lambda file: file.stat().st_mtime)
-    stages = [artifacts.read_json(file) for file in files if file.stem.partition("@")[2] in keys]
-    if not stages:
+    found = run.taken({*plan.sets, *plan.models, *plan.cells, *plan.studies, *plan.hardenings})
+    if found is None:
         raise FileNotFoundError(f"no runs in {artifacts.RUNS}; run `make repro`")
-    environments = [stage.pop("environment") for stage in stages]
-    artifacts.write_json(readme.RUN, {"environment": environments[-1], "stages": stages})
+    artifacts.write_json(readme.RUN, found)
 
 
 def main() -> None:

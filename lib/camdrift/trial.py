@@ -39,7 +39,7 @@ def chosen(images: pd.DataFrame, settings: DetectionSettings, *, seed: int) -> p
 
     Images are drawn by their id alone, so cells of one set have the same images in the same
     splits. A source picture's images are in one split: they are not independent. The index is each
-    image's row in `images`.
+    image's row in `images`, and rises.
     """
     key = [randomness.entropy(seed, "trial", name) for name in images["id"]]
     drawn = images.iloc[np.argsort(key)[: settings.images]]
@@ -76,7 +76,7 @@ def blurred(pixels: Tensor, *, radius: float) -> Tensor:
 def see(
     model: Model,
     made: Sequence[Variant],
-    images: pd.DataFrame,
+    table: pd.DataFrame,
     cell: Cell,
     settings: DetectionSettings,
     *,
@@ -90,8 +90,8 @@ def see(
 
     Args:
         model: the model under attack.
-        made: the cell's variants.
-        images: of the attack, a row an image.
+        made: the variants of the images that take part.
+        table: those images, see `chosen`.
         cell: its settings.
         settings: of the detection.
         key: the cell's name, part of the seed.
@@ -110,26 +110,25 @@ def see(
                 f"detection.{name}: wanted one of the {len(model.maps)} layers of '{cell.model}', "
                 f"got {number}"
             )
-    table = chosen(images, settings, seed=seed)
-    rows = table.index.to_numpy(copy=True)
+    table = table.reset_index(drop=True)
     shown = variants(made, cell.detect)
     parts, seconds = [], []
     for variant in tqdm(shown, desc="features", unit="variant"):
-        pixels = variant.pixels()[rows]
+        pixels = variant.pixels()
         strength = float(variant.table["strength"].iloc[0])
         part, took = _features(model, pixels, table, variant.name, strength, settings, key, seed)
         parts.append(part)
         seconds.append(took)
     whole = pd.concat(parts, ignore_index=True)
     if cell.adaptive:
-        clean = next(v for v in shown if v.name == CLEAN).pixels()[rows]
+        clean = next(v for v in shown if v.name == CLEAN).pixels()
         against = _adaptive(model, clean, table, whole, settings, key, seed, quantise)
         whole = pd.concat([whole, *against], ignore_index=True)
     maps, pictures, examples = _examples(model, shown, table, settings)
     taken = len(table) * len(shown)
     mean = {group: sum(took[group] for took in seconds) / taken for group in seconds[0]}
     facts = {"methods": list(METHODS), "evaluations": evaluations(settings)}
-    detected = Detected(whole, table.reset_index(drop=True), maps, pictures, examples, facts)
+    detected = Detected(whole, table, maps, pictures, examples, facts)
     return detected, mean
 
 
@@ -203,19 +202,19 @@ def _examples(
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Returns maps, pictures and their rows: of some flipped images, each variant at strength 1."""
     order = np.argsort(~table["success"].to_numpy(), kind="stable")[:EXAMPLES]
-    rows, image = table.index.to_numpy()[order], table["image"].to_numpy()[order]
+    image = table["image"].to_numpy()[order]
     probe = model.probe(settings.place("layer"))
     maps, pictures, examples = [], [], []
     for variant in shown:
         if variant.table["strength"].iloc[0] not in (0.0, 1.0):
             continue
-        pixels = variant.pixels()[rows]
+        pixels = variant.pixels()[order]
         found = [_looks(model, *probe(batch), count) for batch, count in model.batches(pixels)]
         maps.append(torch.cat([looks for looks, _ in found]).half().numpy())
         pictures.append(to_8bit(pixels))
         top = torch.cat([classes for _, classes in found]).numpy()
         examples.append(pd.DataFrame({"image": image, "variant": variant.name, "prediction": top}))
-    names = pd.concat([part.iloc[[i]] for i in range(len(rows)) for part in examples])
+    names = pd.concat([part.iloc[[i]] for i in range(len(order)) for part in examples])
     return np.stack(maps, axis=1), np.stack(pictures, axis=1), names.reset_index(drop=True)
 
 

@@ -1,7 +1,7 @@
 """The variants of an image: clean, attacked and noisy at each strength, and the controls."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
@@ -137,12 +137,46 @@ def of_images(
     return found
 
 
-def of_cell(cell: Cell, name: str, protocols: Sequence[Protocol]) -> tuple[Attacked, list[Variant]]:
-    """Returns what the attack of a cell wrote, and the variants of its images."""
+def of_cell(
+    cell: Cell,
+    name: str,
+    protocols: Sequence[Protocol],
+    *,
+    choose: Callable[[pd.DataFrame], pd.DataFrame] = lambda images: images,
+) -> tuple[Attacked, list[Variant]]:
+    """Returns what the attack of a cell wrote, and the variants of its images.
+
+    Where `choose` returns some rows of the attack's images, both are of those alone.
+    """
     images = artifacts.read(ImageSet, artifacts.set_folder(cell.set))
     attacked = artifacts.read(Attacked, artifacts.cell_folder(cell.study, name, "attack"))
     noise = artifacts.read(Noise, artifacts.cell_folder(cell.study, name, "noise"))
+    rows = choose(attacked.images).index.to_numpy()
+    if len(rows) < len(attacked.images):
+        attacked, noise = _only(attacked, noise, rows)
     return attacked, of_images(images, attacked, noise, protocols)
+
+
+def _only(attacked: Attacked, noise: Noise, rows: np.ndarray) -> tuple[Attacked, Noise]:
+    """Returns both of some rows of the images, which rise. The attack's log stays whole."""
+    images = attacked.images.iloc[rows].reset_index(drop=True)
+    last_step = attacked.last_step[rows] if len(attacked.last_step) else attacked.last_step
+    scales = noise.scales[noise.scales["image"].isin(images["image"])].reset_index(drop=True)
+    return (
+        replace(
+            attacked,
+            perturbation=attacked.perturbation[rows],
+            last_step=last_step,
+            images=images,
+        ),
+        replace(
+            noise,
+            draws=noise.draws[rows],
+            controls=noise.controls[rows],
+            scales=scales,
+            raised=noise.raised.iloc[rows].reset_index(drop=True),
+        ),
+    )
 
 
 def examples(

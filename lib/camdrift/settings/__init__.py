@@ -1,0 +1,49 @@
+"""params.yaml as pydantic models: every key, range and cross-reference."""
+
+from camdrift.settings.attacks import Attacks, Descent
+from camdrift.settings.cells import (
+    CamSettings,
+    Cell,
+    CoverageSettings,
+    FlagSettings,
+    NoiseSettings,
+    Protocol,
+    ScoreSettings,
+    StatisticsSettings,
+    Study,
+    protocols,
+)
+from camdrift.settings.detection import DetectionSettings
+from camdrift.settings.hardening import ATTACKING, EXTENDING, HARDENED, Hardening, hardened
+from camdrift.settings.models import ModelSettings, Training
+from camdrift.settings.section import SettingsError, lines_of
+from camdrift.settings.sets import ImageSetSettings
+from camdrift.settings.whole import Preset, Settings
+
+__all__ = [
+    "ATTACKING",
+    "Attacks",
+    "CamSettings",
+    "Cell",
+    "CoverageSettings",
+    "Descent",
+    "DetectionSettings",
+    "EXTENDING",
+    "FlagSettings",
+    "HARDENED",
+    "Hardening",
+    "ImageSetSettings",
+    "ModelSettings",
+    "NoiseSettings",
+    "Preset",
+    "Protocol",
+    "ScoreSettings",
+    "Settings",
+    "SettingsError",
+    "StatisticsSettings",
+    "Study",
+    "Training",
+    "hardened",
+    "lines_of",
+    "protocols",
+]

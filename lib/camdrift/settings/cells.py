@@ -1,0 +1,120 @@
+"""Studies, their cells, and how an experiment is done and read."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from camdrift.settings.section import Count, Name, Positive, Section, Share
+
+
+class Study(Section):
+    """A named group of cells with a report of its own."""
+
+    title: str
+    headline: Name
+
+
+class Cell(Section):
+    """One experiment."""
+
+    study: Name
+    set: Name
+    model: Name
+    source: Name
+    attack: Name
+    label: Literal["predicted", "given"]
+    ladder: Annotated[list[Positive], Field(min_length=1)]
+    protocols: Annotated[list[Name], Field(min_length=1)]
+    detect: list[Positive]
+    adaptive: bool
+    override: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _has_whole(self) -> "Cell":
+        if sorted(set(self.ladder)) != self.ladder:
+            raise ValueError(f"wanted a ladder that rises, got {self.ladder}")
+        if 1.0 not in self.ladder:
+            raise ValueError(f"wanted a ladder that holds 1 (the attack itself), got {self.ladder}")
+        if self.detect != [strength for strength in self.ladder if strength in self.detect]:
+            raise ValueError(
+                f"wanted detect: strengths of the ladder {self.ladder}, rising, got {self.detect}"
+            )
+        if (self.adaptive or self.detect) and 1.0 not in self.detect:
+            raise ValueError(f"wanted detect: to hold 1 (the attack itself), got {self.detect}")
+        return self
+
+
+class Protocol(Section):
+    """How the experiment is done and read, switch by switch; see params.yaml."""
+
+    ladder: Literal["exact", "accumulating"]
+    quantise: Literal["none", "round", "floor"]
+    noise: Literal["matched", "with_negated_attack"]
+    similarity: Literal["raw", "jet_rgb"]
+    score: Literal["logits", "softmax_for_originals"]
+    target: Literal["seed_class", "own_top1"]
+    threshold: Literal["held_out_quantile", "layer_median", "global_mean"]
+
+    @property
+    def recipe(self) -> str:
+        """The switches that decide the pixels of changed images, as one word."""
+        return f"{self.ladder}-{self.quantise}-{self.noise}"
+
+    @property
+    def reading(self) -> str:
+        """The switches that decide the similarity of a map to its clean twin, as one word."""
+        return f"{self.recipe}-{self.score}-{self.similarity}"
+
+
+def protocols(content: dict[str, dict[str, str]]) -> dict[str, Protocol]:
+    """Returns the protocols of params.yaml, each `corrected` with its own switches set."""
+    corrected = content.get("corrected", {})
+    return {name: Protocol.model_validate(corrected | own) for name, own in content.items()}
+
+
+class NoiseSettings(Section):
+    """The noise that attacks are compared with."""
+
+    draws: Annotated[int, Field(ge=2)]
+    scaling: Literal["after_clipping", "unclipped"]
+    raise_by: Annotated[float, Field(gt=1, le=4)]
+    raise_to: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+
+
+class CamSettings(Section):
+    """The maps."""
+
+    examples: Count
+
+
+class ScoreSettings(Section):
+    """The scores."""
+
+    unrelated: Count
+
+
+class CoverageSettings(Section):
+    """Neuron coverage."""
+
+    threshold: Share
+
+
+class StatisticsSettings(Section):
+    """Intervals, tests and flags."""
+
+    resamples: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    quantile: Annotated[float, Field(gt=0, lt=0.5)]
+    folds: Annotated[int, Field(ge=2)]
+
+
+class FlagSettings(Section):
+    """From where on a number is flagged."""
+
+    empty_share: Share
+    minimum_successes: Count
+    minimum_sources: Count
+    zero_gradients: Share
+    clipped_only: Share
+    noise_flips: Share
+    size_difference: Share

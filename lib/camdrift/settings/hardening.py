@@ -1,0 +1,58 @@
+"""Models retrained on attacked images, their names, and signatures of images."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from camdrift.settings.attacks import Descent
+from camdrift.settings.models import Training
+from camdrift.settings.section import Count, Name, Section
+
+EXTENDING = ("fgsm", "one_pixel")  # attacks whose successes extend the training set
+ATTACKING = (*EXTENDING, "pgd")  # attacks that every model meets
+# Kinds of models that a hardening makes: trained on with the same images as before, with what each
+# attack changed added, and adversarially.
+HARDENED = ("retrained", *EXTENDING, "pgd")
+
+
+class AttackedImages(Section):
+    """The most images attacked of each split."""
+
+    train: Count
+    test: Count
+
+
+class UmapSettings(Section):
+    """Of the map of signatures."""
+
+    neighbours: Annotated[int, Field(ge=2)]
+    min_dist: Annotated[float, Field(ge=0, le=1)]
+
+
+class Hardening(Section):
+    """A clear model, models retrained from it, and signatures of images."""
+
+    title: str
+    set: Name
+    model: Name
+    attacked: AttackedImages
+    fgsm: dict[str, Any]
+    one_pixel: dict[str, Any]
+    pgd: dict[str, Any]
+    larger: Annotated[float, Field(gt=1)]
+    training: Training
+    adversary: Descent
+    umap: UmapSettings
+    agreement: Count
+    window: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _is_odd(self) -> "Hardening":
+        if self.window % 2 == 0:
+            raise ValueError(f"window: wanted an odd number of px, got {self.window}")
+        return self
+
+
+def hardened(hardening: str, kind: str) -> str:
+    """Returns the name of a model that a hardening makes, a kind of `HARDENED`."""
+    return f"{hardening}_{kind}"

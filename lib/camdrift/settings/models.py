@@ -1,0 +1,56 @@
+"""Networks, where their weights come from, and how they are trained."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from camdrift.settings.section import Count, Name, Positive, Section
+
+
+class Training(Section):
+    """How a network is trained."""
+
+    epochs: Count
+    batch: Annotated[int, Field(ge=2)]
+    learning_rate: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    shift: Annotated[int, Field(ge=0)]
+    flip: bool
+
+
+class ModelSettings(Section):
+    """A network and where its weights come from."""
+
+    set: Name
+    architecture: str
+    width: Annotated[float, Field(gt=0, le=1)]
+    head: Literal["pooled", "torchvision"]
+    classes: Annotated[int, Field(ge=2)] | None
+    mean: Annotated[list[float], Field(min_length=3, max_length=3)]
+    std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
+    weights: str | None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    training: Training | None
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> "ModelSettings":
+        if self.weights is None and self.training is None:
+            raise ValueError("wanted `weights:` or `training:` (or both), got neither")
+        if self.is_file and self.sha256 is None:
+            raise ValueError(f"wanted the sha256 of {self.weights}; `sha256sum` prints it")
+        halves = [0.5, 0.5, 0.5]
+        inception = self.architecture in ("inception_v3", "googlenet")
+        if (
+            inception
+            and self.weights
+            and not self.is_file
+            and [self.mean, self.std] != [halves] * 2
+        ):
+            raise ValueError(f"{self.architecture}'s weights want mean and std of {halves}")
+        return self
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the weights are a local file."""
+        return Path(str(self.weights)).suffix in (".safetensors", ".pt", ".pth")

@@ -1,0 +1,56 @@
+"""The base of every part of params.yaml, the kinds of values in it, and what is said of a fault."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=8, le=2048)]
+
+
+class SettingsError(Exception):
+    """params.yaml is not valid; the message names each fault."""
+
+
+class Section(BaseModel):
+    """A part of params.yaml: unknown keys are refused, types are not bent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_its_keys(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        strange = [key for key in content if key not in cls.model_fields]
+        if strange:
+            there = ", ".join(sorted(cls.model_fields)) or "none"
+            names = ", ".join(f"'{key}'" for key in strange)
+            raise ValueError(f"no key {names}; there are: {there}")
+        return content
+
+
+def lines_of(fault: ValidationError, place: str) -> list[str]:
+    """Returns a line for each error of pydantic: where, what was wanted, what came."""
+    lines = []
+    for error in fault.errors():
+        parts = [str(part) for part in error["loc"] if str(part) not in _KINDS]
+        where = ".".join([place, *parts] if place else parts)
+        if error["type"] == "missing":
+            lines.append(f"{where}: wanted, but not there")
+        elif error["type"] == "value_error":
+            text = str(error["ctx"]["error"])
+            lines += [f"{where}: {line}" if where else line for line in text.splitlines()]
+        elif error["type"] == "string_pattern_mismatch" and "[key]" in parts:
+            where = where.removesuffix(".[key]")
+            lines.append(f"{where}: wanted a name of a-z, 0-9 and _ only")
+        else:
+            lines.append(f"{where}: {error['msg'].lower()}, got {error['input']!r}")
+    return lines
+
+
+_KINDS = {"photos", "digits", "folder", "torchvision"}

@@ -1,0 +1,89 @@
+"""What images are made from."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from camdrift.settings.section import Section, Share, Side
+
+
+class Shares(Section):
+    """Shares of a set's images in each split; they add up to 1."""
+
+    train: Share
+    validation: Share
+    test: Share
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Shares":
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"wanted shares that add up to 1, got {total:g}")
+        return self
+
+
+class Limits(Section):
+    """The most images that a class gives to each split."""
+
+    train: Annotated[int, Field(ge=0)]
+    validation: Annotated[int, Field(ge=0)]
+    test: Annotated[int, Field(ge=0)]
+
+
+class _Set(Section):
+    path: str
+    size: Side
+    shares: Shares
+    limits: Limits
+
+
+class Photos(_Set):
+    """Tiles of the photographs that ship with scikit-image and scikit-learn."""
+
+    kind: Literal["photos"]
+
+
+class Digits(_Set):
+    """scikit-learn's digits."""
+
+    kind: Literal["digits"]
+
+
+class Labels(Section):
+    """A CSV file of labels beside the images, and its columns."""
+
+    csv: str
+    image: str
+    label: str
+    offset: int
+
+
+class _Resized(_Set):
+    resize: Side
+
+    @model_validator(mode="after")
+    def _covers(self) -> "_Resized":
+        if self.resize < self.size:
+            raise ValueError(f"wanted resize >= size ({self.size} px), got {self.resize}")
+        return self
+
+
+class Folder(_Resized):
+    """A folder of images."""
+
+    kind: Literal["folder"]
+    labels: Labels | None
+    unreadable_share: Share
+    licence: str
+
+
+class TorchvisionSet(_Resized):
+    """A `torchvision.datasets` class by name."""
+
+    kind: Literal["torchvision"]
+    dataset: str
+    arguments: dict[str, Any]
+    licence: str
+
+
+ImageSetSettings = Annotated[Photos | Digits | Folder | TorchvisionSet, Field(discriminator="kind")]

@@ -1,0 +1,149 @@
+"""The whole of params.yaml: its keys, and what refers to what."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from camdrift.settings.attacks import Attacks
+from camdrift.settings.cells import (
+    CamSettings,
+    Cell,
+    CoverageSettings,
+    FlagSettings,
+    NoiseSettings,
+    Protocol,
+    ScoreSettings,
+    StatisticsSettings,
+    Study,
+)
+from camdrift.settings.detection import DetectionSettings
+from camdrift.settings.hardening import ATTACKING, HARDENED, Hardening, hardened
+from camdrift.settings.models import ModelSettings
+from camdrift.settings.section import Name, Section, lines_of
+from camdrift.settings.sets import ImageSetSettings
+
+
+class Settings(Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)]
+    micro_batch: Annotated[int, Field(ge=1, le=4096)]
+    sets: dict[Name, ImageSetSettings]
+    models: dict[Name, ModelSettings]
+    attacks: Attacks
+    noise: NoiseSettings
+    protocols: dict[Name, dict[str, Any]]
+    cams: CamSettings
+    scores: ScoreSettings
+    coverage: CoverageSettings
+    detection: DetectionSettings
+    statistics: StatisticsSettings
+    flags: FlagSettings
+    studies: dict[Name, Study]
+    cells: dict[Name, Cell]
+    hardenings: dict[Name, Hardening]
+    presets: dict[Name, "Preset"] = {}
+
+    @field_validator("protocols")
+    @classmethod
+    def _has_all_switches(cls, content: dict[str, Any]) -> dict[str, Any]:
+        if "corrected" not in content:
+            raise ValueError("wanted a protocol 'corrected', from which the others differ")
+        faults = []
+        for name, own in content.items():
+            try:
+                Protocol.model_validate(content["corrected"] | own)
+            except ValidationError as fault:
+                faults += lines_of(fault, name)
+        if faults:
+            raise ValueError("\n".join(faults))
+        return content
+
+    @model_validator(mode="after")
+    def _refers(self) -> "Settings":
+        faults = _references(self, self)
+        for name, preset in self.presets.items():
+            faults += [f"presets.{name}.{fault}" for fault in _references(preset, self)]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+
+class Preset(Section):
+    """Another choice of what is built, see README.
+
+    needs: what it takes from elsewhere. override: other settings, by their path in params.yaml.
+    """
+
+    needs: dict[Literal["DATA", "WEIGHTS"], str] = {}
+    override: dict[str, Any] = {}
+    sets: dict[Name, ImageSetSettings]
+    models: dict[Name, ModelSettings]
+    studies: dict[Name, Study]
+    cells: dict[Name, Cell]
+    hardenings: dict[Name, Hardening]
+
+
+def _references(plan: "Settings | Preset", whole: Settings) -> list[str]:
+    """Returns a line for each name that stands for nothing and each group that does not fit."""
+    attacks = whole.attacks
+    faults = []
+
+    def known(place: str, kind: str, name: str, names: Any) -> bool:
+        if name not in names:
+            there = ", ".join(sorted(names)) or "none"
+            faults.append(f"{place}: no {kind} '{name}' in params.yaml; there are: {there}")
+        return name in names
+
+    def fits(name: str, place: str, attack: str, override: dict[str, Any]) -> bool:
+        there = [key for key in Attacks.model_fields if getattr(attacks, key) is not None]
+        if not known(name, "attack", attack, there):
+            return False
+        try:
+            attacks.of(attack, override)
+        except ValidationError as fault:
+            faults.extend(lines_of(fault, place))
+            return False
+        return True
+
+    models = set(plan.models)
+    models |= {hardened(key, kind) for key in plan.hardenings for kind in HARDENED}
+    for name, model in plan.models.items():
+        known(f"models.{name}.set", "set", model.set, plan.sets)
+        if name in {hardened(key, kind) for key in plan.hardenings for kind in HARDENED}:
+            faults.append(f"models.{name}: a hardening makes a model of this name, take another")
+    for name, cell in plan.cells.items():
+        place = f"cells.{name}"
+        known(f"{place}.study", "study", cell.study, plan.studies)
+        known(f"{place}.set", "set", cell.set, plan.sets)
+        for role in ("model", "source"):
+            known(f"{place}.{role}", "model", getattr(cell, role), models)
+        for protocol in cell.protocols:
+            known(f"{place}.protocols", "protocol", protocol, whole.protocols)
+        fits(f"{place}.attack", f"{place}.override", cell.attack, cell.override)
+    for name, hardening in plan.hardenings.items():
+        place = f"hardenings.{name}"
+        known(f"{place}.set", "set", hardening.set, plan.sets)
+        known(f"{place}.model", "model", hardening.model, plan.models)
+        if name in plan.studies:
+            faults.append(f"{place}: a study has this name, and both own data/results/{name}")
+        for attack in ATTACKING:
+            override = getattr(hardening, attack)
+            if not fits(f"{place}.{attack}", f"{place}.{attack}", attack, override):
+                continue
+            own = attacks.of(attack, override)
+            if own.get("target") is not None:
+                faults.append(
+                    f"{place}.{attack}.target: wanted null, since models are hardened against any "
+                    f"change of class, got {own['target']}"
+                )
+            if own.get("pixels", 1) != 1:
+                faults.append(
+                    f"{place}.{attack}.pixels: wanted 1, since the relevance around one pixel is "
+                    f"looked at, got {own['pixels']}"
+                )
+    for name, study in plan.studies.items():
+        members = [key for key, cell in plan.cells.items() if cell.study == name]
+        known(f"studies.{name}.headline", "cell", study.headline, members)
+    return faults
