@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from dvc.utils.hydra import apply_overrides
 from omegaconf import OmegaConf
 
 from camdrift import artifacts, drawing, params, presets
@@ -47,15 +48,29 @@ def test_a_preset_without_needs_takes_nothing_from_elsewhere():
     ]
 
 
-def test_overrides_are_what_dvc_reads(places):
-    from dvc.utils.hydra import apply_overrides
+@pytest.fixture
+def built(places):
+    """A function: the name of a preset -> the settings that DVC writes for it."""
 
+    def write(name):
+        given = places["DATA"].parent / "params.yaml"
+        given.write_bytes((ROOT / "params.yaml").read_bytes())
+        apply_overrides(given, presets.overrides(name, CHOSEN.presets[name], places))
+        return params.load(given)
+
+    return write
+
+
+@pytest.mark.parametrize("name", list(CHOSEN.presets))
+def test_a_preset_is_what_is_built(built, name):
+    made, preset = built(name), CHOSEN.presets[name]
+    for part in presets.PARTS:
+        assert list(getattr(made, part)) == list(getattr(preset, part)), part
+
+
+def test_overrides_are_what_dvc_reads(places, built):
+    built = built("nips17")
     given = places["DATA"].parent / "params.yaml"
-    given.write_bytes((ROOT / "params.yaml").read_bytes())
-    apply_overrides(given, presets.overrides("nips17", NIPS, places))
-    built = params.load(given)
-    assert list(built.cells) == list(NIPS.cells)
-    assert list(built.studies) == list(NIPS.studies)
     assert built.sets["nips17"].path == str(places["DATA"])
     assert built.models["resnet18"].weights.startswith(str(places["WEIGHTS"]))
     assert built.detection.images == NIPS.override["detection.images"]
