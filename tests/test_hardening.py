@@ -1,5 +1,7 @@
 """Hardening on a small network, the paper's arithmetic, and the judges of its claims."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -91,7 +93,19 @@ def test_training_sees_what_the_adversary_makes_of_each_batch(pixels):
     assert not torch.equal(before, network[-1].weight)
 
 
-def test_hardened_models_start_from_the_clear_one_and_share_nothing_with_it():
+@dataclass(frozen=True)
+class Small:
+    """A hardening of a network that has learnt nothing: what it found, weights, training splits."""
+
+    clear: Weights
+    before: dict
+    found: Hardened
+    weights: dict
+    splits: dict
+
+
+@pytest.fixture(scope="module")
+def small() -> Small:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
     split = np.repeat(["train", "validation", "test"], [12, 4, 8])
@@ -107,11 +121,44 @@ def test_hardened_models_start_from_the_clear_one_and_share_nothing_with_it():
     clear = Weights(state, facts, pd.DataFrame())
     before = {name: value.clone() for name, value in state.items()}
     chosen = SETTINGS.presets["tiny"].hardenings["tiny_inspecting"]
-    small = chosen.training.model_copy(update={"epochs": 1, "batch": 4})
-    _, weights = hardening.harden(
-        images, clear, chosen.model_copy(update={"training": small}), SETTINGS.attacks,
-        name="test", seed=1, micro_batch=4,
-    )  # fmt: skip
+    brief = chosen.training.model_copy(update={"epochs": 1, "batch": 4})
+    splits, real = {}, models.retrained
+
+    def retrained(base, training, split, *, name, **rest):
+        splits[name] = {part: split(part) for part in ("train", "validation")}
+        return real(base, training, split, name=name, **rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "retrained", retrained)
+        found, weights = hardening.harden(
+            images, clear, chosen.model_copy(update={"training": brief}), SETTINGS.attacks,
+            name="test", seed=1, micro_batch=4,
+        )  # fmt: skip
+    return Small(clear, before, found, weights, splits)
+
+
+@pytest.mark.parametrize("kind", hardening.EXTENDING)
+def test_what_an_attack_changes_joins_the_training_set_under_its_own_label(small, kind):
+    rows = small.found.attacks.query("model == 'clear' and split == 'train' and attack == @kind")
+    won = rows[rows["success"]]
+    pixels, labels = small.splits[f"test_{kind}"]["train"]
+    assert small.found.facts["added"][kind] == len(won)
+    assert labels[12:].tolist() == won["label"].to_list()
+    if kind == "fgsm":
+        assert 0 < len(won) < 12
+        model = models.ready(replace(small.clear, state=small.before), micro_batch=4)
+        with torch.no_grad():
+            assert model(pixels[12:]).argmax(1).tolist() == won["adversarial"].to_list()
+
+
+@pytest.mark.parametrize("kind", ["retrained", "pgd"])
+def test_the_others_are_trained_on_the_set_as_it_is(small, kind):
+    assert len(small.splits[f"test_{kind}"]["train"][1]) == 12
+    assert all(len(parts["validation"][1]) == 4 for parts in small.splits.values())
+
+
+def test_hardened_models_start_from_the_clear_one_and_share_nothing_with_it(small):
+    clear, before, weights = small.clear, small.before, small.weights
     assert all(torch.equal(before[name], value) for name, value in clear.state.items())
     everything = [clear.state, *(weights[kind].state for kind in hardening.HARDENED)]
     places = [value.data_ptr() for state in everything for value in state.values()]

@@ -41,6 +41,16 @@ def changed(path: str, value) -> dict:
         ("attacks.one_pixel.mutation", [1.0, 0.5], "mutation: wanted a range that does not fall"),
         ("hardenings.inspecting.model", "vgg", "hardenings.inspecting.model: no model 'vgg'"),
         ("hardenings.inspecting.window", 4, "window: wanted an odd number of px, got 4"),
+        (
+            "hardenings.inspecting.fgsm",
+            {"target": 3},
+            "hardenings.inspecting.fgsm.target: wanted null, since models are hardened against any",
+        ),
+        (
+            "hardenings.inspecting.one_pixel",
+            {"pixels": 3},
+            "hardenings.inspecting.one_pixel.pixels: wanted 1, since",
+        ),
         ("hardenings.inspecting.fgsm", {"epz": 1}, "hardenings.inspecting.fgsm: no key 'epz'"),
         ("attacks.fgsm.eps", 3.0, "attacks.fgsm.eps: input should be less than or equal to 1"),
         ("cells.fgsm.model", "vgg", "cells.fgsm.model: no model 'vgg' in params.yaml; there are:"),

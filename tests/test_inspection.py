@@ -1,0 +1,142 @@
+"""What is read off relevance maps, on paper, and a hardening's stages where little is there."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from camdrift import hardening_figures, hardening_report, hardening_verdicts, inspection, params
+from camdrift import hardening_tables as tables
+from camdrift.artifacts import Hardened
+from camdrift.claims import UNDECIDED
+from camdrift.hardening_tables import Inspection
+from conftest import ROOT, as_model, small_network
+
+SETTINGS = params.load(ROOT / "params.yaml")
+NAN = float("nan")
+
+
+def maps(*rows) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float32).view(len(rows), 1, -1)
+
+
+def test_correlation_on_paper():
+    first = maps([1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 2, 3], [5, 5, 5])
+    second = maps([10, 20, 30], [3, 2, 1], [1, 0, 1], [7, 7, 7], [1, 2, 3])
+    found = inspection.correlation(first, second)
+    np.testing.assert_allclose(found, [1, -1, 0, NAN, NAN], atol=1e-12)
+
+
+def test_the_changed_pixel_is_the_one_that_differs_most_over_all_channels():
+    clean = torch.zeros(3, 3, 4, 5)
+    changed = clean.clone()
+    changed[0, :, 2, 3] = 0.2  # 0.6 in all, against 0.5 in one channel
+    changed[0, 1, 0, 0] = -0.5
+    changed[1, 2, 3, 4] = 1.0
+    assert inspection.changed_pixel(clean, changed).tolist() == [[2, 3], [3, 4], [-1, -1]]
+
+
+def test_the_windows_share_on_paper():
+    """A map of ones, 6 x 6: a window of 3 x 3 inside, cut off at an edge and at a corner."""
+    ones = torch.ones(4, 6, 6)
+    ones[3] = 0
+    places = torch.tensor([[2, 2], [0, 3], [5, 5], [2, 2]])
+    found = inspection.window_share(ones, places, size=3)
+    np.testing.assert_allclose(found, [9 / 36, 6 / 36, 4 / 36, NAN])
+    # Signs do not matter, and without a place there is no share.
+    signed = ones[:1] * torch.tensor([1.0, -1.0]).repeat(3)
+    np.testing.assert_allclose(inspection.window_share(signed, places[:1], size=3), 9 / 36)
+    nowhere = torch.tensor([[-1, -1]])
+    assert inspection.window_share(ones[:1], nowhere, size=3).isnan().all()
+
+
+def test_the_negative_share_on_paper():
+    assert inspection.negative_share(maps([1, -1, 2, 0], [4, 0, 0, 0], [0, 0, 0, 0])) == 0.125
+
+
+def found_by(success: dict[str, list[bool]], labels: list[int], pixels) -> Hardened:
+    """A hardening of the clear model alone, whose attacks change the images of `success`."""
+    count = len(labels)
+    names = [f"image {i}" for i in range(count)]
+    base = pd.DataFrame({"image": range(count), "source": names, "label": labels})
+    rows, predictions = [], []
+    for attack in ("fgsm", "one_pixel", "pgd", "fgsm_larger"):
+        won = np.array(success.get(attack, [False] * count))
+        after = np.where(won, np.array(labels) + 1, labels)
+        rows.append(base.assign(model="clear", attack=attack, split="test", clean=labels,
+                                adversarial=after, right=True, success=won, evaluations=1,
+                                gain=NAN))  # fmt: skip
+    attacked = pd.concat(rows, ignore_index=True)
+    hardened = [attacked.assign(model=kind) for kind in ("fgsm", "one_pixel", "pgd")]
+    for model in ("clear", "fgsm", "one_pixel", "pgd"):
+        for on in ("clear", "fgsm", "one_pixel"):
+            predictions.append(base.assign(model=model, on=on, prediction=labels))
+    settings = {
+        "fgsm": {"eps": 0.1, "gains": 1},
+        "one_pixel": {"population": 5, "generations": 1},
+        "pgd": {"eps": 0.1, "steps": 2},
+        "fgsm_larger": {"eps": 0.2, "gains": 1},
+    }
+    changed = np.stack([pixels.numpy(), pixels.numpy()])
+    changed[1, :, :, 2, 3] = 1 - changed[1, :, :, 2, 3]
+    return Hardened(
+        pd.concat([attacked, *hardened], ignore_index=True),
+        pd.concat(predictions, ignore_index=True),
+        base.assign(id=names, class_name=[f"class {label}" for label in labels]),
+        changed, {"settings": settings, "added": {"fgsm": 0, "one_pixel": 0}},
+    )  # fmt: skip
+
+
+def inspected(pixels, labels, success) -> Inspection:
+    chosen = SETTINGS.presets["tiny"].hardenings["tiny_inspecting"]
+    model = as_model(small_network())
+    hardened = found_by(success, labels, pixels)
+    made = inspection.inspect(lambda kind: model, pixels, hardened, chosen, seed=1)
+    return Inspection("test", hardened, made, SETTINGS.statistics, 1)
+
+
+def drawn(one: Inspection) -> tuple[dict, str, pd.DataFrame]:
+    """Tables, the report's HTML and the claims, as the last stage makes them."""
+    made = tables.tables(one)
+    plan = SETTINGS.presets["tiny"].hardenings["tiny_inspecting"]
+    made["claims"] = hardening_verdicts.claims(one, plan, SETTINGS.flags)
+    clean = np.zeros((len(one.hardened.tests), 12, 12, 3), dtype=np.uint8)
+    figures = hardening_figures.of_hardening(made)
+    figures += hardening_figures.panels(made, clean, one.hardened, one.signatures)
+    page = hardening_report.page("test", plan, made, figures)
+    return made, page, made["claims"].set_index("id")
+
+
+def test_signatures_are_of_all_clean_images_and_of_successes_alone(pixels):
+    labels, won = [0, 1] * 5, [True] * 3 + [False] * 7
+    one = inspected(pixels, labels, {"fgsm": won, "one_pixel": won[::-1]})
+    points = one.signatures.points
+    assert points["on"].value_counts().to_dict() == {"clear": 10, "fgsm": 3, "one_pixel": 3}
+    after = points.set_index(["on", "image"])["after"]
+    assert after.loc["fgsm"].to_dict() == {0: 1, 1: 2, 2: 1}
+    assert after.loc["one_pixel"].to_dict() == {7: 2, 8: 1, 9: 2}
+    assert points.query("on == 'clear'")["success_one_pixel"].to_list() == won[::-1]
+    # Clean maps go with themselves; where one pixel was changed, its window is looked at.
+    images = one.signatures.images.set_index(["model", "on"])
+    assert np.allclose(images.loc[("clear", "clear"), "correlation"], 1)
+    assert images.loc[("clear", "one_pixel"), "window"].between(0, 1).all()
+    assert images.loc[("clear", "fgsm"), "window"].isna().all()
+    _, page, _ = drawn(one)
+    assert "trustworthiness" in page
+
+
+def test_a_set_of_one_class_comes_to_an_end_and_says_so(pixels):
+    won = [True] * 5 + [False] * 5
+    one = inspected(pixels, [0] * 10, {"fgsm": won, "one_pixel": won})
+    _, _, claims = drawn(one)
+    assert claims.loc["C6", "verdict"] == UNDECIDED
+    assert "one class" in claims.loc["C6", "detail"]
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_too_few_images_for_a_plane_come_to_an_end_and_say_so(pixels, found):
+    one = inspected(pixels[:2], [0, 1], {"fgsm": [found, False]})
+    made, page, claims = drawn(one)
+    assert "too few points" in page
+    assert made["points"][["x", "y"]].isna().all(axis=None)
+    assert claims.loc["C6", "verdict"] == UNDECIDED
