@@ -189,11 +189,14 @@ def hardening(made: results.Tables, plan: settings.Hardening) -> None:
         )
         st.subheader("Which class became which")
         st.dataframe(made["flips"], hide_index=True)
+        st.subheader("Images that an attack adds to the training set")
+        st.dataframe(made["budgets"], hide_index=True)
     with claims_tab:
         table = report.claims(made)
-        st.dataframe(table.drop(columns=["as published", "behind it, as published", "flags"]),
+        st.dataframe(table.drop(columns=["as published", "behind it, as published"]),
                      hide_index=True)  # fmt: skip
     with signatures_tab:
+        st.write(hardening_report.numbers(made))
         for figure in drawn.values():
             show(figure)
         st.dataframe(made["relevance"], hide_index=True)

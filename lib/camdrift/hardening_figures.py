@@ -83,8 +83,8 @@ def moved(made: Tables) -> list[Figure]:
     most often. Classes of no success are not drawn.
     """
     rows = made["points"].query("on == 'fgsm'")
-    classes = rows["before"].value_counts(sort=True).sort_index(kind="stable")
-    most = classes.sort_values(ascending=False, kind="stable").index[:2]
+    counts = rows["before"].value_counts().sort_index()
+    most = counts.sort_values(ascending=False, kind="stable").index[:2]
     drawn = [
         _moved(made, rows[rows["before"] == name], f"kla_figure_{5 + i}",
                f"Where FGSM moves the signatures of '{name}'")

@@ -49,7 +49,8 @@ def numbers(made: Tables) -> str:
 
 def page(name: str, plan: Hardening, made: Tables, drawn: list[Figure]) -> str:
     """Returns the report's HTML."""
-    shown = ["claim", "says", "printed", "corrected", "verdict", "images", "statistic", "behind it"]
+    shown = ["claim", "says", "printed", "corrected", "verdict", "images", "flags", "statistic",
+             "behind it"]  # fmt: skip
     sections = [
         ("", "Numbers rest on this hardening's own images and model, not on those of any paper.",
          None),

@@ -165,7 +165,7 @@ def _hardenings(chosen: Settings) -> str:
         "\n\n".join(_rests(name, rows["rests on"].iloc[0]) for name, rows in columns.items()),
     ]  # fmt: skip
     for name, tables in made.items():
-        behind = columns[name][["claim", "statistic", "images", "behind it"]]
+        behind = columns[name][["claim", "statistic", "images", "flags", "behind it"]]
         parts += [
             "", f"Accuracy in `{name}`, on the test images, and with those added that an attack "
             "changed successfully on the clear model:",
