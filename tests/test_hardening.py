@@ -230,7 +230,8 @@ def made(
          "added": {"fgsm": 7, "one_pixel": 3}},
     )  # fmt: skip
     pairs = [[CLEAR, CLEAR], [CLEAR, "fgsm"], [CLEAR, "one_pixel"], ["fgsm", "fgsm"],
-             ["one_pixel", "one_pixel"], ["pgd", "fgsm"]]  # fmt: skip
+             ["one_pixel", "one_pixel"], ["pgd", "fgsm"], ["retrained", "fgsm"],
+             ["retrained", "one_pixel"]]  # fmt: skip
     images = pd.concat(
         [
             base.assign(model=m, on=on, prediction=0, window=window, window_before=0.1,

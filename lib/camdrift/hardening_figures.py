@@ -169,12 +169,16 @@ def panels(
     chosen = np.unique(np.concatenate(both))
     if len(chosen):
         nothing = np.full((*signatures.maps.shape[2:], 3), 255, dtype=np.uint8)
+        pairs = [(k, model, on) for k, (model, on) in enumerate(shown) if model != "retrained"]
         tiles = [
             [_heat(signatures.maps[k, j]) if on == CLEAR or success[on][j] else nothing
-             for k, (_, on) in enumerate(shown)]
+             for k, _, on in pairs]
             for j in chosen
         ]  # fmt: skip
-        titles = [f"{NAMES[m]}:\n{'clean' if on == CLEAR else ATTACKS[on]}" for m, on in shown]
+        titles = [
+            NAMES[model].replace("-", "-\n") + ":\n" + ("clean" if on == CLEAR else ATTACKS[on])
+            for _, model, on in pairs
+        ]
         drawn.append(
             panel(
                 "kla_figure_3", "Relevance before and after attacks, on clear and hardened models",

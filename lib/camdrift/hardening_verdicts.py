@@ -134,13 +134,20 @@ def draws_relevance(inspection: Inspection) -> Finding:
 
 
 def looks_as_before(inspection: Inspection) -> Finding:
-    """Judges C5: the hardened model's map is nearer to the clean one than the clear model's."""
-    pair = [correlations(inspection, model, "one_pixel") for model in ("one_pixel", CLEAR)]
+    """Judges C5: the hardened model's map is nearer to the clean one than the clear model's.
+
+    The control beside it was trained on as long, without attacked images.
+    """
+    models = ("one_pixel", CLEAR, "retrained")
+    pair = [correlations(inspection, model, "one_pixel") for model in models]
     gain = pair[0] - pair[1]
     if np.isnan(gain).all():
         return nothing("one_pixel finds nothing on the clear model")
     value, low, high = inspection.mean(gain, inspection.hardened.tests["source"])
-    detail = f"hardened {np.nanmean(pair[0]):.2f}, clear {np.nanmean(pair[1]):.2f}"
+    detail = ", ".join(
+        f"{model} {np.nanmean(values):.2f}"
+        for model, values in zip(("hardened", "clear", "retrained without"), pair, strict=True)
+    )
     verdict = verdict_of_interval(low, high, above=0)
     return Finding(value, low, high, verdict, detail, int((~np.isnan(gain)).sum()))
 

@@ -20,7 +20,7 @@ from camdrift.settings import EXTENDING, Hardening
 # them.
 SHOWN = (
     (CLEAR, CLEAR), (CLEAR, "fgsm"), (CLEAR, "one_pixel"), ("fgsm", "fgsm"),
-    ("one_pixel", "one_pixel"), ("pgd", "fgsm"),
+    ("one_pixel", "one_pixel"), ("pgd", "fgsm"), ("retrained", "fgsm"), ("retrained", "one_pixel"),
 )  # fmt: skip
 MODELS = tuple(dict.fromkeys(model for model, _ in SHOWN))
 
