@@ -387,6 +387,40 @@ def test_the_readmes_words_on_detectors_are_what_the_committed_tables_say():
         assert set(together[together].index) == (both if name == "resnet18" else set())
 
 
+def test_the_readmes_words_on_hardening_are_what_the_committed_tables_say():
+    with inside(ROOT):
+        made = {n: results.load(n) for n in ("cats_dogs_inspecting", "inspecting")}
+    real = made["cats_dogs_inspecting"]
+    accuracy = real["sets"].set_index(["set", "model"])["accuracy"]
+    rate = real["attacks"].query("split == 'test'").set_index(["attack", "model"])
+    verdict, numbers = (
+        real["claims"].set_index("id")["verdict"], real["numbers"].set_index("number")["value"]
+    )  # fmt: skip
+    # "... the retrained model is as right as the clear one on the clean images alone."
+    old = accuracy["clean + fgsm"]
+    assert old["fgsm"] >= accuracy["clean", "clear"] > old["clear"]
+    # "But the control makes up much of that loss without having seen an attacked image."
+    assert 0.5 < (old["retrained"] - old["clear"]) / (old["fgsm"] - old["clear"]) < 1
+    # "... falls as the clear one does: FGSM changes nearly all images of either."
+    assert verdict["C2b"] == "does not hold"
+    assert (rate.loc[[("fgsm", "clear"), ("fgsm", "fgsm")], "rate"] > 0.95).all()
+    # "PGD training alone makes a difference, at a price ..."
+    pgd = rate.xs("pgd", level="model")
+    assert pgd.loc["fgsm", "high"] < rate.loc[("fgsm", "clear"), "low"]
+    assert accuracy["clean", "pgd"] < accuracy["clean", "clear"]
+    # "FGSM does reverse relevance maps there ...; on the bundled tiles it cannot ..."
+    assert verdict["C3"] == "holds"
+    small = made["inspecting"]["numbers"].set_index("number")["value"]
+    assert small["negative relevance"] == 0 < numbers["negative relevance"]
+    # "The immune model's map looks more as before ..., but so does the control's."
+    map_of = real["relevance"].query("on == 'one_pixel' and kind == 'correlation'")
+    map_of = map_of.set_index("model")["mean"]
+    assert map_of["clear"] < 0 < map_of["one_pixel"] < map_of["retrained"]
+    # "The plane shows no classes beyond chance, its distances ..., and signatures ..."
+    assert abs(numbers["agreement"] - numbers["chance of agreement"]) < 0.05
+    assert (verdict[["C6", "C7"]] == "does not hold").all()
+
+
 def test_a_readme_without_its_markers_is_refused():
     with pytest.raises(ValueError, match="markers 'headline'"):
         readme.filled("nothing", {"headline": ""})
