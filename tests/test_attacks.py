@@ -19,7 +19,7 @@ SETTINGS = {
     },
     "one_pixel": {
         "pixels": 1, "population": 10, "generations": 4, "mutation": [0.5, 1.0],
-        "recombination": 1.0, "bounds": [0.0, 1.0], "target": None,
+        "recombination": 1.0, "bounds": [0.0, 1.0], "success": "best", "target": None,
     },
 }  # fmt: skip
 

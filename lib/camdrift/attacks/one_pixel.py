@@ -25,23 +25,32 @@ class _Search:
     image: int
     aim: int  # the class that is led to, or away from
     wanted: bool  # whether it is led to
+    by_any: bool  # whether any member may reach the goal, or the best alone
     generator: np.random.Generator
     population: np.ndarray
     energies: np.ndarray  # what is minimised, of each member
     predictions: np.ndarray
     evaluations: int = 0
 
+    def hits(self, predictions: np.ndarray) -> np.ndarray:
+        return (predictions == self.aim) == self.wanted
+
     @property
     def best(self) -> int:
+        hits = self.hits(self.predictions)
+        if self.by_any and hits.any():
+            return int(np.where(hits, self.energies, np.inf).argmin())
         return int(self.energies.argmin())
 
     @property
     def reached(self) -> bool:
-        return bool(self.predictions[self.best] == self.aim) == self.wanted
+        return bool(self.hits(self.predictions)[self.best])
 
     def take(self, trials: np.ndarray, energies: np.ndarray, predictions: np.ndarray) -> None:
-        """Puts each trial in the place of its member where it is better."""
+        """Puts each trial in the place of its member where it is better, or reaches the goal."""
         better = energies < self.energies
+        if self.by_any:
+            better |= self.hits(predictions)
         self.population[better] = trials[better]
         self.energies[better] = energies[better]
         self.predictions[better] = predictions[better]
@@ -61,6 +70,7 @@ def perturb(
     mutation: Sequence[float],
     recombination: float,
     bounds: Sequence[float],
+    success: str,
     target: int | None,
 ) -> Perturbation:
     """Returns each image's best individual: the one that least looks like its label.
@@ -88,6 +98,8 @@ def perturb(
         recombination: probability that a gene is taken from the mutant.
         bounds: of the channels' values; what lies beyond [0, 1] is searched unclipped, and then
             clipped by the caller.
+        success: 'best', where the best individual alone can end the search, as in the public code,
+            or 'any', where each can, also one that makes the label more likely than another does.
         target: the wanted class, None for any but the label.
 
     Returns:
@@ -97,7 +109,8 @@ def perturb(
         predicted as the target. Without one, success is what the caller says it is: the clipped
         image's prediction differs, on the model that is attacked in the end.
 
-    Departs: the public code puts a new best individual in the place of the first member, too.
+    Departs: the public code puts a new best individual in the place of the first member, too, and
+    cuts colours to whole grey levels.
 
     Raises:
         SettingsError: the model has no class `target`.
@@ -117,7 +130,15 @@ def perturb(
     for start in range(0, len(waiting), model.micro_batch):
         rows = waiting[start : start + model.micro_batch]
         searches = [
-            _begun(int(aims[row]), wanted, generators[row], population, 5 * pixels, place)
+            _begun(
+                int(aims[row]),
+                wanted,
+                success == "any",
+                generators[row],
+                population,
+                5 * pixels,
+                place,
+            )
             for place, row in enumerate(rows)
         ]
         breed = partial(_trials, mutation=mutation, recombination=recombination)
@@ -166,6 +187,7 @@ def _evolve(
 def _begun(
     aim: int,
     wanted: bool,
+    by_any: bool,
     generator: np.random.Generator,
     members: int,
     genes: int,
@@ -178,7 +200,7 @@ def _begun(
     spread = (np.arange(members)[:, None] + generator.random((members, genes))) / members
     population = generator.permuted(spread, axis=0)
     nothing = np.full(members, np.inf), np.full(members, -1)
-    return _Search(image, aim, wanted, generator, population, *nothing)
+    return _Search(image, aim, wanted, by_any, generator, population, *nothing)
 
 
 def _trials(search: _Search, *, mutation: Sequence[float], recombination: float) -> np.ndarray:

@@ -58,6 +58,7 @@ class OnePixelSettings(Section):
     ]
     recombination: Share
     bounds: Annotated[list[Finite], Field(min_length=2, max_length=2)]
+    success: Literal["best", "any"]
     target: Annotated[int, Field(ge=0)] | None
 
     @model_validator(mode="after")
