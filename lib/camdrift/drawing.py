@@ -15,8 +15,9 @@ from PIL import Image
 
 from camdrift import artifacts
 
-# Okabe and Ito's palette, told apart by people with any colour vision; marks and dashes differ too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+# Okabe and Ito's palette, told apart by people with any colour vision, with a grey for its black,
+# which a dark page would hide; marks and dashes differ too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#E69F00", "#56B4E9")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
 MATPLOTLIB_DASHES = ("-", "--", ":", "-.", (0, (7, 2)), (0, (7, 2, 1, 2)), "-")
 MARKS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
@@ -127,8 +128,9 @@ def plotly(figure: Figure) -> Any:
             )  # fmt: skip
         elif figure.kind == "bars":
             drawn.add_bar(
-                name=str(name), x=rows["x"], y=rows["y"], error_y=_bars(rows), marker_color=colour
-            )
+                name=str(name), x=rows["x"], y=rows["y"], marker_color=colour,
+                error_y=_bars(rows, color="#777777"),
+            )  # fmt: skip
         elif figure.kind == "points":
             drawn.add_scatter(
                 name=str(name), x=rows["x"], y=rows["y"], mode="markers",
@@ -189,12 +191,12 @@ def _reach(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series] | None:
     return (rows["y"] - rows["low"], rows["high"] - rows["y"]) if "low" in rows else None
 
 
-def _bars(rows: pd.DataFrame) -> dict | None:
-    """Returns intervals as Plotly takes them."""
+def _bars(rows: pd.DataFrame, **style: str) -> dict | None:
+    """Returns intervals as Plotly takes them; without a colour they have their line's."""
     reach = _reach(rows)
     if reach is None:
         return None
-    return {"type": "data", "array": reach[1], "arrayminus": reach[0], "thickness": 1}
+    return {"type": "data", "array": reach[1], "arrayminus": reach[0], "thickness": 1} | style
 
 
 def png(figure: Figure, path: Path) -> None:
