@@ -282,7 +282,10 @@ def test_tables_on_paper():
     assert row["low"] < row["rate"] < row["high"]
     assert row["gain"] == 0.01
     flips = found["flips"].query("attack == 'fgsm'")
-    assert flips[["before", "after", "images"]].values.tolist() == [["0", "1", 5], ["1", "0", 5]]
+    assert flips[["class_before", "class_after", "images"]].values.tolist() == [
+        ["0", "1", 5],
+        ["1", "0", 5],
+    ]
     relevance = found["relevance"].set_index(["model", "on", "kind"])
     assert relevance.loc[(CLEAR, "one_pixel", "growth"), "mean"] == pytest.approx(6)
     assert relevance.loc[(CLEAR, "fgsm", "correlation"), "images"] == 10

@@ -65,7 +65,7 @@ def success(made: Tables) -> Figure:
 def plane(made: Tables) -> Figure:
     """Returns figure 4: signatures of clean images by class."""
     points = made["points"].query("on == @CLEAR")
-    table = points.rename(columns={"before": "series"})[["series", "x", "y"]]
+    table = points.rename(columns={"class_before": "series"})[["series", "x", "y"]]
     numbers = made["numbers"].set_index("number")["value"]
     told = ", ".join(f"{name} {value:.2f}" for name, value in numbers.items())
     return Figure(
@@ -83,10 +83,10 @@ def moved(made: Tables) -> list[Figure]:
     most often. Classes of no success are not drawn.
     """
     rows = made["points"].query("on == 'fgsm'")
-    counts = rows["before"].value_counts().sort_index()
+    counts = rows["class_before"].value_counts().sort_index()
     most = counts.sort_values(ascending=False, kind="stable").index[:2]
     drawn = [
-        _moved(made, rows[rows["before"] == name], f"kla_figure_{5 + i}",
+        _moved(made, rows[rows["class_before"] == name], f"kla_figure_{5 + i}",
                f"Where FGSM moves the signatures of '{name}'")
         for i, name in enumerate(most)
     ]  # fmt: skip
@@ -105,7 +105,7 @@ def _moved(made: Tables, attacked: pd.DataFrame, name: str, title: str) -> Figur
         [
             clean[~mine].assign(series="other clean images"),
             clean[mine].assign(series="before the attack"),
-            attacked.assign(series="now " + attacked["after"], from_x=start[:, 0],
+            attacked.assign(series="now " + attacked["class_after"], from_x=start[:, 0],
                             from_y=start[:, 1]).sort_values("series"),
         ]
     )[["series", "x", "y", "from_x", "from_y"]]  # fmt: skip
@@ -143,7 +143,7 @@ def panels(
             strong = (128 + 127 * change / max(1, np.abs(change).max())).astype(np.uint8)
             rows.append([clean[j], strong, after])
             flip = flips.loc[attack, hardened.tests["image"].iloc[j]]
-            labels.append(f"{ATTACKS[attack]}:\n{flip['before']}\nto {flip['after']}")
+            labels.append(f"{ATTACKS[attack]}:\n{flip['class_before']}\nto {flip['class_after']}")
     drawn = []
     if rows:
         drawn.append(

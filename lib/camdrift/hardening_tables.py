@@ -86,21 +86,21 @@ def tables(inspection: Inspection) -> dict[str, pd.DataFrame]:
     sets: `model, set, images, right, accuracy, low, high`, table 1 of the paper and beyond.
     attacks: `model, attack, split, images, wrong` (before the attack, left out), `successes, rate,
         low, high, evaluations` (mean an image), `gain` (median of the successes).
-    flips: `attack, before, after, images`: which class became which, on the clear model.
+    flips: `attack, class_before, class_after, images`, on the clear model.
     relevance: `model, on, kind, images, mean, low, high`: correlation with the clean map and, after
         a one-pixel attack, how the window's share grew.
-    points: of the plane, with names of classes, `before` and `after`. numbers: `number, value`.
+    points: of the plane, with `class_before` and `class_after`. numbers: `number, value`.
     budgets: `attack, budget` (in words), `added` (images to the training set).
     """
     names = _names(inspection)
     points = inspection.signatures.points
-    points = points.assign(before=names(points["label"]), after=names(points["after"]))
+    points = points.assign(class_before=names(points["label"]), after=names(points["after"]))
     made = {
         "sets": _sets(inspection),
         "attacks": _attacks(inspection),
         "flips": _flips(inspection),
         "relevance": _relevance(inspection),
-        "points": points.drop(columns="label"),
+        "points": points.drop(columns="label").rename(columns={"after": "class_after"}),
         "numbers": pd.DataFrame(
             sorted(inspection.signatures.facts["numbers"].items()), columns=["number", "value"]
         ),
@@ -150,8 +150,10 @@ def _flips(inspection: Inspection) -> pd.DataFrame:
     rows = inspection.hardened.attacks.query("model == @CLEAR and success and split == 'test'")
     counts = rows.groupby(["attack", "label", "adversarial"], sort=True).size()
     table, names = counts.rename("images").reset_index(), _names(inspection)
-    table = table.assign(before=names(table["label"]), after=names(table["adversarial"]))
-    return table[["attack", "before", "after", "images"]]
+    table = table.assign(
+        class_before=names(table["label"]), class_after=names(table["adversarial"])
+    )
+    return table[["attack", "class_before", "class_after", "images"]]
 
 
 def _names(inspection: Inspection) -> Callable[[pd.Series], pd.Series]:

@@ -132,8 +132,8 @@ def load(study: str) -> Tables:
         "attack",
         "split",
         "number",
-        "before",
-        "after",
+        "class_before",
+        "class_after",
         "budget",
     )
     found = {}
