@@ -196,7 +196,7 @@ def hardening(made: results.Tables, plan: settings.Hardening) -> None:
         st.dataframe(table.drop(columns=["as published", "behind it, as published"]),
                      hide_index=True)  # fmt: skip
     with signatures_tab:
-        st.write(hardening_report.numbers(made))
+        st.write(f"The plane of signatures: {hardening_figures.numbers(made)}.")
         for figure in drawn.values():
             show(figure)
         st.dataframe(made["relevance"], hide_index=True)

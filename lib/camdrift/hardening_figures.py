@@ -62,16 +62,21 @@ def success(made: Tables) -> Figure:
     )  # fmt: skip
 
 
+def numbers(made: Tables) -> str:
+    """Returns what is measured of the signatures and of their plane, in words."""
+    rows = made["numbers"]
+    few = "" if "trustworthiness" in set(rows["number"]) else "; too few points"
+    return ", ".join(f"{row.number} {row.value:.2f}" for row in rows.itertuples()) + few
+
+
 def plane(made: Tables) -> Figure:
     """Returns figure 4: signatures of clean images by class."""
     points = made["points"].query("on == @CLEAR")
     table = points.rename(columns={"class_before": "series"})[["series", "x", "y"]]
-    numbers = made["numbers"].set_index("number")["value"]
-    told = ", ".join(f"{name} {value:.2f}" for name, value in numbers.items())
     return Figure(
         "kla_figure_4", "Relevance signatures of clean images",
         "Each point is an image's LRP map, laid out by UMAP: near points have similar maps, axes "
-        f"have no unit. Colour and mark tell the class. {told}.",
+        f"have no unit. Colour and mark tell the class. {numbers(made)}.",
         "points", table.dropna(), "UMAP 1", "UMAP 2",
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ import pandas as pd
 
 from camdrift import report
 from camdrift.drawing import Figure
-from camdrift.hardening_figures import NAMES, attack_names
+from camdrift.hardening_figures import NAMES, attack_names, numbers
 from camdrift.report import told
 from camdrift.results import Tables
 from camdrift.settings import Hardening
@@ -39,14 +39,6 @@ def attacks(made: Tables) -> pd.DataFrame:
     )
 
 
-def numbers(made: Tables) -> str:
-    """Returns what is measured of the signatures and of their plane, in words."""
-    rows = made["numbers"].itertuples()
-    told_of = ", ".join(f"{row.number} {row.value:.2f}" for row in rows)
-    few = "" if "trustworthiness" in set(made["numbers"]["number"]) else "; too few points"
-    return f"The plane of signatures: {told_of}{few}."
-
-
 def page(name: str, plan: Hardening, made: Tables, drawn: list[Figure]) -> str:
     """Returns the report's HTML."""
     shown = ["claim", "says", "printed", "corrected", "verdict", "images", "flags", "statistic",
@@ -66,7 +58,7 @@ def page(name: str, plan: Hardening, made: Tables, drawn: list[Figure]) -> str:
         ("Relevance", "Correlation of maps with the clear model's of the clean image, over "
          "successes; 'growth' is how many times the share of relevance around the attacked pixel "
          "grew.", made["relevance"]),
-        ("The plane of signatures", numbers(made), None),
+        ("The plane of signatures", f"{numbers(made)}.", None),
         ("Images that an attack adds to the training set", "", made["budgets"]),
         ("Attacks in numbers", "", made["attacks"]),
     ]  # fmt: skip

@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from camdrift import artifacts, claims, hardening_report, params, report, results, spread
+from camdrift import (
+    artifacts,
+    claims,
+    hardening_figures,
+    hardening_report,
+    params,
+    report,
+    results,
+    spread,
+)
 from camdrift.settings import Hardening, Settings, Study
 
 README = Path("README.md")
@@ -173,7 +182,7 @@ def _hardenings(chosen: Settings) -> str:
             "", "Every model attacked itself: share of the images that it gets right which the "
             "attack changes.",
             "", markdown(hardening_report.attacks(tables)),
-            "", hardening_report.numbers(tables), _added(tables),
+            "", f"The plane of signatures: {hardening_figures.numbers(tables)}.", _added(tables),
             "", _folded(f"Behind the verdicts of `{name}`", behind),
         ]  # fmt: skip
     return "\n".join(parts)
