@@ -26,7 +26,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 repro: setup ## rebuild what params.yaml names (STUDY=layers: one study), then show the result
 	@CAMDRIFT_PYTHON=$(CURDIR)/$(BIN)/python sh stages/run check
-	$(BIN)/dvc repro $(if $(STUDY),report@$(STUDY))
+	@stage=$(if $(STUDY),$$($(BIN)/python -m camdrift.summary stage $(STUDY))) || exit 1; \
+		$(BIN)/dvc repro $$stage
 	@$(BIN)/python -m camdrift.summary show $(STUDY)
 
 # Each seed is a DVC experiment in a temporary copy; commit or `git add` new files first.

@@ -18,6 +18,8 @@ from camdrift import (  # noqa: E402
     drawing,
     figures,
     flags,
+    generalisation_figures,
+    generalisation_report,
     hardening_figures,
     hardening_report,
     params,
@@ -208,6 +210,56 @@ def hardening(made: results.Tables, plan: settings.Hardening) -> None:
         st.download_button(f"{name} as CSV", made[name].to_csv(index=False), f"{name}.csv")
 
 
+def generalisation(made: results.Tables, plan: settings.Generalisation) -> None:
+    st.header(plan.title)
+    st.write(
+        "Do other networks behave alike? An attack is made on one network and carried to the "
+        "others; how much accuracy is lost, how far do maps shift, and does the one explain the "
+        "other? Numbers rest on this generalisation's own images and networks, not on those of any "
+        "paper."
+    )
+    names = ["Accuracy", "Shift of maps", "Claims"]
+    accuracy_tab, shift_tab, claims_tab = st.tabs(names)
+    known = generalisation_figures.EXPLAINED
+    explains = shift_tab.radio(
+        "Maps explain", list(known), index=list(known).index(plan.explains), key="explains",
+        format_func=known.get, horizontal=True, bind="query-params",
+    )  # fmt: skip
+    drawn = generalisation_figures.of_generalisation(made, explains=explains)
+    on_shift = {"cha_table_3", "mod_own", "cha_figure_4_nissim", "cha_figure_4_vid", "relation",
+                "mod_groups", "depth"}  # fmt: skip
+    with accuracy_tab:
+        for figure in drawn:
+            if figure.name not in on_shift:
+                show(figure)
+        arms = {"carried": f"made on {plan.carried}", "own": "made on each network itself",
+                "noise": "noise of the carried attack's size"}  # fmt: skip
+        attack = st.selectbox("Attack", list(arms), key="attack", format_func=arms.get,
+                              bind="query-params")  # fmt: skip
+        st.dataframe(generalisation_report.accuracy(made, attack), hide_index=True)
+        st.caption("Share of test images right, with Wilson intervals, by eps.")
+        if len(made["pairs"]):
+            st.subheader("Preprocessing, image by image")
+            st.dataframe(generalisation_report.pairs(made), hide_index=True)
+        st.subheader("Networks")
+        st.dataframe(made["networks"], hide_index=True)
+    with shift_tab:
+        for figure in drawn:
+            if figure.name in on_shift:
+                show(figure)
+        st.dataframe(generalisation_report.mod(made, explains), hide_index=True)
+        st.caption(
+            "MOD under the carried attack, last conv layer at the input's size; in brackets "
+            "intervals by source picture."
+        )
+    with claims_tab:
+        table = report.claims(made)
+        st.dataframe(table.drop(columns=["as published", "behind it, as published"]),
+                     hide_index=True)  # fmt: skip
+    for name in ("accuracy", "mod", "matrix"):
+        st.download_button(f"{name} as CSV", made[name].to_csv(index=False), f"{name}.csv")
+
+
 def show(figure: drawing.Figure) -> None:
     st.plotly_chart(drawing.plotly(figure), key=figure.name)
     st.caption(figure.caption)
@@ -216,8 +268,11 @@ def show(figure: drawing.Figure) -> None:
 def how(study: str) -> str:
     chosen = params.load(ROOT / "params.yaml")
     presets = chosen.presets.items()
-    of = [name for name, preset in presets if study in preset.studies | preset.hardenings]
-    if of and study not in chosen.studies | chosen.hardenings:
+    of = [
+        name for name, preset in presets
+        if study in preset.studies | preset.hardenings | preset.generalisations
+    ]  # fmt: skip
+    if of and study not in chosen.studies | chosen.hardenings | chosen.generalisations:
         return f"It was built in a copy by: make study NAME={of[0]} STUDY={study}"
     return f"Run: make repro STUDY={study}"
 
@@ -229,7 +284,8 @@ def main() -> None:
     except settings.SettingsError as fault:
         st.error(str(fault))
         return
-    studies = chosen.studies | chosen.hardenings | results.of_presets(chosen)
+    studies = chosen.studies | chosen.hardenings | chosen.generalisations
+    studies |= results.of_presets(chosen)
     study = st.sidebar.selectbox("Study", list(studies), key="study", bind="query-params")
     st.sidebar.caption("Results of the stages in this folder; `make repro` rebuilds them.")
     folder = artifacts.results(study, "tables")
@@ -241,6 +297,9 @@ def main() -> None:
     plan = studies[study]
     if isinstance(plan, settings.Hardening):
         hardening(made, plan)
+        return
+    if isinstance(plan, settings.Generalisation):
+        generalisation(made, plan)
         return
     cells = made["attacks"]["cell"].tolist()
     headline = plan.headline

@@ -16,7 +16,7 @@ import torch
 from ruamel.yaml import YAML
 from torch import nn
 
-from camdrift import params, run, settings
+from camdrift import params, presets, run, settings
 from camdrift.models import Model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +27,9 @@ ORDER = [
     "harden",
     "signatures",
     "review",
+    "sign",
+    "carry",
+    "generalise",
     "attack",
     "noise",
     "cam",
@@ -102,7 +105,7 @@ def copy_of_repository(folder: Path, *, preset: str | None) -> Path:
 def activate(path: Path, preset: str) -> None:
     yaml = YAML()
     content = yaml.load(path)
-    for part in ("sets", "models", "studies", "cells", "hardenings"):
+    for part in presets.PARTS:
         content[part] = copy.deepcopy(content["presets"][preset][part])
     yaml.dump(content, path)
 

@@ -72,6 +72,20 @@ def test_a_link_restores_the_view(built, monkeypatch):
     assert app.selectbox(key="cell").value in app.selectbox(key="cell").options
 
 
+def test_a_generalisation_is_shown_for_both_classes(built, monkeypatch):
+    app = shown(built, monkeypatch, study="tiny_generalising")
+    assert app.header[0].value == "Two networks on digits"
+    # Two arms, PSNR, the matrix, the pairs; and seven of maps.
+    assert len(app.get("plotly_chart")) == 5 + 7
+    assert [*app.dataframe[0].value.columns[:2]] == ["network", "preprocessing"]
+    before = app.dataframe[3].value
+    app.radio(key="explains").set_value("own_top1").run()
+    assert not app.exception
+    assert not app.dataframe[3].value.equals(before)
+    app.selectbox(key="attack").set_value("noise").run()
+    assert not app.exception
+
+
 def test_nothing_built_says_what_to_run(built, monkeypatch):
     shutil.rmtree(built / "data")
     app = shown(built, monkeypatch)

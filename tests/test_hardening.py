@@ -86,7 +86,8 @@ def test_training_sees_what_the_adversary_makes_of_each_batch(pixels):
     network, labels = small_network(), torch.arange(10) % 4
     before = network[-1].weight.clone()
     chosen = {"epochs": 2, "batch": 5, "learning_rate": 0.1, "weight_decay": 0.0, "shift": 0,
-              "flip": False, "mean": [0.5] * 3, "std": [0.5] * 3, "seed": 1}  # fmt: skip
+              "flip": False, "mean": [0.5] * 3, "std": [0.5] * 3, "seed": 1, "size": 12,
+              "layers": "all"}  # fmt: skip
     split = pixels, labels
     training.train(network, split, split, **chosen, adversary=black)
     assert seen == [5] * 4

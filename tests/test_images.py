@@ -10,11 +10,11 @@ EVEN = {"train": 0.5, "validation": 0.0, "test": 0.5}
 MANY = {"train": 1000, "validation": 1000, "test": 1000}
 FOLDER = {
     "seed": 1, "size": 16, "resize": 20, "shares": EVEN, "limits": MANY, "labels": None,
-    "unreadable_share": 0.0, "licence": "own",
+    "unreadable_share": 0.0, "licence": "own", "fold": 0, "preprocessing": None,
 }  # fmt: skip
 PHOTOS = {
     "seed": 1, "size": 64, "shares": {"train": 0.55, "validation": 0.15, "test": 0.3},
-    "limits": {"train": 60, "validation": 20, "test": 20},
+    "limits": {"train": 60, "validation": 20, "test": 20}, "preprocessing": None,
 }  # fmt: skip
 
 
@@ -51,7 +51,9 @@ def test_same_seed_same_tiles_other_seed_others(photos):
 
 
 def test_digits_are_grey_and_split():
-    found = images.digits(seed=1, size=32, shares=EVEN, limits=MANY | {"test": 3})
+    found = images.digits(
+        seed=1, size=32, shares=EVEN, limits=MANY | {"test": 3}, preprocessing=None
+    )
     assert found.pixels.shape[1:] == (32, 32, 3)
     assert (found.pixels[..., 0] == found.pixels[..., 2]).all()
     assert (found.index.query("split == 'test'")["label"].value_counts() == 3).all()
@@ -169,10 +171,60 @@ def test_an_empty_folder_says_what_layout_was_wanted(tmp_path):
 
 
 def test_a_torchvision_dataset_by_name(tmp_path):
+    shared = {key: FOLDER[key] for key in FOLDER if key not in ("labels", "unreadable_share")}
     found = images.torchvision_set(
         dataset="FakeData",
         arguments={"size": 8, "image_size": [3, 24, 24], "num_classes": 2},
-        **{key: FOLDER[key] for key in ("seed", "size", "resize", "shares", "limits", "licence")},
+        **shared,
     )
     assert found.pixels.shape[1:] == (16, 16, 3)
     assert set(found.index["label"]) <= {0, 1}
+
+
+def test_preprocessed_tiles_are_the_same_tiles_cropped(photos):
+    cropped = images.photos(**PHOTOS | {"preprocessing": {"align": None, "crop": 0.75}})
+    pd.testing.assert_frame_equal(
+        cropped.index.drop(columns="sha256"), photos.index.drop(columns="sha256")
+    )
+    centre = Image.fromarray(photos.pixels[5][8:56, 8:56]).resize((64, 64), Image.BILINEAR)
+    np.testing.assert_array_equal(cropped.pixels[5], np.asarray(centre))
+
+
+def upside_down(picture):
+    return picture[::-1]
+
+
+def grey(picture):
+    return picture[..., 0]
+
+
+def test_a_function_of_the_user_aligns_pictures_before_they_are_cropped(tmp_path):
+    (tmp_path / "a").mkdir()
+    top = np.zeros((40, 40, 3), dtype=np.uint8)
+    top[:20] = 255
+    Image.fromarray(top).save(tmp_path / "a" / "one.png")
+    chosen = FOLDER | {"path": str(tmp_path), "shares": EVEN | {"train": 0.0, "test": 1.0}}
+    plan = {"align": f"{__name__}:upside_down", "crop": 1.0}
+    found = images.folder(**chosen | {"preprocessing": plan})
+    assert found.pixels[0, :7].max() == 0
+    assert found.pixels[0, -7:].min() == 255
+    with pytest.raises(SettingsError, match="wanted a picture.*got uint8 \\(40, 40\\)"):
+        images.folder(**chosen | {"preprocessing": plan | {"align": f"{__name__}:grey"}})
+    with pytest.raises(SettingsError, match="cannot import 'nowhere:align'"):
+        images.folder(**chosen | {"preprocessing": plan | {"align": "nowhere:align"}})
+
+
+def test_folds_test_every_image_once(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            picture().save(tmp_path / name / f"{i}.png")
+    shares = {"train": 0.7, "validation": 0.1, "test": 0.2}
+    tested = []
+    for fold in range(5):
+        found = images.folder(**FOLDER | {"path": str(tmp_path), "shares": shares, "fold": fold})
+        assert found.index["split"].value_counts().to_dict() == {
+            "train": 14, "validation": 2, "test": 4
+        }  # fmt: skip
+        tested += found.index.query("split == 'test'")["id"].to_list()
+    assert sorted(tested) == sorted(found.index["id"])

@@ -53,6 +53,7 @@ def test_training_without_validation_images_keeps_the_last_epoch():
     training.train(
         network, (images, labels), (images[:0], labels[:0]), mean=[0.5] * 3, std=[0.25] * 3,
         epochs=3, batch=8, learning_rate=0.01, weight_decay=0.0, shift=0, flip=False, seed=3,
+        size=12, layers="all",
         progress=lambda epochs: (seen.append(copied(network)) or epoch for epoch in epochs),
     )  # fmt: skip
     assert not torch.equal(seen[-1]["0.weight"], network.state_dict()["0.weight"])
@@ -156,7 +157,7 @@ def test_a_conv_called_twice_has_two_maps_and_keeps_its_norms():
     expected = network(batch)
     traced = layers.trace(network)
     torch.testing.assert_close(traced(batch), expected)
-    assert [tap.name for tap in layers.map_taps(traced)] == ["conv", "conv_1"]
+    assert [tap.name for tap in layers.map_taps(traced)] == ["conv", "conv:2"]
 
 
 def test_an_untraceable_network_or_one_without_conv_is_refused_by_name():
@@ -221,7 +222,7 @@ def model_settings(**changed) -> ModelSettings:
     values = {
         "set": "s", "architecture": "squeezenet1_1", "width": 1.0, "head": "torchvision",
         "classes": 5, "mean": [0.5] * 3, "std": [0.25] * 3, "weights": None, "sha256": None,
-        "training": None,
+        "training": None, "size": None, "new_head": False,
     }  # fmt: skip
     return ModelSettings.model_validate(values | changed)
 
@@ -275,9 +276,12 @@ def test_training_keeps_the_best_epoch_and_is_seeded():
         network = small_network(classes=2)
         curve = training.train(
             network, (images, labels), (images, labels), mean=[0.5] * 3, std=[0.25] * 3, epochs=4,
-            batch=8, learning_rate=0.01, weight_decay=0.0, shift=1, flip=True, seed=3,
+            batch=8, learning_rate=0.01, weight_decay=0.0, shift=1, flip=True, seed=3, size=12,
+            layers="all",
         )  # fmt: skip
-        reached = training.accuracy(network, images, labels, mean=[0.5] * 3, std=[0.25] * 3)
+        reached = training.accuracy(
+            network, images, labels, mean=[0.5] * 3, std=[0.25] * 3, size=12
+        )
         assert reached == max(row["validation_accuracy"] for row in curve)
         found.append(network.state_dict())
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
@@ -289,4 +293,128 @@ def test_a_loss_that_is_not_finite_says_what_to_change():
         training.train(
             small_network(), (images, labels), (images, labels), mean=[0.5] * 3, std=[0.25] * 3,
             epochs=1, batch=8, learning_rate=0.01, weight_decay=0.0, shift=0, flip=False, seed=3,
+            size=12, layers="all",
         )  # fmt: skip
+
+
+def brief(**changed) -> dict:
+    values = {"epochs": 1, "batch": 2, "learning_rate": 0.01, "weight_decay": 0.0, "shift": 0,
+              "flip": False, "layers": "all"}  # fmt: skip
+    return values | changed
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """Weights of another number of classes, and what names them."""
+    network = built("resnet18", classes=7)
+    path = tmp_path / "w.safetensors"
+    save_file(network.state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return network.state_dict(), {"architecture": "resnet18", "width": 0.25, "weights": str(path),
+                                  "sha256": digest, "new_head": True}  # fmt: skip
+
+
+@pytest.mark.parametrize("layers_", ["dense", "all"])
+def test_foreign_weights_get_a_head_of_their_own(foreign, layers_):
+    state, chosen = foreign
+    found = obtained(model_settings(**chosen, training=brief(layers=layers_)))
+    assert found.state["fc.weight"].shape == (5, 128)
+    same = [n for n, v in found.state.items() if v.shape == state[n].shape
+            and torch.equal(v, state[n])]  # fmt: skip
+    body = [name for name in state if not name.startswith("fc.")]
+    if layers_ == "dense":
+        assert sorted(same) == sorted(body)  # statistics of norms, too
+    else:
+        assert "conv1.weight" not in same
+        assert "layer4.1.bn2.running_mean" not in same
+
+
+def test_weights_that_do_not_fit_the_body_are_refused(foreign):
+    _, chosen = foreign
+    chosen = chosen | {"width": 0.5, "training": brief()}
+    with pytest.raises(networks.RefusedError, match="all but the dense layers, got none for conv1"):
+        obtained(model_settings(**chosen))
+
+
+def test_a_network_may_have_another_input_than_the_set():
+    chosen = model_settings(size=80, architecture="vgg11_bn", width=0.125, head="pooled",
+                            training=brief())  # fmt: skip
+    found = obtained(chosen)
+    assert found.facts["size"] == 80
+    model = models.ready(found, micro_batch=2)
+    seen = []
+    model.network.graph.owning_module.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0].shape[-1])
+    )
+    assert model(torch.rand(3, 3, 64, 64)).shape == (3, 5)
+    assert set(seen) == {80}
+
+
+def test_inception_is_built_without_its_auxiliary_head_and_takes_weights_that_have_one(tmp_path):
+    from camdrift.vision import torchvision
+
+    full = torchvision.models.inception_v3(num_classes=5, init_weights=False, aux_logits=True)
+    path = tmp_path / "w.safetensors"
+    save_file(full.state_dict(), path)
+    chosen = model_settings(
+        architecture="inception_v3", size=80, weights=str(path),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )  # fmt: skip
+    found = obtained(chosen)
+    assert not any(name.startswith("AuxLogits") for name in found.state)
+    assert found.facts["left_out"] == {}
+
+
+def test_the_last_map_of_inception_is_what_its_head_sees():
+    found = taps(built("inception_v3", size=112))
+    assert list(found)[-1] == "Mixed_7c"
+    assert len({tap.node for tap in found.values()}) == len(found)
+    traced = layers.trace(built("inception_v3", size=112).eval())
+    joint = next(node for node in traced.graph.nodes if node.name == found["Mixed_7c"].node)
+    assert len(joint.all_input_nodes) == 4
+    assert any("avgpool" in str(user.target) or "avg" in str(user.target) for user in joint.users)
+
+
+class Modern(nn.Module):
+    """Depthwise and grouped convs, SiLU by hand, leaky ReLU, a shared block, and convs left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.depthwise = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        self.shared = nn.Sequential(nn.Conv2d(4, 4, 1), nn.LeakyReLU())
+        self.unused = nn.Conv2d(4, 4, 1)
+        self.up = nn.ConvTranspose2d(4, 4, 2, stride=2)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x * torch.sigmoid(x)
+        x = F.silu(self.depthwise(x))
+        x = self.shared(self.shared(x))
+        if self.training:
+            x = self.unused(x)
+        return self.head(self.up(x).mean((2, 3)))
+
+
+def test_modern_networks_are_tapped_and_what_is_left_out_says_why():
+    network = Modern().eval()
+    found = taps(network)
+    assert list(found) == ["stem", "depthwise", "shared.0", "shared.0:2"]
+    assert all(tap.rectified for tap in found.values())
+    traced = layers.trace(network)
+    _, tensors = layers.tapped(traced, layers.map_taps(traced))(torch.ones(1, 3, 8, 8))
+    stem = network.stem(torch.ones(1, 3, 8, 8))
+    torch.testing.assert_close(tensors[0], stem * torch.sigmoid(stem))
+    left = layers.left_out(network, traced)
+    assert left == {
+        "unused": "the forward does not call it in eval mode",
+        "up": "ConvTranspose2d is not a two-dimensional convolution",
+    }
+
+
+def test_xception_of_timm_is_slimmed_and_tapped():
+    found = taps(built("timm:legacy_xception", head="pooled"))
+    assert list(found)[-1] == "conv4.pointwise"
+    assert found["conv4.pointwise"].rectified
+    assert not found["conv4.conv1"].rectified  # depthwise: its own output

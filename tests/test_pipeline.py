@@ -100,7 +100,11 @@ def test_outs_are_the_paths_of_artifacts():
     assert outs("signatures") == {artifacts.hardening_folder(key, "signatures").as_posix()}
     parts = ("tables", "figures", "metrics.json")
     results = {artifacts.results(key, part).as_posix() for part in parts}
-    for name in ("report", "review"):
+    of = "${item.generalisation}"
+    for name, part in (("sign", "signs"), ("carry", "carried")):
+        folder = artifacts.generalisation_folder(of, part, key)
+        assert outs(name) == {folder.as_posix()}
+    for name in ("report", "review", "generalise"):
         assert outs(name) == results | {artifacts.report(key).as_posix()}
 
 
@@ -114,6 +118,9 @@ def test_stages_are_what_params_imply():
         expected |= {f"{group}@{name}" for name in plan.cells}
     for group in ("harden", "signatures", "review"):
         expected |= {f"{group}@{name}" for name in plan.hardenings}
+    expected |= {f"sign@{name}" for name in plan.sources}
+    expected |= {f"carry@{name}" for name in plan.targets}
+    expected |= {f"generalise@{name}" for name in plan.generalisations}
     names = stage_names(ROOT)
     assert set(names) == expected
     assert len(names) == len(expected) <= 60
@@ -123,7 +130,8 @@ def test_declared_settings_are_what_dvc_says(monkeypatch):
     monkeypatch.chdir(ROOT)
     for name in ("fetch@photos", "train@vgg16_quarter", "attack@dlfuzz", "noise@fgsm",
                  "cam@none", "detect@pgd", "report@layers", "harden@inspecting",
-                 "review@inspecting"):  # fmt: skip
+                 "review@inspecting", "sign@xception", "carry@vgg16_cropped",
+                 "generalise@generalising"):  # fmt: skip
         assert params.declared(name) == dvc.api.params_show(stages=name), name
     for name in ("attack@nothing", "nothing", "nothing@fgsm", "check@fgsm"):
         with pytest.raises(settings.SettingsError, match=name):

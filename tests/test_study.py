@@ -301,11 +301,22 @@ def test_metrics_are_numbers_by_cell():
     assert all(isinstance(value, int | float) for row in found.values() for value in row.values())
 
 
-def test_the_summary_names_report_and_dashboard(tiny):
-    text = summary.terminal("tiny")
-    assert artifacts.report("tiny").as_posix() in text
+def test_the_summary_names_reports_and_dashboard(tiny, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["summary", "show"])
+    summary.main()
+    text = capsys.readouterr().out
+    for name in ("tiny", "tiny_inspecting", "tiny_generalising"):
+        assert artifacts.report(name).as_posix() in text
     assert summary.DASHBOARD in text
     assert all(cell in text for cell in CELLS)
+
+
+def test_the_stage_that_reports_a_group_is_known_by_its_name(tiny):
+    assert summary.stage("tiny") == "report@tiny"
+    assert summary.stage("tiny_inspecting") == "review@tiny_inspecting"
+    assert summary.stage("tiny_generalising") == "generalise@tiny_generalising"
+    with pytest.raises(settings.SettingsError, match="no study 'huge'; there are: tiny, tiny_in"):
+        summary.stage("huge")
 
 
 def test_a_second_run_of_a_stage_writes_the_same_bytes(tiny):

@@ -31,7 +31,11 @@ ADAPTIVE, OBLIVIOUS = "adaptive", "oblivious"  # attacked for the detectors' tri
 NOTHING, UNRELATED = "nothing", "unrelated"  # scored only: they pair clean maps
 CLEAR, LARGER = "clear", "fgsm_larger"  # the model before hardening; an attack on all models
 # Target policies: the class that a map explains.
-OWN, SEED = "own_top1", "seed_class"
+OWN, SEED, GIVEN = "own_top1", "seed_class", "given"
+POLICIES = (GIVEN, OWN)  # of a generalisation, in the order of its arrays
+# Attacks on a target: made on itself, on the network that a generalisation names, noise of that
+# one's size, and with the name of a network behind it, made on that.
+OWN_ATTACK, CARRIED, CARRIED_NOISE, MADE_ON = "own", "carried", "noise", "from "
 
 
 @dataclass(frozen=True)
@@ -220,6 +224,53 @@ class Signatures:
     facts: dict
 
 
+@dataclass(frozen=True)
+class Signs:
+    """Which way each pixel value of a source's test images raises its loss.
+
+    Goodfellow et al. 2015, section 4, for every eps at once.
+
+    sign: int8 (n, 3, h, w), of -1, 0, 1.
+    images: n rows, `image` (its place in the set), `id`.
+    """
+
+    sign: np.ndarray
+    images: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What attacks do to a target, on the n test images of its set.
+
+    images: n rows, `image` (its place in the set), `id, source, label, class_name`.
+    outcomes: a row for each (image, attack, range, eps): `prediction`, `psnr` in dB, missing where
+        nothing changes. Attacks are 'own', 'carried', 'noise' and, as 'from <network>', those of
+        each other source; eps 0 is the clean image, under 'own' alone.
+    variants: a row for each variant whose maps were compared with the clean image's: `attack, eps`.
+    shifts: float32 (n, variants, policies, layers), NISSIM at each layer's own size, NaN where a
+        map is empty or too small for a window. Policies are the label and the own top class.
+    last: float32 (n, variants, policies, 2), NISSIM of the last layer at the input's size; first
+        NaN where a map is empty, then with an empty map taken as it is, blank.
+    layers: a row a layer, as of `Maps`.
+    values: float16 (examples, 1 + variants, policies, total), maps of the clean image and of each
+        variant, all layers, each divided by its maximum, flattened and joined.
+    pictures: uint8 (examples, 1 + variants, h, w, 3).
+    shown: `image` of each example, and its `class_name`.
+    facts: `size`, side of the network's input in px; `parameters`, their number.
+    """
+
+    images: pd.DataFrame
+    outcomes: pd.DataFrame
+    variants: pd.DataFrame
+    shifts: np.ndarray
+    last: np.ndarray
+    layers: pd.DataFrame
+    values: np.ndarray
+    pictures: np.ndarray
+    shown: pd.DataFrame
+    facts: dict
+
+
 def set_folder(name: str) -> Path:
     """Returns the folder of an `ImageSet`."""
     return DATA / "sets" / name
@@ -238,6 +289,11 @@ def cell_folder(study: str, cell: str, stage: str) -> Path:
 def hardening_folder(name: str, stage: str) -> Path:
     """Returns the folder of what `stage` made in a hardening."""
     return DATA / "studies" / name / stage
+
+
+def generalisation_folder(name: str, stage: str, end: str) -> Path:
+    """Returns the folder of what `stage` made of a source or target of a generalisation."""
+    return DATA / "studies" / name / stage / end
 
 
 def set_datasheet(name: str) -> Path:

@@ -166,6 +166,7 @@ def plotly(figure: Figure) -> Any:
         template="plotly_white",
         height=440 if figure.panel is None else _pixels(figure.panel[0]),
         showlegend=len(series) > 1,
+        boxmode="group",
         legend={"orientation": "h", "y": -0.25},
         margin={"l": 60, "r": 20, "t": 50, "b": 60},
     )
@@ -281,9 +282,16 @@ def _draw(figure: Figure, axes: Any) -> None:
                  "label": r.x}
                 for r in rows.itertuples()
             ]  # fmt: skip
-            axes.bxp(stats, showfliers=False, patch_artist=True,
-                     boxprops={"facecolor": "#cfe4f3", "edgecolor": colour},
-                     medianprops={"color": COLOURS[1], "linewidth": 1.6})  # fmt: skip
+            alone, width = len(groups) == 1, 0.85 / len(groups)
+            places = np.arange(1, len(rows) + 1) + (i - (len(groups) - 1) / 2) * width
+            axes.bxp(stats, showfliers=False, patch_artist=True, manage_ticks=alone,
+                     positions=None if alone else places, widths=None if alone else 0.8 * width,
+                     boxprops={"facecolor": "#cfe4f3" if alone else f"{colour}55",
+                               "edgecolor": colour},
+                     medianprops={"color": COLOURS[1] if alone else colour, "linewidth": 1.6},
+                     label=None if alone else str(name))  # fmt: skip
+            if not alone:
+                axes.set_xticks(np.arange(1, len(rows) + 1), rows["x"])
         elif figure.kind == "bars":
             width = 0.85 / len(groups)
             places = np.arange(len(rows)) + (i - (len(groups) - 1) / 2) * width

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from camdrift import randomness
 from camdrift.artifacts import ImageSet
+from camdrift.preprocessing import preprocessor
 from camdrift.settings import SettingsError
 
 SPLITS = ("train", "validation", "test")
@@ -56,15 +57,23 @@ class UnreadableError(SettingsError):
     """More files of a folder are unreadable than the settings allow."""
 
 
-def photos(*, seed: int, size: int, shares: dict[str, float], limits: dict[str, int]) -> ImageSet:
+def photos(
+    *,
+    seed: int,
+    size: int,
+    shares: dict[str, float],
+    limits: dict[str, int],
+    preprocessing: dict | None,
+) -> ImageSet:
     """Returns `size` px tiles of the bundled photographs; a tile's class is its picture.
 
     Each picture is cut into a grid of `size` px cells, and the cells are dealt to the splits at
     random by `shares`, so no pixel belongs to two splits. Validation and test tiles are the cells
     themselves. Training tiles are all windows at half a cell's stride that lie in training cells
     only. `limits` bounds the tiles a class gives to each split, so that large pictures do not
-    dominate.
+    dominate. `preprocessing` is of each tile, which is brought back to `size` px.
     """
+    prepare = preprocessor(preprocessing)
     tiles, rows = [], []
     for label, (name, package, file, licence) in enumerate(PHOTOS):
         picture = decode(Path(str(files(package))) / file)
@@ -74,7 +83,9 @@ def photos(*, seed: int, size: int, shares: dict[str, float], limits: dict[str, 
             corners = _windows(owner == SPLITS.index(split), size, overlap=split == "train")
             chosen = np.sort(rng.permutation(len(corners))[: limits[split]])
             for top, left in (corners[i] for i in chosen):
-                tiles.append(picture[top : top + size, left : left + size])
+                tiles.append(
+                    _fit(prepare(picture[top : top + size, left : left + size]), size, size)
+                )
                 rows.append((f"{name}_{top:04d}_{left:04d}", label, name, split, name, licence))
     return _image_set(tiles, rows)
 
@@ -101,11 +112,19 @@ def _windows(owned: np.ndarray, size: int, *, overlap: bool) -> list[tuple[int, 
     return [(row * size // 2, column * size // 2) for row, column in np.argwhere(whole)]
 
 
-def digits(*, seed: int, size: int, shares: dict[str, float], limits: dict[str, int]) -> ImageSet:
+def digits(
+    *,
+    seed: int,
+    size: int,
+    shares: dict[str, float],
+    limits: dict[str, int],
+    preprocessing: dict | None,
+) -> ImageSet:
     """Returns scikit-learn's 8 x 8 digits as grey RGB images, enlarged to `size` px (nearest).
 
     `limits` bounds the images that a class gives to each split.
     """
+    prepare = preprocessor(preprocessing)
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -115,8 +134,9 @@ def digits(*, seed: int, size: int, shares: dict[str, float], limits: dict[str, 
     tiles, rows = [], []
     for image, name, label, split in zip(grey, names, bunch.target, splits, strict=True):
         if split:
-            picture = Image.fromarray(image).resize((size, size), Image.Resampling.NEAREST)
-            tiles.append(np.asarray(picture.convert("RGB")))
+            picture = prepare(np.asarray(Image.fromarray(image).convert("RGB")))
+            enlarged = Image.fromarray(picture).resize((size, size), Image.Resampling.NEAREST)
+            tiles.append(np.asarray(enlarged))
             rows.append((name, int(label), str(label), split, name, "CC BY 4.0 (UCI)"))
     return _image_set(tiles, rows)
 
@@ -129,6 +149,8 @@ def folder(
     resize: int,
     shares: dict[str, float],
     limits: dict[str, int],
+    fold: int,
+    preprocessing: dict | None,
     labels: dict | None,
     unreadable_share: float,
     licence: str,
@@ -146,15 +168,18 @@ def folder(
     root = Path(path)
     entries = _from_table(root, **labels) if labels else _from_subfolders(root)
     names = [file.relative_to(root).as_posix() for file, _, _ in entries]
-    splits = _split(names, [label for _, label, _ in entries], shares, limits, seed)
+    splits = _split(names, [label for _, label, _ in entries], shares, limits, seed, fold=fold)
+    prepare = preprocessor(preprocessing)
     tiles, rows, unreadable = [], [], []
     work = [item for item in zip(entries, names, splits, strict=True) if item[2]]
     for (file, label, class_name), name, split in tqdm(work, desc="reading", unit="image"):
         try:
-            tiles.append(_fit(decode(file), resize, size))
-            rows.append((name, label, class_name, split, name, licence))
+            picture = decode(file)
         except Exception as fault:  # Pillow's readers raise anything on a broken file
             unreadable.append(f"{name}: {fault}")
+            continue
+        tiles.append(_fit(prepare(picture), resize, size))
+        rows.append((name, label, class_name, split, name, licence))
     for line in unreadable:
         tqdm.write(f"unreadable, left out: {line}")
     if len(unreadable) > unreadable_share * len(work):
@@ -174,6 +199,8 @@ def torchvision_set(
     resize: int,
     shares: dict[str, float],
     limits: dict[str, int],
+    fold: int,
+    preprocessing: dict | None,
     licence: str,
 ) -> ImageSet:
     """Returns a `torchvision.datasets` class by name, called with `arguments`.
@@ -189,11 +216,12 @@ def torchvision_set(
     classes = getattr(source, "classes", None) or [
         str(label) for label in range(1 + max(label for _, label in items))
     ]
-    splits = _split(names, [label for _, label in items], shares, limits, seed)
+    splits = _split(names, [label for _, label in items], shares, limits, seed, fold=fold)
+    prepare = preprocessor(preprocessing)
     tiles, rows = [], []
     for (image, label), name, split in zip(items, names, splits, strict=True):
         if split:
-            tiles.append(_fit(np.asarray(image.convert("RGB")), resize, size))
+            tiles.append(_fit(prepare(np.asarray(image.convert("RGB"))), resize, size))
             rows.append((name, label, str(classes[label]), split, name, licence))
     return _image_set(tiles, rows)
 
@@ -303,11 +331,14 @@ def _split(
     shares: dict[str, float],
     limits: dict[str, int],
     seed: int,
+    *,
+    fold: int = 0,
 ) -> list[str]:
     """Returns each image's split, or '' where its class is over the limit of its split.
 
     Within a class the images are ordered by a hash of (seed, name) and cut at the shares: a new
-    image changes no other's place in the order.
+    image changes no other's place in the order. Each further `fold` turns the order on by as many
+    images as are tested, so that no image is tested in two folds.
     """
     frame = pd.DataFrame({"name": names, "label": labels})
     frame["rank"] = [randomness.entropy(seed, "split", name) for name in names]
@@ -315,6 +346,7 @@ def _split(
     for _, group in frame.groupby("label"):
         order = group.sort_values("rank").index
         ends = np.round(np.cumsum([shares[split] for split in SPLITS]) * len(order)).astype(int)
+        order = np.roll(order, fold * (ends[2] - ends[1]))
         for split, start, end in zip(SPLITS, [0, *ends[:-1]], ends, strict=True):
             for i in order[start : min(end, start + limits[split])]:
                 chosen[i] = split

@@ -5,6 +5,7 @@ beside the logits. There are no hooks: nothing is left on the network, after an 
 """
 
 import operator
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ IDENTITIES = (nn.Identity, nn.modules.dropout._DropoutNd)
 NOT_ACTIVATIONS = (nn.MultiheadAttention, nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
+PRODUCTS = {operator.mul, torch.mul, "mul"}
 ADDS = {operator.add, operator.iadd, torch.add, "add", "add_"}
 CONCATS = {torch.cat, torch.concat}
 NORM_FUNCTIONS = {F.batch_norm, F.group_norm, F.layer_norm, F.instance_norm}
@@ -129,12 +131,28 @@ def _leaf(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().requires_grad_()
 
 
+def left_out(network: nn.Module, traced: fx.GraphModule) -> dict[str, str]:
+    """Returns the conv layers of a network that have no map, by name, each with the reason."""
+    called = {str(node.target) for node in traced.graph.nodes}
+    reasons = {}
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.modules.conv._ConvNd):
+            continue
+        if not isinstance(module, nn.Conv2d):
+            reasons[name] = f"{type(module).__name__} is not a two-dimensional convolution"
+        elif name not in called:
+            reasons[name] = "the forward does not call it in eval mode"
+    return reasons
+
+
 def map_taps(traced: fx.GraphModule) -> tuple[Tap, ...]:
     """Returns a tap for each conv layer's map, in forward order.
 
     A map is taken at the first activation output that the conv reaches through norm, addition or
     concatenation only; convs that share that tensor share a map, named after all of them. A conv
-    that reaches no activation is tapped at its own output.
+    that reaches no activation is tapped at its own output. Where the last map is joined with those
+    of other branches (Inception), what is joined is a further map, the last, named after the block:
+    it is what the head sees.
     """
     order = {node: i for i, node in enumerate(traced.graph.nodes)}
     owners: dict[fx.Node, list[str]] = {}
@@ -143,6 +161,10 @@ def map_taps(traced: fx.GraphModule) -> tuple[Tap, ...]:
             place = min(_activations(node, traced), key=order.__getitem__, default=node)
             owners.setdefault(place, []).append(_name(node))
     places = sorted(owners, key=order.__getitem__)
+    joint = _joint(places[-1], traced)
+    if joint is not None:
+        owners[joint] = [_block(joint, owners, traced)]
+        places.append(joint)
     labels = _labels(places, owners, traced)
     return tuple(
         Tap("+".join(owners[place]), label, place.name, not _is_conv(place, traced))
@@ -178,15 +200,39 @@ def _activations(start: fx.Node, traced: fx.GraphModule) -> Iterator[fx.Node]:
             continue
         seen.add(node)
         if is_activation(node, traced):
-            yield node
+            yield _gate(node) or node
         elif matches(node, traced, NORMS + IDENTITIES, passing):
             waiting.extend(node.users)
 
 
+def _gate(node: fx.Node) -> fx.Node | None:
+    """Returns the product x * f(x) that an activation f of x stands in (a SiLU by hand), if any."""
+    products = (user for user in node.users if user.target in PRODUCTS)
+    return next((user for user in products if node.args[0] in user.args), None)
+
+
+def _joint(last: fx.Node, traced: fx.GraphModule) -> fx.Node | None:
+    """Returns the concatenation that the last map goes into, None where there is none."""
+    return next((user for user in last.users if matches(user, traced, (), CONCATS)), None)
+
+
+def _block(joint: fx.Node, owners: dict[fx.Node, list[str]], traced: fx.GraphModule) -> str:
+    """Returns the name of the module that holds all convs of a concatenation, or the node's own."""
+    names, waiting = [], list(joint.all_input_nodes)
+    while waiting:
+        node = waiting.pop()
+        names += owners.get(node, [])
+        waiting += node.all_input_nodes if matches(node, traced, (), CONCATS) else []
+    return ".".join(os.path.commonprefix([name.split(".") for name in names])) or joint.name
+
+
 def _name(node: fx.Node) -> str:
-    """Returns the module's name; the node's own for a function or a module's second call."""
-    earlier = (other for other in node.graph.nodes if other.target == node.target)
-    return str(node.target) if node.op == "call_module" and next(earlier) is node else node.name
+    """Returns the module's name, with ':2' at its second call; the node's own for a function."""
+    if node.op != "call_module":
+        return node.name
+    calls = [other for other in node.graph.nodes if other.target == node.target]
+    number = calls.index(node) + 1
+    return f"{node.target}:{number}" if number > 1 else str(node.target)
 
 
 def _is_conv(node: fx.Node, traced: fx.GraphModule) -> bool:

@@ -13,13 +13,13 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from camdrift import artifacts, layers, networks, randomness, training
 from camdrift.artifacts import Weights
 from camdrift.layers import Tap
 from camdrift.networks import RefusedError
+from camdrift.pixels import inputs
 from camdrift.settings import ModelSettings, Training
 
 
@@ -105,9 +105,7 @@ class Model(nn.Module):
 
     def inputs(self, pixels: Tensor) -> Tensor:
         """Returns what the network is called with: pixels of its size, normalised."""
-        if pixels.shape[-1] != self.size or pixels.shape[-2] != self.size:
-            pixels = F.interpolate(pixels, self.size, mode="bilinear", antialias=False)
-        return (pixels - self.mean) / self.std
+        return inputs(pixels, size=self.size, mean=self.mean, std=self.std)
 
     def _call(self, network: nn.Module, pixels: Tensor) -> Any:
         return network(self.inputs(pixels))
@@ -123,7 +121,7 @@ def obtain(
 
     Args:
         chosen: the model's settings.
-        size: side of the set's images in px.
+        size: side of the set's images in px, and of the input unless the settings name another.
         labels: of all images of the set.
         split: returns pixels and labels of 'train', 'validation' or 'test'.
         seed: of the initial weights and the batches.
@@ -131,16 +129,20 @@ def obtain(
     """
     classes = chosen.classes or int(max(labels)) + 1
     facts = chosen.model_dump(include={"architecture", "width", "head", "mean", "std"})
-    facts |= {"classes": classes, "size": size}
+    facts |= {"classes": classes, "size": chosen.size or size}
     torch.manual_seed(randomness.entropy(seed, "weights", name))  # torch has no local way to init
-    network = _network(facts, initialised=chosen.weights is None)
+    network = _network(facts, initialised=chosen.weights is None or chosen.new_head)
     if chosen.weights is not None:
+        state = _weights(chosen)
+        if chosen.new_head:
+            state = networks.with_own_head(network, state)
         try:
-            network.load_state_dict(_weights(chosen), assign=True)
+            network.load_state_dict(state, assign=True)
         except RuntimeError as fault:
             raise RefusedError(
                 f"{chosen.weights} does not fit {chosen.architecture} with {classes} classes "
-                f"(models.{name}.classes: the number of the weights): {fault}"
+                f"(models.{name}.classes: the number of the weights; or new_head: true, to train "
+                f"dense layers of your own): {fault}"
             ) from fault
     return _trained(network, facts, chosen.training, split, seed=seed, name=name)
 
@@ -185,24 +187,25 @@ def _trained(
     name: str,
     adversary: training.Adversary | None = None,
 ) -> Weights:
-    normalisation: dict[str, Any] = {"mean": facts["mean"], "std": facts["std"]}
+    given: dict[str, Any] = {key: facts[key] for key in ("mean", "std", "size")}
     curve: list[dict] = []
     if chosen is not None:
         curve = training.train(
             network,
             split("train"),
             split("validation"),
-            **normalisation,
+            **given,
             **chosen.model_dump(),
             seed=randomness.entropy(seed, "batches", name),
             adversary=adversary,
             progress=lambda epochs: tqdm(epochs, desc=f"training {name}", unit="epoch"),
         )
-    model = Model(network, **normalisation, size=facts["size"], micro_batch=1)
+    model = Model(network, **given, micro_batch=1)
     facts = facts | {
         "layers": [{"name": tap.name, "label": tap.label} for tap in model.maps],
         "own_output": [tap.label for tap in model.maps if not tap.rectified],
-        "test_accuracy": round(training.accuracy(network, *split("test"), **normalisation), 4),
+        "left_out": layers.left_out(network, model.network),
+        "test_accuracy": round(training.accuracy(network, *split("test"), **given), 4),
     }
     # Rounded, because the card is in git: the last digits change from machine to machine.
     table = pd.DataFrame(curve, columns=["epoch", "loss", "validation_accuracy"]).round(3)
@@ -240,7 +243,12 @@ def _weights(chosen: ModelSettings) -> dict[str, Tensor]:
         if found != chosen.sha256:
             raise RefusedError(f"{path} has sha256 {found}, params.yaml says {chosen.sha256}")
         state = _local_state(path)
-    return {key: t.float() if t.is_floating_point() else t for key, t in state.items()}
+    auxiliary = networks.AUXILIARY.get(chosen.architecture, ())
+    return {
+        key: t.float() if t.is_floating_point() else t
+        for key, t in state.items()
+        if not key.startswith(tuple(auxiliary))
+    }
 
 
 def _local_state(path: Path) -> dict[str, Tensor]:

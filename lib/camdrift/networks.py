@@ -4,13 +4,17 @@ import importlib
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from camdrift.settings import SettingsError
 
 
 class RefusedError(SettingsError):
     """A network or weights file that camdrift cannot use; the message says why."""
+
+
+# Prefixes of the auxiliary heads' parameters, by architecture.
+AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 
 
 def channels_last(network: nn.Module) -> None:
@@ -77,17 +81,16 @@ def _torchvision_network(name: str, classes: int) -> nn.Module:
         builder = torchvision.models.get_model_builder(name)
     except ValueError as fault:
         raise RefusedError(f"no architecture '{name}' in torchvision.models") from fault
-    # Both would start from weights or random draws that are overwritten by training or loading.
-    extra: dict[str, Any] = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    # The auxiliary heads of these two are left out: they want large images, and no map needs them.
+    extra: dict[str, Any] = {}
+    if name in AUXILIARY:
+        extra = {"init_weights": True, "aux_logits": False}
     return builder(weights=None, num_classes=classes, **extra)
 
 
 def _timm_network(name: str, classes: int) -> nn.Module:
     importlib.import_module("camdrift.vision")  # timm imports torchvision, too
-    try:
-        timm = importlib.import_module("timm")
-    except ModuleNotFoundError as fault:
-        raise RefusedError("`timm:` models need timm; run `pip install camdrift[timm]`") from fault
+    timm = importlib.import_module("timm")
     if not timm.is_model(name):
         raise RefusedError(f"no architecture '{name}' in timm; see timm.list_models()")
     return timm.create_model(name, pretrained=False, num_classes=classes)
@@ -115,6 +118,27 @@ def _pool_head(network: nn.Module, architecture: str, classes: int) -> None:
         )
     network.avgpool = nn.AdaptiveAvgPool2d(1)
     network.classifier = nn.Linear(convs[-1].out_channels, classes)
+
+
+def with_own_head(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns a state dict for the network: its own dense layers where the given do not fit.
+
+    Raises:
+        RefusedError: another layer than a dense one does not fit.
+    """
+    own = network.state_dict()
+    dense = tuple(f"{n}." for n, m in network.named_modules() if isinstance(m, nn.Linear))
+    strange = [
+        name for name, value in own.items()
+        if not name.startswith(dense) and (name not in state or state[name].shape != value.shape)
+    ]  # fmt: skip
+    if strange:
+        raise RefusedError(
+            f"wanted weights that fit all but the dense layers, got none for {strange[0]} and "
+            f"{len(strange) - 1} more"
+        )
+    fits = {n: v for n, v in state.items() if n in own and v.shape == own[n].shape}
+    return own | fits
 
 
 SLIMMED = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)

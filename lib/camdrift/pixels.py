@@ -1,8 +1,9 @@
-"""Pixels: float32 (n, 3, h, w) in [0, 1], from images at 256 levels and back."""
+"""Pixels: float32 (n, 3, h, w) in [0, 1], from images at 256 levels and on to a network."""
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def from_8bit(images: np.ndarray) -> Tensor:
@@ -14,3 +15,13 @@ def to_8bit(values: Tensor) -> np.ndarray:
     """Returns pixels as uint8 images (n, h, w, 3), rounded to the nearest level."""
     levels = values.mul(255).round().clamp(0, 255).to(torch.uint8)
     return levels.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def inputs(pixels: Tensor, *, size: int, mean: Tensor, std: Tensor) -> Tensor:
+    """Returns what a network is called with: pixels of its size (bilinear), normalised.
+
+    Pixels of that size already are not touched. `mean` and `std` are (1, 3, 1, 1).
+    """
+    if pixels.shape[-1] != size or pixels.shape[-2] != size:
+        pixels = F.interpolate(pixels, size, mode="bilinear", antialias=False)
+    return (pixels - mean) / std

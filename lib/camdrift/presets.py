@@ -8,7 +8,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import dvc.api
@@ -16,7 +16,9 @@ import dvc.api
 from camdrift import artifacts, drawing, params, run
 from camdrift.settings import Preset, Settings, SettingsError
 
-PARTS = ("sets", "models", "studies", "cells", "hardenings")
+PARTS = (
+    "sets", "models", "studies", "cells", "hardenings", "generalisations", "sources", "targets",
+)  # fmt: skip
 FOLDERS = {"DATA": "CAMDRIFT_DATA", "WEIGHTS": "CAMDRIFT_WEIGHTS"}  # and what names them
 
 
@@ -76,8 +78,16 @@ def overrides(name: str, preset: Preset, places: dict[str, Path]) -> list[str]:
     return found + [f"{part}=${{presets.{name}.{part}}}" for part in PARTS]
 
 
+def stages(plan: Preset | Settings) -> dict[str, str]:
+    """Returns the stage that reports each study, hardening and generalisation, by its name."""
+    kinds: dict[str, Collection[str]] = {
+        "report": plan.studies, "review": plan.hardenings, "generalise": plan.generalisations
+    }  # fmt: skip
+    return {name: f"{stage}@{name}" for stage, plans in kinds.items() for name in plans}
+
+
 def gather(preset: Preset, names: Sequence[str], rev: str) -> None:
-    """Copies results of a preset's studies and hardenings, and cards of their sets and models.
+    """Copies results of a preset's groups, and cards of their sets and models.
 
     Figures that hold images from elsewhere stay behind: `data/results` is in git, and not every
     licence lets an image be passed on. What the stages took stands beside them: it is of no
@@ -86,10 +96,17 @@ def gather(preset: Preset, names: Sequence[str], rev: str) -> None:
     tree = dvc.api.DVCFileSystem(repo=".", rev=rev)
     cells = [cell for cell in preset.cells.values() if cell.study in names]
     hardenings = [hardening for key, hardening in preset.hardenings.items() if key in names]
+    ends = [
+        (key, end)
+        for part in (preset.sources, preset.targets)
+        for key, end in part.items()
+        if end.generalisation in names
+    ]
     sets = {cell.set for cell in cells} | {hardening.set for hardening in hardenings}
+    sets |= {end.set for _, end in ends}
     files = [artifacts.set_datasheet(name) for name in sets]
     models = {cell.model for cell in cells} | {cell.source for cell in cells}
-    models |= {hardening.model for hardening in hardenings}
+    models |= {hardening.model for hardening in hardenings} | {end.model for _, end in ends}
     files += [artifacts.model_card(name) for name in models & set(preset.models)]
     for name in names:
         files += [Path(file) for file in tree.find((artifacts.RESULTS / name).as_posix())]
@@ -101,6 +118,7 @@ def gather(preset: Preset, names: Sequence[str], rev: str) -> None:
             temporary.write_bytes(content)
     for name in names:
         keys = {name} | {key for key, cell in preset.cells.items() if cell.study == name}
+        keys |= {key for key, end in ends if end.generalisation == name}
         took = run.taken(keys | sets | models)
         if took is not None:
             artifacts.write_json(artifacts.results(name, "run.json"), took)
@@ -122,13 +140,12 @@ def main() -> None:
     """Runs a preset and brings its results back."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="a key of `presets` in params.yaml")
-    parser.add_argument("study", nargs="*", help="or hardening of the preset, default all")
+    parser.add_argument("study", nargs="*", help="or another group of the preset, default all")
     parser.add_argument("-S", "--set", action="append", default=[], help="as of `dvc exp run`")
     asked = parser.parse_args()
     preset = find(params.load(), asked.name)
     changes = overrides(asked.name, preset, folders(asked.name, preset)) + asked.set
-    known = {study: f"report@{study}" for study in preset.studies}
-    known |= {hardening: f"review@{hardening}" for hardening in preset.hardenings}
+    known = stages(preset)
     names = asked.study or list(known)
     strange = [name for name in names if name not in known]
     if strange:

@@ -7,6 +7,7 @@ import pandas as pd
 from camdrift import (
     artifacts,
     claims,
+    generalisation_report,
     hardening_figures,
     hardening_report,
     params,
@@ -14,7 +15,7 @@ from camdrift import (
     results,
     spread,
 )
-from camdrift.settings import Hardening, Settings, Study
+from camdrift.settings import Generalisation, Hardening, Settings, Study
 
 README = Path("README.md")
 RUN = artifacts.RESULTS / "run.json"
@@ -62,14 +63,12 @@ def generated(study: str) -> dict[str, str]:
         ]
     )
     table_of_claims = report.claims(made)
-    run_here = (made["claims"]["rests_on"] != "") & (made["claims"]["paper"] != claims.TAN)
-    elsewhere = made["claims"]["paper"] == claims.CHAKRABORTY
+    run_here = made["claims"]["paper"] == claims.RENKHOFF
     rests_on = made["claims"]["rests_on"][run_here].unique()
     behind = table_of_claims[
         ["claim", "statistic", "images", "behind it", "behind it, as published"]
     ][run_here]
     shown = ["claim", "says", "printed", "as published", "corrected", "verdict", "flags"]
-    others = ["claim", "of", "says", "printed", "verdict"]
     claimed = "\n".join(
         [
             markdown(table_of_claims[run_here][shown]),
@@ -78,7 +77,7 @@ def generated(study: str) -> dict[str, str]:
             "",
             _folded("What stands behind each verdict", behind),
             "",
-            _folded("The claims of the other papers", table_of_claims[elsewhere][others]),
+            _elsewhere(chosen, made),
         ]
     )
     switched = "\n".join(
@@ -92,6 +91,7 @@ def generated(study: str) -> dict[str, str]:
     parts["detection"] = _detection(made, plan.headline, figures)
     parts["detection_claims"] = _detection_claims(chosen, study, made)
     parts["hardening"] = _hardenings(chosen)
+    parts["generalisation"] = _generalisations(chosen)
     parts["benchmarks"] = _benchmarks()
     return parts | {"oddities": _oddities(made, plan.headline), "seeds": _seeds(study)}
 
@@ -149,7 +149,7 @@ def _detection_claims(chosen: Settings, study: str, made: results.Tables) -> str
         layers = report.claims(tables)
         layers = layers[(tables["claims"]["paper"] == claims.RENKHOFF).to_numpy()]
         layers = layers[["claim", "says", "corrected", "verdict", "behind it"]]
-        parts += ["", _folded(f"The layer study's claims in `{name}`", layers)]
+        parts += ["", _folded(f"Behind the layer study's claims in `{name}`", layers)]
     return "\n".join(parts)
 
 
@@ -183,6 +183,73 @@ def _hardenings(chosen: Settings) -> str:
             "attack changes.",
             "", markdown(hardening_report.attacks(tables)),
             "", f"The plane of signatures: {hardening_figures.numbers(tables)}.", _added(tables),
+            "", _folded(f"Behind the verdicts of `{name}`", behind),
+        ]  # fmt: skip
+    return "\n".join(parts)
+
+
+def _elsewhere(chosen: Settings, made: results.Tables) -> str:
+    """Returns the layer study's claims on real images and networks beside the bundled ones."""
+    plans = {n: p for n, p in results.of_presets(chosen).items() if isinstance(p, Study)}
+    if not plans:
+        return f"On real images: {NOT_RUN}."
+    mine = (made["claims"]["paper"] == claims.RENKHOFF).to_numpy()
+    ours = report.claims(made)[mine]
+    table = ours[["claim", "says"]].assign(bundled=ours["corrected"] + " " + ours["verdict"])
+    for name in plans:
+        rows = report.claims(results.load(name))[mine]
+        table[name] = rows["corrected"] + " " + rows["verdict"]
+    rests = [_rests(name, results.load(name)["claims"]["rests_on"].iloc[0]) for name in plans]
+    text = "The same claims, corrected, on real photographs and ImageNet classifiers at 224 px:"
+    return "\n\n".join([text, markdown(table), *rests])
+
+
+def _generalisations(chosen: Settings) -> str:
+    """Returns what generalisations found, and the verdicts on chakraborty2022's claims.
+
+    Those of presets, on images of the paper's kind, first.
+    """
+    presets = results.of_presets(chosen).items()
+    real = {n: plan for n, plan in presets if isinstance(plan, Generalisation)}
+    plans = real | chosen.generalisations
+    made = {name: results.load(name) for name in plans}
+    if not made:
+        return NOT_RUN
+    columns = {name: report.claims(tables) for name, tables in made.items()}
+    table = next(iter(columns.values()))[["claim", "says", "printed"]]
+    for name, rows in columns.items():
+        table = table.assign(**{name: (rows["corrected"] + " " + rows["verdict"]).str.strip()})
+    figures = artifacts.results(next(iter(made)), "figures").as_posix()
+    parts = [
+        f"![Accuracy by eps]({figures}/cha_table_1.png)", "",
+        f"![MOD by eps]({figures}/cha_table_3.png)", "", markdown(table), "",
+        "\n\n".join(_rests(name, rows["rests on"].iloc[0]) for name, rows in columns.items()),
+    ]  # fmt: skip
+    tables = generalisation_report
+    for name, rows in made.items():
+        plan = plans[name]
+        behind = columns[name][["claim", "statistic", "images", "flags", "behind it"]]
+        parts += [
+            "", f"Accuracy in `{name}` under the attack made on {plan.carried} (Wilson intervals):",
+            "", markdown(tables.accuracy(rows)),
+            "", "MOD, last conv layer, in brackets intervals by source picture:",
+            "", markdown(tables.mod(rows, plan.explains)),
+            "", _folded(f"Accuracy in `{name}` under an attack made on each network itself",
+                        tables.accuracy(rows, "own")),
+            "", _folded(f"Accuracy in `{name}` under noise of the carried attack's size",
+                        tables.accuracy(rows, "noise")),
+            *(part for of in plan.ranges[1:] for part in ("", _folded(
+                f"Accuracy in `{name}` were eps of pixels in [-1, 1]" if of == "signed" else
+                f"Accuracy in `{name}` were eps of pixels in [0, 1]",
+                tables.accuracy(rows, of=of)))),
+            "", _folded(f"Accuracy lost in `{name}` at the largest eps, every network's attack on "
+                        "every network", tables.matrix(rows)),
+            "", _folded(f"MOD in `{name}` of images that keep their class",
+                        tables.mod(rows, plan.explains, group="class kept")),
+            "", _folded(f"VID in `{name}`", tables.vid(rows, plan.explains)),
+            "", _folded(f"Networks of `{name}`", rows["networks"]),
+            *(["", _folded(f"With and without preprocessing in `{name}`", tables.pairs(rows))]
+              if len(rows["pairs"]) else []),
             "", _folded(f"Behind the verdicts of `{name}`", behind),
         ]  # fmt: skip
     return "\n".join(parts)

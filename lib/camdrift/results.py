@@ -7,9 +7,18 @@ import pandas as pd
 
 from camdrift import artifacts, randomness, statistics
 from camdrift.artifacts import Attacked, Covered, Detected, Maps, Noise, Scores
-from camdrift.settings import Cell, Hardening, Protocol, Settings, StatisticsSettings, Study
+from camdrift.settings import (
+    Cell,
+    Generalisation,
+    Hardening,
+    Protocol,
+    Settings,
+    StatisticsSettings,
+    Study,
+)
 
 Tables = dict[str, pd.DataFrame]
+Plan = Study | Hardening | Generalisation
 
 
 @dataclass(frozen=True)
@@ -135,6 +144,8 @@ def load(study: str) -> Tables:
         "class_before",
         "class_after",
         "budget",
+        "network",
+        "made_on",
     )
     found = {}
     for file in files:
@@ -147,11 +158,11 @@ def load(study: str) -> Tables:
     return found
 
 
-def of_presets(chosen: Settings) -> dict[str, Study | Hardening]:
-    """Returns the studies and hardenings of presets whose tables are there."""
-    plans: dict[str, Study | Hardening] = {}
+def of_presets(chosen: Settings) -> dict[str, Plan]:
+    """Returns the studies, hardenings and generalisations of presets whose tables are there."""
+    plans: dict[str, Plan] = {}
     for preset in chosen.presets.values():
-        plans |= {**preset.studies, **preset.hardenings}
+        plans |= {**preset.studies, **preset.hardenings, **preset.generalisations}
     return {n: plan for n, plan in plans.items() if artifacts.results(n, "tables").is_dir()}
 
 

@@ -85,14 +85,19 @@ def ssim_window(side: int) -> int | None:
 
 
 def ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Returns the mean structural similarity of maps at their own size, in [-1, 1].
+    """Returns the mean structural similarity of maps, NaN where one is empty: (n,)."""
+    empty = (first.max(axis=(1, 2)) == 0) | (second.max(axis=(1, 2)) == 0)
+    return np.where(empty, np.nan, structural_similarity(first, second))
+
+
+def structural_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns the mean structural similarity of maps at their own size, in [-1, 1]: (n,).
 
     Wang et al. 2004, equation 13: uniform window, sample covariance, data range 1, K1 = 0.01 and
     K2 = 0.03, borders left out, as `skimage.metrics.structural_similarity` computes it pair by
-    pair. NaN where a map is empty or the maps are too small for a window.
+    pair. NaN where the maps are too small for a window.
     """
     window = ssim_window(min(first.shape[1:]))
-    empty = (first.max(axis=(1, 2)) == 0) | (second.max(axis=(1, 2)) == 0)
     if window is None:
         return np.full(len(first), np.nan)
     # Means over all windows that lie inside the map, as matrix products: (side - window + 1, side).
@@ -113,7 +118,7 @@ def ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     c1, c2 = K1**2, K2**2
     value = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     value /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
-    return np.where(empty, np.nan, value.mean(axis=(1, 2)))
+    return value.mean(axis=(1, 2))
 
 
 @cache
@@ -286,12 +291,12 @@ def drift(
     jobs = []
     for i, (reading, rows) in enumerate(compared.items()):
         jet = wanted[reading][0].similarity == "jet_rgb"
-        raw = partial(_by_chunk, partial(cosine, size=size))
+        raw = partial(by_chunk, partial(cosine, size=size))
         of = partial(jet_cosine, size=size) if jet else raw
         jobs.append((reading, "cosine", of, rows))
         if i == 0:
             arms = rows["variant"].isin([ADVERSARIAL, NOISE]) & (rows["draw"] == 0)
-            jobs.append((reading, "ssim", partial(_by_chunk, ssim), rows[arms]))
+            jobs.append((reading, "ssim", partial(by_chunk, ssim), rows[arms]))
     # Each distinct pair of maps is scored once.
     keys = [rows[["origin", "map"]].to_numpy() for *_, rows in jobs]
     pairs = [np.unique(key, axis=0, return_inverse=True) for key in keys]
@@ -308,7 +313,7 @@ def drift(
     return table.astype({name: "category" for name in names})
 
 
-def _by_chunk(
+def by_chunk(
     of: Callable[[np.ndarray, np.ndarray], np.ndarray],
     stack: np.ndarray,
     first: np.ndarray,

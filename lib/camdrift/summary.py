@@ -3,52 +3,97 @@
 import argparse
 import sys
 
-from camdrift import artifacts, params, readme, report, results, run, settings
+from camdrift import artifacts, params, presets, readme, report, results, run, settings
 
 DASHBOARD = "make dashboard"
 
 
-def terminal(study: str) -> str:
-    """Returns what `make repro` ends with: the report, the headline table, the next command."""
-    made = results.load(study)
-    table = report.headline(made)
+def terminal(name: str) -> str:
+    """Returns what `make repro` ends with: the report, the headline table, the next command.
+
+    A hardening or a generalisation has no headline table.
+    """
+    made = results.load(name)
     verdicts = made["claims"]["verdict"].value_counts()
-    lines = []
-    for _, row in table.iterrows():
-        lines.append(f"  {row['cell']}")
-        lines += [f"    {name:<38} {row[name]}" for name in table.columns[1:]]
+    lines = [f"\n'{name}'"]
+    if "excess" in made:
+        table = report.headline(made)
+        lines = [
+            f"\nStudy '{name}'. Excess = how much further the attack moves the maps than noise of",
+            "the same size (cosine, mean over decided layers, with interval; 0 = no further):",
+        ]
+        for _, row in table.iterrows():
+            lines.append(f"  {row['cell']}")
+            lines += [f"    {column:<38} {row[column]}" for column in table.columns[1:]]
+        lines.append("")
     return "\n".join(
         [
-            f"\nStudy '{study}'. Excess = how much further the attack moves the maps than noise of",
-            "the same size (cosine, mean over decided layers, with interval; 0 = no further):",
             *lines,
-            "\nClaims:    " + ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items()),
-            f"Report:    {artifacts.report(study)}",
-            f"Figures:   {artifacts.results(study, 'figures')}",
-            f"Dashboard: {DASHBOARD}",
+            "Claims:    " + ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items()),
+            f"Report:    {artifacts.report(name)}",
+            f"Figures:   {artifacts.results(name, 'figures')}",
         ]
     )
+
+
+def unusual() -> list[str]:
+    """Returns a line for each model with convs that have no map, or one that no activation made."""
+    lines = []
+    for name in params.load().models:
+        path = artifacts.model_card(name)
+        card = artifacts.read_json(path) if path.exists() else {}
+        lines += [
+            f"{name}: no map of {layer}: {reason}"
+            for layer, reason in card.get("left_out", {}).items()
+        ]
+        own = card.get("own_output", [])
+        if own:
+            shown = ", ".join(own[:3]) + (", ..." if len(own) > 3 else "")
+            lines.append(
+                f"{name}: {len(own)} of {len(card['layers'])} maps at a conv's own output, as it "
+                f"reaches no activation: {shown}; {path} names all"
+            )
+    return lines
+
+
+def stage(name: str) -> str:
+    """Returns the stage that reports a study, a hardening or a generalisation.
+
+    Raises:
+        SettingsError: there is none of that name; the message names those that are there.
+    """
+    known = presets.stages(params.load())
+    if name not in known:
+        raise settings.SettingsError(f"no study '{name}'; there are: {', '.join(known)}")
+    return known[name]
 
 
 def publish() -> None:
     """Copies seconds and memory of the plan's stages, and their environment, beside the results."""
     plan = params.load()
-    found = run.taken({*plan.sets, *plan.models, *plan.cells, *plan.studies, *plan.hardenings})
+    groups = (plan.sets, plan.models, plan.cells, plan.studies, plan.hardenings,
+              plan.generalisations, plan.sources, plan.targets)  # fmt: skip
+    found = run.taken({key for group in groups for key in group})
     if found is None:
         raise FileNotFoundError(f"no runs in {artifacts.RUNS}; run `make repro`")
     artifacts.write_json(readme.RUN, found)
 
 
 def main() -> None:
-    """Shows a study, writes the README's generated parts, publishes the run, or lists seeds."""
+    """Shows results, names a stage, writes the README's parts, publishes the run, lists seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["show", "readme", "publish", "seeds"])
-    parser.add_argument("study", nargs="*", help="default: every study that is built")
+    parser.add_argument("action", choices=["show", "stage", "readme", "publish", "seeds"])
+    parser.add_argument("study", nargs="*", help="or another group; default: all that are built")
     asked = parser.parse_args()
-    studies = asked.study or list(params.load().studies)
+    studies = asked.study or list(presets.stages(params.load()))
     if asked.action == "show":
         for study in studies:
             sys.stdout.write(terminal(study) + "\n")
+        for line in unusual():
+            sys.stdout.write(f"\n{line}")
+        sys.stdout.write(f"\n\nDashboard: {DASHBOARD}\n")
+    elif asked.action == "stage":
+        sys.stdout.write(" ".join(stage(study) for study in studies) + "\n")
     elif asked.action == "readme":
         text = readme.README.read_text(encoding="utf-8")
         artifacts.write_text(readme.README, readme.filled(text, readme.generated(studies[0])))

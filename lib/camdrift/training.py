@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from camdrift import networks
+from camdrift.pixels import inputs
 
 # (network on pixels, pixels, labels) -> other pixels to train on.
 Adversary = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
@@ -20,6 +21,8 @@ def train(
     *,
     mean: Sequence[float],
     std: Sequence[float],
+    size: int,
+    layers: str,
     epochs: int,
     batch: int,
     learning_rate: float,
@@ -34,8 +37,9 @@ def train(
 
     `training` and `validation` are pixels and labels. AdamW under a one-cycle learning rate,
     cross-entropy, batches drawn without replacement; each image is shifted by up to `shift` px
-    (edges repeated) and mirrored at random where `flip`. With an `adversary`, each batch is
-    replaced by what that makes of it against the network as it then is, in eval mode.
+    (edges repeated) and mirrored at random where `flip`, then resized to the input's `size`. With
+    an `adversary`, each batch is replaced by what that makes of it against the network as it then
+    is, in eval mode. Of `layers` 'dense', all others stay as they are, statistics of norms too.
 
     Returns:
         The curve: `epoch` (from 1), `loss` (mean over the epoch), `validation_accuracy` in [0, 1].
@@ -47,14 +51,22 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     networks.channels_last(network)
     centre, spread = (torch.tensor(value).view(1, -1, 1, 1) for value in (mean, std))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    trained = network if layers == "all" else _dense(network)
+    network.requires_grad_(layers == "all")
+    trained.requires_grad_()
+
+    def inside(images: Tensor) -> Any:
+        return network(inputs(images, size=size, mean=centre, std=spread))
+
+    optimiser = torch.optim.AdamW(trained.parameters(), lr=learning_rate, weight_decay=weight_decay)
     steps = max(1, len(pixels) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, learning_rate, total_steps=epochs * steps
     )
     curve, best, kept = [], -1.0, {}
     for epoch in progress(range(1, epochs + 1)):
-        network.train()
+        network.eval()
+        trained.train()
         order = torch.randperm(len(pixels), generator=generator)
         total = 0.0
         for step in range(steps):
@@ -62,10 +74,10 @@ def train(
             images = _augmented(pixels[rows], shift, flip, generator)
             if adversary is not None:
                 network.eval()
-                images = adversary(lambda x: network((x - centre) / spread), images, labels[rows])
-                network.train()
-            logits = network((images - centre) / spread)
-            logits = logits if isinstance(logits, Tensor) else logits[0]  # Inception's aux head
+                images = adversary(inside, images, labels[rows])
+                trained.train()
+            logits = inside(images)
+            logits = logits if isinstance(logits, Tensor) else logits[0]  # an auxiliary head's
             loss = F.cross_entropy(logits, labels[rows])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -76,7 +88,7 @@ def train(
             raise FloatingPointError(
                 f"the loss is {total} in epoch {epoch}; lower learning_rate in params.yaml"
             )
-        reached = accuracy(network, *validation, mean=mean, std=std)
+        reached = accuracy(network, *validation, mean=mean, std=std, size=size)
         if not len(validation[1]):
             reached = float("nan")
         curve.append({"epoch": epoch, "loss": total / steps, "validation_accuracy": reached})
@@ -85,6 +97,12 @@ def train(
             kept = {name: value.clone() for name, value in network.state_dict().items()}
     network.load_state_dict(kept)
     return curve
+
+
+def _dense(network: nn.Module) -> nn.Module:
+    """Returns the dense layers of a network and what stands between them, as dropout, in a list."""
+    kinds = (nn.Linear, nn.modules.dropout._DropoutNd)
+    return nn.ModuleList(module for module in network.modules() if isinstance(module, kinds))
 
 
 def _augmented(images: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
@@ -108,13 +126,14 @@ def accuracy(
     *,
     mean: Sequence[float],
     std: Sequence[float],
+    size: int,
 ) -> float:
     """Returns the share of images that a bare network classifies correctly, in [0, 1]."""
     centre, spread = (torch.tensor(value).view(1, -1, 1, 1) for value in (mean, std))
     network.eval()
+    right = 0
     with torch.no_grad():
-        right = [
-            (network((images - centre) / spread).argmax(1) == classes).sum().item()
-            for images, classes in zip(pixels.split(128), labels.split(128), strict=True)
-        ]
-    return sum(right) / max(1, len(labels))
+        for images, classes in zip(pixels.split(128), labels.split(128), strict=True):
+            logits = network(inputs(images, size=size, mean=centre, std=spread))
+            right += int((logits.argmax(1) == classes).sum())
+    return right / max(1, len(labels))

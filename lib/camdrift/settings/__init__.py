@@ -14,6 +14,7 @@ from camdrift.settings.cells import (
     protocols,
 )
 from camdrift.settings.detection import DetectionSettings
+from camdrift.settings.generalisation import RANGES, Generalisation, Source, Target
 from camdrift.settings.hardening import ATTACKING, EXTENDING, HARDENED, Hardening, hardened
 from camdrift.settings.models import ModelSettings, Training
 from camdrift.settings.section import SettingsError, lines_of
@@ -30,6 +31,7 @@ __all__ = [
     "DetectionSettings",
     "EXTENDING",
     "FlagSettings",
+    "Generalisation",
     "HARDENED",
     "Hardening",
     "ImageSetSettings",
@@ -37,11 +39,14 @@ __all__ = [
     "NoiseSettings",
     "Preset",
     "Protocol",
+    "RANGES",
     "ScoreSettings",
     "Settings",
     "SettingsError",
     "StatisticsSettings",
+    "Source",
     "Study",
+    "Target",
     "Training",
     "hardened",
     "lines_of",

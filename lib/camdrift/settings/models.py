@@ -5,12 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from camdrift.settings.section import Count, Name, Positive, Section
+from camdrift.settings.section import Count, Name, Positive, Section, Side
 
 
 class Training(Section):
     """How a network is trained."""
 
+    layers: Literal["all", "dense"]
     epochs: Count
     batch: Annotated[int, Field(ge=2)]
     learning_rate: Positive
@@ -24,6 +25,7 @@ class ModelSettings(Section):
 
     set: Name
     architecture: str
+    size: Side | None
     width: Annotated[float, Field(gt=0, le=1)]
     head: Literal["pooled", "torchvision"]
     classes: Annotated[int, Field(ge=2)] | None
@@ -31,6 +33,7 @@ class ModelSettings(Section):
     std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
     weights: str | None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    new_head: bool
     training: Training | None
 
     @model_validator(mode="after")
@@ -39,6 +42,10 @@ class ModelSettings(Section):
             raise ValueError("wanted `weights:` or `training:` (or both), got neither")
         if self.is_file and self.sha256 is None:
             raise ValueError(f"wanted the sha256 of {self.weights}; `sha256sum` prints it")
+        if self.new_head and (self.weights is None or self.training is None):
+            raise ValueError("wanted `weights:` and `training:` beside `new_head: true`")
+        if self.training and self.training.layers == "dense" and self.weights is None:
+            raise ValueError("wanted `weights:`, since `layers: dense` leaves the rest as it is")
         halves = [0.5, 0.5, 0.5]
         inception = self.architecture in ("inception_v3", "googlenet")
         if (

@@ -30,9 +30,17 @@ class Limits(Section):
     test: Annotated[int, Field(ge=0)]
 
 
+class Preprocessing(Section):
+    """What is done to each picture before it is resized."""
+
+    align: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None
+    crop: Annotated[float, Field(gt=0, le=1)]
+
+
 class _Set(Section):
     path: str
     size: Side
+    preprocessing: Preprocessing | None
     shares: Shares
     limits: Limits
 
@@ -60,11 +68,17 @@ class Labels(Section):
 
 class _Resized(_Set):
     resize: Side
+    fold: Annotated[int, Field(ge=0)]
 
     @model_validator(mode="after")
     def _covers(self) -> "_Resized":
         if self.resize < self.size:
             raise ValueError(f"wanted resize >= size ({self.size} px), got {self.resize}")
+        if (self.fold + 1) * self.shares.test > 1 + 1e-9:
+            raise ValueError(
+                f"wanted a fold whose test images are not among those of another: with "
+                f"shares.test {self.shares.test:g}, below {1 / self.shares.test:g}, got {self.fold}"
+            )
         return self
 
 

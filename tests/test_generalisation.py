@@ -1,0 +1,255 @@
+"""Tables and verdicts of a generalisation, on networks whose answers are known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from camdrift import artifacts, drawing, params, results
+from camdrift import generalisation_figures as figures
+from camdrift import generalisation_report as reports
+from camdrift import generalisation_tables as tables
+from camdrift import generalisation_verdicts as judges
+from camdrift.artifacts import Carried
+from camdrift.claims import HOLDS, NOT, NOT_RUN, PARTLY, UNDECIDED
+from camdrift.generalisation_tables import PLAIN, PREPROCESSED, Comparison, Tried
+from camdrift.settings import Generalisation
+from conftest import ROOT, inside
+
+SETTINGS = params.load(ROOT / "params.yaml")
+EPS = [0.01, 0.1]
+PLAN = Generalisation(title="", carried="ResNet50", label="given", eps=EPS, ranges=["unit"],
+                      explains="given", examples=1)  # fmt: skip
+N = 40
+FAMILIES = {"VGG16": "deep", "ResNet50": "deep", "ResNet101": "deep", "InceptionV3": "wide",
+            "Xception": "wide"}  # fmt: skip
+
+
+def carried(*, lost, shift, noise_lost=0.0, clean_wrong=0, spread=0.01, seed=0, size=64):
+    """What an attack did: `lost` of the images at each eps, maps shifted by `shift` at each."""
+    rng = np.random.default_rng(seed)
+    names = [f"image {i:02d}" for i in range(N)]
+    images = pd.DataFrame({"image": np.arange(N), "id": names, "source": names,
+                           "label": np.arange(N) % 2, "class_name": np.arange(N) % 2})  # fmt: skip
+    label = images["label"].to_numpy()
+
+    def predicted(share):
+        wrong = np.arange(N) < clean_wrong + round(share * N)
+        return np.where(wrong, 1 - label, label)
+
+    rows = [("own", 0.0, predicted(0))]
+    for k, eps in enumerate(EPS):
+        shares = {"own": lost[k], "carried": lost[k], "noise": noise_lost, "from X": 0.5}
+        rows += [(kind, eps, predicted(share)) for kind, share in shares.items()]
+    outcomes = pd.concat(
+        [pd.DataFrame({"image": images["image"], "attack": kind, "range": "unit", "eps": eps,
+                       "prediction": top, "psnr": 20.0 if eps else np.nan})
+         for kind, eps, top in rows]
+    )  # fmt: skip
+    kinds = [(kind, eps) for kind in ("own", "carried", "noise") for eps in EPS]
+    means = np.array([shift[EPS.index(eps)] for _, eps in kinds])
+    values = means[None, :, None, None] + rng.normal(0, spread, (N, len(kinds), 2, 1))
+    last = np.repeat(values, 2, axis=3).astype(np.float32)
+    layers = pd.DataFrame({"name": ["a", "b"], "label": ["a", "b"], "height": [4, 2],
+                           "width": [4, 2], "start": [0, 16]})  # fmt: skip
+    shape = (1, 1 + len(kinds), 2, 20)
+    return Carried(
+        images, outcomes.reset_index(drop=True), pd.DataFrame(kinds, columns=["attack", "eps"]),
+        np.repeat(last, 1, axis=3), last, layers, rng.random(shape).astype(np.float16),
+        np.zeros((1, 1 + len(kinds), 16, 16, 3), np.uint8),
+        pd.DataFrame({"image": [N - 1], "class_name": ["x"]}),
+        {"size": size, "convs": 2, "channels": 4.0, "parameters": 100},
+    )  # fmt: skip
+
+
+def compared(by_network=None, preprocessed=None) -> Comparison:
+    """Five networks that differ where `by_network` says so; wide ones lose more, VGG16 is calm."""
+    usual = {
+        "VGG16": {"lost": [0.0, 0.1], "shift": [0.01, 0.05]},
+        "ResNet50": {"lost": [0.1, 0.8], "shift": [0.1, 0.3]},
+        "ResNet101": {"lost": [0.0, 0.2], "shift": [0.08, 0.25]},
+        "InceptionV3": {"lost": [0.2, 0.7], "shift": [0.15, 0.35]},
+        "Xception": {"lost": [0.1, 0.6], "shift": [0.12, 0.32]},
+    }
+    for name, changed in (by_network or {}).items():
+        usual[name] = usual[name] | changed
+    tried = {
+        (name, PLAIN): Tried(FAMILIES[name], [carried(**facts, seed=i)])
+        for i, (name, facts) in enumerate(usual.items())
+    }
+    for name, facts in (preprocessed or {}).items():
+        tried[name, PREPROCESSED] = Tried(FAMILIES[name], [carried(**facts, seed=9)])
+    return Comparison("test", PLAN, tried, SETTINGS.statistics, 1)
+
+
+def test_accuracy_has_wilsons_interval():
+    made = tables.tables(compared())
+    row = made["accuracy"].query("network == 'VGG16' and attack == 'carried' and eps == 0.1")
+    p, n, z = 0.9, N, 1.959964
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    reach = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    assert row["accuracy"].item() == p
+    assert row["low"].item() == pytest.approx(middle - reach, abs=1e-3)
+    assert row["high"].item() == pytest.approx(middle + reach, abs=1e-3)
+
+
+def test_the_matrix_names_who_made_the_attack_once():
+    made = tables.tables(compared())["matrix"]
+    rows = made.query("eps == 0.1")
+    assert not rows.duplicated(["made_on", "network"]).any()
+    of = rows.set_index(["made_on", "network"])["lost"]
+    assert of["ResNet50", "VGG16"] == pytest.approx(0.1)
+    assert of["VGG16", "VGG16"] == pytest.approx(0.1)
+    assert of["ResNet50", "ResNet50"] == pytest.approx(0.8)
+    assert of["X", "Xception"] == pytest.approx(0.5)
+
+
+def test_mod_is_the_mean_of_the_images_with_groups_and_the_papers_last_row():
+    found = compared()
+    rows = tables.tables(found)["mod"].query("attack == 'carried' and explains == 'given'")
+    rows = rows.set_index(["network", "eps", "group"])
+    part = found.tried["Xception", PLAIN].parts[0]
+    values = part.last[:, 3, 0, 0]  # variants: own, own, carried, carried
+    assert rows.loc[("Xception", 0.1, "all"), "mod"] == pytest.approx(values.mean(), abs=1e-3)
+    kept = values[24:]  # the attack takes the first 24 of 40
+    assert rows.loc[("Xception", 0.1, "class kept"), "mod"] == pytest.approx(kept.mean(), abs=1e-3)
+    assert rows.loc[("Xception", 0.1, "class lost"), "images"] == 24
+    five = [rows.loc[(name, 0.1, "all"), "mod"] for name in FAMILIES]
+    assert rows.loc[("mean", 0.1, "all"), "mod"] == pytest.approx(np.mean(five), abs=1e-3)
+
+
+def test_empty_maps_are_left_out_counted_and_taken_as_they_are():
+    part = carried(lost=[0, 0], shift=[0.1, 0.2])
+    part.last[:10, 3, 0, 0] = np.nan
+    part.last[:10, 3, 0, 1] = 0.5
+    found = Comparison("t", PLAN, {("VGG16", PLAIN): Tried("deep", [part])}, SETTINGS.statistics, 1)
+    made = tables.tables(found)["mod"].query("attack == 'carried' and explains == 'given'")
+    row = made.query("network == 'VGG16' and eps == 0.1 and group == 'all'")
+    assert row["empty"].item() == 0.25
+    assert row["images"].item() == 30
+    assert row["mod"].item() == pytest.approx(0.2, abs=0.01)
+    assert row["blank"].item() == pytest.approx(0.75 * 0.2 + 0.25 * 0.5, abs=0.01)
+
+
+def test_sets_of_a_network_are_pooled():
+    parts = [carried(lost=[0.1, 0.5], shift=[0.1, 0.2], seed=k) for k in (1, 2)]
+    parts[1].images["id"] += " b"
+    found = Comparison("t", PLAN, {("VGG16", PLAIN): Tried("deep", parts)}, SETTINGS.statistics, 1)
+    made = tables.tables(found)
+    assert set(made["accuracy"]["images"]) == {2 * N}
+    row = made["accuracy"].query("attack == 'carried' and eps == 0.1")
+    assert row["right"].item() == N
+
+
+def verdict(found: Comparison, claim: str):
+    return judges.JUDGES[claim][0](found)
+
+
+def test_claims_that_are_borne_out_hold():
+    help_ = {name: {"lost": [0.0, 0.0], "shift": [0.1, 0.2]} for name in ("VGG16", "ResNet50")}
+    found = compared(preprocessed=help_)
+    for claim in ("D1", "D2", "D4", "D7"):
+        assert verdict(found, claim).verdict == HOLDS, claim
+    assert verdict(found, "D2").value == pytest.approx((0.7 + 0.6) / 2 - (0.1 + 0.2) / 2)
+    assert verdict(found, "D5").value == pytest.approx(0.1)  # the least, of VGG16
+    assert verdict(found, "D5").verdict in (HOLDS, PARTLY)
+    assert verdict(found, "D7").value == pytest.approx((0.1 + 0.8) / 2)
+
+
+def test_claims_that_are_not_borne_out_do_not_hold():
+    calm = {"lost": [0.2, 0.7], "shift": [0.3, 0.2], "noise_lost": 0.7}
+    found = compared({name: calm for name in FAMILIES if name != "ResNet50"})
+    assert verdict(found, "D1").verdict == NOT  # four of five fall
+    assert verdict(found, "D2").value == pytest.approx(0)
+    assert verdict(found, "D2").verdict == NOT
+    assert verdict(found, "D4").verdict in (NOT, UNDECIDED)
+    assert verdict(found, "D5").verdict == NOT  # noise takes as much
+
+
+def test_at_equal_shift_is_read_off_the_curves():
+    straight = {"VGG16": {"lost": [0.1, 0.2], "shift": [0.1, 0.2], "spread": 1e-6},
+                "ResNet101": {"lost": [0.1, 0.4], "shift": [0.1, 0.4], "spread": 1e-6},
+                "InceptionV3": {"lost": [0.2, 0.6], "shift": [0.1, 0.3], "spread": 1e-6},
+                "Xception": {"lost": [0.2, 0.6], "shift": [0.1, 0.3], "spread": 1e-6}}  # fmt: skip
+    found = verdict(compared(straight), "D3")
+    # Deep networks lose as much as the shift, wide ones twice that: the mean over (0, 0.2].
+    assert found.value == pytest.approx(np.mean(np.linspace(0, 0.2, 11)[1:]), abs=1e-3)
+    assert found.verdict == HOLDS
+    assert "0.200" in found.detail
+
+
+def test_failing_images_shift_more_where_they_do():
+    found = compared()
+    for name in FAMILIES:
+        part = found.tried[name, PLAIN].parts[0]
+        for k, eps in enumerate(EPS):
+            rows = part.outcomes.query(f"attack == 'carried' and eps == {eps}")
+            failed = rows["prediction"].to_numpy() != part.images["label"].to_numpy()
+            part.last[failed, 2 + k, :, 0] += 0.2
+    assert verdict(found, "D6").verdict == HOLDS
+    steady = compared({name: {"shift": [0.2, 0.1]} for name in FAMILIES})
+    assert verdict(steady, "D6").verdict == NOT
+
+
+def test_what_was_not_tried_is_not_run_and_missing_networks_are_named():
+    found = compared()
+    assert verdict(found, "D7").verdict == NOT_RUN
+    few = {key: tried for key, tried in found.tried.items() if key[0] in ("ResNet50", "Xception")}
+    few = replace(found, tried=few)
+    assert "wanted VGG16" in verdict(few, "D4").detail
+    assert "deep and wide" in verdict(few, "D2").detail
+    made = judges.claims(few, tables.tables(few), SETTINGS.flags)
+    assert list(made["id"]) == [f"D{i}" for i in range(1, 8)]
+    assert made.set_index("id").loc["D7", "verdict"] == NOT_RUN
+
+
+def test_inputs_of_other_sizes_are_told_and_left_out_of_the_second_reading():
+    found = verdict(compared({"InceptionV3": {"size": 112}}), "D2")
+    assert "of those at 64 px alone 0.450" in found.detail
+    assert "all are 64 px" in verdict(compared(), "D2").detail
+
+
+def test_few_sources_and_empty_maps_are_flagged():
+    found = compared()
+    for tried in found.tried.values():
+        tried.parts[0].images["source"] = tried.parts[0].images["label"].astype(str)
+    found.tried["Xception", PLAIN].parts[0].last[:20, 3, 0, 0] = np.nan
+    rows = judges.flags(found, tables.tables(found), SETTINGS.flags)
+    assert list(rows["flag"]) == ["empty maps", "few sources"]
+    assert "pairs: Xception 50%" in rows["text"].iloc[0]
+
+
+def test_the_tiny_generalisation_is_written_and_drawn(tiny):
+    with inside(tiny.folder):
+        made = results.load("tiny_generalising")
+        plan = tiny.settings.generalisations["tiny_generalising"]
+        accuracy = made["accuracy"]
+        assert set(accuracy["network"]) == {"VGG11", "ResNet18"}
+        assert set(accuracy["range"]) == {"unit", "signed"}
+        assert made["pairs"]["network"].unique().tolist() == ["ResNet18"]
+        assert set(made["networks"]["size"]) == {32, 40}
+        drawn = figures.of_generalisation(made, explains=plan.explains)
+        names = {figure.name for figure in drawn}
+        files = {f.stem for f in artifacts.results("tiny_generalising", "figures").iterdir()}
+        assert names | {"cha_figure_5", "cha_figure_6", "cha_figure_7"} <= files
+        for figure in drawn:
+            assert not figure.table.empty, figure.name
+            drawing.plotly(figure)
+        panels = artifacts.results("tiny_generalising", "figures").glob("cha_figure_[5-9].png")
+        assert all(drawing.holds_images(file.read_bytes()) for file in panels)
+        page = artifacts.report("tiny_generalising").read_text()
+        assert "Preprocessing, image by image" in page
+        table = reports.accuracy(made)
+        assert list(table.columns) == ["network", "preprocessing", "eps 0", "eps 0.05", "eps 0.2"]
+
+
+def test_clean_maps_shift_nowhere_and_psnr_is_what_eps_says(tiny):
+    with inside(tiny.folder):
+        made = results.load("tiny_generalising")
+    rows = made["psnr"].query("attack == 'carried'")
+    # Digits are black and white: half of the changes leave [0, 1] and are clipped.
+    assert (rows["psnr"] > rows["unclipped"]).all()
+    assert (rows["psnr"] < rows["unclipped"] + 6.5).all()
+    mods = made["mod"].query("group == 'all' and network != 'mean'")
+    assert mods["mod"].between(0, 1).all()

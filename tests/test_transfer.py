@@ -1,0 +1,149 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from torch.nn import functional as F
+
+from camdrift import cams, gradients, noise, randomness, transfer
+from camdrift.artifacts import CARRIED, CARRIED_NOISE, GIVEN, OWN, OWN_ATTACK, POLICIES
+from camdrift.settings import RANGES, Generalisation
+from conftest import as_model, small_network
+
+PLAN = Generalisation(
+    title="", carried="A", label="given", eps=[0.1, 0.4], ranges=["unit", "signed"],
+    explains="given", examples=2,
+)  # fmt: skip
+N = 6
+
+
+@pytest.fixture(scope="module")
+def model():
+    return as_model(small_network(), size=24)  # resizes pixels of 12 px inside
+
+
+@pytest.fixture(scope="module")
+def attacks(model):
+    pixels = torch.rand(N, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(N) % 4
+    own, _ = gradients.cross_entropy(model, pixels, labels)
+    signs = {"B": own.sign(), "A": own.flip(0).sign(), "C": -own.sign()}
+    normal = noise.draw((3, 12, 12), [randomness.generator(1, i) for i in range(N)])
+    return transfer.Attacks(pixels, signs, normal, "B", "A", PLAN.eps)
+
+
+@pytest.fixture(scope="module")
+def table():
+    names = [f"image {i}" for i in range(N)]
+    return pd.DataFrame({"image": np.arange(N) + 40, "id": names, "source": names,
+                         "label": np.arange(N) % 4, "class_name": "x"})  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found(model, attacks, table):
+    return transfer.carry(model, attacks, table, PLAN, shown=[4, 1], explained=True)
+
+
+def test_attacks_are_the_stored_sign_scaled_and_noise_has_their_size(attacks):
+    sign = attacks.signs["A"]
+    wanted = (attacks.pixels + 0.4 * sign).clamp(0, 1)
+    assert torch.equal(attacks.at(CARRIED, 0.4), wanted)
+    assert torch.equal(attacks.at("from A", 0.4), wanted)
+    assert torch.equal(attacks.at(OWN_ATTACK, 0.4, slice(2, 4)), attacks.at("from B", 0.4)[2:4])
+    for eps in PLAN.eps:
+        sizes = [
+            (attacks.at(kind, eps) - attacks.pixels).flatten(1).norm(dim=1)
+            for kind in (CARRIED, CARRIED_NOISE)
+        ]
+        torch.testing.assert_close(*sizes, rtol=1e-4, atol=1e-5)
+
+
+def test_outcomes_are_the_models_classes_in_both_ranges(model, attacks, found):
+    rows = found.outcomes.set_index(["attack", "range", "eps"])
+    for (kind, of, eps), part in rows.groupby(level=[0, 1, 2]):
+        pixels = attacks.at(kind, eps * RANGES[of]) if eps else attacks.pixels
+        np.testing.assert_array_equal(part["prediction"], model(pixels).argmax(1))
+        assert list(part["image"]) == list(range(40, 40 + N))
+        assert part["psnr"].isna().all() == (eps == 0)
+    kinds = set(rows.index)
+    assert (OWN_ATTACK, "unit", 0.0) in kinds
+    assert {(k, "unit", e) for k in ("own", "carried", "noise", "from C") for e in PLAN.eps} < kinds
+    assert ("carried", "signed", 0.4) in kinds
+    assert not any(kind in ("from A", "from B") for kind, _, _ in kinds)
+
+
+def test_shifts_are_those_of_single_maps_in_loops(model, attacks, table, found):
+    labels = torch.tensor(table["label"].to_numpy())
+    order = found.variants.itertuples(index=False, name=None)
+    for j, (kind, eps) in enumerate(order):
+        changed = attacks.at(kind, eps)
+        for i in range(N):
+            pair = [alone(model, p[i : i + 1], labels[i]) for p in (attacks.pixels, changed)]
+            for k, policy in enumerate(POLICIES):
+                for layer, (a, b) in enumerate(zip(*(maps[policy] for maps in pair), strict=True)):
+                    check(found.shifts[i, j, k, layer], a, b)
+                a, b = (
+                    F.interpolate(m[None, None], (24, 24), mode="bilinear")[0, 0]
+                    for m in (maps[policy][-1] for maps in pair)
+                )
+                check(found.last[i, j, k, 0], a, b)
+                check(found.last[i, j, k, 1], a, b, blank=True)
+
+
+def alone(model, pixels, label):
+    _, own, given = cams.explain(model, *padded(model, pixels, label))
+    maps = {GIVEN: given or own, OWN: own}
+    return {
+        policy: [m[0] / m[0].max() if m[0].max() > 0 else m[0] for m in layers]
+        for policy, layers in maps.items()
+    }
+
+
+def padded(model, pixels, label):
+    return pixels.expand(model.micro_batch, -1, -1, -1), label.expand(model.micro_batch)
+
+
+def check(value, a, b, *, blank=False):
+    empty = a.max() == 0 or b.max() == 0
+    if empty and not blank:
+        assert np.isnan(value)
+        return
+    side = min(a.shape)
+    window = min(7, side - 1 + side % 2)
+    similar = structural_similarity(
+        a.numpy().astype(float), b.numpy().astype(float), data_range=1.0, win_size=window
+    )
+    assert value == pytest.approx((1 - similar) / 2, abs=2e-5)
+
+
+def test_kept_maps_are_those_of_the_shown_images(model, attacks, table, found):
+    assert list(found.shown["image"]) == [44, 41]
+    assert found.values.shape[:2] == (2, 1 + len(found.variants))
+    maps = alone(model, attacks.pixels[4:5], torch.tensor(table["label"].iloc[4]))[OWN]
+    flat = torch.cat([m.flatten() for m in maps]).numpy()
+    np.testing.assert_allclose(found.values[0, 0, POLICIES.index(OWN)], flat, atol=1e-3)
+    np.testing.assert_array_equal(
+        found.pictures[1, 0], (attacks.pixels[1].permute(1, 2, 0) * 255).round()
+    )
+
+
+def test_the_network_that_the_attack_was_made_on_meets_its_own_under_both_names(
+    model, attacks, table
+):
+    same = transfer.Attacks(attacks.pixels, attacks.signs, attacks.normal, "A", "A", attacks.levels)
+    found = transfer.carry(model, same, table, PLAN, shown=[0], explained=True)
+    kinds = found.variants["attack"].to_numpy()
+    own, carried = kinds == OWN_ATTACK, kinds == CARRIED
+    assert own.sum() == carried.sum() == len(PLAN.eps)
+    np.testing.assert_array_equal(found.shifts[:, own], found.shifts[:, carried])
+    np.testing.assert_array_equal(found.values[:, 1:][:, own], found.values[:, 1:][:, carried])
+    rows = found.outcomes.query("eps > 0 and range == 'unit'").groupby("attack")["prediction"]
+    assert list(rows.get_group(OWN_ATTACK)) == list(rows.get_group(CARRIED))
+
+
+def test_without_maps_there_are_outcomes_alone(model, attacks, table, found):
+    bare = transfer.carry(model, attacks, table, PLAN, shown=[0], explained=False)
+    pd.testing.assert_frame_equal(bare.outcomes, found.outcomes)
+    assert len(bare.variants) == 0
+    assert bare.shifts.size == 0
+    assert len(bare.pictures) == 0
