@@ -22,8 +22,9 @@ def main(stage: run.Stage) -> None:
     signs = {}
     for end, source in sources.items():
         folder = artifacts.generalisation_folder(name, "signs", end)
-        sign = artifacts.read(artifacts.Signs, folder).sign
-        signs[source.network] = torch.from_numpy(sign.copy())
+        found = artifacts.read(artifacts.Signs, folder)
+        assert found.images["id"].equals(rows["id"])  # of the same set
+        signs[source.network] = torch.from_numpy(found.sign.copy())
     seed, names = params["seed"], rows["id"]
     generators = [randomness.generator(seed, "carry", target.set, i) for i in names]
     own = next((s.network for s in sources.values() if s.model == target.model), None)
@@ -34,8 +35,8 @@ def main(stage: run.Stage) -> None:
     shown = sorted(range(len(order)), key=order.__getitem__)[: plan.examples]
     model = models.load(target.model, micro_batch=params["micro_batch"])
     columns = ["image", "id", "source", "label", "class_name"]
-    found = transfer.carry(model, attacks, rows[columns], plan, shown=shown, explained=target.maps)
-    artifacts.write(artifacts.generalisation_folder(name, "carried", key), found)
+    done = transfer.carry(model, attacks, rows[columns], plan, shown=shown, explained=target.maps)
+    artifacts.write(artifacts.generalisation_folder(name, "carried", key), done)
 
 
 if __name__ == "__main__":

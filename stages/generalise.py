@@ -28,7 +28,7 @@ def main(stage: run.Stage) -> None:
     )
     limits = settings.FlagSettings.model_validate(params["flags"])
     made = generalisation_tables.tables(found)
-    made["claims"] = generalisation_verdicts.claims(found, made, limits)
+    made["claims"] = generalisation_verdicts.claims(found, limits)
     for name, table in made.items():
         artifacts.write_csv(artifacts.results(key, "tables") / f"{name}.csv", table)
     made = results.load(key)  # figures and texts rest on what can be read in git, no more

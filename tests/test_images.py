@@ -198,6 +198,10 @@ def grey(picture):
     return picture[..., 0]
 
 
+def faceless(picture):
+    raise ValueError("no face")
+
+
 def test_a_function_of_the_user_aligns_pictures_before_they_are_cropped(tmp_path):
     (tmp_path / "a").mkdir()
     top = np.zeros((40, 40, 3), dtype=np.uint8)
@@ -210,6 +214,8 @@ def test_a_function_of_the_user_aligns_pictures_before_they_are_cropped(tmp_path
     assert found.pixels[0, -7:].min() == 255
     with pytest.raises(SettingsError, match="wanted a picture.*got uint8 \\(40, 40\\)"):
         images.folder(**chosen | {"preprocessing": plan | {"align": f"{__name__}:grey"}})
+    with pytest.raises(images.UnreadableError, match="no face"):
+        images.folder(**chosen | {"preprocessing": plan | {"align": f"{__name__}:faceless"}})
     with pytest.raises(SettingsError, match="cannot import 'nowhere:align'"):
         images.folder(**chosen | {"preprocessing": plan | {"align": "nowhere:align"}})
 
@@ -228,3 +234,13 @@ def test_folds_test_every_image_once(tmp_path):
         }  # fmt: skip
         tested += found.index.query("split == 'test'")["id"].to_list()
     assert sorted(tested) == sorted(found.index["id"])
+
+
+def test_folds_that_would_test_an_image_twice_are_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    for i in range(8):
+        picture().save(tmp_path / "a" / f"{i}.png")
+    shares = {"train": 0.7, "validation": 0.1, "test": 0.2}
+    chosen = FOLDER | {"path": str(tmp_path), "shares": shares}
+    with pytest.raises(SettingsError, match="a class has 8 images and a fold tests 2"):
+        images.folder(**chosen | {"fold": 4})

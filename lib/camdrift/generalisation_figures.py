@@ -272,7 +272,7 @@ def _example(
     part: Carried, found: Comparison, *, kept: bool
 ) -> tuple[list[np.ndarray], str] | None:  # fmt: skip
     """Returns the tiles of a kept image that is right clean, and keeps its class or loses it."""
-    rows = part.outcomes[(part.outcomes["range"] == found.of) & (part.outcomes["eps"] >= 0)]
+    rows = part.outcomes[part.outcomes["range"] == found.of]
     top = rows.set_index(["attack", "eps", "image"])["prediction"]
     facts = part.images.set_index("image")
     names = facts.drop_duplicates("label").set_index("label")["class_name"].to_dict()

@@ -18,7 +18,13 @@ from camdrift.artifacts import (
     POLICIES,
     Carried,
 )
-from camdrift.settings import RANGES, Generalisation, StatisticsSettings, Target
+from camdrift.settings import (
+    RANGES,
+    Generalisation,
+    SettingsError,
+    StatisticsSettings,
+    Target,
+)
 from camdrift.statistics import Resampler
 from camdrift.tables import rounded
 
@@ -151,6 +157,9 @@ def read(
         preprocessed: sets whose pictures are preprocessed.
         chosen: intervals.
         seed: of the resamples.
+
+    Raises:
+        SettingsError: networks cannot be compared, since they were not tried alike.
     """
     tried: dict[tuple[str, str], Tried] = {}
     for end, target in sorted(targets.items(), key=lambda item: item[1].set):
@@ -161,14 +170,46 @@ def read(
     order = list(dict.fromkeys(target.network for target in targets.values()))
     arms = (PLAIN, PREPROCESSED)
     inorder = sorted(tried, key=lambda key: (arms.index(key[1]), order.index(key[0])))
+    _alike(name, tried)
     return Comparison(name, plan, {key: tried[key] for key in inorder}, chosen, seed)
+
+
+def _alike(name: str, tried: dict[tuple[str, str], Tried]) -> None:
+    """Refuses networks that were not tried on the same images, or not alike on all their sets."""
+    place = f"generalisation '{name}'"
+    ids: dict[str, list[str]] = {}
+    for (network, arm), each in tried.items():
+        own = each.images["id"].tolist()
+        twice = each.images["id"][each.images["id"].duplicated()].tolist()
+        if twice:
+            raise SettingsError(
+                f"{place}: image '{twice[0]}' is tested on two sets of {network}, wanted folds "
+                "without a common test image"
+            )
+        if own != ids.setdefault(arm, own):
+            raise SettingsError(f"{place}: {network} has other test images than the other networks")
+        first, *rest = each.parts
+        for part in rest:
+            same = part.variants.equals(first.variants)
+            same &= part.layers["name"].equals(first.layers["name"])
+            same &= set(part.outcomes["attack"]) == set(first.outcomes["attack"])
+            if not same:
+                raise SettingsError(
+                    f"{place}: {network} has other sources or layers on one of its sets, wanted "
+                    "the same on all"
+                )
+    if len({tuple(sorted(own)) for own in ids.values()}) > 1:
+        raise SettingsError(
+            f"{place}: sets with and without preprocessing have other test images, wanted sets "
+            "that differ in `preprocessing` alone"
+        )
 
 
 def tables(found: Comparison) -> dict[str, pd.DataFrame]:
     """Returns the tables of a generalisation by name; all but `psnr` have `network`.
 
     networks: `preprocessing, family, size` (input, px), `convs, channels` (mean of the convs),
-        `parameters, images`.
+        `parameters` (batch norms folded), `images`.
     accuracy: tables 1 and 2 of the paper: `preprocessing, attack, range, eps, images, right,
         accuracy, low, high` (Wilson).
     matrix: `preprocessing, made_on, eps, accuracy, lost` (since clean).
@@ -198,9 +239,7 @@ def tables(found: Comparison) -> dict[str, pd.DataFrame]:
 def metrics(made: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
     """Returns a generalisation's summary: accuracy and MOD under the carried attack, by network."""
     found: dict[str, dict[str, float]] = {}
-    for row in made["accuracy"].query("attack in ('own', 'carried')").itertuples():
-        if row.eps and row.attack == OWN_ATTACK:
-            continue
+    for row in made["accuracy"].query("attack in ('clean', 'carried')").itertuples():
         key = f"{row.network}, {row.preprocessing}"
         found.setdefault(key, {})[f"accuracy at {row.range} {row.eps:g}"] = row.accuracy
     for row in made["mod"].query("attack == 'carried' and group == 'all'").itertuples():
@@ -305,10 +344,16 @@ def _nissim(found: Comparison) -> Iterator[dict]:
 
 
 def levels(
-    found: Comparison, tried: Tried, kind: str, explains: str, *, with_clean: bool
+    found: Comparison,
+    tried: Tried,
+    kind: str,
+    explains: str,
+    *,
+    with_clean: bool,
+    blank: bool = False,
 ) -> np.ndarray:
     """Returns NISSIM of each image at each eps, with a first level of 0 for the clean image."""
-    values = [tried.shift(kind, eps, explains) for eps in found.plan.eps]
+    values = [tried.shift(kind, eps, explains, blank=blank) for eps in found.plan.eps]
     return np.stack([np.zeros_like(values[0])] * with_clean + values, axis=1)
 
 

@@ -174,12 +174,12 @@ def folder(
     work = [item for item in zip(entries, names, splits, strict=True) if item[2]]
     for (file, label, class_name), name, split in tqdm(work, desc="reading", unit="image"):
         try:
-            picture = decode(file)
-        except Exception as fault:  # Pillow's readers raise anything on a broken file
+            tiles.append(_fit(prepare(decode(file)), resize, size))
+            rows.append((name, label, class_name, split, name, licence))
+        except SettingsError:
+            raise
+        except Exception as fault:  # Pillow's readers and users' functions raise anything
             unreadable.append(f"{name}: {fault}")
-            continue
-        tiles.append(_fit(prepare(picture), resize, size))
-        rows.append((name, label, class_name, split, name, licence))
     for line in unreadable:
         tqdm.write(f"unreadable, left out: {line}")
     if len(unreadable) > unreadable_share * len(work):
@@ -339,6 +339,9 @@ def _split(
     Within a class the images are ordered by a hash of (seed, name) and cut at the shares: a new
     image changes no other's place in the order. Each further `fold` turns the order on by as many
     images as are tested, so that no image is tested in two folds.
+
+    Raises:
+        SettingsError: a class has too few images for that many folds.
     """
     frame = pd.DataFrame({"name": names, "label": labels})
     frame["rank"] = [randomness.entropy(seed, "split", name) for name in names]
@@ -346,7 +349,13 @@ def _split(
     for _, group in frame.groupby("label"):
         order = group.sort_values("rank").index
         ends = np.round(np.cumsum([shares[split] for split in SPLITS]) * len(order)).astype(int)
-        order = np.roll(order, fold * (ends[2] - ends[1]))
+        tested = ends[2] - ends[1]
+        if (fold + 1) * tested > len(order):
+            raise SettingsError(
+                f"fold {fold} would test images of another fold again: a class has {len(order)} "
+                f"images and a fold tests {tested}; wanted a smaller shares.test or fewer folds"
+            )
+        order = np.roll(order, fold * tested)
         for split, start, end in zip(SPLITS, [0, *ends[:-1]], ends, strict=True):
             for i in order[start : min(end, start + limits[split])]:
                 chosen[i] = split

@@ -24,7 +24,7 @@ def preprocessor(chosen: dict | None) -> Change:
     align = _function(chosen["align"]) if chosen["align"] is not None else None
 
     def prepare(picture: np.ndarray) -> np.ndarray:
-        aligned = picture if align is None else align(picture)
+        aligned = picture if align is None else np.asarray(align(picture))
         if aligned.dtype != np.uint8 or aligned.ndim != 3 or aligned.shape[2] != 3:
             raise SettingsError(
                 f"preprocessing.align: wanted a picture, uint8 (height, width, 3), from "

@@ -146,6 +146,7 @@ def load(study: str) -> Tables:
         "budget",
         "network",
         "made_on",
+        "family",
     )
     found = {}
     for file in files:

@@ -318,8 +318,13 @@ def by_chunk(
     stack: np.ndarray,
     first: np.ndarray,
     second: np.ndarray,
+    *,
+    values: int = 0,
 ) -> np.ndarray:
-    """Returns a score of pairs of maps, as many at a time as fit a processor's cache."""
-    size = max(8, CHUNK // stack[0].size)
+    """Returns a score of pairs of maps, as many at a time as fit a processor's cache.
+
+    `values` are those of a map as the score sees it, where that is larger than the map.
+    """
+    size = max(8, CHUNK // max(stack[0].size, values))
     parts = [slice(start, start + size) for start in range(0, len(first), size)]
     return np.concatenate([of(stack[first[part]], stack[second[part]]) for part in parts])

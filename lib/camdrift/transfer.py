@@ -212,7 +212,7 @@ def _shifts(stack: np.ndarray, *, size: int | None = None) -> np.ndarray:
             a, b = (shifts.enlarged(maps, size=size) for maps in (a, b))
         return shifts.nissim(a, b)
 
-    found = scores.by_chunk(of, flat, first, second)
+    found = scores.by_chunk(of, flat, first, second, values=(size or 0) ** 2)
     return np.moveaxis(found.reshape(place[1:].shape), 2, 0)
 
 
@@ -229,22 +229,19 @@ def _outcomes(
     """
     named = [OWN_ATTACK] if attacks.own else []
     others = [MADE_ON + n for n in attacks.signs if n not in (attacks.own, attacks.carried)]
-    wanted = [(k, "unit", 0.0) for k in (OWN_ATTACK,)]
-    for i, kind in enumerate(plan.ranges):
+    wanted = [(OWN_ATTACK, plan.ranges[0], 0.0)]
+    for i, of in enumerate(plan.ranges):
         every = [*named, CARRIED, CARRIED_NOISE, *others] if i == 0 else [*named, CARRIED]
-        wanted += [(k, kind, eps) for k in every for eps in plan.eps]
+        wanted += [(kind, of, eps) for kind in every for eps in plan.eps]
     tables = []
     for kind, of, eps in tqdm(wanted, desc="classes", unit="attack"):
         pixels = attacks.at(kind, RANGES[of] * eps) if eps else attacks.pixels
-        top = known.get((kind, eps)) if of == plan.ranges[0] or not eps else None
+        top = known.get((kind, eps)) if of == plan.ranges[0] else None
         if top is None:
             with torch.no_grad():
                 top = model(pixels).argmax(1).numpy()
         ratio = shifts.psnr(attacks.pixels.numpy(), pixels.numpy())
-        tables.append(
-            pd.DataFrame(
-                {"image": images["image"], "attack": kind, "range": of if eps else plan.ranges[0],
-                 "eps": eps, "prediction": top, "psnr": np.where(np.isinf(ratio), np.nan, ratio)}
-            )
-        )  # fmt: skip
+        facts = {"image": images["image"], "attack": kind, "range": of, "eps": eps}
+        facts |= {"prediction": top, "psnr": np.where(np.isinf(ratio), np.nan, ratio)}
+        tables.append(pd.DataFrame(facts))
     return pd.concat(tables, ignore_index=True)
