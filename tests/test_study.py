@@ -437,3 +437,38 @@ def test_a_readme_without_its_markers_is_refused():
         readme.filled("nothing", {"headline": ""})
     with pytest.raises(ValueError, match="markers 'headline'"):
         readme.filled(json.dumps({}), {"headline": ""})
+
+
+def test_the_readmes_words_on_generalisation_are_what_the_committed_tables_say():
+    with inside(ROOT):
+        faces, tiles = (results.load(name) for name in ("orl_generalising", "generalising"))
+    verdict = faces["claims"].set_index("id")["verdict"]
+    detail = faces["claims"].set_index("id")["detail"]
+    for made in (faces, tiles):
+        # "On no network but its own does it lose accuracy beyond noise ... by more than 5 points"
+        assert made["claims"].set_index("id").loc["D5", "verdict"] == "does not hold"
+        of = made["accuracy"].query("preprocessing == 'none' and range == 'unit'")
+        of = of.set_index(["network", "attack", "eps"])["accuracy"].unstack("attack")
+        others = of.drop(index="ResNet50")
+        assert (others["noise"] - others["carried"]).max() < 0.05
+        # "both lose most of it at eps 0.1"
+        clean = of.xs(0.0, level="eps")["clean"]
+        at_last = of.xs(0.1, level="eps")[["carried", "noise"]]
+        assert (at_last.drop(index="ResNet50").max(1) < 0.5 * clean).all()
+    # "trained alike ..., for inputs of 112 px, in five folds"
+    assert set(faces["networks"]["size"]) == {112}
+    assert set(faces["networks"]["images"]) == {400}
+    # "Wide networks do not lose more than deep ones on faces"
+    assert verdict["D2"] == "does not hold"
+    # "on faces its maps shift furthest of all. (Formally not decided there, ...)"
+    assert "rank 5 by MOD and 5 by VID" in detail["D4"]
+    assert verdict["D4"] == "not decided"
+    assert detail["D4"].count("does not hold") == 2
+    # "A shift goes with failing ..., in every reading."
+    for made in (faces, tiles):
+        text = made["claims"].set_index("id").loc["D6", "detail"]
+        assert "empty maps taken as blank" in text
+        assert text.count(" holds") == 2
+        assert made["claims"].set_index("id").loc["D6", "low"] > 0
+    # "Preprocessing does not help on cropped tiles"
+    assert tiles["claims"].set_index("id").loc["D7", "verdict"] == "does not hold"
