@@ -195,8 +195,9 @@ def hardening(made: results.Tables, plan: settings.Hardening) -> None:
         st.dataframe(made["budgets"], hide_index=True)
     with claims_tab:
         table = report.claims(made)
-        st.dataframe(table.drop(columns=["as published", "behind it, as published"]),
-                     hide_index=True)  # fmt: skip
+        first = ["claim", "says", "corrected", "verdict", "behind it", "flags"]
+        others = [n for n in table.columns if n not in first and "as published" not in n]
+        st.dataframe(table, hide_index=True, column_order=[*first, *others])
     with signatures_tab:
         st.write(f"The plane of signatures: {hardening_figures.numbers(made)}.")
         for figure in drawn.values():
@@ -254,8 +255,9 @@ def generalisation(made: results.Tables, plan: settings.Generalisation) -> None:
         )
     with claims_tab:
         table = report.claims(made)
-        st.dataframe(table.drop(columns=["as published", "behind it, as published"]),
-                     hide_index=True)  # fmt: skip
+        first = ["claim", "says", "corrected", "verdict", "behind it", "flags"]
+        others = [n for n in table.columns if n not in first and "as published" not in n]
+        st.dataframe(table, hide_index=True, column_order=[*first, *others])
     for name in ("accuracy", "mod", "matrix"):
         st.download_button(f"{name} as CSV", made[name].to_csv(index=False), f"{name}.csv")
 

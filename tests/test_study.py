@@ -42,7 +42,10 @@ def _in_the_study(tiny):
 
 
 def test_every_declared_output_is_there(tiny):
-    assert len(tiny.stages) == 1 + 1 + 1 + 3 + 6 * len(CELLS) + 1
+    plan = tiny.settings
+    ones = (plan.sets, plan.models, plan.studies, plan.sources, plan.targets, plan.generalisations)
+    others = 3 * len(plan.hardenings) + 6 * len(CELLS)
+    assert len(tiny.stages) == 1 + sum(len(group) for group in ones) + others
     for path in (
         artifacts.set_datasheet("digits"), artifacts.model_card("vgg11_eighth"),
         artifacts.results("tiny", "metrics.json"), artifacts.report("tiny"),
@@ -454,7 +457,7 @@ def test_the_readmes_words_on_generalisation_are_what_the_committed_tables_say()
         # "both lose most of it at eps 0.1"
         clean = of.xs(0.0, level="eps")["clean"]
         at_last = of.xs(0.1, level="eps")[["carried", "noise"]]
-        assert (at_last.drop(index="ResNet50").max(1) < 0.5 * clean).all()
+        assert (at_last.max(axis=1) / clean).drop("ResNet50").max() < 0.5
     # "trained alike ..., for inputs of 112 px, in five folds"
     assert set(faces["networks"]["size"]) == {112}
     assert set(faces["networks"]["images"]) == {400}
@@ -464,11 +467,14 @@ def test_the_readmes_words_on_generalisation_are_what_the_committed_tables_say()
     assert "rank 5 by MOD and 5 by VID" in detail["D4"]
     assert verdict["D4"] == "not decided"
     assert detail["D4"].count("does not hold") == 2
-    # "A shift goes with failing ..., in every reading."
+    # "A shift goes with failing ... On faces this is so in both other readings, ..."
     for made in (faces, tiles):
-        text = made["claims"].set_index("id").loc["D6", "detail"]
-        assert "empty maps taken as blank" in text
-        assert text.count(" holds") == 2
+        assert (
+            "the value is that of failed minus not"
+            in made["claims"].set_index("id").loc["D6", "detail"]
+        )
         assert made["claims"].set_index("id").loc["D6", "low"] > 0
+    assert verdict["D6"] == "not decided"
+    assert detail["D6"].count(" holds") == 2
     # "Preprocessing does not help on cropped tiles"
     assert tiles["claims"].set_index("id").loc["D7", "verdict"] == "does not hold"

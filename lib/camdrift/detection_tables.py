@@ -174,6 +174,10 @@ def blankness(trial: Trial) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+DISGUISE = ("reading", "kind", "images", "spearman", "low", "high", "gain", "gain_low",
+            "gain_high")  # fmt: skip
+
+
 def disguise(trial: Trial) -> pd.DataFrame:
     """Returns how much of NoiseCAM is the model's confidence: a row a reading and kind of images.
 
@@ -199,7 +203,7 @@ def disguise(trial: Trial) -> pd.DataFrame:
                 gain = trial.interval(pairs[0] - pairs[1])
                 row |= dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))
             rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=DISGUISE)
 
 
 def of_study(
