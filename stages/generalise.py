@@ -2,6 +2,7 @@
 
 from camdrift import (
     artifacts,
+    comparison,
     drawing,
     generalisation_figures,
     generalisation_report,
@@ -23,9 +24,7 @@ def main(stage: run.Stage) -> None:
     }
     preprocessed = {name for name, of in params["sets"].items() if of["preprocessing"] is not None}
     chosen = settings.StatisticsSettings.model_validate(params["statistics"])
-    found = generalisation_tables.read(
-        key, plan, targets, preprocessed, chosen, seed=params["seed"]
-    )
+    found = comparison.read(key, plan, targets, preprocessed, chosen, seed=params["seed"])
     limits = settings.FlagSettings.model_validate(params["flags"])
     made = generalisation_tables.tables(found)
     made["claims"] = generalisation_verdicts.claims(found, limits)

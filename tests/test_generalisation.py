@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from camdrift import artifacts, drawing, models, params, results, run
+from camdrift import artifacts, comparison, drawing, models, params, results, run
 from camdrift import generalisation_figures as figures
 from camdrift import generalisation_report as reports
 from camdrift import generalisation_tables as tables
 from camdrift import generalisation_verdicts as judges
 from camdrift.artifacts import Carried
 from camdrift.claims import HOLDS, NOT, NOT_RUN, PARTLY, UNDECIDED
-from camdrift.generalisation_tables import PLAIN, PREPROCESSED, Comparison, Tried
+from camdrift.comparison import PLAIN, PREPROCESSED, Comparison, Tried
 from camdrift.pixels import from_8bit
 from camdrift.settings import Generalisation, SettingsError, Target
 from conftest import ROOT, inside, script
@@ -345,7 +345,7 @@ def folds(folder, **changed):
             artifacts.write(artifacts.generalisation_folder("test", "carried", end), part)
             targets[end] = Target(generalisation="test", set=f"set_{fold}", model="m",
                                   network=network, family="deep", maps=True)  # fmt: skip
-    return tables.read("test", PLAN, targets, set(), SETTINGS.statistics, seed=1)
+    return comparison.read("test", PLAN, targets, set(), SETTINGS.statistics, seed=1)
 
 
 def test_folds_are_joined_in_the_same_order_for_all_networks(tmp_path):
@@ -379,5 +379,5 @@ def test_arms_are_paired_by_the_name_of_the_image():
         ["attack", "range", "eps"], sort=False)], ignore_index=True)  # fmt: skip
     other = Tried("deep", [replace(part, images=turned, outcomes=outcomes)])
     found.tried["VGG16", PREPROCESSED] = other
-    _, right = tables.paired(found, "VGG16", 0.1)
+    _, right = comparison.paired(found, "VGG16", 0.1)
     assert right.tolist() == [False] * (N - 1) + [True]

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from camdrift.artifacts import CARRIED, CARRIED_NOISE, OWN, OWN_ATTACK, POLICIES, Carried
+from camdrift.comparison import PLAIN, PREPROCESSED, Comparison
 from camdrift.drawing import Figure, coloured, panel
-from camdrift.generalisation_tables import PLAIN, PREPROCESSED, Comparison
 from camdrift.results import Tables
 from camdrift.shifts import enlarged
 

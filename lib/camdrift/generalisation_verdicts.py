@@ -28,7 +28,7 @@ from camdrift.claims import (
     verdict_of_interval,
     verdict_of_parts,
 )
-from camdrift.generalisation_tables import PREPROCESSED, Comparison, Tried, levels, paired
+from camdrift.comparison import PREPROCESSED, Comparison, Tried, levels, paired
 from camdrift.report import told
 from camdrift.settings import FlagSettings
 from camdrift.shifts import vid
