@@ -329,6 +329,27 @@ def test_foreign_weights_get_a_head_of_their_own(foreign, layers_):
         assert "layer4.1.bn2.running_mean" not in same
 
 
+def test_weights_of_old_lack_the_count_of_batches_and_take_a_head_all_the_same():
+    network = built("resnet18")
+    state = {n: v for n, v in built("resnet18", classes=7).state_dict().items()
+             if not n.endswith("num_batches_tracked")}  # fmt: skip
+    found = networks.with_own_head(network, state)
+    assert torch.equal(found["conv1.weight"], state["conv1.weight"])
+    assert found["fc.weight"].shape == (6, 128)
+    with pytest.raises(networks.RefusedError, match="none for bn1.weight and 0 more"):
+        networks.with_own_head(network, {n: v for n, v in state.items() if n != "bn1.weight"})
+
+
+def test_a_network_without_dense_layers_has_none_to_train():
+    network = built("squeezenet1_1", width=1, size=32)
+    with pytest.raises(networks.RefusedError, match="no dense layer to train; wanted training.la"):
+        training.train(
+            network, (torch.rand(4, 3, 32, 32), torch.arange(4)),
+            (torch.rand(2, 3, 32, 32), torch.arange(2)), mean=[0.5] * 3, std=[0.25] * 3,
+            size=32, seed=1, **brief(layers="dense"),
+        )  # fmt: skip
+
+
 def test_weights_that_do_not_fit_the_body_are_refused(foreign):
     _, chosen = foreign
     chosen = chosen | {"width": 0.5, "training": brief()}
@@ -373,6 +394,30 @@ def test_the_last_map_of_inception_is_what_its_head_sees():
     joint = next(node for node in traced.graph.nodes if node.name == found["Mixed_7c"].node)
     assert len(joint.all_input_nodes) == 4
     assert any("avgpool" in str(user.target) or "avg" in str(user.target) for user in joint.users)
+    assert found["Mixed_7c"].rectified
+
+
+class Joined(nn.Module):
+    """Two branches that are joined, one of them without an activation."""
+
+    def __init__(self):
+        super().__init__()
+        self.left = nn.Conv2d(3, 4, 1)
+        self.right = nn.Conv2d(3, 5, 1)
+        self.head = nn.Linear(9, 3)
+
+    def forward(self, x):
+        joined = torch.cat([torch.relu(self.left(x)), self.right(x)], 1)
+        return self.head(joined.mean((2, 3)))
+
+
+def test_what_is_joined_is_a_map_but_its_neurons_are_those_of_the_branches():
+    found = taps(Joined())
+    assert list(found) == ["left", "right", "cat"]
+    assert [tap.rectified for tap in found.values()] == [True, False, False]
+    model = as_model(Joined().eval(), size=8, micro_batch=1)
+    assert [tap.name for tap in model.neurons] == ["left", "right"]
+    assert len(coverage.spatial(model)) == 4 + 5 + 3
 
 
 class Modern(nn.Module):

@@ -10,6 +10,7 @@ from camdrift.artifacts import CARRIED, CARRIED_NOISE, OWN, OWN_ATTACK, POLICIES
 from camdrift.comparison import PLAIN, PREPROCESSED, Comparison
 from camdrift.drawing import Figure, coloured, panel
 from camdrift.results import Tables
+from camdrift.settings import MEAN
 from camdrift.shifts import enlarged
 
 COLUMNS = 20  # of layers in a panel
@@ -71,7 +72,7 @@ def shift(made: Tables, attack: str, explains: str) -> Figure:
     rows = made["mod"]
     rows = rows[(rows["attack"] == attack) & (rows["explains"] == explains)]
     rows = rows[(rows["group"] == "all") & (rows["preprocessing"] == PLAIN)]
-    rows = rows[rows["network"] != "mean"]
+    rows = rows[rows["network"] != MEAN]
     table = rows.rename(columns={"network": "series", "eps": "x", "mod": "y"})
     name = "cha_table_3" if attack == CARRIED else f"mod_{attack}"
     return Figure(
@@ -148,7 +149,7 @@ def groups(made: Tables, explains: str) -> Figure:
     """Returns MOD at the largest eps of images that keep their class, and of those that do not."""
     rows = made["mod"]
     rows = rows[(rows["explains"] == explains) & (rows["eps"] == rows["eps"].max())]
-    rows = rows[(rows["preprocessing"] == PLAIN) & (rows["network"] != "mean")]
+    rows = rows[(rows["preprocessing"] == PLAIN) & (rows["network"] != MEAN)]
     shown = {
         (CARRIED, "class kept"): "class kept",
         (CARRIED, "class lost"): "class lost",

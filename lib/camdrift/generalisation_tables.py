@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from camdrift import shifts
 from camdrift.artifacts import CARRIED, CARRIED_NOISE, MADE_ON, OWN_ATTACK, POLICIES
 from camdrift.comparison import PLAIN, PREPROCESSED, Comparison, levels, paired
-from camdrift.settings import RANGES
+from camdrift.settings import MEAN, RANGES
 from camdrift.tables import rounded
 
 ATTACKS = (OWN_ATTACK, CARRIED, CARRIED_NOISE)
@@ -133,7 +133,7 @@ def _mod(found: Comparison) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     keys = ["preprocessing", "attack", "explains", "eps", "group"]
     mean = table[table["group"] == "all"].groupby(keys, sort=False)[["mod", "blank"]].mean()
-    return pd.concat([table, mean.reset_index().assign(network="mean")], ignore_index=True)
+    return pd.concat([table, mean.reset_index().assign(network=MEAN)], ignore_index=True)
 
 
 def _quartiles(values: np.ndarray) -> dict[str, float]:

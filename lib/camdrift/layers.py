@@ -167,7 +167,7 @@ def map_taps(traced: fx.GraphModule) -> tuple[Tap, ...]:
         places.append(joint)
     labels = _labels(places, owners, traced)
     return tuple(
-        Tap("+".join(owners[place]), label, place.name, not _is_conv(place, traced))
+        Tap("+".join(owners[place]), label, place.name, _is_rectified(place, traced))
         for place, label in zip(places, labels, strict=True)
     )
 
@@ -176,12 +176,15 @@ def neuron_taps(traced: fx.GraphModule) -> tuple[Tap, ...]:
     """Returns a tap for each layer whose units count as neurons, in forward order.
 
     As in the public code of renkhoff2022: conv layers (at their maps), pooling layers, dense
-    layers after their activation. The softmax of the logits comes last and needs no tap.
+    layers after their activation. The softmax of the logits comes last and needs no tap. What a
+    last map is joined with counts at the branches that it is joined of.
     """
     order = {node: i for i, node in enumerate(traced.graph.nodes)}
     names = {tap.node: tap for tap in map_taps(traced)}
     for node in traced.graph.nodes:
-        if matches(node, traced, POOLS, POOL_FUNCTIONS):
+        if matches(node, traced, (), CONCATS):
+            names.pop(node.name, None)
+        elif matches(node, traced, POOLS, POOL_FUNCTIONS):
             names[node.name] = Tap(node.name, node.name, node.name, False)
         elif matches(node, traced, (nn.Linear,), {F.linear}):
             place = min(_activations(node, traced), key=order.__getitem__, default=None)
@@ -216,14 +219,26 @@ def _joint(last: fx.Node, traced: fx.GraphModule) -> fx.Node | None:
     return next((user for user in last.users if matches(user, traced, (), CONCATS)), None)
 
 
+def _branches(joint: fx.Node, traced: fx.GraphModule) -> Iterator[fx.Node]:
+    """Yields what a concatenation joins, and what those do that it joins in turn."""
+    for node in joint.all_input_nodes:
+        if matches(node, traced, (), CONCATS):
+            yield from _branches(node, traced)
+        else:
+            yield node
+
+
 def _block(joint: fx.Node, owners: dict[fx.Node, list[str]], traced: fx.GraphModule) -> str:
     """Returns the name of the module that holds all convs of a concatenation, or the node's own."""
-    names, waiting = [], list(joint.all_input_nodes)
-    while waiting:
-        node = waiting.pop()
-        names += owners.get(node, [])
-        waiting += node.all_input_nodes if matches(node, traced, (), CONCATS) else []
+    names = [name for node in _branches(joint, traced) for name in owners.get(node, [])]
     return ".".join(os.path.commonprefix([name.split(".") for name in names])) or joint.name
+
+
+def _is_rectified(place: fx.Node, traced: fx.GraphModule) -> bool:
+    """Returns whether a map's tensor is an activation's output, or joined of such alone."""
+    joined = matches(place, traced, (), CONCATS)
+    tensors = _branches(place, traced) if joined else [place]
+    return not any(_is_conv(node, traced) for node in tensors)
 
 
 def _name(node: fx.Node) -> str:

@@ -128,9 +128,11 @@ def with_own_head(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Ten
     """
     own = network.state_dict()
     dense = tuple(f"{n}." for n, m in network.named_modules() if isinstance(m, nn.Linear))
+    # Older weights have no count of the batches that a norm has seen; in eval mode it is not used.
+    spared = (*dense, *(name for name in own if name.endswith(".num_batches_tracked")))
     strange = [
         name for name, value in own.items()
-        if not name.startswith(dense) and (name not in state or state[name].shape != value.shape)
+        if not name.startswith(spared) and (name not in state or state[name].shape != value.shape)
     ]  # fmt: skip
     if strange:
         raise RefusedError(

@@ -46,6 +46,7 @@ def train(
 
     Raises:
         FloatingPointError: the loss is not finite.
+        RefusedError: of `layers` 'dense', the network has none.
     """
     pixels, labels = training
     generator = torch.Generator().manual_seed(seed)
@@ -100,9 +101,18 @@ def train(
 
 
 def _dense(network: nn.Module) -> nn.Module:
-    """Returns the dense layers of a network and what stands between them, as dropout, in a list."""
+    """Returns the dense layers of a network and what stands between them, as dropout, in a list.
+
+    Raises:
+        RefusedError: there are none.
+    """
     kinds = (nn.Linear, nn.modules.dropout._DropoutNd)
-    return nn.ModuleList(module for module in network.modules() if isinstance(module, kinds))
+    found = [module for module in network.modules() if isinstance(module, kinds)]
+    if not any(isinstance(module, nn.Linear) for module in found):
+        raise networks.RefusedError(
+            f"{type(network).__name__} has no dense layer to train; wanted training.layers: all"
+        )
+    return nn.ModuleList(found)
 
 
 def _augmented(images: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:

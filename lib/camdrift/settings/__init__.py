@@ -14,7 +14,7 @@ from camdrift.settings.cells import (
     protocols,
 )
 from camdrift.settings.detection import DetectionSettings
-from camdrift.settings.generalisation import RANGES, Generalisation, Source, Target
+from camdrift.settings.generalisation import MEAN, RANGES, Generalisation, Source, Target
 from camdrift.settings.hardening import ATTACKING, EXTENDING, HARDENED, Hardening, hardened
 from camdrift.settings.models import ModelSettings, Training
 from camdrift.settings.section import SettingsError, lines_of
@@ -39,6 +39,7 @@ __all__ = [
     "NoiseSettings",
     "Preset",
     "Protocol",
+    "MEAN",
     "RANGES",
     "ScoreSettings",
     "Settings",

@@ -1,12 +1,15 @@
 """Networks side by side: attacks made on some, carried to all."""
 
+from collections.abc import Collection, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from camdrift.settings.section import Count, Name, Section, Share
+from camdrift.settings.sets import ImageSetSettings
 
 RANGES = {"unit": 1.0, "signed": 0.5}  # what eps 1 of a range is in pixels of [0, 1]
+MEAN = "mean"  # of all networks, where tables name a network
 
 
 class Generalisation(Section):
@@ -43,3 +46,122 @@ class Target(Source):
 
     family: Literal["deep", "wide"] | None
     maps: bool
+
+
+def crossed(
+    generalisations: Mapping[str, Generalisation],
+    sources: Mapping[str, Source],
+    targets: Mapping[str, Target],
+    *,
+    sets: Mapping[str, ImageSetSettings],
+    models: Collection[str],
+    taken: Collection[str],
+) -> list[str]:
+    """Returns a line for each fault of generalisations, their sources and their targets.
+
+    `taken` are the names of other groups with results of their own.
+    """
+    faults = []
+    ends = {f"sources.{key}": end for key, end in sources.items()}
+    ends |= {f"targets.{key}": end for key, end in targets.items()}
+    for place, end in ends.items():
+        for kind, key, names in (
+            ("generalisation", end.generalisation, generalisations),
+            ("set", end.set, sets),
+            ("model", end.model, models),
+        ):
+            if key not in names:
+                there = ", ".join(sorted(names)) or "none"
+                faults.append(
+                    f"{place}.{kind}: no {kind} '{key}' in params.yaml; there are: {there}"
+                )
+    for name, chosen in generalisations.items():
+        own = {place: end for place, end in ends.items() if end.generalisation == name}
+        made_on = [(s.set, s.network) for s in sources.values() if s.generalisation == name]
+        tried = {key: t for key, t in targets.items() if t.generalisation == name}
+        if name in taken:
+            faults.append(
+                f"generalisations.{name}: another group has this name, and both own "
+                f"data/results/{name}"
+            )
+        faults += _named_alike(own, made_on, [(t.set, t.network) for t in tried.values()])
+        faults += _arms(name, chosen, made_on, tried, sets)
+    return faults
+
+
+def _named_alike(
+    ends: dict[str, Source], made_on: list[tuple[str, str]], tried: list[tuple[str, str]]
+) -> list[str]:
+    """Returns faults of names: on a set, a network is one model and a model one network."""
+    faults = []
+    for group, pairs in (("sources", made_on), ("targets", tried)):
+        twice = sorted({pair for pair in pairs if pairs.count(pair) > 1})
+        faults += [f"{group}: network '{n}' stands twice on set '{s}'" for s, n in twice]
+    model_of: dict[tuple[str, str], str] = {}
+    network_of: dict[tuple[str, str], str] = {}
+    for place, end in ends.items():
+        if end.network == MEAN:
+            faults.append(f"{place}.network: '{MEAN}' stands for all networks, take another name")
+        model = model_of.setdefault((end.set, end.network), end.model)
+        network = network_of.setdefault((end.set, end.model), end.network)
+        if model != end.model:
+            faults.append(
+                f"{place}.model: network '{end.network}' is model '{model}' elsewhere on set "
+                f"'{end.set}', got '{end.model}'"
+            )
+        elif network != end.network:
+            faults.append(
+                f"{place}.network: model '{end.model}' is network '{network}' elsewhere on set "
+                f"'{end.set}', got '{end.network}'"
+            )
+    return faults
+
+
+def _arms(
+    name: str,
+    chosen: Generalisation,
+    made_on: list[tuple[str, str]],
+    tried: dict[str, Target],
+    sets: Mapping[str, ImageSetSettings],
+) -> list[str]:
+    """Returns faults of what is compared: on all sets of an arm the same is tried."""
+    place = f"generalisations.{name}"
+    used = sorted({target.set for target in tried.values() if target.set in sets})
+    bare = [key for key in used if sets[key].preprocessing is None]
+    preprocessed = [key for key in used if key not in bare]
+    faults = []
+    if not bare:
+        faults.append(f"{place}: wanted targets on a set without preprocessing, got none")
+    faults += [
+        f"targets.{key}.maps: wanted true on a set without preprocessing, got false"
+        for key, target in tried.items()
+        if target.set in bare and not target.maps
+    ]
+    faults += [
+        f"{place}.carried: no source '{chosen.carried}' on set '{key}'"
+        for key in used
+        if (key, chosen.carried) not in made_on
+    ]
+    aims = [(target.set, target.network) for target in tried.values()]
+    for kind, pairs in (("target", aims), ("source", made_on)):
+        for arm in (bare, preprocessed):
+            networks = sorted({network for key, network in pairs if key in arm})
+            faults += [
+                f"{place}: wanted {kind} '{network}' on set '{key}', as on others of its kind"
+                for key in arm
+                for network in networks
+                if (key, network) not in pairs
+            ]
+    plain = [_images(sets[key]) for key in bare]
+    faults += [
+        f"sets.{key}: wanted the settings of a set without preprocessing that {place} compares it "
+        "with, but for `preprocessing`, since results are paired image by image"
+        for key in preprocessed
+        if plain and _images(sets[key]) not in plain
+    ]
+    return faults
+
+
+def _images(chosen: ImageSetSettings) -> dict:
+    """Returns what decides which images a set has, before they are preprocessed."""
+    return chosen.model_dump(exclude={"preprocessing", "licence"})

@@ -17,7 +17,7 @@ from camdrift.settings.cells import (
     Study,
 )
 from camdrift.settings.detection import DetectionSettings
-from camdrift.settings.generalisation import Generalisation, Source, Target
+from camdrift.settings.generalisation import Generalisation, Source, Target, crossed
 from camdrift.settings.hardening import ATTACKING, HARDENED, Hardening, hardened
 from camdrift.settings.models import ModelSettings
 from camdrift.settings.section import Name, Section, lines_of
@@ -153,59 +153,6 @@ def _references(plan: "Settings | Preset", whole: Settings) -> list[str]:
     for name, study in plan.studies.items():
         members = [key for key, cell in plan.cells.items() if cell.study == name]
         known(f"studies.{name}.headline", "cell", study.headline, members)
-    return faults + _crossed(plan, models)
-
-
-def _crossed(plan: "Settings | Preset", models: set[str]) -> list[str]:
-    """Returns a line for each fault of generalisations, their sources and their targets."""
-    faults = []
-    sources, targets = list(plan.sources.items()), list(plan.targets.items())
-    ends = [*((f"sources.{k}", v) for k, v in sources), *((f"targets.{k}", v) for k, v in targets)]
-    for place, end in ends:
-        for kind, key, names in (
-            ("generalisation", end.generalisation, set(plan.generalisations)),
-            ("set", end.set, set(plan.sets)),
-            ("model", end.model, models),
-        ):
-            if key not in names:
-                there = ", ".join(sorted(names)) or "none"
-                faults.append(
-                    f"{place}.{kind}: no {kind} '{key}' in params.yaml; there are: {there}"
-                )
-    for name, chosen in plan.generalisations.items():
-        place = f"generalisations.{name}"
-        if name in plan.studies or name in plan.hardenings:
-            faults.append(f"{place}: another group has this name, and both own data/results/{name}")
-        made_on = [(s.set, s.network) for _, s in sources if s.generalisation == name]
-        tried = [(t.set, t.network) for _, t in targets if t.generalisation == name]
-        for group, pairs in (("sources", made_on), ("targets", tried)):
-            twice = sorted({pair for pair in pairs if pairs.count(pair) > 1})
-            faults += [f"{group}: network '{n}' stands twice on set '{s}'" for s, n in twice]
-        plain = [
-            key for key, t in targets
-            if t.generalisation == name and t.set in plan.sets
-            and plan.sets[t.set].preprocessing is None
-        ]  # fmt: skip
-        if not plain:
-            faults.append(f"{place}: wanted targets on a set without preprocessing, got none")
-        faults += [
-            f"targets.{key}.maps: wanted true on a set without preprocessing, got false"
-            for key in plain
-            if not plan.targets[key].maps
-        ]
-        faults += [
-            f"{place}.carried: no source '{chosen.carried}' on set '{used}'"
-            for used in sorted({used for used, _ in tried})
-            if (used, chosen.carried) not in made_on
-        ]
-        for bare in (True, False):
-            sets = {s for s, _ in tried if s in plan.sets
-                    and (plan.sets[s].preprocessing is None) == bare}  # fmt: skip
-            networks = {network for used, network in tried if used in sets}
-            faults += [
-                f"{place}: wanted target '{network}' on set '{used}', as on others of its kind"
-                for used in sorted(sets)
-                for network in sorted(networks)
-                if (used, network) not in tried
-            ]
-    return faults
+    taken = {*plan.studies, *plan.hardenings}
+    groups = plan.generalisations, plan.sources, plan.targets
+    return faults + crossed(*groups, sets=plan.sets, models=models, taken=taken)
