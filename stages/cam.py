@@ -1,6 +1,6 @@
 """Explains every variant of every attacked image, at every conv layer."""
 
-from camdrift import artifacts, cams, models, run, settings, variants
+from camdrift import artifacts, models, packing, run, settings, variants
 
 
 def main(stage: run.Stage) -> None:
@@ -10,9 +10,11 @@ def main(stage: run.Stage) -> None:
     model = models.load(cell.model, micro_batch=stage.params["micro_batch"])
 
     facts = attacked.images.set_index("image")
-    values, maxima, rows = cams.of_variants(model, made, facts["clean"], facts["success"])
+    values, maxima, rows = packing.of_variants(
+        model, made, facts["clean"], facts["success"], methods=chosen.methods
+    )
     examples, pictures = variants.examples(attacked, made, count=chosen.examples)
-    maps = artifacts.Maps(values, maxima, rows, cams.layer_table(model), pictures, examples)
+    maps = artifacts.Maps(values, maxima, rows, packing.layer_table(model), pictures, examples)
     artifacts.write(artifacts.cell_folder(cell.study, stage.key, "cam"), maps)
 
 

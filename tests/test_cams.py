@@ -1,19 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from camdrift import cams
+from camdrift import cams, methods, packing
 from camdrift.variants import Variant
 from conftest import as_model, small_network
-
-
-def test_grad_cam_on_paper():
-    activations = torch.tensor([[[[1.0, 2.0], [0.0, 1.0]], [[1.0, 0.0], [4.0, 0.0]]]])
-    gradients = torch.tensor([[[[1.0, 3.0], [0.0, 0.0]], [[-1.0, -1.0], [-1.0, -1.0]]]])
-    # Weights are the means 1 and -1; sums 0, 2, -4, 1; negative ones are cut off.
-    expected = torch.tensor([[[0.0, 2.0], [0.0, 1.0]]])
-    torch.testing.assert_close(cams.grad_cam(activations, gradients), expected)
 
 
 def slow_grad_cam(model, image, target, layer):
@@ -40,9 +34,10 @@ def test_maps_twin_for_both_targets(pixels):
     for i in range(4):
         for layer in range(2):
             top = int(logits[i].argmax())
-            torch.testing.assert_close(own[layer][i], slow_grad_cam(single, pixels[i], top, layer))
+            expected = slow_grad_cam(single, pixels[i], top, layer)
+            torch.testing.assert_close(own["GradCAM"][layer][i], expected)
             expected = slow_grad_cam(single, pixels[i], int(seeds[i]), layer)
-            torch.testing.assert_close(seed[layer][i], expected)
+            torch.testing.assert_close(seed["GradCAM"][layer][i], expected)
 
 
 def test_the_second_backward_is_for_batches_in_which_classes_differ(model, pixels, monkeypatch):
@@ -73,87 +68,20 @@ def test_the_model_is_left_as_found_also_after_an_error(model, pixels):
 
 def test_packing_keeps_maps_to_half_precision_and_maxima_exactly():
     maps = (torch.rand(3, 4, 4) * 1e-6, torch.zeros(3, 2, 2))
-    values, maxima = cams.pack(maps)
+    values, maxima = packing.pack(maps)
     assert values.dtype == np.float16
     np.testing.assert_array_equal(maxima[:, 0], maps[0].amax((1, 2)).numpy())
     np.testing.assert_array_equal(maxima[:, 1], 0)
     restored = values[:, :16] * maxima[:, :1]
     np.testing.assert_allclose(restored, maps[0].flatten(1).numpy(), atol=1e-3 * 1e-6)
-    with pytest.raises(FloatingPointError, match="not finite"):
-        cams.pack((torch.full((1, 2, 2), float("nan")),))
 
 
-def slow_noise_cam_of_code(a, g, score):
-    """The public code of tan2023, in loops."""
-    channels, height, width = a.shape
-    e = np.exp(score)
-    places = [(i, j) for i in range(height) for j in range(width)]
-    found = np.zeros((height, width))
-    for k in range(channels):
-        alpha = {}
-        for i, j in places:
-            second, third = e * g[k, i, j] ** 2, e * g[k, i, j] ** 3
-            alpha[i, j] = second / (2 * second + a[k].sum() * third) if second else 0.0
-        total = sum(alpha.values())
-        if total:
-            alpha = {place: value / total for place, value in alpha.items()}
-            assert sum(alpha.values()) == pytest.approx(1)
-        weight = sum(alpha[p] * max(e * g[k][p], 0) for p in places)
-        for p in places:
-            found[p] += a[k][p] * (weight - max(g[k][p], 0))
-    return np.maximum(found, 0)
-
-
-def test_noise_cam_of_the_code_twin():
-    generator = torch.Generator().manual_seed(0)
-    a = torch.rand(2, 3, 4, 5, generator=generator, dtype=torch.float64)
-    g = torch.rand(2, 3, 4, 5, generator=generator, dtype=torch.float64) - 0.3
-    g[0, 1] = 0
-    scores = torch.tensor([0.0, 0.9], dtype=torch.float64)
-    found = cams.noise_cam_of_code(a, g, scores)
-    for i in range(2):
-        expected = slow_noise_cam_of_code(a[i].numpy(), g[i].numpy(), float(scores[i]))
-        np.testing.assert_allclose(found[i], expected, rtol=1e-9, atol=1e-12)
-    assert found.max() > 0
-
-
-def test_noise_cam_of_the_code_of_a_constant_gradient_is_blank():
-    a = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    g = torch.tensor([0.5, 2.0, -1.0]).view(1, 3, 1, 1).expand(2, 3, 4, 4)
-    assert cams.noise_cam_of_code(a, g, torch.zeros(2)).max() < 1e-5
-    assert (
-        cams.noise_cam_of_code(a, g, torch.ones(2)).max() > 0.1
-    )  # the exponential alone lights it
-
-
-def slow_noise_cam(a, g):
-    """tan2023, equations 9-16, in loops."""
-    channels, height, width = a.shape
-    found = np.zeros((height, width))
-    for k in range(channels):
-        weight = 0.0
-        for i in range(height):
-            for j in range(width):
-                second, third = g[k, i, j] ** 2, g[k, i, j] ** 3
-                alpha = second / (2 * second + a[k].sum() * third) if second else 0.0
-                weight += alpha * max(g[k, i, j], 0)
-        for i in range(height):
-            for j in range(width):
-                found[i, j] += a[k, i, j] * (weight - max(g[k, i, j], 0))
-    return np.maximum(found, 0)
-
-
-def test_noise_cam_as_printed_is_grad_cam_plus_plus_beyond_layer_cam():
-    generator = torch.Generator().manual_seed(0)
-    a = torch.rand(2, 3, 4, 5, generator=generator, dtype=torch.float64)
-    g = torch.rand(2, 3, 4, 5, generator=generator, dtype=torch.float64) - 0.4
-    g[0, 1] = 0
-    found = cams.noise_cam(a, g)
-    for i in range(2):
-        np.testing.assert_allclose(found[i], slow_noise_cam(a[i].numpy(), g[i].numpy()), atol=1e-12)
-    plain = cams.grad_cam_plus_plus(a, g), cams.layer_cam(a, g)
-    torch.testing.assert_close(found, (plain[0] - plain[1]).relu())
-    assert found.max() > 0
+def test_a_map_that_is_not_finite_is_refused(pixels):
+    network = small_network()
+    with torch.no_grad():
+        network[0].weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="a map of GradCAM is not finite"):
+        cams.all_layers(network, pixels)
 
 
 BOTH = ("own_top1", "seed_class")
@@ -164,12 +92,13 @@ def variant(name, pixels, strength=0.0, targets=BOTH) -> Variant:
     return Variant(table.assign(strength=strength, draw=0, recipe=""), targets, lambda: pixels)
 
 
-def of_variants(model, variants, pixels, *, likely=False):
+def of_variants(model, variants, pixels, *, likely=False, methods_=("GradCAM",)):
     images = np.arange(len(pixels)) + 100
     seeds = model(pixels).argmax(1)
     seeds[3] = (seeds[3] + 1) % 4  # this one differs from its own top class
     guess = pd.Series(likely, index=images)
-    return cams.of_variants(model, variants, pd.Series(seeds.numpy(), index=images), guess)
+    seeds = pd.Series(seeds.numpy(), index=images)
+    return packing.of_variants(model, variants, seeds, guess, methods=methods_)
 
 
 def test_rows_point_to_their_maps_in_any_order(model, pixels):
@@ -214,6 +143,27 @@ def test_maps_for_one_target_are_those_for_both(model, pixels, target, monkeypat
     )
 
 
+def test_further_methods_are_of_central_variants_alone(model, pixels):
+    names = ("GradCAM", "LayerCAM", "XGradCAM")
+    other = (pixels + 0.01).clamp(0, 1)
+    variants = [variant("clean", pixels), variant("noise", other, 1.0)]
+    central = [replace(variants[0], central=True), variants[1]]
+    values, maxima, rows = of_variants(model, central, pixels, methods_=names)
+    alone, tops, first = of_variants(model, variants, pixels)
+    # The method that decides has what it has alone, and stands first.
+    np.testing.assert_array_equal(values[: len(alone)], alone)
+    np.testing.assert_array_equal(maxima[: len(tops)], tops)
+    pd.testing.assert_frame_equal(rows.query("method == 'GradCAM'"), first)
+    assert set(rows["map"]) == set(range(len(values)))
+    found = cams.all_layers(model, pixels, methods=names, micro_batch=4)
+    for name in names[1:]:
+        own = rows.query("method == @name and target == 'own_top1'").sort_values("image")
+        assert set(own["variant"]) == {"clean"}
+        expected = packing.pack(found.maps[name])
+        np.testing.assert_array_equal(values[own["map"]], expected[0])
+        np.testing.assert_array_equal(maxima[own["map"]], expected[1])
+
+
 def test_softmax_maps_explain_the_probability(model, pixels):
     variants = [variant("clean", pixels), variant("clean_softmax", pixels)]
     values, maxima, rows = of_variants(model, variants, pixels)
@@ -222,7 +172,7 @@ def test_softmax_maps_explain_the_probability(model, pixels):
     probability = logits.softmax(1)[2].max()
     gradients = torch.autograd.grad(probability, activations)
     expected = [
-        cams.grad_cam(a.detach(), g)[2] for a, g in zip(activations, gradients, strict=True)
+        methods.grad_cam(a.detach(), g)[2] for a, g in zip(activations, gradients, strict=True)
     ]
     np.testing.assert_allclose(
         maxima[row["map"].item()], [float(layer.max()) for layer in expected], rtol=1e-4
@@ -231,6 +181,6 @@ def test_softmax_maps_explain_the_probability(model, pixels):
 
 
 def test_layer_table_joins_to_the_packed_columns(model):
-    table = cams.layer_table(model)
+    table = packing.layer_table(model)
     assert table["height"].tolist() == [12, 6]
     assert table["start"].tolist() == [0, 144]

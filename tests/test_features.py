@@ -7,7 +7,7 @@ from scipy.ndimage import median_filter
 from sklearn.cluster import DBSCAN
 from sklearn.decomposition import PCA
 
-from camdrift import cams, params
+from camdrift import methods, params
 from camdrift.features import behaviour, confidence, measure, noisecam, profile
 from conftest import ROOT, as_model, small_network
 
@@ -66,7 +66,7 @@ def slow_behaviour(model, image, rng, *, variance, count):
     def heat(picture):
         logits, tensors = model.activations(picture[None].clone().requires_grad_())
         (gradient,) = torch.autograd.grad(logits.max(), tensors[-1])
-        return cams.grad_cam(tensors[-1].detach(), gradient)[0].flatten().double()
+        return methods.grad_cam(tensors[-1].detach(), gradient)[0].flatten().double()
 
     clean = behaviour.cleaned(image[None], variance=variance)[0]
     noise, base = (image - clean).double(), heat(clean)
@@ -140,8 +140,8 @@ def test_the_readings_are_the_maps_of_cams(model, pixels):
     chances = logits.softmax(1).amax(1)
     (g,) = torch.autograd.grad(chances.sum(), leaf)
     a, g = leaf.detach().double(), g.double()
-    torch.testing.assert_close(found["printed_softmax"], cams.noise_cam(a, g))
-    expected = cams.noise_cam_of_code(a, g, chances.detach().double())
+    torch.testing.assert_close(found["printed_softmax"], methods.noise_cam(a, g))
+    expected = methods.noise_cam_of_code(a, g, chances.detach().double())
     torch.testing.assert_close(found["code_softmax"].detach(), expected)
 
 

@@ -16,6 +16,7 @@ from camdrift import (
     drawing,
     figures,
     models,
+    packing,
     params,
     readme,
     report,
@@ -63,8 +64,8 @@ def test_no_attack_moves_no_map():
     assert (known["value"] - 1).abs().max() < 1e-6
     assert (part(Noise, "tiny_none", "noise").scales["scale"] == 0).all()
     own = maps.rows.query("target == 'own_top1'")
-    assert own.groupby("image")["map"].nunique().max() == 1
-    assert len(maps.values) == len(attacked.images)
+    assert own.groupby(["method", "image"])["map"].nunique().max() == 1
+    assert len(maps.values) == len(maps.methods) * len(attacked.images)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -77,7 +78,11 @@ def test_tables_of_a_cell_fit_together(tiny, cell):
     tests = images.index[images.index["split"] == "test"]
     assert attacked.images["id"].tolist() == tests["id"].tolist()
     assert attacked.perturbation.shape == (len(tests), 3, 32, 32)
-    kinds = maps.rows.groupby(["variant", "strength", "draw", "recipe", "target"]).size()
+    assert maps.methods == tiny.settings.cams.methods
+    # Of methods after the first: clean, attack and the first draw at each rung, for both targets.
+    for method in maps.methods[1:]:
+        assert len(maps.of(method)) == 2 * (1 + 2 * len(ladder)) * len(tests)
+    kinds = maps.of().groupby(["variant", "strength", "draw", "recipe", "target"]).size()
     first, *others = chosen.values()
     softmax = any(p.score == "softmax_for_originals" for p in chosen.values())
     raised = "raised_noise" in kinds.index.get_level_values("variant")
@@ -94,7 +99,7 @@ def test_tables_of_a_cell_fit_together(tiny, cell):
     assert maps.values.shape[1] == (layers["height"] * layers["width"]).sum()
     # The attack's own measurements and the variants agree, image by image.
     recipe = first.recipe  # noqa: F841 in the query
-    own = maps.rows.query("target == 'own_top1' and draw == 0 and recipe in ['', @recipe]")
+    own = maps.of().query("target == 'own_top1' and draw == 0 and recipe in ['', @recipe]")
     own = own.set_index("image")
     assert (own.query("variant == 'clean'")["prediction"].to_numpy()
             == attacked.images["clean"].to_numpy()).all()  # fmt: skip
@@ -123,11 +128,29 @@ def test_stored_maps_are_those_of_the_stored_pixels(tiny):
     made = variants.of_images(images, attacked, noise, [corrected])
     table = made[4].table
     batch = made[4].pixels()[:1].expand(32, -1, -1, -1)
-    _, own, _ = cams.explain(model, batch, torch.zeros(32, dtype=torch.long))
-    shares, maxima = cams.pack(tuple(layer[:1] for layer in own))
-    row = maps.rows.merge(table.iloc[:1]).query("target == 'own_top1'")["map"].item()
-    np.testing.assert_array_equal(maps.values[row], shares[0])
-    np.testing.assert_array_equal(maps.maxima[row], maxima[0])
+    _, own, _ = cams.explain(model, batch, torch.zeros(32, dtype=torch.long), names=maps.methods)
+    for method in maps.methods:
+        shares, maxima = packing.pack(tuple(layer[:1] for layer in own[method]))
+        row = maps.of(method).merge(table.iloc[:1]).query("target == 'own_top1'")["map"].item()
+        np.testing.assert_array_equal(maps.values[row], shares[0])
+        np.testing.assert_array_equal(maps.maxima[row], maxima[0])
+
+
+def test_the_table_of_methods_has_the_drift_of_each(tiny):
+    made = results.load("tiny")
+    table = made["methods"].query("cell == 'tiny_fgsm'")
+    assert list(table["method"].unique()) == tiny.settings.cams.methods
+    # The first is what the excess says; the means of another, by hand.
+    first = table[table["method"] == tiny.settings.cams.methods[0]].drop(columns="method")
+    whole = made["excess"].query("cell == 'tiny_fgsm' and strength == 1")[list(first.columns)]
+    pd.testing.assert_frame_equal(first.reset_index(drop=True), whole.reset_index(drop=True))
+    values = part(Scores, "tiny_fgsm", "score").values.query(
+        "method == 'LayerCAM' and strength == 1 and target == 'own_top1' and layer == '2-1'"
+    )
+    value = values.pivot(index="image", columns="variant", values="value")
+    row = table.query("method == 'LayerCAM' and group == 'all' and target == 'own_top1' "
+                      "and layer == '2-1'").squeeze()  # fmt: skip
+    assert row["mean"] == pytest.approx((value["noise"] - value["adversarial"]).mean(), abs=6e-4)
 
 
 def test_ssim_is_missing_where_maps_are_too_small(tiny):
@@ -223,7 +246,7 @@ def test_tables_written_are_tables_read(tiny, made):
 
 
 def test_distribution_twin(made):
-    values = part(Scores, "tiny_fgsm", "score").values
+    values = part(Scores, "tiny_fgsm", "score").values.query("method == 'GradCAM'")
     chosen = values.query("variant == 'adversarial' and strength == 1 and score == 'cosine' "
                           "and target == 'own_top1' and layer == '1-1'")["value"]  # fmt: skip
     row = (
@@ -247,7 +270,7 @@ def test_distribution_twin(made):
 def test_excess_is_paired_by_image(made):
     values = part(Scores, "tiny_fgsm", "score").values.query(
         "score == 'cosine' and target == 'seed_class' and strength == 2 and layer == '2-1' "
-        "and draw == 0"
+        "and draw == 0 and method == 'GradCAM'"
     )
     wide = values.pivot(index="image", columns="variant", values="value").dropna()
     expected = (wide["noise"] - wide["adversarial"]).mean()
@@ -277,7 +300,9 @@ def drawn(tiny, made):
 def test_every_figure_of_the_paper_is_drawn_twice(tiny, made, tmp_path):
     found = {figure.name: figure for figure in drawn(tiny, made)}
     numbers = ("2a", "2b", "3", "4a", "4b", "5a", "5b", "6", "7")
-    own = {"square_own", "square_clean", "groups", "drift", "figure_5a_as_published"}
+    own = {
+        "square_own", "square_clean", "groups", "drift", "methods", "figure_5a_as_published",
+    }  # fmt: skip
     assert set(found) == own | {f"figure_{number}" for number in numbers}
     for name, figure in found.items():
         assert figure.caption

@@ -92,7 +92,7 @@ def test_shifts_are_those_of_single_maps_in_loops(model, attacks, table, found):
 
 def alone(model, pixels, label):
     _, own, given = cams.explain(model, *padded(model, pixels, label))
-    maps = {GIVEN: given or own, OWN: own}
+    maps = {GIVEN: (given or own)["GradCAM"], OWN: own["GradCAM"]}
     return {
         policy: [m[0] / m[0].max() if m[0].max() > 0 else m[0] for m in layers]
         for policy, layers in maps.items()

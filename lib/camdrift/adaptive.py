@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from camdrift import cams
+from camdrift import methods
 from camdrift.detectors import BehaviourDeviation, Detector, Logistic, Mahalanobis, NoiseCam, Single
 from camdrift.features import behaviour, confidence, noisecam, profile
 from camdrift.models import Model
@@ -50,7 +50,7 @@ def _map(model: Model, chosen: DetectionSettings, batch: Tensor) -> tuple[Tensor
     logits, activations = model.activations(batch)
     tensor = activations[chosen.place("probe")]
     (gradient,) = torch.autograd.grad(_top(logits).sum(), tensor, create_graph=True)
-    return logits, cams.grad_cam(tensor, gradient)
+    return logits, methods.grad_cam(tensor, gradient)
 
 
 def _cosine(first: Tensor, second: Tensor) -> Tensor:

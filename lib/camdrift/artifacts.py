@@ -113,9 +113,9 @@ class Maps:
 
     values: float16 (maps, total): each layer's map divided by its maximum, flattened and joined.
     maxima: float32 (maps, layers): the maxima; 0 marks an empty map.
-    rows: a row for each (image, variant, strength, draw, recipe, target): `map`, its row in
-        `values` (shared wherever pixels and class are equal), `target_class`, `prediction`,
-        `probability`.
+    rows: a row for each (method, image, variant, strength, draw, recipe, target): `map`, its row
+        in `values` (shared wherever pixels and class are equal), `target_class`, `prediction`,
+        `probability`. Methods after the first have central variants alone, see `variants`.
     layers: a row a layer: `name, label, height, width, start` (its first column in `values`).
     pictures: uint8 (examples, variants, height, width, 3), of the images and variants below.
     examples: `image` and `variant` and `strength` of each picture, in the order of `pictures`.
@@ -127,6 +127,15 @@ class Maps:
     layers: pd.DataFrame
     pictures: np.ndarray
     examples: pd.DataFrame
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods, that which decides first."""
+        return list(self.rows["method"].unique())
+
+    def of(self, method: str | None = None) -> pd.DataFrame:
+        """Returns the rows of a method, None for the first."""
+        return self.rows[self.rows["method"] == (method or self.methods[0])]
 
 
 @dataclass(frozen=True)
@@ -147,7 +156,7 @@ class Covered:
 class Scores:
     """Drift of the maps.
 
-    values: a row for each (reading, image, variant, strength, draw, target, cam, layer, score):
+    values: a row for each (reading, method, image, variant, strength, draw, target, layer, score):
         `value`, missing where the score is not defined. `reading` is `Protocol.reading`.
     """
 

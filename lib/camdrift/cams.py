@@ -1,84 +1,324 @@
 """Class-activation maps: raw, of every conv layer, from one forward and one backward a class."""
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 
-import numpy as np
-import pandas as pd
+import psutil
 import torch
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
-from camdrift.artifacts import OWN, SEED, SOFTMAX
+from camdrift import foreign, layers, methods, networks
+from camdrift.artifacts import OWN, SEED
+from camdrift.layers import Tap
 from camdrift.models import Model
-from camdrift.variants import Variant
 
 Layers = tuple[Tensor, ...]  # one tensor (n, h, w) a layer, in forward order
+Maps = dict[str, Layers]  # by method
+GRAD_CAM = "GradCAM"
+FIRST = 8  # images that are explained at once before it is known how many fit the memory
+MOST = 64
+# Memory that an image takes at most, in sizes of its tapped tensors: these, what lies between them,
+# their gradients, and what a method makes of both.
+HELD = 6
 
 
-def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Returns relu(sum over channels of the mean gradient times the activation): (n, h, w).
+@dataclass(frozen=True)
+class Prepared:
+    """A network that is ready to be explained, see `prepare`.
 
-    Selvaraju et al. 2017, equations 1 and 2, not normalised. Both arguments are (n, c, h, w).
+    traced: the network, inputs -> logits.
+    taps: where its maps are taken, in forward order.
+    inputs: pixels -> what the network is called with.
     """
-    weights = gradients.mean(dim=(2, 3), keepdim=True)
-    return (weights * activations).sum(dim=1).relu()
+
+    traced: fx.GraphModule
+    taps: tuple[Tap, ...]
+    inputs: Callable[[Tensor], Tensor]
+
+    @cached_property
+    def _probed(self) -> fx.GraphModule:
+        return layers.tapped(self.traced, self.taps, leaves=True)
+
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, Layers]:
+        """Returns the logits and the tensor of each tap, at which the graph of gradients begins."""
+        return self._probed(self.inputs(pixels))
 
 
-def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Returns Grad-CAM++ before its ReLU, not normalised: (n, h, w).
+@dataclass(frozen=True)
+class Explained:
+    """Maps of images, see `all_layers`.
 
-    Chattopadhay et al. 2018, equations 10 and 19, in the stable form alpha = 1 / (2 + g sum(A)).
-    Only positive gradients carry weight, so that the denominator is never below 2. Both arguments
-    are (n, c, h, w), the activations rectified.
+    layers: names, in forward order.
+    logits: (n, classes).
+    targets: the classes that are explained, (n,), or (n, k) where several were asked for.
+    maps: by method, a tensor a layer, (n, h, w) or (n, k, h, w): raw, not negative.
     """
-    positive = gradients.relu()
-    sums = activations.sum(dim=(2, 3), keepdim=True)
-    weights = (positive / (2 + sums * positive)).sum(dim=(2, 3), keepdim=True)
-    return (weights * activations).sum(dim=1)
+
+    layers: tuple[str, ...]
+    logits: Tensor
+    targets: Tensor
+    maps: Maps
+
+    def scaled(self, size: int | None = None) -> Maps:
+        """Returns the maps divided by their maxima, in [0, 1], and resized (bilinear) to `size` px.
+
+        An empty map stays empty.
+        """
+        found = {}
+        for name, maps in self.maps.items():
+            tops = [layer.amax((-2, -1), keepdim=True) for layer in maps]
+            shares = [m / torch.where(top > 0, top, 1) for m, top in zip(maps, tops, strict=True)]
+            if size is not None:
+                shares = [_resized(layer, size) for layer in shares]
+            found[name] = tuple(shares)
+        return found
 
 
-def layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Returns LayerCAM before its ReLU, not normalised: (n, h, w).
-
-    Jiang et al. 2021, equations 5 and 6. Both arguments are (n, c, h, w).
-    """
-    return (gradients.relu() * activations).sum(dim=1)
+def _resized(maps: Tensor, size: int) -> Tensor:
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    return F.interpolate(flat, (size, size), mode="bilinear").reshape(*maps.shape[:-2], size, size)
 
 
-def noise_cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Returns NoiseCAM as tan2023 prints it, equations 9-16, not normalised: (n, h, w).
+def prepare(model: nn.Module, *, chosen: Sequence[str | int] | None = None) -> Prepared:
+    """Returns a network ready to be explained many times, which spares a call its preparation.
 
-    With rectified activations it is what Grad-CAM++ has beyond LayerCAM. Both arguments are
-    (n, c, h, w).
-    """
-    return (grad_cam_plus_plus(activations, gradients) - layer_cam(activations, gradients)).relu()
-
-
-def noise_cam_of_code(activations: Tensor, gradients: Tensor, scores: Tensor) -> Tensor:
-    """Returns NoiseCAM before its last normalisation, as the public code has it: (n, h, w).
-
-    tan2023's code does what the paper does not print: alpha is divided by its sum over space, and
-    the gradient under alpha is that of exp(score).
+    A copy in eval mode, without in-place operations, batch norm folded into its convs. It shares
+    the weights where it can and is of the weights as they are now; the network is left as it is.
 
     Args:
-        activations: (n, c, h, w), A.
-        gradients: (n, c, h, w), g, of the score by A.
-        scores: (n,), of the class that is explained; zeros leave the exponential out.
+        model: a network, inputs -> logits, or a `Model`, pixels in [0, 1] -> logits.
+        chosen: layers by name, or by place in forward order (a negative one counts from the end);
+            None is all. Those before the first are not explained, and no backward goes there.
+
+    Raises:
+        UntraceableError: the forward cannot be traced, or there is no conv layer.
+        ValueError: there is no layer of a name or at a place.
     """
-    weight, shares = scores.exp().view(-1, 1, 1, 1), _code_alpha(activations, gradients, scores)
-    spread = (weight * gradients).relu().mul(shares).sum(dim=(2, 3), keepdim=True)
-    return ((spread - gradients.relu()) * activations).sum(dim=1).relu()
+    if isinstance(model, Model):
+        traced, taps, inputs = model.network, model.maps, model.inputs
+    else:
+        traced = layers.trace(layers.frozen(model))
+        if not any(weight.is_cuda for weight in traced.parameters()):
+            networks.channels_last(traced)
+        taps, inputs = layers.map_taps(traced), _as_they_are
+    if chosen is not None:
+        taps = _chosen(taps, chosen)
+    return Prepared(traced, taps, inputs)
 
 
-def _code_alpha(activations: Tensor, gradients: Tensor, scores: Tensor) -> Tensor:
-    """Returns Grad-CAM++'s alpha as NoiseCAM's code has it: each channel adds up to 1, or is 0."""
-    weight = scores.exp().view(-1, 1, 1, 1)
-    second, third = weight * gradients**2, weight * gradients**3
-    denominator = 2 * second + activations.sum(dim=(2, 3), keepdim=True) * third
-    alpha = second / torch.where(second == 0, 1.0, denominator)
-    total = alpha.sum(dim=(2, 3), keepdim=True)
-    return alpha / torch.where(total == 0, 1.0, total)
+def _as_they_are(pixels: Tensor) -> Tensor:
+    return pixels
+
+
+def _chosen(taps: tuple[Tap, ...], chosen: Sequence[str | int]) -> tuple[Tap, ...]:
+    places: dict[str | int, int] = {tap.name: place for place, tap in enumerate(taps)}
+    places |= {place: place % len(taps) for place in range(-len(taps), len(taps))}
+    strange = [name for name in chosen if name not in places]
+    if strange or not chosen:
+        there = ", ".join(tap.name for tap in taps)
+        fault = f"no layer {strange[0]!r}" if strange else "wanted a layer at least, got none"
+        raise ValueError(f"{fault}; there are, 0 to {len(taps) - 1}: {there}")
+    return tuple(taps[place] for place in sorted({places[name] for name in chosen}))
+
+
+def all_layers(
+    model: nn.Module | Prepared,
+    pixels: Tensor,
+    targets: Tensor | int | None = None,
+    *,
+    methods: Sequence[str] = (GRAD_CAM,),
+    chosen: Sequence[str | int] | None = None,
+    softmax: bool = False,
+    micro_batch: int | None = None,
+    memory: float | None = None,
+) -> Explained:
+    """Returns the maps of images by several methods at all conv layers, raw, at their own sizes.
+
+    One forward and, for each class of an image, one backward to the layers' tensors, whatever the
+    number of methods: no gradient of a weight or of the pixels is computed. Where all images of a
+    call of the network have one class twice, it is explained once. The network is left as it was,
+    also after an error. Works under `torch.autocast` (maps are float32 all the same) and wherever
+    the network lies; what is returned lies where `pixels` do.
+
+    Args:
+        model: a network, inputs -> logits; a `Model`; or either as `prepare` returns it, which
+            spares preparation at every call and holds for the weights as they were then.
+        pixels: (n, c, h, w), what the network is called with.
+        targets: classes to explain: one, (n,), (n, k) for several an image, or None for each
+            image's own top class.
+        methods: of `methods.BY_NAME`, or classes of pytorch-grad-cam, see `foreign`.
+        chosen: layers, as `prepare` takes them.
+        softmax: whether maps explain the class's probability and not its logit.
+        micro_batch: the one number of images that the network is called with, the last call padded
+            by copies: results for an image do then not depend on those beside it. None: as many as
+            `memory` allows; then they do, in the last digits.
+        memory: bytes to use beyond what is returned; None: half of what is free.
+
+    Raises:
+        SettingsError: no method of a name.
+        UntraceableError: the forward cannot be traced, or there is no conv layer.
+        ValueError: targets, layers or pixels that do not fit.
+        FloatingPointError: a map is not finite.
+    """
+    if isinstance(model, Prepared) and chosen is not None:
+        raise ValueError("wanted layers chosen when the network was prepared, got them again")
+    if pixels.ndim != 4 or not len(pixels):
+        raise ValueError(f"wanted pixels (n, c, h, w) of an image at least, got {pixels.shape}")
+    ready = model if isinstance(model, Prepared) else prepare(model, chosen=chosen)
+    wanted = _targets(targets, len(pixels))
+    device = next(ready.traced.parameters()).device
+    parts: list[tuple[Tensor, Tensor, Maps]] = []
+    size, start = micro_batch or min(FIRST, len(pixels)), 0
+    while start < len(pixels):
+        batch = pixels[start : start + size].detach()
+        rows = len(batch)
+        if micro_batch:
+            batch = torch.cat([batch, batch[-1:].expand(micro_batch - rows, -1, -1, -1)])
+        batch = batch.to(device)
+        logits, tensors = ready(batch)
+        classes = _classes(wanted, logits, start, rows)
+        maps = _of_classes(ready, batch, logits, tensors, classes, methods, softmax=softmax)
+        home = [value.detach()[:rows].to(pixels.device) for value in (logits, classes)]
+        kept = {n: tuple(m[:rows].to(pixels.device) for m in each) for n, each in maps.items()}
+        parts.append((home[0], home[1], kept))
+        start += rows
+        if micro_batch is None:
+            held = HELD * sum(tensor.nbytes for tensor in tensors) / rows
+            size = int(min(max(1, (memory or _free(device) / 2) // held), MOST))
+    logits = torch.cat([part[0] for part in parts])
+    classes = torch.cat([part[1] for part in parts])
+    several = wanted is not None and wanted.ndim == 2
+    made = {
+        name: tuple(
+            torch.cat(layer) for layer in zip(*(part[2][name] for part in parts), strict=True)
+        )
+        for name in methods
+    }
+    if not several:
+        classes = classes[:, 0]
+        made = {name: tuple(layer[:, 0] for layer in maps) for name, maps in made.items()}
+    return Explained(tuple(tap.name for tap in ready.taps), logits, classes, made)
+
+
+def _targets(targets: Tensor | int | None, n: int) -> Tensor | None:
+    if targets is None:
+        return None
+    found = torch.as_tensor(targets)
+    found = found.expand(n) if found.ndim == 0 else found
+    if found.ndim > 2 or len(found) != n or found.is_floating_point():
+        raise ValueError(
+            f"wanted targets as a class, (n,) or (n, k) whole numbers for {n} images, got "
+            f"{found.dtype} {tuple(found.shape)}"
+        )
+    return found.long()
+
+
+def _classes(wanted: Tensor | None, logits: Tensor, start: int, rows: int) -> Tensor:
+    """Returns the classes of a micro-batch, (len(logits), k); padding has those of the last row."""
+    if wanted is None:
+        return logits.argmax(1, keepdim=True)
+    classes = wanted[start : start + rows].to(logits.device)
+    classes = classes[:, None] if classes.ndim == 1 else classes
+    low, high = int(classes.min()), int(classes.max())
+    if low < 0 or high >= logits.shape[1]:
+        raise ValueError(
+            f"wanted targets from 0 to {logits.shape[1] - 1}, got {low if low < 0 else high}"
+        )
+    return torch.cat([classes, classes[-1:].expand(len(logits) - rows, -1)])
+
+
+def _of_classes(
+    ready: Prepared,
+    batch: Tensor,
+    logits: Tensor,
+    tensors: Layers,
+    classes: Tensor,
+    names: Sequence[str],
+    *,
+    softmax: bool,
+) -> Maps:
+    """Returns the maps of each column of classes: a tensor (n, k, h, w) a layer, by method."""
+    columns = list(dict.fromkeys(tuple(column.tolist()) for column in classes.T))
+    outputs = logits.softmax(1) if softmax else logits
+    found: dict[tuple, Maps] = {}
+    for i, column in enumerate(columns):
+        target = torch.tensor(column, device=logits.device)
+        slow = partial(_slow, ready, batch, target, softmax)
+        found[column] = _maps(
+            names, outputs, tensors, target, last=i == len(columns) - 1, slow=slow
+        )
+    each = [found[tuple(column.tolist())] for column in classes.T]
+    return {
+        name: tuple(torch.stack(maps, 1) for maps in zip(*(m[name] for m in each), strict=True))
+        for name in names
+    }
+
+
+def _slow(ready: Prepared, batch: Tensor, classes: Tensor, softmax: bool, name: str) -> Layers:
+    inputs = ready.inputs(batch)
+    return foreign.through(name, ready.traced, ready.taps, inputs, classes, softmax=softmax)
+
+
+def _maps(
+    names: Sequence[str],
+    outputs: Tensor,
+    tensors: Layers,
+    classes: Tensor,
+    *,
+    last: bool,
+    slow: Callable[[str], Layers],
+) -> Maps:
+    """Returns the maps of a micro-batch for a class an image, from one backward.
+
+    Args:
+        names: of methods.
+        outputs: (n, classes), of which that of the class is explained.
+        tensors: of the layers.
+        classes: (n,).
+        last: whether no further backward follows.
+        slow: makes the maps of a method that needs more than tensors and gradients.
+
+    Raises:
+        FloatingPointError: a map is not finite.
+    """
+    kinds = {name: _from_pass(name) for name in names}
+    gradients: Layers = ()
+    if any(of is not None for of in kinds.values()):
+        score = outputs.gather(1, classes[:, None]).sum()
+        gradients = torch.autograd.grad(score, tensors, retain_graph=not last)
+    found = {}
+    for name, of in kinds.items():
+        if of is None:
+            found[name] = slow(name)
+        else:
+            pairs = zip(tensors, gradients, strict=True)
+            with torch.autocast(outputs.device.type, enabled=False):
+                found[name] = tuple(of(_whole(a.detach()), _whole(g)) for a, g in pairs)
+        if not all(bool(torch.isfinite(layer.amax((1, 2))).all()) for layer in found[name]):
+            raise FloatingPointError(
+                f"a map of {name} is not finite: the model's weights or logits overflow"
+            )
+    return found
+
+
+def _whole(values: Tensor) -> Tensor:
+    """Returns values in single precision at least: half of it is too coarse for sums."""
+    return values.float() if values.itemsize < 4 else values
+
+
+def _from_pass(name: str) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """Returns a method that needs the shared pass alone, None where it needs more."""
+    if name in methods.BY_NAME:
+        return methods.BY_NAME[name]
+    return foreign.fed(name) if name in foreign.FED else None
+
+
+def _free(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 def explain(
@@ -88,130 +328,28 @@ def explain(
     *,
     targets: Sequence[str] = (OWN, SEED),
     softmax: bool = False,
-) -> tuple[Tensor, Layers | None, Layers | None]:
+    names: Sequence[str] = (GRAD_CAM,),
+) -> tuple[Tensor, Maps | None, Maps | None]:
     """Returns the logits of one micro-batch and its maps for the own top class and the seed's.
 
-    Maps explain the logit of the class or, with `softmax`, its probability. One forward; one
-    backward a target class, to the tapped activations only: no gradient of a weight or of the
-    pixels is computed. Maps that no target asks for are None, and so are the seed's where no
-    image's top class differs from its seed's: they are those of the own class.
+    As `all_layers`, for the study's two target policies. Maps that no target asks for are None,
+    and so are the seed's where no image's top class differs from its seed's: they are those of the
+    own class. `names` are of methods.
     """
-    # The pixels ask for gradients so that the activations have a graph; their own is never taken.
-    logits, activations = model.activations(batch.detach().requires_grad_())
+    logits, tensors = model.probes(batch.detach())
     own = logits.argmax(1)
     outputs = logits.softmax(1) if softmax else logits
 
-    def maps(classes: Tensor, *, last: bool) -> Layers:
-        score = outputs.gather(1, classes[:, None]).sum()
-        gradients = torch.autograd.grad(score, activations, retain_graph=not last)
-        return tuple(grad_cam(a.detach(), g) for a, g in zip(activations, gradients, strict=True))
+    def maps(classes: Tensor, *, last: bool) -> Maps:
+        def slow(name: str) -> Layers:
+            inputs = model.inputs(batch)
+            return foreign.through(
+                name, model.network, model.maps, inputs, classes, softmax=softmax
+            )
+
+        return _maps(names, outputs, tensors, classes, last=last, slow=slow)
 
     differ = bool((own != seed_classes).any())
     second = SEED in targets and differ
     first = maps(own, last=not second) if OWN in targets or not differ else None
     return logits.detach(), first, maps(seed_classes, last=True) if second else None
-
-
-def pack(maps: Layers) -> tuple[np.ndarray, np.ndarray]:
-    """Returns maps as float16 shares of their maxima (n, total), and float32 maxima (n, layers).
-
-    Raises:
-        FloatingPointError: a map is not finite.
-    """
-    flat = [layer.flatten(1) for layer in maps]
-    maxima = torch.stack([layer.amax(1) for layer in flat], dim=1)
-    if not torch.isfinite(maxima).all():
-        raise FloatingPointError("a map is not finite: the model's weights or logits overflow")
-    shares = [layer / maxima[:, i : i + 1].clamp_min(1e-30) for i, layer in enumerate(flat)]
-    return torch.cat(shares, dim=1).half().numpy(), maxima.numpy()
-
-
-def of_variants(
-    model: Model,
-    variants: list[Variant],
-    seed_classes: Mapping[int, int],
-    likely_flipped: Mapping[int, bool],
-) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
-    """Returns packed maps, their maxima, and a row for each (image, variant, target).
-
-    Pixels that occur in several variants of an image, as protocols and controls bring, are
-    explained once.
-
-    Args:
-        model: the model to explain.
-        variants: as `variants.of_images` gives them.
-        seed_classes: the model's prediction on the clean image, by image.
-        likely_flipped: a guess, by image. It changes no result; batched with their like, fewer
-            micro-batches need the second backward.
-    """
-    values, maxima, tables = [], [], []
-    filled = 0
-    # (image, softmax, digest of its pixels) -> map for the own class and for the seed's (-1: not
-    # made), prediction, probability
-    known: dict[tuple[int, bool, bytes], tuple[int, int, int, float]] = {}
-
-    def keep(maps: Layers | None, rows: list[int]) -> Iterator[int]:
-        """Stores the maps of some rows of a micro-batch and yields their places."""
-        nonlocal filled
-        if rows and maps is not None:
-            shares, tops = pack(tuple(layer[rows] for layer in maps))
-            values.append(shares)
-            maxima.append(tops)
-        yield from range(filled, filled + len(rows))
-        filled += len(rows)
-
-    for variant in tqdm(variants, desc="maps", unit="variant"):
-        images, pixels = variant.table["image"].to_numpy(), variant.pixels()
-        softmax = variant.name == SOFTMAX
-        keys = [
-            (image, softmax, hashlib.blake2b(pixel.numpy().tobytes(), digest_size=16).digest())
-            for image, pixel in zip(images, pixels, strict=True)
-        ]
-        wanted = [(OWN, SEED).index(target) for target in variant.targets]
-        new = [
-            i for i, key in enumerate(keys)
-            if key not in known or any(known[key][which] < 0 for which in wanted)
-        ]  # fmt: skip
-        new.sort(key=lambda i: not likely_flipped[images[i]])
-        seeds = torch.tensor([int(seed_classes[image]) for image in images])
-        for start in range(0, len(new), model.micro_batch):
-            places = new[start : start + model.micro_batch]
-            ((batch, rows),) = model.batches(pixels[places])
-            padded = places + places[-1:] * (len(batch) - rows)
-            logits, own, seed = explain(
-                model, batch, seeds[padded], targets=variant.targets, softmax=softmax
-            )
-            top, chances = logits[:rows].argmax(1), logits[:rows].softmax(1).amax(1)
-            flipped = (top != seeds[places]).tolist()
-            # A seed map of an image that did not flip is that of its own class.
-            shared = own if own is not None else seed
-            mine = [k for k in range(rows) if OWN in variant.targets or not flipped[k]]
-            others = [k for k in range(rows) if SEED in variant.targets and flipped[k]]
-            own_maps = dict(zip(mine, keep(shared, mine), strict=True))
-            seed_maps = dict(zip(others, keep(seed, others), strict=True))
-            for k, place in enumerate(places):
-                own_map = own_maps.get(k, -1)
-                seed_map = seed_maps.get(k, -1) if flipped[k] else own_map
-                known[keys[place]] = own_map, seed_map, int(top[k]), float(chances[k])
-        columns = [OWN, SEED, "prediction", "probability"]
-        facts = pd.DataFrame([known[key] for key in keys], columns=columns)
-        facts["probability"] = facts["probability"].astype(np.float32)
-        table = pd.concat([variant.table, facts[["prediction", "probability"]]], axis=1)
-        classes = {OWN: facts["prediction"], SEED: seeds.numpy()}
-        for target in variant.targets:
-            tables.append(
-                table.assign(target=target, map=facts[target], target_class=classes[target])
-            )
-    return np.concatenate(values), np.concatenate(maxima), pd.concat(tables, ignore_index=True)
-
-
-def layer_table(model: Model) -> pd.DataFrame:
-    """Returns a row a layer, in forward order: `name, label, height, width, start, rectified`."""
-    with torch.no_grad():
-        _, activations = model.activations(torch.zeros(1, 3, model.size, model.size))
-    rows, start = [], 0
-    for tap, tensor in zip(model.maps, activations, strict=True):
-        height, width = tensor.shape[-2:]
-        rows.append((tap.name, tap.label, height, width, start, tap.rectified))
-        start += height * width
-    return pd.DataFrame(rows, columns=["name", "label", "height", "width", "start", "rectified"])

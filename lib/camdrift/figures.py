@@ -15,6 +15,7 @@ def of_study(tables: Tables, example: Example, headline: str) -> list[Figure]:
         square(tables, headline, "seed_class"),
         groups(tables, headline),
         drift(tables, headline),
+        methods(tables, headline),
         published(tables, headline),
         coverage_by_arm(tables, headline),
         coverage_by_strength(tables, headline),
@@ -136,6 +137,28 @@ def drift(tables: Tables, cell: str) -> Figure:
         "with too many empty maps is left out.",
         "lines",
         pd.concat(parts, ignore_index=True),
+        "conv layer (block-conv, input to output)",
+        "excess drift (difference of cosine)",
+    )
+
+
+def methods(tables: Tables, cell: str) -> Figure:
+    """Returns excess drift by layer with the maps of each method, class flipped."""
+    rows = tables["methods"].query(
+        "cell == @cell and group == 'success' and target == 'seed_class' and layer != 'mean'"
+    )
+    rows = rows.rename(columns={"method": "series", "layer": "x", "mean": "y"})
+    rows.loc[~rows["decided"].astype(bool), ["y", "low", "high"]] = np.nan
+    return Figure(
+        "methods",
+        f"Whether the method that makes the maps matters ({cell})",
+        "Each point is the cosine similarity under matched noise minus that under attack, averaged "
+        "over the images whose class the attack flips; all maps are for the clean image's class "
+        "and come from the same pass. Above 0 the attack moves the maps further than noise of its "
+        "size. Bars are bootstrap intervals, resampled by source picture. A layer with too many "
+        "empty maps is left out.",
+        "lines",
+        rows[["series", "x", "y", "low", "high"]],
         "conv layer (block-conv, input to output)",
         "excess drift (difference of cosine)",
     )

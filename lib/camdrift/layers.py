@@ -4,9 +4,10 @@ The network is traced by `torch.fx`, and a tapped copy of its graph returns the 
 beside the logits. There are no hooks: nothing is left on the network, after an error neither.
 """
 
+import copy
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -91,7 +92,7 @@ def trace(network: nn.Module) -> fx.GraphModule:
     kinds = (nn.Conv2d, *NORMS)
     called = [node.target for node in traced.graph.nodes if matches(node, traced, kinds, set())]
     if len(set(called)) == len(called):
-        folded = optimization.fuse(traced, no_trace=True)
+        folded = optimization.fuse(traced, inplace=True, no_trace=True)
         assert isinstance(folded, fx.GraphModule)
         traced = folded
     if not any(_is_conv(node, traced) for node in traced.graph.nodes):
@@ -100,31 +101,71 @@ def trace(network: nn.Module) -> fx.GraphModule:
     return traced
 
 
-def tapped(traced: fx.GraphModule, taps: tuple[Tap, ...]) -> fx.GraphModule:
-    """Returns a network that shares the weights and gives (logits, tensors of the taps)."""
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    logits = graph.graph_copy(traced.graph, copies)
-    places = {node.name: copies[node] for node in copies}
-    graph.output((logits, tuple(places[tap.node] for tap in taps)))
-    return fx.GraphModule(traced, graph)
+def frozen(network: nn.Module) -> nn.Module:
+    """Returns a copy of a network in eval mode that shares its weights and asks for no gradient."""
+    shared: dict[int, object] = {
+        id(weight): nn.Parameter(weight.detach(), requires_grad=False)
+        for weight in network.parameters()
+    }
+    return copy.deepcopy(network, shared | {id(b): b for b in network.buffers()}).eval()
 
 
-def cut(traced: fx.GraphModule, tap: Tap) -> fx.GraphModule:
-    """Returns a network that shares the weights and gives (logits, the tap's tensor as a leaf).
+def tapped(traced: fx.GraphModule, taps: Sequence[Tap], *, leaves: bool = False) -> fx.GraphModule:
+    """Returns a network that shares the weights and gives (logits, tensors of the taps).
 
-    The graph of gradients begins at that tensor: the layers before it keep none, and a backward
-    stops there.
+    With `leaves`, the graph of gradients begins at the taps: one that depends on no other is a
+    leaf, the layers before it keep nothing for a backward, and a backward stops there.
     """
+    graph, logits, tensors = _copied(traced, taps)
+    reached: set[fx.Node] = set()  # from a tap
+    for node in list(graph.nodes) if leaves else ():
+        if any(before in reached or before in tensors for before in node.all_input_nodes):
+            reached.add(node)
+        elif node in tensors:
+            with graph.inserting_after(node):
+                leaf = graph.call_function(_leaf, (node,))
+            _replace(node, leaf)
+            logits = leaf if logits is node else logits
+            tensors[tensors.index(node)] = leaf
+    graph.output((logits, tuple(tensors)))
+    return fx.GraphModule(traced, graph)
+
+
+def with_modules(
+    traced: fx.GraphModule, taps: Sequence[Tap]
+) -> tuple[fx.GraphModule, list[nn.Module]]:
+    """Returns a network that shares the weights, and for each tap a module that it passes.
+
+    Other libraries hook modules; a tap may be the output of a function.
+    """
+    graph, logits, tensors = _copied(traced, taps)
+    modules: list[nn.Module] = [nn.Identity() for _ in taps]
+    network = fx.GraphModule(traced, fx.Graph())
+    for number, (node, module) in enumerate(zip(tensors, modules, strict=True)):
+        network.add_module(f"tap_{number}", module)
+        with graph.inserting_after(node):
+            passed = graph.call_module(f"tap_{number}", (node,))
+        _replace(node, passed)
+        logits = passed if logits is node else logits
+    graph.output(logits)
+    for name, child in traced.named_children():
+        network.add_module(name, child)
+    network.graph = graph
+    return network, modules
+
+
+def _copied(traced: fx.GraphModule, taps: Sequence[Tap]) -> tuple[fx.Graph, fx.Node, list[fx.Node]]:
+    """Returns a copy of a graph that has no output yet, its logits, and the tensors of taps."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     logits = graph.graph_copy(traced.graph, copies)
-    place = next(copies[node] for node in copies if node.name == tap.node)
-    with graph.inserting_after(place):
-        leaf = graph.call_function(_leaf, (place,))
-    place.replace_all_uses_with(leaf, delete_user_cb=lambda user: user is not leaf)
-    graph.output((logits, leaf))
-    return fx.GraphModule(traced, graph)
+    places = {node.name: place for node, place in copies.items()}
+    return graph, logits, [places[tap.node] for tap in taps]  # type: ignore[return-value]
+
+
+def _replace(node: fx.Node, following: fx.Node) -> None:
+    """Lets all that used a node use the following one, which alone goes on using the node."""
+    node.replace_all_uses_with(following, delete_user_cb=lambda user: user is not following)
 
 
 def _leaf(tensor: torch.Tensor) -> torch.Tensor:

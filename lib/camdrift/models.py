@@ -7,6 +7,7 @@ what it returns for an image does not depend on the images beside it.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,6 @@ class Model(nn.Module):
         self.maps: tuple[Tap, ...] = layers.map_taps(traced)
         self.neurons: tuple[Tap, ...] = layers.neuron_taps(traced)
         self._plain = traced
-        self._mapped = layers.tapped(traced, self.maps)
-        self._excited = layers.tapped(traced, self.neurons)
         self.eval()
         networks.channels_last(self)
 
@@ -77,21 +76,49 @@ class Model(nn.Module):
         return parts
 
     def activations(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Returns the logits of one micro-batch and the tensor of each map tap, with gradients."""
+        """Returns the logits of one micro-batch and the tensor of each map tap.
+
+        Gradients reach the tensors and, where the batch asks for them, pass on to the pixels.
+        """
         return self._call(self._mapped, batch)
+
+    def probes(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Returns the logits of one micro-batch and the tensor of each map tap.
+
+        Gradients reach the tensors and stop at the first, the cheapest way to all of them.
+        """
+        return self._call(self._probed, batch)
 
     def probe(self, place: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """Returns a function: a micro-batch -> its logits and the tensor of the map tap at `place`.
 
-        The tensor is a leaf: gradients reach it and stop there. A negative place counts from the
-        end, as in a list.
+        Gradients reach the tensor and stop there. A negative place counts from the end, as in a
+        list.
         """
-        network = layers.cut(self._plain, self.maps[place])
-        return lambda batch: self._call(network, batch)
+        network = layers.tapped(self._plain, [self.maps[place]], leaves=True)
+
+        def call(batch: Tensor) -> tuple[Tensor, Tensor]:
+            logits, (tensor,) = self._call(network, batch)
+            return logits, tensor
+
+        return call
 
     def excitations(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns the logits of one micro-batch and the tensor of each neuron tap."""
         return self._call(self._excited, batch)
+
+    # Made when first wanted: most stages want one of them.
+    @cached_property
+    def _mapped(self) -> fx.GraphModule:
+        return layers.tapped(self._plain, self.maps)
+
+    @cached_property
+    def _probed(self) -> fx.GraphModule:
+        return layers.tapped(self._plain, self.maps, leaves=True)
+
+    @cached_property
+    def _excited(self) -> fx.GraphModule:
+        return layers.tapped(self._plain, self.neurons)
 
     def weight_of(self, name: str) -> Tensor | None:
         """Returns the weight of the network's module of that name, None where it has none."""

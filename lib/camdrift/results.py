@@ -1,6 +1,7 @@
 """What the stages of a cell wrote, and the tables that a study's report made of it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,8 @@ class Results:
     """What the stages of one cell wrote.
 
     protocols: of the cell, by name, the one that decides its tables first.
-    scores: of every reading, with `source`, `success` (of the attack at strength 1) and `fold`.
+    every: scores of every method and reading, with `source`, `success` (of the attack at strength
+        1) and `fold`.
     flipped: whether the prediction differs from that on the clean image, by (recipe, variant,
         strength, draw, image).
     """
@@ -38,7 +40,7 @@ class Results:
     noise: Noise
     maps: Maps
     covered: Covered
-    scores: pd.DataFrame
+    every: pd.DataFrame
     flipped: pd.Series
 
     @property
@@ -51,11 +53,17 @@ class Results:
         """Labels of the layers, in forward order."""
         return list(self.maps.layers["label"])
 
-    def main(self, score: str = "cosine") -> pd.DataFrame:
-        """Returns a score of attack and noise under the first protocol."""
-        arms = self.scores["variant"].isin([artifacts.ADVERSARIAL, artifacts.NOISE])
-        reading = self.scores["reading"] == self.first.reading
-        return self.scores[arms & reading & (self.scores["score"] == score)]
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Scores of the method that decides."""
+        return self.every[self.every["method"] == self.maps.methods[0]]
+
+    def main(self, score: str = "cosine", *, method: str | None = None) -> pd.DataFrame:
+        """Returns a score of attack and noise under the first protocol; None: what decides."""
+        found = self.every[self.every["method"] == (method or self.maps.methods[0])]
+        arms = found["variant"].isin([artifacts.ADVERSARIAL, artifacts.NOISE])
+        reading = found["reading"] == self.first.reading
+        return found[arms & reading & (found["score"] == score)]
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ def read(
     rng = randomness.generator(seed, "folds")
     facts["fold"] = statistics.folds(facts["source"], count=chosen.folds, rng=rng)
     scores = part(Scores, "score").values.join(facts, on="image")
-    rows = maps.rows[maps.rows["target"] == artifacts.OWN]
+    rows = maps.of().query("target == @artifacts.OWN")
     clean = attacked.images.set_index("image")["clean"]
     flipped = rows.set_index(["recipe", "variant", "strength", "draw", "image"])["prediction"]
     flipped = flipped != clean.loc[rows["image"]].to_numpy()
@@ -145,6 +153,7 @@ def load(study: str) -> Tables:
         "class_after",
         "budget",
         "network",
+        "method",
         "made_on",
         "family",
     )
@@ -184,7 +193,7 @@ def example(study: str, name: str) -> Example:
         int(shown.index[(shown["variant"] == v) & (shown["strength"] == s)][0])
         for v, s, _ in wanted
     ]
-    rows = maps.rows[(maps.rows["image"] == image) & (maps.rows["target"] == "own_top1")]
+    rows = maps.of().query("image == @image and target == @artifacts.OWN")
     recipe = maps.rows.loc[maps.rows["variant"] == artifacts.ADVERSARIAL, "recipe"].iloc[0]
     rows = rows[(rows["draw"] == 0) & rows["recipe"].isin(["", recipe])]
     rows = rows.set_index(["variant", "strength"])["map"]

@@ -213,7 +213,7 @@ def partners(ids: pd.Series, sources: pd.Series, *, count: int, seed: int) -> np
 
 
 def _pairs(
-    maps: Maps,
+    rows: pd.DataFrame,
     protocol: Protocol,
     targets: Sequence[str],
     strangers: np.ndarray,
@@ -221,10 +221,13 @@ def _pairs(
     first: bool,
     second_draw: bool,
 ) -> pd.DataFrame:
-    """Returns what a protocol compares: keys, `map` and the clean map `origin`, row by row."""
-    variants = list(maps.rows["variant"].unique()) if first else [ADVERSARIAL, NOISE]
-    rows = maps.rows[maps.rows["target"].isin(targets)]
-    own = maps.rows[maps.rows["target"] == OWN]
+    """Returns what a protocol compares: keys, `map` and the clean map `origin`, row by row.
+
+    `rows` are of maps of one method.
+    """
+    variants = list(rows["variant"].unique()) if first else [ADVERSARIAL, NOISE]
+    own = rows[rows["target"] == OWN]
+    rows = rows[rows["target"].isin(targets)]
     clean = own[own["variant"] == CLEAN].set_index("image")["map"]
     original = SOFTMAX if protocol.score == "softmax_for_originals" else CLEAN
     origin = own[own["variant"] == original].set_index("image")["map"]
@@ -259,7 +262,8 @@ def drift(
 
     The clean map is that of the clean image's own top class, which is the seed's class: both
     target policies share it. The first protocol is scored in full, cosine and SSIM for both
-    target policies, the others by their own similarity for their own target. Two variants only
+    target policies, the others by their own similarity for their own target; methods after the
+    first by cosine, for both policies, under the first protocol. Two variants only
     pair maps that are there: 'nothing', the clean image compared with itself, and 'unrelated',
     with clean images of other sources.
 
@@ -270,9 +274,9 @@ def drift(
         size: the side in px at which the cosine sees the maps.
 
     Returns:
-        A row for each (reading, image, variant, strength, draw, target, layer, score) with `cam`
-        and `value`, NaN where it is not defined. Protocols that differ in target or threshold
-        alone share their reading.
+        A row for each (reading, method, image, variant, strength, draw, target, layer, score) with
+        `value`, NaN where it is not defined. Protocols that differ in target or threshold alone
+        share their reading.
     """
     wanted: dict[str, tuple[Protocol, list[str]]] = {}
     for i, protocol in enumerate(protocols):
@@ -283,33 +287,40 @@ def drift(
     judged = {p.reading for p in protocols if p.threshold != "held_out_quantile"}
     compared = {
         reading: _pairs(
-            maps, protocol, targets, strangers, first=i == 0, second_draw=reading in judged
+            maps.of(), protocol, targets, strangers, first=i == 0, second_draw=reading in judged
         )
         for i, (reading, (protocol, targets)) in enumerate(wanted.items())
     }
     # Structural similarity, the dearer score, is for the figures: attack and first noise alone.
     jobs = []
+    decides, *others = maps.methods
     for i, (reading, rows) in enumerate(compared.items()):
         jet = wanted[reading][0].similarity == "jet_rgb"
         raw = partial(by_chunk, partial(cosine, size=size))
         of = partial(jet_cosine, size=size) if jet else raw
-        jobs.append((reading, "cosine", of, rows))
+        jobs.append((reading, decides, "cosine", of, rows))
         if i == 0:
             arms = rows["variant"].isin([ADVERSARIAL, NOISE]) & (rows["draw"] == 0)
-            jobs.append((reading, "ssim", partial(by_chunk, ssim), rows[arms]))
+            jobs.append((reading, decides, "ssim", partial(by_chunk, ssim), rows[arms]))
+            for method in others:
+                more = _pairs(
+                    maps.of(method), protocols[0], (OWN, SEED), strangers, first=False,
+                    second_draw=False,
+                )  # fmt: skip
+                jobs.append((reading, method, "cosine", of, more))
     # Each distinct pair of maps is scored once.
     keys = [rows[["origin", "map"]].to_numpy() for *_, rows in jobs]
     pairs = [np.unique(key, axis=0, return_inverse=True) for key in keys]
     tables = []
     total = len(maps.layers)
     for label, stack in tqdm(_layers(maps), desc="scores", unit="layer", total=total):
-        for (reading, score, of, rows), (pair, place) in zip(jobs, pairs, strict=True):
+        for (reading, method, score, of, rows), (pair, place) in zip(jobs, pairs, strict=True):
             values = of(stack, *pair.T)
-            facts = {"reading": reading, "cam": "grad_cam", "layer": label, "score": score}
+            facts = {"reading": reading, "method": method, "layer": label, "score": score}
             value = values.astype(np.float32)[place.reshape(-1)]
             tables.append(rows.drop(columns=["map", "origin"]).assign(**facts, value=value))
     table = pd.concat(tables, ignore_index=True)
-    names = ["reading", "variant", "target", "cam", "layer", "score"]
+    names = ["reading", "variant", "target", "method", "layer", "score"]
     return table.astype({name: "category" for name in names})
 
 

@@ -35,12 +35,14 @@ def of_cell(
     compromised: share of compromised layers, attack and held-out noise, by rule.
     counts: share of images with 0, 1, ... compromised layers, by rule.
     coverage: share of covered neurons after each seed.
+    methods: `excess` at strength 1 with the maps of each method.
     """
     made = {
         "attacks": attacks(results),
         "noise": noise_fit(results),
         "similarity": similarity(results),
-        "excess": excess(results, chosen, flags, seed=seed),
+        "excess": excess(results, results.main(), chosen, flags, seed=seed),
+        "methods": by_method(results, chosen, flags, seed=seed),
         "curves": curves(results),
         "coverage": covered(results),
     }
@@ -134,10 +136,30 @@ def _distribution(groups: SeriesGroupBy) -> pd.DataFrame:
     return table
 
 
-def excess(
+def by_method(
     results: Results, chosen: StatisticsSettings, flags: FlagSettings, *, seed: int
 ) -> pd.DataFrame:
+    """Returns `excess` at strength 1 with the maps of each method, that which decides first."""
+    found = []
+    for method in results.maps.methods:
+        values = results.main(method=method)
+        made = excess(results, values[values["strength"] == 1], chosen, flags, seed=seed)
+        found.append(made.drop(columns=["strength", "low_by_image", "high_by_image"]))
+        found[-1].insert(0, "method", method)
+    return pd.concat(found, ignore_index=True)
+
+
+def excess(
+    results: Results,
+    values: pd.DataFrame,
+    chosen: StatisticsSettings,
+    flags: FlagSettings,
+    *,
+    seed: int,
+) -> pd.DataFrame:
     """Returns the mean excess drift of the attack over noise, cosine, paired by image.
+
+    `values` are as `Results.main` gives them.
 
     Columns: `target, group, strength, layer`, `n`, `mean`, `low`, `high` (percentile interval,
     resampled by source picture), `low_by_image`, `high_by_image` (resampled by image, as if tiles
@@ -146,7 +168,6 @@ def excess(
     `decided`. A layer with more empty maps than the settings allow is not decided; 'mean' is the
     average over the decided layers, and Holm's family holds these alone.
     """
-    values = results.main()
     values = values[values["draw"] == 0]
     sources = values.drop_duplicates("image").set_index("image")[["source", "success"]]
     resamplers: dict[tuple[str, bool], Resampler] = {}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from camdrift import cams, noise, scores, shifts
+from camdrift import cams, noise, packing, scores, shifts
 from camdrift.artifacts import (
     CARRIED,
     CARRIED_NOISE,
@@ -22,6 +22,7 @@ from camdrift.artifacts import (
     POLICIES,
     Carried,
 )
+from camdrift.cams import GRAD_CAM
 from camdrift.models import Model
 from camdrift.pixels import to_8bit
 from camdrift.settings import RANGES, Generalisation
@@ -93,7 +94,7 @@ def carry(
     labels = torch.tensor(images["label"].to_numpy())
     part = RANGES[plan.ranges[0]]
     steps = [(kind, eps) for kind in attacks.explained for eps in plan.eps if explained]
-    layers = cams.layer_table(model)
+    layers = packing.layer_table(model)
     places = list(shown) if explained else []
     pixels = [(kind, part * eps) for kind, eps in steps]
     far, last, values, tops = _compared(model, attacks, labels, pixels, layers, places)
@@ -177,7 +178,7 @@ def _maps(model: Model, pixels: Tensor, labels: Tensor) -> tuple[np.ndarray, lis
     padded = torch.cat([labels, labels[-1:].expand(len(batch) - rows)])
     logits, own, given = cams.explain(model, batch, padded)
     assert own is not None  # asked for
-    pairs = zip(given or own, own, strict=True)
+    pairs = zip((given or own)[GRAD_CAM], own[GRAD_CAM], strict=True)
     layers = [torch.stack(pair)[:, :rows] for pair in pairs]  # in the order of POLICIES
     tops = [layer.amax((2, 3), keepdim=True) for layer in layers]
     shares = [

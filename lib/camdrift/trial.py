@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from tqdm import tqdm
 
-from camdrift import adaptive, cams, changes, detection, randomness
+from camdrift import adaptive, changes, detection, methods, randomness
 from camdrift.artifacts import ADAPTIVE, ADVERSARIAL, CLEAN, NOISE, OBLIVIOUS, Detected
 from camdrift.detectors import BEHAVIOUR, CHANCE, NOISECAM
 from camdrift.features import measure, noisecam
@@ -223,7 +223,7 @@ def _looks(model: Model, logits: Tensor, activations: Tensor, count: int) -> tup
     top = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
     (gradient,) = torch.autograd.grad(top, activations, retain_graph=True)
     found = noisecam.raw(logits, activations)
-    found["grad_cam_plus_plus"] = cams.grad_cam_plus_plus(activations, gradient).relu()
-    found["layer_cam"] = cams.layer_cam(activations, gradient).relu()
+    found["grad_cam_plus_plus"] = methods.grad_cam_plus_plus(activations, gradient)
+    found["layer_cam"] = methods.layer_cam(activations, gradient)
     stack = [noisecam.normalised(found[name], size=model.size) for name in METHODS]
     return torch.stack(stack, dim=1)[:count].detach(), logits.argmax(1)[:count]

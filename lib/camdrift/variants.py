@@ -36,11 +36,13 @@ class Variant:
     targets: the target policies that its maps are wanted for.
     pixels: returns (n, 3, h, w) in [0, 1]; called when wanted, since all variants together are
         many times as large as the images.
+    central: whether maps of every method are wanted, or of the first alone.
     """
 
     table: pd.DataFrame
     targets: tuple[str, ...]
     pixels: Callable[[], Tensor]
+    central: bool = False
 
     @property
     def name(self) -> str:
@@ -58,6 +60,7 @@ def of_images(
     images that it flips, the raised noise; and maps are wanted for both targets. A further recipe
     has the noise's second draw where a protocol's threshold judges the images that set it, and
     maps for its protocols' targets alone.
+    Central are the clean image and, under the first recipe, the attack and the first draw.
     """
     chosen = attacked.images["image"].to_numpy()
     clean = from_8bit(images.pixels[chosen])
@@ -77,11 +80,14 @@ def of_images(
     ) -> Variant:
         table = pd.DataFrame({"image": chosen, "variant": name, "strength": float(strength)})
         table = table.assign(draw=draw, recipe=protocol.recipe)
-        return Variant(table, targets, lambda: changes.stored(make(), quantise=protocol.quantise))
+        central = protocol is first and draw == 0 and name in (ADVERSARIAL, NOISE)
+        return Variant(
+            table, targets, lambda: changes.stored(make(), quantise=protocol.quantise), central
+        )
 
     def original(name: str) -> Variant:
         table = pd.DataFrame({"image": chosen, "variant": name, "strength": 0.0})
-        return Variant(table.assign(draw=0, recipe=""), both, lambda: clean)
+        return Variant(table.assign(draw=0, recipe=""), both, lambda: clean, name == CLEAN)
 
     def base(protocol: Protocol, draw: int) -> Callable[[], Tensor]:
         normal = torch.from_numpy(noise.draws[:, draw].copy())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camdrift import cams
+from camdrift import methods
 from camdrift.models import Model
 
 
@@ -76,7 +76,7 @@ def maps(
         logits, activations = probe(batch)
         top = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
         (gradients,) = torch.autograd.grad(top, activations)
-        parts.append(cams.grad_cam(activations.detach(), gradients)[:rows])
+        parts.append(methods.grad_cam(activations.detach(), gradients)[:rows])
     return torch.cat(parts)
 
 

@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn import functional as F
 
-from camdrift import cams
+from camdrift import methods
 from camdrift.features.names import READINGS
 from camdrift.models import Model
 
@@ -47,9 +47,9 @@ def raw(
         a, g = activations.double(), gradients.double()
         bounded = scores.double().clamp_max(LARGEST_SCORE)
         if f"printed_{kind}" in readings:
-            found[f"printed_{kind}"] = cams.noise_cam(a, g)
+            found[f"printed_{kind}"] = methods.noise_cam(a, g)
         if f"code_{kind}" in readings:
-            found[f"code_{kind}"] = cams.noise_cam_of_code(a, g, bounded)
+            found[f"code_{kind}"] = methods.noise_cam_of_code(a, g, bounded)
     return found
 
 

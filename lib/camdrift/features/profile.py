@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camdrift import cams
+from camdrift import methods
 from camdrift.features.names import PROFILE
 from camdrift.models import Model
 
@@ -17,7 +17,7 @@ def of_layer(activations: Tensor, gradients: Tensor) -> Tensor:
     The logarithm of the Grad-CAM's maximum; its mean over its maximum, in [0, 1], 0 for an empty
     map; the logarithm of the mean activation.
     """
-    maps = cams.grad_cam(activations, gradients).flatten(1)
+    maps = methods.grad_cam(activations, gradients).flatten(1)
     peak = maps.amax(1)
     spread = torch.where(peak > 0, maps.mean(1) / peak.clamp_min(TINY), 0.0)
     activity = activations.flatten(1).mean(1).clamp_min(0)
@@ -31,7 +31,7 @@ def measure(model: Model, pixels: Tensor) -> dict[str, np.ndarray]:
     """
     parts = []
     for batch, rows in model.batches(pixels.detach()):
-        logits, activations = model.activations(batch.requires_grad_())
+        logits, activations = model.probes(batch)
         top = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
         gradients = torch.autograd.grad(top, activations)
         pairs = zip(activations, gradients, strict=True)

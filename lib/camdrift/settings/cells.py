@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from camdrift.settings.section import Count, Name, Positive, Section, Share
 
@@ -81,10 +81,25 @@ class NoiseSettings(Section):
     raise_to: Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
 
+# Methods that need one pass alone, of `methods` and `foreign`, by which no stage is slowed down.
+METHODS = Literal[
+    "GradCAM", "GradCAMPlusPlus", "LayerCAM", "HiResCAM", "XGradCAM", "NoiseCAM",
+    "EigenCAM", "EigenGradCAM", "FEM", "GradCAMElementWise", "KPCA_CAM", "SegEigenCAM",
+]  # fmt: skip
+
+
 class CamSettings(Section):
     """The maps."""
 
+    methods: Annotated[list[METHODS], Field(min_length=1)]
     examples: Count
+
+    @field_validator("methods")
+    @classmethod
+    def _each_once(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError(f"wanted each of methods once, got {', '.join(names)}")
+        return names
 
 
 class ScoreSettings(Section):

@@ -1,0 +1,139 @@
+"""Maps of other libraries as oracles, each on its own terms; `make peers` installs them.
+
+pytorch-grad-cam hooks the conv itself where an in-place ReLU then overwrites what it kept; in-place
+is switched off here. All are asked at the ReLU, whose output camdrift explains.
+"""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from camdrift import cams, foreign
+from camdrift.settings import SettingsError
+from camdrift.vision import torchvision  # the peers import torchvision, too
+from conftest import small_network
+
+assert torchvision
+CLASSES = torch.tensor([0, 1, 2, 3, 1])
+FROM_PASS = [
+    "GradCAM", "HiResCAM", "XGradCAM", "LayerCAM", "EigenCAM", "EigenGradCAM", "FEM",
+    "GradCAMElementWise", "KPCA_CAM", "SegEigenCAM",
+]  # fmt: skip
+THROUGH = ["ScoreCAM", "AblationCAM", "FinerCAM", "ShapleyCAM"]
+
+
+def network() -> nn.Module:
+    made = small_network().eval()
+    for module in made.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+    return made
+
+
+@pytest.fixture
+def images(pixels):
+    return pixels[:5]
+
+
+def stretched(layer):
+    """Maps as pytorch-grad-cam scales them before it resizes: from 0 to almost 1."""
+    layer = layer - layer.amin((1, 2), keepdim=True)
+    return layer / (layer.amax((1, 2), keepdim=True) + 1e-7)
+
+
+def of_library(name, module, made, images):
+    """What pytorch-grad-cam itself returns for one layer, at the input's size."""
+    library = pytest.importorskip("pytorch_grad_cam")
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    with getattr(library, name)(made, [module]) as method:
+        if name == "FinerCAM":
+            return np.concatenate([
+                method(image[None].requires_grad_(), target_idx=int(target))
+                for image, target in zip(images.clone(), CLASSES, strict=True)
+            ])  # fmt: skip
+        return method(images.clone(), [ClassifierOutputTarget(int(c)) for c in CLASSES])
+
+
+@pytest.mark.parametrize("name", FROM_PASS + THROUGH)
+def test_maps_are_pytorch_grad_cams(images, name):
+    pytest.importorskip("pytorch_grad_cam")
+    from pytorch_grad_cam.utils.image import scale_cam_image
+
+    found = cams.all_layers(network(), images, CLASSES, methods=[name])
+    made = network()
+    for layer, module in zip(found.maps[name], (made[2], made[5]), strict=True):
+        expected = of_library(name, module, made, images)
+        # Their last step, on our raw maps: scaled, resized by OpenCV, and scaled once more.
+        ours = scale_cam_image(scale_cam_image(stretched(layer).numpy(), (12, 12)))
+        np.testing.assert_allclose(ours, expected, atol=2e-3 if name == "KPCA_CAM" else 1e-4)
+
+
+def test_grad_cam_plus_plus_is_close_to_pytorch_grad_cams(images):
+    """Theirs damps small gradients by 1e-6 in a denominator of their square; the twin decides."""
+    pytest.importorskip("pytorch_grad_cam")
+    found = cams.all_layers(network(), images, CLASSES, methods=["GradCAMPlusPlus"], chosen=[0])
+    made = network()
+    expected = of_library("GradCAMPlusPlus", made[2], made, images).reshape(5, -1)
+    ours = stretched(found.maps["GradCAMPlusPlus"][0]).flatten(1).numpy()
+    cosine = (ours * expected).sum(1) / np.linalg.norm(ours, axis=1)
+    assert (cosine / np.linalg.norm(expected, axis=1)).min() > 0.95
+
+
+@pytest.mark.parametrize("name", ["GradCAM", "XGradCAM", "LayerCAM"])
+def test_maps_are_torchcams(images, name):
+    library = pytest.importorskip("torchcam.methods")
+    found = cams.all_layers(network(), images, CLASSES, methods=[name])
+    made = network()
+    with getattr(library, name)(made, target_layer=["2", "5"]) as extractor:
+        scores = made(images.clone().requires_grad_())
+        expected = extractor(CLASSES.tolist(), scores, normalized=False)
+    for ours, theirs in zip(found.maps[name], expected, strict=True):
+        torch.testing.assert_close(ours, theirs.relu(), rtol=1e-4, atol=1e-7)
+
+
+def test_grad_cam_is_captums(images):
+    captum = pytest.importorskip("captum.attr")
+    found = cams.all_layers(network(), images, CLASSES)
+    made = network()
+    for layer, module in zip(found.maps["GradCAM"], (made[2], made[5]), strict=True):
+        expected = captum.LayerGradCam(made, module).attribute(
+            images, CLASSES, relu_attributions=True
+        )
+        torch.testing.assert_close(layer, expected[:, 0].detach(), rtol=1e-4, atol=1e-7)
+
+
+def test_a_functional_activation_is_explained_through_the_library_too(images):
+    pytest.importorskip("pytorch_grad_cam")
+
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = small_network()
+
+        def forward(self, x):
+            x = self.parts[1](self.parts[0](x)).relu_()
+            x = self.parts[4](nn.functional.max_pool2d(x, 2))
+            return self.parts[8](nn.functional.relu(x, inplace=True).mean((2, 3)))
+
+    one, other = (
+        cams.all_layers(made, images, CLASSES, methods=["ScoreCAM"]).maps["ScoreCAM"]
+        for made in (Functional(), small_network())
+    )
+    for ours, theirs in zip(one, other, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["FullGrad", "NoCAM", "GuidedBackpropReLUModel"])
+def test_what_makes_no_map_of_a_layer_is_refused(images, name):
+    pytest.importorskip("pytorch_grad_cam")
+    with pytest.raises(SettingsError, match=f"no method '{name}'.*AblationCAM, .*FinerCAM"):
+        cams.all_layers(network(), images, methods=[name])
+    with pytest.raises(SettingsError, match="ScoreCAM' explains no probability"):
+        cams.all_layers(network(), images, methods=["ScoreCAM"], softmax=True)
+
+
+def test_every_class_that_is_fed_needs_the_pass_alone():
+    pytest.importorskip("pytorch_grad_cam")
+    assert set(foreign.FED) <= set(FROM_PASS)

@@ -1,0 +1,302 @@
+"""The library call: maps of any network at all layers, without DVC."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from camdrift import cams, foreign, layers, methods
+from camdrift.settings import SettingsError
+from conftest import as_model, small_network
+
+OWN = tuple(methods.BY_NAME)
+
+
+class Branched(nn.Module):
+    """Two branches, a functional in-place ReLU, an in-place addition, dropout."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.left = nn.Sequential(nn.Conv2d(4, 5, 3, padding=1), nn.BatchNorm2d(5), nn.ReLU(True))
+        self.right = nn.Conv2d(4, 5, 1)
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, x):
+        x = F.relu(self.first(x), inplace=True)
+        y = self.left(x)
+        y += torch.relu(self.right(x))
+        return self.head(self.drop(F.relu(y).mean((2, 3))))
+
+
+def state_of(network):
+    """All that a caller could see of a network."""
+    return (
+        {name: (id(value), value.clone(), value.requires_grad, value.grad, value.stride())
+         for name, value in network.state_dict(keep_vars=True).items()},
+        [(id(module), module.training, getattr(module, "inplace", None), len(module._forward_hooks),
+          len(module._backward_hooks), len(module._forward_pre_hooks), sorted(vars(module)))
+         for module in network.modules()],
+    )  # fmt: skip
+
+
+def same_state(before, after):
+    assert before[1] == after[1]
+    assert before[0].keys() == after[0].keys()
+    for (i, value, *rest), (j, other, *others) in zip(
+        before[0].values(), after[0].values(), strict=True
+    ):
+        assert i == j
+        assert torch.equal(value, other)
+        assert rest == others
+
+
+def by_hooks(network, pixels, classes):
+    """Tensors and gradients at the ReLUs of `small_network`, by hooks on a network not in place."""
+    kept = []
+    for module in network.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+            module.register_forward_hook(lambda _, __, out: kept.append(out))
+    logits = network.eval()(pixels)
+    gradients = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), kept)
+    return logits, list(zip([tensor.detach() for tensor in kept], gradients, strict=True))
+
+
+def test_maps_are_those_of_hooks_on_the_network_itself(pixels):
+    classes = torch.arange(10) % 4
+    found = cams.all_layers(small_network(), pixels, classes, methods=OWN)
+    logits, pairs = by_hooks(small_network(), pixels, classes)
+    assert found.layers == ("0", "4")
+    torch.testing.assert_close(found.logits, logits.detach())
+    assert torch.equal(found.targets, classes)
+    for name in OWN:
+        for layer, (a, g) in zip(found.maps[name], pairs, strict=True):
+            expected = methods.BY_NAME[name](a, g)
+            torch.testing.assert_close(layer, expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("make", [small_network, Branched])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("hooked", [True, False])
+def test_the_network_is_left_as_it_was_also_after_an_error(pixels, make, training, hooked):
+    network = make().train(training)
+    next(network.parameters()).requires_grad_(False)
+    if hooked:
+        list(network.modules())[1].register_forward_hook(lambda *_: None)
+    before = state_of(network)
+    random = torch.get_rng_state()
+    cams.all_layers(network, pixels, methods=OWN)
+    for wrong in ({"targets": 9}, {"methods": ["GradCAM", "NoCAM"]}, {"chosen": ["none"]}):
+        with pytest.raises((ValueError, SettingsError)):
+            cams.all_layers(network, pixels, **wrong)
+    with pytest.raises(RuntimeError):
+        cams.all_layers(network, pixels[:, :2])
+    same_state(before, state_of(network))
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_no_gradient_of_weights_or_pixels_is_kept(pixels):
+    network, pixels = small_network(), pixels.clone().requires_grad_()
+    cams.all_layers(network, pixels)
+    assert pixels.grad is None
+    assert all(weight.grad is None for weight in network.parameters())
+
+
+@pytest.mark.parametrize("method", OWN)
+def test_one_backward_serves_all_methods_and_equal_classes(pixels, monkeypatch, method):
+    calls = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: calls.append(1) or grad(*a, **k))
+    alone = cams.all_layers(small_network(), pixels[:4], methods=[method])
+    assert len(calls) == 1
+    every = cams.all_layers(small_network(), pixels[:4], methods=OWN)
+    assert len(calls) == 2
+    for one, other in zip(alone.maps[method], every.maps[method], strict=True):
+        assert torch.equal(one, other)
+    own = alone.targets
+    twice = cams.all_layers(small_network(), pixels[:4], torch.stack([own, own], 1))
+    assert len(calls) == 3
+    assert torch.equal(twice.maps["GradCAM"][0][:, 0], twice.maps["GradCAM"][0][:, 1])
+    second = torch.stack([own, (own + 1) % 4], 1)
+    both = cams.all_layers(small_network(), pixels[:4], second, methods=[method])
+    assert len(calls) == 5
+    other = cams.all_layers(small_network(), pixels[:4], second[:, 1], methods=[method])
+    for pair, first, further in zip(
+        both.maps[method], alone.maps[method], other.maps[method], strict=True
+    ):
+        assert torch.equal(pair[:, 0], first)
+        assert torch.equal(pair[:, 1], further)
+
+
+def test_results_do_not_depend_on_the_images_beside_or_on_memory(pixels):
+    made = [
+        cams.all_layers(Branched(), part, micro_batch=4, memory=memory, methods=OWN)
+        for part, memory in ((pixels, None), (pixels, 1), (pixels[:3], None))
+    ]
+    for name in OWN:
+        for one, other, few in zip(*(found.maps[name] for found in made), strict=True):
+            assert torch.equal(one, other)
+            assert torch.equal(one[:3], few)
+
+
+def test_the_number_of_images_at_once_follows_the_memory(pixels, monkeypatch):
+    sizes = []
+    call = cams.Prepared.__call__
+    monkeypatch.setattr(
+        cams.Prepared, "__call__", lambda self, x: sizes.append(len(x)) or call(self, x)
+    )
+    many = pixels.repeat(5, 1, 1, 1)
+    wide = cams.all_layers(small_network(), many)
+    assert sizes == [8, 42]
+    sizes.clear()
+    held = cams.HELD * 4 * (5 * 12 * 12 + 7 * 6 * 6)
+    narrow = cams.all_layers(small_network(), many, memory=16.5 * held)
+    assert sizes == [8, 16, 16, 10]
+    sizes.clear()
+    cams.all_layers(small_network(), pixels, memory=1)
+    assert sizes == [8, 1, 1]
+    for one, other in zip(wide.maps["GradCAM"], narrow.maps["GradCAM"], strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_layers_that_are_not_asked_for_are_not_gone_back_to(pixels):
+    network = small_network()
+    whole = cams.all_layers(network, pixels)
+    for chosen in (["4"], [-1], [1]):
+        found = cams.all_layers(network, pixels, chosen=chosen)
+        assert found.layers == ("4",)
+        torch.testing.assert_close(found.maps["GradCAM"][0], whole.maps["GradCAM"][1])
+    _, (tensor,) = cams.prepare(network, chosen=[-1])(pixels)
+    assert tensor.is_leaf
+    _, tensors = cams.prepare(network)(pixels)
+    assert [t.is_leaf for t in tensors] == [True, False]
+
+
+def test_taps_on_parallel_branches_are_leaves_each():
+    traced = layers.trace(layers.frozen(Branched()))
+    taps = layers.map_taps(traced)
+    assert [tap.name for tap in taps] == ["first", "left.0", "right"]
+    branches = layers.tapped(traced, taps[1:], leaves=True)
+    _, tensors = branches(torch.rand(2, 3, 8, 8))
+    assert [tensor.is_leaf for tensor in tensors] == [True, True]
+    whole = cams.all_layers(Branched(), torch.ones(2, 3, 8, 8) / 2)
+    part = cams.all_layers(Branched(), torch.ones(2, 3, 8, 8) / 2, chosen=["left.0", "right"])
+    for one, other in zip(whole.maps["GradCAM"][1:], part.maps["GradCAM"], strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_model_of_the_study_and_a_prepared_network_are_explained_alike(pixels):
+    model = as_model(small_network(), micro_batch=4)
+    shown = torch.rand(3, 3, 20, 24)
+    found = cams.all_layers(model, shown)  # resized and normalised inside
+    again = cams.all_layers(cams.prepare(model), shown)
+    plain = cams.all_layers(small_network(), model.inputs(shown))
+    for one, other, third in zip(*(f.maps["GradCAM"] for f in (found, again, plain)), strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, third, rtol=1e-4, atol=1e-7)
+    with pytest.raises(ValueError, match="wanted layers chosen when the network was prepared"):
+        cams.all_layers(cams.prepare(model), shown, chosen=[0])
+
+
+def test_what_is_prepared_holds_for_the_weights_as_they_were(pixels):
+    network = small_network()
+    ready = cams.prepare(network)
+    before = cams.all_layers(ready, pixels).logits
+    for weight in network.parameters():
+        weight.data = weight.data * 2
+    assert torch.equal(cams.all_layers(ready, pixels).logits, before)
+    assert not torch.equal(cams.all_layers(network, pixels).logits, before)
+
+
+def test_softmax_explains_the_probability(pixels):
+    logits, ((a, _), _) = by_hooks(small_network(), pixels, torch.zeros(10, dtype=torch.long))
+    found = cams.all_layers(small_network(), pixels, 0, softmax=True)
+    network = nn.Sequential(*list(small_network()), nn.Softmax(1))
+    _, pairs = by_hooks(network, pixels, torch.zeros(10, dtype=torch.long))
+    for layer, pair in zip(found.maps["GradCAM"], pairs, strict=True):
+        torch.testing.assert_close(layer, methods.grad_cam(*pair), rtol=1e-4, atol=1e-8)
+
+
+def test_channels_last_and_autocast(pixels):
+    network = small_network()
+    plain = cams.all_layers(network, pixels, 1, methods=OWN)
+    laid = network.to(memory_format=torch.channels_last)
+    found = cams.all_layers(laid, pixels.to(memory_format=torch.channels_last), 1, methods=OWN)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = cams.all_layers(network, pixels, 1, methods=OWN)
+    double = cams.all_layers(small_network().double(), pixels.double(), 1, methods=OWN)
+    for name in OWN:
+        for one, other, coarse, fine in zip(
+            *(made.maps[name] for made in (plain, found, half, double)), strict=True
+        ):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+            assert coarse.dtype == torch.float32
+            assert fine.dtype == torch.float64
+            torch.testing.assert_close(one.double(), fine, rtol=1e-3, atol=1e-7)
+            if name == "GradCAM":
+                cosine = F.cosine_similarity(one.flatten(1), coarse.flatten(1))
+                assert cosine[one.flatten(1).any(1)].min() > 0.99
+
+
+def test_maps_are_scaled_and_resized(pixels):
+    found = cams.all_layers(small_network(), pixels, torch.tensor([[0, 1]] * 10))
+    assert [tuple(m.shape) for m in found.maps["GradCAM"]] == [(10, 2, 12, 12), (10, 2, 6, 6)]
+    scaled = found.scaled()["GradCAM"]
+    tops = torch.cat([layer.flatten(2).amax(2).flatten() for layer in scaled])
+    assert set(tops.unique().tolist()) <= {0.0, 1.0}
+    wide = found.scaled(24)["GradCAM"]
+    assert all(layer.shape == (10, 2, 24, 24) for layer in wide)
+    expected = F.interpolate(scaled[1], (24, 24), mode="bilinear")
+    torch.testing.assert_close(wide[1], expected)
+
+
+def test_calls_from_several_threads_do_not_meet(pixels):
+    network, found = small_network(), {}
+    expected = [cams.all_layers(network, pixels, i).maps["GradCAM"][0] for i in range(4)]
+
+    def explain(i):
+        found[i] = cams.all_layers(network, pixels, i).maps["GradCAM"][0]
+
+    threads = [threading.Thread(target=explain, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i in range(4):
+        torch.testing.assert_close(found[i], expected[i])
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"targets": 4}, "wanted targets from 0 to 3, got 4"),
+        ({"targets": -1}, "wanted targets from 0 to 3, got -1"),
+        ({"targets": torch.zeros(3, dtype=torch.long)}, "for 10 images, got torch.int64 (3,)"),
+        ({"targets": torch.zeros(10)}, "whole numbers for 10 images, got torch.float32 (10,)"),
+        ({"chosen": ["9"]}, "no layer '9'; there are, 0 to 1: 0, 4"),
+        ({"chosen": []}, "wanted a layer at least, got none; there are, 0 to 1: 0, 4"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_was_wanted(pixels, given, wanted):
+    with pytest.raises(ValueError) as fault:
+        cams.all_layers(small_network(), pixels, **given)
+    assert wanted in str(fault.value)
+
+
+def test_no_images_and_no_conv_layers_are_refused(pixels):
+    with pytest.raises(ValueError, match="wanted pixels"):
+        cams.all_layers(small_network(), pixels[:0])
+    with pytest.raises(layers.UntraceableError, match="no two-dimensional conv layer"):
+        cams.all_layers(nn.Sequential(nn.Flatten(), nn.Linear(432, 4)), pixels)
+
+
+def test_a_method_of_a_library_that_is_not_installed_is_refused(pixels, monkeypatch):
+    foreign._kind.cache_clear()
+    monkeypatch.setitem(__import__("sys").modules, "pytorch_grad_cam", None)
+    with pytest.raises(SettingsError, match="not installed: pip install -c constraints.txt grad-"):
+        cams.all_layers(small_network(), pixels, methods=["EigenCAM"])
