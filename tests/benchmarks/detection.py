@@ -7,7 +7,7 @@ import torch
 from sklearn.cluster import DBSCAN
 from torch import Tensor, nn
 
-from camdrift import cams, networks
+from camdrift import methods, networks
 from camdrift.features import behaviour, noisecam
 from camdrift.models import Model
 from races import Race
@@ -33,7 +33,7 @@ def plain(copies: Tensor, net: nn.Module, layer: nn.Module) -> Tensor:
         logits = net((copy[None] - 0.5) / 0.5)
         net.zero_grad()
         logits.max().backward()
-        maps.append(cams.grad_cam(kept["a"].detach(), kept["g"]))
+        maps.append(methods.grad_cam(kept["a"].detach(), kept["g"]))
     handle.remove()
     back.remove()
     return torch.cat(maps)
@@ -100,7 +100,7 @@ def _noise_cam(size: int) -> Race:
     def theirs() -> np.ndarray:
         logits, activations = probe(pixels)
         (gradients,) = torch.autograd.grad(logits.amax(1).sum(), activations)
-        return _counted(_lit(cams.grad_cam(activations, gradients), size))
+        return _counted(_lit(methods.grad_cam(activations, gradients), size))
 
     def counted(ours: np.ndarray, theirs: np.ndarray) -> None:
         assert ours.shape == theirs.shape  # of other maps: that counts agree is the next race
