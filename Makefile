@@ -7,7 +7,7 @@ STUDY ?=
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro seeds study test peers bench lint format dashboard readme publish twice clean
+.PHONY: help setup repro seeds study test oracles peers bench lint format dashboard readme publish twice clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -46,12 +46,14 @@ test: setup ## run the tests
 	$(BIN)/python -m pytest
 
 # torchattacks asks for requests 2.25, for downloads that no test makes; DVC wants a newer one.
-peers: setup ## compare with foolbox, torchattacks, ART, pytorch-grad-cam and torchcam
+oracles: setup ## install the libraries that results and times are compared with
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[peers]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps torchattacks
+
+peers: oracles ## compare with foolbox, torchattacks, ART, pytorch-grad-cam, torchcam and captum
 	$(BIN)/python -m pytest tests/peers
 
-bench: setup ## time what is done here against other ways to the same numbers (minutes)
+bench: oracles ## time what is done here against other ways to the same numbers (minutes)
 	$(BIN)/python tests/benchmarks/bench.py
 
 lint: setup ## check format, style and types

@@ -6,6 +6,7 @@ import pandas as pd
 
 from camdrift import (
     artifacts,
+    benchmarks,
     claims,
     generalisation_report,
     hardening_figures,
@@ -19,7 +20,6 @@ from camdrift.settings import Generalisation, Hardening, Settings, Study
 
 README = Path("README.md")
 RUN = artifacts.RESULTS / "run.json"
-BENCHMARKS = artifacts.RESULTS / "benchmarks.json"
 NOT_RUN = "not run here"
 
 
@@ -88,6 +88,7 @@ def generated(study: str) -> dict[str, str]:
         ]
     )
     parts = {"headline": headline, "claims": claimed, "switches": switched, "run": _run()}
+    parts["methods"] = _methods(made, plan.headline, figures)
     parts["detection"] = _detection(made, plan.headline, figures)
     parts["detection_claims"] = _detection_claims(chosen, study, made)
     parts["hardening"] = _hardenings(chosen)
@@ -266,27 +267,35 @@ def _added(made: results.Tables) -> str:
 
 def _benchmarks() -> str:
     """Returns the races of `make bench`."""
-    if not BENCHMARKS.exists():
+    if not benchmarks.PATH.exists():
         return NOT_RUN
-    found = artifacts.read_json(BENCHMARKS)
-    rows = [
-        {
-            "work": race["work"],
-            "against": race["against"],
-            "where": ", ".join(f"{key} {value}" for key, value in race["place"].items()),
-            "ours, ms": f"{1000 * race['ours_wall_minimum']:.1f}",
-            "theirs, ms": f"{1000 * race['theirs_wall_minimum']:.1f}",
-            "theirs / ours": f"{race['ratio']:.2f}",
-            "wanted": f"{race['target']:.2f}",
-            "met": "yes" if race["ratio"] >= race["target"] else "no",
-        }
-        for race in found["races"]
-    ]
+    found = artifacts.read_json(benchmarks.PATH)
     machine = found["environment"]
-    return (
-        f"{markdown(pd.DataFrame(rows))}\n\nMinimum of the rounds by the wall clock, "
-        f"{machine['threads']} threads of {machine['cores']} cores, torch "
-        f"{machine['packages']['torch']}."
+    return "\n".join(
+        [
+            markdown(benchmarks.summary(found["races"])),
+            "",
+            "Geometric means over sizes and batches, and the worst of them, of the minimum of the "
+            f"rounds by the wall clock; {machine['threads']} threads of {machine['cores']} cores, "
+            f"torch {machine['packages']['torch']}. {benchmarks.overhead(found)}",
+            "",
+            _folded("Every race", benchmarks.each(found["races"])),
+        ]
+    )
+
+
+def _methods(made: results.Tables, cell: str, figures: str) -> str:
+    """Returns whether the method that makes the maps matters."""
+    if "methods" not in made:
+        return NOT_RUN
+    return "\n".join(
+        [
+            f"![Excess drift by layer and method]({figures}/methods.png)",
+            "",
+            f"Excess at 100 %, mean over the layers with few empty maps, cell `{cell}`:",
+            "",
+            markdown(report.by_method(made, cell)),
+        ]
     )
 
 

@@ -1,20 +1,46 @@
 """`make bench`: every race, side by side in one process, into data/results/benchmarks.json."""
 
 import platform
+import subprocess
+import sys
+import time
 from itertools import chain
+from pathlib import Path
 
 import torch
 
+import attacking
 import detection
+import drifting
+import mapping
 import one_pixel
 import races
-from camdrift import artifacts, readme, run
+from camdrift import artifacts, benchmarks, run
+
+STAGES = Path(__file__).resolve().parents[2] / "stages"
 
 
 def main() -> None:
-    found = races.run(chain(detection.races(), one_pixel.races()))
+    found = {"imports": _imports(), "convolutions": mapping.convolutions()}
+    modules = mapping, attacking, drifting, detection, one_pixel
+    found["races"] = races.run(chain.from_iterable(module.races() for module in modules))
     machine = run.environment() | {"threads": torch.get_num_threads(), "device": _device()}
-    artifacts.write_json(readme.BENCHMARKS, {"environment": machine, "races": found})
+    artifacts.write_json(benchmarks.PATH, {"environment": machine} | found)
+
+
+def _imports() -> dict[str, tuple[str, float]]:
+    """Returns for each stage whether it loads torch, and the least seconds of its imports."""
+    found = {}
+    for script in sorted(STAGES.glob("*.py")):
+        code = f"import runpy, sys; runpy.run_path({str(script)!r}); print('torch' in sys.modules)"
+        seconds, told = [], ""
+        for _ in range(3):
+            start = time.perf_counter()
+            told = subprocess.check_output([sys.executable, "-P", "-c", code], text=True).strip()
+            seconds.append(time.perf_counter() - start)
+        kind = "with a model" if told == "True" else "without a model"
+        found[script.stem] = (kind, round(min(seconds), 2))
+    return found
 
 
 def _device() -> str:

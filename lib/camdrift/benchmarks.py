@@ -1,0 +1,72 @@
+"""What `make bench` found, as tables for the README."""
+
+import numpy as np
+import pandas as pd
+
+from camdrift import artifacts
+
+PATH = artifacts.RESULTS / "benchmarks.json"
+
+
+def summary(races: list[dict]) -> pd.DataFrame:
+    """Returns a row for each piece of work, rival and target, over the sizes and batches raced.
+
+    `theirs / ours` is the geometric mean of their time over ours, `worst` the least of the ratios;
+    a target is met by the mean, and `races that met it` counts those that did by themselves.
+    """
+    rows = []
+    table = pd.DataFrame(races).assign(where=[_place(race) for race in races])
+    for (work, against, wanted), part in table.groupby(["work", "against", "target"], sort=False):
+        mean = float(np.exp(np.log(part["ratio"]).mean()))
+        worst = part.loc[part["ratio"].idxmin()]
+        rows.append(
+            {
+                "work": work,
+                "against": against,
+                "theirs / ours": f"{mean:.2f}",
+                "wanted": f"{wanted:.2f}",
+                "met": "yes" if mean >= wanted else "no",
+                "worst": f"{worst['ratio']:.2f} ({worst['where']})",
+                "races that met it": f"{(part['ratio'] >= wanted).sum()} of {len(part)}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _place(race: dict) -> str:
+    return ", ".join(f"{key} {value}" for key, value in race["place"].items())
+
+
+def each(races: list[dict]) -> pd.DataFrame:
+    """Returns a row a race: where, milliseconds, ratio, and whether it met its target by itself."""
+    return pd.DataFrame(
+        {
+            "work": race["work"],
+            "against": race["against"],
+            "where": _place(race),
+            "ours, ms": f"{1000 * race['ours_wall_minimum']:.2f}",
+            "theirs, ms": f"{1000 * race['theirs_wall_minimum']:.2f}",
+            "theirs / ours": f"{race['ratio']:.2f}",
+            "wanted": f"{race['target']:.2f}",
+            "met": "yes" if race["ratio"] >= race["target"] else "no",
+        }
+        for race in races
+    )
+
+
+def overhead(found: dict) -> str:
+    """Returns what stands between our time and the convolutions': their share, and the imports."""
+    shares = ", ".join(
+        f"{share['share']:.0%} at {share['px']} px and {share['images']} images"
+        for share in found["convolutions"]
+    )
+    slowest: dict[str, tuple[float, str]] = {}
+    for stage, (kind, seconds) in found["imports"].items():
+        slowest[kind] = max(slowest.get(kind, (0.0, "")), (seconds, stage))
+    starts = "; ".join(
+        f"{kind} {seconds:.1f} s at most (`{stage}`)" for kind, (seconds, stage) in slowest.items()
+    )
+    return (
+        f"Share of the time of Grad-CAM of 13 layers that convolutions take: {shares}. "
+        f"Imports of a stage: {starts}."
+    )

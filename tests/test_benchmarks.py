@@ -1,0 +1,42 @@
+"""What `make bench` found, as tables."""
+
+from camdrift import benchmarks
+
+RACES = [
+    {"work": "maps", "against": "them", "place": {"px": 64, "images": 1}, "ratio": 2.0,
+     "target": 3.0, "ours_wall_minimum": 0.001, "theirs_wall_minimum": 0.002},
+    {"work": "maps", "against": "them", "place": {"px": 224, "images": 1}, "ratio": 8.0,
+     "target": 3.0, "ours_wall_minimum": 0.1, "theirs_wall_minimum": 0.8},
+    {"work": "maps", "against": "them", "place": {"px": 14}, "ratio": 5.0,
+     "target": 6.0, "ours_wall_minimum": 0.01, "theirs_wall_minimum": 0.05},
+    {"work": "maps", "against": "others", "place": {"px": 64}, "ratio": 0.9,
+     "target": 0.95, "ours_wall_minimum": 0.01, "theirs_wall_minimum": 0.009},
+]  # fmt: skip
+
+
+def test_the_summary_is_of_geometric_means_with_the_worst_beside():
+    first, other, last = benchmarks.summary(RACES).to_dict("records")
+    assert (first["theirs / ours"], first["worst"]) == ("4.00", "2.00 (px 64, images 1)")
+    assert (first["met"], first["races that met it"]) == ("yes", "1 of 2")
+    # Of the same work and rival, but with another target: judged apart.
+    assert (other["theirs / ours"], other["wanted"], other["met"]) == ("5.00", "6.00", "no")
+    assert (last["against"], last["theirs / ours"], last["met"]) == ("others", "0.90", "no")
+
+
+def test_each_race_says_where_and_how_long():
+    rows = benchmarks.each(RACES).to_dict("records")
+    assert [row["where"] for row in rows] == [
+        "px 64, images 1", "px 224, images 1", "px 14", "px 64",
+    ]  # fmt: skip
+    assert [row["met"] for row in rows] == ["no", "yes", "no", "no"]
+    assert (rows[1]["ours, ms"], rows[1]["theirs, ms"]) == ("100.00", "800.00")
+
+
+def test_overhead_names_the_slowest_import_of_each_kind():
+    text = benchmarks.overhead({
+        "convolutions": [{"px": 64, "images": 8, "share": 0.9}],
+        "imports": {"score": ["without a model", 0.7], "report": ["without a model", 1.4],
+                    "cam": ["with a model", 2.1]},
+    })  # fmt: skip
+    assert "90% at 64 px and 8 images" in text
+    assert "without a model 1.4 s at most (`report`); with a model 2.1 s at most (`cam`)" in text
