@@ -109,6 +109,8 @@ def layers(made: results.Tables, cells: list[str], headline: str) -> None:
         "Coverage, attack and noise": lambda: figures.coverage_by_arm(made, cell),
         "Coverage by strength": lambda: figures.coverage_by_strength(made, cell),
     }
+    if "methods" in made:  # tables of before have none
+        views["Excess drift by method"] = lambda: figures.methods(made, cell)
     view = st.selectbox("Figure", list(views), key="figure", bind="query-params")
     figure = views[view]()
     if figure.table.empty:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from camdrift import cams, foreign, layers, methods
 from camdrift.settings import SettingsError
-from conftest import as_model, small_network
+from conftest import ROOT, as_model, small_network
 
 OWN = tuple(methods.BY_NAME)
 
@@ -86,8 +86,11 @@ def test_maps_are_those_of_hooks_on_the_network_itself(pixels):
 def test_the_network_is_left_as_it_was_also_after_an_error(pixels, make, training, hooked):
     network = make().train(training)
     next(network.parameters()).requires_grad_(False)
+    met = []
     if hooked:
-        list(network.modules())[1].register_forward_hook(lambda *_: None)
+        for module in network.modules():
+            module.register_forward_hook(lambda *_: met.append(1))
+            module.register_full_backward_hook(lambda *_: met.append(1))
     before = state_of(network)
     random = torch.get_rng_state()
     cams.all_layers(network, pixels, methods=OWN)
@@ -97,6 +100,7 @@ def test_the_network_is_left_as_it_was_also_after_an_error(pixels, make, trainin
     with pytest.raises(RuntimeError):
         cams.all_layers(network, pixels[:, :2])
     same_state(before, state_of(network))
+    assert not met
     assert torch.equal(random, torch.get_rng_state())
 
 
@@ -133,15 +137,15 @@ def test_one_backward_serves_all_methods_and_equal_classes(pixels, monkeypatch, 
         assert torch.equal(pair[:, 1], further)
 
 
-def test_results_do_not_depend_on_the_images_beside_or_on_memory(pixels):
+def test_with_a_micro_batch_maps_do_not_depend_on_the_images_beside(pixels):
     made = [
-        cams.all_layers(Branched(), part, micro_batch=4, memory=memory, methods=OWN)
-        for part, memory in ((pixels, None), (pixels, 1), (pixels[:3], None))
+        cams.all_layers(Branched(), part, micro_batch=4, methods=OWN)
+        for part in (pixels, pixels[:3], pixels[2:])
     ]
     for name in OWN:
-        for one, other, few in zip(*(found.maps[name] for found in made), strict=True):
-            assert torch.equal(one, other)
-            assert torch.equal(one[:3], few)
+        for whole, few, rest in zip(*(found.maps[name] for found in made), strict=True):
+            assert torch.equal(whole[:3], few)
+            assert torch.equal(whole[2:], rest)
 
 
 def test_the_number_of_images_at_once_follows_the_memory(pixels, monkeypatch):
@@ -156,10 +160,10 @@ def test_the_number_of_images_at_once_follows_the_memory(pixels, monkeypatch):
     sizes.clear()
     held = cams.HELD * 4 * (5 * 12 * 12 + 7 * 6 * 6)
     narrow = cams.all_layers(small_network(), many, memory=16.5 * held)
-    assert sizes == [8, 16, 16, 10]
+    assert sizes == [1, 16, 16, 16, 1]
     sizes.clear()
     cams.all_layers(small_network(), pixels, memory=1)
-    assert sizes == [8, 1, 1]
+    assert sizes == [1] * 10
     for one, other in zip(wide.maps["GradCAM"], narrow.maps["GradCAM"], strict=True):
         torch.testing.assert_close(one, other)
 
@@ -184,6 +188,100 @@ def test_taps_on_parallel_branches_are_leaves_each():
     branches = layers.tapped(traced, taps[1:], leaves=True)
     _, tensors = branches(torch.rand(2, 3, 8, 8))
     assert [tensor.is_leaf for tensor in tensors] == [True, True]
+
+
+class Apart(nn.Module):
+    """What is hard to tap: a size read off a tensor, a detached branch, a conv without effect."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convs = nn.ModuleList(nn.Conv2d(3 if i == 0 else 4, 4, 3, padding=1) for i in range(5))
+        self.gamma = nn.Parameter(torch.ones(1))
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, x):
+        a = F.relu_(self.convs[0](x))
+        small = F.avg_pool2d(x, 2)[:, :1].expand(-1, 4, -1, -1)
+        b = torch.relu(self.convs[1](F.interpolate(small, size=a.shape[-2:])))
+        c = self.convs[2](a.detach()).sigmoid_()
+        d = torch.relu(self.convs[4](a)).detach()
+        self.convs[3](a)
+        return self.head(self.gamma * (a + b + c + d).mean((2, 3)))
+
+
+def test_gradients_reach_every_tap_that_they_can():
+    network, images = Apart(), torch.rand(3, 3, 8, 8)
+    found = cams.all_layers(network, images, 0)
+    assert found.layers == ("convs.0", "convs.1", "convs.2", "convs.4")
+    assert [bool(layer.any()) for layer in found.maps["GradCAM"]][-1:] == [False]
+    torch.testing.assert_close(found.logits, network(images).detach())
+    model = as_model(Apart(), size=8, micro_batch=3)
+    assert list(layers.left_out(Apart(), model.network)) == ["convs.3"]
+    *_, tensors = model.probes(images)
+    assert all(tensor.requires_grad for tensor in tensors)
+
+
+class InPlace(nn.Module):
+    """Every way to write into a tensor, and uses of it afterwards by its old name."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convs = nn.ModuleList(nn.Conv2d(3 if i == 0 else 4, 4, 3, padding=1) for i in range(4))
+        self.rectify = nn.ReLU(inplace=True)
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = self.convs[0](x)
+        self.rectify(x)  # what it returns is not used
+        y = self.convs[1](x)
+        F.relu_(y)
+        y *= 2
+        z = self.convs[2](y).clamp_(0, 1)
+        torch.relu_(z)
+        z.add_(y)
+        w = self.convs[3](z)
+        out = F.relu(w, inplace=True)
+        out += w  # rectified, too
+        return self.head(out.mean((2, 3)))
+
+
+def test_what_is_done_in_place_is_done_out_of_place_and_comes_to_the_same():
+    network, images = InPlace(), torch.rand(3, 3, 8, 8)
+    found = cams.all_layers(network, images, 0)
+    torch.testing.assert_close(found.logits, network(images).detach())
+    assert found.layers == tuple(f"convs.{i}" for i in range(4))
+    assert [tap.rectified for tap in cams.prepare(network).taps] == [
+        True, True, False, True,  # a clamp is no activation
+    ]  # fmt: skip
+    assert all(layer.any() for layer in found.maps["GradCAM"])
+
+
+class Writing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        x = self.conv(x)
+        torch.mul(x, 2, out=x)
+        return x.mean((2, 3))
+
+
+def test_a_forward_that_writes_into_a_tensor_is_refused(pixels):
+    with pytest.raises(layers.UntraceableError, match="writes into a tensor .*torch.mul"):
+        cams.all_layers(Writing(), pixels)
+
+
+def test_a_network_that_cannot_be_copied_is_refused(pixels):
+    network = small_network()
+    network[4] = nn.utils.weight_norm(network[4])
+    with pytest.raises(layers.UntraceableError, match="cannot be copied: .*parametrizations"):
+        cams.all_layers(network, pixels)
+
+
+def test_maps_of_some_branches_are_those_among_all():
     whole = cams.all_layers(Branched(), torch.ones(2, 3, 8, 8) / 2)
     part = cams.all_layers(Branched(), torch.ones(2, 3, 8, 8) / 2, chosen=["left.0", "right"])
     for one, other in zip(whole.maps["GradCAM"][1:], part.maps["GradCAM"], strict=True):
@@ -207,8 +305,11 @@ def test_what_is_prepared_holds_for_the_weights_as_they_were(pixels):
     network = small_network()
     ready = cams.prepare(network)
     before = cams.all_layers(ready, pixels).logits
-    for weight in network.parameters():
-        weight.data = weight.data * 2
+    with torch.no_grad():
+        for value in network.state_dict().values():
+            value.mul_(2)
+    assert torch.equal(cams.all_layers(ready, pixels).logits, before)
+    network.load_state_dict({n: v + 1 for n, v in network.state_dict().items()})
     assert torch.equal(cams.all_layers(ready, pixels).logits, before)
     assert not torch.equal(cams.all_layers(network, pixels).logits, before)
 
@@ -255,8 +356,8 @@ def test_maps_are_scaled_and_resized(pixels):
     torch.testing.assert_close(wide[1], expected)
 
 
-def test_calls_from_several_threads_do_not_meet(pixels):
-    network, found = small_network(), {}
+def test_calls_of_one_prepared_network_from_several_threads_do_not_meet(pixels):
+    network, found = cams.prepare(small_network()), {}
     expected = [cams.all_layers(network, pixels, i).maps["GradCAM"][0] for i in range(4)]
 
     def explain(i):
@@ -288,6 +389,25 @@ def test_what_does_not_fit_is_refused_with_what_was_wanted(pixels, given, wanted
     assert wanted in str(fault.value)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_works_where_gradients_are_switched_off(pixels, mode):
+    network = small_network()
+    expected = cams.all_layers(network, pixels).maps["GradCAM"]
+    with mode():
+        found = cams.all_layers(network, pixels.clone()).maps["GradCAM"]
+        assert not torch.is_grad_enabled()
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_network_that_returns_no_logits_is_refused(pixels):
+    maps = nn.Sequential(*list(small_network())[:6])
+    with pytest.raises(
+        ValueError, match=r"wanted a network that returns \(8, classes\), got \(8, 7"
+    ):
+        cams.all_layers(maps, pixels)
+
+
 def test_no_images_and_no_conv_layers_are_refused(pixels):
     with pytest.raises(ValueError, match="wanted pixels"):
         cams.all_layers(small_network(), pixels[:0])
@@ -300,3 +420,12 @@ def test_a_method_of_a_library_that_is_not_installed_is_refused(pixels, monkeypa
     monkeypatch.setitem(__import__("sys").modules, "pytorch_grad_cam", None)
     with pytest.raises(SettingsError, match="not installed: pip install -c constraints.txt grad-"):
         cams.all_layers(small_network(), pixels, methods=["EigenCAM"])
+
+
+def test_the_readmes_example_runs():
+    text = (ROOT / "README.md").read_text()
+    code = text.partition("**As a library**")[2].partition("```python\n")[2].partition("```")[0]
+    made: dict = {}
+    exec(code, made)
+    assert len(made["found"].maps["NoiseCAM"]) == len(made["found"].layers) == 17
+    assert made["found"].scaled(64)["LayerCAM"][-1].shape == (8, 64, 64)

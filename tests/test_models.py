@@ -453,7 +453,7 @@ def test_modern_networks_are_tapped_and_what_is_left_out_says_why():
     torch.testing.assert_close(tensors[0], stem * torch.sigmoid(stem))
     left = layers.left_out(network, traced)
     assert left == {
-        "unused": "the forward does not call it in eval mode",
+        "unused": "no output of the forward in eval mode depends on it",
         "up": "ConvTranspose2d is not a two-dimensional convolution",
     }
 

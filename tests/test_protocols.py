@@ -6,7 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from camdrift import artifacts, claims, flags, report, results, settings, tables, verdicts
+from camdrift import (
+    artifacts,
+    claims,
+    flags,
+    models,
+    packing,
+    report,
+    results,
+    scores,
+    settings,
+    tables,
+    variants,
+    verdicts,
+)
 from camdrift.artifacts import Attacked, Maps, Noise, Scores
 from conftest import inside
 
@@ -91,6 +104,27 @@ def test_target_and_threshold_alone_share_the_corrected_scores(protocols, scored
     readings = {protocols[name].reading for name in ("corrected", "only_target", "only_threshold")}
     assert len(readings) == 1
     assert set(scored["reading"]) == {protocol.reading for protocol in protocols.values()}
+
+
+@pytest.mark.parametrize("first", ["as_published", "only_score"])
+def test_a_protocol_that_explains_probabilities_can_decide_with_several_methods(
+    tiny, protocols, first
+):
+    plan = tiny.settings.cells[CELL]
+    attacked, found = variants.of_cell(plan, CELL, [protocols[first]])
+    model = models.load(plan.model, micro_batch=32)
+    facts = attacked.images.set_index("image")
+    names = ["GradCAM", "LayerCAM"]
+    values, maxima, rows = packing.of_variants(
+        model, found, facts["clean"], facts["success"], methods=names
+    )
+    examples, pictures = variants.examples(attacked, found, count=1)
+    maps = Maps(values, maxima, rows, packing.layer_table(model), pictures, examples)
+    strangers = np.empty((len(facts), 0), dtype=int)
+    made = scores.drift(maps, [protocols[first]], strangers, size=32)
+    assert set(made["method"]) == set(names)
+    cosine = made.query("score == 'cosine'").groupby("method", observed=True)["value"]
+    assert (cosine.count() > 0).all()
 
 
 def test_groups_twin(made, protocols):

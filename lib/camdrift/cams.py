@@ -1,5 +1,6 @@
 """Class-activation maps: raw, of every conv layer, from one forward and one backward a class."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -81,11 +82,15 @@ def _resized(maps: Tensor, size: int) -> Tensor:
     return F.interpolate(flat, (size, size), mode="bilinear").reshape(*maps.shape[:-2], size, size)
 
 
+@torch.inference_mode(False)
 def prepare(model: nn.Module, *, chosen: Sequence[str | int] | None = None) -> Prepared:
     """Returns a network ready to be explained many times, which spares a call its preparation.
 
-    A copy in eval mode, without in-place operations, batch norm folded into its convs. It shares
-    the weights where it can and is of the weights as they are now; the network is left as it is.
+    A copy in eval mode, of the weights as they are now, without in-place operations and hooks,
+    batch norm folded into its convs; the network is left as it is. A `Model` is frozen already and
+    shares its weights.
+    What is prepared can be called from several threads; preparing must not run beside another
+    thread's network, since `torch.fx` changes how modules are called while it traces one.
 
     Args:
         model: a network, inputs -> logits, or a `Model`, pixels in [0, 1] -> logits.
@@ -96,6 +101,13 @@ def prepare(model: nn.Module, *, chosen: Sequence[str | int] | None = None) -> P
         UntraceableError: the forward cannot be traced, or there is no conv layer.
         ValueError: there is no layer of a name or at a place.
     """
+    return _prepared(
+        model if isinstance(model, Model) else copy.deepcopy(layers.frozen(model)), chosen
+    )
+
+
+def _prepared(model: nn.Module, chosen: Sequence[str | int] | None) -> Prepared:
+    """Returns `prepare`, of a copy that shares weights."""
     if isinstance(model, Model):
         traced, taps, inputs = model.network, model.maps, model.inputs
     else:
@@ -123,6 +135,8 @@ def _chosen(taps: tuple[Tap, ...], chosen: Sequence[str | int]) -> tuple[Tap, ..
     return tuple(taps[place] for place in sorted({places[name] for name in chosen}))
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def all_layers(
     model: nn.Module | Prepared,
     pixels: Tensor,
@@ -139,8 +153,8 @@ def all_layers(
     One forward and, for each class of an image, one backward to the layers' tensors, whatever the
     number of methods: no gradient of a weight or of the pixels is computed. Where all images of a
     call of the network have one class twice, it is explained once. The network is left as it was,
-    also after an error. Works under `torch.autocast` (maps are float32 all the same) and wherever
-    the network lies; what is returned lies where `pixels` do.
+    also after an error. Works under `torch.autocast` (maps are float32 all the same), under
+    `torch.no_grad` and wherever the network lies; what is returned lies where `pixels` do.
 
     Args:
         model: a network, inputs -> logits; a `Model`; or either as `prepare` returns it, which
@@ -159,18 +173,18 @@ def all_layers(
     Raises:
         SettingsError: no method of a name.
         UntraceableError: the forward cannot be traced, or there is no conv layer.
-        ValueError: targets, layers or pixels that do not fit.
+        ValueError: targets, layers, pixels or what the network returns do not fit.
         FloatingPointError: a map is not finite.
     """
     if isinstance(model, Prepared) and chosen is not None:
         raise ValueError("wanted layers chosen when the network was prepared, got them again")
     if pixels.ndim != 4 or not len(pixels):
         raise ValueError(f"wanted pixels (n, c, h, w) of an image at least, got {pixels.shape}")
-    ready = model if isinstance(model, Prepared) else prepare(model, chosen=chosen)
+    ready = model if isinstance(model, Prepared) else _prepared(model, chosen)
     wanted = _targets(targets, len(pixels))
     device = next(ready.traced.parameters()).device
     parts: list[tuple[Tensor, Tensor, Maps]] = []
-    size, start = micro_batch or min(FIRST, len(pixels)), 0
+    size, start = micro_batch or (FIRST if memory is None else 1), 0
     while start < len(pixels):
         batch = pixels[start : start + size].detach()
         rows = len(batch)
@@ -178,15 +192,23 @@ def all_layers(
             batch = torch.cat([batch, batch[-1:].expand(micro_batch - rows, -1, -1, -1)])
         batch = batch.to(device)
         logits, tensors = ready(batch)
+        if (
+            not isinstance(logits, Tensor)
+            or logits.shape[:1] != batch.shape[:1]
+            or logits.ndim != 2
+        ):
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"wanted a network that returns ({len(batch)}, classes), got {got}")
         classes = _classes(wanted, logits, start, rows)
-        maps = _of_classes(ready, batch, logits, tensors, classes, methods, softmax=softmax)
+        maps = _of_classes(ready, batch[:rows], logits, tensors, classes, methods, softmax=softmax)
         home = [value.detach()[:rows].to(pixels.device) for value in (logits, classes)]
         kept = {n: tuple(m[:rows].to(pixels.device) for m in each) for n, each in maps.items()}
         parts.append((home[0], home[1], kept))
         start += rows
         if micro_batch is None:
             held = HELD * sum(tensor.nbytes for tensor in tensors) / rows
-            size = int(min(max(1, (memory or _free(device) / 2) // held), MOST))
+            most = _free(device) / 2 if memory is None else memory
+            size = int(min(max(1, most // held), MOST))
     logits = torch.cat([part[0] for part in parts])
     classes = torch.cat([part[1] for part in parts])
     several = wanted is not None and wanted.ndim == 2
@@ -239,13 +261,16 @@ def _of_classes(
     *,
     softmax: bool,
 ) -> Maps:
-    """Returns the maps of each column of classes: a tensor (n, k, h, w) a layer, by method."""
+    """Returns the maps of each column of classes: a tensor (n, k, h, w) a layer, by method.
+
+    `batch` is without the padding, which what is slow does not explain.
+    """
     columns = list(dict.fromkeys(tuple(column.tolist()) for column in classes.T))
     outputs = logits.softmax(1) if softmax else logits
     found: dict[tuple, Maps] = {}
     for i, column in enumerate(columns):
         target = torch.tensor(column, device=logits.device)
-        slow = partial(_slow, ready, batch, target, softmax)
+        slow = partial(_slow, ready, batch, target[: len(batch)], softmax)
         found[column] = _maps(
             names, outputs, tensors, target, last=i == len(columns) - 1, slow=slow
         )
@@ -287,15 +312,17 @@ def _maps(
     gradients: Layers = ()
     if any(of is not None for of in kinds.values()):
         score = outputs.gather(1, classes[:, None]).sum()
-        gradients = torch.autograd.grad(score, tensors, retain_graph=not last)
+        reached = torch.autograd.grad(score, tensors, retain_graph=not last, allow_unused=True)
+        pairs = zip(reached, tensors, strict=True)  # what no gradient reaches has no map
+        gradients = tuple(torch.zeros_like(a) if g is None else g for g, a in pairs)
     found = {}
     for name, of in kinds.items():
         if of is None:
             found[name] = slow(name)
         else:
-            pairs = zip(tensors, gradients, strict=True)
+            layer = zip(tensors, gradients, strict=True)
             with torch.autocast(outputs.device.type, enabled=False):
-                found[name] = tuple(of(_whole(a.detach()), _whole(g)) for a, g in pairs)
+                found[name] = tuple(of(_whole(a.detach()), _whole(g)) for a, g in layer)
         if not all(bool(torch.isfinite(layer.amax((1, 2))).all()) for layer in found[name]):
             raise FloatingPointError(
                 f"a map of {name} is not finite: the model's weights or logits overflow"

@@ -89,18 +89,14 @@ def through(
     """
     if softmax:
         raise SettingsError(f"method '{name}' explains no probability; wanted softmax: False")
-    # Second derivatives, as Shapley-CAM's, are those of a network whose weights ask for gradients.
-    own = layers.frozen(traced).requires_grad_()
-    assert isinstance(own, fx.GraphModule)
-    network, modules = layers.with_modules(own, taps)
+    network, modules = layers.with_modules(traced, taps)
     kind = _kind(name)
-    return tuple(
-        torch.cat(
-            [_of_image(kind, network, module, inputs[i : i + 1], int(classes[i]))
-             for i in range(len(inputs))]
-        )
-        for module in modules
-    )  # fmt: skip
+    with torch.autocast(inputs.device.type, enabled=False):
+        return tuple(
+            torch.cat([_of_image(kind, network, module, *each)
+                       for each in zip(inputs.split(1), classes.tolist(), strict=True)])
+            for module in modules
+        )  # fmt: skip
 
 
 def _of_image(

@@ -31,6 +31,7 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 PRODUCTS = {operator.mul, torch.mul, "mul"}
 ADDS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+IN_PLACE = {"iadd", "isub", "imul", "itruediv", "ifloordiv", "ipow", "imod", "imatmul"}
 CONCATS = {torch.cat, torch.concat}
 NORM_FUNCTIONS = {F.batch_norm, F.group_norm, F.layer_norm, F.instance_norm}
 IDENTITY_FUNCTIONS = {F.dropout, F.dropout2d}
@@ -72,9 +73,9 @@ def trace(network: nn.Module) -> fx.GraphModule:
     Raises:
         UntraceableError: the forward branches on its input, or there is no conv layer.
     """
-    for module in network.modules():
-        if getattr(module, "inplace", False):
-            module.inplace = False  # type: ignore[assignment]
+    in_place = {name for name, m in network.named_modules() if getattr(m, "inplace", False)}
+    for name in in_place:
+        network.get_submodule(name).inplace = False  # type: ignore[assignment]
     try:
         traced = fx.symbolic_trace(network)
     except Exception as fault:
@@ -82,13 +83,8 @@ def trace(network: nn.Module) -> fx.GraphModule:
             f"torch.fx cannot trace {type(network).__name__}: {fault}. Wanted a forward whose "
             "branches do not depend on its input"
         ) from fault
-    for node in traced.graph.nodes:
-        if node.kwargs.get("inplace"):
-            node.kwargs = {**node.kwargs, "inplace": False}
-        if node.target is operator.iadd:
-            node.target = operator.add
-        if node.op == "call_method" and node.target in ("add_", "relu_"):
-            node.target = node.target[:-1]
+    _out_of_place(traced, in_place)
+    traced.graph.eliminate_dead_code()
     kinds = (nn.Conv2d, *NORMS)
     called = [node.target for node in traced.graph.nodes if matches(node, traced, kinds, set())]
     if len(set(called)) == len(called):
@@ -102,31 +98,82 @@ def trace(network: nn.Module) -> fx.GraphModule:
 
 
 def frozen(network: nn.Module) -> nn.Module:
-    """Returns a copy of a network in eval mode that shares its weights and asks for no gradient."""
+    """Returns a copy of a network in eval mode that shares its weights and asks for no gradient.
+
+    Without its hooks, but those before a forward, by which some modules make their weights.
+
+    Raises:
+        UntraceableError: the network cannot be copied.
+    """
     shared: dict[int, object] = {
         id(weight): nn.Parameter(weight.detach(), requires_grad=False)
         for weight in network.parameters()
     }
-    return copy.deepcopy(network, shared | {id(b): b for b in network.buffers()}).eval()
+    try:
+        found = copy.deepcopy(network, shared | {id(b): b for b in network.buffers()}).eval()
+    except RuntimeError as fault:
+        raise UntraceableError(
+            f"{type(network).__name__} cannot be copied: {fault}. Wanted torch.nn.utils."
+            "parametrizations in place of weight_norm and spectral_norm of torch.nn.utils"
+        ) from fault
+    for module in found.modules():
+        for hooks in (module._forward_hooks, module._backward_hooks, module._backward_pre_hooks):
+            hooks.clear()
+    return found
+
+
+def _out_of_place(traced: fx.GraphModule, modules: set[str]) -> None:
+    """Turns operations in place into their counterparts; `modules` are those that were in place.
+
+    What used the tensor that was overwritten, behind the operation, uses its result.
+    """
+    order = {node: i for i, node in enumerate(traced.graph.nodes)}
+    for node in traced.graph.nodes:
+        if "out" in node.kwargs:
+            raise UntraceableError(
+                f"the forward writes into a tensor ({node.format_node()}); wanted one that makes a "
+                "new tensor"
+            )
+        changed = node.op == "call_module" and node.target in modules
+        if node.kwargs.get("inplace"):
+            node.kwargs = {**node.kwargs, "inplace": False}
+            changed = True
+        other = _counterpart(node)
+        if other is not None:
+            node.target, changed = other, True
+        if changed:
+            for user in [user for user in node.args[0].users if order[user] > order[node]]:
+                user.replace_input_with(node.args[0], node)
+
+
+def _counterpart(node: fx.Node) -> object | None:
+    """Returns what does out of place what a node does in place, None where it does not."""
+    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+    assert isinstance(name, str)
+    if node.op == "call_method":
+        bare = name.removesuffix("_")
+        return bare if name == f"{bare}_" and hasattr(torch.Tensor, bare) else None
+    if node.op != "call_function":
+        return None
+    if node.target in vars(operator).values():
+        return getattr(operator, name[1:], None) if name in IN_PLACE else None
+    bare = name.removesuffix("_")
+    found = getattr(torch, bare, None) or getattr(F, bare, None)
+    return found if name == f"{bare}_" else None
 
 
 def tapped(traced: fx.GraphModule, taps: Sequence[Tap], *, leaves: bool = False) -> fx.GraphModule:
     """Returns a network that shares the weights and gives (logits, tensors of the taps).
 
-    With `leaves`, the graph of gradients begins at the taps: one that depends on no other is a
-    leaf, the layers before it keep nothing for a backward, and a backward stops there.
+    With `leaves`, the graph of gradients begins at the taps: one that does not depend on another
+    is a leaf, the layers before it keep nothing for a backward, and a backward stops there.
     """
     graph, logits, tensors = _copied(traced, taps)
-    reached: set[fx.Node] = set()  # from a tap
-    for node in list(graph.nodes) if leaves else ():
-        if any(before in reached or before in tensors for before in node.all_input_nodes):
-            reached.add(node)
-        elif node in tensors:
-            with graph.inserting_after(node):
-                leaf = graph.call_function(_leaf, (node,))
-            _replace(node, leaf)
-            logits = leaf if logits is node else logits
-            tensors[tensors.index(node)] = leaf
+    for number, node in enumerate(tensors if leaves else ()):
+        with graph.inserting_after(node):
+            tensors[number] = graph.call_function(_leaf, (node,))
+        _replace(node, tensors[number], user=tensors[number])
+        logits = tensors[number] if logits is node else logits
     graph.output((logits, tuple(tensors)))
     return fx.GraphModule(traced, graph)
 
@@ -134,24 +181,26 @@ def tapped(traced: fx.GraphModule, taps: Sequence[Tap], *, leaves: bool = False)
 def with_modules(
     traced: fx.GraphModule, taps: Sequence[Tap]
 ) -> tuple[fx.GraphModule, list[nn.Module]]:
-    """Returns a network that shares the weights, and for each tap a module that it passes.
+    """Returns a copy of a network, and for each tap a module of it that the tensor passes.
 
-    Other libraries hook modules; a tap may be the output of a function.
+    Other libraries hook modules; a tap may be the output of a function. The copy shares the
+    weights, and they ask for gradients: second derivatives want that.
     """
-    graph, logits, tensors = _copied(traced, taps)
-    modules: list[nn.Module] = [nn.Identity() for _ in taps]
-    network = fx.GraphModule(traced, fx.Graph())
-    for number, (node, module) in enumerate(zip(tensors, modules, strict=True)):
-        network.add_module(f"tap_{number}", module)
+    own = frozen(traced).requires_grad_()
+    assert isinstance(own, fx.GraphModule)
+    graph, logits, tensors = _copied(own, taps)
+    for number, node in enumerate(tensors):
+        own.add_module(f"tap_{number}", nn.Identity())
         with graph.inserting_after(node):
             passed = graph.call_module(f"tap_{number}", (node,))
-        _replace(node, passed)
-        logits = passed if logits is node else logits
+        with graph.inserting_after(passed):
+            # A concatenation's gradients are views, which no library may change.
+            further = graph.call_function(operator.mul, (passed, 1))
+        _replace(node, further, user=passed)
+        logits = further if logits is node else logits
     graph.output(logits)
-    for name, child in traced.named_children():
-        network.add_module(name, child)
-    network.graph = graph
-    return network, modules
+    network = fx.GraphModule(own, graph)
+    return network, [network.get_submodule(f"tap_{number}") for number in range(len(taps))]
 
 
 def _copied(traced: fx.GraphModule, taps: Sequence[Tap]) -> tuple[fx.Graph, fx.Node, list[fx.Node]]:
@@ -163,13 +212,14 @@ def _copied(traced: fx.GraphModule, taps: Sequence[Tap]) -> tuple[fx.Graph, fx.N
     return graph, logits, [places[tap.node] for tap in taps]  # type: ignore[return-value]
 
 
-def _replace(node: fx.Node, following: fx.Node) -> None:
-    """Lets all that used a node use the following one, which alone goes on using the node."""
-    node.replace_all_uses_with(following, delete_user_cb=lambda user: user is not following)
+def _replace(node: fx.Node, following: fx.Node, *, user: fx.Node) -> None:
+    """Lets all that used a node use the following one, but for one user, which goes on using it."""
+    node.replace_all_uses_with(following, delete_user_cb=lambda other: other is not user)
 
 
 def _leaf(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().requires_grad_()
+    """Returns a tensor that gradients reach: itself where it depends on another that they reach."""
+    return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
 
 
 def left_out(network: nn.Module, traced: fx.GraphModule) -> dict[str, str]:
@@ -182,7 +232,7 @@ def left_out(network: nn.Module, traced: fx.GraphModule) -> dict[str, str]:
         if not isinstance(module, nn.Conv2d):
             reasons[name] = f"{type(module).__name__} is not a two-dimensional convolution"
         elif name not in called:
-            reasons[name] = "the forward does not call it in eval mode"
+            reasons[name] = "no output of the forward in eval mode depends on it"
     return reasons
 
 

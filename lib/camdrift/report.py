@@ -69,6 +69,30 @@ def _excess(made: Tables, cell: str, group: str, target: str) -> str:
     return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
+def by_method(made: Tables, cell: str) -> pd.DataFrame:
+    """Returns the excess drift with the maps of each method for people: a row a method."""
+    rows = made["methods"].query("cell == @cell")
+    columns = {
+        "flipped, own class": ("success", "own_top1"),
+        "flipped, clean class": ("success", "seed_class"),
+        "not flipped": ("failure", "own_top1"),
+    }
+    found = []
+    for method, part in rows.groupby("method", sort=False):
+        of = {"excess": part.assign(cell=cell, strength=1)}
+        found.append(
+            {"method": method}
+            | {name: _excess(of, cell, *which) for name, which in columns.items()}
+            | {"layers decided, of " + str(part["layer"].nunique() - 1): _decided(part)}
+        )
+    return pd.DataFrame(found)
+
+
+def _decided(rows: pd.DataFrame) -> str:
+    own = rows.query("group == 'success' and target == 'own_top1' and layer != 'mean'")
+    return f"{own['decided'].astype(bool).sum()}" if len(own) else "-"
+
+
 def claims(made: Tables) -> pd.DataFrame:
     """Returns the claims table for people: published against corrected, a row a claim."""
     rows = []
@@ -277,6 +301,8 @@ def page(
         _html(controls(made, study.headline)),
         "<h2>Attack or noise, flipped or not</h2>",
         _html(contrasts(made, study.headline)),
+        "<h2>By the method that makes the maps</h2>",
+        _html(by_method(made, study.headline)),
     ]
     if len(trial(made, study.headline)):
         parts += [

@@ -60,7 +60,8 @@ def of_images(
     images that it flips, the raised noise; and maps are wanted for both targets. A further recipe
     has the noise's second draw where a protocol's threshold judges the images that set it, and
     maps for its protocols' targets alone.
-    Central are the clean image and, under the first recipe, the attack and the first draw.
+    Central are the clean image as the first protocol explains it and, under the first recipe, the
+    attack and the first draw.
     """
     chosen = attacked.images["image"].to_numpy()
     clean = from_8bit(images.pixels[chosen])
@@ -87,7 +88,8 @@ def of_images(
 
     def original(name: str) -> Variant:
         table = pd.DataFrame({"image": chosen, "variant": name, "strength": 0.0})
-        return Variant(table.assign(draw=0, recipe=""), both, lambda: clean, name == CLEAN)
+        central = name == CLEAN or first.score == "softmax_for_originals"
+        return Variant(table.assign(draw=0, recipe=""), both, lambda: clean, central)
 
     def base(protocol: Protocol, draw: int) -> Callable[[], Tensor]:
         normal = torch.from_numpy(noise.draws[:, draw].copy())

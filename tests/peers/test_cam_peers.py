@@ -134,6 +134,40 @@ def test_what_makes_no_map_of_a_layer_is_refused(images, name):
         cams.all_layers(network(), images, methods=["ScoreCAM"], softmax=True)
 
 
-def test_every_class_that_is_fed_needs_the_pass_alone():
+@pytest.mark.parametrize("name", foreign.FED)
+def test_every_class_that_is_fed_needs_the_pass_alone(name):
     pytest.importorskip("pytorch_grad_cam")
-    assert set(foreign.FED) <= set(FROM_PASS)
+    a, g = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 4, 5) - 0.5
+    found = foreign.fed(name)(a, g)
+    assert found.shape == (2, 4, 5)
+    assert found.min() >= 0
+    assert name in FROM_PASS
+
+
+class Joining(nn.Module):
+    """A parameter of its own, and a concatenation right behind the taps."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.gamma = nn.Parameter(torch.ones(1))
+        self.left, self.right = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, padding=1)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        joined = torch.cat([torch.relu(self.left(x)), torch.relu(self.right(x))], 1)
+        return self.head(self.gamma * joined.mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", THROUGH)
+def test_any_network_goes_through_the_library_also_under_autocast(images, name, monkeypatch):
+    pytest.importorskip("pytorch_grad_cam")
+    calls = []
+    of_image = foreign._of_image
+    monkeypatch.setattr(foreign, "_of_image", lambda *a: calls.append(1) or of_image(*a))
+    found = cams.all_layers(Joining(), images[:1], 0, methods=[name], micro_batch=4)
+    assert len(calls) == 3  # not of the padding
+    with torch.autocast("cpu", torch.bfloat16):
+        half = cams.all_layers(Joining(), images[:1], 0, methods=[name])
+    for one, other in zip(found.maps[name], half.maps[name], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)

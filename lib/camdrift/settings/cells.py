@@ -1,5 +1,6 @@
 """Studies, their cells, and how an experiment is done and read."""
 
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -81,24 +82,31 @@ class NoiseSettings(Section):
     raise_to: Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
 
-# Methods that need one pass alone, of `methods` and `foreign`, by which no stage is slowed down.
-METHODS = Literal[
-    "GradCAM", "GradCAMPlusPlus", "LayerCAM", "HiResCAM", "XGradCAM", "NoiseCAM",
-    "EigenCAM", "EigenGradCAM", "FEM", "GradCAMElementWise", "KPCA_CAM", "SegEigenCAM",
+# Methods that need one pass alone and no decomposition of a layer; of `methods` and `foreign`.
+Method = Literal[
+    "GradCAM", "GradCAMPlusPlus", "LayerCAM", "HiResCAM", "XGradCAM", "NoiseCAM", "FEM",
+    "GradCAMElementWise",
 ]  # fmt: skip
+FOREIGN = ("FEM", "GradCAMElementWise")
 
 
 class CamSettings(Section):
     """The maps."""
 
-    methods: Annotated[list[METHODS], Field(min_length=1)]
+    methods: Annotated[list[Method], Field(min_length=1)]
     examples: Count
 
     @field_validator("methods")
     @classmethod
-    def _each_once(cls, names: list[str]) -> list[str]:
+    def _are_there_once(cls, names: list[str]) -> list[str]:
         if len(set(names)) < len(names):
             raise ValueError(f"wanted each of methods once, got {', '.join(names)}")
+        strange = [name for name in names if name in FOREIGN]
+        if strange and find_spec("pytorch_grad_cam") is None:
+            raise ValueError(
+                f"{strange[0]} is of pytorch-grad-cam, which is not installed: pip install -c "
+                "constraints.txt grad-cam"
+            )
         return names
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from camdrift.settings.models import ModelSettings
 from camdrift.settings.section import Count, Name, Section, Share
 from camdrift.settings.sets import ImageSetSettings
 
@@ -54,12 +55,18 @@ def crossed(
     targets: Mapping[str, Target],
     *,
     sets: Mapping[str, ImageSetSettings],
-    models: Collection[str],
+    models: Mapping[str, ModelSettings],
     taken: Collection[str],
 ) -> list[str]:
     """Returns a line for each fault of generalisations, their sources and their targets.
 
-    `taken` are the names of other groups with results of their own.
+    Args:
+        generalisations: by name.
+        sources: by name.
+        targets: by name.
+        sets: by name.
+        models: by name, those that hardenings make as the one that they are made from.
+        taken: names of other groups with results of their own.
     """
     faults = []
     ends = {f"sources.{key}": end for key, end in sources.items()}
@@ -85,7 +92,9 @@ def crossed(
                 f"data/results/{name}"
             )
         faults += _named_alike(own, made_on, [(t.set, t.network) for t in tried.values()])
+        faults += _trained(own, models)
         faults += _arms(name, chosen, made_on, tried, sets)
+        faults += _one_network(name, tried, sets, models)
     return faults
 
 
@@ -152,13 +161,58 @@ def _arms(
                 for network in networks
                 if (key, network) not in pairs
             ]
-    plain = [_images(sets[key]) for key in bare]
-    faults += [
-        f"sets.{key}: wanted the settings of a set without preprocessing that {place} compares it "
-        "with, but for `preprocessing`, since results are paired image by image"
-        for key in preprocessed
-        if plain and _images(sets[key]) not in plain
+    lost = sorted(
+        {n for key, n in aims if key in preprocessed} - {n for key, n in aims if key in bare}
+    )
+    faults += [f"{place}: no target '{n}' on a set without preprocessing" for n in lost]
+    for key in used:
+        alike = [k for k in used if _images(sets[k]) == _images(sets[key])]
+        arms = [(k in bare) for k in alike]
+        if arms.count(key in bare) > 1:
+            faults.append(f"sets.{key}: {place} has its images twice: {', '.join(alike)}")
+        elif preprocessed and len(alike) < 2:
+            faults.append(
+                f"sets.{key}: wanted a set that differs from it in `preprocessing` alone, since "
+                f"{place} pairs its results image by image, got none"
+            )
+    return faults
+
+
+def _trained(ends: dict[str, Source], models: Mapping[str, ModelSettings]) -> list[str]:
+    """Returns faults of models on other sets than theirs, whose test images they may have seen."""
+    return [
+        f"{place}.set: model '{end.model}' is trained on '{models[end.model].set}', whose training "
+        f"images may be tested on '{end.set}'"
+        for place, end in ends.items()
+        if end.model in models
+        and models[end.model].training is not None
+        and models[end.model].set != end.set
     ]
+
+
+def _one_network(
+    name: str,
+    tried: dict[str, Target],
+    sets: Mapping[str, ImageSetSettings],
+    models: Mapping[str, ModelSettings],
+) -> list[str]:
+    """Returns faults of networks that are not the same on all sets of an arm."""
+    faults = []
+    first: dict[tuple[str, bool], tuple[str, dict]] = {}
+    for key, target in tried.items():
+        if target.set not in sets or target.model not in models:
+            continue
+        made_of = {"architecture", "width", "head", "size"}
+        facts = models[target.model].model_dump(include=made_of)
+        facts |= {"family": target.family, "maps": target.maps}
+        arm = sets[target.set].preprocessing is None
+        known, wanted = first.setdefault((target.network, arm), (key, facts))
+        faults += [
+            f"targets.{key}: wanted {fact} {wanted[fact]} as of targets.{known}, which is network "
+            f"'{target.network}' in generalisation '{name}', too, got {facts[fact]}"
+            for fact in facts
+            if facts[fact] != wanted[fact]
+        ]
     return faults
 
 

@@ -49,7 +49,9 @@ def lines_of(fault: ValidationError, place: str) -> list[str]:
             where = where.removesuffix(".[key]")
             lines.append(f"{where}: wanted a name of a-z, 0-9 and _ only")
         else:
-            lines.append(f"{where}: {error['msg'].lower()}, got {error['input']!r}")
+            lines.append(
+                f"{where}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {error['input']!r}"
+            )
     return lines
 
 

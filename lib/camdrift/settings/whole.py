@@ -114,8 +114,10 @@ def _references(plan: "Settings | Preset", whole: Settings) -> list[str]:
             return False
         return True
 
-    models = set(plan.models)
-    models |= {hardened(key, kind) for key in plan.hardenings for kind in HARDENED}
+    models = dict(plan.models)
+    for key, hardening in plan.hardenings.items():
+        if hardening.model in plan.models:
+            models |= {hardened(key, kind): plan.models[hardening.model] for kind in HARDENED}
     for name, model in plan.models.items():
         known(f"models.{name}.set", "set", model.set, plan.sets)
         if name in {hardened(key, kind) for key in plan.hardenings for kind in HARDENED}:
