@@ -40,3 +40,4 @@ def test_overhead_names_the_slowest_import_of_each_kind():
     })  # fmt: skip
     assert "90% at 64 px and 8 images" in text
     assert "without a model 1.4 s at most (`report`); with a model 2.1 s at most (`cam`)" in text
+    assert benchmarks.overhead({}) == ""

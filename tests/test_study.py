@@ -503,3 +503,17 @@ def test_the_readmes_words_on_generalisation_are_what_the_committed_tables_say()
     assert detail["D6"].count(" holds") == 2
     # "Preprocessing does not help on cropped tiles"
     assert tiles["claims"].set_index("id").loc["D7", "verdict"] == "does not hold"
+
+
+def test_the_readmes_words_on_methods_are_what_the_committed_tables_say():
+    with inside(ROOT):
+        rows = results.load("layers")["methods"]
+    rows = rows.query("cell == 'dlfuzz' and layer == 'mean' and group != 'all'")
+    rows = rows[(rows["group"] == "success") | (rows["target"] == "own_top1")]
+    # "the attack moves the maps beyond its noise under all five"
+    assert rows["method"].nunique() == 5
+    assert (rows["low"] > 0).all()
+    # "by LayerCAM about half as far as by Grad-CAM or less, by Grad-CAM++ hardly at all"
+    mean = rows.set_index(["method", "group", "target"])["mean"].unstack("method")
+    assert (mean["LayerCAM"] / mean["GradCAM"]).max() < 0.55
+    assert mean["GradCAMPlusPlus"].max() < 0.03

@@ -55,7 +55,12 @@ def each(races: list[dict]) -> pd.DataFrame:
 
 
 def overhead(found: dict) -> str:
-    """Returns what stands between our time and the convolutions': their share, and the imports."""
+    """Returns what stands between our time and the convolutions': their share, and the imports.
+
+    Empty where they were not measured.
+    """
+    if not {"convolutions", "imports"} <= set(found):
+        return ""
     shares = ", ".join(
         f"{share['share']:.0%} at {share['px']} px and {share['images']} images"
         for share in found["convolutions"]

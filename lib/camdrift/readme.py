@@ -277,7 +277,7 @@ def _benchmarks() -> str:
             "",
             "Geometric means over sizes and batches, and the worst of them, of the minimum of the "
             f"rounds by the wall clock; {machine['threads']} threads of {machine['cores']} cores, "
-            f"torch {machine['packages']['torch']}. {benchmarks.overhead(found)}",
+            f"torch {machine['packages']['torch']}. {benchmarks.overhead(found)}".rstrip(),
             "",
             _folded("Every race", benchmarks.each(found["races"])),
         ]
