@@ -38,7 +38,8 @@ def run(races: Iterable[Race]) -> list[dict[str, Any]]:
     The ratio is that of the minima by the wall, the steadiest of a busy machine's numbers.
     """
     found = []
-    for race in tqdm(list(races), desc="races", unit="race"):
+    # One at a time: each holds what it races, and all together hold gigabytes.
+    for race in tqdm(races, desc="races", unit="race"):
         race.same(race.ours(), race.theirs())  # the first call of each warms up, too
         times: dict[str, list[tuple[float, float]]] = {"ours": [], "theirs": []}
         for _ in range(race.rounds):
