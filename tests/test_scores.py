@@ -20,17 +20,23 @@ def test_upsampling_is_torchs_bilinear(side):
     np.testing.assert_allclose(matrix @ maps.numpy() @ matrix.T, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("side", [2, 3, 8, 24, 40])
-def test_cosine_twin_upsamples_first(side):
-    a, b = RNG.random((2, 5, side, side))
-    found = scores.cosine(a, b, size=24)
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((side, side), 24) for side in (2, 3, 8, 24, 40)]
+    + [((5, 9), 24), ((96, 96), 128), ((100, 97), 200)],
+)
+def test_cosine_twin_upsamples_first(shape, size):
+    a, b = RNG.random((2, 5, *shape))
+    found = scores.cosine(a, b, size=size)
+    single = scores.cosine(a.astype(np.float32), b.astype(np.float32), size=size)
     for i in range(5):
         big = [
-            F.interpolate(torch.tensor(m[i])[None, None], 24, mode="bilinear").flatten()
+            F.interpolate(torch.tensor(m[i])[None, None], (size, size), mode="bilinear").flatten()
             for m in (a, b)
         ]
         expected = float(torch.dot(*big) / (big[0].norm() * big[1].norm()))
         assert found[i] == pytest.approx(expected, abs=1e-9)
+        assert single[i] == pytest.approx(expected, abs=2e-7)
 
 
 def test_cosine_on_paper():

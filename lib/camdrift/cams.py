@@ -267,23 +267,22 @@ def _of_classes(
     """
     columns = list(dict.fromkeys(tuple(column.tolist()) for column in classes.T))
     outputs = logits.softmax(1) if softmax else logits
+    passed = [name for name in names if name in methods.BY_NAME or name in foreign.FED]
     found: dict[tuple, Maps] = {}
     for i, column in enumerate(columns):
         target = torch.tensor(column, device=logits.device)
-        slow = partial(_slow, ready, batch, target[: len(batch)], softmax)
-        found[column] = _maps(
-            names, outputs, tensors, target, last=i == len(columns) - 1, slow=slow
-        )
+        last = i == len(columns) - 1
+        found[column] = _maps(passed, outputs, tensors, target, last=last) if passed else {}
+        for name in set(names).difference(passed):
+            found[column][name] = _finite(name, foreign.through(
+                name, ready.traced, ready.taps, ready.inputs(batch), target[: len(batch)],
+                softmax=softmax,
+            ))  # fmt: skip
     each = [found[tuple(column.tolist())] for column in classes.T]
     return {
         name: tuple(torch.stack(maps, 1) for maps in zip(*(m[name] for m in each), strict=True))
         for name in names
     }
-
-
-def _slow(ready: Prepared, batch: Tensor, classes: Tensor, softmax: bool, name: str) -> Layers:
-    inputs = ready.inputs(batch)
-    return foreign.through(name, ready.traced, ready.taps, inputs, classes, softmax=softmax)
 
 
 def _maps(
@@ -293,53 +292,48 @@ def _maps(
     classes: Tensor,
     *,
     last: bool,
-    slow: Callable[[str], Layers],
 ) -> Maps:
     """Returns the maps of a micro-batch for a class an image, from one backward.
 
     Args:
-        names: of methods.
+        names: of methods that need no more than tensors and gradients.
         outputs: (n, classes), of which that of the class is explained.
         tensors: of the layers.
         classes: (n,).
         last: whether no further backward follows.
-        slow: makes the maps of a method that needs more than tensors and gradients.
 
     Raises:
         FloatingPointError: a map is not finite.
     """
-    kinds = {name: _from_pass(name) for name in names}
-    gradients: Layers = ()
-    if any(of is not None for of in kinds.values()):
-        score = outputs.gather(1, classes[:, None]).sum()
-        reached = torch.autograd.grad(score, tensors, retain_graph=not last, allow_unused=True)
-        pairs = zip(reached, tensors, strict=True)  # what no gradient reaches has no map
-        gradients = tuple(torch.zeros_like(a) if g is None else g for g, a in pairs)
+    score = outputs.gather(1, classes[:, None]).sum()
+    reached = torch.autograd.grad(score, tensors, retain_graph=not last, allow_unused=True)
+    pairs = zip(tensors, reached, strict=True)
+    # What no gradient reaches has no map.
+    layers = [(a.detach(), torch.zeros_like(a) if g is None else g) for a, g in pairs]
     found = {}
-    for name, of in kinds.items():
-        if of is None:
-            found[name] = slow(name)
-        else:
-            layer = zip(tensors, gradients, strict=True)
-            with torch.autocast(outputs.device.type, enabled=False):
-                found[name] = tuple(of(_whole(a.detach()), _whole(g)) for a, g in layer)
-        if not all(bool(torch.isfinite(layer.amax((1, 2))).all()) for layer in found[name]):
-            raise FloatingPointError(
-                f"a map of {name} is not finite: the model's weights or logits overflow"
-            )
+    with torch.autocast(outputs.device.type, enabled=False):
+        for name in names:
+            of = methods.BY_NAME.get(name) or foreign.fed(name)
+            found[name] = _finite(name, tuple(of(_whole(a), _whole(g)) for a, g in layers))
     return found
+
+
+def _finite(name: str, maps: Layers) -> Layers:
+    """Returns the maps of a method as they are.
+
+    Raises:
+        FloatingPointError: one is not finite.
+    """
+    if not all(bool(torch.isfinite(layer.amax((1, 2))).all()) for layer in maps):
+        raise FloatingPointError(
+            f"a map of {name} is not finite: the model's weights or logits overflow"
+        )
+    return maps
 
 
 def _whole(values: Tensor) -> Tensor:
     """Returns values in single precision at least: half of it is too coarse for sums."""
     return values.float() if values.itemsize < 4 else values
-
-
-def _from_pass(name: str) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """Returns a method that needs the shared pass alone, None where it needs more."""
-    if name in methods.BY_NAME:
-        return methods.BY_NAME[name]
-    return foreign.fed(name) if name in foreign.FED else None
 
 
 def _free(device: torch.device) -> int:
@@ -361,21 +355,12 @@ def explain(
 
     As `all_layers`, for the study's two target policies. Maps that no target asks for are None,
     and so are the seed's where no image's top class differs from its seed's: they are those of the
-    own class. `names` are of methods.
+    own class. `names` are of methods that need no more than the pass.
     """
     logits, tensors = model.probes(batch.detach())
     own = logits.argmax(1)
     outputs = logits.softmax(1) if softmax else logits
-
-    def maps(classes: Tensor, *, last: bool) -> Maps:
-        def slow(name: str) -> Layers:
-            inputs = model.inputs(batch)
-            return foreign.through(
-                name, model.network, model.maps, inputs, classes, softmax=softmax
-            )
-
-        return _maps(names, outputs, tensors, classes, last=last, slow=slow)
-
+    maps = partial(_maps, names, outputs, tensors)
     differ = bool((own != seed_classes).any())
     second = SEED in targets and differ
     first = maps(own, last=not second) if OWN in targets or not differ else None

@@ -40,7 +40,8 @@ def _layers(logits: Tensor, excitations: tuple[Tensor, ...]) -> tuple[Tensor, ..
 
 
 def _spatial_mean(tensor: Tensor) -> Tensor:
-    return tensor.mean((2, 3)) if tensor.dim() > 2 else tensor
+    # Permuted, the sum runs along memory where the channels lie last.
+    return tensor.permute(0, 2, 3, 1).mean((1, 2)) if tensor.dim() > 2 else tensor
 
 
 def spatial(model: Model) -> np.ndarray:

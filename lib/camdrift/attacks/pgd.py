@@ -37,15 +37,18 @@ def perturb(
             row.copy_(torch.from_numpy(generator.uniform(-eps, eps, tuple(row.shape))))
     evaluations = torch.zeros(len(pixels), dtype=torch.int64)
     active = torch.arange(len(pixels))
+    clean, targets, moved = pixels, labels, change  # of those that are active
     for _ in range(steps):
-        current = (pixels[active] + change[active]).clamp(0, 1)
-        gradient, predictions = gradients.cross_entropy(model, current, labels[active])
+        current = (clean + moved).clamp_(0, 1)
+        gradient, predictions = gradients.cross_entropy(model, current, targets)
         evaluations[active] += 1
-        if early_stop:
-            standing = predictions == labels[active]
-            active, current, gradient = active[standing], current[standing], gradient[standing]
-        if not len(active):
-            break
-        moved = current + step * gradient.sign()
-        change[active] = (moved - pixels[active]).clamp(-eps, eps)
+        standing = predictions == targets
+        if early_stop and not standing.all():
+            change[active] = moved
+            if not standing.any():
+                return Perturbation(change, evaluations)
+            active, clean, targets = active[standing], clean[standing], targets[standing]
+            current, gradient = current[standing], gradient[standing]
+        moved = gradient.sign_().mul_(step).add_(current).sub_(clean).clamp_(-eps, eps)
+    change[active] = moved
     return Perturbation(change, evaluations)
