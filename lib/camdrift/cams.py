@@ -305,17 +305,26 @@ def _maps(
     Raises:
         FloatingPointError: a map is not finite.
     """
-    score = outputs.gather(1, classes[:, None]).sum()
-    reached = torch.autograd.grad(score, tensors, retain_graph=not last, allow_unused=True)
-    pairs = zip(tensors, reached, strict=True)
+    activations = [_whole(tensor.detach()) for tensor in tensors]
     # What no gradient reaches has no map.
-    layers = [(a.detach(), torch.zeros_like(a) if g is None else g) for a, g in pairs]
-    found = {}
-    with torch.autocast(outputs.device.type, enabled=False):
-        for name in names:
-            of = methods.BY_NAME.get(name) or foreign.fed(name)
-            found[name] = _finite(name, tuple(of(_whole(a), _whole(g)) for a, g in layers))
-    return found
+    found = {name: [torch.zeros_like(a[:, 0]) for a in activations] for name in names}
+
+    def make(place: int, gradient: Tensor) -> None:
+        with torch.autocast(outputs.device.type, enabled=False):
+            for name in names:
+                of = methods.BY_NAME.get(name) or foreign.fed(name)
+                found[name][place] = of(activations[place], _whole(gradient))
+
+    # As a gradient arrives it is still in the processor's cache, and no two need be held.
+    hooks = [tensor.register_hook(partial(make, place)) for place, tensor in enumerate(tensors)]
+    first = [tensor for tensor in tensors if tensor.is_leaf]
+    score = outputs.gather(1, classes[:, None]).sum()
+    try:
+        torch.autograd.grad(score, first, retain_graph=not last, allow_unused=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: _finite(name, tuple(maps)) for name, maps in found.items()}
 
 
 def _finite(name: str, maps: Layers) -> Layers:
