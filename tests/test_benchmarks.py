@@ -40,4 +40,15 @@ def test_overhead_names_the_slowest_import_of_each_kind():
     })  # fmt: skip
     assert "90% at 64 px and 8 images" in text
     assert "without a model 1.4 s at most (`report`); with a model 2.1 s at most (`cam`)" in text
-    assert benchmarks.overhead({}) == ""
+
+
+def test_what_is_missed_is_said_with_its_reason():
+    (work, against), why = next(iter(benchmarks.WHY.items()))
+    races = [
+        {"work": work, "against": against, "place": {"px": px}, "target": 2.0, "ratio": ratio}
+        for px, ratio in ((64, 1.0), (224, 2.25))
+    ] + [{"work": "b", "against": "c", "place": {"px": 1}, "target": 1.0, "ratio": 1.0}]
+    text = benchmarks.missed(races)
+    assert text.startswith(f"- {work}, against {against}: 1.50 of the 2.00 wanted; worst 1.00 (px")
+    assert text.endswith(why)
+    assert benchmarks.missed(races[2:]) == ""

@@ -6,6 +6,15 @@ import pandas as pd
 from camdrift import artifacts
 
 PATH = artifacts.RESULTS / "benchmarks.json"
+# Why a target that is missed is missed, by work and rival.
+WHY = {
+    ("Grad-CAM of 13 layers", "pytorch-grad-cam, all layers at once"): "The forward and backward "
+    "of the network, which both need, are nearly all of our time (see the race against the limit): "
+    "what is left cannot make up the difference.",
+    ("Cosine of maps seen at 224 px", "upsampling first, in torch, pair by pair"): "Small maps "
+    "gain the most; the maps of the first layers are as large as what they are seen at, and both "
+    "ways have to read them from memory.",
+}
 
 
 def summary(races: list[dict]) -> pd.DataFrame:
@@ -33,6 +42,17 @@ def summary(races: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def missed(races: list[dict]) -> str:
+    """Returns which targets are missed, by how much and why, as a list in Markdown; '' if none."""
+    rows = summary(races).query("met == 'no'")
+    return "\n".join(
+        f"- {row['work']}, against {row['against']}: {row['theirs / ours']} of the "
+        f"{row['wanted']} wanted; worst {row['worst']}. "
+        + WHY.get((row["work"], row["against"]), "Not explained yet.")
+        for _, row in rows.iterrows()
+    )
+
+
 def _place(race: dict) -> str:
     return ", ".join(f"{key} {value}" for key, value in race["place"].items())
 
@@ -55,12 +75,7 @@ def each(races: list[dict]) -> pd.DataFrame:
 
 
 def overhead(found: dict) -> str:
-    """Returns what stands between our time and the convolutions': their share, and the imports.
-
-    Empty where they were not measured.
-    """
-    if not {"convolutions", "imports"} <= set(found):
-        return ""
+    """Returns what stands between our time and the convolutions': their share, and the imports."""
     shares = ", ".join(
         f"{share['share']:.0%} at {share['px']} px and {share['images']} images"
         for share in found["convolutions"]

@@ -271,13 +271,15 @@ def _benchmarks() -> str:
         return NOT_RUN
     found = artifacts.read_json(benchmarks.PATH)
     machine = found["environment"]
+    missed = benchmarks.missed(found["races"])
     return "\n".join(
         [
             markdown(benchmarks.summary(found["races"])),
             "",
+            *(["Missed:", "", missed, ""] if missed else []),
             "Geometric means over sizes and batches, and the worst of them, of the minimum of the "
             f"rounds by the wall clock; {machine['threads']} threads of {machine['cores']} cores, "
-            f"torch {machine['packages']['torch']}. {benchmarks.overhead(found)}".rstrip(),
+            f"torch {machine['packages']['torch']}. {benchmarks.overhead(found)}",
             "",
             _folded("Every race", benchmarks.each(found["races"])),
         ]

@@ -14,7 +14,7 @@ from camdrift.vision import torchvision
 from races import Race
 
 FOUR = ("GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM")
-LEAN = 2.0  # mean of a weight, in deviations of the sum that it is a term of
+LEAN = 4.0  # mean of a weight, in deviations of the sum that it is a term of
 CONVOLUTIONS = ("aten::mkldnn_convolution", "aten::convolution_backward", "aten::thnn_conv2d",
                 "aten::cudnn_convolution")  # fmt: skip
 
@@ -36,7 +36,7 @@ def races() -> Iterator[Race]:
 
 
 def _vgg16() -> nn.Module:
-    """Returns an untrained VGG-16, few maps of which are empty.
+    """Returns an untrained VGG-16, no map of which is empty.
 
     Its weights lean to the positive: with those of mean 0, terms of a map cancel, some maps down to
     the rounding of their terms, which no two libraries have in common.
@@ -195,7 +195,7 @@ def _close(ours: Any, theirs: Any) -> None:
         a, b = (maps.flatten(1).double() for maps in (one, other))
         a, b = (maps - maps.amin(1, keepdim=True) for maps in (a, b))
         cosine = torch.nn.functional.cosine_similarity(a, b)
-        assert ((cosine > 0.9999) | (~a.any(1) & ~b.any(1))).all(), cosine
+        assert (cosine > 0.9999).all(), cosine
 
 
 def convolutions() -> list[dict[str, Any]]:
