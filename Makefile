@@ -7,7 +7,7 @@ STUDY ?=
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro seeds study test oracles peers bench lint format dashboard readme publish twice clean
+.PHONY: help setup repro seeds study test oracles peers e2e bench lint format dashboard readme publish twice clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,14 @@ oracles: setup ## install the libraries that results and times are compared with
 
 peers: oracles ## compare with foolbox, torchattacks, ART, pytorch-grad-cam, torchcam and captum
 	$(BIN)/python -m pytest tests/peers
+
+# Chromium is the system's own: Playwright's download is not needed.
+e2e: setup ## use the dashboard in a real Chromium, and take screenshots
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[e2e]"
+	@command -v chromium chromium-browser >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && apt-get install --yes --quiet chromium >/dev/null 2>&1; } \
+		|| echo "no Chromium here and it could not be installed: e2e is not run"
+	$(BIN)/python -m pytest tests/e2e -rs
 
 bench: oracles ## time what is done here against other ways to the same numbers (minutes)
 	$(BIN)/python tests/benchmarks/bench.py

@@ -105,6 +105,18 @@ def test_pgd_twin(model, pixels):
         torch.testing.assert_close((pixels[i] + found[i]).clamp(0, 1), x)
 
 
+def test_pgd_keeps_a_random_start_that_flips(model, pixels):
+    labels = model(pixels).argmax(1)
+    labels[::2] = (labels[::2] + 1) % 4  # these are not their labels from the start
+    how = {"eps": 0.03, "step": 0.01, "steps": 3, "random_start": True, "early_stop": True}
+    made = pgd.perturb(model, pixels, labels, generators=generators(10), **how)
+    for i, generator in enumerate(generators(10)):
+        start = torch.from_numpy(generator.uniform(-0.03, 0.03, (3, 12, 12))).float()
+        assert torch.equal(made.pixels[i], start) == (made.evaluations[i] == 1)
+    assert (made.evaluations[::2] == 1).all()
+    assert (made.evaluations[1::2] > 1).any()
+
+
 def test_pgd_stops_each_image_at_its_first_flip(model, pixels):
     common = {"eps": 0.5, "step": 0.05, "steps": 20, "random_start": False}
     late = attacked("pgd", model, pixels, **common, early_stop=False)

@@ -411,6 +411,19 @@ def write(folder: Path, artefact: Any) -> None:
         form.write(folder / f"{field.name}{form.suffix}", getattr(artefact, field.name))
 
 
+def rows(kind: type, folder: Path, field: str, **equal: object) -> pd.DataFrame:
+    """Returns the rows of one table of the artefact in `folder` whose columns have these values.
+
+    Where a value is a list, those that have one of them. A large table is read in part.
+
+    Raises:
+        FileNotFoundError: the table is missing; the message says what to run.
+    """
+    tests = [(name, "in" if isinstance(v, list) else "==", v) for name, v in equal.items()]
+    path = _found(folder / f"{field}{_format(field, kind.__annotations__[field]).suffix}")
+    return pd.read_parquet(path, filters=tests or None)
+
+
 def read(kind: type[T], folder: Path) -> T:
     """Returns the artefact in `folder`; arrays are memory-mapped, read-only.
 
@@ -420,11 +433,14 @@ def read(kind: type[T], folder: Path) -> T:
     content = {}
     for field in fields(kind):  # type: ignore[arg-type]
         form = _format(field.name, field.type)
-        path = folder / f"{field.name}{form.suffix}"
-        if not path.exists():
-            raise FileNotFoundError(
-                f"wanted {path}, which is not there; run `dvc repro`, or `dvc pull` if a remote "
-                "holds the results"
-            )
-        content[field.name] = form.read(path)
+        content[field.name] = form.read(_found(folder / f"{field.name}{form.suffix}"))
     return kind(**content)
+
+
+def _found(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(
+            f"wanted {path}, which is not there; run `dvc repro`, or `dvc pull` if a remote holds "
+            "the results"
+        )
+    return path

@@ -92,17 +92,24 @@ class Trial:
         By the detector's own rule ('own'), or above the score at which it is most often right on
         the choosing images, both kinds weighing the same ('chosen').
         """
-        detector = self.fitted[name]
-        assert not isinstance(detector, str)
-        if rule == "own":
-            return detector.predict(self.test)
+        limit = self.limit(name)
+        if rule == "own" or np.isnan(limit):
+            return self._detector(name).predict(self.test)
+        return self.scores[name] >= limit
+
+    def limit(self, name: str) -> float:
+        """Returns the chosen threshold, see `called`; NaN where choosing images are of one kind."""
         rows = self.rows[(self.rows["split"] == "choose") & (self.rows["kind"] != "failure")]
         adversarial = (rows["kind"] == "success").to_numpy()
         if adversarial.all() or not adversarial.any():
-            return detector.predict(self.test)
-        wrong, right, limits = roc_curve(adversarial, detector.score_samples(rows))
-        best = int(np.argmax(right - wrong))
-        return self.scores[name] >= limits[best]
+            return np.nan
+        wrong, right, limits = roc_curve(adversarial, self._detector(name).score_samples(rows))
+        return float(limits[np.argmax(right - wrong)])
+
+    def _detector(self, name: str) -> Detector:
+        detector = self.fitted[name]
+        assert not isinstance(detector, str)
+        return detector
 
     def members(self, positives: str, negatives: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the places of the test rows of each kind."""

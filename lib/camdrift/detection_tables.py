@@ -81,6 +81,21 @@ def curves(trial: Trial) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def judged(trial: Trial) -> pd.DataFrame:
+    """Returns each detector's score of each test image: `image, kind`, a column a detector.
+
+    Missing where a detector could not be fitted.
+    """
+    scores = {name: trial.scores.get(name, np.nan) for name in trial.fitted}
+    return trial.test[["image", "kind"]].assign(**scores)
+
+
+def limits(trial: Trial) -> pd.DataFrame:
+    """Returns the chosen threshold of each detector: `detector, limit`, missing where none is."""
+    rows = [(name, trial.limit(name)) for name in trial.scores]
+    return pd.DataFrame(rows, columns=["detector", "limit"])
+
+
 def transfer(trials: Iterator[tuple[dict, Trial]]) -> pd.DataFrame:
     """Returns how detectors fitted on one attack or strength do on another.
 
@@ -216,8 +231,8 @@ def of_study(
     """Returns the tables of the detectors' trials, and the trials by cell and strength.
 
     Tables, each with the columns `cell` and, but for `knowing` and `transfer`, `strength`:
-    detectors (see `performance`), roc (`curves`), transfer, knowing, blur (`blurring`), blank
-    (`blankness`) and disguise.
+    detectors (see `performance`), roc (`curves`), judged, limits, transfer, knowing, blur
+    (`blurring`), blank (`blankness`) and disguise.
 
     Args:
         seen: what detectors saw of each cell that names strengths for them.
@@ -239,6 +254,8 @@ def of_study(
             for name, table in (
                 ("detectors", performance(trial)),
                 ("roc", curves(trial)),
+                ("judged", judged(trial)),
+                ("limits", limits(trial)),
                 ("blur", blurring(trial)),
                 ("blank", blankness(trial)),
                 ("disguise", disguise(trial)),
@@ -263,6 +280,8 @@ def of_study(
 TABLES = {
     "detectors": ["cell", "strength", "detector"],
     "roc": ["cell", "strength", "detector", "fpr", "tpr"],
+    "judged": ["cell", "strength", "image", "kind"],
+    "limits": ["cell", "strength", "detector", "limit"],
     "transfer": ["fitted_cell", "fitted_strength", "cell", "strength", "detector"],
     "knowing": ["cell", "detector", "arm", "images", "flipped", "auroc", "low", "high"],
     "blur": ["cell", "strength", "kind"],

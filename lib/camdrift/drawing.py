@@ -4,6 +4,7 @@ Plotly serves the report and the dashboard; the PNG, for the README and `dvc plo
 matplotlib, since Plotly's own export wants a browser on the machine.
 """
 
+import html
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,11 +105,15 @@ def plotly(figure: Figure) -> Any:
     import plotly.graph_objects as go
 
     drawn = go.Figure()
-    series = list(figure.table.groupby("series", sort=False))
+    table = figure.table
+    if len(table) and not pd.api.types.is_numeric_dtype(table["x"]):
+        table = table.assign(x=table["x"].map(plain))
+    series = [(plain(name), rows) for name, rows in table.groupby("series", sort=False)]
     if figure.kind == "matrix":
         wide, low, high = matrix(figure)
         drawn.add_heatmap(
-            z=wide.to_numpy(), x=list(wide.columns), y=list(wide.index), zmin=low, zmax=high,
+            z=wide.to_numpy(), x=list(wide.columns.map(plain)), y=list(wide.index.map(plain)),
+            zmin=low, zmax=high,
             colorscale="Viridis", texttemplate="%{z:.2f}",
         )  # fmt: skip
         drawn.update_yaxes(autorange="reversed")
@@ -123,24 +128,24 @@ def plotly(figure: Figure) -> Any:
         colour = COLOURS[i % len(COLOURS)]
         if figure.kind == "boxes":
             drawn.add_box(
-                name=str(name), x=rows["x"], q1=rows["q1"], median=rows["median"], q3=rows["q3"],
+                name=name, x=rows["x"], q1=rows["q1"], median=rows["median"], q3=rows["q3"],
                 lowerfence=rows["low"], upperfence=rows["high"], marker_color=colour,
             )  # fmt: skip
         elif figure.kind == "bars":
             drawn.add_bar(
-                name=str(name), x=rows["x"], y=rows["y"], marker_color=colour,
+                name=name, x=rows["x"], y=rows["y"], marker_color=colour,
                 error_y=_bars(rows, color="#777777"),
             )  # fmt: skip
         elif figure.kind == "points":
             drawn.add_scatter(
-                name=str(name), x=rows["x"], y=rows["y"], mode="markers",
+                name=name, x=rows["x"], y=rows["y"], mode="markers",
                 marker={"color": colour, "symbol": MARKS[(i + i // len(COLOURS)) % len(MARKS)],
                         "size": 7, "opacity": 0.75},
             )  # fmt: skip
         else:
             many = len(rows) > 30
             drawn.add_scatter(
-                name=str(name), x=rows["x"], y=rows["y"], error_y=_bars(rows),
+                name=name, x=rows["x"], y=rows["y"], error_y=_bars(rows),
                 mode="lines" if many else "lines+markers",
                 line={"color": colour, "dash": DASHES[i % len(DASHES)]},
                 marker={"symbol": MARKS[i % len(MARKS)], "size": 7},
@@ -173,8 +178,13 @@ def plotly(figure: Figure) -> Any:
     return drawn
 
 
+def plain(text: object) -> str:
+    """Returns a text as Plotly shows it as it is, which takes some tags for markup."""
+    return html.escape(str(text), quote=False)
+
+
 def _lines(texts: list[str]) -> list[str]:
-    return [text.replace("\n", "<br>") for text in texts]
+    return [plain(text).replace("\n", "<br>") for text in texts]
 
 
 def _links(figure: Figure) -> tuple[np.ndarray, np.ndarray] | None:
@@ -201,7 +211,13 @@ def _bars(rows: pd.DataFrame, **style: str) -> dict | None:
 
 
 def png(figure: Figure, path: Path) -> None:
-    """Writes the figure as a PNG, whole or not at all, the same bytes for the same figure."""
+    """Writes the figure as a PNG, whole or not at all."""
+    with artifacts.whole(path) as temporary:
+        temporary.write_bytes(png_bytes(figure))
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """Returns the figure as a PNG, the same bytes for the same figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
@@ -225,8 +241,7 @@ def png(figure: Figure, path: Path) -> None:
     content = io.BytesIO()
     note = {"Description": HOLDS_IMAGES} if figure.images else {}
     canvas.savefig(content, format="png", metadata={"Software": None} | note)
-    with artifacts.whole(path) as temporary:
-        temporary.write_bytes(content.getvalue())
+    return content.getvalue()
 
 
 HOLDS_IMAGES = "Holds images of the set."

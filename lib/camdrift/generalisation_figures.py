@@ -256,8 +256,9 @@ def _places(part: Carried, attack: str) -> list[int]:
     return [0, *(1 + i for i in part.variants.index[part.variants["attack"] == attack])]
 
 
-def _map(part: Carried, image: int, variant: int, layer: int) -> np.ndarray:
-    facts = part.layers.iloc[layer]
+def layer(part: Carried, image: int, variant: int, place: int) -> np.ndarray:
+    """Returns a kept map of an image's own top class, in [0, 1], by the place of its layer."""
+    facts = part.layers.iloc[place]
     flat = part.values[image, variant, POLICIES.index(OWN)]
     end = facts["start"] + facts["height"] * facts["width"]
     shape = (facts["height"], facts["width"])
@@ -266,7 +267,7 @@ def _map(part: Carried, image: int, variant: int, layer: int) -> np.ndarray:
 
 def _last(part: Carried, image: int, variant: int, size: int) -> np.ndarray:
     """Returns the picture of a map of the last layer, enlarged as it is compared."""
-    return coloured(enlarged(_map(part, image, variant, -1)[None], size=size)[0], size)
+    return coloured(enlarged(layer(part, image, variant, -1)[None], size=size)[0], size)
 
 
 def _example(
@@ -300,7 +301,7 @@ def _layers(part: Carried, found: Comparison, name: str, network: str) -> Figure
     for start in range(0, count, COLUMNS):
         stop = min(count, start + COLUMNS)
         for variant, eps in zip(places, [0.0, *found.plan.eps], strict=True):
-            row = [coloured(_map(part, 0, variant, i), side) for i in range(start, stop)]
+            row = [coloured(layer(part, 0, variant, i), side) for i in range(start, stop)]
             tiles.append(row + [blank] * (min(COLUMNS, count) - len(row)))
             first = f"{start + 1}-{stop}, " if variant == 0 else ""
             labels.append(f"{first}{f'eps {eps:g}' if eps else 'clean'}")

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import gammaln
-from scipy.stats import norm
+from scipy.special import gammaln, ndtri
 
 
 @dataclass(frozen=True)
@@ -226,7 +225,7 @@ def jackknife(left_out: np.ndarray, value: float, *, confidence: float) -> tuple
     if count < 2:
         return float("nan"), float("nan")
     error = np.sqrt((count - 1) / count * ((left_out - left_out.mean()) ** 2).sum())
-    reach = float(norm.ppf((1 + confidence) / 2) * error)
+    reach = float(ndtri((1 + confidence) / 2) * error)
     return value - reach, value + reach
 
 

@@ -1,0 +1,171 @@
+"""One image: what was done to it, and how its maps move."""
+
+import charts
+import frame
+import pandas as pd
+import streamlit as st
+import tiles
+
+from camdrift import case
+from camdrift.drawing import percent
+from camdrift.settings import Study
+
+ARMS = {"clean": "clean", "adversarial": "attacked", "noise": "noise of its size"}
+ORDERS = ("as in the set", "most drifted", "class flipped", "missed by the detector")
+LOOKS = ("overlay", "map", "difference to the clean map")
+PAGE = 24  # layers at a time
+
+
+def listed(images: pd.DataFrame, order: str, judged: pd.DataFrame | None) -> list[int]:
+    """Returns the images to step through, in an order."""
+    if order == "most drifted":
+        images = images.sort_values("drift", ascending=False, na_position="last")
+    elif order == "class flipped":
+        images = images[images["success"]].sort_values("drift", ascending=False)
+    elif order == "missed by the detector":
+        images = images[images["image"].isin([] if judged is None else judged)]
+    return images["image"].tolist()
+
+
+def missed(detector: str) -> pd.Series | None:
+    """Returns the flipped test images that a detector does not call, at strength 1."""
+    if "judged" not in view.made or "limits" not in view.made:
+        return None
+    rows = view.made["judged"].query("cell == @cell and strength == 1 and kind == 'success'")
+    limit = view.made["limits"].query("cell == @cell and strength == 1 and detector == @detector")
+    if rows.empty or limit.empty:
+        return None
+    return rows.loc[rows[detector] < limit["limit"].iloc[0], "image"]
+
+
+def step(by: int) -> None:
+    """Goes to the image before or behind."""
+    here = names.index(st.session_state["image"])
+    st.session_state["image"] = names[(here + by) % len(names)]
+
+
+view = frame.view(Study, what="images of a cell")
+st.header("Image", anchor=False)
+boxes = st.columns(3)
+with boxes[0]:
+    cell = frame.choose_cell(view)
+opened = frame.opened(view, cell)
+images = frame.images(view, opened)
+order = boxes[1].selectbox("Images", ORDERS, key="order", bind="query-params")
+judged = None
+if order == ORDERS[-1]:
+    known = [name for name in view.made.get("judged", pd.DataFrame()).columns
+             if name not in ("cell", "strength", "image", "kind", "chance")]  # fmt: skip
+    if not known:
+        st.info("The tables of this study say nothing of single images: build it anew.")
+        st.stop()
+    judged = missed(boxes[1].selectbox("Detector", known, key="detector", bind="query-params"))
+ids = listed(images, order, judged)
+if not ids:
+    st.info("No image of this kind in this cell.")
+    st.stop()
+texts = images.set_index("image")["id"].astype(str).to_dict()
+names = [texts[image] for image in ids]
+if st.session_state.get("image") not in names:
+    st.session_state.pop("image", None)
+chosen = boxes[2].selectbox("Image", names, key="image", bind="query-params")
+with boxes[2].container(horizontal=True):
+    st.button("Previous", on_click=step, args=(-1,), icon=":material/arrow_back:")
+    st.button("Next", on_click=step, args=(1,), icon=":material/arrow_forward:")
+    st.caption(f"{names.index(chosen) + 1} of {len(names)}")
+image = ids[names.index(chosen)]
+
+boxes = st.columns(4)
+strength = boxes[0].select_slider("Strength", opened.strengths, 1.0, key="strength",
+                                  format_func=percent, bind="query-params")  # fmt: skip
+times = boxes[1].slider("Change, times", 1, 50, 10, key="times", bind="query-params")
+method = boxes[2].selectbox("Method", opened.maps.methods, key="method", bind="query-params")
+target = boxes[3].selectbox("Changed maps explain", list(frame.POLICIES), key="target",
+                            format_func=frame.POLICIES.get, bind="query-params")  # fmt: skip
+
+shown = case.pixels(opened, image, strength)
+rows = case.rows(opened, image, strength, method=method, target=target)
+classes = opened.names()
+
+
+def told(variant: str) -> str:
+    """Returns what the model takes a variant for."""
+    if variant not in rows.index:
+        return ""
+    row = rows.loc[variant]
+    number = int(row["prediction"])
+    return f"{classes.get(number, f'class {number}')}, {row['probability']:.0%}"
+
+
+facts = images.set_index("image").loc[image]
+st.text(
+    f"{facts['id']}: labelled {facts['class_name']}; "
+    + ("the attack flips its class" if facts["success"] else "the attack does not flip its class")
+)
+columns = st.columns(5)
+for column, (variant, name) in zip(columns, ARMS.items(), strict=False):
+    text = f"{name}: {told(variant)}"
+    column.image(tiles.enlarged(shown[variant]), output_format="PNG", width="stretch", alt=text)
+    column.text(text)
+for column, variant in zip(columns[3:], ("adversarial", "noise"), strict=True):
+    text = f"{ARMS[variant]}: what was added, {times} times"
+    picture = tiles.change(shown["clean"], shown[variant], times)
+    column.image(picture, output_format="PNG", width="stretch", alt=text)
+    column.text(text)
+st.caption(
+    "Above each picture's name, what the model takes it for and with what probability. A change is "
+    "shown around grey; pixels are those that the model was given, rounded for the screen."
+)
+
+st.subheader("Maps of all layers", anchor=False)
+look = st.segmented_control("Shown as", LOOKS, default=LOOKS[0], key="look", required=True,
+                            bind="query-params")  # fmt: skip
+maps = case.maps(opened, rows)
+labels = opened.maps.layers["label"].tolist()
+pages = -(-len(labels) // PAGE)
+start = 0
+if pages > 1:
+    start = PAGE * (st.pagination(pages, key="page", bind="query-params") - 1)
+with st.grid("auto", min_column_width=300):
+    for i, label in enumerate(labels[start : start + PAGE], start):
+        with st.container(border=True):
+            st.markdown(f"**{label}**")
+            pictures, texts_ = [], []
+            for variant in maps:
+                layer = maps[variant][i]
+                if look == LOOKS[0]:
+                    pictures.append(tiles.overlay(shown[variant], layer))
+                elif look == LOOKS[1]:
+                    pictures.append(tiles.heat(layer))
+                else:
+                    pictures.append(tiles.difference(layer, maps["clean"][i]))
+                blank = "" if layer.any() else " (empty)"
+                texts_.append(f"{ARMS[variant]}{blank}")
+            for place, picture, text in zip(st.columns(len(pictures)), pictures, texts_,
+                                            strict=True):  # fmt: skip
+                place.image(picture, caption=text, output_format="PNG", width="stretch",
+                            alt=f"{method} at layer {label}, {text}")  # fmt: skip
+st.caption(
+    "Each map is divided by its own maximum: bright is what speaks for the class. A difference is "
+    "orange where the changed map is stronger than the clean one and purple where it is weaker. An "
+    "empty map has no evidence for its class."
+)
+try:
+    found = frame.pairs(view, cell, strength=strength, target=target, method=method, score="cosine")
+except FileNotFoundError as fault:
+    frame.missing(view, fault)
+else:
+    mine = found[found["image"] == image].set_index("layer").reindex(labels).reset_index()
+    frame.show(charts.profile(mine, title=f"Similarity by layer at {percent(strength)}"))
+if "judged" in view.made:
+    scored = view.made["judged"].query("cell == @cell and strength == @strength")
+    scored = scored[scored["image"] == image]
+    st.subheader("What detectors say of it", anchor=False)
+    if scored.empty:
+        st.caption("It is not among the test images of the detectors' trial at this strength.")
+    else:
+        limits = view.made["limits"].query("cell == @cell and strength == @strength")
+        table = scored.set_index("kind").drop(columns=["cell", "strength", "image"]).T
+        table = table.join(limits.set_index("detector")["limit"].rename("threshold"))
+        frame.table(table.reset_index(names="detector"), "scores", "Scores of the clean, noisy and "
+                    "attacked image; from the threshold on it is called adversarial.")  # fmt: skip

@@ -1,0 +1,103 @@
+"""Models side by side: accuracy, shift of maps, layers, hardening."""
+
+import frame
+import streamlit as st
+import tiles
+
+from camdrift import (
+    artifacts,
+    generalisation_figures,
+    generalisation_report,
+    hardening_figures,
+    hardening_report,
+)
+from camdrift.artifacts import Carried
+from camdrift.settings import Generalisation, Hardening
+
+ARMS = {"carried": "carried from another network", "own": "made on each network itself",
+        "noise": "noise of the carried attack's size"}  # fmt: skip
+PAGE = 24  # layers at a time
+
+
+def hardening(view: frame.View) -> None:
+    made = view.made
+    frame.show(hardening_figures.accuracy(made))
+    frame.table(hardening_report.sets(made), "sets", "Share right, with intervals by source "
+                "picture.")  # fmt: skip
+    frame.show(hardening_figures.success(made))
+    frame.table(hardening_report.attacks(made), "attacks", "Share of the images that a model gets "
+                "right which an attack made for that model changes.")  # fmt: skip
+    st.subheader("Which class became which", anchor=False)
+    frame.table(made["flips"], "flips", "On the clear model, test images.")
+    st.subheader("Images that an attack adds to the training set", anchor=False)
+    frame.table(made["budgets"], "budgets", "Successes on training images.")
+
+
+def generalisation(view: frame.View) -> None:
+    made, plan = view.made, view.plan
+    assert isinstance(plan, Generalisation)
+    known = generalisation_figures.EXPLAINED
+    explains = st.radio("Maps explain", list(known), index=list(known).index(plan.explains),
+                        key="explains", format_func=known.get, horizontal=True,
+                        bind="query-params")  # fmt: skip
+    drawn = {f.title: f for f in generalisation_figures.of_generalisation(made, explains=explains)}
+    frame.show(drawn[st.selectbox("Figure", list(drawn), key="figure", bind="query-params")])
+    attack = st.selectbox("Attack", list(ARMS), key="attack", format_func=ARMS.get,
+                          bind="query-params")  # fmt: skip
+    frame.table(generalisation_report.accuracy(made, attack), "accuracy", "Share of test images "
+                "right, with Wilson intervals, by eps.")  # fmt: skip
+    st.subheader("MOD", anchor=False)
+    frame.table(generalisation_report.mod(made, explains), "mod", "Mean shift of maps under the "
+                "carried attack, last conv layer at the input's size; in brackets intervals by "
+                "source picture.")  # fmt: skip
+    if len(made["pairs"]):
+        st.subheader("Preprocessing, image by image", anchor=False)
+        frame.table(generalisation_report.pairs(made), "pairs", "The same images with and without.")
+    st.subheader("Networks", anchor=False)
+    frame.table(made["networks"], "networks", "What was compared.")
+    st.subheader("Layers of a network", anchor=False)
+    layers(view)
+
+
+def layers(view: frame.View) -> None:
+    """The kept examples' maps at every layer of a network."""
+    of = [view.chosen, *view.chosen.presets.values()]
+    part = next(part for part in of if view.study in part.generalisations)
+    targets = [key for key, target in part.targets.items() if target.generalisation == view.study]
+    target = st.selectbox("Target", targets, key="target", bind="query-params")
+    try:
+        folder = artifacts.generalisation_folder(view.study, "carried", target)
+        carried = artifacts.read(Carried, folder)
+    except FileNotFoundError as fault:
+        frame.missing(view, fault)
+        return
+    boxes = st.columns(2)
+    number = boxes[0].selectbox("Example", range(len(carried.shown)), key="example",
+                                format_func=lambda i: carried.shown["class_name"].iloc[i],
+                                bind="query-params")  # fmt: skip
+    variants = ["clean", *(f"{v.attack}, eps {v.eps:g}" for v in carried.variants.itertuples())]
+    variant = boxes[1].selectbox("Variant", variants, key="variant", bind="query-params")
+    place = variants.index(variant)
+    labels = carried.layers["label"].tolist()
+    pages, start = -(-len(labels) // PAGE), 0
+    if pages > 1:
+        start = PAGE * (st.pagination(pages, key="page", bind="query-params") - 1)
+    with st.grid("auto", min_column_width=110):
+        picture = tiles.enlarged(carried.pictures[number, place])
+        st.image(picture, caption="image", output_format="PNG", width="stretch", alt=variant)
+        for i in range(start, min(start + PAGE, len(labels))):
+            layer = generalisation_figures.layer(carried, number, place, i)
+            st.image(tiles.heat(layer), caption=labels[i], output_format="PNG", width="stretch",
+                     alt=f"map at layer {labels[i]}, {variant}")  # fmt: skip
+    st.caption(
+        "Maps of the image's own top class at each layer, input to output, each divided by its own "
+        "maximum: bright is what speaks for the class."
+    )
+
+
+view = frame.view(Hardening, Generalisation, what="models to compare")
+st.header("Models", anchor=False)
+if isinstance(view.plan, Hardening):
+    hardening(view)
+else:
+    generalisation(view)

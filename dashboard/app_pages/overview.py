@@ -1,0 +1,76 @@
+"""The question and the answer in one screen, and what is built."""
+
+import charts
+import frame
+import lineage
+import streamlit as st
+
+from camdrift import figures, flags, generalisation_figures, hardening_figures, report
+from camdrift.settings import Hardening, Study
+
+QUESTIONS = {
+    "study": "When an image is attacked, do the class-activation maps of each conv layer drift "
+    "further than under the same amount of plain noise, and does the drift give the attack away?",
+    "hardening": "What do attacks do to LRP relevance maps, do signatures give them away, and do "
+    "models retrained on attacked images withstand attacks made for themselves?",
+    "generalisation": "Do other networks behave alike? An attack is made on one network and "
+    "carried to the others; how much accuracy is lost, and does the shift of maps explain it?",
+}
+
+view = frame.view()
+made, plan = view.made, view.plan
+st.header(plan.title, anchor=False)
+st.write(QUESTIONS[frame.KINDS[type(plan)]])
+st.caption("Numbers rest on this study's own images and models, not on those of any paper.")
+
+if isinstance(plan, Study):
+    facts = made["attacks"].set_index("cell").loc[plan.headline]
+    square = made["square"].query("cell == @plan.headline and layer == 'mean'")
+    excess = made["excess"].query("cell == @plan.headline and layer == 'mean' and strength == 1")
+    shown = st.columns(4)
+    shown[0].metric("Images whose class the attack flips", f"{facts['success_rate']:.0%}",
+                    help=f"{facts['successes']} of {facts['images']} test images")  # fmt: skip
+    for column, title, group, target in (
+        (shown[1], "Excess drift, class flipped, own class", "success", "own_top1"),
+        (shown[2], "Excess drift, clean image's class", "success", "seed_class"),
+        (shown[3], "Excess drift, class not flipped", "failure", "own_top1"),
+    ):
+        row = excess[(excess["group"] == group) & (excess["target"] == target)]
+        if len(row):
+            told = report.told(*row[["mean", "low", "high"]].iloc[0])
+            value, _, interval = told.partition(" ")
+            column.metric(title, value, interval, delta_color="off", delta_arrow="off")
+    st.caption(
+        f"Cell '{plan.headline}', strength 100 %. Excess: cosine similarity to the clean map under "
+        "noise of the attack's size minus that under attack, mean over decided layers, with a 95 % "
+        "interval resampled by source picture."
+    )
+    frame.show(
+        figures.square(made, plan.headline, "own_top1")
+        if len(square)
+        else figures.drift(made, plan.headline)
+    )
+    frame.table(report.headline(made), "headline", "Every cell of the study, strength 100 %.")
+    for cell in made["attacks"]["cell"]:
+        for text in flags.texts(made, cell):
+            st.warning(f"{cell}: {text}", icon=":material/flag:")
+elif isinstance(plan, Hardening):
+    frame.show(hardening_figures.accuracy(made))
+    frame.show(hardening_figures.success(made))
+else:
+    frame.show(generalisation_figures.accuracy(made))
+    frame.show(generalisation_figures.shift(made, "carried", plan.explains))
+
+frame.show(charts.verdicts(made["claims"]))
+st.subheader("How it is made", anchor=False)
+found = lineage.diagram()
+if found:
+    st.mermaid_chart(found, alt="The stages of the pipeline and what each needs of others.")
+    st.caption("Stages of the DVC pipeline; an arrow leads from a stage to one that reads it.")
+st.subheader("What is built", anchor=False)
+st.dataframe(lineage.built(frame.plans(view.chosen), view.chosen), hide_index=True,
+             alt="Studies, and which of their results are here")  # fmt: skip
+st.caption(
+    "Tables are small and in git. Artefacts (images, maps, scores of single images) are built by "
+    "`make repro`, or come by `dvc pull` from a remote that has them."
+)

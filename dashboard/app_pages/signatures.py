@@ -1,0 +1,90 @@
+"""Relevance maps as signatures: the plane of them, and the image behind a point."""
+
+import charts
+import frame
+import matplotlib as mpl
+import numpy as np
+import streamlit as st
+import tiles
+
+from camdrift import artifacts, hardening_figures
+from camdrift.artifacts import CLEAR, Hardened, ImageSet, Signatures
+from camdrift.hardening_figures import ATTACKS
+from camdrift.settings import EXTENDING, Hardening
+
+COLOURS = {"class_before": "class before", "on": "attack", "attackable": "attackable or not",
+           "class_after": "class that the model sees"}  # fmt: skip
+ON = {"clear": "clean", **ATTACKS}
+
+
+def clicked() -> None:
+    """Takes the point that was clicked."""
+    points = st.session_state["plane"]["selection"]["points"]
+    if points:
+        on, image = points[0]["customdata"][:2]
+        st.session_state["point"] = f"{on} {image}"
+
+
+view = frame.view(Hardening, what="signatures")
+made = view.made
+st.header("Signatures", anchor=False)
+points = made["points"].dropna(subset=["x", "y"])
+if points.empty:
+    st.info("Too few points for a plane: see the figures of the Models page.")
+    st.stop()
+points = points.assign(
+    attackable=np.where(points["success_fgsm"] | points["success_one_pixel"],
+                        "an attack changes its class", "no attack does"),
+)  # fmt: skip
+boxes = st.columns(2)
+colour = boxes[0].selectbox("Coloured by", list(COLOURS), key="colour", format_func=COLOURS.get,
+                            bind="query-params")  # fmt: skip
+wanted = boxes[1].multiselect("Images", list(points["on"].unique()), key="on", format_func=ON.get,
+                              bind="query-params", placeholder="all")  # fmt: skip
+shown = points[points["on"].isin(wanted)] if wanted else points
+st.plotly_chart(charts.plane(shown, colour=colour), key="plane", on_select=clicked,
+                selection_mode="points", config={"displaylogo": False},
+                alt="Plane of relevance signatures, a point an image")  # fmt: skip
+st.caption(
+    "Each point is an image's LRP map, laid out by UMAP: near points have similar maps, axes have "
+    f"no unit. {hardening_figures.numbers(made)}. Click a point, or choose it below, to see it."
+)
+frame.keep(shown, "points")
+
+names = [f"{row.on} {row.image}" for row in points.itertuples()]
+told = {f"{row.on} {row.image}": f"{ON[row.on]}, image {row.image}: {row.class_before}"
+        + (f" taken for {row.class_after}" if row.class_after != row.class_before else "")
+        for row in points.itertuples()}  # fmt: skip
+point = st.selectbox("Point", names, key="point", format_func=told.get, bind="query-params")
+on, image = point.split()
+try:
+    images = artifacts.read(ImageSet, artifacts.set_folder(view.plan.set))
+    hardened = artifacts.read(Hardened, artifacts.hardening_folder(view.study, "harden"))
+    signed = artifacts.read(Signatures, artifacts.hardening_folder(view.study, "signatures"))
+except FileNotFoundError as fault:
+    frame.missing(view, fault)
+else:
+    place = int(np.flatnonzero(hardened.tests["image"] == int(image))[0])
+    picture = np.asarray(images.pixels[int(image)])
+    if on != CLEAR:
+        changed = np.asarray(hardened.changed[EXTENDING.index(on), place])
+        picture = np.moveaxis(changed, 0, -1).astype(np.float32)
+    st.text(told[point])
+    columns = st.columns(6)
+    columns[0].image(tiles.enlarged(picture), output_format="PNG", width="stretch",
+                     alt=f"the image, {ON[on]}")  # fmt: skip
+    columns[0].text(ON[on])
+    mine = [(k, model) for k, (model, what) in enumerate(signed.facts["shown"]) if what == on]
+    for column, (k, model) in zip(columns[1:], mine, strict=False):
+        values = (np.asarray(signed.maps[k, place], dtype=np.float32) + 1) / 2
+        heat = tiles.enlarged(mpl.colormaps["RdBu_r"](values)[..., :3])
+        name = hardening_figures.NAMES[model]
+        column.image(heat, output_format="PNG", width="stretch", alt=f"relevance, {name} model")
+        column.text(name)
+    st.caption(f"The image and its LRP maps, model by model. {hardening_figures.HEATS}")
+st.subheader("Figures", anchor=False)
+drawn = {figure.title: figure for figure in hardening_figures.of_hardening(made)[2:]}
+frame.show(drawn[st.selectbox("Figure", list(drawn), key="figure", bind="query-params")])
+frame.table(made["relevance"], "relevance", "Correlation of maps with the clear model's map of the "
+            "clean image, over successes; 'growth' is how many times the share of relevance around "
+            "the attacked pixel grew.")  # fmt: skip

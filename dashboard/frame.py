@@ -1,0 +1,219 @@
+"""What all pages share: the study on screen, what it wrote, and how a figure is shown."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from camdrift import artifacts, case, drawing, params, results, settings
+from camdrift.case import Case
+from camdrift.drawing import Figure
+from camdrift.results import Plan, Tables
+from camdrift.settings import Cell, Generalisation, Hardening, Settings, Study
+
+KINDS = {Study: "study", Hardening: "hardening", Generalisation: "generalisation"}
+POLICIES = {"own_top1": "the image's own top class", "seed_class": "the clean image's class"}
+
+
+@dataclass(frozen=True)
+class View:
+    """The study on screen.
+
+    plan: its settings.
+    chosen: all settings.
+    made: its tables.
+    """
+
+    study: str
+    plan: Plan
+    chosen: Settings
+    made: Tables
+
+    @property
+    def cells(self) -> dict[str, Cell]:
+        """The study's cells, from params.yaml or the preset that has the study."""
+        of = [self.chosen, *self.chosen.presets.values()]
+        known = next(part for part in of if self.study in part.studies)
+        return {name: cell for name, cell in known.cells.items() if cell.study == self.study}
+
+    def first(self, cell: str) -> settings.Protocol:
+        """The protocol that decides a cell's tables."""
+        known = settings.protocols(self.chosen.protocols)
+        return known[self.cells[cell].protocols[0]]
+
+
+@st.cache_data(max_entries=4)
+def _settings(stamp: float) -> Settings:
+    return params.load()
+
+
+@st.cache_data(max_entries=8)
+def _tables(study: str, stamp: float) -> Tables:
+    return results.load(study)
+
+
+# Not copied, as cached data are: arrays stay on the disk.
+@st.cache_resource(max_entries=4)
+def _case(study: str, name: str, _cell: Cell, _first: settings.Protocol, stamp: float) -> Case:
+    return case.read(study, name, _cell, _first)
+
+
+@st.cache_data(max_entries=8)
+def _overview(_case: Case, study: str, name: str, stamp: float) -> pd.DataFrame:
+    return case.overview(_case)
+
+
+@st.cache_data(max_entries=32)
+def _pairs(
+    study: str, name: str, _first: settings.Protocol, stamp: float, **equal: object
+) -> pd.DataFrame:
+    return case.pairs(study, name, _first, **equal)  # type: ignore[arg-type]
+
+
+def latest(folder: Path) -> float:
+    """Returns when a folder's files last changed: caches that have this in their key are fresh."""
+    return max((file.stat().st_mtime for file in folder.rglob("*")), default=0.0)
+
+
+def chosen_settings() -> Settings:
+    """Returns the settings; a fault in them is shown and ends the page."""
+    if not params.PARAMS.exists():
+        st.error("There is no params.yaml here: run this in a clone of the repository.")
+        st.stop()
+    try:
+        return _settings(params.PARAMS.stat().st_mtime)
+    except settings.SettingsError as fault:
+        st.error(str(fault))
+        st.stop()
+
+
+def plans(chosen: Settings) -> dict[str, Plan]:
+    """Returns all studies, hardenings and generalisations, and those of presets that are built."""
+    known: dict[str, Plan] = {**chosen.studies, **chosen.hardenings, **chosen.generalisations}
+    return known | results.of_presets(chosen)
+
+
+def choose_study() -> None:
+    """Shows the choice of the study that all pages are about."""
+    known = plans(chosen_settings())
+    st.sidebar.selectbox("Study", list(known), key="study", bind="query-params")
+    st.sidebar.caption(
+        "Results of the stages in this folder; `make repro` rebuilds them. Every choice is in the "
+        "address: copy it to send what you see."
+    )
+
+
+def view(*kinds: type, what: str = "") -> View:
+    """Returns the study on screen; where it is not built or not of `kinds`, says so and ends.
+
+    `what` names what the page shows, for those studies that have none.
+    """
+    chosen = chosen_settings()
+    known = plans(chosen)
+    study = st.session_state["study"]
+    plan = known[study]
+    if kinds and not isinstance(plan, kinds):
+        others = [name for name, other in known.items() if isinstance(other, kinds)]
+        st.info(f"'{study}' is a {KINDS[type(plan)]}: it has no {what}. These have:")
+        for name in others:
+            st.button(name, on_click=_choose, args=(name,))
+        st.stop()
+    folder = artifacts.results(study, "tables")
+    if not folder.is_dir():
+        st.info(f"Nothing is built yet for '{study}'. {how(chosen, study)}")
+        st.stop()
+    return View(study, plan, chosen, _tables(study, latest(folder)))
+
+
+def _choose(study: str) -> None:
+    st.session_state["study"] = study
+
+
+def how(chosen: Settings, study: str) -> str:
+    """Returns which command builds a study."""
+    of = [
+        name
+        for name, preset in chosen.presets.items()
+        if study in {**preset.studies, **preset.hardenings, **preset.generalisations}
+    ]
+    here = {**chosen.studies, **chosen.hardenings, **chosen.generalisations}
+    if of and study not in here:
+        return f"It was built in a copy by: make study NAME={of[0]} STUDY={study}"
+    return f"Run: make repro STUDY={study}"
+
+
+def missing(view: View, fault: FileNotFoundError) -> None:
+    """Says what is not built and what to run."""
+    st.info(f"Not built here: {fault.args[0].split(',')[0]}. {how(view.chosen, view.study)}")
+
+
+def choose_cell(view: View) -> str:
+    """Shows the choice of a cell and returns its name."""
+    names = view.made["attacks"]["cell"].tolist()
+    assert isinstance(view.plan, Study)
+    headline = names.index(view.plan.headline)
+    return st.selectbox("Cell", names, index=headline, key="cell", bind="query-params")
+
+
+def opened(view: View, cell: str) -> Case:
+    """Returns a cell's artefacts; where one is missing, says what to run and ends the page."""
+    stamp = latest(artifacts.cell_folder(view.study, cell, "cam"))
+    try:
+        return _case(view.study, cell, view.cells[cell], view.first(cell), stamp)
+    except FileNotFoundError as fault:
+        missing(view, fault)
+        st.stop()
+
+
+def images(view: View, opened: Case) -> pd.DataFrame:
+    """Returns the images of a cell, see `case.overview`."""
+    stamp = latest(artifacts.cell_folder(view.study, opened.name, "score"))
+    try:
+        return _overview(opened, view.study, opened.name, stamp)
+    except FileNotFoundError as fault:
+        missing(view, fault)
+        st.stop()
+
+
+def pairs(view: View, cell: str, **equal: object) -> pd.DataFrame:
+    """Returns similarities image by image, see `case.pairs`.
+
+    Raises:
+        FileNotFoundError: the scores are not built here.
+    """
+    stamp = latest(artifacts.cell_folder(view.study, cell, "score"))
+    return _pairs(view.study, cell, view.first(cell), stamp, **equal)
+
+
+def show(figure: Figure, *, key: str = "") -> None:
+    """Shows a figure, how to read it, and what can be kept of it."""
+    if figure.panel is None and figure.table.empty:
+        st.info(f"{figure.title}: nothing to show, no image is of this kind.")
+        return
+    key = key or figure.name
+    alt = f"{figure.title}. {figure.caption}"
+    st.plotly_chart(drawing.plotly(figure), key=key, alt=alt, config={"displaylogo": False})
+    st.caption(figure.caption)
+    with st.container(horizontal=True):
+        if figure.panel is None:
+            keep(figure.table, figure.name, key=f"{key}_csv")
+        st.download_button(
+            "PNG", lambda: drawing.png_bytes(figure), f"{figure.name}.png", key=f"{key}_png",
+            type="tertiary", icon=":material/download:",
+        )  # fmt: skip
+
+
+def keep(table: pd.DataFrame, name: str, *, key: str = "") -> None:
+    """Shows a button that downloads a table."""
+    st.download_button(
+        "CSV", lambda: table.to_csv(index=False), f"{name}.csv", key=key or f"{name}_csv",
+        type="tertiary", icon=":material/download:",
+    )  # fmt: skip
+
+
+def table(rows: pd.DataFrame, name: str, alt: str) -> None:
+    """Shows a table with a sentence on how to read it, and a button that downloads it."""
+    st.dataframe(rows, hide_index=True, alt=alt)
+    st.caption(alt)
+    keep(rows, name)

@@ -1,0 +1,80 @@
+"""Where results come from: the pipeline, what is built, hashes of what stages read and wrote."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+from ruamel.yaml import YAML
+
+from camdrift import artifacts
+from camdrift.results import Plan
+from camdrift.settings import Settings, Study
+
+LOCK = Path("dvc.lock")
+
+
+@st.cache_data(max_entries=2)
+def _lock(stamp: float) -> dict[str, Any]:
+    return YAML(typ="safe", pure=False).load(LOCK.read_text(encoding="utf-8"))["stages"]
+
+
+def locked() -> dict[str, Any]:
+    """Returns the stages of dvc.lock by name, none where there is no such file."""
+    return _lock(LOCK.stat().st_mtime) if LOCK.exists() else {}
+
+
+def diagram() -> str:
+    """Returns the pipeline as a mermaid diagram, a node a kind of stage; empty without dvc.lock."""
+    stages = locked()
+    made = {
+        out["path"]: name.partition("@")[0]
+        for name, facts in stages.items()
+        for out in facts.get("outs", [])
+    }
+    edges = sorted(
+        {
+            (made[dep["path"]], name.partition("@")[0])
+            for name, facts in stages.items()
+            for dep in facts.get("deps", [])
+            if dep["path"] in made
+        }
+    )
+    return "\n".join(["flowchart LR", *(f"  {a} --> {b}" for a, b in edges)]) if edges else ""
+
+
+def built(plans: dict[str, Plan], chosen: Settings) -> pd.DataFrame:
+    """Returns what is built of each study: a row a study."""
+    rows = []
+    for name, plan in plans.items():
+        folder = artifacts.DATA / "studies" / name
+        here = artifacts.results(name, "tables").is_dir()
+        rows.append(
+            {
+                "study": name,
+                "title": plan.title,
+                "kind": "study" if isinstance(plan, Study) else type(plan).__name__.lower(),
+                "tables": "yes" if here else "no",
+                "artefacts": "yes" if any(folder.glob("*/*")) else "no",
+            }
+        )
+    known = {name for name in plans if name in {row["study"] for row in rows}}
+    for preset, part in chosen.presets.items():
+        for name, plan in {**part.studies, **part.hardenings, **part.generalisations}.items():
+            if name not in known:
+                rows.append({"study": name, "title": plan.title, "kind": f"preset '{preset}'",
+                             "tables": "no", "artefacts": "no"})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def hashes(study: str) -> pd.DataFrame:
+    """Returns what the stages of a study read and wrote: `stage, what, path, md5, bytes`."""
+    rows = [
+        {"stage": name, "what": what, "path": item["path"], "md5": item.get("md5", ""),
+         "bytes": item.get("size")}
+        for name, facts in locked().items()
+        for what in ("deps", "outs")
+        for item in facts.get(what, [])
+        if any(f"/{study}/" in f"{out['path']}/" for out in facts.get("outs", []))
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["stage", "what", "path", "md5", "bytes"])
