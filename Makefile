@@ -7,7 +7,7 @@ STUDY ?=
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro seeds study test oracles peers e2e bench lint format dashboard readme publish twice clean
+.PHONY: help setup repro seeds study test oracles peers e2e screenshots bench lint format dashboard readme publish twice clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -61,8 +61,14 @@ e2e: setup ## use the dashboard in a real Chromium, and take screenshots
 		|| echo "no Chromium here and it could not be installed: e2e is not run"
 	$(BIN)/python -m pytest tests/e2e -rs
 
-bench: oracles ## time what is done here against other ways to the same numbers (minutes)
+screenshots: e2e ## take the README's pictures of the dashboard anew
+	mkdir -p data/results/screenshots
+	for page in overview layers image; do \
+		cp data/run/screenshots/$${page}_light.png data/results/screenshots/$$page.png; done
+
+bench: oracles ## after make repro: time what is done here against other ways to the same numbers
 	$(BIN)/python tests/benchmarks/bench.py
+	$(BIN)/python tests/benchmarks/browsing.py
 
 lint: setup ## check format, style and types
 	$(BIN)/ruff format --check .

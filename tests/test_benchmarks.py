@@ -42,6 +42,17 @@ def test_overhead_names_the_slowest_import_of_each_kind():
     assert "without a model 1.4 s at most (`report`); with a model 2.1 s at most (`cam`)" in text
 
 
+def test_browsing_has_a_row_a_page_and_interaction():
+    rows = [
+        {"images": images, "page": page, "what": "layer", "first": 1.0, "seconds": images / 10000}
+        for page in ("layers", "image")
+        for images in (305, 5000)
+    ]
+    table = benchmarks.browsing(rows)
+    assert table["page"].tolist() == ["layers", "image"]
+    assert table["then, 5000 images"].tolist() == ["0.50", "0.50"]
+
+
 def test_what_is_missed_is_said_with_its_reason():
     (work, against), why = next(iter(benchmarks.WHY.items()))
     races = [

@@ -113,8 +113,8 @@ for column, variant in zip(columns[3:], ("adversarial", "noise"), strict=True):
     column.image(picture, output_format="PNG", width="stretch", alt=text)
     column.text(text)
 st.caption(
-    "Above each picture's name, what the model takes it for and with what probability. A change is "
-    "shown around grey; pixels are those that the model was given, rounded for the screen."
+    "Below each picture what the model takes it for, and with what probability. A change is shown "
+    "around grey; pixels are those that the model was given, rounded for the screen."
 )
 
 st.subheader("Maps of all layers", anchor=False)

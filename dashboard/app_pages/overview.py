@@ -21,19 +21,22 @@ view = frame.view()
 made, plan = view.made, view.plan
 st.header(plan.title, anchor=False)
 st.write(QUESTIONS[frame.KINDS[type(plan)]])
-st.caption("Numbers rest on this study's own images and models, not on those of any paper.")
+judged = made["claims"].query("verdict != 'not run here'")["verdict"].value_counts()
+counts = ", ".join(f"{number} '{verdict}'" for verdict, number in judged.items())
+st.markdown(f"**Of {judged.sum()} published claims that it asks: {counts}.** Numbers rest on this "
+            "study's own images and models, not on those of any paper.")  # fmt: skip
 
 if isinstance(plan, Study):
     facts = made["attacks"].set_index("cell").loc[plan.headline]
     square = made["square"].query("cell == @plan.headline and layer == 'mean'")
     excess = made["excess"].query("cell == @plan.headline and layer == 'mean' and strength == 1")
     shown = st.columns(4)
-    shown[0].metric("Images whose class the attack flips", f"{facts['success_rate']:.0%}",
+    shown[0].metric("Class flipped", f"{facts['success_rate']:.0%}",
                     help=f"{facts['successes']} of {facts['images']} test images")  # fmt: skip
     for column, title, group, target in (
-        (shown[1], "Excess drift, class flipped, own class", "success", "own_top1"),
-        (shown[2], "Excess drift, clean image's class", "success", "seed_class"),
-        (shown[3], "Excess drift, class not flipped", "failure", "own_top1"),
+        (shown[1], "Excess, flipped, own class", "success", "own_top1"),
+        (shown[2], "Excess, flipped, clean class", "success", "seed_class"),
+        (shown[3], "Excess, not flipped", "failure", "own_top1"),
     ):
         row = excess[(excess["group"] == group) & (excess["target"] == target)]
         if len(row):
@@ -41,9 +44,10 @@ if isinstance(plan, Study):
             value, _, interval = told.partition(" ")
             column.metric(title, value, interval, delta_color="off", delta_arrow="off")
     st.caption(
-        f"Cell '{plan.headline}', strength 100 %. Excess: cosine similarity to the clean map under "
-        "noise of the attack's size minus that under attack, mean over decided layers, with a 95 % "
-        "interval resampled by source picture."
+        f"Cell '{plan.headline}', strength 100 %: share of images whose class the attack flips, "
+        "with each changed map explaining its own class or the clean image's. Excess: cosine "
+        "similarity to the clean map under noise of the attack's size minus that under attack, "
+        "mean over decided layers, with a 95 % interval resampled by source picture."
     )
     frame.show(
         figures.square(made, plan.headline, "own_top1")

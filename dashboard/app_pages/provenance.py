@@ -35,7 +35,8 @@ else:
     stages = pd.DataFrame(facts["stages"])
     st.subheader("Seconds a stage", anchor=False)
     took = f"{stages['seconds'].sum() / 60:.1f} minutes in all; peak memory in MB."
-    frame.table(stages.sort_values("seconds", ascending=False), "stages", took)
+    stages = stages.sort_values("seconds", ascending=False)
+    frame.table(stages[["stage", "seconds", "peak_memory_mb"]], "stages", took)
 
 if "flags" in view.made:
     st.subheader("Validity flags", anchor=False)

@@ -74,6 +74,18 @@ def each(races: list[dict]) -> pd.DataFrame:
     )
 
 
+def browsing(rows: list[dict]) -> pd.DataFrame:
+    """Returns what pages of the dashboard take, a row a page and interaction: seconds."""
+    table = pd.DataFrame(rows)
+    wide = table.pivot(index=["page", "what"], columns="images", values=["first", "seconds"])
+    order = table[["page", "what"]].drop_duplicates().apply(tuple, axis=1).tolist()
+    names = {"first": "first view", "seconds": "then"}
+    wide.columns = [f"{names[kind]}, {images} images" for kind, images in wide.columns]
+    return (
+        wide.loc[order].map("{:.2f}".format).reset_index().rename(columns={"what": "a change of"})
+    )
+
+
 def overhead(found: dict) -> str:
     """Returns what stands between our time and the convolutions': their share, and the imports."""
     shares = ", ".join(

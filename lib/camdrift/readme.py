@@ -94,6 +94,7 @@ def generated(study: str) -> dict[str, str]:
     parts["hardening"] = _hardenings(chosen)
     parts["generalisation"] = _generalisations(chosen)
     parts["benchmarks"] = _benchmarks()
+    parts["browsing"] = _browsing()
     return parts | {"oddities": _oddities(made, plan.headline), "seeds": _seeds(study)}
 
 
@@ -282,6 +283,21 @@ def _benchmarks() -> str:
             f"torch {machine['packages']['torch']}. {benchmarks.overhead(found)}",
             "",
             _folded("Every race", benchmarks.each(found["races"])),
+        ]
+    )
+
+
+def _browsing() -> str:
+    """Returns what the dashboard's pages take."""
+    found = artifacts.read_json(benchmarks.PATH) if benchmarks.PATH.exists() else {}
+    if "browsing" not in found:
+        return NOT_RUN
+    return "\n".join(
+        [
+            "Seconds that a page's script takes, at first and after a choice, on the default study "
+            "and on one made of its images by repetition; the browser draws on top of that:",
+            "",
+            markdown(benchmarks.browsing(found["browsing"])),
         ]
     )
 
