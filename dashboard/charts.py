@@ -127,7 +127,7 @@ def plane(points: pd.DataFrame, *, colour: str) -> Any:
     drawn = go.Figure()
     for i, (name, rows) in enumerate(points.groupby(colour, sort=True)):
         drawn.add_scatter(
-            x=rows["x"], y=rows["y"], mode="markers", name=str(name),
+            x=rows["x"], y=rows["y"], mode="markers", name=drawing.plain(name),
             customdata=rows[["on", "image"]].to_numpy().tolist(),
             text=[
                 f"image {r.image}, {r.on}: {drawing.plain(r.class_before)} taken for "

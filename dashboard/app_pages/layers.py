@@ -1,4 +1,4 @@
-"""Drift by layer and strength, and the images behind each field of it."""
+"""Drift by layer, and the images behind each field of it."""
 
 import charts
 import frame
@@ -10,6 +10,13 @@ from camdrift.drawing import percent
 from camdrift.settings import Study
 
 GROUPS = {"success": "class flipped", "failure": "class not flipped", "all": "all images"}
+ROWS = ("strengths", "methods", "controls")
+CONTROLS = {
+    "nothing": "nothing (identity)", "adversarial": "attack", "noise": "matched noise",
+    "negated": "attack, negated", "sign_shuffled": "attack, signs shuffled",
+    "permuted": "attack, pixels permuted", "phase_randomised": "attack, phases randomised",
+    "raised_noise": "noise raised until it flips", "unrelated": "unrelated images (floor)",
+}  # fmt: skip
 
 view = frame.view(Study, what="layers to compare")
 made = view.made
@@ -20,39 +27,48 @@ with boxes[0]:
 methods = ["GradCAM"]
 if "methods" in made:  # tables of before have none
     methods = made["methods"].query("cell == @cell")["method"].unique().tolist() or methods
-measure = boxes[1].selectbox("Shows", list(charts.MEASURES), key="measure",
-                             format_func=charts.MEASURES.get, bind="query-params")  # fmt: skip
-score = boxes[2].selectbox("Score", ["cosine", "ssim"], key="score", bind="query-params")
-target = boxes[0].selectbox("Maps explain", list(frame.POLICIES), key="target",
+rows = boxes[1].selectbox("Rows", ROWS, key="rows", bind="query-params")
+target = boxes[2].selectbox("Maps explain", list(frame.POLICIES), key="target",
                             format_func=frame.POLICIES.get, bind="query-params")  # fmt: skip
-group = boxes[1].selectbox("Images", list(GROUPS), key="group", format_func=GROUPS.get,
-                           bind="query-params")  # fmt: skip
-method = boxes[2].selectbox("Method", methods, key="method", bind="query-params")
+measure, score, group = "excess", "cosine", "all"
+if rows != "controls":
+    group = boxes[0].selectbox("Images", list(GROUPS), key="group", format_func=GROUPS.get,
+                               bind="query-params")  # fmt: skip
+if rows == "strengths":
+    measure = boxes[1].selectbox("Shows", list(charts.MEASURES), key="measure",
+                                 format_func=charts.MEASURES.get, bind="query-params")  # fmt: skip
+    score = boxes[2].selectbox("Score", ["cosine", "ssim"], key="score", bind="query-params")
 
 
 def fields() -> pd.DataFrame:
-    """Returns what the strip shows: `row, layer, value, n`."""
-    if method != methods[0]:
-        rows = made["methods"].query("cell == @cell and target == @target and group == @group")
-        rows = rows[(rows["method"] == method) & (rows["layer"] != "mean")]
-        return rows.assign(row="100 %", value=rows["mean"])
+    """Returns what the strip shows: `row, layer, value, n, strength, method`."""
+    first = methods[0]
+    if rows == "methods":
+        if "methods" not in made:
+            return pd.DataFrame()
+        found = made["methods"].query("cell == @cell and target == @target and group == @group")
+        return found.assign(row=found["method"], strength=1.0)
+    if rows == "controls":
+        found = made["controls"].query("cell == @cell and target == @target and draw == 0")
+        found = found[found["protocol"] == found["protocol"].iloc[0]]
+        order = found["variant"].map({name: i for i, name in enumerate(CONTROLS)})
+        found = found.assign(order=order).sort_values("order", kind="stable")
+        return found.assign(row=found["variant"].map(CONTROLS), strength=1.0, method=first)
     if measure == "excess" and score == "cosine":
-        rows = made["excess"].query("cell == @cell and target == @target and group == @group")
-        rows = rows[rows["layer"] != "mean"]
+        found = made["excess"].query("cell == @cell and target == @target and group == @group")
     else:
         keys = ["strength", "layer"]
-        rows = made["similarity"].query(
+        found = made["similarity"].query(
             "cell == @cell and target == @target and score == @score and group == @group "
-            "and strength > 0 and layer != 'mean'"
+            "and strength > 0"
         )
-        arms = {name: part.set_index(keys) for name, part in rows.groupby("variant")}
+        arms = {name: part.set_index(keys) for name, part in found.groupby("variant")}
         if len(arms) < 2:
-            return pd.DataFrame(columns=["row", "layer", "value", "n"])
+            return pd.DataFrame()
         drift = arms["noise"]["mean"] - arms["adversarial"]["mean"]
-        rows = arms["noise" if measure == "noise" else "adversarial"].copy()
-        rows["mean"] = drift if measure == "excess" else rows["mean"]
-        rows = rows.reset_index()
-    return rows.assign(row=rows["strength"].map(percent), value=rows["mean"])
+        found = arms["noise" if measure == "noise" else "adversarial"]
+        found = found.assign(mean=drift if measure == "excess" else found["mean"]).reset_index()
+    return found.assign(row=found["strength"].map(percent), method=first)
 
 
 def clicked() -> None:
@@ -61,28 +77,33 @@ def clicked() -> None:
     if points:
         row, layer = points[0]["customdata"][:2]
         st.session_state["layer"] = layer
-        st.session_state["strength"] = float(row.removesuffix(" %")) / 100
+        if rows == "strengths":
+            st.session_state["strength"] = float(row.removesuffix(" %")) / 100
+        elif rows == "methods":
+            st.session_state["method"] = row
 
 
 def strip() -> pd.DataFrame:
     """Shows the strip and returns its fields, none where there are no such rows."""
-    shows = measure if method == methods[0] else "excess"
     values = fields()
-    if method != methods[0]:
-        st.caption("Tables hold excess by cosine at 100 % for this method.")
     if values.empty:
-        st.info("Nothing to show: the tables have no such rows (no image of this kind, or SSIM of "
-                "a target that was not scored).")  # fmt: skip
+        st.info("Nothing to show: the tables have no such rows (no image of this kind).")
         return values
-    text = charts.MEASURES[shows]
-    title = f"{text[:1].upper()}{text[1:]} ({cell}, {GROUPS[group]})"
+    values = values[values["layer"] != "mean"].rename(columns={"mean": "value"})
+    shows = "adversarial" if rows == "controls" else measure
+    title = {
+        "strengths": f"{charts.MEASURES[measure]} by strength, {score}, {GROUPS[group]}",
+        "methods": f"excess drift by method at 100 %, {GROUPS[group]}",
+        "controls": "similarity to the clean map at 100 %, attack, noise and controls",
+    }[rows]
+    title = f"{title[:1].upper()}{title[1:]} ({cell})"
     drawn = charts.strip(values, title=title, measure=shows)
     st.plotly_chart(drawn, key="strip", on_select=clicked, selection_mode="points",
-                    alt=f"{title}: strengths by layer", config={"displaylogo": False})  # fmt: skip
+                    alt=f"{title}: {rows} by layer", config={"displaylogo": False})  # fmt: skip
     st.caption(
-        "A row is a strength of the attack (of its perturbation), a column a layer; excess drift "
-        "is the similarity under noise of the attack's size minus that under attack. Choose a "
-        "field, or layer and strength below, to see the images behind it."
+        "A column is a layer. Excess drift is the similarity to the clean map under noise of the "
+        "attack's size minus that under attack; above 0 (orange) the attack moves maps further. "
+        "Choose a field, or its layer below, to see the images behind it."
     )
     frame.keep(values[["row", "layer", "value", "n"]], "strip")
     return values
@@ -91,36 +112,39 @@ def strip() -> pd.DataFrame:
 def behind(values: pd.DataFrame) -> None:
     """Shows the distribution and the images behind a field of the strip."""
     labels = values["layer"].unique().tolist()
-    strengths = sorted({float(row.removesuffix(" %")) / 100 for row in values["row"]})
-    pick = st.columns(2)
+    strengths = sorted(values["strength"].unique().tolist())
+    pick = st.columns(3)
     layer = pick[0].selectbox("Layer", labels, index=len(labels) - 1, key="layer",
                               bind="query-params")  # fmt: skip
     strength = pick[1].selectbox("Strength", strengths, index=strengths.index(1.0), key="strength",
                                  format_func=percent, bind="query-params")  # fmt: skip
+    method = pick[2].selectbox("Method", methods, key="method", bind="query-params",
+                               help="those after the first were scored by cosine")  # fmt: skip
     st.subheader(f"Layer {layer}, strength {percent(strength)}", anchor=False)
-    asked = {"strength": strength, "target": target, "method": method, "score": score}
+    used = score if method == methods[0] else "cosine"
+    asked = {"strength": strength, "target": target, "method": method, "score": used}
     try:
-        rows = frame.pairs(view, cell, layer=layer, **asked)
+        found = frame.pairs(view, cell, layer=layer, **asked)
     except FileNotFoundError as fault:
         frame.missing(view, fault)
         return
     opened = frame.opened(view, cell)
     facts = frame.images(view, opened).set_index("image")[["id", "class_name", "success"]]
-    rows = rows.join(facts, on="image")
-    rows = rows if group == "all" else rows[rows["success"] == (group == "success")]
-    frame.show(charts.spread(rows, title=f"{score} at layer {layer}, {percent(strength)}"))
-    rows = rows.sort_values("excess", ascending=False, na_position="last")
+    found = found.join(facts, on="image")
+    found = found if group == "all" else found[found["success"] == (group == "success")]
+    frame.show(charts.spread(found, title=f"{used} at layer {layer}, {percent(strength)}"))
+    found = found.sort_values("excess", ascending=False, na_position="last")
     columns = ["id", "class_name", "adversarial", "noise", "excess", "success"]
     picked = st.dataframe(
-        rows[columns].round(3), hide_index=True, key="behind", on_select="rerun",
+        found[columns].round(3), hide_index=True, key="behind", on_select="rerun",
         selection_mode="single-row", alt="The images behind the field, most drifted first",
     )["selection"]["rows"]  # fmt: skip
     st.caption("Most drifted first. Choose a row to look at the image.")
     if picked:
-        image = str(rows["id"].iloc[picked[0]])
         st.page_link(
             "app_pages/image.py", label="Look at this image", icon=":material/image:",
-            query_params={"study": view.study, "cell": cell, "image": image},
+            query_params={"study": view.study, "cell": cell,
+                          "image": str(found["id"].iloc[picked[0]])},
         )  # fmt: skip
 
 

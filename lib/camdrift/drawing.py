@@ -167,7 +167,7 @@ def plotly(figure: Figure) -> Any:
     drawn.update_xaxes(title=figure.x)
     drawn.update_yaxes(title=figure.y)
     drawn.update_layout(
-        title={"text": figure.title, "font": {"size": 15}},
+        title={"text": plain(figure.title), "font": {"size": 15}},
         template="plotly_white",
         height=440 if figure.panel is None else _pixels(figure.panel[0]),
         showlegend=len(series) > 1,

@@ -1,5 +1,6 @@
 """The base of every part of params.yaml, the kinds of values in it, and what is said of a fault."""
 
+from reprlib import Repr
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -29,7 +30,7 @@ class Section(BaseModel):
         strange = [key for key in content if key not in cls.model_fields]
         if strange:
             there = ", ".join(sorted(cls.model_fields)) or "none"
-            names = ", ".join(f"'{key}'" for key in strange)
+            names = ", ".join(_SHORT.repr(key) for key in strange)
             raise ValueError(f"no key {names}; there are: {there}")
         return content
 
@@ -50,9 +51,14 @@ def lines_of(fault: ValidationError, place: str) -> list[str]:
             lines.append(f"{where}: wanted a name of a-z, 0-9 and _ only")
         else:
             lines.append(
-                f"{where}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {error['input']!r}"
+                f"{where}: {error['msg'][:1].lower()}{error['msg'][1:]}, got "
+                f"{_SHORT.repr(error['input'])}"
             )
     return lines
 
 
 _KINDS = {"photos", "digits", "folder", "torchvision"}
+# What came may be of any length; a message is read by people.
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlist = _SHORT.maxdict = 20
