@@ -7,7 +7,9 @@ from pathlib import Path
 import streamlit as st
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "dashboard")]
+for folder in ("lib", "dashboard"):
+    if str(ROOT / folder) not in sys.path:
+        sys.path.insert(0, str(ROOT / folder))
 os.chdir(ROOT)  # artefacts are found from the root of the repository
 
 import frame  # noqa: E402

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from camdrift import drawing
-from camdrift.drawing import COLOURS, MARKS, Figure
+from camdrift.drawing import COLOURS, Figure
 
 MEASURES = {
     "excess": "excess drift",
@@ -27,58 +27,74 @@ def verdicts(claims: pd.DataFrame) -> Figure:
     )  # fmt: skip
 
 
-def strip(values: pd.DataFrame, *, title: str, measure: str) -> Any:
-    """Returns a heat strip, rows by strength or method, columns by layer.
+def strip(values: pd.DataFrame, *, title: str, measure: str) -> Figure:
+    """Returns a strip, rows by strength, method or control, columns by layer.
 
-    `values` are rows `row, layer, value, n`. Each field has a mark that carries `[row, layer]`,
-    which a click selects.
+    `values` are rows `row, layer, value`; `measure` is of `MEASURES`.
     """
-    rows, layers = values["row"].unique(), values["layer"].unique()
-    wide = values.pivot(index="row", columns="layer", values="value").loc[rows, layers]
-    counts = values.pivot(index="row", columns="layer", values="n").loc[rows, layers]
     drift = measure == "excess"
-    reach = float(np.nanmax(np.abs(wide.to_numpy()), initial=0.01))
+    reach = float(np.nanmax(np.abs(values["value"]), initial=0.01))
+    caption = "A column is a layer. " + (
+        "Excess drift is the similarity to the clean map under noise of the attack's size minus "
+        "that under attack; above 0 (orange) the attack moves maps further than noise. A field is "
+        "empty where too many maps are."
+        if drift
+        else "Mean similarity to the clean map; 1 (bright) means that the map did not move."
+    )
+    table = values.rename(columns={"row": "series", "layer": "x", "value": "y"})
+    return Figure("strip", title, caption, "matrix", table[["series", "x", "y"]],
+                  "conv layer (block-conv, input to output)", "",
+                  (-reach if drift else 0.0, reach if drift else 1.0))  # fmt: skip
+
+
+def clickable(figure: Figure, counts: pd.Series) -> Any:
+    """Returns a strip each field of which carries `[row, layer]`, which a click selects.
+
+    `counts` are images by field, in the order of the figure's table.
+    """
+    wide, low, high = drawing.matrix(figure)
+    drift = low < 0
     drawn = go.Figure()
     drawn.add_heatmap(
-        z=wide.to_numpy(), x=layers, y=rows, zmin=-reach if drift else 0,
-        zmax=reach if drift else 1,
+        z=wide.to_numpy(), x=list(wide.columns), y=list(wide.index), zmin=low, zmax=high,
         colorscale="PuOr_r" if drift else "Viridis", hoverinfo="skip",
         colorbar={"title": "excess" if drift else "similarity", "thickness": 12},
     )  # fmt: skip
-    places = [(row, layer) for row in rows for layer in layers]
+    rows = figure.table
     texts = [
-        f"{row}, layer {layer}: "
-        + (f"{wide.loc[row, layer]:.3f}, {counts.loc[row, layer]:.0f} images"
-           if pd.notna(wide.loc[row, layer]) else "no image with a map")
-        for row, layer in places
-    ]  # fmt: skip
+        f"{row.series}, layer {row.x}: "
+        + (f"{row.y:.3f}, {count:.0f} images" if pd.notna(row.y) else "too many empty maps")
+        for row, count in zip(rows.itertuples(), counts, strict=True)
+    ]
     drawn.add_scatter(
-        x=[layer for _, layer in places], y=[row for row, _ in places], mode="markers",
-        marker={"size": 18, "opacity": 0.01, "symbol": "square"}, customdata=places, text=texts,
-        hoverinfo="text", showlegend=False,
+        x=rows["x"], y=rows["series"], mode="markers", customdata=rows[["series", "x"]].to_numpy(),
+        marker={"size": 24, "opacity": 0.01, "symbol": "square"}, text=texts, hoverinfo="text",
+        showlegend=False,
     )  # fmt: skip
     drawn.update_layout(
-        title={"text": title, "font": {"size": 15}}, template="plotly_white",
-        height=170 + 34 * len(rows), margin={"l": 60, "r": 10, "t": 50, "b": 50},
-        xaxis={"title": "conv layer (block-conv, input to output)", "type": "category"},
+        title={"text": figure.title, "font": {"size": 15}}, template="plotly_white",
+        height=170 + 34 * len(wide), margin={"l": 60, "r": 10, "t": 50, "b": 50},
+        xaxis={"title": figure.x, "type": "category"}, hovermode="closest", hoverdistance=-1,
         yaxis={"type": "category", "autorange": "reversed"}, clickmode="event+select",
     )  # fmt: skip
     return drawn
 
 
-def spread(rows: pd.DataFrame, *, title: str) -> Figure:
+def spread(rows: pd.DataFrame, *, score: str, title: str) -> Figure:
     """Returns the distribution of a similarity over images, under attack and under noise."""
-    edges = np.linspace(0, 1, 21)
+    least = np.nanmin(rows[["adversarial", "noise"]].to_numpy(), initial=0.0)
+    edges = np.linspace(np.floor(20 * least) / 20, 1, 21 - int(np.floor(20 * least)))
     parts = []
     for name, label in (("adversarial", "attack"), ("noise", "matched noise")):
         counts, _ = np.histogram(rows[name].dropna(), bins=edges)
         middles = [f"{x:.3f}" for x in (edges[:-1] + edges[1:]) / 2]
         parts.append(pd.DataFrame({"series": label, "x": middles, "y": counts}))
+    names = {"cosine": "cosine similarity", "ssim": "structural similarity"}
     return Figure(
         "spread", title,
         "Number of images by similarity of their changed map to their clean one, in steps of 0.05; "
         "1 means that the map did not move. Images with an empty map are left out.",
-        "bars", pd.concat(parts), "cosine or structural similarity", "images",
+        "bars", pd.concat(parts), f"{names[score]}, middle of the step", "images",
     )  # fmt: skip
 
 
@@ -97,50 +113,53 @@ def profile(rows: pd.DataFrame, *, title: str) -> Figure:
     )  # fmt: skip
 
 
-def histogram(judged: pd.DataFrame, detector: str, limit: float) -> Any:
-    """Returns what a detector scores test images, by kind, with a threshold as a line."""
+def histogram(judged: pd.DataFrame, detector: str) -> Figure:
+    """Returns what a detector scores test images, by kind."""
     kinds = {"clean": "clean", "noise": "matched noise", "failure": "attack, class kept",
              "success": "attack, class flipped"}  # fmt: skip
     values = judged[detector].dropna()
-    edges = np.linspace(values.min(), values.max() or 1, 31)
-    drawn = go.Figure()
-    for i, (kind, label) in enumerate(kinds.items()):
+    edges = np.linspace(values.min(), max(values.max(), values.min() + 1e-6), 31)
+    parts = []
+    for kind, label in kinds.items():
         mine = judged.loc[judged["kind"] == kind, detector].dropna()
         if len(mine):
             counts, _ = np.histogram(mine, bins=edges)
-            drawn.add_bar(
-                x=(edges[:-1] + edges[1:]) / 2, y=counts, name=label,
-                marker={"color": COLOURS[i], "pattern": {"shape": ["", "/", "x", "."][i]}},
-            )  # fmt: skip
-    drawn.add_vline(x=limit, line={"color": COLOURS[1], "dash": "dash"})
-    drawn.update_layout(
-        barmode="stack", template="plotly_white", height=380,
-        title={"text": f"Scores of {detector}, test images", "font": {"size": 15}},
-        xaxis_title="score, higher is more adversarial", yaxis_title="images",
-        legend={"orientation": "h", "y": -0.25}, margin={"l": 60, "r": 20, "t": 50, "b": 60},
+            middles = [f"{x:.4g}" for x in (edges[:-1] + edges[1:]) / 2]
+            parts.append(pd.DataFrame({"series": label, "x": middles, "y": counts}))
+    return Figure(
+        "histogram", f"Scores of {detector}, test images",
+        "Number of test images by score, higher is more adversarial. The dashed line is the "
+        "threshold: from it on an image is called adversarial. It starts at the one that was "
+        "chosen on other images, where there is one; moving it on these is looking, not testing.",
+        "bars", pd.concat(parts), "score of the detector, no unit", "images",
     )  # fmt: skip
+
+
+def with_threshold(figure: Figure, limit: float) -> Any:
+    """Returns a histogram with a threshold as a line."""
+    drawn = drawing.plotly(figure)
+    drawn.update_xaxes(type="linear")
+    drawn.update_layout(barmode="stack")
+    drawn.add_vline(x=limit, line={"color": COLOURS[1], "dash": "dash"})
     return drawn
 
 
-def plane(points: pd.DataFrame, *, colour: str) -> Any:
-    """Returns the plane of signatures; each mark carries `[on, image]`, which a click selects."""
-    drawn = go.Figure()
-    for i, (name, rows) in enumerate(points.groupby(colour, sort=True)):
-        drawn.add_scatter(
-            x=rows["x"], y=rows["y"], mode="markers", name=drawing.plain(name),
-            customdata=rows[["on", "image"]].to_numpy().tolist(),
-            text=[
-                f"image {r.image}, {r.on}: {drawing.plain(r.class_before)} taken for "
-                f"{drawing.plain(r.class_after)}" for r in rows.itertuples()
-            ],
-            hoverinfo="text",
-            marker={"color": COLOURS[i % len(COLOURS)], "size": 9, "opacity": 0.8,
-                    "symbol": MARKS[(i + i // len(COLOURS)) % len(MARKS)]},
-        )  # fmt: skip
-    drawn.update_layout(
-        title={"text": "Relevance signatures of images", "font": {"size": 15}},
-        template="plotly_white", height=560, xaxis_title="UMAP 1 (no unit)",
-        yaxis_title="UMAP 2 (no unit)", clickmode="event+select",
-        legend={"orientation": "h", "y": -0.15}, margin={"l": 60, "r": 20, "t": 50, "b": 60},
+def plane(points: pd.DataFrame, *, colour: str, caption: str) -> Figure:
+    """Returns the plane of signatures, coloured by a column."""
+    table = points.assign(series=points[colour].astype(str))[["series", "x", "y", "on", "image"]]
+    return Figure(
+        "plane", "Relevance signatures of images", caption, "points",
+        table.sort_values("series", kind="stable"), "UMAP 1 (no unit)", "UMAP 2 (no unit)",
     )  # fmt: skip
+
+
+def with_points(figure: Figure) -> Any:
+    """Returns a plane each mark of which carries `[on, image]`, which a click selects."""
+    drawn = drawing.plotly(figure)
+    for trace, (_, rows) in zip(
+        drawn.data, figure.table.groupby("series", sort=False), strict=True
+    ):
+        trace.customdata = rows[["on", "image"]].to_numpy()
+        trace.hovertemplate = "%{customdata[0]}, image %{customdata[1]}"
+    drawn.update_layout(height=560, clickmode="event+select")
     return drawn

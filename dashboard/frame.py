@@ -1,5 +1,6 @@
 """What all pages share: the study on screen, what it wrote, and how a figure is shown."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +56,8 @@ def _tables(study: str, stamp: float) -> Tables:
 
 # Not copied, as cached data are: arrays stay on the disk.
 @st.cache_resource(max_entries=4)
-def _case(study: str, name: str, _cell: Cell, _first: settings.Protocol, stamp: float) -> Case:
-    return case.read(study, name, _cell, _first)
+def _case(study: str, name: str, cell: Cell, first: settings.Protocol, stamp: float) -> Case:
+    return case.read(study, name, cell, first)
 
 
 @st.cache_data(max_entries=8)
@@ -66,14 +67,18 @@ def _overview(_case: Case, study: str, name: str, stamp: float) -> pd.DataFrame:
 
 @st.cache_data(max_entries=32)
 def _pairs(
-    study: str, name: str, _first: settings.Protocol, stamp: float, **equal: object
+    study: str, name: str, first: settings.Protocol, stamp: float, **equal: object
 ) -> pd.DataFrame:
-    return case.pairs(study, name, _first, **equal)  # type: ignore[arg-type]
+    return case.pairs(study, name, first, **equal)  # type: ignore[arg-type]
 
 
-def latest(folder: Path) -> float:
-    """Returns when a folder's files last changed: caches that have this in their key are fresh."""
-    return max((file.stat().st_mtime for file in folder.rglob("*")), default=0.0)
+def latest(*folders: Path) -> float:
+    """Returns when files in folders last changed: caches that have this in their key are fresh."""
+    found = 0.0
+    for file in (file for folder in folders for file in folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):  # a stage that runs renames its files
+            found = max(found, file.stat().st_mtime)
+    return found
 
 
 def chosen_settings() -> Settings:
@@ -123,7 +128,13 @@ def view(*kinds: type, what: str = "") -> View:
     if not folder.is_dir():
         st.info(f"Nothing is built yet for '{study}'. {how(chosen, study)}")
         st.stop()
-    return View(study, plan, chosen, _tables(study, latest(folder)))
+    found = View(study, plan, chosen, _tables(study, latest(folder)))
+    if isinstance(plan, Study):
+        there = set(found.made["attacks"]["cell"])
+        if plan.headline not in there or not there <= set(found.cells):
+            st.info(f"The tables of '{study}' are of other settings. {how(chosen, study)}")
+            st.stop()
+    return found
 
 
 def _choose(study: str) -> None:
@@ -139,7 +150,7 @@ def how(chosen: Settings, study: str) -> str:
     ]
     here = {**chosen.studies, **chosen.hardenings, **chosen.generalisations}
     if of and study not in here:
-        return f"It was built in a copy by: make study NAME={of[0]} STUDY={study}"
+        return f"It was built in a copy, which keeps them: make study NAME={of[0]} STUDY={study}"
     return f"Run: make repro STUDY={study}"
 
 
@@ -158,7 +169,9 @@ def choose_cell(view: View) -> str:
 
 def opened(view: View, cell: str) -> Case:
     """Returns a cell's artefacts; where one is missing, says what to run and ends the page."""
-    stamp = latest(artifacts.cell_folder(view.study, cell, "cam"))
+    stages = ("attack", "noise", "cam")
+    stamp = latest(*(artifacts.cell_folder(view.study, cell, name) for name in stages),
+                   artifacts.set_folder(view.cells[cell].set))  # fmt: skip
     try:
         return _case(view.study, cell, view.cells[cell], view.first(cell), stamp)
     except FileNotFoundError as fault:
@@ -168,7 +181,8 @@ def opened(view: View, cell: str) -> Case:
 
 def images(view: View, opened: Case) -> pd.DataFrame:
     """Returns the images of a cell, see `case.overview`."""
-    stamp = latest(artifacts.cell_folder(view.study, opened.name, "score"))
+    stamp = latest(*(artifacts.cell_folder(view.study, opened.name, name)
+                     for name in ("attack", "cam", "score")))  # fmt: skip
     try:
         return _overview(opened, view.study, opened.name, stamp)
     except FileNotFoundError as fault:
@@ -194,6 +208,11 @@ def show(figure: Figure, *, key: str = "") -> None:
     key = key or figure.name
     alt = f"{figure.title}. {figure.caption}"
     st.plotly_chart(drawing.plotly(figure), key=key, alt=alt, config={"displaylogo": False})
+    read(figure, key)
+
+
+def read(figure: Figure, key: str) -> None:
+    """Says how to read a figure, and offers it as CSV and PNG."""
     st.caption(figure.caption)
     with st.container(horizontal=True):
         if figure.panel is None:

@@ -1,5 +1,7 @@
 """Revisions of the repository and DVC's experiments: their settings, metrics and figures."""
 
+import json
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,10 +12,6 @@ import streamlit as st
 
 MOST = 30  # commits that are listed
 PATHS = ("data/results", "params.yaml", "dvc.lock")
-
-
-class UnreadableError(Exception):
-    """A revision has no results, or they are not here."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,12 @@ class Revision:
 
 
 def _git(*words: str) -> str | None:
-    found = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
-    return found.stdout.strip() if found.returncode == 0 else None
+    """Returns what git says, None where it or a repository is not there."""
+    try:
+        found = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return found.stdout.rstrip("\n") if found.returncode == 0 else None
 
 
 @st.cache_data(ttl=5)
@@ -55,26 +57,46 @@ def listed() -> list[Revision]:
                 "%(refname)")  # fmt: skip
     for line in (refs or "").splitlines():
         sha, when, name = line.split("\t")
-        if name.split("/")[2:3] not in (["exec"], ["celery"]):
+        # Others under refs/exps are of DVC's own use.
+        if re.fullmatch(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/[^/]+", name):
             found.append(Revision(sha, when, name.rpartition("/")[2], "experiment"))
     return found
 
 
 @st.cache_data(max_entries=64, show_spinner="Reading a revision")
-def facts(sha: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the settings and the metrics of a revision, flat: 'a.b.c' by value.
-
-    Raises:
-        UnreadableError: it has none.
-    """
+def settings(sha: str) -> dict[str, Any]:
+    """Returns the settings of a revision, flat: 'a.b.c' by value; none where it has none."""
     import dvc.api
+    from dvc.exceptions import DvcException
 
     try:
-        settings = dvc.api.params_show(rev=sha)
-        metrics = dvc.api.metrics_show(rev=sha)
-    except Exception as fault:
-        raise UnreadableError(f"{type(fault).__name__}: {fault}") from fault
-    return dict(_flat(settings)), dict(_flat(metrics))
+        return dict(_flat(dvc.api.params_show(rev=sha)))
+    except (DvcException, OSError):
+        return {}
+
+
+@st.cache_data(max_entries=256, show_spinner="Reading a revision")
+def metrics(sha: str, study: str) -> dict[str, Any]:
+    """Returns the metrics of a study at a revision, flat; none where it has none."""
+    found = _read(sha, f"data/results/{study}/metrics.json")
+    return dict(_flat(json.loads(found))) if found else {}
+
+
+@st.cache_resource(max_entries=16)
+def _system(sha: str) -> Any:
+    from dvc.api import DVCFileSystem
+
+    return DVCFileSystem(rev=sha)
+
+
+def _read(sha: str, path: str) -> bytes | None:
+    """Returns a file at a revision, None where it is not there."""
+    from dvc.exceptions import DvcException
+
+    try:
+        return _system(sha).read_bytes(path)
+    except (DvcException, OSError):
+        return None
 
 
 def _flat(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -87,23 +109,20 @@ def _flat(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 @st.cache_data(max_entries=64)
 def figures(sha: str, study: str) -> list[str]:
-    """Returns the names of a study's figures at a revision."""
-    from dvc.api import DVCFileSystem
+    """Returns the names of a study's figures at a revision; none where it has none."""
+    from dvc.exceptions import DvcException
 
-    system = DVCFileSystem(rev=sha)
     try:
-        found = system.ls(f"data/results/{study}/figures", detail=False)
-    except FileNotFoundError:
+        found = _system(sha).ls(f"data/results/{study}/figures", detail=False)
+    except (DvcException, OSError):
         return []
     return sorted(path.rpartition("/")[2] for path in found if path.endswith(".png"))
 
 
 @st.cache_data(max_entries=64)
-def figure(sha: str, study: str, name: str) -> bytes:
+def figure(sha: str, study: str, name: str) -> bytes | None:
     """Returns a figure of `figures`."""
-    from dvc.api import DVCFileSystem
-
-    return DVCFileSystem(rev=sha).read_bytes(f"data/results/{study}/figures/{name}")
+    return _read(sha, f"data/results/{study}/figures/{name}")
 
 
 def compared(before: dict[str, Any], after: dict[str, Any]) -> pd.DataFrame:

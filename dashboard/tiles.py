@@ -9,7 +9,8 @@ SIDE = 192  # px
 
 
 def enlarged(picture: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """Returns a picture (h, w, 3), in [0, 1] or uint8, at a side in px, nearest pixels."""
+    """Returns a picture (h, w, 3), in [0, 1] or uint8, of at least a side in px, nearest pixels."""
+    side = max(side, *picture.shape[:2])
     levels = picture if picture.dtype == np.uint8 else (255 * picture).round().astype(np.uint8)
     rows, columns = (np.arange(side) * size // size_of for size, size_of in
                      zip(levels.shape[:2], (side, side), strict=True))  # fmt: skip
@@ -28,7 +29,8 @@ def heat(layer: np.ndarray) -> np.ndarray:
 
 def overlay(picture: np.ndarray, layer: np.ndarray) -> np.ndarray:
     """Returns a map half transparent over its picture."""
-    return (0.45 * enlarged(picture) + 0.55 * heat(layer)).round().astype(np.uint8)
+    below = enlarged(picture)
+    return (0.45 * below + 0.55 * drawing.coloured(layer, len(below))).round().astype(np.uint8)
 
 
 def difference(layer: np.ndarray, other: np.ndarray) -> np.ndarray:

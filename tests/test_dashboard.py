@@ -1,13 +1,16 @@
 """The dashboard without a browser: every page with results, without, with an artefact missing."""
 
+import re
 import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure as Canvas
 
-from camdrift import artifacts, case, settings, variants
+from camdrift import artifacts, case, drawing, settings, variants
 from camdrift.artifacts import Attacked, ImageSet, Noise
 from camdrift.pixels import to_8bit
 from conftest import ROOT, inside
@@ -132,13 +135,67 @@ def test_every_choice_of_the_strip_is_shown(whole, monkeypatch):
             assert not app.exception, (key, value)
 
 
-def test_a_click_on_the_strip_chooses_layer_and_strength(whole, monkeypatch):
-    app = shown(whole, monkeypatch, "layers", cell="tiny_dlfuzz")
-    labels = app.selectbox(key="layer").options
-    point = {"customdata": ["400 %", labels[0]]}
-    app.session_state["strip"] = {"selection": {"points": [point], "point_indices": [0]}}
-    app.run()
-    assert not app.exception
+def test_every_network_with_maps_shows_its_layers(whole, monkeypatch):
+    app = shown(whole, monkeypatch, "models", study="tiny_generalising")
+    for end in app.selectbox(key="end").options:
+        app.selectbox(key="end").set_value(end).run()
+        assert not app.exception, end
+        assert len(app.get("image")) > 3
+
+
+def test_two_revisions_are_compared(alone, monkeypatch):
+    """In a repository of its own: the second commit has another seed and another accuracy."""
+    lib, chosen = alone / "lib", alone / "params.yaml"
+    text = chosen.read_text()
+    lib.unlink(), chosen.unlink()
+    chosen.write_text(text)
+    lib.symlink_to(ROOT / "lib")
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+
+    def git(*words):
+        subprocess.run(["git", *who, *words], cwd=alone, check=True, capture_output=True)
+
+    git("init", "-q")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=alone, check=True)
+    git("add", ".dvc", "data/results", "params.yaml")
+    git("commit", "-qm", "first")
+    metrics = alone / "data" / "results" / "tiny" / "metrics.json"
+    metrics.write_text(re.sub(r'"accuracy": [0-9.]+', '"accuracy": 0.123', metrics.read_text()))
+    chosen.write_text(re.sub("(?m)^seed: 1", "seed: 7", text))
+    git("commit", "-qam", "second")
+    app = shown(alone, monkeypatch, "revisions", study="tiny", with_metrics="true")
+    table, settings, metrics = (frame.value for frame in app.dataframe[:3])
+    assert table["what"].tolist() == ["second", "first"]
+    assert table["seed"].tolist() == [7, 1]
+    assert table["tiny_fgsm.accuracy"].iloc[0] == 0.123
+    assert settings["name"].tolist() == ["seed"]
+    assert set(metrics["after"]) == {"0.123"}
+    assert app.selectbox(key="png").options
+
+
+def test_names_are_text_whatever_they_hold():
+    names = ["<img src=x onerror=alert(1)>", "a $\\frac{$ b", "_hidden"]
+    table = pd.DataFrame({"series": names, "x": ["p", "$q^2$", "p"], "y": [1.0, 2.0, 3.0]})
+    figure = drawing.Figure("f", names[0], "", "bars", table, "x", "y")
+    drawn = drawing.plotly(figure)
+    assert drawn.data[0].name == "&lt;img src=x onerror=alert(1)&gt;"
+    assert "<" not in drawn.layout.title.text
+    assert drawing.png_bytes(figure).startswith(b"\x89PNG")
+    axes = Canvas().add_subplot()
+    drawing._draw(figure, axes)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["p", r"\$q^2\$"]
+    assert len(axes.legend().get_texts()) == 3
+
+
+def test_bars_stand_over_their_own_names():
+    """Series may hold different places, as verdicts hold different papers."""
+    table = pd.DataFrame({"series": ["a", "a", "b"], "x": ["p", "q", "r"], "y": [1.0, 2.0, 3.0]})
+    axes = Canvas().add_subplot()
+    drawing._draw(drawing.Figure("f", "t", "", "bars", table, "x", "y"), axes)
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    found = {round(bar.get_height()): labels[round(bar.get_x() + bar.get_width() / 2)]
+             for bar in axes.patches}  # fmt: skip
+    assert found == {1: "p", 2: "q", 3: "r"}
 
 
 def test_claims_are_filtered_and_opened(whole, monkeypatch):
@@ -222,8 +279,6 @@ def test_pictures_are_those_that_the_model_was_given(tiny):
 
 
 def test_the_dashboard_imports_no_torch(whole):
-    import subprocess
-
     code = (
         "import sys; sys.path[:0] = ['lib', 'dashboard']; import frame, charts, tiles, lineage, "
         "revisions; from camdrift import figures, detection_figures, hardening_figures, "

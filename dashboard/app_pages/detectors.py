@@ -40,44 +40,52 @@ else:
     best = "behaviour_median" if "behaviour_median" in known else known[0]
     detector = boxes[2].selectbox("Detector", known, index=known.index(best), key="detector",
                                   bind="query-params")  # fmt: skip
-    scores = judged[detector]
     limits = made["limits"].query("cell == @cell and strength == @strength")
     chosen = float(limits.set_index("detector")["limit"].get(detector, np.nan))
+    scores = judged[detector].dropna()
     low, high = float(scores.min()), float(scores.max())
-    high = high if high > low else low + 1
-    start = chosen if np.isfinite(chosen) else high
+    step = max(high - low, 1e-6) / 200
+    # One step beyond: nothing is called there, as by a chosen threshold that is infinite.
+    low, high = min(low, chosen if np.isfinite(chosen) else low), high + step
+    high = max(high, chosen if np.isfinite(chosen) else high)
     boxes = st.columns(2)
-    limit = boxes[0].slider("Threshold", low, high, float(np.clip(start, low, high)),
-                            step=(high - low) / 200, format="%.3g",
-                            key=f"limit_{detector}_{cell}_{strength}")  # fmt: skip
+    limit = boxes[0].slider("Threshold", low, high, chosen if np.isfinite(chosen) else high,
+                            step=step, format="%.4g", key=f"limit_{cell}_{strength}_{detector}",
+                            bind="query-params")  # fmt: skip
+    if np.isnan(chosen):
+        st.caption("No threshold was chosen: the choosing images are of one kind.")
     prevalence = boxes[1].slider("Attacked among all images, %", 1, 99, 10, key="prevalence",
                                  bind="query-params") / 100  # fmt: skip
     yes = judged.loc[judged["kind"] == "success", detector].dropna()
     no = judged.loc[judged["kind"].isin(["clean", "noise"]), detector].dropna()
-    tpr, tnr = float((yes >= limit).mean()), float((no < limit).mean())
-    called = tpr * prevalence + (1 - tnr) * (1 - prevalence)
     numbers = st.columns(4)
-    numbers[0].metric("True positive rate", f"{tpr:.0%}", f"of {len(yes)} flipped",
-                      delta_color="off", delta_arrow="off")  # fmt: skip
-    numbers[1].metric("True negative rate", f"{tnr:.0%}", f"of {len(no)} benign",
-                      delta_color="off", delta_arrow="off")  # fmt: skip
-    right = tpr * prevalence + tnr * (1 - prevalence)
-    numbers[2].metric("Accuracy at this prevalence", f"{right:.0%}")
-    numbers[3].metric(
-        "Alarms that are right", f"{tpr * prevalence / called:.0%}" if called else "-"
-    )
-    drawn = charts.histogram(judged, detector, limit)
-    st.plotly_chart(drawn, key="histogram", config={"displaylogo": False},
-                    alt=f"Histogram of the scores of {detector} by kind of image")  # fmt: skip
-    st.caption(
-        "The dashed line is the threshold: what scores more is called adversarial. It starts at "
-        "the one that was chosen on other images; moving it on these is looking, not testing."
-    )
-    frame.keep(judged, "judged")
+    if len(yes) and len(no):
+        tpr, tnr = float((yes >= limit).mean()), float((no < limit).mean())
+        called = tpr * prevalence + (1 - tnr) * (1 - prevalence)
+        right = tpr * prevalence + tnr * (1 - prevalence)
+        share = f"{tpr * prevalence / called:.0%}" if called else "-"
+        for column, title, value, of in (
+            (numbers[0], "True positive rate", f"{tpr:.0%}", f"of {len(yes)} flipped"),
+            (numbers[1], "True negative rate", f"{tnr:.0%}", f"of {len(no)} benign"),
+            (numbers[2], "Accuracy at this prevalence", f"{right:.0%}", None),
+            (numbers[3], "Alarms that are right", share, None),
+        ):
+            column.metric(title, value, of, delta_color="off", delta_arrow="off")
+    else:
+        st.info("No test image of both kinds: no rate can be told.")
+    figure = charts.histogram(judged, detector)
+    st.plotly_chart(charts.with_threshold(figure, limit), key="histogram",
+                    config={"displaylogo": False}, alt=figure.caption)  # fmt: skip
+    frame.read(figure, "histogram_kept")
 
 st.subheader("Figures", anchor=False)
-figures = {figure.title: figure for figure in detection_figures.of_study(made, cell)}
-frame.show(figures[st.selectbox("Figure", list(figures), key="figure", bind="query-params")])
+figures = {figure.name: figure for figure in detection_figures.of_study(made, cell)}
+titles = {name: figure.title.removesuffix(f" ({cell})") for name, figure in figures.items()}
+if figures:
+    frame.show(figures[st.selectbox("Figure", list(figures), key="figure", bind="query-params",
+                                    format_func=titles.get)])  # fmt: skip
+else:
+    st.caption("No figure: no test image's class was flipped.")
 if len(made["knowing"]):
     st.subheader("Against an attack that knows the detector", anchor=False)
     frame.table(report.knowing(made), "knowing", "AUROC at the same budget, without and with "

@@ -2,6 +2,7 @@
 
 import charts
 import frame
+import numpy as np
 import pandas as pd
 import streamlit as st
 import tiles
@@ -121,6 +122,16 @@ st.subheader("Maps of all layers", anchor=False)
 look = st.segmented_control("Shown as", LOOKS, default=LOOKS[0], key="look", required=True,
                             bind="query-params")  # fmt: skip
 maps = case.maps(opened, rows)
+
+
+def looked(variant: str, place: int) -> np.ndarray:
+    """Returns the picture of a variant's map at a layer."""
+    layer = maps[variant][place]
+    if look == "overlay":
+        return tiles.overlay(shown[variant], layer)
+    return tiles.heat(layer) if look == "map" else tiles.difference(layer, maps["clean"][place])
+
+
 labels = opened.maps.layers["label"].tolist()
 pages = -(-len(labels) // PAGE)
 start = 0
@@ -130,20 +141,9 @@ with st.grid("auto", min_column_width=300):
     for i, label in enumerate(labels[start : start + PAGE], start):
         with st.container(border=True):
             st.markdown(f"**{label}**")
-            pictures, texts_ = [], []
-            for variant in maps:
-                layer = maps[variant][i]
-                if look == LOOKS[0]:
-                    pictures.append(tiles.overlay(shown[variant], layer))
-                elif look == LOOKS[1]:
-                    pictures.append(tiles.heat(layer))
-                else:
-                    pictures.append(tiles.difference(layer, maps["clean"][i]))
-                blank = "" if layer.any() else " (empty)"
-                texts_.append(f"{ARMS[variant]}{blank}")
-            for place, picture, text in zip(st.columns(len(pictures)), pictures, texts_,
-                                            strict=True):  # fmt: skip
-                place.image(picture, caption=text, output_format="PNG", width="stretch",
+            for place, variant in zip(st.columns(len(maps)), maps, strict=True):
+                text = ARMS[variant] + ("" if maps[variant][i].any() else " (empty)")
+                place.image(looked(variant, i), caption=text, output_format="PNG", width="stretch",
                             alt=f"{method} at layer {label}, {text}")  # fmt: skip
 st.caption(
     "Each map is divided by its own maximum: bright is what speaks for the class. A difference is "

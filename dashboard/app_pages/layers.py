@@ -83,6 +83,11 @@ def clicked() -> None:
             st.session_state["method"] = row
 
 
+def look_at(image: str) -> None:
+    """Chooses an image for the page of images."""
+    st.session_state.update({"image": image, "order": "as in the set"})
+
+
 def strip() -> pd.DataFrame:
     """Shows the strip and returns its fields, none where there are no such rows."""
     values = fields()
@@ -90,6 +95,8 @@ def strip() -> pd.DataFrame:
         st.info("Nothing to show: the tables have no such rows (no image of this kind).")
         return values
     values = values[values["layer"] != "mean"].rename(columns={"mean": "value"})
+    if "decided" in values:
+        values = values.assign(value=values["value"].where(values["decided"].astype(bool)))
     shows = "adversarial" if rows == "controls" else measure
     title = {
         "strengths": f"{charts.MEASURES[measure]} by strength, {score}, {GROUPS[group]}",
@@ -97,15 +104,13 @@ def strip() -> pd.DataFrame:
         "controls": "similarity to the clean map at 100 %, attack, noise and controls",
     }[rows]
     title = f"{title[:1].upper()}{title[1:]} ({cell})"
-    drawn = charts.strip(values, title=title, measure=shows)
-    st.plotly_chart(drawn, key="strip", on_select=clicked, selection_mode="points",
-                    alt=f"{title}: {rows} by layer", config={"displaylogo": False})  # fmt: skip
-    st.caption(
-        "A column is a layer. Excess drift is the similarity to the clean map under noise of the "
-        "attack's size minus that under attack; above 0 (orange) the attack moves maps further. "
-        "Choose a field, or its layer below, to see the images behind it."
-    )
-    frame.keep(values[["row", "layer", "value", "n"]], "strip")
+    figure = charts.strip(values, title=title, measure=shows)
+    st.plotly_chart(charts.clickable(figure, values["n"]), key="strip", on_select=clicked,
+                    selection_mode="points", alt=f"{title}: {rows} by layer",
+                    config={"displaylogo": False})  # fmt: skip
+    frame.read(figure, "strip_kept")
+    st.caption("Choose a field, or its layer below, to see the images behind it; of a control, "
+               "those of the attack and its noise at that layer.")  # fmt: skip
     return values
 
 
@@ -132,20 +137,23 @@ def behind(values: pd.DataFrame) -> None:
     facts = frame.images(view, opened).set_index("image")[["id", "class_name", "success"]]
     found = found.join(facts, on="image")
     found = found if group == "all" else found[found["success"] == (group == "success")]
-    frame.show(charts.spread(found, title=f"{used} at layer {layer}, {percent(strength)}"))
+    title = f"{used} at layer {layer}, {percent(strength)}"
+    frame.show(charts.spread(found, score=used, title=title))
     found = found.sort_values("excess", ascending=False, na_position="last")
     columns = ["id", "class_name", "adversarial", "noise", "excess", "success"]
     picked = st.dataframe(
-        found[columns].round(3), hide_index=True, key="behind", on_select="rerun",
+        found[columns].round(3), hide_index=True, on_select="rerun",
+        # A choice is of these rows alone.
+        key=f"behind {cell} {layer} {strength} {method} {target} {group} {used}",
         selection_mode="single-row", alt="The images behind the field, most drifted first",
     )["selection"]["rows"]  # fmt: skip
     st.caption("Most drifted first. Choose a row to look at the image.")
     if picked:
-        st.page_link(
-            "app_pages/image.py", label="Look at this image", icon=":material/image:",
-            query_params={"study": view.study, "cell": cell,
-                          "image": str(found["id"].iloc[picked[0]])},
-        )  # fmt: skip
+        image = str(found["id"].iloc[picked[0]])
+        if st.button(
+            "Look at this image", on_click=look_at, args=(image,), icon=":material/image:"
+        ):
+            st.switch_page("app_pages/image.py")
 
 
 values = strip()

@@ -63,17 +63,22 @@ def layers(view: frame.View) -> None:
     """The kept examples' maps at every layer of a network."""
     of = [view.chosen, *view.chosen.presets.values()]
     part = next(part for part in of if view.study in part.generalisations)
-    targets = [key for key, target in part.targets.items() if target.generalisation == view.study]
-    target = st.selectbox("Target", targets, key="target", bind="query-params")
+    ends = [key for key, target in part.targets.items()
+            if target.generalisation == view.study and target.maps]  # fmt: skip
+    if not ends:
+        st.caption("No target of this generalisation has maps.")
+        return
+    end = st.selectbox("Target", ends, key="end", bind="query-params")
     try:
-        folder = artifacts.generalisation_folder(view.study, "carried", target)
+        folder = artifacts.generalisation_folder(view.study, "carried", end)
         carried = artifacts.read(Carried, folder)
     except FileNotFoundError as fault:
         frame.missing(view, fault)
         return
     boxes = st.columns(2)
-    number = boxes[0].selectbox("Example", range(len(carried.shown)), key="example",
-                                format_func=lambda i: carried.shown["class_name"].iloc[i],
+    names = {i: f"{i + 1}: {name}" for i, name in enumerate(carried.shown["class_name"])}
+    number = boxes[0].selectbox("Example", list(names), key="example",
+                                format_func=names.get,
                                 bind="query-params")  # fmt: skip
     variants = ["clean", *(f"{v.attack}, eps {v.eps:g}" for v in carried.variants.itertuples())]
     variant = boxes[1].selectbox("Variant", variants, key="variant", bind="query-params")

@@ -19,9 +19,11 @@ else:
     st.text(f"Revision {here.sha}, {'with changes not committed' if here.changed else 'clean'}")
 
 own = artifacts.results(view.study, "run.json")
-file = own if own.exists() else RUN
+plan = view.chosen
+file = RUN if view.study in {**plan.studies, **plan.hardenings, **plan.generalisations} else own
 if not file.exists():
-    st.info("No run was published. Run: make publish")
+    st.info("The environment and the seconds of this study's run were not recorded; of the default "
+            "studies, `make publish` records them.")  # fmt: skip
 else:
     facts = artifacts.read_json(file)
     machine = facts["environment"]

@@ -42,14 +42,15 @@ colour = boxes[0].selectbox("Coloured by", list(COLOURS), key="colour", format_f
 wanted = boxes[1].multiselect("Images", list(points["on"].unique()), key="on", format_func=ON.get,
                               bind="query-params", placeholder="all")  # fmt: skip
 shown = points[points["on"].isin(wanted)] if wanted else points
-st.plotly_chart(charts.plane(shown, colour=colour), key="plane", on_select=clicked,
-                selection_mode="points", config={"displaylogo": False},
-                alt="Plane of relevance signatures, a point an image")  # fmt: skip
-st.caption(
+caption = (
     "Each point is an image's LRP map, laid out by UMAP: near points have similar maps, axes have "
     f"no unit. {hardening_figures.numbers(made)}. Click a point, or choose it below, to see it."
 )
-frame.keep(shown, "points")
+figure = charts.plane(shown, colour=colour, caption=caption)
+st.plotly_chart(charts.with_points(figure), key="plane", on_select=clicked,
+                selection_mode="points", config={"displaylogo": False},
+                alt="Plane of relevance signatures, a point an image")  # fmt: skip
+frame.read(figure, "plane_kept")
 
 names = [f"{row.on} {row.image}" for row in points.itertuples()]
 told = {f"{row.on} {row.image}": f"{ON[row.on]}, image {row.image}: {row.class_before}"

@@ -225,7 +225,7 @@ def png_bytes(figure: Figure) -> bytes:
     FigureCanvasAgg(canvas)
     axes = canvas.add_subplot()
     _draw(figure, axes)
-    axes.set_title(figure.title, fontsize=11)
+    axes.set_title(_literal(figure.title), fontsize=11)
     axes.set_xlabel(figure.x)
     axes.set_ylabel(figure.y)
     if figure.y_range is not None and figure.kind != "matrix":
@@ -242,6 +242,12 @@ def png_bytes(figure: Figure) -> bytes:
     note = {"Description": HOLDS_IMAGES} if figure.images else {}
     canvas.savefig(content, format="png", metadata={"Software": None} | note)
     return content.getvalue()
+
+
+def _literal(text: object) -> str:
+    """Returns a text as matplotlib shows it as it is: a dollar begins a formula, _ hides a line."""
+    shown = str(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 HOLDS_IMAGES = "Holds images of the set."
@@ -266,9 +272,10 @@ def _inches(figure: Figure) -> tuple[float, float]:
 
 
 def _draw(figure: Figure, axes: Any) -> None:
-    groups = list(figure.table.groupby("series", sort=False))
+    groups = [(_literal(n), rows) for n, rows in figure.table.groupby("series", sort=False)]
     if figure.panel is not None:
-        picture, columns, rows = figure.panel
+        picture = figure.panel[0]
+        columns, rows = ([_literal(text) for text in texts] for texts in figure.panel[1:])
         height, width = picture.shape[0] / len(rows), picture.shape[1] / len(columns)
         axes.imshow(picture, interpolation="nearest")
         axes.set_xticks([(i + 0.5) * width for i in range(len(columns))], columns, fontsize=8)
@@ -276,11 +283,14 @@ def _draw(figure: Figure, axes: Any) -> None:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         return
+    # Series may have different places: each is where it first occurs.
+    order = {name: i for i, name in enumerate(dict.fromkeys(figure.table["x"]))}
+    names = [_literal(name) for name in order]
     if figure.kind == "matrix":
         wide, low, high = matrix(figure)
         axes.imshow(wide, vmin=low, vmax=high, cmap="viridis", aspect="auto")
-        axes.set_xticks(range(wide.shape[1]), wide.columns, fontsize=8)
-        axes.set_yticks(range(wide.shape[0]), wide.index, fontsize=8)
+        axes.set_xticks(range(wide.shape[1]), wide.columns.map(_literal), fontsize=8)
+        axes.set_yticks(range(wide.shape[0]), wide.index.map(_literal), fontsize=8)
         for (row, column), value in np.ndenumerate(wide.to_numpy()):
             dark = value < (low + high) / 2
             axes.text(column, row, f"{value:.2f}", ha="center", va="center",
@@ -294,11 +304,11 @@ def _draw(figure: Figure, axes: Any) -> None:
         if figure.kind == "boxes":
             stats = [
                 {"med": r.median, "q1": r.q1, "q3": r.q3, "whislo": r.low, "whishi": r.high,
-                 "label": r.x}
+                 "label": _literal(r.x)}
                 for r in rows.itertuples()
             ]  # fmt: skip
             alone, width = len(groups) == 1, 0.85 / len(groups)
-            places = np.arange(1, len(rows) + 1) + (i - (len(groups) - 1) / 2) * width
+            places = 1 + rows["x"].map(order) + (i - (len(groups) - 1) / 2) * width
             axes.bxp(stats, showfliers=False, patch_artist=True, manage_ticks=alone,
                      positions=None if alone else places, widths=None if alone else 0.8 * width,
                      boxprops={"facecolor": "#cfe4f3" if alone else f"{colour}55",
@@ -306,14 +316,14 @@ def _draw(figure: Figure, axes: Any) -> None:
                      medianprops={"color": COLOURS[1] if alone else colour, "linewidth": 1.6},
                      label=None if alone else str(name))  # fmt: skip
             if not alone:
-                axes.set_xticks(np.arange(1, len(rows) + 1), rows["x"])
+                axes.set_xticks(np.arange(1, len(order) + 1), names)
         elif figure.kind == "bars":
             width = 0.85 / len(groups)
-            places = np.arange(len(rows)) + (i - (len(groups) - 1) / 2) * width
+            places = rows["x"].map(order) + (i - (len(groups) - 1) / 2) * width
             axes.bar(places, rows["y"], width, label=name, color=colour, yerr=_reach(rows),
                      error_kw={"capsize": 2, "elinewidth": 1})  # fmt: skip
-            turned = {"rotation": 30, "ha": "right"} if rows["x"].str.len().max() > 6 else {}
-            axes.set_xticks(np.arange(len(rows)), rows["x"], **turned)
+            turned = {"rotation": 30, "ha": "right"} if max(map(len, names)) > 6 else {}
+            axes.set_xticks(np.arange(len(order)), names, **turned)
         elif figure.kind == "points":
             mark = MATPLOTLIB_MARKS[(i + i // len(COLOURS)) % len(MATPLOTLIB_MARKS)]
             axes.scatter(rows["x"], rows["y"], s=22, color=colour, marker=mark, label=name,

@@ -4,6 +4,7 @@
 """
 
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -42,7 +43,8 @@ def measured() -> list[dict]:
 
 def _repeat(folder: Path) -> None:
     """Makes a repository with a cell of many images; maps on the disk are shared by repetitions."""
-    for name in ("dashboard", "lib", "params.yaml", "dvc.lock"):
+    shutil.copytree(ROOT / "dashboard", folder / "dashboard")  # it finds its results beside itself
+    for name in ("lib", "params.yaml", "dvc.lock"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "data").mkdir()
     (folder / "data" / "results").symlink_to(ROOT / "data" / "results")
@@ -86,6 +88,7 @@ def _repeat(folder: Path) -> None:
 
 def _pages(folder: Path, images: int) -> Iterator[dict]:
     """Yields a row a page and interaction, each of a session of its own."""
+    import streamlit as st
     from streamlit.testing.v1 import AppTest
 
     before, path = Path.cwd(), sys.path[:]
@@ -106,6 +109,8 @@ def _pages(folder: Path, images: int) -> Iterator[dict]:
             app = AppTest.from_file(str(folder / "dashboard" / "app.py"), default_timeout=300)
             app.query_params["cell"] = CELL
             app.run()
+            st.cache_data.clear()
+            st.cache_resource.clear()
             start = time.perf_counter()
             app.switch_page(f"app_pages/{page}.py").run()
             first, took = time.perf_counter() - start, []
@@ -114,6 +119,9 @@ def _pages(folder: Path, images: int) -> Iterator[dict]:
                 act(app, i).run()
                 took.append(time.perf_counter() - start)
                 assert not app.exception, (page, what, app.exception)
+            if page == "image":
+                (told,) = (text.value for text in app.caption if " of " in text.value[:12])
+                assert int(told.split()[-1]) >= images, told
             yield {"images": images, "page": page, "what": what, "first": round(first, 2),
                    "seconds": round(statistics.median(took), 2)}  # fmt: skip
     finally:

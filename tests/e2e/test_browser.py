@@ -125,8 +125,8 @@ def test_every_page_in_light_dark_and_on_a_phone(address, chromium, name):
             assert not unnamed, f"{unnamed} images of {name} have no alt text"
 
 
-def test_the_first_page_is_there_in_three_seconds(address, chromium):
-    """After the server has started; the bound is generous for a busy machine."""
+def test_the_first_page_is_soon_there(address, chromium):
+    """Wanted are 3 s on a quiet machine; twice that is allowed to one that is busy."""
     with opened(chromium, address) as page:
         page.reload()
         start = time.perf_counter()
