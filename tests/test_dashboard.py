@@ -90,6 +90,31 @@ def test_nothing_built_says_what_to_run(alone, monkeypatch, page):
     assert f"make repro STUDY={study}" in app.info[0].value
 
 
+@pytest.fixture(scope="module")
+def cloned(tmp_path_factory):
+    """What a clone has: the results in git, of presets too, some of which are of before."""
+    folder = tmp_path_factory.mktemp("cloned")
+    shutil.copytree(ROOT / "dashboard", folder / "dashboard")
+    (folder / "data").mkdir()
+    for name in ("params.yaml", "dvc.lock", "lib", "data/results"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_study_in_git_is_shown(cloned, monkeypatch, page):
+    app = shown(cloned, monkeypatch, page)
+    studies = app.selectbox(key="study").options
+    assert len(studies) >= 7
+    for study in studies:
+        app.selectbox(key="study").set_value(study).run()
+        assert not app.exception, (study, app.exception)
+        for cell in [box for box in app.selectbox if box.key == "cell"]:
+            for name in cell.options:
+                cell.set_value(name).run()
+                assert not app.exception, (study, name, app.exception)
+
+
 def test_a_missing_artefact_says_what_to_run(alone, monkeypatch):
     for page, study in (("image", "tiny"), ("layers", "tiny"), ("signatures", "tiny_inspecting"),
                         ("models", "tiny_generalising")):  # fmt: skip

@@ -87,25 +87,6 @@ def test_a_setting_that_nothing_uses_yet_touches_nothing(recorded, params):
     assert changed_stages(recorded) == {"check"}
 
 
-def test_a_clone_pulls_what_another_pushed(recorded, tmp_path):
-    """A folder stands for any storage; what git holds, the clone has from git."""
-    store, clone = tmp_path / "store", tmp_path / "clone"
-    leave = shutil.ignore_patterns(
-        "cache", "tmp", "studies", "models", "sets", "reports", "checked"
-    )
-    shutil.copytree(recorded, clone, symlinks=True, ignore=leave)
-    for name in ("models", "sets"):  # cards and datasheets have the names of folders that do not
-        kept = f"data/results/{name}"
-        shutil.copytree(recorded / kept, clone / kept, dirs_exist_ok=True)
-    assert any(name.startswith("cam@") for name in changed_stages(clone))
-    for folder in (recorded, clone):
-        dvc(folder, "remote", "add", "--local", "--default", "store", str(store))
-    dvc(recorded, "push", "--quiet")
-    dvc(clone, "pull", "--quiet")
-    dvc(recorded, "remote", "remove", "--local", "store")
-    assert changed_stages(clone) == set()
-
-
 def test_without_a_remote_or_artefacts_it_is_said_what_to_run(recorded, tmp_path):
     leave = shutil.ignore_patterns("cache", "tmp", "studies", "results")
     clone = shutil.copytree(recorded, tmp_path / "clone", symlinks=True, ignore=leave)
