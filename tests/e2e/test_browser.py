@@ -104,9 +104,7 @@ def picture(page, name: str) -> None:
     page.wait_for_timeout(800)  # charts draw after their run has ended
     content = io.BytesIO(page.screenshot())
     # 256 colours, a third of the bytes: some of these are in the README.
-    Image.open(content).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(
-        PICTURES / f"{name}.png", optimize=True
-    )
+    Image.open(content).convert("RGB").quantize(256).save(PICTURES / f"{name}.png", optimize=True)
 
 
 @pytest.mark.parametrize("name", PAGES)
