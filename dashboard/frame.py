@@ -11,9 +11,10 @@ from camdrift import artifacts, case, drawing, params, results, settings
 from camdrift.case import Case
 from camdrift.drawing import Figure
 from camdrift.results import Plan, Tables
-from camdrift.settings import Cell, Generalisation, Hardening, Settings, Study
+from camdrift.settings import Cell, Generalisation, Hardening, Preset, Settings, Study
 
 KINDS = {Study: "study", Hardening: "hardening", Generalisation: "generalisation"}
+LAYERS = 24  # at a time
 POLICIES = {"own_top1": "the image's own top class", "seed_class": "the clean image's class"}
 
 
@@ -32,16 +33,24 @@ class View:
     made: Tables
 
     @property
+    def part(self) -> Settings | Preset:
+        """What has the study: the top of params.yaml, or a preset."""
+        return next(p for p in (self.chosen, *self.chosen.presets.values()) if self.study in of(p))
+
+    @property
     def cells(self) -> dict[str, Cell]:
-        """The study's cells, from params.yaml or the preset that has the study."""
-        of = [self.chosen, *self.chosen.presets.values()]
-        known = next(part for part in of if self.study in part.studies)
-        return {name: cell for name, cell in known.cells.items() if cell.study == self.study}
+        """The study's cells."""
+        return {name: cell for name, cell in self.part.cells.items() if cell.study == self.study}
 
     def first(self, cell: str) -> settings.Protocol:
         """The protocol that decides a cell's tables."""
         known = settings.protocols(self.chosen.protocols)
         return known[self.cells[cell].protocols[0]]
+
+
+def of(part: Settings | Preset) -> dict[str, Plan]:
+    """Returns the studies, hardenings and generalisations of a part of params.yaml."""
+    return {**part.studies, **part.hardenings, **part.generalisations}
 
 
 @st.cache_data(max_entries=4)
@@ -95,8 +104,7 @@ def chosen_settings() -> Settings:
 
 def plans(chosen: Settings) -> dict[str, Plan]:
     """Returns all studies, hardenings and generalisations, and those of presets that are built."""
-    known: dict[str, Plan] = {**chosen.studies, **chosen.hardenings, **chosen.generalisations}
-    return known | results.of_presets(chosen)
+    return of(chosen) | results.of_presets(chosen)
 
 
 def choose_study() -> None:
@@ -143,14 +151,10 @@ def _choose(study: str) -> None:
 
 def how(chosen: Settings, study: str) -> str:
     """Returns which command builds a study."""
-    of = [
-        name
-        for name, preset in chosen.presets.items()
-        if study in {**preset.studies, **preset.hardenings, **preset.generalisations}
-    ]
-    here = {**chosen.studies, **chosen.hardenings, **chosen.generalisations}
-    if of and study not in here:
-        return f"It was built in a copy, which keeps them: make study NAME={of[0]} STUDY={study}"
+    presets = [name for name, preset in chosen.presets.items() if study in of(preset)]
+    if presets and study not in of(chosen):
+        built = f"make study NAME={presets[0]} STUDY={study}"
+        return f"It was built in a copy, which keeps them: {built}"
     return f"Run: make repro STUDY={study}"
 
 
@@ -221,6 +225,14 @@ def read(figure: Figure, key: str) -> None:
             "PNG", lambda: drawing.png_bytes(figure), f"{figure.name}.png", key=f"{key}_png",
             type="tertiary", icon=":material/download:",
         )  # fmt: skip
+
+
+def page_of(labels: list[str]) -> range:
+    """Returns the places of the layers to show; with many, shows which page of them is chosen."""
+    pages, start = -(-len(labels) // LAYERS), 0
+    if pages > 1:
+        start = LAYERS * (st.pagination(pages, key="page", bind="query-params") - 1)
+    return range(start, min(start + LAYERS, len(labels)))
 
 
 def keep(table: pd.DataFrame, name: str, *, key: str = "") -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import frame
 import pandas as pd
 import streamlit as st
 from ruamel.yaml import YAML
@@ -58,10 +59,9 @@ def built(plans: dict[str, Plan], chosen: Settings) -> pd.DataFrame:
                 "artefacts": "yes" if any(folder.glob("*/*")) else "no",
             }
         )
-    known = {name for name in plans if name in {row["study"] for row in rows}}
     for preset, part in chosen.presets.items():
-        for name, plan in {**part.studies, **part.hardenings, **part.generalisations}.items():
-            if name not in known:
+        for name, plan in frame.of(part).items():
+            if name not in plans:
                 rows.append({"study": name, "title": plan.title, "kind": f"preset '{preset}'",
                              "tables": "no", "artefacts": "no"})  # fmt: skip
     return pd.DataFrame(rows)

@@ -14,7 +14,6 @@ from camdrift.settings import Study
 ARMS = {"clean": "clean", "adversarial": "attacked", "noise": "noise of its size"}
 ORDERS = ("as in the set", "most drifted", "class flipped", "missed by the detector")
 LOOKS = ("overlay", "map", "difference to the clean map")
-PAGE = 24  # layers at a time
 
 
 def listed(images: pd.DataFrame, order: str, judged: pd.DataFrame | None) -> list[int]:
@@ -133,12 +132,10 @@ def looked(variant: str, place: int) -> np.ndarray:
 
 
 labels = opened.maps.layers["label"].tolist()
-pages = -(-len(labels) // PAGE)
-start = 0
-if pages > 1:
-    start = PAGE * (st.pagination(pages, key="page", bind="query-params") - 1)
+places = frame.page_of(labels)
 with st.grid("auto", min_column_width=300):
-    for i, label in enumerate(labels[start : start + PAGE], start):
+    for i in places:
+        label = labels[i]
         with st.container(border=True):
             st.markdown(f"**{label}**")
             for place, variant in zip(st.columns(len(maps)), maps, strict=True):

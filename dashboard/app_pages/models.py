@@ -16,7 +16,6 @@ from camdrift.settings import Generalisation, Hardening
 
 ARMS = {"carried": "carried from another network", "own": "made on each network itself",
         "noise": "noise of the carried attack's size"}  # fmt: skip
-PAGE = 24  # layers at a time
 
 
 def hardening(view: frame.View) -> None:
@@ -61,9 +60,7 @@ def generalisation(view: frame.View) -> None:
 
 def layers(view: frame.View) -> None:
     """The kept examples' maps at every layer of a network."""
-    of = [view.chosen, *view.chosen.presets.values()]
-    part = next(part for part in of if view.study in part.generalisations)
-    ends = [key for key, target in part.targets.items()
+    ends = [key for key, target in view.part.targets.items()
             if target.generalisation == view.study and target.maps]  # fmt: skip
     if not ends:
         st.caption("No target of this generalisation has maps.")
@@ -84,13 +81,11 @@ def layers(view: frame.View) -> None:
     variant = boxes[1].selectbox("Variant", variants, key="variant", bind="query-params")
     place = variants.index(variant)
     labels = carried.layers["label"].tolist()
-    pages, start = -(-len(labels) // PAGE), 0
-    if pages > 1:
-        start = PAGE * (st.pagination(pages, key="page", bind="query-params") - 1)
+    places = frame.page_of(labels)
     with st.grid("auto", min_column_width=110):
         picture = tiles.enlarged(carried.pictures[number, place])
         st.image(picture, caption="image", output_format="PNG", width="stretch", alt=variant)
-        for i in range(start, min(start + PAGE, len(labels))):
+        for i in places:
             layer = generalisation_figures.layer(carried, number, place, i)
             st.image(tiles.heat(layer), caption=labels[i], output_format="PNG", width="stretch",
                      alt=f"map at layer {labels[i]}, {variant}")  # fmt: skip

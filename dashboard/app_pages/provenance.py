@@ -19,8 +19,7 @@ else:
     st.text(f"Revision {here.sha}, {'with changes not committed' if here.changed else 'clean'}")
 
 own = artifacts.results(view.study, "run.json")
-plan = view.chosen
-file = RUN if view.study in {**plan.studies, **plan.hardenings, **plan.generalisations} else own
+file = RUN if view.study in frame.of(view.chosen) else own
 if not file.exists():
     st.info("The environment and the seconds of this study's run were not recorded; of the default "
             "studies, `make publish` records them.")  # fmt: skip

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,13 +47,11 @@ def address() -> Iterator[str]:
         sys.executable, "-m", "streamlit", "run", "dashboard/app.py", "--server.headless=true",
         f"--server.port={port}", "--server.fileWatcherType=none",
     ]  # fmt: skip
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as server:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         try:
-            for _ in range(120):
-                with contextlib.suppress(OSError):
-                    urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=1)
-                    break
-                time.sleep(0.25)
+            assert server.stdout
+            # It names its address once it listens; one that ends without has no such line.
+            assert any("URL" in line for line in server.stdout), "the dashboard did not start"
             yield f"http://localhost:{port}"
         finally:
             server.terminate()
