@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,14 +48,24 @@ def address() -> Iterator[str]:
         sys.executable, "-m", "streamlit", "run", "dashboard/app.py", "--server.headless=true",
         f"--server.port={port}", "--server.fileWatcherType=none",
     ]  # fmt: skip
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+    # Not a pipe: one that is closed before the server's parting words keeps it from ending.
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(240):
+            assert server.poll() is None, "the dashboard ended before it listened"
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=1)
+                break
+            time.sleep(0.25)
+        else:
+            pytest.fail("the dashboard did not listen within a minute")
+        yield f"http://localhost:{port}"
+    finally:
+        server.terminate()
         try:
-            assert server.stdout
-            # It names its address once it listens; one that ends without has no such line.
-            assert any("URL" in line for line in server.stdout), "the dashboard did not start"
-            yield f"http://localhost:{port}"
-        finally:
-            server.terminate()
+            server.wait(15)
+        except subprocess.TimeoutExpired:
+            server.kill()
 
 
 @pytest.fixture(scope="module")
