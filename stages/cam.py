@@ -1,21 +1,34 @@
 """Explains every variant of every attacked image, at every conv layer."""
 
-from camdrift import artifacts, models, packing, run, settings, variants
+import numpy as np
+
+from camdrift import artifacts, models, packing, run, settings, shards, variants
+
+
+def shard(stage: run.Stage, places: slice) -> artifacts.Packed:
+    """Returns the maps of some of the images."""
+    attacked, made = variants.of_cell(stage.cell, stage.key, stage.protocols, places)
+    model = models.load(stage.cell.model, micro_batch=stage.params["micro_batch"])
+    facts = attacked.images.set_index("image")
+    methods = settings.CamSettings.model_validate(stage.params["cams"]).methods
+    return packing.of_variants(model, made, facts["clean"], facts["success"], methods=methods)
 
 
 def main(stage: run.Stage) -> None:
-    cell = stage.cell
-    chosen = settings.CamSettings.model_validate(stage.params["cams"])
-    attacked, made = variants.of_cell(cell, stage.key, stage.protocols)
-    model = models.load(cell.model, micro_batch=stage.params["micro_batch"])
-
-    facts = attacked.images.set_index("image")
-    values, maxima, rows = packing.of_variants(
-        model, made, facts["clean"], facts["success"], methods=chosen.methods
-    )
-    examples, pictures = variants.examples(attacked, made, count=chosen.examples)
-    maps = artifacts.Maps(values, maxima, rows, packing.layer_table(model), pictures, examples)
-    artifacts.write(artifacts.cell_folder(cell.study, stage.key, "cam"), maps)
+    cell, batch = stage.cell, stage.params["micro_batch"]
+    count = settings.CamSettings.model_validate(stage.params["cams"]).examples
+    folder = artifacts.cell_folder(cell.study, stage.key, "attack")
+    images = artifacts.read(artifacts.Attacked, folder).images
+    some = np.sort(variants.shown(images, count=count))
+    looks = variants.of_cell(cell, stage.key, stage.protocols, some)
+    examples, pictures = variants.examples(*looks, count=count)
+    layers = packing.layer_table(models.load(cell.model, micro_batch=batch))
+    with shards.of(stage, "shard", len(images), size=batch) as parts:
+        artifacts.join(
+            artifacts.cell_folder(cell.study, stage.key, "cam"),
+            packing.end_to_end(artifacts.each(artifacts.Packed, parts)),
+            layers=layers, pictures=pictures, examples=examples,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 import sys
 
-from camdrift import artifacts, params, settings
+from camdrift import artifacts, files, params, settings
 
 
 def main() -> None:
     params.load()
-    artifacts.write_text(artifacts.CHECKED, "params.yaml is valid\n")
+    files.write_text(artifacts.CHECKED, "params.yaml is valid\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from pydantic import TypeAdapter
 
-from camdrift import artifacts, images, run, settings
+from camdrift import artifacts, files, images, run, settings
 
 
 def main(stage: run.Stage) -> None:
@@ -18,7 +18,7 @@ def main(stage: run.Stage) -> None:
     needless = {"kind"} if chosen.kind == "folder" else {"kind", "path"}
     built = builders[chosen.kind](seed=stage.params["seed"], **chosen.model_dump(exclude=needless))
     artifacts.write(artifacts.set_folder(stage.key), built)
-    artifacts.write_json(artifacts.set_datasheet(stage.key), images.datasheet(built))
+    files.write_json(artifacts.set_datasheet(stage.key), images.datasheet(built))
 
 
 if __name__ == "__main__":

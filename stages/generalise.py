@@ -4,6 +4,7 @@ from camdrift import (
     artifacts,
     comparison,
     drawing,
+    files,
     generalisation_figures,
     generalisation_report,
     generalisation_tables,
@@ -29,16 +30,16 @@ def main(stage: run.Stage) -> None:
     made = generalisation_tables.tables(found)
     made["claims"] = generalisation_verdicts.claims(found, limits)
     for name, table in made.items():
-        artifacts.write_csv(artifacts.results(key, "tables") / f"{name}.csv", table)
+        files.write_csv(artifacts.results(key, "tables") / f"{name}.csv", table)
     made = results.load(key)  # figures and texts rest on what can be read in git, no more
     drawn = generalisation_figures.of_generalisation(made, explains=plan.explains)
     drawn += generalisation_figures.panels(found)
     for figure in drawn:
         drawing.png(figure, artifacts.results(key, "figures") / f"{figure.name}.png")
     metrics = generalisation_tables.metrics(made)
-    artifacts.write_json(artifacts.results(key, "metrics.json"), metrics)
+    files.write_json(artifacts.results(key, "metrics.json"), metrics)
     page = generalisation_report.page(key, plan, made, drawn)
-    artifacts.write_text(artifacts.report(key), page)
+    files.write_text(artifacts.report(key), page)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from camdrift import (
     detection_figures,
     drawing,
     figures,
+    files,
     report,
     results,
     run,
@@ -29,7 +30,7 @@ def main(stage: run.Stage) -> None:
     protocols, seed = settings.protocols(params["protocols"]), params["seed"]
     made = study.tables(key, plan, cells, protocols, chosen, limits, detecting, seed=seed)
     for name, table in made.items():
-        artifacts.write_csv(artifacts.results(key, "tables") / f"{name}.csv", table)
+        files.write_csv(artifacts.results(key, "tables") / f"{name}.csv", table)
     made = results.load(key)  # figures and texts rest on what can be read in git, no more
     drawn = figures.of_study(made, results.example(key, plan.headline), plan.headline)
     drawn += detection_figures.of_study(made, plan.headline)
@@ -38,8 +39,8 @@ def main(stage: run.Stage) -> None:
         drawn += detection_figures.panels(seen, names, blur=detecting.blur)
     for figure in tqdm(drawn, desc="figures", unit="figure"):
         drawing.png(figure, artifacts.results(key, "figures") / f"{figure.name}.png")
-    artifacts.write_json(artifacts.results(key, "metrics.json"), study.metrics(made))
-    artifacts.write_text(artifacts.report(key), report.page(key, plan, made, drawn, chosen))
+    files.write_json(artifacts.results(key, "metrics.json"), study.metrics(made))
+    files.write_text(artifacts.report(key), report.page(key, plan, made, drawn, chosen))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from camdrift import (
     artifacts,
     drawing,
+    files,
     hardening_figures,
     hardening_report,
     hardening_tables,
@@ -27,7 +28,7 @@ def main(stage: run.Stage) -> None:
     limits = settings.FlagSettings.model_validate(params["flags"])
     made = hardening_tables.tables(seen) | {"claims": hardening_verdicts.claims(seen, plan, limits)}
     for name, table in made.items():
-        artifacts.write_csv(artifacts.results(key, "tables") / f"{name}.csv", table)
+        files.write_csv(artifacts.results(key, "tables") / f"{name}.csv", table)
     made = results.load(key)  # figures and texts rest on what can be read in git, no more
     clean = images.pixels[seen.hardened.tests["image"].to_numpy()]
     drawn = hardening_figures.of_hardening(made)
@@ -35,9 +36,9 @@ def main(stage: run.Stage) -> None:
     for figure in drawn:
         drawing.png(figure, artifacts.results(key, "figures") / f"{figure.name}.png")
     metrics = hardening_tables.metrics(made)
-    artifacts.write_json(artifacts.results(key, "metrics.json"), metrics)
+    files.write_json(artifacts.results(key, "metrics.json"), metrics)
     page = hardening_report.page(key, plan, made, drawn)
-    artifacts.write_text(artifacts.report(key), page)
+    files.write_text(artifacts.report(key), page)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from camdrift import artifacts, models, run, settings
+from camdrift import artifacts, files, models, run, settings
 from camdrift.pixels import from_8bit
 
 
@@ -29,7 +29,7 @@ def main(stage: run.Stage) -> None:
         | weights.facts
         | {"curve": weights.curve.dropna(axis=1).to_dict("records")}
     )
-    artifacts.write_json(artifacts.model_card(stage.key), card)
+    files.write_json(artifacts.model_card(stage.key), card)
 
 
 if __name__ == "__main__":

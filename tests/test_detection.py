@@ -62,12 +62,9 @@ def made(*, told: float = 1.0, strengths=(1.0,)) -> dict[float, Trial]:
 
 def test_a_layer_that_the_model_has_not_is_refused_where_detectors_are_tried(model):
     cell = params.load(ROOT / "params.yaml").cells["pgd"]  # the model here has two layers
+    protocol = settings.protocols(params.load(ROOT / "params.yaml").protocols)["corrected"]
     with pytest.raises(settings.SettingsError, match="detection.probe: wanted one of the 2 layers"):
-        trial.see(model, [], images(), cell, CHOSEN, key="pgd", seed=1)
-    without = cell.model_copy(update={"detect": [], "adaptive": False})
-    found, seconds = trial.see(model, [], images(), without, CHOSEN, key="pgd", seed=1)
-    assert found.features.empty
-    assert seconds == {}
+        trial.taking_part(model, cell, "pgd", protocol, CHOSEN, seed=1)
 
 
 def test_splits_are_disjoint_and_the_same_in_every_cell():
@@ -95,9 +92,7 @@ def test_detectors_see_the_same_pixels_of_some_images_as_of_all(tiny):
     with inside(tiny.folder):
         whole, everything = variants.of_cell(cell, "tiny_pgd", protocols)
         rows = np.arange(3, len(whole.images), 5)
-        some, few = variants.of_cell(
-            cell, "tiny_pgd", protocols, choose=lambda images: images.iloc[rows]
-        )
+        some, few = variants.of_cell(cell, "tiny_pgd", protocols, rows)
     assert some.images["id"].to_list() == whole.images["id"].iloc[rows].to_list()
     assert len(few) == len(everything) > 5
     for mine, all_of_them in zip(few, everything, strict=True):

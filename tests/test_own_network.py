@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from camdrift import artifacts, results, run, summary
+from camdrift import artifacts, files, results, run, summary
 from camdrift.artifacts import Carried, Maps, Weights
 from conftest import copy_of_repository, inside, script
 
@@ -100,9 +100,9 @@ def test_every_layer_is_named_and_what_reaches_no_activation_is_told(mine):
 def test_the_summary_says_which_maps_are_unusual(mine):
     with inside(mine):
         (line,) = summary.unusual()
-        card = artifacts.read_json(artifacts.model_card("mine"))
+        card = files.read_json(artifacts.model_card("mine"))
         card["left_out"] = {"up": "no conv"}
-        artifacts.write_json(artifacts.model_card("mine"), card)
+        files.write_json(artifacts.model_card("mine"), card)
         assert summary.unusual() == ["mine: no map of up: no conv", line]
     assert line.startswith("mine: 2 of 8 maps at a conv's own output, as it reaches no activ")
 

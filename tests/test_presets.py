@@ -5,7 +5,7 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 from omegaconf import OmegaConf
 
-from camdrift import artifacts, drawing, params, presets
+from camdrift import artifacts, drawing, files, params, presets
 from camdrift.settings import SettingsError
 from conftest import ROOT, inside
 
@@ -106,7 +106,7 @@ def test_images_from_elsewhere_stay_behind(monkeypatch, tmp_path, needs):
             drawing.png(drawn, artifacts.results(name, "figures") / f"{drawn.name}.png")
         cards = [artifacts.set_datasheet("nips17"), artifacts.model_card("resnet18")]
         for path in [artifacts.results(name, "metrics.json"), *cards]:
-            artifacts.write_text(path, "{}")
+            files.write_text(path, "{}")
     tree = Tree(tmp_path)
     monkeypatch.setattr(presets.dvc.api, "DVCFileSystem", lambda **_: tree)
     with inside(tmp_path / "data"):

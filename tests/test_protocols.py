@@ -81,7 +81,7 @@ def test_unrelated_images_are_a_floor(made):
 
 
 def test_every_control_is_scored(made, tiny):
-    kinds = set(part(Noise, "noise").kinds["kind"])
+    kinds = set(part(Noise, "noise").facts["controls"])
     rows = made["controls"].query("cell == @CELL and protocol == 'corrected'")
     assert kinds | {"nothing", "unrelated", "noise", "adversarial", "raised_noise"} == set(
         rows["variant"]
@@ -115,12 +115,11 @@ def test_a_protocol_that_explains_probabilities_can_decide_with_several_methods(
     model = models.load(plan.model, micro_batch=32)
     facts = attacked.images.set_index("image")
     names = ["GradCAM", "LayerCAM"]
-    values, maxima, rows = packing.of_variants(
-        model, found, facts["clean"], facts["success"], methods=names
-    )
+    packed = packing.of_variants(model, found, facts["clean"], facts["success"], methods=names)
     examples, pictures = variants.examples(attacked, found, count=1)
-    maps = Maps(values, maxima, rows, packing.layer_table(model), pictures, examples)
-    strangers = np.empty((len(facts), 0), dtype=int)
+    layers = packing.layer_table(model)
+    maps = Maps(packed.values, packed.maxima, packed.rows, layers, pictures, examples)
+    strangers = pd.DataFrame(index=facts.index)
     made = scores.drift(maps, [protocols[first]], strangers, size=32)
     assert set(made["method"]) == set(names)
     cosine = made.query("score == 'cosine'").groupby("method", observed=True)["value"]

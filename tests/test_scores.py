@@ -123,10 +123,17 @@ def test_unrelated_maps_share_the_blue_of_jet():
 
 
 def test_partners_are_of_other_sources():
-    ids, sources = pd.Series([f"i{k}" for k in range(9)]), pd.Series(list("aaabbbccc"))
-    found = scores.partners(ids, sources, count=5, seed=1)
+    ids, sources = [f"i{k}" for k in range(9)], list("aaabbbccc")
+    images = pd.DataFrame({"image": np.arange(9) + 20, "id": ids, "source": sources})
+    found = scores.partners(images, count=5, seed=1)
     assert found.shape == (9, 5)
-    assert (sources.to_numpy()[found] != sources.to_numpy()[:, None]).all()
-    assert (scores.partners(ids, sources, count=5, seed=1) == found).all()
-    assert (scores.partners(ids, sources, count=5, seed=2) != found).any()
-    assert scores.partners(ids, pd.Series(["a"] * 9), count=5, seed=1).shape == (9, 0)
+    assert list(found.index) == list(images["image"])
+    source = images.set_index("image")["source"]
+    assert (
+        source.to_numpy() != source.loc[found.to_numpy().ravel()].to_numpy().reshape(9, 5).T
+    ).all()
+    pd.testing.assert_frame_equal(scores.partners(images, count=5, seed=1), found)
+    assert not scores.partners(images, count=5, seed=2).equals(found)
+    some = scores.partners(images, slice(2, 5), count=5, seed=1)
+    pd.testing.assert_frame_equal(some, found.iloc[2:5])
+    assert scores.partners(images.assign(source="a"), count=5, seed=1).shape == (9, 0)

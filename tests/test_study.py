@@ -15,6 +15,7 @@ from camdrift import (
     detectors,
     drawing,
     figures,
+    files,
     models,
     packing,
     params,
@@ -324,7 +325,7 @@ def test_report_reads_without_a_network_and_shows_names_as_text(tiny, made):
 
 
 def test_metrics_are_numbers_by_cell():
-    found = artifacts.read_json(artifacts.results("tiny", "metrics.json"))
+    found = files.read_json(artifacts.results("tiny", "metrics.json"))
     assert set(found) == set(CELLS)
     assert all(isinstance(value, int | float) for row in found.values() for value in row.values())
 

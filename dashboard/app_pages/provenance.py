@@ -6,7 +6,7 @@ import pandas as pd
 import revisions
 import streamlit as st
 
-from camdrift import artifacts
+from camdrift import artifacts, files
 
 RUN = artifacts.RESULTS / "run.json"
 
@@ -24,7 +24,7 @@ if not file.exists():
     st.info("The environment and the seconds of this study's run were not recorded; of the default "
             "studies, `make publish` records them.")  # fmt: skip
 else:
-    facts = artifacts.read_json(file)
+    facts = files.read_json(file)
     machine = facts["environment"]
     st.subheader("Environment of the published run", anchor=False)
     st.text("\n".join([
@@ -47,7 +47,7 @@ if "flags" in view.made:
 st.subheader("Data and licences", anchor=False)
 rows = []
 for sheet in sorted(artifacts.set_datasheet("").parent.glob("*.json")):
-    content = artifacts.read_json(sheet)
+    content = files.read_json(sheet)
     for licence, sources in content["licences"].items():
         rows.append({"set": sheet.stem, "licence": licence, "images in all": content["images"],
                      "sources": ", ".join(sources) if isinstance(sources, list) else str(sources),

@@ -2,27 +2,33 @@
 
 An artefact is a frozen dataclass. Each field is one file in the artefact's folder: an array is
 `<field>.npy`, a table `<field>.parquet`, a dict `<field>.json`, a dict of tensors
-`<field>.safetensors`. All are plain (no pickle) and have the same bytes for the same content.
-Paths are relative to the root of the repository, where DVC runs the stages.
+`<field>.safetensors`. All are plain (no pickle) and have the same bytes for the same content;
+`manifest.json` holds their checksums. Paths are relative to the root of the repository, where DVC
+runs the stages.
 """
 
 import contextlib
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from camdrift import files
+from camdrift.settings import HARDENED
+
 T = TypeVar("T")
+Places = slice | np.ndarray  # of some images among those of a cell
 
 DATA = Path("data")
 CHECKED = DATA / "checked"
 RESULTS = DATA / "results"
 RUNS = Path(os.environ.get("CAMDRIFT_RUNS", DATA / "run"))  # what runs took; of no revision
+SHARDS = Path(os.environ.get("CAMDRIFT_SHARDS", DATA / "shards"))  # of runs that were stopped
 
 # Variants of an image, as tables name them; controls stand under their own names.
 CLEAN, ADVERSARIAL, NOISE, RAISED = "clean", "adversarial", "noise", "raised_noise"
@@ -85,6 +91,12 @@ class Attacked:
     images: pd.DataFrame
     log: pd.DataFrame
 
+    def only(self, places: Places) -> "Attacked":
+        """Returns what was done to some of the images, which rise; the log stays whole."""
+        images = self.images.iloc[places].reset_index(drop=True)
+        last_step = self.last_step[places] if len(self.last_step) else self.last_step
+        return Attacked(self.perturbation[places], last_step, images, self.log)
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -92,7 +104,7 @@ class Noise:
 
     draws: float32 (n, draws, 3, height, width), standard normal.
     controls: float32 (n, kinds, 3, height, width), the perturbation turned about, at strength 1.
-    kinds: `kind`, the names of the controls in that order.
+    facts: `controls`, their names in that order.
     scales: a row for each (image, draw, strength, recipe): `scale`, the factor on N(mean, std) of
         the perturbation, and the measured `mean`, `std`, `l2`, `linf` of what clipping and
         quantising leave of the attack (`attack_*`) and of the noise (`noise_*`).
@@ -102,9 +114,16 @@ class Noise:
 
     draws: np.ndarray
     controls: np.ndarray
-    kinds: pd.DataFrame
+    facts: dict
     scales: pd.DataFrame
     raised: pd.DataFrame
+
+    def only(self, places: Places) -> "Noise":
+        """Returns the noise of some of the images, which rise."""
+        raised = self.raised.iloc[places].reset_index(drop=True)
+        mine = self.scales["image"].isin(raised["image"])
+        scales = self.scales[mine].reset_index(drop=True)
+        return Noise(self.draws[places], self.controls[places], self.facts, scales, raised)
 
 
 @dataclass(frozen=True)
@@ -136,6 +155,15 @@ class Maps:
     def of(self, method: str | None = None) -> pd.DataFrame:
         """Returns the rows of a method, None for the first."""
         return self.rows[self.rows["method"] == (method or self.methods[0])]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Some of a cell's `Maps`: `values`, `maxima` and `rows`, whose `map` counts from 0 here."""
+
+    values: np.ndarray
+    maxima: np.ndarray
+    rows: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -185,6 +213,14 @@ class Detected:
     pictures: np.ndarray
     examples: pd.DataFrame
     facts: dict
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Some of the rows of `Detected.features`, and seconds that an image took by group of them."""
+
+    features: pd.DataFrame
+    seconds: dict
 
 
 @dataclass(frozen=True)
@@ -305,6 +341,11 @@ def generalisation_folder(name: str, stage: str, end: str) -> Path:
     return DATA / "studies" / name / stage / end
 
 
+def shard_folder(stage: str, digest: str, work: str, start: int) -> Path:
+    """Returns the folder of a shard's result, `digest` that of all it depends on."""
+    return SHARDS / f"{stage}-{digest[:16]}" / work / f"{start:07d}"
+
+
 def set_datasheet(name: str) -> Path:
     """Returns the path of a set's datasheet, kept in git."""
     return RESULTS / "sets" / f"{name}.json"
@@ -325,90 +366,91 @@ def report(study: str) -> Path:
     return DATA / "reports" / f"{study}.html"
 
 
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Lends a temporary path that becomes `path` when the block ends well, and else vanishes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text, whole or not at all."""
-    with whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes a dict as indented JSON with a final newline; NaN is refused."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Writes a table as CSV."""
-    write_text(path, table.to_csv(index=False, lineterminator="\n"))
-
-
-def read_json(path: Path) -> dict:
-    """Returns the content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _write_array(path: Path, value: np.ndarray) -> None:
-    with whole(path) as temporary, temporary.open("wb") as file:
-        np.save(file, value, allow_pickle=False)
-
-
-def _write_table(path: Path, value: pd.DataFrame) -> None:
-    with whole(path) as temporary:
-        value.to_parquet(temporary, index=False, compression="zstd")
-
-
-def _write_state(path: Path, value: dict) -> None:
-    from safetensors.torch import save_file
-
-    with whole(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in value.items()}, temporary)
-
-
-def _read_array(path: Path) -> np.ndarray:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
-def _read_state(path: Path) -> dict:
-    from safetensors.torch import load_file
-
-    return load_file(path)
+def made_by(folder: Path) -> str:
+    """Returns the stage that writes an artefact's folder, as DVC names it; '' for none."""
+    match folder.as_posix().removeprefix(f"{DATA.as_posix()}/").split("/"):
+        case ["sets", name]:
+            return f"fetch@{name}"
+        case ["models", name]:
+            for kind in HARDENED:
+                if name.endswith(f"_{kind}") and not model_card(name).exists():
+                    return f"harden@{name.removesuffix('_' + kind)}"
+            return f"train@{name}"
+        case ["studies", name, ("harden" | "signatures") as stage]:
+            return f"{stage}@{name}"
+        case ["studies", _, ("signs" | "carried") as part, end]:
+            return f"{'sign' if part == 'signs' else 'carry'}@{end}"
+        case ["studies", _, cell, stage]:
+            return f"{stage}@{cell}"
+    return ""
 
 
 @dataclass(frozen=True)
 class _Format:
     suffix: str
-    write: Callable[[Path, Any], None]
     read: Callable[[Path], Any]
+    write: Callable[[Path, Any], None] = lambda path, value: None  # of what comes whole
+    parts: Callable[[Path], Any] | None = None  # or of what may come in parts
 
 
-_ARRAY = _Format(".npy", _write_array, _read_array)
-_TABLE = _Format(".parquet", _write_table, pd.read_parquet)
-_JSON = _Format(".json", write_json, read_json)
-_STATE = _Format(".safetensors", _write_state, _read_state)
+_ARRAY = _Format(".npy", files.read_array, parts=files.arrays)
+_TABLE = _Format(".parquet", pd.read_parquet, parts=files.tables)
+_JSON = _Format(".json", files.read_json, files.write_json)
+_STATE = _Format(".safetensors", files.read_state, files.write_state)
 
 
 def _format(name: str, kind: object) -> _Format:
     if name == "state":
         return _STATE
-    return {np.ndarray: _ARRAY, pd.DataFrame: _TABLE, dict: _JSON}[kind]  # type: ignore[index]
+    if kind is dict:
+        return _JSON
+    return _TABLE if kind is pd.DataFrame else _ARRAY
 
 
 def write(folder: Path, artefact: Any) -> None:
     """Writes each field of an artefact into `folder`, each file whole or not at all."""
-    for field in fields(artefact):
-        form = _format(field.name, field.type)
-        form.write(folder / f"{field.name}{form.suffix}", getattr(artefact, field.name))
+    join(folder, [artefact])
+
+
+def join(folder: Path, parts: Iterable[Any], **own: Any) -> None:
+    """Writes many artefacts of one kind as one: arrays and tables end to end, in their order.
+
+    `own` are further fields, given whole; a dict is the last part's. A part is let go before the
+    next is asked for, so that memory does not grow with their number. The manifest of what was
+    there goes first and the new one comes last: what is written by halves is no artefact.
+
+    Raises:
+        UnwrittenError: the disk is full or the folder read-only; the message names it.
+    """
+    try:
+        (folder / files.MANIFEST).unlink(missing_ok=True)
+        names = {}
+        with contextlib.ExitStack() as stack:
+            adders: dict[str, Callable[[Any], None]] = {}
+            for part in parts:
+                for field in fields(part):
+                    form, value = _format(field.name, field.type), getattr(part, field.name)
+                    if form.parts is None:
+                        own[field.name] = value
+                        continue
+                    if field.name not in adders:
+                        names[field.name] = f"{field.name}{form.suffix}"
+                        path = folder / names[field.name]
+                        adders[field.name] = stack.enter_context(form.parts(path))
+                    adders[field.name](value)
+            for name, value in own.items():
+                form = _format(name, type(value))
+                names[name] = f"{name}{form.suffix}"
+                if form.parts is None:
+                    form.write(folder / names[name], value)
+                else:
+                    stack.enter_context(form.parts(folder / names[name]))(value)
+        files.sign(folder, folder.as_posix(), sorted(names.values()))
+    except OSError as fault:
+        raise files.UnwrittenError(
+            f"could not write {folder}: {fault.strerror or fault}. Nothing that is half written "
+            "stays; make room, or make it writable, and run again"
+        ) from fault
 
 
 def rows(kind: type, folder: Path, field: str, **equal: object) -> pd.DataFrame:
@@ -419,28 +461,75 @@ def rows(kind: type, folder: Path, field: str, **equal: object) -> pd.DataFrame:
     Raises:
         FileNotFoundError: the table is missing; the message says what to run.
     """
+    name = f"{field}{_format(field, kind.__annotations__[field]).suffix}"
+    _check(folder, [name], content=False)
+    return _rows(folder / name, equal)
+
+
+def _rows(path: Path, equal: Mapping[str, object]) -> pd.DataFrame:
     tests = [(name, "in" if isinstance(v, list) else "==", v) for name, v in equal.items()]
-    path = _found(folder / f"{field}{_format(field, kind.__annotations__[field]).suffix}")
     return pd.read_parquet(path, filters=tests or None)
 
 
-def read(kind: type[T], folder: Path) -> T:
+def read(
+    kind: type[T],
+    folder: Path,
+    *,
+    check: bool = True,
+    only: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
+) -> T:
     """Returns the artefact in `folder`; arrays are memory-mapped, read-only.
+
+    Args:
+        kind: of the artefact.
+        folder: that holds it.
+        check: whether to compare the files with their checksums, once a process; else their sizes.
+        only: by the name of a table, which of its rows are wanted, see `rows`.
 
     Raises:
         FileNotFoundError: a file is missing; the message says what to run.
+        DamagedError: a file is not what was written; the message names it, and what to run.
     """
-    content = {}
-    for field in fields(kind):  # type: ignore[arg-type]
-        form = _format(field.name, field.type)
-        content[field.name] = form.read(_found(folder / f"{field.name}{form.suffix}"))
-    return kind(**content)
+    forms = {f.name: _format(f.name, f.type) for f in fields(kind)}  # type: ignore[arg-type]
+    names = {name: f"{name}{form.suffix}" for name, form in forms.items()}
+    _check(folder, list(names.values()), content=check)
+    return kind(
+        **{
+            name: _rows(folder / names[name], only[name])
+            if name in only
+            else form.read(folder / names[name])
+            for name, form in forms.items()
+        }
+    )
 
 
-def _found(path: Path) -> Path:
-    if not path.exists():
-        raise FileNotFoundError(
-            f"wanted {path}, which is not there; run `dvc repro`, or `dvc pull` if a remote holds "
-            "the results"
-        )
-    return path
+def each(kind: type[T], folders: Iterable[Path]) -> Iterator[T]:
+    """Yields the artefact in each of several folders."""
+    for folder in folders:
+        yield read(kind, folder)
+
+
+def digest(folder: Path) -> str:
+    """Returns a digest of an artefact's content, as its manifest has it.
+
+    Raises:
+        FileNotFoundError: it is missing; the message says what to run.
+    """
+    _check(folder, [], content=False)
+    return files.digest(folder)
+
+
+def _check(folder: Path, names: list[str], *, content: bool) -> None:
+    for name in [*names, files.MANIFEST]:
+        if not (folder / name).exists():
+            raise FileNotFoundError(
+                f"wanted {folder / name}, which is not there; run `dvc repro`, or `dvc pull` if a "
+                "remote holds the results"
+            )
+    try:
+        files.check(folder, folder.as_posix(), names, content=content)
+    except files.DamagedError as fault:
+        again = f"dvc repro --force --no-run-cache --single-item {made_by(folder)}"
+        raise files.DamagedError(
+            f"{fault}: it is not what was written. To build it anew: {again}"
+        ) from fault

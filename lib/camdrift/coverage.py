@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from camdrift.models import Model
 from camdrift.variants import Variant
@@ -85,7 +84,7 @@ def of_variants(
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Returns packed coverage bits (rows, bytes) and the table of rows, variant after variant."""
     bits, rows = [], []
-    for variant in tqdm(variants, desc="coverage", unit="variant"):
+    for variant in variants:
         bits.append(np.packbits(covered(model, variant.pixels(), threshold=threshold), axis=1))
         rows.append(variant.table)
     return np.concatenate(bits), pd.concat(rows, ignore_index=True)

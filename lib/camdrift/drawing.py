@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from camdrift import artifacts
+from camdrift import files
 
 # Okabe and Ito's palette, told apart by people with any colour vision, with a grey for its black,
 # which a dark page would hide; marks and dashes differ too.
@@ -212,7 +212,7 @@ def _bars(rows: pd.DataFrame, **style: str) -> dict | None:
 
 def png(figure: Figure, path: Path) -> None:
     """Writes the figure as a PNG, whole or not at all."""
-    with artifacts.whole(path) as temporary:
+    with files.whole(path) as temporary:
         temporary.write_bytes(png_bytes(figure))
 
 

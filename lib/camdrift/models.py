@@ -7,7 +7,7 @@ what it returns for an image does not depend on the images beside it.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -294,8 +294,17 @@ def _local_state(path: Path) -> dict[str, Tensor]:
 
 
 def load(name: str, *, micro_batch: int) -> Model:
-    """Returns a model of the study, as its stage wrote it, ready to be explained."""
-    return ready(artifacts.read(Weights, artifacts.model_folder(name)), micro_batch=micro_batch)
+    """Returns a model of the study, as its stage wrote it, ready to be explained.
+
+    A process holds the last few that it was asked for: shard after shard wants the same.
+    """
+    return _held(name, micro_batch, artifacts.digest(artifacts.model_folder(name)))
+
+
+@lru_cache(maxsize=4)
+def _held(name: str, micro_batch: int, digest: str) -> Model:
+    weights = artifacts.read(Weights, artifacts.model_folder(name))
+    return ready(weights, micro_batch=micro_batch)
 
 
 def ready(weights: Weights, *, micro_batch: int) -> Model:

@@ -6,11 +6,51 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from camdrift import changes, ladder
+from camdrift import changes, ladder, randomness
+from camdrift.artifacts import Attacked, ImageSet, Noise
 from camdrift.models import Model
-from camdrift.settings import Protocol
+from camdrift.pixels import from_8bit
+from camdrift.settings import Cell, NoiseSettings, Protocol
+
+
+def of_attacked(
+    model: Model,
+    images: ImageSet,
+    attacked: Attacked,
+    cell: Cell,
+    protocols: Sequence[Protocol],
+    chosen: NoiseSettings,
+    *,
+    key: str,
+    seed: int,
+) -> Noise:
+    """Returns the noise and the controls of attacked images of a cell, `key`."""
+    rows, names = attacked.images["image"].to_numpy(), attacked.images["id"]
+    clean = from_8bit(images.pixels[rows])
+    sizes = torch.from_numpy(attacked.images["l2"].to_numpy(copy=True))
+    whole, last = (torch.from_numpy(a.copy()) for a in (attacked.perturbation, attacked.last_step))
+
+    def generators(*kind: int | str) -> list[np.random.Generator]:
+        return [randomness.generator(seed, *kind, key, name) for name in names]
+
+    draws = [draw(clean.shape[1:], generators("noise", i)) for i in range(chosen.draws)]
+    recipes = {protocol.recipe: protocol for protocol in protocols}
+    fits = [
+        fit(clean, whole, last, draws, cell.ladder, protocol=protocol, scaling=chosen.scaling)
+        for protocol in recipes.values()
+    ]
+    scales = pd.concat(fits, ignore_index=True)
+    controls = [control(kind, clean, whole, generators("control", kind)) for kind in CONTROLS]
+    base = changes.like(whole, draws[0])
+    by, to = chosen.raise_by, chosen.raise_to
+    return Noise(
+        torch.stack(draws, dim=1).numpy(),
+        torch.stack(controls, dim=1).numpy(),
+        {"controls": list(CONTROLS)},
+        scales.assign(image=rows[scales.pop("row")]),
+        raised(model, clean, base, sizes, raise_by=by, raise_to=to).assign(image=rows),
+    )
 
 
 def draw(shape: Sequence[int], generators: Sequence[np.random.Generator]) -> Tensor:
@@ -95,7 +135,7 @@ def fit(
 
     of_attacks = [measured("attack", attack) for attack in attacks]
     tables = []
-    for i, draw in enumerate(tqdm(draws, desc=f"noise {protocol.recipe}", unit="draw")):
+    for i, draw in enumerate(draws):
         base = changes.noise_base(whole, last_step, draw, protocol=protocol)
         if protocol.noise == "with_negated_attack":
             scales = torch.tensor([strengths], dtype=torch.float64).expand(len(clean), -1)

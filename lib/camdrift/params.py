@@ -22,9 +22,31 @@ def declared(stage: str) -> dict[str, Any]:
     Raises:
         SettingsError: dvc.yaml has no such stage.
     """
-    content, pipeline = _read(PARAMS), _read(PIPELINE)["stages"]
+    content = _read(PARAMS)
+    found: dict[str, Any] = {}
+    for path in _listed(stage, "params", content):
+        source, target = content, found
+        *parents, last = path.split(".")
+        for parent in parents:
+            source, target = source[parent], target.setdefault(parent, {})
+        target[last] = source[last]
+    return found
+
+
+def dependencies(stage: str) -> list[Path]:
+    """Returns the files and folders that a stage depends on, as dvc.yaml lists them.
+
+    Raises:
+        SettingsError: dvc.yaml has no such stage.
+    """
+    return [Path(path) for path in _listed(stage, "deps", _read(PARAMS))]
+
+
+def _listed(stage: str, part: str, content: dict[str, Any]) -> list[str]:
+    """Returns one list of a stage in dvc.yaml, its names filled in."""
+    pipeline = _read(PIPELINE)["stages"]
     group, _, key = stage.partition("@")
-    template = pipeline.get(group, {})
+    template, names = pipeline.get(group, {}), {}
     if "foreach" in template:
         item = content[template["foreach"].strip("${}")].get(key)
         if item is None:
@@ -33,15 +55,10 @@ def declared(stage: str) -> dict[str, Any]:
         template = template["do"]
     elif not template or key:
         raise SettingsError(f"no stage '{stage}'; `dvc stage list` names those that are there")
-    found: dict[str, Any] = {}
-    for param in template.get("params", []):
-        path = re.sub(r"\$\{([\w.]+)\}", lambda match: str(names[match[1]]), param)
-        source, target = content, found
-        *parents, last = path.split(".")
-        for parent in parents:
-            source, target = source[parent], target.setdefault(parent, {})
-        target[last] = source[last]
-    return found
+    return [
+        re.sub(r"\$\{([\w.]+)\}", lambda match: str(names[match[1]]), text)
+        for text in template.get(part, [])
+    ]
 
 
 def load(path: Path = PARAMS) -> Settings:

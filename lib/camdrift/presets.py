@@ -13,7 +13,7 @@ from pathlib import Path
 
 import dvc.api
 
-from camdrift import artifacts, drawing, params, run
+from camdrift import artifacts, drawing, files, params, run
 from camdrift.settings import Preset, Settings, SettingsError
 
 PARTS = (
@@ -104,24 +104,24 @@ def gather(preset: Preset, names: Sequence[str], rev: str) -> None:
     ]
     sets = {cell.set for cell in cells} | {hardening.set for hardening in hardenings}
     sets |= {end.set for _, end in ends}
-    files = [artifacts.set_datasheet(name) for name in sets]
+    wanted = [artifacts.set_datasheet(name) for name in sets]
     models = {cell.model for cell in cells} | {cell.source for cell in cells}
     models |= {hardening.model for hardening in hardenings} | {end.model for _, end in ends}
-    files += [artifacts.model_card(name) for name in models & set(preset.models)]
+    wanted += [artifacts.model_card(name) for name in models & set(preset.models)]
     for name in names:
-        files += [Path(file) for file in tree.find((artifacts.RESULTS / name).as_posix())]
-    for file in sorted(set(files)):
+        wanted += [Path(file) for file in tree.find((artifacts.RESULTS / name).as_posix())]
+    for file in sorted(set(wanted)):
         content = tree.cat_file(file.as_posix())
         if "DATA" in preset.needs and file.suffix == ".png" and drawing.holds_images(content):
             continue
-        with artifacts.whole(file) as temporary:
+        with files.whole(file) as temporary:
             temporary.write_bytes(content)
     for name in names:
         keys = {name} | {key for key, cell in preset.cells.items() if cell.study == name}
         keys |= {key for key, end in ends if end.generalisation == name}
         took = run.taken(keys | sets | models)
         if took is not None:
-            artifacts.write_json(artifacts.results(name, "run.json"), took)
+            files.write_json(artifacts.results(name, "run.json"), took)
 
 
 def find(chosen: Settings, name: str) -> Preset:

@@ -8,6 +8,7 @@ from camdrift import (
     artifacts,
     benchmarks,
     claims,
+    files,
     generalisation_report,
     hardening_figures,
     hardening_report,
@@ -31,7 +32,7 @@ def generated(study: str) -> dict[str, str]:
     figures = artifacts.results(study, "figures").as_posix()
     plan = chosen.studies[study]
     models = sorted({cell.model for cell in chosen.cells.values() if cell.study == study})
-    cards = {name: artifacts.read_json(artifacts.model_card(name)) for name in models}
+    cards = {name: files.read_json(artifacts.model_card(name)) for name in models}
     facts = [
         f"`{name}` ({card['architecture']} at width {card['width']:g}, "
         f"{card['test_accuracy']:.1%} of the test images right)"
@@ -270,7 +271,7 @@ def _benchmarks() -> str:
     """Returns the races of `make bench`."""
     if not benchmarks.PATH.exists():
         return NOT_RUN
-    found = artifacts.read_json(benchmarks.PATH)
+    found = files.read_json(benchmarks.PATH)
     machine = found["environment"]
     missed = benchmarks.missed(found["races"])
     return "\n".join(
@@ -289,7 +290,7 @@ def _benchmarks() -> str:
 
 def _browsing() -> str:
     """Returns what the dashboard's pages take."""
-    found = artifacts.read_json(benchmarks.PATH) if benchmarks.PATH.exists() else {}
+    found = files.read_json(benchmarks.PATH) if benchmarks.PATH.exists() else {}
     if "browsing" not in found:
         return NOT_RUN
     return "\n".join(
@@ -341,7 +342,7 @@ def _seeds(study: str) -> str:
 def _run() -> str:
     if not RUN.exists():
         return NOT_RUN
-    facts = artifacts.read_json(RUN)
+    facts = files.read_json(RUN)
     stages = pd.DataFrame(facts["stages"])
     groups = stages.assign(stage=stages["stage"].str.partition("@")[0])
     table = groups.groupby("stage", sort=False).agg(
@@ -364,7 +365,7 @@ def _time(facts: dict) -> str:
 def _rests(name: str, on: str) -> str:
     """Returns what a study's verdicts rest on and, where it is known, what they took."""
     file = artifacts.results(name, "run.json")
-    took = f" {_time(artifacts.read_json(file))}." if file.exists() else ""
+    took = f" {_time(files.read_json(file))}." if file.exists() else ""
     return f"`{name}`: {on}.{took}"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from camdrift import artifacts, params, settings
+from camdrift import artifacts, files, params, settings
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "dvc")
 
@@ -31,6 +31,11 @@ class Stage:
     def key(self) -> str:
         """The item of the stage's group: a set, a model, a cell or a study."""
         return self.name.partition("@")[2]
+
+    @property
+    def group(self) -> str:
+        """The stage's group, by which its script is named."""
+        return self.name.partition("@")[0]
 
     @cached_property
     def params(self) -> dict[str, Any]:
@@ -62,13 +67,14 @@ def stage(main: Callable[[Stage], None]) -> None:
     name = parser.parse_args().stage
     if not name:
         parser.error("wanted --stage NAME, or to be run by dvc; `dvc stage list` names the stages")
-    if "torch" in sys.modules:
-        sys.modules["torch"].use_deterministic_algorithms(True)
+    deterministic()
     try:
         running = Stage(name)
         main(running)
-    except settings.SettingsError as fault:
+    except (settings.SettingsError, files.DamagedError, files.UnwrittenError) as fault:
         sys.exit(str(fault))
+    except KeyboardInterrupt:
+        sys.exit(f"{name} was stopped; what it had done is kept where it works by shards")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_mb = peak / (2**20 if platform.system() == "Darwin" else 2**10)
     facts = {
@@ -78,7 +84,13 @@ def stage(main: Callable[[Stage], None]) -> None:
         **running.measured,
         "environment": environment(),
     }
-    artifacts.write_json(artifacts.RUNS / f"{name}.json", facts)
+    files.write_json(artifacts.RUNS / f"{name}.json", facts)
+
+
+def deterministic() -> None:
+    """Holds torch, where it is loaded, to deterministic algorithms."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].use_deterministic_algorithms(True)
 
 
 def taken(keys: Collection[str]) -> dict[str, Any] | None:
@@ -86,12 +98,24 @@ def taken(keys: Collection[str]) -> dict[str, Any] | None:
 
     `stages`, in the order in which they ran, and the last one's `environment`.
     """
-    files = sorted(artifacts.RUNS.glob("*.json"), key=lambda file: file.stat().st_mtime)
-    stages = [artifacts.read_json(file) for file in files if file.stem.partition("@")[2] in keys]
+    there = sorted(artifacts.RUNS.glob("*.json"), key=lambda file: file.stat().st_mtime)
+    stages = [files.read_json(file) for file in there if file.stem.partition("@")[2] in keys]
     if not stages:
         return None
     environments = [stage.pop("environment") for stage in stages]
     return {"environment": environments[-1], "stages": stages}
+
+
+def workers() -> int:
+    """Returns the number of processes that a stage may use: CAMDRIFT_WORKERS, else all cores.
+
+    Raises:
+        SettingsError: it is no number from 1.
+    """
+    given = os.environ.get("CAMDRIFT_WORKERS") or str(os.cpu_count() or 1)
+    if not given.isdecimal() or int(given) < 1:
+        raise settings.SettingsError(f"CAMDRIFT_WORKERS: wanted a number from 1, got '{given}'")
+    return int(given)
 
 
 def threads() -> int:

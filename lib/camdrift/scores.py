@@ -5,13 +5,13 @@ Arguments are stacks of maps (n, h, w), each divided by its own maximum; an empt
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache, partial
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from camdrift import randomness, run
 from camdrift.artifacts import (
@@ -218,25 +218,38 @@ def jet_cosine(
     return np.concatenate(found)
 
 
-def partners(ids: pd.Series, sources: pd.Series, *, count: int, seed: int) -> np.ndarray:
-    """Returns `count` images of other sources for each image, by place: int (n, count).
+def partners(
+    images: pd.DataFrame, places: slice = slice(None), *, count: int, seed: int
+) -> pd.DataFrame:
+    """Returns `count` images of other sources for each image at some places, a row an image.
 
-    Drawn with replacement, by (seed, id). With a single source there are none: (n, 0).
+    Images are named by `image`, in the index as in the columns. Drawn with replacement, by
+    (seed, id). With a single source there are none.
     """
-    found = []
-    for name, source in zip(ids, sources, strict=True):
-        others = np.flatnonzero((sources != source).to_numpy())
-        if not len(others):
-            return np.empty((len(ids), 0), dtype=int)
-        found.append(randomness.generator(seed, "unrelated", name).choice(others, count))
-    return np.stack(found)
+    numbers, sources = images["image"].to_numpy(), images["source"].to_numpy()
+    found: dict[int, list[int]] = {}
+    for row in images.iloc[places].itertuples():
+        others = numbers[sources != row.source]
+        rng = randomness.generator(seed, "unrelated", row.id)
+        found[row.image] = list(rng.choice(others, count)) if len(others) else []
+    return pd.DataFrame.from_dict(found, orient="index")
+
+
+def part(maps: Maps, images: pd.Index, others: np.ndarray) -> Maps:
+    """Returns all maps of some images, and of others the clean ones, which they are paired with."""
+    rows = maps.rows
+    clean = rows["variant"].isin([CLEAN, SOFTMAX]) & (rows["target"] == OWN)
+    rows = rows[rows["image"].isin(images) | (clean & rows["image"].isin(others))]
+    used, place = np.unique(rows["map"], return_inverse=True)
+    mine = rows.assign(map=place.reshape(-1))
+    return replace(maps, values=maps.values[used], maxima=maps.maxima[used], rows=mine)
 
 
 def _pairs(
     rows: pd.DataFrame,
     protocol: Protocol,
     targets: Sequence[str],
-    strangers: np.ndarray,
+    strangers: pd.DataFrame,
     *,
     first: bool,
     second_draw: bool,
@@ -255,14 +268,14 @@ def _pairs(
     if not first and not second_draw:
         changed = changed[changed["draw"] == 0]
     parts = [changed.assign(origin=origin.loc[changed["image"]].to_numpy())]
-    images = origin.index.to_numpy()
+    images = strangers.index.to_numpy()
     for target in targets:
-        keys = {"image": images, "strength": 0.0, "target": target, "origin": origin.to_numpy()}
+        own_maps = origin.loc[images].to_numpy()
+        keys = {"image": images, "strength": 0.0, "target": target, "origin": own_maps}
         same = {"variant": NOTHING, "draw": 0, "map": clean.loc[images].to_numpy()}
         parts.append(pd.DataFrame(keys | same))
-        for draw in range(strangers.shape[1]):
-            other = {"variant": UNRELATED, "draw": draw, "map": origin.to_numpy()}
-            other["map"] = other["map"][strangers[:, draw]]
+        for draw, others in enumerate(strangers.to_numpy().T):
+            other = {"variant": UNRELATED, "draw": draw, "map": origin.loc[others].to_numpy()}
             parts.append(pd.DataFrame(keys | other))
     columns = ["image", "variant", "strength", "draw", "target", "map", "origin"]
     return pd.concat([part[columns] for part in parts], ignore_index=True)
@@ -276,7 +289,7 @@ def _layers(maps: Maps) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def drift(
-    maps: Maps, protocols: Sequence[Protocol], strangers: np.ndarray, *, size: int
+    maps: Maps, protocols: Sequence[Protocol], strangers: pd.DataFrame, *, size: int
 ) -> pd.DataFrame:
     """Returns every score of every changed map against the clean map of its image.
 
@@ -288,9 +301,9 @@ def drift(
     with clean images of other sources.
 
     Args:
-        maps: of one cell.
+        maps: of one cell; of images that are not scored, the clean ones alone.
         protocols: of the cell.
-        strangers: places of unrelated images, as `partners` gives them.
+        strangers: the images to score, and for each those that are unrelated, see `partners`.
         size: the side in px at which the cosine sees the maps.
 
     Returns:
@@ -332,8 +345,7 @@ def drift(
     keys = [rows[["origin", "map"]].to_numpy() for *_, rows in jobs]
     pairs = [np.unique(key, axis=0, return_inverse=True) for key in keys]
     tables = []
-    total = len(maps.layers)
-    for label, stack in tqdm(_layers(maps), desc="scores", unit="layer", total=total):
+    for label, stack in _layers(maps):
         for (reading, method, score, of, rows), (pair, place) in zip(jobs, pairs, strict=True):
             values = of(stack, *pair.T)
             facts = {"reading": reading, "method": method, "layer": label, "score": score}

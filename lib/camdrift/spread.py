@@ -11,7 +11,7 @@ from pathlib import Path
 import dvc.api
 import pandas as pd
 
-from camdrift import artifacts, params
+from camdrift import artifacts, files, params
 
 METRICS = (
     "accuracy",
@@ -101,7 +101,7 @@ def main() -> None:
     """Gathers the experiments of `make seeds`, for every study that is built."""
     chosen = params.load()
     for study in chosen.studies:
-        artifacts.write_csv(file(study), gather(study, chosen.seeds))
+        files.write_csv(file(study), gather(study, chosen.seeds))
 
 
 if __name__ == "__main__":

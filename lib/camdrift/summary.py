@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from camdrift import artifacts, params, presets, readme, report, results, run, settings
+from camdrift import artifacts, files, params, presets, readme, report, results, run, settings
 
 DASHBOARD = "make dashboard"
 
@@ -41,7 +41,7 @@ def unusual() -> list[str]:
     lines = []
     for name in params.load().models:
         path = artifacts.model_card(name)
-        card = artifacts.read_json(path) if path.exists() else {}
+        card = files.read_json(path) if path.exists() else {}
         lines += [
             f"{name}: no map of {layer}: {reason}"
             for layer, reason in card.get("left_out", {}).items()
@@ -76,7 +76,7 @@ def publish() -> None:
     found = run.taken({key for group in groups for key in group})
     if found is None:
         raise FileNotFoundError(f"no runs in {artifacts.RUNS}; run `make repro`")
-    artifacts.write_json(readme.RUN, found)
+    files.write_json(readme.RUN, found)
 
 
 def main() -> None:
@@ -96,7 +96,7 @@ def main() -> None:
         sys.stdout.write(" ".join(stage(study) for study in studies) + "\n")
     elif asked.action == "readme":
         text = readme.README.read_text(encoding="utf-8")
-        artifacts.write_text(readme.README, readme.filled(text, readme.generated(studies[0])))
+        files.write_text(readme.README, readme.filled(text, readme.generated(studies[0])))
     elif asked.action == "seeds":
         sys.stdout.write(" ".join(str(seed) for seed in params.load().seeds) + "\n")
     else:

@@ -1,6 +1,7 @@
 """Who takes part in the detectors' trial: images, their splits, and what is done to them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -8,17 +9,16 @@ import pandas as pd
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
-from tqdm import tqdm
 
-from camdrift import adaptive, changes, detection, methods, randomness
-from camdrift.artifacts import ADAPTIVE, ADVERSARIAL, CLEAN, NOISE, OBLIVIOUS, Detected
+from camdrift import adaptive, artifacts, changes, detection, methods, randomness
+from camdrift.artifacts import ADAPTIVE, ADVERSARIAL, CLEAN, NOISE, OBLIVIOUS, Detected, Seen
 from camdrift.detectors import BEHAVIOUR, CHANCE, NOISECAM
 from camdrift.features import measure, noisecam
 from camdrift.features.names import READINGS
 from camdrift.models import Model
 from camdrift.pixels import to_8bit
-from camdrift.settings import Cell, DetectionSettings, SettingsError
-from camdrift.variants import Variant
+from camdrift.settings import Cell, DetectionSettings, Protocol, SettingsError
+from camdrift.variants import Variant, of_cell, shown
 
 METHODS = ("grad_cam_plus_plus", "layer_cam", *READINGS)  # of the maps to look at
 EXAMPLES = 4
@@ -73,63 +73,92 @@ def blurred(pixels: Tensor, *, radius: float) -> Tensor:
     return torch.from_numpy(smooth)
 
 
-def see(
+@dataclass(frozen=True)
+class Part:
+    """What takes part in a cell's trial: see `chosen` for `images`, whose index are places."""
+
+    cell: Cell
+    name: str
+    protocol: Protocol
+    images: pd.DataFrame
+
+    @property
+    def tested(self) -> pd.DataFrame:
+        """The images of the test split."""
+        return self.images[self.images["split"] == "test"]
+
+    def variants(self, images: pd.DataFrame) -> list[Variant]:
+        """Returns what detectors see of some of the images."""
+        _, made = of_cell(self.cell, self.name, [self.protocol], images.index.to_numpy())
+        return variants(made, self.cell.detect)
+
+
+def taking_part(
     model: Model,
-    made: Sequence[Variant],
-    table: pd.DataFrame,
     cell: Cell,
+    name: str,
+    protocol: Protocol,
     settings: DetectionSettings,
     *,
-    key: str,
     seed: int,
-    quantise: str = "none",
-) -> tuple[Detected, dict[str, float]]:
-    """Returns what detectors see of a cell's images, and seconds an image by group of features.
+) -> Part:
+    """Returns the images of a cell that take part, as its attack left them.
 
-    Nothing where the cell names no strength for them.
+    Raises:
+        SettingsError: the model has not the layers that are to be looked at.
+    """
+    for setting, number in (("probe", settings.probe), ("layer", settings.layer)):
+        if abs(number) > len(model.maps):
+            raise SettingsError(
+                f"detection.{setting}: wanted one of the {len(model.maps)} layers of "
+                f"'{cell.model}', got {number}"
+            )
+    folder = artifacts.cell_folder(cell.study, name, "attack")
+    images = artifacts.read(artifacts.Attacked, folder).images
+    return Part(cell, name, protocol, chosen(images, settings, seed=seed))
+
+
+def see(
+    model: Model, part: Part, settings: DetectionSettings, places: slice, *, key: str, seed: int
+) -> Seen:
+    """Returns what detectors see of some images: clean, attacked and noisy.
 
     Args:
         model: the model under attack.
-        made: the variants of the images that take part.
-        table: those images, see `chosen`.
-        cell: its settings.
+        part: the images that take part.
         settings: of the detection.
+        places: of the images among them.
         key: the cell's name, part of the seed.
         seed: of the draws.
-        quantise: of the cell's protocol; attacks that know a detector are stored as the others.
-
-    Raises:
-        SettingsError: the model has no such layer.
     """
-    if not cell.detect:
-        nothing, blank = pd.DataFrame(), np.zeros(0, dtype=np.uint8)
-        return Detected(nothing, nothing, blank, blank, nothing, {}), {}
-    for name, number in (("probe", settings.probe), ("layer", settings.layer)):
-        if abs(number) > len(model.maps):
-            raise SettingsError(
-                f"detection.{name}: wanted one of the {len(model.maps)} layers of '{cell.model}', "
-                f"got {number}"
-            )
-    table = table.reset_index(drop=True)
-    shown = variants(made, cell.detect)
+    table = part.images.iloc[places]
+    made = part.variants(table)
+    rows = table.reset_index(drop=True)
     parts, seconds = [], []
-    for variant in tqdm(shown, desc="features", unit="variant"):
-        pixels = variant.pixels()
-        strength = float(variant.table["strength"].iloc[0])
-        part, took = _features(model, pixels, table, variant.name, strength, settings, key, seed)
-        parts.append(part)
+    for variant in made:
+        strength, pixels = float(variant.table["strength"].iloc[0]), variant.pixels()
+        found, took = _features(model, pixels, rows, variant.name, strength, settings, key, seed)
+        parts.append(found)
         seconds.append(took)
-    whole = pd.concat(parts, ignore_index=True)
-    if cell.adaptive:
-        clean = next(v for v in shown if v.name == CLEAN).pixels()
-        against = _adaptive(model, clean, table, whole, settings, key, seed, quantise)
-        whole = pd.concat([whole, *against], ignore_index=True)
-    maps, pictures, examples = _examples(model, shown, table, settings)
-    taken = len(table) * len(shown)
+    taken = len(table) * len(made)
     mean = {group: sum(took[group] for took in seconds) / taken for group in seconds[0]}
-    facts = {"methods": list(METHODS), "evaluations": evaluations(settings)}
-    detected = Detected(whole, table, maps, pictures, examples, facts)
-    return detected, mean
+    return Seen(pd.concat(parts, ignore_index=True), mean)
+
+
+def in_order(parts: Sequence[Seen]) -> pd.DataFrame:
+    """Returns the rows of all parts, variant after variant in the order of the first."""
+    columns = ["variant", "strength", "against"]
+    whole = pd.concat([part.features for part in parts], ignore_index=True)
+    place = whole.groupby(columns, sort=False).ngroup()
+    return whole.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
+
+
+def seconds(parts: Sequence[Seen]) -> dict[str, float]:
+    """Returns the mean of parts' seconds an image, by group of features; parts are of a size."""
+    return {
+        group: round(float(np.mean([part.seconds[group] for part in parts])), 4)
+        for group in parts[0].seconds
+    }
 
 
 def evaluations(settings: DetectionSettings) -> dict[str, int]:
@@ -160,33 +189,46 @@ def _features(
     return pd.concat([pd.DataFrame(facts), found], axis=1), seconds
 
 
-def _adaptive(
+def adapt(
     model: Model,
-    clean: Tensor,
-    table: pd.DataFrame,
-    features: pd.DataFrame,
+    part: Part,
     settings: DetectionSettings,
+    places: slice,
+    features: pd.DataFrame,
+    *,
     key: str,
     seed: int,
     quantise: str,
-) -> list[pd.DataFrame]:
-    """Returns features of the test images attacked with and without knowing each detector."""
-    test = np.flatnonzero(table["split"] == "test")
-    labels = torch.from_numpy(table["clean"].to_numpy(copy=True))[test]
+) -> Seen:
+    """Returns features of some test images attacked with and without knowing each detector.
+
+    Args:
+        model: the model under attack.
+        part: the images that take part.
+        settings: of the detection.
+        places: of the images among those of the test split.
+        features: of all that take part, on which detectors are fitted.
+        key: the cell's name, part of the seed.
+        seed: of the draws.
+        quantise: of the cell's protocol: these attacks are stored as the others.
+    """
+    tested = part.tested.iloc[places]
+    clean = next(v for v in part.variants(tested) if v.name == CLEAN).pixels()
+    labels = torch.from_numpy(tested["clean"].to_numpy(copy=True))
     budget = settings.adaptive.model_dump()
-    tested = table.iloc[test]
+    images = part.images.reset_index(drop=True)
 
     def attacked(score: adaptive.Objective | None) -> Tensor:
-        pixels = adaptive.perturb(model, clean[test], labels, score, **budget)
+        pixels = adaptive.perturb(model, clean, labels, score, **budget)
         return changes.stored(pixels, quantise=quantise)
 
     def seen(pixels: Tensor, variant: str, name: str) -> pd.DataFrame:
-        return _features(model, pixels, tested, variant, 1.0, settings, key, seed, name)[0]
+        rows = tested.reset_index(drop=True)
+        return _features(model, pixels, rows, variant, 1.0, settings, key, seed, name)[0]
 
     found = [seen(attacked(None), OBLIVIOUS, "")]
     known: dict[str, Tensor] = {}
-    fitted = detection.fitted(features, table, 1.0, settings)
-    for name, detector in tqdm(fitted.items(), desc="adaptive attack", unit="detector"):
+    for name, detector in detection.fitted(features, images, 1.0, settings).items():
         if isinstance(detector, str) or name == CHANCE:
             continue
         # Behaviour deviation's rules have one surrogate, so one attack knows them all.
@@ -194,27 +236,43 @@ def _adaptive(
         if group not in known:
             known[group] = attacked(adaptive.objective(detector, model, settings))
         found.append(seen(known[group], ADAPTIVE, name))
-    return found
+    return Seen(pd.concat(found, ignore_index=True), {})
+
+
+def nothing() -> Detected:
+    """Returns what detectors see where none is tried."""
+    blank, table = np.zeros(0, dtype=np.uint8), pd.DataFrame()
+    return Detected(table, table, blank, blank, table, {})
+
+
+def detected(
+    model: Model, part: Part, features: pd.DataFrame, settings: DetectionSettings
+) -> Detected:
+    """Returns the features of all that take part, with maps and pictures of some to look at."""
+    some = part.images.iloc[np.sort(shown(part.images, count=EXAMPLES))]
+    order = shown(some, count=EXAMPLES)
+    maps, pictures, examples = _examples(model, part.variants(some), order, settings)
+    facts = {"methods": list(METHODS), "evaluations": evaluations(settings)}
+    images = part.images.reset_index(drop=True)
+    return Detected(features, images, maps, pictures, examples, facts)
 
 
 def _examples(
-    model: Model, shown: Sequence[Variant], table: pd.DataFrame, settings: DetectionSettings
+    model: Model, made: Sequence[Variant], order: np.ndarray, settings: DetectionSettings
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
-    """Returns maps, pictures and their rows: of some flipped images, each variant at strength 1."""
-    order = np.argsort(~table["success"].to_numpy(), kind="stable")[:EXAMPLES]
-    image = table["image"].to_numpy()[order]
+    """Returns maps, pictures and their rows of images in some order, each variant at strength 1."""
     probe = model.probe(settings.place("layer"))
-    maps, pictures, examples = [], [], []
-    for variant in shown:
+    maps, pictures, rows = [], [], []
+    for variant in made:
         if variant.table["strength"].iloc[0] not in (0.0, 1.0):
             continue
-        pixels = variant.pixels()[order]
+        pixels, image = variant.pixels()[order], variant.table["image"].to_numpy()[order]
         found = [_looks(model, *probe(batch), count) for batch, count in model.batches(pixels)]
         maps.append(torch.cat([looks for looks, _ in found]).half().numpy())
         pictures.append(to_8bit(pixels))
         top = torch.cat([classes for _, classes in found]).numpy()
-        examples.append(pd.DataFrame({"image": image, "variant": variant.name, "prediction": top}))
-    names = pd.concat([part.iloc[[i]] for i in range(len(order)) for part in examples])
+        rows.append(pd.DataFrame({"image": image, "variant": variant.name, "prediction": top}))
+    names = pd.concat([part.iloc[[i]] for i in range(len(image)) for part in rows])
     return np.stack(maps, axis=1), np.stack(pictures, axis=1), names.reset_index(drop=True)
 
 

@@ -1,7 +1,7 @@
 """The variants of an image: clean, attacked and noisy at each strength, and the controls."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
@@ -132,7 +132,7 @@ def of_images(
             for rung, strength in enumerate(strengths):
                 make = noisy(protocol, like, rung, draw)
                 found.append(made(NOISE, make, strength=strength, draw=draw))
-    found += [variant(kind, control(i)) for i, kind in enumerate(noise.kinds["kind"])]
+    found += [variant(kind, control(i)) for i, kind in enumerate(noise.facts["controls"])]
     flipped = noise.raised["flipped"].to_numpy(copy=True)
     if flipped.any():
         scale = (
@@ -146,45 +146,18 @@ def of_images(
 
 
 def of_cell(
-    cell: Cell,
-    name: str,
-    protocols: Sequence[Protocol],
-    *,
-    choose: Callable[[pd.DataFrame], pd.DataFrame] = lambda images: images,
+    cell: Cell, name: str, protocols: Sequence[Protocol], places: artifacts.Places = slice(None)
 ) -> tuple[Attacked, list[Variant]]:
     """Returns what the attack of a cell wrote, and the variants of its images.
 
-    Where `choose` returns some rows of the attack's images, both are of those alone.
+    Both of the images at some `places` among those attacked, which rise.
     """
     images = artifacts.read(ImageSet, artifacts.set_folder(cell.set))
-    attacked = artifacts.read(Attacked, artifacts.cell_folder(cell.study, name, "attack"))
-    noise = artifacts.read(Noise, artifacts.cell_folder(cell.study, name, "noise"))
-    rows = choose(attacked.images).index.to_numpy()
-    if len(rows) < len(attacked.images):
-        attacked, noise = _only(attacked, noise, rows)
-    return attacked, of_images(images, attacked, noise, protocols)
-
-
-def _only(attacked: Attacked, noise: Noise, rows: np.ndarray) -> tuple[Attacked, Noise]:
-    """Returns both of some rows of the images, which rise. The attack's log stays whole."""
-    images = attacked.images.iloc[rows].reset_index(drop=True)
-    last_step = attacked.last_step[rows] if len(attacked.last_step) else attacked.last_step
-    scales = noise.scales[noise.scales["image"].isin(images["image"])].reset_index(drop=True)
-    return (
-        replace(
-            attacked,
-            perturbation=attacked.perturbation[rows],
-            last_step=last_step,
-            images=images,
-        ),
-        replace(
-            noise,
-            draws=noise.draws[rows],
-            controls=noise.controls[rows],
-            scales=scales,
-            raised=noise.raised.iloc[rows].reset_index(drop=True),
-        ),
-    )
+    folder = artifacts.cell_folder(cell.study, name, "attack")
+    attacked = artifacts.read(Attacked, folder).only(places)
+    mine = {"scales": {"image": attacked.images["image"].to_list()}}
+    noise = artifacts.read(Noise, artifacts.cell_folder(cell.study, name, "noise"), only=mine)
+    return attacked, of_images(images, attacked, noise.only(places), protocols)
 
 
 def examples(
@@ -192,22 +165,26 @@ def examples(
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Returns pictures to look at: of the first `count` successes, clean, attacked and noisy.
 
-    At each strength under the first recipe, draw 0. Where there are fewer successes, other images
-    follow. The table has a row a picture (`image, variant, strength`), pictures are uint8 (images,
-    variants, h, w, 3).
+    At each strength under the first recipe, draw 0. The table has a row a picture (`image, variant,
+    strength`), pictures are uint8 (images, variants, h, w, 3).
     """
-    order = np.argsort(~attacked.images["success"].to_numpy(), kind="stable")[:count]
+    order = shown(attacked.images, count=count)
     recipe = next(v.table["recipe"].iloc[0] for v in variants if v.name == ADVERSARIAL)
-    shown = [
+    wanted = [
         variant
         for variant in variants
         if variant.name in (CLEAN, ADVERSARIAL, NOISE)
         and (variant.table["draw"] == 0).all()
         and variant.table["recipe"].isin(["", recipe]).all()
     ]
-    pictures = np.stack([to_8bit(variant.pixels()[order]) for variant in shown], axis=1)
-    rows = [variant.table.iloc[order][["image", "variant", "strength"]] for variant in shown]
+    pictures = np.stack([to_8bit(variant.pixels()[order]) for variant in wanted], axis=1)
+    rows = [variant.table.iloc[order][["image", "variant", "strength"]] for variant in wanted]
     table = pd.concat(rows)
     place = {image: i for i, image in enumerate(attacked.images["image"].to_numpy()[order])}
     table = table.sort_values("image", key=lambda column: column.map(place), kind="stable")
     return table.reset_index(drop=True), pictures
+
+
+def shown(images: pd.DataFrame, *, count: int) -> np.ndarray:
+    """Returns the places of the first `count` successes; where they are fewer, others follow."""
+    return np.argsort(~images["success"].to_numpy(), kind="stable")[:count]

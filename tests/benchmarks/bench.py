@@ -15,7 +15,7 @@ import drifting
 import mapping
 import one_pixel
 import races
-from camdrift import artifacts, benchmarks, run
+from camdrift import benchmarks, files, run
 
 STAGES = Path(__file__).resolve().parents[2] / "stages"
 
@@ -25,7 +25,7 @@ def main() -> None:
     modules = mapping, attacking, drifting, detection, one_pixel
     found["races"] = races.run(chain.from_iterable(module.races() for module in modules))
     machine = run.environment() | {"threads": torch.get_num_threads(), "device": _device()}
-    artifacts.write_json(benchmarks.PATH, {"environment": machine} | found)
+    files.write_json(benchmarks.PATH, {"environment": machine} | found)
 
 
 def _imports() -> dict[str, tuple[str, float]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from camdrift import artifacts, benchmarks
+from camdrift import artifacts, benchmarks, files
 from camdrift.artifacts import Attacked, ImageSet, Maps, Noise, Scores
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,8 +25,8 @@ PARTS = {"attack": Attacked, "noise": Noise, "cam": Maps, "score": Scores}
 
 def main() -> None:
     """Writes what pages take into the benchmarks."""
-    found = artifacts.read_json(benchmarks.PATH) if benchmarks.PATH.exists() else {}
-    artifacts.write_json(benchmarks.PATH, found | {"browsing": measured()})
+    found = files.read_json(benchmarks.PATH) if benchmarks.PATH.exists() else {}
+    files.write_json(benchmarks.PATH, found | {"browsing": measured()})
 
 
 def measured() -> list[dict]:
@@ -75,7 +75,7 @@ def _repeat(folder: Path) -> None:
     images = table(attack.images).assign(id=index["id"].to_numpy(), image=new)
     made = {
         "attack": Attacked(array(attack.perturbation), attack.last_step, images, attack.log),
-        "noise": Noise(array(noise.draws), noise.controls, noise.kinds, table(noise.scales),
+        "noise": Noise(array(noise.draws), noise.controls, noise.facts, table(noise.scales),
                        noise.raised),
         "cam": Maps(maps.values, maps.maxima, table(maps.rows), maps.layers, maps.pictures,
                     maps.examples),

@@ -1,0 +1,182 @@
+"""Any backend, any number of workers, stopped and started again: the same bytes."""
+
+import importlib.util
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from camdrift import artifacts, files, run, settings, shards
+from conftest import inside, script
+
+CELL = "tiny_dlfuzz"
+needs_dask = pytest.mark.skipif(
+    importlib.util.find_spec("distributed") is None, reason="Dask is not installed"
+)
+
+
+@pytest.fixture
+def study(tiny, tmp_path, monkeypatch):
+    """A copy of the built study with many small shards; workers have a thread each."""
+    folder = shutil.copytree(tiny.folder, tmp_path / "study", symlinks=True)
+    yaml = YAML()
+    content = yaml.load(folder / "params.yaml")
+    content["micro_batch"] = 8
+    yaml.dump(content, folder / "params.yaml")
+    for name, value in {
+        "PYTHONPATH": str(folder / "lib"), "OMP_NUM_THREADS": "1", "CAMDRIFT_WORKERS": "2",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with inside(folder):
+        yield folder
+    torch.set_num_threads(threads)
+
+
+def place(stage: str) -> Path:
+    return artifacts.cell_folder("tiny", CELL, stage)
+
+
+def built(stage: str) -> dict[str, bytes]:
+    """A stage's files, built anew."""
+    shutil.rmtree(place(stage))
+    script(stage).main(run.Stage(f"{stage}@{CELL}"))
+    return {file.name: file.read_bytes() for file in sorted(place(stage).iterdir())}
+
+
+def stop_after(monkeypatch, count: int) -> None:
+    """Lets a stage be stopped after some shards."""
+    real, done = shards.compute, []
+
+    def compute(task):
+        if len(done) == count:
+            raise KeyboardInterrupt
+        done.append(real(task))
+
+    monkeypatch.setattr(shards, "compute", compute)
+
+
+@pytest.mark.parametrize("backend", ["processes", pytest.param("dask", marks=needs_dask)])
+def test_backends_give_the_same_bytes(study, backend, monkeypatch):
+    for stage in ("attack", "score"):
+        monkeypatch.delenv("CAMDRIFT_BACKEND", raising=False)
+        alone = built(stage)
+        monkeypatch.setenv("CAMDRIFT_BACKEND", backend)
+        assert built(stage) == alone, stage
+    assert not list(artifacts.SHARDS.glob("*"))  # cleared in the end
+
+
+def test_a_run_that_was_stopped_takes_up_where_it_was(study, monkeypatch):
+    whole = built("cam")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, 3)
+        built("cam")
+    there = sorted(artifacts.SHARDS.rglob(files.MANIFEST))
+    assert len(there) == 3
+    damaged = there[1].parent / "values.npy"
+    damaged.write_bytes(damaged.read_bytes()[:-2] + b"ab")
+    done = []
+    real = shards.compute
+    monkeypatch.setattr(shards, "compute", lambda task: done.append(task.places) or real(task))
+    place("cam").mkdir(exist_ok=True)
+    assert built("cam") == whole
+    assert [places.start for places in done] == [8, 24, 32, 40, 48]  # the damaged one again
+
+
+def test_another_setting_or_code_takes_nothing_from_a_stopped_run(study):
+    before = shards.fingerprint(run.Stage(f"cam@{CELL}"))
+    assert before == shards.fingerprint(run.Stage(f"cam@{CELL}"))
+    other = run.Stage(f"cam@{CELL}")
+    other.params["micro_batch"] = 16
+    assert shards.fingerprint(other) != before
+    script_ = study / "stages/cam.py"
+    script_.write_text(script_.read_text() + "# changed\n")
+    assert shards.fingerprint(run.Stage(f"cam@{CELL}")) != before
+
+
+def test_inputs_of_a_shard_are_part_of_its_name(study):
+    before = shards.fingerprint(run.Stage(f"cam@{CELL}"))
+    noise = artifacts.read(artifacts.Noise, place("noise"))
+    raised = noise.raised.assign(scale=noise.raised["scale"] + 1)
+    other = artifacts.Noise(noise.draws[:], noise.controls[:], noise.facts, noise.scales, raised)
+    artifacts.write(place("noise"), other)
+    assert shards.fingerprint(run.Stage(f"cam@{CELL}")) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("CAMDRIFT_BACKEND", "cluster", "wanted one of serial, processes, dask, got 'cluster'"),
+        ("CAMDRIFT_WORKERS", "many", "wanted a number from 1, got 'many'"),
+        ("CAMDRIFT_WORKERS", "0", "wanted a number from 1, got '0'"),
+    ],
+)
+def test_a_wrong_backend_is_refused_before_work_begins(study, monkeypatch, name, value, message):
+    monkeypatch.setenv("CAMDRIFT_BACKEND", "processes")
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(shards, "compute", lambda task: pytest.fail("work began"))
+    with pytest.raises(settings.SettingsError, match=message):
+        script("score").main(run.Stage(f"score@{CELL}"))
+
+
+def test_a_worker_of_another_revision_is_refused(study):
+    stage = run.Stage(f"score@{CELL}")
+    task = shards.Task(stage, "shard", slice(0, 8), (), Path("x"), Path.cwd(), "of another")
+    with pytest.raises(settings.SettingsError, match="another camdrift"):
+        shards.compute(task)
+    assert not Path("x").exists()
+
+
+def test_workers_end_with_a_stage_that_was_killed(study):
+    """SIGKILL lets a process say nothing to those that it started."""
+    program = study / "killed.py"
+    program.write_text(
+        "import multiprocessing, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from camdrift import shards\n"
+        "if __name__ == '__main__':\n"
+        "    spawn = multiprocessing.get_context('spawn')\n"
+        "    with ProcessPoolExecutor(1, mp_context=spawn, initializer=shards._follow) as pool:\n"
+        "        pool.submit(time.sleep, 60)\n"
+        "        time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(program)])
+    children: list[psutil.Process] = []
+    for _ in range(100):
+        children = psutil.Process(parent.pid).children(recursive=True)
+        if len(children) >= 2:  # the worker and multiprocessing's tracker
+            break
+        time.sleep(0.1)
+    time.sleep(3)  # until the worker has begun to watch
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    gone, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    assert gone
+
+
+@needs_dask
+def test_a_lost_worker_changes_nothing(study, monkeypatch):
+    alone = built("cam")
+    monkeypatch.setenv("CAMDRIFT_BACKEND", "dask")
+    lost: list[int] = []
+    update = shards.tqdm.update
+
+    def lose(bar, n=1):
+        for child in psutil.Process().children(recursive=True):
+            if not lost and "spawn_main" in " ".join(child.cmdline()):
+                child.kill()
+                lost.append(child.pid)
+        return update(bar, n)
+
+    monkeypatch.setattr(shards.tqdm, "update", lose)
+    assert built("cam") == alone
+    assert lost
