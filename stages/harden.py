@@ -1,13 +1,13 @@
 """Retrains a model on what attacks made of its training images, and attacks the models anew."""
 
-from camdrift import artifacts, hardening, run, settings
+from camdrift import artifacts, hardening, models, run, settings
 
 
 def main(stage: run.Stage) -> None:
     key, params = stage.key, stage.params
     chosen = settings.Hardening.model_validate(params["hardenings"][key])
     images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(chosen.set))
-    clear = artifacts.read(artifacts.Weights, artifacts.model_folder(chosen.model))
+    clear = models.stored(chosen.model)
     found, weights = hardening.harden(
         images,
         clear,

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from camdrift import images
+from camdrift import images, pictures
 from camdrift.settings import SettingsError
 
 EVEN = {"train": 0.5, "validation": 0.0, "test": 0.5}
@@ -72,7 +72,7 @@ def test_decodes_every_kind_of_file_to_upright_rgb(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees to view
     picture().save(tmp_path / "rotated.jpg", exif=exif)
-    found = {file.stem: images.decode(file) for file in tmp_path.iterdir()}
+    found = {file.stem: pictures.decode(file) for file in tmp_path.iterdir()}
     assert all(image.dtype == np.uint8 and image.shape[2] == 3 for image in found.values())
     assert found["rotated"].shape == (30, 20, 3)
     assert found["grey"].shape == (20, 30, 3)
@@ -133,7 +133,11 @@ def test_folder_with_a_table_of_labels(tmp_path):
         ({"file": ["a", "b", None], "truth": [1, 10, None]}, 1, [0, 9]),  # floats, once read
         ({"file": ["x/a.png", "b.png", "c"], "truth": ["cat", "dog", "ape"]}, 0, [1, 2]),
         ({"file": ["a", "b"], "truth": [1, None]}, 1, "1 images have no 'truth'"),
-        ({"file": ["a", "b"], "truth": [0, 1]}, 1, "wanted whole numbers from 0, got -1 to 0"),
+        (
+            {"file": ["a", "b"], "truth": [0, 1]},
+            1,
+            "wanted whole numbers from 0 to 99,999, got -1 to 0",
+        ),
         ({"file": ["a", "a", "b"], "truth": [0, 1, 2]}, 0, "does not name each image once"),
     ],
 )

@@ -6,22 +6,23 @@ an image was cut from; intervals are clustered by it.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
-from camdrift import randomness
+from camdrift import folders, pictures, randomness
 from camdrift.artifacts import ImageSet
 from camdrift.preprocessing import preprocessor
 from camdrift.settings import SettingsError
 
 SPLITS = ("train", "validation", "test")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 
 CC0 = "CC0-1.0"
 PUBLIC_DOMAIN = "public domain, no known copyright restrictions"
@@ -76,7 +77,7 @@ def photos(
     prepare = preprocessor(preprocessing)
     tiles, rows = [], []
     for label, (name, package, file, licence) in enumerate(PHOTOS):
-        picture = decode(Path(str(files(package))) / file)
+        picture = pictures.decode(Path(str(files(package))) / file)
         rng = randomness.generator(seed, "photos", name)
         owner = _deal(picture.shape[0] // size, picture.shape[1] // size, shares, rng)
         for split in SPLITS:
@@ -84,7 +85,7 @@ def photos(
             chosen = np.sort(rng.permutation(len(corners))[: limits[split]])
             for top, left in (corners[i] for i in chosen):
                 tiles.append(
-                    _fit(prepare(picture[top : top + size, left : left + size]), size, size)
+                    pictures.fit(prepare(picture[top : top + size, left : left + size]), size, size)
                 )
                 rows.append((f"{name}_{top:04d}_{left:04d}", label, name, split, name, licence))
     return _image_set(tiles, rows)
@@ -159,27 +160,29 @@ def folder(
 
     The layout is ImageFolder's (a class a subfolder), or any folder with a table of labels: then
     `labels` names the CSV file and its columns. Files that cannot be read are named on the
-    terminal and left out.
+    terminal and left out; links that lead out of the folder are among them.
 
     Raises:
         UnreadableError: more than `unreadable_share` of the files could not be read.
-        SettingsError: the folder holds no image, or a file has no label.
+        SettingsError: as of `folders.entries`, or `align` returns no picture.
     """
     root = Path(path)
-    entries = _from_table(root, **labels) if labels else _from_subfolders(root)
+    entries = folders.entries(root, labels)
     names = [file.relative_to(root).as_posix() for file, _, _ in entries]
     splits = _split(names, [label for _, label, _ in entries], shares, limits, seed, fold=fold)
     prepare = preprocessor(preprocessing)
     tiles, rows, unreadable = [], [], []
     work = [item for item in zip(entries, names, splits, strict=True) if item[2]]
     for (file, label, class_name), name, split in tqdm(work, desc="reading", unit="image"):
+        shown = name if name.isprintable() else ascii(name)  # it may hold what a terminal obeys
         try:
-            tiles.append(_fit(prepare(decode(file)), resize, size))
+            picture = pictures.decode(folders.within(root, file))
+            tiles.append(pictures.fit(prepare(picture), resize, size))
             rows.append((name, label, class_name, split, name, licence))
-        except SettingsError:
-            raise
+        except SettingsError as fault:
+            raise SettingsError(f"{shown}: {fault}") from fault
         except Exception as fault:  # Pillow's readers and users' functions raise anything
-            unreadable.append(f"{name}: {fault}")
+            unreadable.append(f"{shown}: {str(fault) or type(fault).__name__}")
     for line in unreadable:
         tqdm.write(f"unreadable, left out: {line}")
     if len(unreadable) > unreadable_share * len(work):
@@ -205,124 +208,68 @@ def torchvision_set(
 ) -> ImageSet:
     """Returns a `torchvision.datasets` class by name, called with `arguments`.
 
-    Images are resized and centre-cropped as those of a folder. Whether anything may be downloaded
-    is the user's `arguments: {download: true}`.
-    """
-    from camdrift.vision import torchvision
+    Images are resized and centre-cropped as those of a folder, and held one at a time. Whether
+    anything may be downloaded is the user's `arguments: {download: true}`.
 
-    source = getattr(torchvision.datasets, dataset)(**arguments)
-    items = [(image, int(label)) for image, label in source]
-    names = [f"{dataset.lower()}_{i:06d}" for i in range(len(items))]
+    Raises:
+        SettingsError: there is no such class, it takes no such arguments, its files are not there
+            or cannot be read, or it does not give an image and a class.
+    """
+    source = _dataset(dataset, arguments)
+    labels = _labels(source, dataset)
+    names = [f"{dataset.lower()}_{i:06d}" for i in range(len(labels))]
     classes = getattr(source, "classes", None) or [
-        str(label) for label in range(1 + max(label for _, label in items))
+        str(label) for label in range(1 + max(labels, default=0))
     ]
-    splits = _split(names, [label for _, label in items], shares, limits, seed, fold=fold)
+    splits = _split(names, labels, shares, limits, seed, fold=fold)
     prepare = preprocessor(preprocessing)
     tiles, rows = [], []
-    for (image, label), name, split in zip(items, names, splits, strict=True):
+    for i, (name, label, split) in enumerate(zip(names, labels, splits, strict=True)):
         if split:
-            tiles.append(_fit(prepare(np.asarray(image.convert("RGB"))), resize, size))
+            image, _ = _item(source, i, dataset)
+            tiles.append(pictures.fit(prepare(np.asarray(image.convert("RGB"))), resize, size))
             rows.append((name, label, str(classes[label]), split, name, licence))
     return _image_set(tiles, rows)
 
 
-def decode(file: Path) -> np.ndarray:
-    """Returns the picture in a file as uint8 RGB (height, width, 3), upright.
-
-    EXIF rotation is applied; grey, palette and CMYK become RGB; transparency is laid on white;
-    16-bit grey is scaled by its type's range, not by the picture's own.
-    """
-    with Image.open(file) as opened:
-        image: Image.Image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith(("I", "F")):
-            values = np.asarray(image)
-            if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
-                raise ValueError(f"grey values of mode {image.mode} outside 16 bit")
-            grey = np.round(values / 257).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=2)
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
-        return np.asarray(image.convert("RGB"))
+# It unpickles a file that it finds beside the images, which nothing verifies.
+UNPICKLING = ("LSUN", "LSUNClass")
 
 
-def _fit(picture: np.ndarray, resize: int, size: int) -> np.ndarray:
-    """Returns the picture with its shorter side at `resize` px (bilinear), centre `size` px."""
-    image = Image.fromarray(picture)
-    scale = resize / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+def _dataset(name: str, arguments: dict) -> Any:
+    from camdrift.vision import torchvision
 
-
-def _from_subfolders(root: Path) -> list[tuple[Path, int, str]]:
-    """Returns (file, label, class name) of an ImageFolder layout, in sorted order."""
-    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-    entries = [
-        (file, label, name) for label, name in enumerate(classes) for file in _pictures(root / name)
-    ]
-    if not entries:
+    kind = getattr(torchvision.datasets, name, None)
+    if not isinstance(kind, type) or name in UNPICKLING or not hasattr(kind, "__getitem__"):
+        reason = ", which unpickles what it finds" if name in UNPICKLING else ""
+        raise SettingsError(f"no dataset '{name}' in torchvision.datasets that is used{reason}")
+    try:
+        return kind(**arguments)
+    except Exception as fault:  # arguments, files that are not there, downloads
         raise SettingsError(
-            f"no image in the subfolders of {root}; wanted {root}/<class>/<image>, or set "
-            "`labels:` with the CSV file that names each image's class"
-        )
-    return entries
+            f"torchvision.datasets.{name} with {arguments}: {type(fault).__name__}: {fault}"
+        ) from fault
 
 
-def _from_table(
-    root: Path, *, csv: str, image: str, label: str, offset: int
-) -> list[tuple[Path, int, str]]:
-    """Returns (file, label, class name) of a folder whose labels stand in a CSV file.
-
-    The `image` column holds paths or file names, with or without suffix. A numeric `label` column
-    is the class index plus `offset`; any other is a class name, numbered in sorted order over the
-    whole table. Images in the table that are not in the folder are passed over: a table may
-    describe a larger set.
-    """
-    table = pd.read_csv(root / csv, dtype={image: str})
-    for column in (image, label):
-        if column not in table:
-            raise SettingsError(f"no column '{column}' in {root / csv}; it has {list(table)}")
-    rows = {name: i for i, name in enumerate(table[image])}
-    files = list(_pictures(root))
-    found = []
-    for file in files:
-        path = file.relative_to(root)
-        names = (path.as_posix(), path.with_suffix("").as_posix(), path.name, path.stem)
-        row = next((rows[name] for name in names if name in rows), None)
-        if row is None:
-            raise SettingsError(f"{path} has no row in {csv}, column '{image}'")
-        found.append(row)
-    if not files:
-        raise SettingsError(f"no image in {root}")
-    if (
-        len(set(found)) < len(found)
-        or table[image].iloc[found].isin(table[image][table[image].duplicated()]).any()
-    ):
-        raise SettingsError(f"column '{image}' of {csv} does not name each image once")
-    values = table[label].iloc[found]
-    if values.isna().any():
-        raise SettingsError(f"{int(values.isna().sum())} images have no '{label}' in {csv}")
-    if pd.api.types.is_numeric_dtype(values):
-        numbers = values - offset
-        if (numbers < 0).any() or (numbers % 1 != 0).any():
-            raise SettingsError(
-                f"'{label}' of {csv} minus the offset {offset}: wanted whole numbers from 0, got "
-                f"{numbers.min():g} to {numbers.max():g}"
-            )
-        numbers = numbers.astype(int)
-        class_names = numbers.astype(str)
-    else:
-        class_names = values.astype(str)
-        known = sorted(table[label].dropna().astype(str).unique())
-        numbers = class_names.map({name: i for i, name in enumerate(known)})
-    return list(zip(files, numbers.astype(int), class_names, strict=True))
+def _labels(source: Any, dataset: str) -> list[int]:
+    """Returns the class of each item, without its image where the dataset lists them."""
+    listed = np.asarray(getattr(source, "targets", ()))
+    if listed.shape == (len(source),) and listed.dtype.kind == "i":
+        return listed.tolist()
+    return [_item(source, i, dataset)[1] for i in range(len(source))]
 
 
-def _pictures(root: Path) -> Iterator[Path]:
-    return (f for f in sorted(root.rglob("*")) if f.suffix.lower() in SUFFIXES and f.is_file())
+def _item(source: Any, place: int, dataset: str) -> tuple[Image.Image, int]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image, label = source[place]
+            return image, int(label)
+    except Exception as fault:
+        raise SettingsError(
+            f"item {place} of torchvision.datasets.{dataset}: {type(fault).__name__}: {fault}. "
+            "Wanted an image that can be read, and the number of its class"
+        ) from fault
 
 
 def _split(
@@ -367,6 +314,11 @@ def _image_set(tiles: list[np.ndarray], rows: list[tuple], *, unreadable: int = 
     if not any(row[columns.index("split")] == "test" for row in rows):
         raise SettingsError("the set has no test image; raise shares.test or limits.test")
     index = pd.DataFrame(rows, columns=columns)
+    if not index["label"].between(0, folders.MOST_CLASSES - 1).all():
+        raise SettingsError(
+            f"wanted class numbers from 0 to {folders.MOST_CLASSES - 1:,}, got "
+            f"{index['label'].min()} to {index['label'].max()}"
+        )
     index["sha256"] = [hashlib.sha256(np.ascontiguousarray(t).tobytes()).hexdigest() for t in tiles]
     return ImageSet(pixels=np.stack(tiles), index=index, unreadable={"files": unreadable})
 

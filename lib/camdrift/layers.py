@@ -15,6 +15,7 @@ from torch import fx, nn
 from torch.fx.experimental import optimization
 from torch.nn import functional as F
 
+from camdrift import soundness
 from camdrift.settings import SettingsError
 
 NORMS = (
@@ -72,6 +73,7 @@ def trace(network: nn.Module) -> fx.GraphModule:
 
     Raises:
         UntraceableError: the forward branches on its input, or there is no conv layer.
+        UnsoundError: part of it stays in training mode.
     """
     in_place = {name for name, m in network.named_modules() if getattr(m, "inplace", False)}
     for name in in_place:
@@ -83,6 +85,7 @@ def trace(network: nn.Module) -> fx.GraphModule:
             f"torch.fx cannot trace {type(network).__name__}: {fault}. Wanted a forward whose "
             "branches do not depend on its input"
         ) from fault
+    soundness.refuse_training(traced)
     _out_of_place(traced, in_place)
     traced.graph.eliminate_dead_code()
     kinds = (nn.Conv2d, *NORMS)

@@ -5,10 +5,8 @@ operations, with normalisation inside, and it calls its network at one fixed bat
 what it returns for an image does not depend on the images beside it.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,7 +14,16 @@ import torch
 from torch import Tensor, fx, nn
 from tqdm import tqdm
 
-from camdrift import artifacts, layers, networks, randomness, training
+from camdrift import (
+    artifacts,
+    layers,
+    networks,
+    params,
+    randomness,
+    soundness,
+    training,
+    weights,
+)
 from camdrift.artifacts import Weights
 from camdrift.layers import Tap
 from camdrift.networks import RefusedError
@@ -153,14 +160,24 @@ def obtain(
         split: returns pixels and labels of 'train', 'validation' or 'test'.
         seed: of the initial weights and the batches.
         name: of the model, part of the seed.
+
+    Raises:
+        RefusedError: the weights cannot be had or do not fit; the network cannot be built.
+        UntraceableError: there is no graph of its forward, or no conv layer.
+        UnsoundError: its logits are not numbers, or not of each image by itself.
     """
     classes = chosen.classes or int(max(labels)) + 1
+    if int(max(labels)) >= classes:
+        raise RefusedError(
+            f"models.{name}.classes: wanted more than {int(max(labels))}, the largest class number "
+            f"of the set, got {classes}"
+        )
     facts = chosen.model_dump(include={"architecture", "width", "head", "mean", "std"})
     facts |= {"classes": classes, "size": chosen.size or size}
     torch.manual_seed(randomness.entropy(seed, "weights", name))  # torch has no local way to init
     network = _network(facts, initialised=chosen.weights is None or chosen.new_head)
     if chosen.weights is not None:
-        state = _weights(chosen)
+        state = weights.read(chosen)
         if chosen.new_head:
             state = networks.with_own_head(network, state)
         try:
@@ -217,9 +234,11 @@ def _trained(
     given: dict[str, Any] = {key: facts[key] for key in ("mean", "std", "size")}
     curve: list[dict] = []
     if chosen is not None:
+        seen = split("train")
+        _refuse_early(network, seen[0], facts)
         curve = training.train(
             network,
-            split("train"),
+            seen,
             split("validation"),
             **given,
             **chosen.model_dump(),
@@ -227,16 +246,47 @@ def _trained(
             adversary=adversary,
             progress=lambda epochs: tqdm(epochs, desc=f"training {name}", unit="epoch"),
         )
-    model = Model(network, **given, micro_batch=1)
+        weights.refuse_infinite(network.state_dict(), f"models.{name}, trained")
+    model, tests = Model(network, **given, micro_batch=1), split("test")
+    _refuse(network, model, tests[0], facts)
     facts = facts | {
         "layers": [{"name": tap.name, "label": tap.label} for tap in model.maps],
         "own_output": [tap.label for tap in model.maps if not tap.rectified],
         "left_out": layers.left_out(network, model.network),
-        "test_accuracy": round(training.accuracy(network, *split("test"), **given), 4),
+        "test_accuracy": round(training.accuracy(network, *tests, **given), 4),
     }
     # Rounded, because the card is in git: the last digits change from machine to machine.
     table = pd.DataFrame(curve, columns=["epoch", "loss", "validation_accuracy"]).round(3)
     return Weights(network.state_dict(), facts, table)
+
+
+def _refuse_early(network: nn.Module, pixels: Tensor, facts: dict[str, Any]) -> None:
+    """Refuses before the hours of training what would be refused behind them."""
+    try:
+        copied = layers.frozen(network)
+    except (layers.UntraceableError, TypeError):  # it may be trained and explained, but not copied
+        return
+    model = Model(copied, **{key: facts[key] for key in ("mean", "std", "size")}, micro_batch=1)
+    soundness.refuse_dependence(
+        lambda images: model.network(model.inputs(images)),
+        pixels,
+        classes=facts["classes"],
+        finite=False,
+    )
+
+
+def _refuse(network: nn.Module, model: Model, pixels: Tensor, facts: dict[str, Any]) -> None:
+    """Raises UnsoundError where a network, or the graph that stands for it, is not sound."""
+    soundness.refuse_dependence(
+        lambda images: network(model.inputs(images)), pixels, classes=facts["classes"]
+    )
+    few = model.inputs(pixels[:2])
+    with torch.no_grad():
+        if soundness.differ(network(few), model.network(few), soundness.FOLDING):
+            raise soundness.UnsoundError(
+                "called as torch.fx has traced it, the network gives other logits: something in "
+                "its forward is drawn, counted or decided anew in each call"
+            )
 
 
 def _network(facts: dict[str, Any], *, initialised: bool) -> nn.Module:
@@ -244,57 +294,27 @@ def _network(facts: dict[str, Any], *, initialised: bool) -> nn.Module:
     return networks.build(**wanted, initialised=initialised)
 
 
-def _weights(chosen: ModelSettings) -> dict[str, Tensor]:
-    """Returns the state dict of a local file or of torchvision's weights by name, as float32.
+def stored(name: str) -> Weights:
+    """Returns the weights of a model of the study, as its stage wrote them.
 
     Raises:
-        RefusedError: the file is not there, is not the one that `sha256` names, or is a pickle
-            that holds more than tensors.
+        RefusedError: they name a function of the user's that params.yaml does not: data, which may
+            come from elsewhere, does not decide which code runs.
     """
-    path = Path(str(chosen.weights))
-    if not chosen.is_file:
-        from camdrift.vision import torchvision
-
-        try:
-            known = torchvision.models.get_model_weights(chosen.architecture)
-            state = known[str(chosen.weights)].get_state_dict(progress=True, check_hash=True)
-        except (ValueError, KeyError) as fault:
+    found = artifacts.read(Weights, artifacts.model_folder(name))
+    architecture = found.facts["architecture"]
+    if networks.is_own(architecture):
+        named = {model.architecture for model in params.load().models.values()}
+        if architecture not in named:
             raise RefusedError(
-                f"no weights '{chosen.weights}': wanted a .safetensors, .pt or .pth file, or the "
-                f"name of torchvision's weights of {chosen.architecture}"
-            ) from fault
-    else:
-        if not path.is_file():
-            raise RefusedError(f"no weights file {path}")
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != chosen.sha256:
-            raise RefusedError(f"{path} has sha256 {found}, params.yaml says {chosen.sha256}")
-        state = _local_state(path)
-    auxiliary = networks.AUXILIARY.get(chosen.architecture, ())
-    return {
-        key: t.float() if t.is_floating_point() else t
-        for key, t in state.items()
-        if not key.startswith(tuple(auxiliary))
-    }
-
-
-def _local_state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as fault:
-        raise RefusedError(
-            f"{path} holds more than tensors, and loading it could run any code. Save only the "
-            "state dict, best as .safetensors"
-        ) from fault
-    return state.get("state_dict", state)
+                f"{artifacts.model_folder(name)} is of '{architecture}', which would be imported, "
+                "and no model in params.yaml names it"
+            )
+    return found
 
 
 def load(name: str, *, micro_batch: int) -> Model:
-    """Returns a model of the study, as its stage wrote it, ready to be explained.
+    """Returns a model of the study, ready to be explained; raises as `stored` does.
 
     A process holds the last few that it was asked for: shard after shard wants the same.
     """
@@ -303,8 +323,7 @@ def load(name: str, *, micro_batch: int) -> Model:
 
 @lru_cache(maxsize=4)
 def _held(name: str, micro_batch: int, digest: str) -> Model:
-    weights = artifacts.read(Weights, artifacts.model_folder(name))
-    return ready(weights, micro_batch=micro_batch)
+    return ready(stored(name), micro_batch=micro_batch)
 
 
 def ready(weights: Weights, *, micro_batch: int) -> Model:

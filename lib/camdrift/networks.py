@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camdrift import imports
 from camdrift.settings import SettingsError
 
 
@@ -47,7 +48,7 @@ def build(
     Raises:
         RefusedError: there is no such architecture, or it does not survive the slimming.
     """
-    own = ":" in architecture and not architecture.startswith("timm:")
+    own = is_own(architecture)
     place = "cpu" if own or (initialised and width == 1) else "meta"
     with torch.device(place):
         if own:
@@ -69,9 +70,21 @@ def build(
             f"{architecture} does not run at width {width} and {size} px: {fault}. Wanted a "
             "network whose forward survives scaled channels (VGG, ResNet, Inception, Xception do)"
         ) from fault
+    if not isinstance(logits, Tensor):
+        raise RefusedError(
+            f"{architecture} returns a {type(logits).__name__}, wanted a tensor of logits alone"
+        )
     if logits.shape != (1, classes):
-        raise RefusedError(f"{architecture} returns {tuple(logits.shape)}, wanted (1, {classes})")
+        raise RefusedError(
+            f"{architecture} returns {tuple(logits.shape)} for one image, wanted (1, {classes}): a "
+            "logit for each class (`classes:` of the model, or those of its set)"
+        )
     return network
+
+
+def is_own(architecture: str) -> bool:
+    """Returns whether an architecture is a function of the user's, `package.module:function`."""
+    return ":" in architecture and not architecture.startswith("timm:")
 
 
 def _torchvision_network(name: str, classes: int) -> nn.Module:
@@ -98,11 +111,17 @@ def _timm_network(name: str, classes: int) -> nn.Module:
 
 def _user_network(path: str, classes: int) -> nn.Module:
     importlib.import_module("camdrift.vision")  # it may import torchvision, too
-    module, _, function = path.partition(":")
+    build = imports.function(path, "architecture")
     try:
-        return getattr(importlib.import_module(module), function)(classes)
-    except (ImportError, AttributeError) as fault:
-        raise RefusedError(f"cannot import '{path}': {fault}") from fault
+        network = build(classes)
+    except Exception as fault:  # it may raise anything
+        raise RefusedError(
+            f"'{path}', called with {classes}, raised {imports.told(fault)}. Wanted a function of "
+            "the number of classes that returns a network"
+        ) from fault
+    if not isinstance(network, nn.Module):
+        raise RefusedError(f"wanted a network from '{path}', got a {type(network).__name__}")
+    return network
 
 
 def _pool_head(network: nn.Module, architecture: str, classes: int) -> None:

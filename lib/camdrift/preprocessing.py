@@ -1,10 +1,10 @@
 """Preprocessing of pictures, before they are resized: aligned by a function, then cropped."""
 
-import importlib
 from collections.abc import Callable
 
 import numpy as np
 
+from camdrift import imports
 from camdrift.settings import SettingsError
 
 Change = Callable[[np.ndarray], np.ndarray]  # a picture, uint8 (height, width, 3), to another
@@ -21,25 +21,25 @@ def preprocessor(chosen: dict | None) -> Change:
     """
     if chosen is None:
         return lambda picture: picture
-    align = _function(chosen["align"]) if chosen["align"] is not None else None
+    align = None
+    if chosen["align"] is not None:
+        align = imports.function(chosen["align"], "preprocessing.align")
 
     def prepare(picture: np.ndarray) -> np.ndarray:
         aligned = picture if align is None else np.asarray(align(picture))
-        if aligned.dtype != np.uint8 or aligned.ndim != 3 or aligned.shape[2] != 3:
+        if (
+            aligned.dtype != np.uint8
+            or aligned.ndim != 3
+            or aligned.shape[2] != 3
+            or not aligned.size
+        ):
             raise SettingsError(
                 f"preprocessing.align: wanted a picture, uint8 (height, width, 3), from "
-                f"'{chosen['align']}', got {aligned.dtype} {aligned.shape}"
+                f"'{chosen['align']}', got {aligned.dtype} {aligned.shape}; a picture is left out "
+                "where the function raises an error"
             )
         height, width = (max(1, round(side * chosen["crop"])) for side in aligned.shape[:2])
         top, left = (aligned.shape[0] - height) // 2, (aligned.shape[1] - width) // 2
         return aligned[top : top + height, left : left + width]
 
     return prepare
-
-
-def _function(path: str) -> Change:
-    module, _, function = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as fault:
-        raise SettingsError(f"preprocessing.align: cannot import '{path}': {fault}") from fault

@@ -7,11 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from camdrift import networks
+from camdrift import networks, soundness
 from camdrift.pixels import inputs
+from camdrift.settings import SettingsError
 
 # (network on pixels, pixels, labels) -> other pixels to train on.
 Adversary = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
+
+
+class DivergedError(SettingsError, FloatingPointError):
+    """The loss of training is not finite."""
 
 
 def train(
@@ -45,7 +50,7 @@ def train(
         The curve: `epoch` (from 1), `loss` (mean over the epoch), `validation_accuracy` in [0, 1].
 
     Raises:
-        FloatingPointError: the loss is not finite.
+        DivergedError: the loss is not finite.
         RefusedError: of `layers` 'dense', the network has none.
     """
     pixels, labels = training
@@ -86,7 +91,7 @@ def train(
             schedule.step()
             total += float(loss.detach())
         if not total < float("inf"):
-            raise FloatingPointError(
+            raise DivergedError(
                 f"the loss is {total} in epoch {epoch}; lower learning_rate in params.yaml"
             )
         reached = accuracy(network, *validation, mean=mean, std=std, size=size)
@@ -138,12 +143,18 @@ def accuracy(
     std: Sequence[float],
     size: int,
 ) -> float:
-    """Returns the share of images that a bare network classifies correctly, in [0, 1]."""
+    """Returns the share of images that a bare network classifies correctly, in [0, 1].
+
+    Raises:
+        UnsoundError: logits are NaN or infinite.
+    """
     centre, spread = (torch.tensor(value).view(1, -1, 1, 1) for value in (mean, std))
     network.eval()
     right = 0
     with torch.no_grad():
         for images, classes in zip(pixels.split(128), labels.split(128), strict=True):
             logits = network(inputs(images, size=size, mean=centre, std=spread))
+            if not (logits < float("inf")).all():  # of NaN, too, whose argmax is a class
+                raise soundness.UnsoundError(soundness.not_numbers(logits))
             right += int((logits.argmax(1) == classes).sum())
     return right / max(1, len(labels))

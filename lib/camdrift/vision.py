@@ -4,8 +4,12 @@ The registry's torchvision wheel is built against a CUDA torch. Beside a CPU bui
 extension cannot be loaded, and `import torchvision` fails with `operator torchvision::nms does not
 exist`. Then, and only then, the missing operators are declared here without an implementation:
 camdrift calls none of them, and a caller who does gets torch's own "no kernel" error.
+
+Its datasets unpack the archives that they download. Before Python 3.14 a tar archive could thereby
+write anywhere; here it is held to the folder that it is unpacked in (zip archives are anyway).
 """
 
+import tarfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,6 +38,9 @@ if not _extension_loads():
     _library = torch.library.Library("torchvision", "DEF")
     for _operator in _OPERATORS:
         _library.define(_operator)
+
+if hasattr(tarfile, "data_filter"):  # Python 3.11.4
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
 
 import torchvision  # noqa: E402
 import torchvision.datasets  # noqa: E402

@@ -1,11 +1,14 @@
 """Networks, where their weights come from, and how they are trained."""
 
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from camdrift.settings.section import Count, Name, Positive, Section, Side
+
+FILES = (".safetensors", ".pt", ".pth")  # of weights
 
 
 class Training(Section):
@@ -40,7 +43,9 @@ class ModelSettings(Section):
     def _has_weights(self) -> "ModelSettings":
         if self.weights is None and self.training is None:
             raise ValueError("wanted `weights:` or `training:` (or both), got neither")
-        if self.is_file and self.sha256 is None:
+        if self.is_url and self.suffix not in FILES:
+            raise ValueError(f"wanted a URL that ends in {', '.join(FILES)}, got {self.weights}")
+        if (self.is_file or self.is_url) and self.sha256 is None:
             raise ValueError(f"wanted the sha256 of {self.weights}; `sha256sum` prints it")
         if self.new_head and (self.weights is None or self.training is None):
             raise ValueError("wanted `weights:` and `training:` beside `new_head: true`")
@@ -51,13 +56,24 @@ class ModelSettings(Section):
         if (
             inception
             and self.weights
-            and not self.is_file
+            and not (self.is_file or self.is_url)
             and [self.mean, self.std] != [halves] * 2
         ):
             raise ValueError(f"{self.architecture}'s weights want mean and std of {halves}")
         return self
 
     @property
+    def is_url(self) -> bool:
+        """Whether the weights are downloaded from a URL of the user's."""
+        return str(self.weights).startswith(("http://", "https://"))
+
+    @property
     def is_file(self) -> bool:
         """Whether the weights are a local file."""
-        return Path(str(self.weights)).suffix in (".safetensors", ".pt", ".pth")
+        return self.suffix in FILES and not self.is_url
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the weights' file, of that which a URL names, too."""
+        weights = str(self.weights)
+        return PurePosixPath(urlsplit(weights).path if self.is_url else weights).suffix

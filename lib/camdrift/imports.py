@@ -1,0 +1,38 @@
+"""Functions of the user's, named in params.yaml as `package.module:function`."""
+
+import importlib
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from camdrift.settings import SettingsError
+
+
+def function(path: str, place: str) -> Callable[..., Any]:
+    """Returns the function that a setting names; its module is imported, which runs its code.
+
+    Args:
+        path: `package.module:function`.
+        place: of the setting, for messages.
+
+    Raises:
+        SettingsError: the module cannot be imported, or it has no such function.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except Exception as fault:  # a module may raise anything while it is imported
+        raise SettingsError(f"{place}: cannot import '{path}': {told(fault)}") from fault
+    if not callable(found):
+        raise SettingsError(
+            f"{place}: wanted a function, got '{path}', which is a {type(found).__name__}"
+        )
+    return found
+
+
+def told(fault: Exception) -> str:
+    """Returns what an error says, its kind, and the line of the user's that raised it."""
+    frames = traceback.extract_tb(fault.__traceback__)
+    own = [f for f in frames if not f.filename.startswith("<frozen") and f.filename != __file__]
+    where = f" (line {own[-1].lineno} of {own[-1].filename})" if own else ""
+    return f"{type(fault).__name__}: {fault}{where}"

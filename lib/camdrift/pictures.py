@@ -1,0 +1,83 @@
+"""Pictures: a file's picture as upright RGB, and a picture as a tile of a set's size."""
+
+import warnings
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# A quarter of a gigabyte as RGB: where Pillow warns of a decompression bomb. Copies are made on the
+# way to a tile, and a file of some bytes may declare any size.
+MOST_PIXELS = 89_478_485
+# By content, whatever a file is called. Of the others that Pillow knows, an EPS is a program, which
+# would be run by Ghostscript, and few have a reader that many people test.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "AVIF", "JPEG2000")
+
+
+def decode(file: Path) -> np.ndarray:
+    """Returns the picture in a file as uint8 RGB (height, width, 3), upright.
+
+    EXIF rotation is applied; grey, palette and CMYK become RGB; transparency is laid on white;
+    16-bit grey is scaled by its type's range, not by the picture's own.
+
+    Raises:
+        ValueError: the picture has more than `MOST_PIXELS`, or grey values outside 16 bit.
+        OSError: the file is cut short, corrupt, or none of `FORMATS`. Rubbish in the middle of a
+            JPEG is not noticed: the format has no checksum, and its reader guesses on.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            return _decoded(file)
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as fault:
+            raise ValueError(f"{_too_large()}: {fault}") from fault
+
+
+def _decoded(file: Path) -> np.ndarray:
+    with Image.open(file, formats=_formats()) as opened:
+        _refuse_size(*opened.size)
+        image: Image.Image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith(("I", "F")):
+            values = np.asarray(image)
+            if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+                raise ValueError(f"grey values of mode {image.mode} outside 16 bit")
+            grey = np.round(values / 257).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image)
+        return np.asarray(image.convert("RGB"))
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # AVIF came with Pillow 11.3
+
+
+def fit(picture: np.ndarray, resize: int, size: int) -> np.ndarray:
+    """Returns the picture with its shorter side at `resize` px (bilinear), centre `size` px.
+
+    Raises:
+        ValueError: the picture has more than `MOST_PIXELS`, or would have them when it is resized,
+            as a thin strip.
+    """
+    _refuse_size(picture.shape[1], picture.shape[0])
+    image = Image.fromarray(picture)
+    scale = resize / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    _refuse_size(width, height, f" when its shorter side of {min(image.size)} px is {resize} px")
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def _refuse_size(width: int, height: int, when: str = "") -> None:
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{_too_large()}: {width} x {height} px{when}")
+
+
+def _too_large() -> str:
+    return f"more than {MOST_PIXELS:,} pixels, which would take gigabytes"
