@@ -40,7 +40,9 @@ class ModelSettings(Section):
     def _has_weights(self) -> "ModelSettings":
         if self.weights is None and self.training is None:
             raise ValueError("wanted `weights:` or `training:` (or both), got neither")
-        if self.is_file and self.sha256 is None:
+        # Of a preset's file in WEIGHTS it is filled in when the file is there, see `presets`.
+        lent = str(self.weights).startswith("WEIGHTS/")
+        if self.is_file and self.sha256 is None and not lent:
             raise ValueError(f"wanted the sha256 of {self.weights}; `sha256sum` prints it")
         if self.new_head and (self.weights is None or self.training is None):
             raise ValueError("wanted `weights:` and `training:` beside `new_head: true`")
