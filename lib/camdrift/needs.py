@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from camdrift import images, models, networks
+from camdrift import images, layers, models, networks
 from camdrift.artifacts import ImageSet
 from camdrift.preprocessing import preprocessor
 from camdrift.presets import lacking, sha256
@@ -236,24 +237,37 @@ def weights(name: str, chosen: ModelSettings) -> list[str]:
     return [f"models.{name}: {known} are in {kept.parent}"]
 
 
-def function(name: str, chosen: ModelSettings, *, classes: int, size: int) -> models.Model:
-    """Returns a model of random weights; whatever makes its network is called once.
+def network(chosen: ModelSettings, *, classes: int, size: int) -> nn.Module:
+    """Returns a model's network with random weights; what makes it is called once.
 
-    Weights of full width are not initialised by their own draws, which would take seconds.
+    Those of full width are not initialised by their own draws, which would take seconds.
 
     Raises:
         RefusedError: there is no such network, it cannot be imported or does not run.
     """
     wanted = chosen.model_dump(include={"architecture", "width", "head"})
     count = chosen.classes or classes
-    size = chosen.size or size
-    network = networks.build(**wanted, classes=count, size=size, initialised=False)
-    if any(value.is_meta for value in network.parameters()):
-        network.to_empty(device="cpu")
-        for key, value in [*network.named_parameters(), *network.named_buffers()]:
+    found = networks.build(**wanted, classes=count, size=size, initialised=False)
+    if any(value.is_meta for value in found.parameters()):
+        found.to_empty(device="cpu")
+        for key, value in [*found.named_parameters(), *found.named_buffers()]:
             with torch.no_grad():
                 _drawn(key, value)
-    return models.Model(network, mean=chosen.mean, std=chosen.std, size=size, micro_batch=1)
+    return found
+
+
+def function(name: str, chosen: ModelSettings, *, classes: int, size: int) -> models.Model:
+    """Returns a model of random weights, which calls its network an image at a time; see `network`.
+
+    Raises:
+        RefusedError: as `network`; the message names the model.
+    """
+    size = chosen.size or size
+    try:
+        made = network(chosen, classes=classes, size=size)
+        return models.Model(made, mean=chosen.mean, std=chosen.std, size=size, micro_batch=1)
+    except (networks.RefusedError, layers.UntraceableError) as fault:
+        raise networks.RefusedError(f"models.{name}: {fault}") from fault
 
 
 def _drawn(key: str, value: torch.Tensor) -> None:

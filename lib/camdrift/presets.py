@@ -120,9 +120,13 @@ def resolved(changes: Sequence[str]) -> Settings:
         shutil.copy(params.PARAMS, copy)
         try:
             hydra.apply_overrides(copy, list(changes))
+            return params.load(copy)
         except (DvcException, OmegaConfBaseException) as fault:
-            raise SettingsError(f"SET: {fault}") from fault
-        return params.load(copy)
+            raise SettingsError(f"SET: {fault.__cause__ or fault}") from fault
+        except SettingsError as fault:
+            raise SettingsError(
+                str(fault).replace(str(copy), "params.yaml, so changed,")
+            ) from fault
 
 
 def stages(plan: Preset | Settings) -> dict[str, str]:
