@@ -24,7 +24,8 @@ EARLY = 0.6
 # Arrays of all images that a stage holds at once, in float32: counted in the code of the stages.
 ARRAYS = {"attack": 7, "noise": 50, "cam": 14, "coverage": 12, "detect": 10, "sign": 4, "carry": 40,
           "harden": 8, "signatures": 8}  # fmt: skip
-# Stages that hold a micro-batch of the images at once, and not all of them.
+# Those of attack, noise, cam, score and detect that hold a micro-batch of the images and of their
+# maps at once, and not all of them.
 IN_SHARDS: tuple[str, ...] = ()
 FLOAT, HALF = 4, 2  # bytes of a value
 AT_ONCE = 128  # images that `training.accuracy` passes
@@ -102,8 +103,11 @@ class _Books:
 
     def pixels(self, stage: str, name: str, images: float) -> float:
         """Returns the bytes of images that a stage holds, see `ARRAYS`."""
-        most = min(images, self.plan.micro_batch) if stage in IN_SHARDS else images
-        return ARRAYS[stage] * self.array(name, most)
+        return ARRAYS[stage] * self.array(name, images * self.share(stage, images))
+
+    def share(self, stage: str, images: float) -> float:
+        """Returns the share of images that a stage holds at once, see `IN_SHARDS`."""
+        return min(1.0, self.plan.micro_batch / max(1.0, images)) if stage in IN_SHARDS else 1.0
 
     def passing(self, at: Bench, *, backward: float = 1, images: float | None = None) -> float:
         """Returns the bytes of a network and of a micro-batch that passes it, to and fro."""
@@ -268,11 +272,13 @@ def _cell(books: _Books, name: str) -> list[Task]:
         task("noise", "model",
              [Pass("", f"noise of {name}", n, cache(disturb)), _forward(at, raised)],
              books.passing(at, backward=0) + pixels("noise"), drawn * array),
-        task("cam", "model", explained, books.passing(at) + 2 * maps + pixels("cam"), maps),
+        task("cam", "model", explained,
+             books.passing(at) + 2 * maps * books.share("cam", n) + pixels("cam"), maps),
         task("coverage", "model",
              [_pass(at, "cover", (1 + 2 * strengths) * full, pace.cover)],
              books.passing(at, backward=0) + pixels("coverage"), 0),
-        task("score", "table", _scores(books, at, cell, seen, n), 2.2 * maps, 0),
+        task("score", "table", _scores(books, at, cell, seen, n),
+             2.2 * maps * books.share("score", n), 0),
         _detect(books, name, seen),
     ]  # fmt: skip
 
