@@ -7,10 +7,10 @@ STUDY ?=
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro seeds study test oracles peers e2e screenshots bench lint format dashboard readme publish twice clean
+.PHONY: help setup repro seeds study study-check test oracles peers e2e screenshots bench lint format dashboard readme publish twice clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 # Without a git repository DVC must be told so; with one, the setting would break `dvc exp`.
 setup: $(STAMP) ## make .venv with the locked dependencies
@@ -41,6 +41,10 @@ seeds: setup ## run the whole study with each of `seeds` in params.yaml and writ
 study: setup ## build a preset: NAME=nips17, and the folders it asks for, DATA= and WEIGHTS=
 	@CAMDRIFT_DATA="$${CAMDRIFT_DATA:-$(DATA)}" CAMDRIFT_WEIGHTS="$${CAMDRIFT_WEIGHTS:-$(WEIGHTS)}" \
 		$(BIN)/python -m camdrift.presets "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
+
+study-check: setup ## what a study (or the preset NAME=) needs and would take, before it runs
+	@CAMDRIFT_DATA="$${CAMDRIFT_DATA:-$(DATA)}" CAMDRIFT_WEIGHTS="$${CAMDRIFT_WEIGHTS:-$(WEIGHTS)}" \
+		$(BIN)/python -m camdrift.plan "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest

@@ -131,7 +131,7 @@ def digits(
     bunch = load_digits()
     grey = np.round(bunch.images * 255 / 16).astype(np.uint8)
     names = [f"digit_{i:04d}" for i in range(len(grey))]
-    splits = _split(names, bunch.target, shares, limits, seed)
+    splits = assign_splits(names, bunch.target, shares, limits, seed)
     tiles, rows = [], []
     for image, name, label, split in zip(grey, names, bunch.target, splits, strict=True):
         if split:
@@ -169,7 +169,9 @@ def folder(
     root = Path(path)
     entries = folders.entries(root, labels)
     names = [file.relative_to(root).as_posix() for file, _, _ in entries]
-    splits = _split(names, [label for _, label, _ in entries], shares, limits, seed, fold=fold)
+    splits = assign_splits(
+        names, [label for _, label, _ in entries], shares, limits, seed, fold=fold
+    )
     prepare = preprocessor(preprocessing)
     tiles, rows, unreadable = [], [], []
     work = [item for item in zip(entries, names, splits, strict=True) if item[2]]
@@ -218,17 +220,15 @@ def torchvision_set(
     source = _dataset(dataset, arguments)
     labels = _labels(source, dataset)
     names = [f"{dataset.lower()}_{i:06d}" for i in range(len(labels))]
-    classes = getattr(source, "classes", None) or [
-        str(label) for label in range(1 + max(labels, default=0))
-    ]
-    splits = _split(names, labels, shares, limits, seed, fold=fold)
+    classes = _class_names(source, arguments, 1 + max(labels, default=0))
+    splits = assign_splits(names, labels, shares, limits, seed, fold=fold)
     prepare = preprocessor(preprocessing)
     tiles, rows = [], []
     for i, (name, label, split) in enumerate(zip(names, labels, splits, strict=True)):
         if split:
             image, _ = _item(source, i, dataset)
             tiles.append(pictures.fit(prepare(np.asarray(image.convert("RGB"))), resize, size))
-            rows.append((name, label, str(classes[label]), split, name, licence))
+            rows.append((name, label, classes[label], split, name, licence))
     return _image_set(tiles, rows)
 
 
@@ -259,6 +259,13 @@ def _labels(source: Any, dataset: str) -> list[int]:
     return [_item(source, i, dataset)[1] for i in range(len(source))]
 
 
+def _class_names(source: Any, arguments: dict, count: int) -> list[str]:
+    binary = arguments.get("target_types") == "binary-category"  # OxfordIIITPet's cats and dogs
+    known = getattr(source, "bin_classes" if binary else "classes", None) or range(count)
+    # Imagenette names a class by several words.
+    return [name[0] if isinstance(name, tuple) else str(name) for name in known]
+
+
 def _item(source: Any, place: int, dataset: str) -> tuple[Image.Image, int]:
     try:
         with warnings.catch_warnings():
@@ -272,7 +279,7 @@ def _item(source: Any, place: int, dataset: str) -> tuple[Image.Image, int]:
         ) from fault
 
 
-def _split(
+def assign_splits(
     names: Sequence[str],
     labels: Sequence[int],
     shares: dict[str, float],

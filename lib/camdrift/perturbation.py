@@ -12,6 +12,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from camdrift.models import Model
+from camdrift.settings import SettingsError
+
+
+class SpoiltError(SettingsError, FloatingPointError):
+    """A perturbation is not finite."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,10 @@ def measure(model: Model, pixels: Tensor, perturbation: Perturbation) -> pd.Data
     """
     changed = (pixels + perturbation.pixels).clamp(0, 1)
     if not torch.isfinite(changed).all():
-        raise FloatingPointError("the attack returned a perturbation that is not finite")
+        raise SpoiltError(
+            "the attack returned a perturbation that is not finite: the gradient of the model, or "
+            "the user's own attack, gives NaN or infinity"
+        )
     with torch.no_grad():
         outputs = model(pixels)
         clean = outputs.argmax(1).numpy()

@@ -5,16 +5,22 @@ back into `data/results`. Folders from elsewhere come from the environment, see 
 """
 
 import argparse
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import dvc.api
+from dvc.exceptions import DvcException
+from dvc.utils import hydra
+from omegaconf.errors import OmegaConfBaseException
 
 from camdrift import artifacts, drawing, files, params, run
-from camdrift.settings import Preset, Settings, SettingsError
+from camdrift.settings import Need, Preset, Settings, SettingsError
 
 PARTS = (
     "sets", "models", "studies", "cells", "hardenings", "generalisations", "sources", "targets",
@@ -31,22 +37,31 @@ def folders(name: str, preset: Preset) -> dict[str, Path]:
     """Returns the folders that a preset needs from elsewhere.
 
     Raises:
-        SettingsError: one is not named, or is not there.
+        SettingsError: one is not named, or is not there; three lines for each.
     """
     found: dict[str, Path] = {}
     faults = []
-    for need, text in preset.needs.items():
-        given = os.environ.get(FOLDERS[need], "")
+    for folder, need in preset.needs.items():
+        given = os.environ.get(FOLDERS[folder], "")
         if not given or not Path(given).is_dir():
-            what = f"got no folder '{given}'" if given else "got nothing"
-            faults.append(
-                f"preset '{name}' wanted {need}=<folder> (or {FOLDERS[need]}), {what}.\n  It is to "
-                f"hold {text.strip()}."
-            )
-        found[need] = Path(given).resolve()
+            got = f"got no folder '{given}'" if given else "got nothing"
+            wanted = f"preset '{name}' wanted {folder}=<folder> (or {FOLDERS[folder]}), {got}"
+            faults.append(lacking(f"{wanted}: {need.what}", need))
+        found[folder] = Path(given).resolve()
     if faults:
         raise SettingsError("\n".join(faults))
     return found
+
+
+def lacking(wanted: str, need: Need) -> str:
+    """Returns three lines: what was wanted, where to get it, and under which terms."""
+    return f"{wanted}\n  where: {need.where}\n  terms: {need.terms}"
+
+
+def sha256(file: Path) -> str:
+    """Returns a file's sha256 in hexadecimal digits."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def overrides(name: str, preset: Preset, places: dict[str, Path]) -> list[str]:
@@ -58,24 +73,60 @@ def overrides(name: str, preset: Preset, places: dict[str, Path]) -> list[str]:
         places: the folders that stand for `DATA` and `WEIGHTS` in its paths.
 
     Raises:
-        SettingsError: a file of weights is not there.
+        SettingsError: a file of weights is not there, or is another than its name says.
     """
+    given = [(f"sets.{item}.path", chosen.path) for item, chosen in preset.sets.items()]
+    given += [
+        (f"sets.{item}.arguments.root", str(chosen.arguments.get("root")))
+        for item, chosen in preset.sets.items()
+        if chosen.kind == "torchvision"
+    ]
+    given += [(f"models.{item}.weights", str(m.weights)) for item, m in preset.models.items()]
     found = []
-    for part, key, values in (("sets", "path", preset.sets), ("models", "weights", preset.models)):
-        for item, settings in values.items():
-            first, _, rest = str(getattr(settings, key)).partition("/")
-            if first not in places:
-                continue
-            path = places[first] / rest
-            if not path.exists():
-                raise SettingsError(
-                    f"preset '{name}' wanted {path}, which is not there.\n  {first} is to hold "
-                    f"{preset.needs[first].strip()}."  # type: ignore[index]
-                )
-            quoted = path.as_posix().replace("'", "\\'")
-            found.append(f"presets.{name}.{part}.{item}.{key}='{quoted}'")
+    for key, value in given:
+        first, _, rest = value.partition("/")
+        if first not in places:
+            continue
+        path = places[first] / rest
+        if not path.exists():
+            need = preset.needs[first]  # type: ignore[index]
+            raise SettingsError(lacking(f"preset '{name}' wanted {path}, not there", need))
+        quoted = path.as_posix().replace("'", "\\'")
+        found.append(f"presets.{name}.{key}='{quoted}'")
+        model = preset.models.get(key.split(".")[1]) if key.endswith(".weights") else None
+        if model is not None and model.sha256 is None:
+            found.append(f"presets.{name}.{key.removesuffix('weights')}sha256={_checked(path)}")
     found += [f"{path}={value}" for path, value in preset.override.items()]
     return found + [f"{part}=${{presets.{name}.{part}}}" for part in PARTS]
+
+
+def _checked(file: Path) -> str:
+    """Returns the sha256 of a file whose name ends in the first digits of it, as torch.hub's do."""
+    found = sha256(file)
+    digits = file.stem.rpartition("-")[2]
+    if not found.startswith(digits):
+        raise SettingsError(f"{file} is damaged: wanted a sha256 that begins {digits}, got {found}")
+    return found
+
+
+def resolved(changes: Sequence[str]) -> Settings:
+    """Returns the settings with changes as `dvc exp run -S` makes them; no file is touched.
+
+    Raises:
+        SettingsError: a change names what is not there, or the settings are then not valid.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / params.PARAMS
+        shutil.copy(params.PARAMS, copy)
+        try:
+            hydra.apply_overrides(copy, list(changes))
+            return params.load(copy)
+        except (DvcException, OmegaConfBaseException) as fault:
+            raise SettingsError(f"SET: {fault.__cause__ or fault}") from fault
+        except SettingsError as fault:
+            raise SettingsError(
+                str(fault).replace(str(copy), "params.yaml, so changed,")
+            ) from fault
 
 
 def stages(plan: Preset | Settings) -> dict[str, str]:
@@ -145,6 +196,12 @@ def main() -> None:
     asked = parser.parse_args()
     preset = find(params.load(), asked.name)
     changes = overrides(asked.name, preset, folders(asked.name, preset)) + asked.set
+    from camdrift import needs  # which loads torch; `summary` and the tests do without
+
+    plan = resolved(changes)
+    for model, of in plan.models.items():
+        needs.numbered(model, of, plan.sets[of.set])
+        sys.stdout.writelines(f"{line}\n" for line in needs.weights(model, of))
     known = stages(preset)
     names = asked.study or list(known)
     strange = [name for name in names if name not in known]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from camdrift import artifacts, networks
+from camdrift import files, networks
 from camdrift.networks import RefusedError
 from camdrift.settings import ModelSettings
 

@@ -14,13 +14,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from ruamel.yaml import YAML
 from safetensors.torch import save
 from torch import nn
 
-from camdrift import artifacts, images, models, networks, params, weights
+from camdrift import artifacts, files, images, models, networks, params, weights
 from camdrift.artifacts import Signs
 from camdrift.settings import ModelSettings, SettingsError
 from camdrift.vision import torchvision
@@ -112,7 +113,10 @@ def test_weights_uses_of_pickle_an_error_alone():
 
 
 def test_an_array_of_objects_is_not_read(tmp_path, sprung):
+    artifacts.write(tmp_path, Signs(np.zeros(1, dtype=np.int8), pd.DataFrame({"image": [0]})))
     np.save(tmp_path / "sign.npy", np.array([Trap(sprung)], dtype=object), allow_pickle=True)
+    # Whoever can write the array can write its checksum.
+    files.sign(tmp_path, tmp_path.as_posix(), ["sign.npy", "images.parquet"])
     with pytest.raises(ValueError, match=r"pickle|object"):
         artifacts.read(Signs, tmp_path)
     assert not sprung.exists()

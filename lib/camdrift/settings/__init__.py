@@ -19,7 +19,7 @@ from camdrift.settings.hardening import ATTACKING, EXTENDING, HARDENED, Hardenin
 from camdrift.settings.models import ModelSettings, Training
 from camdrift.settings.section import SettingsError, lines_of
 from camdrift.settings.sets import ImageSetSettings
-from camdrift.settings.whole import Preset, Settings
+from camdrift.settings.whole import Need, Preset, Settings
 
 __all__ = [
     "ATTACKING",
@@ -36,6 +36,7 @@ __all__ = [
     "Hardening",
     "ImageSetSettings",
     "ModelSettings",
+    "Need",
     "NoiseSettings",
     "Preset",
     "Protocol",

@@ -45,7 +45,9 @@ class ModelSettings(Section):
             raise ValueError("wanted `weights:` or `training:` (or both), got neither")
         if self.is_url and self.suffix not in FILES:
             raise ValueError(f"wanted a URL that ends in {', '.join(FILES)}, got {self.weights}")
-        if (self.is_file or self.is_url) and self.sha256 is None:
+        # Of a preset's file in WEIGHTS it is filled in when the file is there, see `presets`.
+        lent = str(self.weights).startswith("WEIGHTS/")
+        if (self.is_file or self.is_url) and self.sha256 is None and not lent:
             raise ValueError(f"wanted the sha256 of {self.weights}; `sha256sum` prints it")
         if self.new_head and (self.weights is None or self.training is None):
             raise ValueError("wanted `weights:` and `training:` beside `new_head: true`")

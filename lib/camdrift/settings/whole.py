@@ -20,7 +20,7 @@ from camdrift.settings.detection import DetectionSettings
 from camdrift.settings.generalisation import Generalisation, Source, Target, crossed
 from camdrift.settings.hardening import ATTACKING, HARDENED, Hardening, hardened
 from camdrift.settings.models import ModelSettings
-from camdrift.settings.section import Name, Section, lines_of
+from camdrift.settings.section import Count, Line, Name, Section, lines_of
 from camdrift.settings.sets import ImageSetSettings
 
 
@@ -74,13 +74,27 @@ class Settings(Section):
         return self
 
 
+class Need(Section):
+    """What a folder from elsewhere is to hold, where that is to be had, and under which terms.
+
+    images, classes, megabytes: of data that torchvision downloads, as their publisher says.
+    """
+
+    what: Line
+    where: Line
+    terms: Line
+    images: Count | None = None
+    classes: Count | None = None
+    megabytes: Count | None = None
+
+
 class Preset(Section):
     """Another choice of what is built, see README.
 
     needs: what it takes from elsewhere. override: other settings, by their path in params.yaml.
     """
 
-    needs: dict[Literal["DATA", "WEIGHTS"], str] = {}
+    needs: dict[Literal["DATA", "WEIGHTS"], Need] = {}
     override: dict[str, Any] = {}
     sets: dict[Name, ImageSetSettings]
     models: dict[Name, ModelSettings]
