@@ -10,19 +10,23 @@ def shard(stage: run.Stage, places: slice) -> artifacts.Packed:
     attacked, made = variants.of_cell(stage.cell, stage.key, stage.protocols, places)
     model = models.load(stage.cell.model, micro_batch=stage.params["micro_batch"])
     facts = attacked.images.set_index("image")
-    methods = settings.CamSettings.model_validate(stage.params["cams"]).methods
-    return packing.of_variants(model, made, facts["clean"], facts["success"], methods=methods)
+    chosen = settings.CamSettings.model_validate(stage.params["cams"])
+    return packing.of_variants(
+        model, made, facts["clean"], facts["success"],
+        methods=chosen.methods, max_side=chosen.max_side,
+    )  # fmt: skip
 
 
 def main(stage: run.Stage) -> None:
     cell, batch = stage.cell, stage.params["micro_batch"]
-    count = settings.CamSettings.model_validate(stage.params["cams"]).examples
+    chosen = settings.CamSettings.model_validate(stage.params["cams"])
     folder = artifacts.cell_folder(cell.study, stage.key, "attack")
     images = artifacts.read(artifacts.Attacked, folder).images
-    some = np.sort(variants.shown(images, count=count))
+    some = np.sort(variants.shown(images, count=chosen.examples))
     looks = variants.of_cell(cell, stage.key, stage.protocols, some)
-    examples, pictures = variants.examples(*looks, count=count)
-    layers = packing.layer_table(models.load(cell.model, micro_batch=batch))
+    examples, pictures = variants.examples(*looks, count=chosen.examples)
+    model = models.load(cell.model, micro_batch=batch)
+    layers = packing.layer_table(model, max_side=chosen.max_side)
     with shards.of(stage, "shard", len(images), size=batch) as parts:
         artifacts.join(
             artifacts.cell_folder(cell.study, stage.key, "cam"),

@@ -187,3 +187,23 @@ def test_layer_table_joins_to_the_packed_columns(model):
     table = packing.layer_table(model)
     assert table["height"].tolist() == [12, 6]
     assert table["start"].tolist() == [0, 144]
+
+
+def test_maps_above_a_side_are_averaged_down(model, pixels):
+    full = of_variants(model, [variant("clean", pixels)], pixels)
+    seeds = pd.Series(model(pixels).argmax(1).numpy(), index=np.arange(10) + 100)
+    clean = [variant("clean", pixels)]
+    small = packing.of_variants(model, clean, seeds, seeds > 9, methods=["GradCAM"], max_side=6)
+    before, layers = packing.layer_table(model), packing.layer_table(model, max_side=6)
+    assert before["height"].max() == 12 and layers["height"].max() == 6
+    assert small.values.shape[1] == (layers["height"] * layers["width"]).sum()
+    row = small.rows.query("image == 104 and target == 'own_top1'")["map"].item()
+    place = full[2].query("image == 104 and target == 'own_top1'")["map"].item()
+    first = before.iloc[0]
+    assert (first["height"], first["start"]) == (12, 0)
+    whole = full[0][place][:144].astype(np.float32).reshape(12, 12) * full[1][place][0]
+    # Means of 2 x 2 blocks, written out.
+    twin = np.array([[whole[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean() for j in range(6)]
+                     for i in range(6)])  # fmt: skip
+    found = small.values[row][:36].astype(np.float32).reshape(6, 6) * small.maxima[row][0]
+    np.testing.assert_allclose(found, twin, atol=2e-3 * twin.max())

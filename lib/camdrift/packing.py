@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from camdrift import cams
 from camdrift.artifacts import CLEAN, NOISE, OWN, SEED, SOFTMAX, Packed
@@ -40,6 +41,16 @@ def pack(maps: Layers) -> tuple[np.ndarray, np.ndarray]:
     return torch.cat(shares, dim=1).half().numpy(), maxima.numpy()
 
 
+def shrunk(maps: Layers, side: int | None) -> Layers:
+    """Returns maps averaged down to at most `side` px a side, None: as they are."""
+    if side is None:
+        return maps
+    return tuple(
+        adaptive_avg_pool2d(layer, (min(side, layer.shape[-2]), min(side, layer.shape[-1])))
+        for layer in maps
+    )
+
+
 def of_variants(
     model: Model,
     variants: list[Variant],
@@ -47,6 +58,7 @@ def of_variants(
     likely_flipped: Mapping[int, bool],
     *,
     methods: Sequence[str],
+    max_side: int | None = None,
 ) -> Packed:
     """Returns packed maps, their maxima, and a row for each (method, image, variant, target).
 
@@ -60,8 +72,9 @@ def of_variants(
         likely_flipped: by image, whether the attack is likely to have changed its class. It changes
             no result; batched with their like, fewer micro-batches need the second backward.
         methods: of the maps; those after the first of central variants alone.
+        max_side: of the maps as they are stored, in px, see `shrunk`.
     """
-    packer = _Packer(model, methods)
+    packer = _Packer(model, methods, max_side)
     tables = []
     for variant in variants:
         images, pixels = variant.table["image"].to_numpy(), variant.pixels()
@@ -110,8 +123,9 @@ def end_to_end(parts: Iterable[Packed]) -> Iterator[Packed]:
 class _Packer:
     """Explains images as soon as a micro-batch of them waits, whatever variants they are of."""
 
-    def __init__(self, model: Model, methods: Sequence[str]) -> None:
+    def __init__(self, model: Model, methods: Sequence[str], max_side: int | None) -> None:
         self.model = model
+        self.max_side = max_side
         self.packed: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {n: [] for n in methods}
         self.filled = dict.fromkeys(methods, 0)
         # Prediction and its probability; and by method the places among its maps of that for the
@@ -172,19 +186,23 @@ class _Packer:
     def _keep(self, maps: Maps | None, name: str, rows: list[int]) -> range:
         """Stores a method's maps of some rows of a micro-batch and returns their places."""
         if rows and maps is not None:
-            self.packed[name].append(pack(tuple(layer[rows] for layer in maps[name])))
+            chosen = tuple(layer[rows] for layer in maps[name])
+            self.packed[name].append(pack(shrunk(chosen, self.max_side)))
         first = self.filled[name]
         self.filled[name] += len(rows)
         return range(first, self.filled[name])
 
 
-def layer_table(model: Model) -> pd.DataFrame:
-    """Returns a row a layer, in forward order: `name, label, height, width, start, rectified`."""
+def layer_table(model: Model, *, max_side: int | None = None) -> pd.DataFrame:
+    """Returns a row a layer, in forward order: `name, label, height, width, start, rectified`.
+
+    Sides are those of stored maps, see `shrunk`.
+    """
     with torch.no_grad():
         _, activations = model.probes(torch.zeros(1, 3, model.size, model.size))
     rows, start = [], 0
     for tap, tensor in zip(model.maps, activations, strict=True):
-        height, width = tensor.shape[-2:]
+        height, width = (min(side, max_side or side) for side in tensor.shape[-2:])
         rows.append((tap.name, tap.label, height, width, start, tap.rectified))
         start += height * width
     return pd.DataFrame(rows, columns=["name", "label", "height", "width", "start", "rectified"])

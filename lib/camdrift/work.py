@@ -252,7 +252,8 @@ def _cell(books: _Books, name: str) -> list[Task]:
     disturb = partial(pace.seconds, partial(pace.disturb, plan, cell, side))
     drawn = plan.noise.draws + len(noise.CONTROLS)
     first = tuple(plan.cams.methods[:1])
-    maps = seen.maps * n * float((at.layers["height"] * at.layers["width"]).sum()) * HALF
+    sides = at.layers[["height", "width"]].clip(upper=books.plan.cams.max_side)
+    maps = seen.maps * n * float(sides.prod(axis=1).sum()) * HALF
     explained = [
         _pass(at, f"explain {len(names)} for {1 + both}", count * n,
               partial(pace.explain, names=names, both=both))

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from camdrift.settings.section import Count, Name, Positive, Section, Share
+from camdrift.settings.section import Count, Name, Positive, Section, Share, Side
 
 
 class Study(Section):
@@ -95,6 +95,7 @@ class CamSettings(Section):
 
     methods: Annotated[list[Method], Field(min_length=1)]
     examples: Count
+    max_side: Side | None
 
     @field_validator("methods")
     @classmethod
