@@ -7,7 +7,7 @@ STUDY ?=
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro seeds study study-check test oracles peers e2e screenshots bench lint format dashboard readme publish twice clean
+.PHONY: help setup repro seeds study study-check test faults oracles peers e2e screenshots bench lint format dashboard readme publish twice clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ study-check: setup ## what a study (or the preset NAME=) needs and would take, b
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest
+
+faults: setup ## kill, starve and disturb the tiny study, and see that it ends the same
+	$(BIN)/python -m pytest tests/faults tests/test_artifacts.py tests/test_shards.py -m "faults or not faults"
 
 # torchattacks asks for requests 2.25, for downloads that no test makes; DVC wants a newer one.
 oracles: setup ## install the libraries that results and times are compared with

@@ -17,6 +17,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
@@ -192,6 +193,9 @@ def _processes(tasks: Sequence[Task]) -> Iterator[None]:
                 yield done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            # What they work at is lost and made again; to wait for it may take minutes.
+            for worker in multiprocessing.active_children():
+                worker.kill()
             raise
 
 
@@ -216,7 +220,8 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 def _follow() -> None:
-    """Lets a worker end with the process that started it, even where that one was killed."""
+    """Lets a worker end with the process that started it, however that one ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent answers
     parent = multiprocessing.parent_process()
     assert parent
 

@@ -1,0 +1,191 @@
+"""The tiny study, disturbed: killed, starved, started twice; in the end the same `dvc.lock`."""
+
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from camdrift import files
+from conftest import copy_of_repository
+
+pytestmark = pytest.mark.faults
+
+# All cells, no hardening and no generalisation: their stages have the same frame.
+PARTS = ("hardenings", "generalisations", "sources", "targets")
+KILLS = 20
+
+
+def study(folder: Path) -> Path:
+    from ruamel.yaml import YAML
+
+    copy_of_repository(folder, preset="tiny")
+    yaml = YAML()
+    content = yaml.load(folder / "params.yaml")
+    content["micro_batch"] = 8  # many shards
+    for part in PARTS:
+        content[part] = {}
+    yaml.dump(content, folder / "params.yaml")
+    return folder
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    own = {"CAMDRIFT_PYTHON": sys.executable, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "2"}
+    return os.environ | own | more
+
+
+def start(folder: Path, *words: str, **more: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "dvc", *words], cwd=folder, env=environment(folder, **more),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def repro(folder: Path, *words: str, **more: str) -> str:
+    process = start(folder, "repro", *words, **more)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
+
+
+def stage(folder: Path, name: str, limit: int | None = None) -> subprocess.CompletedProcess:
+    """Runs one stage; no file may grow above a limit in bytes, as if the disk were full."""
+
+    def starve() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return subprocess.run(
+        ["sh", "stages/run", name.partition("@")[0]], cwd=folder, preexec_fn=starve,
+        env=environment(folder, DVC_STAGE=name), capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def scripts(process: subprocess.Popen) -> list[psutil.Process]:
+    """The running stage's processes."""
+    try:
+        children = psutil.Process(process.pid).children(recursive=True)
+        return [child for child in children if "stages/" in " ".join(child.cmdline())]
+    except psutil.Error:
+        return []
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [*(folder / "data").rglob("*.tmp"), *(folder / "data/shards").rglob("*")]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[Path, str]:
+    folder = study(tmp_path_factory.mktemp("undisturbed") / "study")
+    repro(folder)
+    return folder, (folder / "dvc.lock").read_text()
+
+
+@pytest.mark.parametrize("backend", ["serial", "processes"])
+def test_stages_killed_at_random_moments(undisturbed, tmp_path, backend):
+    """Half of the twenty in this process, half with workers; and DVC itself once each."""
+    folder = study(tmp_path / "study")
+    rng, killed = random.Random(backend), 0
+    more = {"CAMDRIFT_BACKEND": backend, "OMP_NUM_THREADS": "2", "CAMDRIFT_WORKERS": "2"}
+    while killed < KILLS // 2:
+        process = start(folder, "repro", **more)
+        until = time.monotonic() + rng.uniform(4, 14)
+        while process.poll() is None and (time.monotonic() < until or not scripts(process)):
+            time.sleep(0.05)
+        if process.poll() is not None:  # it came to its end first
+            assert process.returncode == 0, process.communicate()[0]
+            break
+        for script in scripts(process):
+            script.kill()
+        process.communicate()
+        killed += 1
+    process = start(folder, "repro", **more)
+    time.sleep(6)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert killed >= 5
+    repro(folder, **more)
+    assert (folder / "dvc.lock").read_text() == undisturbed[1]
+    assert not leftovers(folder)
+
+
+def test_a_full_disk_is_said_and_the_next_run_goes_on(undisturbed):
+    folder, lock = undisturbed
+    answer = stage(folder, "cam@tiny_dlfuzz", limit=50_000)
+    assert answer.returncode == 1
+    last = answer.stderr.strip().splitlines()[-1]
+    assert re.search(r"could not write .*cam.*make room", last), last
+    assert "Traceback" not in answer.stderr
+    assert not list((folder / "data").rglob("*.tmp"))
+    repro(folder)
+    assert (folder / "dvc.lock").read_text() == lock
+    assert not leftovers(folder)
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "another's"])
+def test_a_damaged_artefact_is_named_and_built_anew_by_what_is_said(undisturbed, how):
+    folder, lock = undisturbed
+    path = folder / "data/studies/tiny/tiny_fgsm/cam/values.npy"
+    before, facts = path.read_bytes(), path.stat()
+    other = (folder / "data/studies/tiny/tiny_pgd/cam/values.npy").read_bytes()
+    path.chmod(0o644)
+    flipped = before[:-1] + bytes([before[-1] ^ 1])
+    path.write_bytes({"truncated": before[:-9], "flipped": flipped, "another's": other}[how])
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))  # as a disk that fails leaves it
+    answer = stage(folder, "score@tiny_fgsm")
+    assert answer.returncode == 1
+    assert "values.npy" in answer.stderr and "Traceback" not in answer.stderr
+    found = re.search(r"To build it anew: dvc (.*)", answer.stderr)
+    assert found, answer.stderr
+    process = start(folder, *found[1].split())
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert path.read_bytes() == before
+    repro(folder)
+    assert (folder / "dvc.lock").read_text() == lock
+
+
+def test_two_runs_at_once(undisturbed, tmp_path):
+    """DVC lets one work; the other says so, or comes to the same end."""
+    folder = study(tmp_path / "study")
+    first = start(folder, "repro")
+    time.sleep(3)
+    second = start(folder, "repro")
+    said = second.communicate()[0]
+    assert first.wait() == 0, first.communicate()[0]
+    assert second.returncode == 0 or re.search("lock|busy", said), said
+    repro(folder)
+    assert (folder / "dvc.lock").read_text() == undisturbed[1]
+    assert not leftovers(folder)
+
+
+@pytest.mark.parametrize("backend", ["serial", "processes"])
+def test_ctrl_c_leaves_no_traceback_and_the_next_run_goes_on(undisturbed, backend):
+    folder, lock = undisturbed
+    process = subprocess.Popen(
+        ["sh", "stages/run", "cam"], cwd=folder, stderr=subprocess.PIPE, text=True,
+        env=environment(
+            folder, DVC_STAGE="cam@tiny_dlfuzz", CAMDRIFT_BACKEND=backend, CAMDRIFT_WORKERS="2"
+        ),
+        start_new_session=True,
+    )  # fmt: skip
+    for _ in range(600):
+        if list((folder / "data/shards").rglob(files.MANIFEST)):
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "cam@tiny_dlfuzz was stopped" in said
+    assert "Traceback" not in said, said
+    assert list((folder / "data/shards").rglob(files.MANIFEST))
+    repro(folder, "--force", "--single-item", "cam@tiny_dlfuzz")
+    assert (folder / "dvc.lock").read_text() == lock
+    assert not leftovers(folder)
