@@ -60,10 +60,9 @@ def read(study: str, name: str, cell: Cell, first: Protocol) -> Case:
         # Sizes alone are checked: a page reads some rows of arrays that may have gigabytes.
         return artifacts.read(kind, artifacts.cell_folder(study, name, stage), check=False)
 
-    return Case(
-        study, name, cell, first, artifacts.read(ImageSet, artifacts.set_folder(cell.set), check=False),
-        part(Attacked, "attack"), part(Noisy, "noise"), part(Maps, "cam"),
-    )  # fmt: skip
+    images = artifacts.read(ImageSet, artifacts.set_folder(cell.set), check=False)
+    parts = part(Attacked, "attack"), part(Noisy, "noise"), part(Maps, "cam")
+    return Case(study, name, cell, first, images, *parts)
 
 
 def pixels(case: Case, image: int, strength: float) -> dict[str, np.ndarray]:
