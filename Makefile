@@ -76,6 +76,7 @@ screenshots: e2e ## take the README's pictures of the dashboard anew
 bench: oracles ## after make repro: time what is done here against other ways to the same numbers
 	$(BIN)/python tests/benchmarks/bench.py
 	$(BIN)/python tests/benchmarks/browsing.py
+	$(BIN)/python tests/benchmarks/scaling.py
 
 lint: setup ## check format, style and types
 	$(BIN)/ruff format --check .
@@ -102,4 +103,4 @@ twice: setup ## rebuild everything from nothing and compare dvc.lock, byte by by
 	@echo "dvc.lock is the same, byte for byte"
 
 clean: ## remove the environment and what stages built (not data/results)
-	rm -rf $(VENV) data/sets data/models data/studies data/reports data/run data/checked
+	rm -rf $(VENV) data/sets data/models data/studies data/reports data/run data/shards data/checked

@@ -86,6 +86,69 @@ def browsing(rows: list[dict]) -> pd.DataFrame:
     )
 
 
+def scaling(found: dict) -> list[tuple[str, pd.DataFrame]]:
+    """Returns what workers, images and sides of maps take, and plans: a title and a table each."""
+    titles = {
+        "workers": "Two workers beside one, the cam stage of the longest cell, a thread a worker:",
+        "growth": "Ten times the images, peak memory of a stage's process:",
+        "sides": "Maps averaged down before they are stored, `cams.max_side`:",
+        "papers": "What the papers' own studies of 5,000 ImageNet images would take on this machine "
+        "(counted from their settings, times what passes take here; on a GPU: not run):",
+    }
+    tables = {"workers": _workers, "growth": _growth, "sides": _sides, "papers": _papers}
+    return [(titles[n], make(pd.DataFrame(found[n]))) for n, make in tables.items() if n in found]
+
+
+def _workers(rows: pd.DataFrame) -> pd.DataFrame:
+    pace = rows["images"] / rows["seconds"]
+    return pd.DataFrame(
+        {
+            "workers": rows["workers"],
+            "seconds": rows["seconds"].map("{:.0f}".format),
+            "images a second": pace.map("{:.2f}".format),
+            "of one worker's": (pace / pace.iloc[0]).map("{:.2f}".format),
+        }
+    )
+
+
+def _growth(rows: pd.DataFrame) -> pd.DataFrame:
+    wide = rows.pivot(index="stage", columns="images", values="peak_memory_mb")
+    wide = wide.loc[rows["stage"].unique()]
+    few, many = wide.columns
+    return pd.DataFrame(
+        {
+            "stage": wide.index,
+            f"MB, {few} images": wide[few],
+            f"MB, {many} images": wide[many],
+            "ratio": (wide[many] / wide[few]).map("{:.2f}".format),
+        }
+    )
+
+
+def _sides(rows: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "max_side, px": rows["side"],
+            "of the bytes": rows["bytes"].map("{:.0%}".format),
+            "a layer's mean cosine moves by, at most": rows["error"].map("{:.4f}".format),
+            "a pair's cosine by, on average": rows["pair"].map("{:.4f}".format),
+        }
+    )
+
+
+def _papers(rows: pd.DataFrame) -> pd.DataFrame:
+    rows = rows.assign(hours=rows["seconds"] / 3600, gigabytes=rows["disk"] / 1000)
+    wide = rows.pivot(index="stage", columns="preset", values=["hours", "gigabytes"])
+    wide = wide.loc[rows["stage"].unique()]
+    names = rows["preset"].unique()
+    columns = {
+        f"`{name}`, {kind}": wide[(kind, name)].map("{:,.1f}".format)
+        for name in names
+        for kind in ("hours", "gigabytes")
+    }
+    return pd.DataFrame(columns).reset_index().replace("nan", "")
+
+
 def overhead(found: dict) -> str:
     """Returns what stands between our time and the convolutions': their share, and the imports."""
     shares = ", ".join(

@@ -215,7 +215,11 @@ def main() -> None:
     settings = [part for change in changes for part in ("-S", change)]
     done = subprocess.run(
         [*command, "run", "--temp", "--name", rev, *settings, *targets],
-        env=os.environ | {"CAMDRIFT_RUNS": str(artifacts.RUNS.resolve())}, check=False,
+        env=os.environ | {
+            "CAMDRIFT_RUNS": str(artifacts.RUNS.resolve()),
+            "CAMDRIFT_SHARDS": str(artifacts.SHARDS.resolve()),  # outlives the copy
+        },
+        check=False,
     )  # fmt: skip
     if done.returncode:
         sys.exit(done.returncode)

@@ -96,6 +96,7 @@ def generated(study: str) -> dict[str, str]:
     parts["generalisation"] = _generalisations(chosen)
     parts["benchmarks"] = _benchmarks()
     parts["browsing"] = _browsing()
+    parts["scaling"] = _scaling()
     return parts | {"oddities": _oddities(made, plan.headline), "seeds": _seeds(study)}
 
 
@@ -301,6 +302,15 @@ def _browsing() -> str:
             markdown(benchmarks.browsing(found["browsing"])),
         ]
     )
+
+
+def _scaling() -> str:
+    """Returns what workers and images take."""
+    found = files.read_json(benchmarks.PATH) if benchmarks.PATH.exists() else {}
+    if "scaling" not in found:
+        return NOT_RUN
+    shown = benchmarks.scaling(found["scaling"])
+    return "\n\n".join(text for title, table in shown for text in (title, markdown(table)))
 
 
 def _methods(made: results.Tables, cell: str, figures: str) -> str:

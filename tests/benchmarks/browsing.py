@@ -3,6 +3,7 @@
 `python tests/benchmarks/browsing.py` after `make repro`; a part of `make bench`.
 """
 
+import contextlib
 import os
 import shutil
 import statistics
@@ -70,7 +71,6 @@ def _repeat(folder: Path) -> None:
     index = pd.concat([before.index.iloc[old]] * times, ignore_index=True)
     index["id"] = [f"{name}-{i}" for i, name in enumerate(index["id"])]
     pixels = np.concatenate([before.pixels[old]] * times)
-    artifacts.write(folder / artifacts.set_folder(SET), ImageSet(pixels, index, before.unreadable))
     attack, noise, maps = parts["attack"], parts["noise"], parts["cam"]
     images = table(attack.images).assign(id=index["id"].to_numpy(), image=new)
     made = {
@@ -79,11 +79,16 @@ def _repeat(folder: Path) -> None:
                        noise.raised),
         "cam": Maps(maps.values, maps.maxima, table(maps.rows), maps.layers, maps.pictures,
                     maps.examples),
-        # Layer by layer, as the stage writes them.
-        "score": Scores(table(parts["score"].values).sort_values("layer", kind="stable")),
     }  # fmt: skip
-    for name, part in made.items():
-        artifacts.write(folder / cells[name], part)
+    values = parts["score"].values
+    first = values["image"].map(place)
+    # Part by part, as the stage writes them.
+    scores = (Scores(values.assign(image=first + k * len(old))) for k in range(times))
+    with contextlib.chdir(folder):
+        artifacts.write(artifacts.set_folder(SET), ImageSet(pixels, index, before.unreadable))
+        for name, part in made.items():
+            artifacts.write(cells[name], part)
+        artifacts.join(cells["score"], scores)
 
 
 def _pages(folder: Path, images: int) -> Iterator[dict]:
