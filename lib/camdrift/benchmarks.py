@@ -92,8 +92,8 @@ def scaling(found: dict) -> list[tuple[str, pd.DataFrame]]:
         "workers": "Two workers beside one, the cam stage of the longest cell, a thread a worker:",
         "growth": "Ten times the images, peak memory of a stage's process:",
         "sides": "Maps averaged down before they are stored, `cams.max_side`:",
-        "papers": "What the papers' own studies of 5,000 ImageNet images would take on this machine "
-        "(counted from their settings, times what passes take here; on a GPU: not run):",
+        "papers": "What the papers' own studies of 5,000 ImageNet images would take on this "
+        "machine (counted from their settings, times what passes take here; on a GPU: not run):",
     }
     tables = {"workers": _workers, "growth": _growth, "sides": _sides, "papers": _papers}
     return [(titles[n], make(pd.DataFrame(found[n]))) for n, make in tables.items() if n in found]
