@@ -1,5 +1,6 @@
 """Any backend, any number of workers, stopped and started again: the same bytes."""
 
+import contextlib
 import importlib.util
 import shutil
 import signal
@@ -180,3 +181,50 @@ def test_a_lost_worker_changes_nothing(study, monkeypatch):
     monkeypatch.setattr(shards.tqdm, "update", lose)
     assert built("cam") == alone
     assert lost
+
+
+@needs_dask
+def test_workers_that_were_started_by_hand(study, monkeypatch, tmp_path):
+    """The README's commands: a scheduler, and a worker in the repository's folder."""
+    alone = built("score")
+    named = tmp_path / "scheduler.json"
+    dask = [sys.executable, "-m", "dask"]
+    scheduler = [*dask, "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file"]
+    with subprocess.Popen([*scheduler, str(named)], stderr=subprocess.DEVNULL) as first:
+        address = ""
+        while not address and first.poll() is None:
+            time.sleep(0.1)
+            with contextlib.suppress(OSError, ValueError):  # not there, or half written
+                address = files.read_json(named)["address"]
+        worker = [*dask, "worker", "--nthreads", "1", "--no-dashboard", address]
+        with subprocess.Popen(worker, stderr=subprocess.DEVNULL) as second:
+            monkeypatch.setenv("CAMDRIFT_BACKEND", "dask")
+            monkeypatch.setenv("CAMDRIFT_SCHEDULER", address)
+            try:
+                assert built("score") == alone
+            finally:
+                second.terminate()
+                first.terminate()
+
+
+@needs_dask
+def test_slurm_is_asked_for_as_many_jobs(study, monkeypatch):
+    import dask_jobqueue
+
+    class Cluster:
+        asked = 0
+
+        def __enter__(self) -> "Cluster":
+            return self
+
+        def __exit__(self, *fault: object) -> None:
+            pass
+
+        def scale(self, *, jobs: int) -> None:
+            self.asked = jobs
+
+    monkeypatch.setattr(dask_jobqueue, "SLURMCluster", Cluster)
+    monkeypatch.setenv("CAMDRIFT_SCHEDULER", "slurm")
+    monkeypatch.setenv("CAMDRIFT_WORKERS", "16")
+    with shards._cluster() as cluster:
+        assert cluster.asked == 16
