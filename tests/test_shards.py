@@ -130,7 +130,9 @@ def test_a_wrong_backend_is_refused_before_work_begins(study, monkeypatch, name,
 
 def test_a_worker_of_another_revision_is_refused(study):
     stage = run.Stage(f"score@{CELL}")
-    task = shards.Task(stage, "shard", slice(0, 8), (), Path("x"), Path.cwd(), "of another")
+    task = shards.Task(
+        stage, "shard", slice(0, 8), (), Path("x"), Path.cwd(), shards.code_of(stage.name), "other"
+    )
     with pytest.raises(settings.SettingsError, match="another camdrift"):
         shards.compute(task)
     assert not Path("x").exists()

@@ -47,7 +47,8 @@ class Task:
     given: folders of what an earlier step of the stage made.
     folder: of the result.
     root: of the repository.
-    code: a digest of the library that is to do it.
+    files: of code that the stage depends on.
+    code: a digest of these.
     """
 
     stage: run.Stage
@@ -56,6 +57,7 @@ class Task:
     given: tuple[Path, ...]
     folder: Path
     root: Path
+    files: tuple[Path, ...]
     code: str
 
 
@@ -79,10 +81,12 @@ def of(
     """
     compute_all = _backend()
     key = fingerprint(stage)
+    paths = code_of(stage.name)
+    version = code(paths)
     tasks = [
         Task(
             stage, work, slice(start, min(start + size, count)), tuple(given),
-            artifacts.shard_folder(stage.name, key, work, start), Path.cwd(), code(stage.name),
+            artifacts.shard_folder(stage.name, key, work, start), Path.cwd(), paths, version,
         )
         for start in range(0, count, size)
     ]  # fmt: skip
@@ -106,19 +110,25 @@ def fingerprint(stage: run.Stage) -> str:
         if path.is_relative_to(artifacts.DATA) and path != artifacts.CHECKED
     }
     versions = run.environment()["packages"]
-    facts = [stage.name, stage.params, code(stage.name), inputs, versions]
+    facts = [stage.name, stage.params, code(code_of(stage.name)), inputs, versions]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def code(stage: str) -> str:
-    """Returns a digest of the library's files that a stage depends on, as this process has them."""
+def code_of(stage: str) -> tuple[Path, ...]:
+    """Returns the files and folders of code that a stage depends on."""
+    paths = params.dependencies(stage)
+    return tuple(p for p in paths if p.is_relative_to(SOURCE) or p.suffix == ".py")
+
+
+def code(paths: Sequence[Path]) -> str:
+    """Returns a digest of files of code, those of the library as this process imports them."""
     found = hashlib.sha256()
-    for path in params.dependencies(stage):
+    for path in paths:
         if path.is_relative_to(SOURCE):
             own = PACKAGE / path.relative_to(SOURCE)
             for file in sorted(own.rglob("*.py")) if own.is_dir() else [own]:
                 found.update(file.read_bytes())
-        elif path.suffix == ".py":
+        else:
             found.update(path.read_bytes())
     return found.hexdigest()
 
@@ -143,7 +153,7 @@ def compute(task: Task) -> None:
         SettingsError: this process has another version of the library.
     """
     with contextlib.chdir(task.root):
-        if code(task.stage.name) != task.code:
+        if _loaded(task.files) != task.code:
             raise SettingsError(
                 f"a worker has another camdrift ({PACKAGE}) than the run in {task.root}; start "
                 "workers from the same revision"
@@ -151,6 +161,12 @@ def compute(task: Task) -> None:
         work = getattr(_script(task.stage.group, task.code), task.work)
         run.deterministic()
         artifacts.write(task.folder, work(task.stage, task.places, *task.given))
+
+
+@lru_cache(maxsize=64)
+def _loaded(paths: tuple[Path, ...]) -> str:
+    """Returns the digest when this process first saw the files: what it has imported stays."""
+    return code(paths)
 
 
 @lru_cache(maxsize=8)
