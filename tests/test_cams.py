@@ -207,3 +207,17 @@ def test_maps_above_a_side_are_averaged_down(model, pixels):
                      for i in range(6)])  # fmt: skip
     found = small.values[row][:36].astype(np.float32).reshape(6, 6) * small.maxima[row][0]
     np.testing.assert_allclose(found, twin, atol=2e-3 * twin.max())
+
+
+@pytest.mark.parametrize("order", [("own_top1", "seed_class"), ("seed_class", "own_top1")])
+def test_equal_pixels_of_variants_that_explain_different_classes(model, pixels, order):
+    """As of two protocols: image 103 differs from its seed's class, so it has two maps."""
+    both, _, of_both = of_variants(model, [variant("clean", pixels)], pixels)
+    apart = [variant(f"as_{target}", pixels, targets=(target,)) for target in order]
+    values, _, rows = of_variants(model, apart, pixels)
+    assert (rows["map"] >= 0).all()
+    for target in order:
+        mine = rows[rows["variant"] == f"as_{target}"].sort_values("image")
+        there = of_both[of_both["target"] == target].sort_values("image")
+        np.testing.assert_array_equal(values[mine["map"]], both[there["map"]])
+    assert len(values) == 11  # ten images, and one that is explained for two classes

@@ -178,10 +178,11 @@ class _Packer:
             own_maps = dict(zip(mine, self._keep(shared, name, mine), strict=True))
             seed_maps = dict(zip(others, self._keep(seed, name, others), strict=True))
             for k, (key, _, _) in enumerate(part):
-                own_map = own_maps.get(k, -1)
-                self.places[key, name] = (
-                    own_map, seed_maps.get(k, -1) if flipped[k] else own_map
-                )  # fmt: skip
+                # What another variant of the same pixels has had made stays where it is.
+                before = self.places.get((key, name), (-1, -1))
+                own_map = own_maps.get(k, before[0])
+                seed_map = seed_maps.get(k, before[1]) if flipped[k] else own_map
+                self.places[key, name] = (own_map, seed_map)
 
     def _keep(self, maps: Maps | None, name: str, rows: list[int]) -> range:
         """Stores a method's maps of some rows of a micro-batch and returns their places."""
