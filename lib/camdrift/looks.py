@@ -92,6 +92,6 @@ def _stand_in(cell: Cell, plan: Settings) -> tuple[ImageSet, Attacked, Noise]:
     return (
         ImageSet(pixels, pd.DataFrame(), {}),
         Attacked(change, last, table, pd.DataFrame()),
-        Noise(normal, controls, pd.DataFrame({"kind": kinds}),
+        Noise(normal, controls, {"controls": kinds},
               pd.DataFrame(rows, columns=columns), raised),
     )  # fmt: skip
