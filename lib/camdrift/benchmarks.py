@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from camdrift import artifacts
+from camdrift import artifacts, files
 
 PATH = artifacts.RESULTS / "benchmarks.json"
 # Why a target that is missed is missed, by work and rival.
@@ -15,6 +15,11 @@ WHY = {
     "gain the most; the maps of the first layers are as large as what they are seen at, and both "
     "ways have to read them from memory.",
 }
+
+
+def found() -> dict:
+    """Returns what has been measured, by part; empty where nothing has."""
+    return files.read_json(PATH) if PATH.exists() else {}
 
 
 def summary(races: list[dict]) -> pd.DataFrame:

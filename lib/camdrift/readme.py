@@ -291,7 +291,7 @@ def _benchmarks() -> str:
 
 def _browsing() -> str:
     """Returns what the dashboard's pages take."""
-    found = files.read_json(benchmarks.PATH) if benchmarks.PATH.exists() else {}
+    found = benchmarks.found()
     if "browsing" not in found:
         return NOT_RUN
     return "\n".join(
@@ -306,7 +306,7 @@ def _browsing() -> str:
 
 def _scaling() -> str:
     """Returns what workers and images take."""
-    found = files.read_json(benchmarks.PATH) if benchmarks.PATH.exists() else {}
+    found = benchmarks.found()
     if "scaling" not in found:
         return NOT_RUN
     shown = benchmarks.scaling(found["scaling"])

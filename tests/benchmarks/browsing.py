@@ -26,7 +26,7 @@ PARTS = {"attack": Attacked, "noise": Noise, "cam": Maps, "score": Scores}
 
 def main() -> None:
     """Writes what pages take into the benchmarks."""
-    found = files.read_json(benchmarks.PATH) if benchmarks.PATH.exists() else {}
+    found = benchmarks.found()
     files.write_json(benchmarks.PATH, found | {"browsing": measured()})
 
 

@@ -30,7 +30,7 @@ DECODE = 0.01  # seconds to read and resize a picture; a thousandth of the whole
 
 def main() -> None:
     """Writes what workers and images take into the benchmarks."""
-    found = files.read_json(benchmarks.PATH) if benchmarks.PATH.exists() else {}
+    found = benchmarks.found()
     work = {"workers": lambda: list(workers()), "growth": growth, "sides": lambda: list(sides()),
             "papers": lambda: list(papers())}  # fmt: skip
     asked = sys.argv[1:] or list(work)
