@@ -11,8 +11,7 @@ def shard(stage: run.Stage, places: slice) -> artifacts.Attacked:
     """Returns what the attack did to some of the test images."""
     cell, seed = stage.cell, stage.params["seed"]
     images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(cell.set))
-    names, batch = (cell.model, cell.source), stage.params["micro_batch"]
-    target, source = (models.load(name, micro_batch=batch) for name in names)
+    target, source = (models.load(name, **stage.calling) for name in (cell.model, cell.source))
     rows = images.index[images.index["split"] == "test"].iloc[places]
     pixels = from_8bit(images.pixels[rows.index])
     given = torch.tensor(rows["label"].to_numpy())

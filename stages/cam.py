@@ -8,7 +8,7 @@ from camdrift import artifacts, models, packing, run, settings, shards, variants
 def shard(stage: run.Stage, places: slice) -> artifacts.Packed:
     """Returns the maps of some of the images."""
     attacked, made = variants.of_cell(stage.cell, stage.key, stage.protocols, places)
-    model = models.load(stage.cell.model, micro_batch=stage.params["micro_batch"])
+    model = models.load(stage.cell.model, **stage.calling)
     facts = attacked.images.set_index("image")
     chosen = settings.CamSettings.model_validate(stage.params["cams"])
     return packing.of_variants(
@@ -25,7 +25,7 @@ def main(stage: run.Stage) -> None:
     some = np.sort(variants.shown(images, count=chosen.examples))
     looks = variants.of_cell(cell, stage.key, stage.protocols, some)
     examples, pictures = variants.examples(*looks, count=chosen.examples)
-    model = models.load(cell.model, micro_batch=batch)
+    model = models.load(cell.model, **stage.calling)
     layers = packing.layer_table(model, max_side=chosen.max_side)
     with shards.of(stage, "shard", len(images), size=batch) as parts:
         artifacts.join(

@@ -33,7 +33,7 @@ def main(stage: run.Stage) -> None:
     attacks = transfer.Attacks(pixels, signs, normal, own, plan.carried, levels)
     order = [randomness.entropy(seed, "example", i) for i in names]
     shown = sorted(range(len(order)), key=order.__getitem__)[: plan.examples]
-    model = models.load(target.model, micro_batch=params["micro_batch"])
+    model = models.load(target.model, **stage.calling)
     columns = ["image", "id", "source", "label", "class_name"]
     done = transfer.carry(model, attacks, rows[columns], plan, shown=shown, explained=target.maps)
     artifacts.write(artifacts.generalisation_folder(name, "carried", key), done)

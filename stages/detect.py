@@ -25,7 +25,7 @@ def trying(stage: run.Stage) -> tuple[models.Model, trial.Part, settings.Detecti
     """Returns the model, the images that take part, and the settings."""
     cell, params = stage.cell, stage.params
     chosen = settings.DetectionSettings.model_validate(params["detection"])
-    model = models.load(cell.model, micro_batch=params["micro_batch"])
+    model = models.load(cell.model, **stage.calling)
     seed, protocol = params["seed"], stage.protocols[0]
     return model, trial.taking_part(model, cell, stage.key, protocol, chosen, seed=seed), chosen
 

@@ -15,7 +15,7 @@ def main(stage: run.Stage) -> None:
         settings.Attacks.model_validate(params["attacks"]),
         name=key,
         seed=params["seed"],
-        micro_batch=params["micro_batch"],
+        **stage.calling,
     )
     for kind, trained in weights.items():
         artifacts.write(artifacts.model_folder(settings.hardened(key, kind)), trained)

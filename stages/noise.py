@@ -9,7 +9,7 @@ def shard(stage: run.Stage, places: slice) -> artifacts.Noise:
     images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(cell.set))
     folder = artifacts.cell_folder(cell.study, stage.key, "attack")
     attacked = artifacts.read(artifacts.Attacked, folder).only(places)
-    model = models.load(cell.model, micro_batch=params["micro_batch"])
+    model = models.load(cell.model, **stage.calling)
     chosen = settings.NoiseSettings.model_validate(params["noise"])
     return noise.of_attacked(
         model, images, attacked, cell, stage.protocols, chosen, key=stage.key, seed=params["seed"]
@@ -17,13 +17,7 @@ def shard(stage: run.Stage, places: slice) -> artifacts.Noise:
 
 
 def main(stage: run.Stage) -> None:
-    of_cell = (stage.cell.study, stage.key)
-    count = len(
-        artifacts.read(artifacts.Attacked, artifacts.cell_folder(*of_cell, "attack")).images
-    )
-    with shards.of(stage, "shard", count, size=4 * stage.params["micro_batch"]) as parts:
-        folder = artifacts.cell_folder(*of_cell, "noise")
-        artifacts.join(folder, artifacts.each(artifacts.Noise, parts))
+    shards.of_attacked(stage, artifacts.Noise, size=4 * stage.params["micro_batch"])
 
 
 if __name__ == "__main__":

@@ -18,13 +18,7 @@ def shard(stage: run.Stage, places: slice) -> artifacts.Scores:
 
 
 def main(stage: run.Stage) -> None:
-    of_cell = (stage.cell.study, stage.key)
-    count = len(
-        artifacts.read(artifacts.Attacked, artifacts.cell_folder(*of_cell, "attack")).images
-    )
-    with shards.of(stage, "shard", count, size=SHARD) as parts:
-        folder = artifacts.cell_folder(*of_cell, "score")
-        artifacts.join(folder, artifacts.each(artifacts.Scores, parts))
+    shards.of_attacked(stage, artifacts.Scores, size=SHARD)
 
 
 SHARD = 32  # images, whose maps are in memory together

@@ -12,7 +12,7 @@ def main(stage: run.Stage) -> None:
     name = source.generalisation
     plan = settings.Generalisation.model_validate(params["generalisations"][name])
     images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(source.set))
-    model = models.load(source.model, micro_batch=params["micro_batch"])
+    model = models.load(source.model, **stage.calling)
 
     rows = images.index[images.index["split"] == "test"].reset_index(names="image")
     pixels = from_8bit(images.pixels[rows["image"].to_numpy()])

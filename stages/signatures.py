@@ -12,7 +12,7 @@ def main(stage: run.Stage) -> None:
 
     def load(kind: str) -> models.Model:
         name = chosen.model if kind == artifacts.CLEAR else settings.hardened(key, kind)
-        return models.load(name, micro_batch=params["micro_batch"])
+        return models.load(name, **stage.calling)
 
     clean = from_8bit(images.pixels[found.tests["image"].to_numpy()])
     made = inspection.inspect(load, clean, found, chosen, seed=params["seed"])

@@ -41,7 +41,7 @@ def _behaviour(detector: BehaviourDeviation, model: Model, chosen: DetectionSett
         with torch.no_grad():
             removed = batch - behaviour.cleaned(batch, variance=chosen.variance)
         (logits, own), (_, base) = _map(model, chosen, batch), _map(model, chosen, batch - removed)
-        return logits, 1 - _cosine(own, base)
+        return logits, 1 - _cosine(own, base).to(batch.device)
 
     return score
 
@@ -68,7 +68,7 @@ def _noise_cam(detector: NoiseCam, model: Model, chosen: DetectionSettings) -> O
         found = noisecam.raw(logits, tensor, readings=[reading], create_graph=True)[reading]
         bright = (20 * (noisecam.normalised(found, size=model.size) - threshold)).sigmoid()
         down, across = bright.diff(dim=1).abs(), bright.diff(dim=2).abs()
-        return logits, (down.mean((1, 2)) + across.mean((1, 2))).float()
+        return logits, (down.mean((1, 2)) + across.mean((1, 2))).float().to(batch.device)
 
     return score
 
@@ -78,7 +78,7 @@ def _profiles(model: Model, batch: Tensor) -> tuple[Tensor, Tensor]:
     gradients = torch.autograd.grad(_top(logits).sum(), activations, create_graph=True)
     pairs = zip(activations, gradients, strict=True)
     found = torch.stack([profile.of_layer(a, g) for a, g in pairs], dim=1)
-    return logits, found.flatten(1).double()
+    return logits, found.flatten(1).double().to(batch.device)
 
 
 def _logistic(detector: Logistic, model: Model, chosen: DetectionSettings) -> Objective:

@@ -305,7 +305,7 @@ def _maps(
     Raises:
         FloatingPointError: a map is not finite.
     """
-    activations = [_whole(tensor.detach()) for tensor in tensors]
+    activations = [tensor.detach() for tensor in tensors]
     # What no gradient reaches has no map.
     found = {name: [torch.zeros_like(a[:, 0]) for a in activations] for name in names}
 
@@ -313,7 +313,7 @@ def _maps(
         with torch.autocast(outputs.device.type, enabled=False):
             for name in names:
                 of = methods.BY_NAME.get(name) or foreign.fed(name)
-                found[name][place] = of(activations[place], _whole(gradient))
+                found[name][place] = of(activations[place], gradient)
 
     # As a gradient arrives it is still in the processor's cache, and no two need be held.
     hooks = [tensor.register_hook(partial(make, place)) for place, tensor in enumerate(tensors)]
@@ -340,11 +340,6 @@ def _finite(name: str, maps: Layers) -> Layers:
     return maps
 
 
-def _whole(values: Tensor) -> Tensor:
-    """Returns values in single precision at least: half of it is too coarse for sums."""
-    return values.float() if values.itemsize < 4 else values
-
-
 def _free(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
@@ -369,7 +364,11 @@ def explain(
     logits, tensors = model.probes(batch.detach())
     own = logits.argmax(1)
     outputs = logits.softmax(1) if softmax else logits
-    maps = partial(_maps, names, outputs, tensors)
+
+    def maps(classes: Tensor, *, last: bool) -> Maps:
+        found = _maps(names, outputs, tensors, classes, last=last)
+        return {name: tuple(layer.to(batch.device) for layer in m) for name, m in found.items()}
+
     differ = bool((own != seed_classes).any())
     second = SEED in targets and differ
     first = maps(own, last=not second) if OWN in targets or not differ else None

@@ -11,7 +11,17 @@ import numpy as np
 import pandas as pd
 
 from camdrift import artifacts, ladder
-from camdrift.artifacts import ADVERSARIAL, CLEAN, NOISE, OWN, Attacked, ImageSet, Maps, Scores
+from camdrift.artifacts import (
+    ADVERSARIAL,
+    CLEAN,
+    NOISE,
+    OWN,
+    Artefact,
+    Attacked,
+    ImageSet,
+    Maps,
+    Scores,
+)
 from camdrift.artifacts import Noise as Noisy
 from camdrift.settings import Cell, Protocol
 
@@ -56,7 +66,7 @@ def read(study: str, name: str, cell: Cell, first: Protocol) -> Case:
         FileNotFoundError: one is missing; the message says what to run.
     """
 
-    def part(kind: type[artifacts.T], stage: str) -> artifacts.T:
+    def part(kind: type[Artefact], stage: str) -> Artefact:
         # Sizes alone are checked: a page reads some rows of arrays that may have gigabytes.
         return artifacts.read(kind, artifacts.cell_folder(study, name, stage), check=False)
 

@@ -16,7 +16,8 @@ from camdrift.variants import Variant
 
 def means(logits: Tensor, excitations: tuple[Tensor, ...]) -> Tensor:
     """Returns each neuron's raw mean activation: (n, neurons), the softmax classes last."""
-    return torch.cat([_spatial_mean(t) for t in _layers(logits, excitations)], dim=1)
+    means = [_spatial_mean(tensor) for tensor in _layers(logits, excitations)]
+    return torch.cat([values.to(logits.device) for values in means], dim=1)
 
 
 def levels(logits: Tensor, excitations: tuple[Tensor, ...]) -> Tensor:
@@ -30,7 +31,8 @@ def levels(logits: Tensor, excitations: tuple[Tensor, ...]) -> Tensor:
         low, high = tensor.amin(axes)[:, None], tensor.amax(axes)[:, None]
         span = high - low
         # The scaling is affine, so the mean may be scaled in place of the tensor.
-        parts.append(torch.where(span > 0, (_spatial_mean(tensor) - low) / span, 0.0))
+        level = torch.where(span > 0, (_spatial_mean(tensor) - low) / span, 0.0)
+        parts.append(level.to(logits.device))
     return torch.cat(parts, dim=1)
 
 
@@ -63,10 +65,10 @@ def kernel_means(model: Model) -> np.ndarray:
         # After a concatenation a tap has more channels than the kernel of any of its convs.
         fits = (w for w in weights if w is not None and len(w) == tensor.shape[1])
         known = [w.flatten(1).mean(1) for w in fits]
-        missing = torch.full((tensor.shape[1],), float("nan"))
+        missing = tensor.new_full((tensor.shape[1],), float("nan"))
         parts.append(torch.stack(known).mean(0) if known else missing)
-    parts.append(torch.full((logits.shape[1],), float("nan")))
-    return torch.cat(parts).numpy()
+    parts.append(tensor.new_full((logits.shape[1],), float("nan")))
+    return torch.cat(parts).cpu().numpy()
 
 
 def covered(model: Model, pixels: Tensor, *, threshold: float) -> np.ndarray:

@@ -4,6 +4,7 @@ A folder of files ends with its manifest, which names each file's size and sha25
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -24,20 +25,54 @@ class DamagedError(Exception):
     """A file is not what was written."""
 
 
+class MissingError(FileNotFoundError):
+    """A file that another stage writes is not there."""
+
+
 class UnwrittenError(OSError):
     """A file could not be written."""
 
 
+# What a full, a worn out or a read-only disk says, a quota, and a file where a folder is wanted.
+REFUSALS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.ENOTDIR, errno.EEXIST,
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Says of which file or folder it is that the block cannot write it.
+
+    Raises:
+        UnwrittenError: the disk is full or the place read-only.
+    """
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno not in REFUSALS:
+            raise
+        raise UnwrittenError(
+            f"could not write {path}: {fault.strerror or fault}. Nothing that is half written "
+            "stays; make room, or make it writable, and run again"
+        ) from fault
+
+
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Lends a temporary path that becomes `path` when the block ends well, and else vanishes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Lends a temporary path that becomes `path` when the block ends well, and else vanishes.
+
+    Raises:
+        UnwrittenError: the disk is full or the folder read-only.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -63,10 +98,10 @@ def read_json(path: Path) -> dict:
 
 def write_state(path: Path, value: dict) -> None:
     """Writes a dict of tensors as safetensors."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     with whole(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in value.items()}, temporary)
+        temporary.write_bytes(save({name: t.contiguous() for name, t in value.items()}))
 
 
 def read_array(path: Path) -> np.ndarray:

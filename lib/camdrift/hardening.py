@@ -6,6 +6,7 @@ the clear model; here they are attacked themselves, too, and by attacks that the
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from camdrift import models, perturbation, randomness
 from camdrift.artifacts import CLEAR, LARGER, Hardened, ImageSet, Weights
 from camdrift.attacks import fgsm, one_pixel, pgd
+from camdrift.devices import Precision
 from camdrift.models import Model
 from camdrift.perturbation import Perturbation
 from camdrift.pixels import from_8bit
@@ -121,6 +123,7 @@ def harden(
     name: str,
     seed: int,
     micro_batch: int,
+    precision: Precision = "float32",
 ) -> tuple[Hardened, dict[str, Weights]]:
     """Returns what a hardening finds, and the weights of its models by kind (see `HARDENED`).
 
@@ -132,13 +135,15 @@ def harden(
         name: of the hardening, part of the seeds.
         seed: of all draws.
         micro_batch: at which models are called.
+        precision: of these calls; training has single precision.
     """
     settings = {kind: attacks.of(kind, getattr(chosen, kind)) for kind in ATTACKING}
     larger = chosen.fgsm | {"eps": min(1.0, chosen.larger * settings["fgsm"]["eps"])}
     settings[LARGER] = attacks.of("fgsm", larger)
     tests = draw(images, "test", chosen.attacked.test, seed=seed)
     trains = draw(images, "train", chosen.attacked.train, seed=seed)
-    known = {CLEAR: models.ready(clear, micro_batch=micro_batch)}
+    ready = partial(models.ready, micro_batch=micro_batch, precision=precision)
+    known = {CLEAR: ready(clear)}
     tables: list[pd.DataFrame] = []
 
     def tried(model: str, kind: str, split: str, shown: Images) -> tuple[Tensor, pd.DataFrame]:
@@ -165,7 +170,7 @@ def harden(
         weights[kind] = trained(kind, (more[added], trains.labels[added]))
     weights["retrained"] = trained("retrained", None)
     weights["pgd"] = trained("pgd", None, adversary(chosen.adversary))
-    known |= {kind: models.ready(weights[kind], micro_batch=micro_batch) for kind in HARDENED}
+    known |= {kind: ready(weights[kind]) for kind in HARDENED}
     for model in known:
         for kind in settings:
             if not (model == CLEAR and kind in EXTENDING):

@@ -97,7 +97,8 @@ class Incremental:
 
     Every layer is called at one fixed batch size, so what is returned for a changed image does not
     depend on the others. It agrees with `model`'s to rounding: a conv may add up the same products
-    in another order. What is kept is what a gradient of as many images keeps in the model.
+    in another order. What is kept is what a gradient of as many images keeps in the model, and lies
+    on its device. In half precision the network runs on whole tensors, as the model's own.
 
     Args:
         model: the model; its weights must not change while this is in use.
@@ -106,9 +107,11 @@ class Incremental:
 
     def __init__(self, model: Model, pixels: Tensor) -> None:
         self._model = model
-        self._pixels = pixels
+        self._home = pixels.device
+        self._pixels = pixels = pixels.to(model.device)
         self._stages: list[_Stage] = []
-        if tuple(pixels.shape[-2:]) == (model.size, model.size):
+        fits = tuple(pixels.shape[-2:]) == (model.size, model.size)
+        if fits and model.precision != "bfloat16":
             self._stages, start = _stages(model.network, model.size)
         if self._stages:
             self._rest = _rest(model.network, start)
@@ -128,9 +131,9 @@ class Incremental:
         parts = []
         for start in range(0, len(images), size):
             rows = torch.arange(start, start + size).clamp(max=len(images) - 1)
-            part = images[rows], places[rows], values[rows]
+            part = [given[rows].to(self._model.device) for given in (images, places, values)]
             made = self._windowed(*part) if windowed else self._full(*part)
-            parts.append(made[: len(images) - start])
+            parts.append(made[: len(images) - start].to(self._home))
         return torch.cat(parts)
 
     def _full(self, images: Tensor, places: Tensor, values: Tensor) -> Tensor:

@@ -170,11 +170,12 @@ def tapped(traced: fx.GraphModule, taps: Sequence[Tap], *, leaves: bool = False)
 
     With `leaves`, the graph of gradients begins at the taps: one that does not depend on another
     is a leaf, the layers before it keep nothing for a backward, and a backward stops there.
+    Tensors of half precision, as autocast makes them, pass a tap in single precision.
     """
     graph, logits, tensors = _copied(traced, taps)
-    for number, node in enumerate(tensors if leaves else ()):
+    for number, node in enumerate(tensors):
         with graph.inserting_after(node):
-            tensors[number] = graph.call_function(_leaf, (node,))
+            tensors[number] = graph.call_function(_leaf if leaves else _whole, (node,))
         _replace(node, tensors[number], user=tensors[number])
         logits = tensors[number] if logits is node else logits
     graph.output((logits, tuple(tensors)))
@@ -222,7 +223,13 @@ def _replace(node: fx.Node, following: fx.Node, *, user: fx.Node) -> None:
 
 def _leaf(tensor: torch.Tensor) -> torch.Tensor:
     """Returns a tensor that gradients reach: itself where it depends on another that they reach."""
+    tensor = _whole(tensor)
     return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns a tensor in single precision at least: half of it is too coarse for sums."""
+    return tensor.float() if tensor.itemsize < 4 else tensor
 
 
 def left_out(network: nn.Module, traced: fx.GraphModule) -> dict[str, str]:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from camdrift import (
     artifacts,
+    devices,
     layers,
     networks,
     params,
@@ -40,6 +41,10 @@ class Model(nn.Module):
         std: of each channel, by which they are then divided.
         size: side of the input in px; other pixels are resized (bilinear) inside.
         micro_batch: the one batch size at which the network is called.
+        precision: with which it computes.
+
+    Pixels may lie anywhere: logits come back to where they lie, tensors of taps stay with the
+    network.
     """
 
     mean: Tensor
@@ -53,12 +58,15 @@ class Model(nn.Module):
         std: Sequence[float],
         size: int,
         micro_batch: int,
+        precision: devices.Precision = "float32",
     ) -> None:
         super().__init__()
         self.size = size
         self.micro_batch = micro_batch
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        self.precision = precision
+        place = next(network.parameters()).device
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1).to(place))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1).to(place))
         traced = layers.trace(network.eval().requires_grad_(False))
         self.maps: tuple[Tap, ...] = layers.map_taps(traced)
         self.neurons: tuple[Tap, ...] = layers.neuron_taps(traced)
@@ -69,7 +77,7 @@ class Model(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Returns the logits of any number of images: (n, 3, h, w) -> (n, classes)."""
         return torch.cat(
-            [self._call(self._plain, part)[:rows] for part, rows in self.batches(pixels)]
+            [self._call(self._plain, part)[0][:rows] for part, rows in self.batches(pixels)]
         )
 
     def batches(self, pixels: Tensor) -> list[tuple[Tensor, int]]:
@@ -87,14 +95,16 @@ class Model(nn.Module):
 
         Gradients reach the tensors and, where the batch asks for them, pass on to the pixels.
         """
-        return self._call(self._mapped, batch)
+        logits, tensors = self._call(self._mapped, batch)
+        return logits, tensors
 
     def probes(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns the logits of one micro-batch and the tensor of each map tap.
 
         Gradients reach the tensors and stop at the first, the cheapest way to all of them.
         """
-        return self._call(self._probed, batch)
+        logits, tensors = self._call(self._probed, batch)
+        return logits, tensors
 
     def probe(self, place: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """Returns a function: a micro-batch -> its logits and the tensor of the map tap at `place`.
@@ -112,7 +122,8 @@ class Model(nn.Module):
 
     def excitations(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns the logits of one micro-batch and the tensor of each neuron tap."""
-        return self._call(self._excited, batch)
+        logits, tensors = self._call(self._excited, batch)
+        return logits, tensors
 
     # Made when first wanted: most stages want one of them.
     @cached_property
@@ -138,11 +149,23 @@ class Model(nn.Module):
         return self._plain
 
     def inputs(self, pixels: Tensor) -> Tensor:
-        """Returns what the network is called with: pixels of its size, normalised."""
-        return inputs(pixels, size=self.size, mean=self.mean, std=self.std)
+        """Returns what the network is called with, on its device: of its size, normalised."""
+        there = pixels.to(self.device)
+        return inputs(there, size=self.size, mean=self.mean, std=self.std)
 
-    def _call(self, network: nn.Module, pixels: Tensor) -> Any:
-        return network(self.inputs(pixels))
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return self.mean.device
+
+    def _call(self, network: nn.Module, pixels: Tensor) -> tuple[Tensor, Any]:
+        """Returns the logits, where the pixels lie, and what else the network returns."""
+        with devices.computing(self.device, self.precision):
+            found = network(self.inputs(pixels))
+        logits, rest = found if isinstance(found, tuple) else (found, None)
+        if self.precision == "bfloat16":
+            logits = logits.float()
+        return logits.to(pixels.device), rest
 
 
 Split = Callable[[str], tuple[Tensor, Tensor]]  # 'train' -> its pixels and labels
@@ -257,7 +280,9 @@ def _trained(
     }
     # Rounded, because the card is in git: the last digits change from machine to machine.
     table = pd.DataFrame(curve, columns=["epoch", "loss", "validation_accuracy"]).round(3)
-    return Weights(network.state_dict(), facts, table)
+    return Weights(
+        {name: value.cpu() for name, value in network.state_dict().items()}, facts, table
+    )
 
 
 def _refuse_early(network: nn.Module, pixels: Tensor, facts: dict[str, Any]) -> None:
@@ -313,21 +338,28 @@ def stored(name: str) -> Weights:
     return found
 
 
-def load(name: str, *, micro_batch: int) -> Model:
+def load(name: str, *, micro_batch: int, precision: devices.Precision = "float32") -> Model:
     """Returns a model of the study, ready to be explained; raises as `stored` does.
 
     A process holds the last few that it was asked for: shard after shard wants the same.
     """
-    return _held(name, micro_batch, artifacts.digest(artifacts.model_folder(name)))
+    content = artifacts.digest(artifacts.model_folder(name))
+    return _held(name, micro_batch, precision, devices.chosen(), content)
 
 
 @lru_cache(maxsize=4)
-def _held(name: str, micro_batch: int, digest: str) -> Model:
-    return ready(stored(name), micro_batch=micro_batch)
+def _held(
+    name: str, micro_batch: int, precision: devices.Precision, device: torch.device, content: str
+) -> Model:
+    return ready(stored(name), micro_batch=micro_batch, precision=precision)
 
 
-def ready(weights: Weights, *, micro_batch: int) -> Model:
-    """Returns the model of some weights, ready to be explained."""
+def ready(weights: Weights, *, micro_batch: int, precision: devices.Precision = "float32") -> Model:
+    """Returns the model of some weights on its device, ready to be explained.
+
+    The process is held to the precision.
+    """
+    devices.hold(precision)
     facts = weights.facts
     network = _network(facts, initialised=False)
     network.load_state_dict(weights.state, assign=True)
@@ -337,4 +369,5 @@ def ready(weights: Weights, *, micro_batch: int) -> Model:
         std=facts["std"],
         size=facts["size"],
         micro_batch=micro_batch,
-    )
+        precision=precision,
+    ).to(devices.chosen())

@@ -1,6 +1,8 @@
 """params.yaml: read, checked, and dealt out to the stages as dvc.yaml declares."""
 
+import copy
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +82,9 @@ def parse(content: dict, path: Path = PARAMS) -> Settings:
 
 
 def _read(path: Path) -> dict:
-    # DVC reads YAML 1.2 through ruamel; PyYAML would read 1e-3 as a string.
     try:
-        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        # Parsing takes a fifth of a second, and a stage asks several times.
+        content = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
     except FileNotFoundError as fault:
         raise SettingsError(f"no {path} in {Path.cwd()}; run from the repository's root") from fault
     except (YAMLError, UnicodeDecodeError) as fault:
@@ -90,3 +92,9 @@ def _read(path: Path) -> dict:
     if not isinstance(content, dict):
         raise SettingsError(f"wanted a map of settings in {path}, got {type(content).__name__}")
     return content
+
+
+@lru_cache(maxsize=2)
+def _parsed(text: str) -> Any:
+    # DVC reads YAML 1.2 through ruamel; PyYAML would read 1e-3 as a string.
+    return YAML(typ="safe").load(text)

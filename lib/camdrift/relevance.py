@@ -87,7 +87,9 @@ def relevance(model: Model, pixels: Tensor, classes: Tensor | None = None) -> Te
             if classes is not None:
                 chosen = classes[done : done + rows]
                 chosen = torch.cat([chosen, chosen[-1:].expand(len(batch) - rows)])
-            parts.append(_propagate(network, model.inputs(batch), chosen)[:rows])
+                chosen = chosen.to(model.device)
+            found = _propagate(network, model.inputs(batch), chosen)[:rows]
+            parts.append(found.to(pixels.device))
             done += rows
     return torch.cat(parts)
 

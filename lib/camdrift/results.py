@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from camdrift import artifacts, randomness, statistics
-from camdrift.artifacts import Attacked, Covered, Detected, Maps, Noise, Scores
+from camdrift.artifacts import Artefact, Attacked, Covered, Detected, Maps, Noise, Scores
 from camdrift.settings import (
     Cell,
     Generalisation,
@@ -93,7 +93,7 @@ def read(
 ) -> Results:
     """Returns what the stages of a cell wrote."""
 
-    def part(kind: type[artifacts.T], stage: str) -> artifacts.T:
+    def part(kind: type[Artefact], stage: str) -> Artefact:
         return artifacts.read(kind, artifacts.cell_folder(study, name, stage))
 
     attacked, maps = part(Attacked, "attack"), part(Maps, "cam")

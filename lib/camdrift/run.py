@@ -17,6 +17,8 @@ import psutil
 
 from camdrift import artifacts, files, params, settings
 
+# Faults whose message says all.
+TOLD = (settings.SettingsError, files.DamagedError, files.MissingError, files.UnwrittenError)
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "dvc")
 
 
@@ -41,6 +43,11 @@ class Stage:
     def params(self) -> dict[str, Any]:
         """The declared settings, nested as in params.yaml."""
         return params.declared(self.name)
+
+    @property
+    def calling(self) -> dict[str, Any]:
+        """How models are called, for `models.load`."""
+        return {name: self.params[name] for name in ("micro_batch", "precision")}
 
     @property
     def cell(self) -> settings.Cell:
@@ -71,26 +78,35 @@ def stage(main: Callable[[Stage], None]) -> None:
     try:
         running = Stage(name)
         main(running)
-    except (settings.SettingsError, files.DamagedError, files.UnwrittenError) as fault:
+        _record(running)
+    except TOLD as fault:
         sys.exit(str(fault))
     except KeyboardInterrupt:
         sys.exit(f"{name} was stopped; what it had done is kept where it works by shards")
+
+
+def _record(ran: Stage) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_mb = peak / (2**20 if platform.system() == "Darwin" else 2**10)
     facts = {
-        "stage": name,
+        "stage": ran.name,
         "seconds": round(time.time() - psutil.Process().create_time(), 1),
         "peak_memory_mb": round(peak_mb),
-        **running.measured,
+        **ran.measured,
         "environment": environment(),
     }
-    files.write_json(artifacts.RUNS / f"{name}.json", facts)
+    files.write_json(artifacts.RUNS / f"{ran.name}.json", facts)
 
 
 def deterministic() -> None:
-    """Holds torch, where it is loaded, to deterministic algorithms."""
-    if "torch" in sys.modules:
-        sys.modules["torch"].use_deterministic_algorithms(True)
+    """Holds torch, where it is loaded, to deterministic algorithms.
+
+    Some operations have none on a GPU: there PyTorch warns, and last digits may change.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for it
+    if torch := sys.modules.get("torch"):
+        # As `use_deterministic_algorithms`, without the second that its import of a compiler takes.
+        torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
 
 
 def taken(keys: Collection[str]) -> dict[str, Any] | None:
@@ -112,15 +128,24 @@ def workers() -> int:
     Raises:
         SettingsError: it is no number from 1.
     """
-    given = os.environ.get("CAMDRIFT_WORKERS") or str(os.cpu_count() or 1)
-    if not given.isdecimal() or int(given) < 1:
-        raise settings.SettingsError(f"CAMDRIFT_WORKERS: wanted a number from 1, got '{given}'")
-    return int(given)
+    return _number("CAMDRIFT_WORKERS")
 
 
 def threads() -> int:
-    """Returns the number of threads that a stage may use: OMP_NUM_THREADS, else all cores."""
-    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    """Returns the number of threads that a stage may use: OMP_NUM_THREADS, else all cores.
+
+    Raises:
+        SettingsError: it is no number from 1.
+    """
+    return _number("OMP_NUM_THREADS")
+
+
+def _number(variable: str) -> int:
+    """Returns the number in an environment variable, else that of all cores."""
+    given = os.environ.get(variable) or str(os.cpu_count() or 1)
+    if not given.isdecimal() or int(given) < 1:
+        raise settings.SettingsError(f"{variable}: wanted a number from 1, got '{given}'")
+    return int(given)
 
 
 def environment() -> dict[str, Any]:

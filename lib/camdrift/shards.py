@@ -102,6 +102,21 @@ def of(
         own.parent.rmdir()
 
 
+def of_attacked(stage: run.Stage, kind: type, *, size: int) -> None:
+    """Writes a cell's artefact of a kind: what the script's `shard` gives of its attacked images.
+
+    Args:
+        stage: of the cell.
+        kind: of the artefact.
+        size: images of a shard.
+    """
+    of_cell = (stage.cell.study, stage.key)
+    attacked = artifacts.read(artifacts.Attacked, artifacts.cell_folder(*of_cell, "attack"))
+    with of(stage, "shard", len(attacked.images), size=size) as parts:
+        folder = artifacts.cell_folder(*of_cell, stage.group)
+        artifacts.join(folder, artifacts.each(kind, parts))
+
+
 def fingerprint(stage: run.Stage) -> str:
     """Returns a digest of what a stage's results depend on: code, settings, inputs, packages."""
     inputs = {

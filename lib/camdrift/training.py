@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from camdrift import networks, soundness
+from camdrift import devices, networks, soundness
 from camdrift.pixels import inputs
 from camdrift.settings import SettingsError
 
@@ -40,6 +40,7 @@ def train(
 ) -> list[dict]:
     """Trains a network in place and keeps the epoch of the best validation accuracy.
 
+    Wherever it lies when it is given, it is trained on the chosen device and then lies there.
     `training` and `validation` are pixels and labels. AdamW under a one-cycle learning rate,
     cross-entropy, batches drawn without replacement; each image is shifted by up to `shift` px
     (edges repeated) and mirrored at random where `flip`, then resized to the input's `size`. With
@@ -55,8 +56,9 @@ def train(
     """
     pixels, labels = training
     generator = torch.Generator().manual_seed(seed)
-    networks.channels_last(network)
-    centre, spread = (torch.tensor(value).view(1, -1, 1, 1) for value in (mean, std))
+    device = devices.chosen()
+    networks.channels_last(network.to(device))
+    centre, spread = (torch.tensor(value).view(1, -1, 1, 1).to(device) for value in (mean, std))
     trained = network if layers == "all" else _dense(network)
     network.requires_grad_(layers == "all")
     trained.requires_grad_()
@@ -77,14 +79,15 @@ def train(
         total = 0.0
         for step in range(steps):
             rows = order[step * batch : (step + 1) * batch]
-            images = _augmented(pixels[rows], shift, flip, generator)
+            images = _augmented(pixels[rows], shift, flip, generator).to(device)
+            wanted = labels[rows].to(device)
             if adversary is not None:
                 network.eval()
-                images = adversary(inside, images, labels[rows])
+                images = adversary(inside, images, wanted)
                 trained.train()
             logits = inside(images)
             logits = logits if isinstance(logits, Tensor) else logits[0]  # an auxiliary head's
-            loss = F.cross_entropy(logits, labels[rows])
+            loss = F.cross_entropy(logits, wanted)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -148,13 +151,14 @@ def accuracy(
     Raises:
         UnsoundError: logits are NaN or infinite.
     """
-    centre, spread = (torch.tensor(value).view(1, -1, 1, 1) for value in (mean, std))
+    device = next(network.parameters()).device
+    centre, spread = (torch.tensor(value).view(1, -1, 1, 1).to(device) for value in (mean, std))
     network.eval()
     right = 0
     with torch.no_grad():
         for images, classes in zip(pixels.split(128), labels.split(128), strict=True):
-            logits = network(inputs(images, size=size, mean=centre, std=spread))
+            logits = network(inputs(images.to(device), size=size, mean=centre, std=spread))
             if not (logits < float("inf")).all():  # of NaN, too, whose argmax is a class
                 raise soundness.UnsoundError(soundness.not_numbers(logits))
-            right += int((logits.argmax(1) == classes).sum())
+            right += int((logits.argmax(1).cpu() == classes).sum())
     return right / max(1, len(labels))

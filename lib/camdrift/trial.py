@@ -284,4 +284,4 @@ def _looks(model: Model, logits: Tensor, activations: Tensor, count: int) -> tup
     found["grad_cam_plus_plus"] = methods.grad_cam_plus_plus(activations, gradient)
     found["layer_cam"] = methods.layer_cam(activations, gradient)
     stack = [noisecam.normalised(found[name], size=model.size) for name in METHODS]
-    return torch.stack(stack, dim=1)[:count].detach(), logits.argmax(1)[:count]
+    return torch.stack(stack, dim=1)[:count].detach().cpu(), logits.argmax(1)[:count]

@@ -93,6 +93,7 @@ def perturb(
     `iterations` > 1 it queues the same array once for every mutant that passes, here once.
     """
     spatial = coverage.spatial(model)
+    mean = model.mean[0].to(pixels.device)
     shared = np.zeros(len(spatial), dtype=np.int64)
     seeds = [
         _Seed(
@@ -116,7 +117,7 @@ def perturb(
         covered, known = level > threshold, seed.times > 0
         gain = float((covered & ~known).mean())
         change = seed.current - seed.clean
-        norm = float(change.norm() / (seed.clean - model.mean[0]).norm())
+        norm = float(change.norm() / (seed.clean - mean).norm())
         seed.prediction = seed.prediction if seed.steps else prediction
         reference = seed.prediction if differs_from == "clean" else seed.parent
         adversarial = bool(seed.steps > 0 and prediction != reference)

@@ -76,7 +76,8 @@ def maps(
         logits, activations = probe(batch)
         top = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
         (gradients,) = torch.autograd.grad(top, activations)
-        parts.append(methods.grad_cam(activations.detach(), gradients)[:rows])
+        found = methods.grad_cam(activations.detach(), gradients)[:rows]
+        parts.append(found.to(batch.device))
     return torch.cat(parts)
 
 

@@ -45,7 +45,7 @@ def raw(
             create_graph=create_graph,
         )  # fmt: skip
         a, g = activations.double(), gradients.double()
-        bounded = scores.double().clamp_max(LARGEST_SCORE)
+        bounded = scores.double().clamp_max(LARGEST_SCORE).to(a.device)
         if f"printed_{kind}" in readings:
             found[f"printed_{kind}"] = methods.noise_cam(a, g)
         if f"code_{kind}" in readings:
@@ -139,7 +139,7 @@ def measure(
     for found in maps(model, pixels, place=place):
         part = {}
         for reading in READINGS:
-            values = found[reading].detach().numpy()
+            values = found[reading].detach().cpu().numpy()
             part[f"mass_{reading}"] = values.mean((1, 2))
             for i, threshold in enumerate(thresholds):
                 part[f"clusters_{reading}_{i}"] = clusters(

@@ -36,7 +36,7 @@ def measure(model: Model, pixels: Tensor) -> dict[str, np.ndarray]:
         gradients = torch.autograd.grad(top, activations)
         pairs = zip(activations, gradients, strict=True)
         parts.append(torch.stack([of_layer(a.detach(), g)[:rows] for a, g in pairs], dim=1))
-    found = torch.cat(parts).numpy()
+    found = torch.cat(parts).cpu().numpy()
     return {
         f"{name}_{layer}": found[:, layer, i]
         for layer in range(found.shape[1])

@@ -30,6 +30,7 @@ class Settings(Section):
     seed: Annotated[int, Field(ge=0)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)]
     micro_batch: Annotated[int, Field(ge=1, le=4096)]
+    precision: Literal["float32", "tf32", "bfloat16"]
     sets: dict[Name, ImageSetSettings]
     models: dict[Name, ModelSettings]
     attacks: Attacks

@@ -1,0 +1,81 @@
+"""Places: where every artefact lies, relative to the root of the repository."""
+
+import os
+from pathlib import Path
+
+from camdrift.settings import HARDENED
+
+DATA = Path("data")
+CHECKED = DATA / "checked"
+RESULTS = DATA / "results"
+RUNS = Path(os.environ.get("CAMDRIFT_RUNS", DATA / "run"))  # what runs took; of no revision
+SHARDS = Path(os.environ.get("CAMDRIFT_SHARDS", DATA / "shards"))  # of runs that were stopped
+
+
+def set_folder(name: str) -> Path:
+    """Returns the folder of an `ImageSet`."""
+    return DATA / "sets" / name
+
+
+def model_folder(name: str) -> Path:
+    """Returns the folder of a model's `Weights`."""
+    return DATA / "models" / name
+
+
+def cell_folder(study: str, cell: str, stage: str) -> Path:
+    """Returns the folder of what `stage` made in a cell."""
+    return DATA / "studies" / study / cell / stage
+
+
+def hardening_folder(name: str, stage: str) -> Path:
+    """Returns the folder of what `stage` made in a hardening."""
+    return DATA / "studies" / name / stage
+
+
+def generalisation_folder(name: str, stage: str, end: str) -> Path:
+    """Returns the folder of what `stage` made of a source or target of a generalisation."""
+    return DATA / "studies" / name / stage / end
+
+
+def shard_folder(stage: str, digest: str, work: str, start: int) -> Path:
+    """Returns the folder of a shard's result, `digest` that of all it depends on."""
+    return SHARDS / f"{stage}-{digest[:16]}" / work / f"{start:07d}"
+
+
+def set_datasheet(name: str) -> Path:
+    """Returns the path of a set's datasheet, kept in git."""
+    return RESULTS / "sets" / f"{name}.json"
+
+
+def model_card(name: str) -> Path:
+    """Returns the path of a model's card, kept in git."""
+    return RESULTS / "models" / f"{name}.json"
+
+
+def results(study: str, part: str) -> Path:
+    """Returns the path of a part of a study's results: `figures`, `tables`, `metrics.json`."""
+    return RESULTS / study / part
+
+
+def report(study: str) -> Path:
+    """Returns the path of a study's report."""
+    return DATA / "reports" / f"{study}.html"
+
+
+def made_by(folder: Path) -> str:
+    """Returns the stage that writes an artefact's folder, as DVC names it; '' for none."""
+    match folder.as_posix().removeprefix(f"{DATA.as_posix()}/").split("/"):
+        case ["sets", name]:
+            return f"fetch@{name}"
+        case ["models", name]:
+            for kind in HARDENED:
+                if name.endswith(f"_{kind}") and not model_card(name).exists():
+                    return f"harden@{name.removesuffix('_' + kind)}"
+            return f"train@{name}"
+        case ["studies", name, ("harden" | "signatures") as stage]:
+            return f"{stage}@{name}"
+        case ["studies", _, ("signs" | "carried") as part, end]:
+            return f"{'sign' if part == 'signs' else 'carry'}@{end}"
+        case ["studies", _, cell, stage]:
+            return f"{stage}@{cell}"
+    return ""

@@ -1,0 +1,182 @@
+"""Models may lie on another device than all that is made of them; and compute less exactly."""
+
+import io
+import shutil
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from camdrift import (
+    artifacts,
+    cams,
+    devices,
+    files,
+    hardening,
+    models,
+    relevance,
+    run,
+    settings,
+)
+from camdrift.attacks import one_pixel
+from camdrift.models import Model
+from conftest import as_model, inside, script, small_network
+from elsewhere import DEVICE, Elsewhere, There
+
+# Each kind of stage that calls a study's models.
+STAGES = (
+    "attack@tiny_dlfuzz", "attack@tiny_pgd", "noise@tiny_pgd", "cam@tiny_dlfuzz",
+    "coverage@tiny_dlfuzz", "detect@tiny_pgd",
+)  # fmt: skip
+
+
+def built(name: str) -> dict[Path, bytes]:
+    """What a stage has written; manifests follow from it."""
+    found = artifacts.DATA.glob(f"*/**/{files.MANIFEST}")
+    folders = [path.parent for path in found if artifacts.made_by(path.parent) == name]
+    content = chain.from_iterable(folder.iterdir() for folder in folders)
+    return {path: path.read_bytes() for path in content if path.name != files.MANIFEST}
+
+
+def same(first: bytes, second: bytes, *, suffix: str) -> bool:
+    """Whether files hold the same, but for the order in which layers' values are added up."""
+    if first == second:
+        return True
+    one, other = map(io.BytesIO, (first, second))
+    if suffix == ".npy":
+        return np.allclose(np.load(one), np.load(other), rtol=0, atol=2**-11)
+    pd.testing.assert_frame_equal(pd.read_parquet(one), pd.read_parquet(other), rtol=1e-9)
+    return True
+
+
+@pytest.fixture
+def study(tiny, tmp_path):
+    folder = shutil.copytree(tiny.folder, tmp_path / "study", symlinks=True)
+    with inside(folder):
+        yield folder
+    models._held.cache_clear()
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stages_give_the_same_with_models_elsewhere(study, name, monkeypatch):
+    before = built(name)
+    for folder in {path.parent for path in before}:
+        shutil.rmtree(folder)
+    monkeypatch.setenv("CAMDRIFT_DEVICE", DEVICE)
+    with Elsewhere():
+        script(name.partition("@")[0]).main(run.Stage(name))
+    after = built(name)
+    assert before and list(after) == list(before)
+    for path in before:
+        assert same(before[path], after[path], suffix=path.suffix), path
+
+
+def test_training_goes_on_elsewhere_and_comes_home(study, monkeypatch):
+    """Weights differ by what many steps make of last digits."""
+    name = "resnet18_eighth"
+    before = artifacts.read(artifacts.Weights, artifacts.model_folder(name))
+    facts, state = before.facts, {key: value.clone() for key, value in before.state.items()}
+    shutil.rmtree(artifacts.model_folder(name))
+    monkeypatch.setenv("CAMDRIFT_DEVICE", DEVICE)
+    with Elsewhere():
+        script("train").main(run.Stage(f"train@{name}"))
+    found = artifacts.read(artifacts.Weights, artifacts.model_folder(name))
+    assert found.facts["layers"] == facts["layers"]
+    assert abs(found.facts["test_accuracy"] - facts["test_accuracy"]) < 0.1
+    for key, value in found.state.items():
+        assert value.isfinite().all() and value.shape == state[key].shape
+
+
+def test_what_looks_into_a_model_looks_where_it_lies(model, pixels):
+    """Pixels that are searched for, relevance, and training against an attack."""
+    labels = model(pixels).argmax(1)
+    search = {
+        "pixels": 1, "population": 6, "generations": 2, "mutation": [0.5, 1.0],
+        "recombination": 0.7, "bounds": [0.0, 1.0], "success": "best", "target": None,
+    }  # fmt: skip
+
+    def found(asked: Model) -> list[torch.Tensor]:
+        generators = [np.random.default_rng(i) for i in range(len(pixels))]
+        made = one_pixel.perturb(asked, pixels, labels, generators=generators, **search)
+        return [made.pixels, made.evaluations, relevance.relevance(asked, pixels)]
+
+    wanted = found(model)
+    with Elsewhere():
+        for a, b in zip(wanted, found(as_model(small_network()).to(DEVICE)), strict=True):
+            assert not isinstance(b, There)
+            assert torch.allclose(a.double(), b.double(), atol=1e-5)
+        change = hardening.adversary(settings.Descent(eps=0.1, step=0.05, steps=2))
+        moved = as_model(small_network()).to(DEVICE)
+        attacked = change(moved, pixels.to(DEVICE), labels.to(DEVICE)).cpu()
+    assert torch.allclose(attacked, change(model, pixels, labels), atol=1e-5)
+
+
+def test_nothing_of_two_devices_meets(model):
+    """What the test above rests on."""
+    with Elsewhere():
+        there = torch.ones(3).to(DEVICE)
+        assert isinstance(there, There)
+        assert (there * 2).sum().item() == 6
+        with pytest.raises(RuntimeError, match="one device, got two"):
+            there + torch.ones(3)
+        with pytest.raises(RuntimeError, match="numpy"):
+            there.numpy()
+
+
+def test_a_model_is_called_where_it_lies_and_answers_where_the_pixels_lie(model, pixels):
+    wanted = model(pixels)
+    with Elsewhere():
+        moved = as_model(small_network()).to(DEVICE)
+        assert moved.device.type == DEVICE
+        logits = moved(pixels)
+        assert not isinstance(logits, There)
+        assert torch.equal(logits, wanted)
+        assert isinstance(moved(pixels.to(DEVICE)), There)
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch):
+    for name in ("cuda:77", "gpu"):
+        monkeypatch.setenv("CAMDRIFT_DEVICE", name)
+        with pytest.raises(settings.SettingsError, match=f"CAMDRIFT_DEVICE.*'{name}'"):
+            devices.chosen()
+    monkeypatch.setenv("CAMDRIFT_DEVICE", "cpu")
+    assert devices.chosen() == torch.device("cpu")
+
+
+def test_tf32_is_allowed_where_it_is_asked_for_alone():
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    for precision, wanted in (("tf32", "tf32"), ("bfloat16", "ieee"), ("float32", "ieee")):
+        devices.hold(precision)
+        assert [place.fp32_precision for place in places] == [wanted] * 2
+
+
+def test_bfloat16_changes_numbers_a_little_and_every_tensor_stays_single(model, pixels):
+    coarse = as_model(small_network())
+    coarse.precision = "bfloat16"
+    batch = pixels[:4]
+    for name in ("probes", "activations", "excitations"):
+        logits, tensors = getattr(coarse, name)(batch)
+        assert {t.dtype for t in (logits, *tensors)} == {torch.float32}
+    exact, found = model(batch), coarse(batch)
+    assert 0 < (exact - found).abs().max() < 0.05 * exact.abs().max()
+    seeds = exact.argmax(1)
+    first, second = (cams.explain(m, batch, seeds, targets=[cams.OWN])[1] for m in (model, coarse))
+    assert first and second
+    for a, b in zip(first["GradCAM"], second["GradCAM"], strict=True):
+        assert b.dtype == torch.float32
+        assert not torch.equal(a, b)
+        assert torch.allclose(a, b, atol=0.1 * float(a.max()))
+
+
+@pytest.mark.parametrize("name", ["attack@tiny_dlfuzz", "cam@tiny_dlfuzz", "detect@tiny_pgd"])
+def test_stages_work_in_bfloat16(study, name):
+    stage = run.Stage(name)
+    stage.params["precision"] = "bfloat16"
+    before = built(name)
+    script(stage.group).main(stage)
+    after = built(name)
+    assert list(after) == list(before)
+    assert after != before
