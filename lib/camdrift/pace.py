@@ -25,6 +25,7 @@ from camdrift import (
     cams,
     coverage,
     detectors,
+    devices,
     files,
     gradients,
     models,
@@ -153,7 +154,8 @@ def bench(name: str, chosen: ModelSettings, *, classes: int, side: int, plan: Se
     Raises:
         RefusedError: the network cannot be built.
     """
-    model = needs.function(name, chosen, classes=classes, size=side)
+    model = needs.function(name, chosen, classes=classes, size=side).to(devices.chosen())
+    model.precision = plan.precision
     rng = torch.Generator().manual_seed(0)
     pixels = torch.rand(max(2, plan.micro_batch), 3, side, side, generator=rng)
 
