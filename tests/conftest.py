@@ -19,6 +19,9 @@ from torch import nn
 from camdrift import params, presets, run, settings
 from camdrift.models import Model
 
+# Bytes are compared; a GPU does not promise them.
+os.environ.setdefault("CAMDRIFT_DEVICE", "cpu")
+
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     "check",

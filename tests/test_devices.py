@@ -26,10 +26,10 @@ from camdrift.models import Model
 from conftest import as_model, inside, script, small_network
 from elsewhere import DEVICE, Elsewhere, There
 
-# Each kind of stage that calls a study's models.
+# The kinds of stages that call a study's models; hardening is below, in parts.
 STAGES = (
     "attack@tiny_dlfuzz", "attack@tiny_pgd", "noise@tiny_pgd", "cam@tiny_dlfuzz",
-    "coverage@tiny_dlfuzz", "detect@tiny_pgd",
+    "coverage@tiny_dlfuzz", "detect@tiny_pgd", "sign@tiny_vgg11", "carry@tiny_resnet18",
 )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def test_stages_give_the_same_with_models_elsewhere(study, name, monkeypatch):
     with Elsewhere():
         script(name.partition("@")[0]).main(run.Stage(name))
     after = built(name)
-    assert before and list(after) == list(before)
+    assert before and sorted(after) == sorted(before)
     for path in before:
         assert same(before[path], after[path], suffix=path.suffix), path
 
@@ -146,11 +146,27 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
     assert devices.chosen() == torch.device("cpu")
 
 
-def test_tf32_is_allowed_where_it_is_asked_for_alone():
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
-    for precision, wanted in (("tf32", "tf32"), ("bfloat16", "ieee"), ("float32", "ieee")):
-        devices.hold(precision)
-        assert [place.fp32_precision for place in places] == [wanted] * 2
+def tf32() -> set[str]:
+    return {p.fp32_precision for p in (torch.backends.cuda.matmul, torch.backends.cudnn.conv)}
+
+
+def test_tf32_is_allowed_where_it_is_asked_for_alone(study):
+    for precision, wanted in (("tf32", "tf32"), ("bfloat16", "ieee"), ("float32", "ieee")) * 2:
+        models.load("vgg11_eighth", micro_batch=4, precision=precision)  # the second time: held
+        assert tf32() == {wanted}
+
+
+def test_training_and_relevance_are_exact_whatever_models_are_held_to(model, pixels, monkeypatch):
+    seen = []
+    batches = type(model).batches
+    monkeypatch.setattr(type(model), "batches", lambda *a: seen.append(tf32()) or batches(*a))
+    devices.hold("tf32")
+    relevance.relevance(model, pixels)
+    assert seen == [{"ieee"}]
+    assert tf32() == {"tf32"}
+    with devices.exactly():
+        assert tf32() == {"ieee"}
+    devices.hold("float32")
 
 
 def test_bfloat16_changes_numbers_a_little_and_every_tensor_stays_single(model, pixels):
@@ -178,5 +194,5 @@ def test_stages_work_in_bfloat16(study, name):
     before = built(name)
     script(stage.group).main(stage)
     after = built(name)
-    assert list(after) == list(before)
+    assert sorted(after) == sorted(before)
     assert after != before

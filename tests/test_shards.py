@@ -6,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -14,7 +16,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from camdrift import artifacts, files, run, settings, shards
+from camdrift import artifacts, backends, files, models, run, settings, shards
 from conftest import inside, script
 
 CELL = "tiny_dlfuzz"
@@ -131,11 +133,108 @@ def test_a_wrong_backend_is_refused_before_work_begins(study, monkeypatch, name,
 def test_a_worker_of_another_revision_is_refused(study):
     stage = run.Stage(f"score@{CELL}")
     task = shards.Task(
-        stage, "shard", slice(0, 8), (), Path("x"), Path.cwd(), shards.code_of(stage.name), "other"
-    )
+        stage, "shard", slice(0, 8), (), Path("x"), Path.cwd(), shards.code_of(stage.name), "other",
+        1,
+    )  # fmt: skip
     with pytest.raises(settings.SettingsError, match="another camdrift"):
         shards.compute(task)
     assert not Path("x").exists()
+
+
+def test_a_worker_that_was_killed_is_said_and_the_rest_is_kept(study, monkeypatch):
+    whole = built("cam")
+    place("cam").mkdir(exist_ok=True)
+    monkeypatch.setenv("CAMDRIFT_BACKEND", "processes")
+    update = shards.tqdm.update
+
+    def lose(bar, n=1):
+        for child in psutil.Process().children(recursive=True):
+            if "spawn_main" in " ".join(child.cmdline()):
+                child.kill()
+        return update(bar, n)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.tqdm, "update", lose)
+        with pytest.raises(settings.SettingsError, match="a worker was killed.*run again"):
+            built("cam")
+    assert list(artifacts.SHARDS.rglob(files.MANIFEST))
+    place("cam").mkdir(exist_ok=True)
+    assert built("cam") == whole
+
+
+@needs_dask
+def test_a_scheduler_that_is_not_there_is_named(study, monkeypatch):
+    import dask
+
+    monkeypatch.setenv("CAMDRIFT_BACKEND", "dask")
+    monkeypatch.setenv("CAMDRIFT_SCHEDULER", "tcp://127.0.0.1:9")
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(settings.SettingsError, match="tcp://127.0.0.1:9 cannot be reached"),
+    ):
+        built("score")
+
+
+def test_a_shard_of_two_writers_is_whole(study, tmp_path):
+    stage = run.Stage(f"noise@{CELL}")
+    made = script("noise").shard(stage, slice(0, 4))
+    folder = tmp_path / "0000000"
+    artifacts.place(folder, made)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    artifacts.place(folder, made)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir() if path != study] == ["0000000"]
+    assert artifacts.read(artifacts.Noise, folder).facts == made.facts
+    with pytest.raises(FileNotFoundError):  # a stage that has cleared its shards wants no more
+        artifacts.place(tmp_path / "cleared" / "0000000", made)
+    assert not (tmp_path / "cleared").exists()
+
+
+def test_one_run_waits_for_another_at_the_same_shards(tmp_path):
+    folder, order = tmp_path / "shards", []
+
+    def second() -> None:
+        with shards._alone(folder):
+            order.append("second")
+
+    with shards._alone(folder):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.5)
+        order.append("first")
+        folder.rmdir()  # as a stage that ends
+    thread.join(timeout=10)
+    assert order == ["first", "second"]
+
+
+def test_workers_have_as_many_threads_as_the_run_whatever_they_were_started_with(study):
+    """Dask starts its workers with one."""
+    stage = run.Stage(f"score@{CELL}")
+    before = shards.fingerprint(stage)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "2")
+        assert shards.fingerprint(stage) != before
+        seen = []
+        module = script("score")
+        patch.setattr(shards, "_script", lambda path: module)
+        patch.setattr(
+            module, "shard", lambda *given: seen.append(torch.get_num_threads()) or Nothing()
+        )
+        with shards.of(stage, "shard", 8, size=8):
+            pass
+    assert seen == [2]
+
+
+@dataclass(frozen=True)
+class Nothing:
+    pass
+
+
+def test_a_process_holds_a_model_once(study):
+    stage = run.Stage(f"cam@{CELL}")
+    first = models.load("vgg11_eighth", **stage.calling)
+    script("cam").shard(stage, slice(0, 4))
+    assert models.load("vgg11_eighth", **stage.calling) is first
 
 
 def test_workers_end_with_a_stage_that_was_killed(study):
@@ -144,10 +243,10 @@ def test_workers_end_with_a_stage_that_was_killed(study):
     program.write_text(
         "import multiprocessing, time\n"
         "from concurrent.futures import ProcessPoolExecutor\n"
-        "from camdrift import shards\n"
+        "from camdrift import backends\n"
         "if __name__ == '__main__':\n"
         "    spawn = multiprocessing.get_context('spawn')\n"
-        "    with ProcessPoolExecutor(1, mp_context=spawn, initializer=shards._follow) as pool:\n"
+        "    with ProcessPoolExecutor(1, mp_context=spawn, initializer=backends._follow) as pool:\n"
         "        pool.submit(time.sleep, 60)\n"
         "        time.sleep(60)\n"
     )
@@ -228,5 +327,5 @@ def test_slurm_is_asked_for_as_many_jobs(study, monkeypatch):
     monkeypatch.setattr(dask_jobqueue, "SLURMCluster", Cluster)
     monkeypatch.setenv("CAMDRIFT_SCHEDULER", "slurm")
     monkeypatch.setenv("CAMDRIFT_WORKERS", "16")
-    with shards._cluster() as cluster:
+    with backends._cluster() as cluster:
         assert cluster.asked == 16

@@ -6,6 +6,7 @@ and brings them back.
 
 import contextlib
 import os
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -34,9 +35,23 @@ def chosen() -> torch.device:
 
 def hold(precision: Precision) -> None:
     """Lets this process compute in TF32 on GPUs that have it, or not; PyTorch does by itself."""
-    exact = "tf32" if precision == "tf32" else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = exact
-    torch.backends.cudnn.conv.fp32_precision = exact  # type: ignore[attr-defined]
+    _set("tf32" if precision == "tf32" else "ieee")
+
+
+@contextlib.contextmanager
+def exactly() -> Iterator[None]:
+    """Lets the block, or a function that it decorates, compute without TF32."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    _set("ieee")
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(precision: str) -> None:
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
 
 
 def computing(

@@ -244,6 +244,7 @@ def retrained(
 FACTS = ("architecture", "width", "head", "mean", "std", "classes", "size")  # that make a model
 
 
+@devices.exactly()
 def _trained(
     network: nn.Module,
     facts: dict[str, Any],
@@ -343,6 +344,7 @@ def load(name: str, *, micro_batch: int, precision: devices.Precision = "float32
 
     A process holds the last few that it was asked for: shard after shard wants the same.
     """
+    devices.hold(precision)  # of a model that is held, too
     content = artifacts.digest(artifacts.model_folder(name))
     return _held(name, micro_batch, precision, devices.chosen(), content)
 

@@ -156,6 +156,7 @@ def bench(name: str, chosen: ModelSettings, *, classes: int, side: int, plan: Se
     """
     model = needs.function(name, chosen, classes=classes, size=side).to(devices.chosen())
     model.precision = plan.precision
+    devices.hold(plan.precision)
     rng = torch.Generator().manual_seed(0)
     pixels = torch.rand(max(2, plan.micro_batch), 3, side, side, generator=rng)
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from camdrift import layers
+from camdrift import devices, layers
 from camdrift.models import Model
 from camdrift.networks import RefusedError
 from camdrift.vision import torchvision  # noqa: F401  zennit imports it, and it may not load alone
@@ -56,6 +56,7 @@ ROUTE_FUNCTIONS = {
 METHODS = {"mean": torch.mean, "relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
 
 
+@devices.exactly()
 def relevance(model: Model, pixels: Tensor, classes: Tensor | None = None) -> Tensor:
     """Returns each image's relevance map: raw and signed, summed over channels, (n, h, w).
 

@@ -86,7 +86,9 @@ def stage(main: Callable[[Stage], None]) -> None:
 
 
 def _record(ran: Stage) -> None:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Of this process, or of the largest that it has started.
+    of = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    peak = max(resource.getrusage(who).ru_maxrss for who in of)
     peak_mb = peak / (2**20 if platform.system() == "Darwin" else 2**10)
     facts = {
         "stage": ran.name,
@@ -106,7 +108,8 @@ def deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for it
     if torch := sys.modules.get("torch"):
         # As `use_deterministic_algorithms`, without the second that its import of a compiler takes.
-        torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
+        gpu = torch.cuda.is_available() and os.environ.get("CAMDRIFT_DEVICE") != "cpu"
+        torch.set_deterministic_debug_mode("warn" if gpu else "error")
 
 
 def taken(keys: Collection[str]) -> dict[str, Any] | None:
@@ -123,12 +126,14 @@ def taken(keys: Collection[str]) -> dict[str, Any] | None:
 
 
 def workers() -> int:
-    """Returns the number of processes that a stage may use: CAMDRIFT_WORKERS, else all cores.
+    """Returns the number of processes that a stage may use.
+
+    CAMDRIFT_WORKERS, else as many as have cores for their `threads`.
 
     Raises:
         SettingsError: it is no number from 1.
     """
-    return _number("CAMDRIFT_WORKERS")
+    return _number("CAMDRIFT_WORKERS", max(1, _cores() // threads()))
 
 
 def threads() -> int:
@@ -137,12 +142,18 @@ def threads() -> int:
     Raises:
         SettingsError: it is no number from 1.
     """
-    return _number("OMP_NUM_THREADS")
+    return _number("OMP_NUM_THREADS", _cores())
 
 
-def _number(variable: str) -> int:
-    """Returns the number in an environment variable, else that of all cores."""
-    given = os.environ.get(variable) or str(os.cpu_count() or 1)
+def _cores() -> int:
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _number(variable: str, otherwise: int) -> int:
+    given = os.environ.get(variable) or str(otherwise)
     if not given.isdecimal() or int(given) < 1:
         raise settings.SettingsError(f"{variable}: wanted a number from 1, got '{given}'")
     return int(given)

@@ -1,40 +1,39 @@
-"""Shards: a stage's images, some at a time, in this process, in several, or on a cluster.
+"""Shards: a stage's images, some at a time, wherever the backend computes them, see `backends`.
 
-CAMDRIFT_BACKEND says where: `serial` (the default), `processes` on this machine, CAMDRIFT_WORKERS
-of them, or `dask`. CAMDRIFT_SCHEDULER names Dask's scheduler, or is `slurm`: then as many jobs are
-asked for, as dask-jobqueue's own file describes them. A cluster shares the repository's folder.
-
-What a shard gives is kept in a folder that a digest of its code, settings and inputs names, so a
-run that was stopped takes up where it was, whatever the backend. A finished stage clears its own.
-Results are the same byte for byte with as many threads a process (OMP_NUM_THREADS); another number
-of threads changes last digits.
+What a shard gives is kept in a folder that a digest of its code, settings, inputs and packages
+names, so a run that was stopped takes up where it was, whatever the backend. A finished stage
+clears its own. Every shard is computed with as many threads (OMP_NUM_THREADS, else all cores of the
+machine that asks for it), and so results are the same byte for byte; another number of threads
+changes last digits.
 """
 
 import contextlib
+import fcntl
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
-import multiprocessing
 import os
 import shutil
-import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import camdrift
-from camdrift import artifacts, files, params, run
+from camdrift import artifacts, backends, files, params, run
 from camdrift.settings import SettingsError
 
 PACKAGE = Path(camdrift.__file__).parent
 SOURCE = Path("lib/camdrift")  # where a repository has it
+# Where models lie and how sums are ordered: no settings, but they change last digits.
+PLACES = ("CAMDRIFT_DEVICE", "CUDA_VISIBLE_DEVICES", "MKL_CBWR")
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class Task:
     root: of the repository.
     files: of code that the stage depends on.
     code: a digest of these.
+    threads: to compute with.
     """
 
     stage: run.Stage
@@ -59,6 +59,7 @@ class Task:
     root: Path
     files: tuple[Path, ...]
     code: str
+    threads: int
 
 
 @contextlib.contextmanager
@@ -67,7 +68,7 @@ def of(
 ) -> Iterator[list[Path]]:
     """Lends the folders of the results of all shards, in order, and clears them in the end.
 
-    They stay where the block does not end well.
+    They stay where the block does not end well. Another run that wants the same ones waits.
 
     Args:
         stage: whose script has the function.
@@ -77,9 +78,10 @@ def of(
         given: folders of what an earlier step of the stage made, in this same way.
 
     Raises:
-        SettingsError: the backend is unknown, or Dask is not installed.
+        SettingsError: the backend is unknown, or cannot be used.
+        DamagedError: an input is not what was written.
     """
-    compute_all = _backend()
+    compute_all = backends.chosen()
     key = fingerprint(stage)
     paths = code_of(stage.name)
     version = code(paths)
@@ -87,19 +89,42 @@ def of(
         Task(
             stage, work, slice(start, min(start + size, count)), tuple(given),
             artifacts.shard_folder(stage.name, key, work, start), Path.cwd(), paths, version,
+            run.threads(),
         )
         for start in range(0, count, size)
     ]  # fmt: skip
-    waiting = [task for task in tasks if not _whole(task.folder)]
-    done = len(tasks) - len(waiting)
-    with tqdm(total=len(tasks), initial=done, desc=stage.name, unit="shard") as bar:
-        for _ in compute_all(waiting):
-            bar.update()
-    yield [task.folder for task in tasks]
     own = artifacts.shard_folder(stage.name, key, work, 0).parent
-    shutil.rmtree(own, ignore_errors=True)
+    with _alone(own):
+        waiting = [task for task in tasks if not _whole(task.folder)]
+        done = len(tasks) - len(waiting)
+        with tqdm(total=len(tasks), initial=done, desc=stage.name, unit="shard") as bar:
+            for _ in compute_all(compute, waiting):
+                bar.update()
+        yield [task.folder for task in tasks]
+        shutil.rmtree(own, ignore_errors=True)
     with contextlib.suppress(OSError):
         own.parent.rmdir()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Makes a folder and holds it for this process, once no other does."""
+    while True:
+        with files.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            place = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # it was just cleared
+            continue
+        try:
+            with contextlib.suppress(OSError):  # some file systems lock no folder
+                fcntl.flock(place, fcntl.LOCK_EX)
+            if not folder.exists() or folder.stat().st_ino != os.fstat(place).st_ino:
+                continue
+            yield
+            return
+        finally:
+            os.close(place)
 
 
 def of_attacked(stage: run.Stage, kind: type, *, size: int) -> None:
@@ -118,14 +143,21 @@ def of_attacked(stage: run.Stage, kind: type, *, size: int) -> None:
 
 
 def fingerprint(stage: run.Stage) -> str:
-    """Returns a digest of what a stage's results depend on: code, settings, inputs, packages."""
+    """Returns a digest of what a stage's results depend on.
+
+    Code, settings, inputs, which are checked, packages, threads and where models lie.
+
+    Raises:
+        DamagedError: an input is not what was written.
+    """
     inputs = {
-        path.as_posix(): artifacts.digest(path)
+        path.as_posix(): artifacts.digest(path, content=True)
         for path in params.dependencies(stage.name)
         if path.is_relative_to(artifacts.DATA) and path != artifacts.CHECKED
     }
-    versions = run.environment()["packages"]
-    facts = [stage.name, stage.params, code(code_of(stage.name)), inputs, versions]
+    packages = sorted(f"{d.name} {d.version}" for d in importlib.metadata.distributions())
+    places = [run.threads(), *(os.environ.get(name, "") for name in PLACES)]
+    facts = [stage.name, stage.params, code(code_of(stage.name)), inputs, packages, places]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -137,15 +169,17 @@ def code_of(stage: str) -> tuple[Path, ...]:
 
 def code(paths: Sequence[Path]) -> str:
     """Returns a digest of files of code, those of the library as this process imports them."""
-    found = hashlib.sha256()
+    return _joined(hashlib.sha256(file.read_bytes()).digest() for file in _files(paths))
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
-        if path.is_relative_to(SOURCE):
-            own = PACKAGE / path.relative_to(SOURCE)
-            for file in sorted(own.rglob("*.py")) if own.is_dir() else [own]:
-                found.update(file.read_bytes())
-        else:
-            found.update(path.read_bytes())
-    return found.hexdigest()
+        own = PACKAGE / path.relative_to(SOURCE) if path.is_relative_to(SOURCE) else path
+        yield from sorted(own.rglob("*.py")) if own.is_dir() else [own]
+
+
+def _joined(digests: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def _whole(folder: Path) -> bool:
@@ -162,138 +196,52 @@ def _whole(folder: Path) -> bool:
 
 
 def compute(task: Task) -> None:
-    """Does one shard's work and writes its result.
+    """Does one shard's work and writes its result, whole or not at all.
+
+    Inputs were checked by the process that asks for it.
 
     Raises:
-        SettingsError: this process has another version of the library.
+        SettingsError: this process has another version of the library or of the stage's script.
     """
-    with contextlib.chdir(task.root):
+    # A worker's threads share the folder, and what traces one network may meet no other.
+    with ONE, contextlib.chdir(task.root), threadpool_limits(task.threads):
         if _loaded(task.files) != task.code:
             raise SettingsError(
-                f"a worker has another camdrift ({PACKAGE}) than the run in {task.root}; start "
-                "workers from the same revision"
+                f"a worker has another camdrift ({PACKAGE}), or another stages/"
+                f"{task.stage.group}.py, than the run in {task.root}; start workers anew, from the "
+                "same revision"
             )
-        work = getattr(_script(task.stage.group, task.code), task.work)
+        work = getattr(_script(Path("stages", f"{task.stage.group}.py").absolute()), task.work)
         run.deterministic()
-        artifacts.write(task.folder, work(task.stage, task.places, *task.given))
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(task.threads)
+        with files.checked():
+            made = work(task.stage, task.places, *task.given)
+        artifacts.place(task.folder, made)
 
 
-@lru_cache(maxsize=64)
-def _loaded(paths: tuple[Path, ...]) -> str:
-    """Returns the digest when this process first saw the files: what it has imported stays."""
-    return code(paths)
+ONE = threading.Lock()
 
 
-@lru_cache(maxsize=8)
-def _script(group: str, version: str) -> ModuleType:
-    """Returns a stage's script as a module; `version` tells later ones of a long-lived worker."""
-    spec = importlib.util.spec_from_file_location(f"stage_{group}", f"stages/{group}.py")
+def _loaded(paths: Sequence[Path]) -> str:
+    """Returns `code` of files as this process first saw them: what it has imported stays."""
+    return _joined(_seen(file.absolute()) for file in _files(paths))
+
+
+@cache
+def _seen(file: Path) -> bytes:
+    return hashlib.sha256(file.read_bytes()).digest()
+
+
+for _file in PACKAGE.rglob("*.py"):
+    _seen(_file.absolute())  # now, before any of them changes
+
+
+@cache
+def _script(path: Path) -> ModuleType:
+    """Returns a stage's script as a module."""
+    spec = importlib.util.spec_from_file_location(f"stage_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-Backend = Callable[[Sequence[Task]], Iterator[None]]
-
-
-def _backend() -> Backend:
-    chosen = os.environ.get("CAMDRIFT_BACKEND") or "serial"
-    known: dict[str, Backend] = {"serial": _serial, "processes": _processes, "dask": _dask}
-    if chosen not in known:
-        raise SettingsError(f"CAMDRIFT_BACKEND: wanted one of {', '.join(known)}, got '{chosen}'")
-    return known[chosen]
-
-
-def _serial(tasks: Sequence[Task]) -> Iterator[None]:
-    yield from map(compute, tasks)
-
-
-def _processes(tasks: Sequence[Task]) -> Iterator[None]:
-    count = min(run.workers(), len(tasks))
-    if not count:
-        return
-    with (
-        _environment(OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS") or str(_share())),
-        futures.ProcessPoolExecutor(
-            count, mp_context=multiprocessing.get_context("spawn"), initializer=_follow
-        ) as pool,
-    ):
-        try:
-            for done in futures.as_completed([pool.submit(compute, task) for task in tasks]):
-                yield done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            # What they work at is lost and made again; to wait for it may take minutes.
-            for worker in multiprocessing.active_children():
-                worker.kill()
-            raise
-
-
-def _share() -> int:
-    """Returns the number of threads that each process has where none is asked for."""
-    return max(1, run.threads() // run.workers())
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Sets environment variables for processes that start within the block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _follow() -> None:
-    """Lets a worker end with the process that started it, however that one ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent answers
-    parent = multiprocessing.parent_process()
-    assert parent
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _dask(tasks: Sequence[Task]) -> Iterator[None]:
-    if not tasks:
-        return
-    try:
-        import distributed
-    except ImportError as fault:
-        raise SettingsError(
-            "CAMDRIFT_BACKEND=dask wants Dask, which is not installed; run "
-            "`pip install -c constraints.txt -e .[dask]`"
-        ) from fault
-    with _cluster() as address, distributed.Client(address) as client:
-        for done in distributed.as_completed(client.map(compute, tasks, pure=False)):
-            yield done.result()
-
-
-@contextlib.contextmanager
-def _cluster() -> Iterator[Any]:
-    """Lends Dask's cluster: the one that CAMDRIFT_SCHEDULER names, or one on this machine."""
-    named = os.environ.get("CAMDRIFT_SCHEDULER") or ""
-    if named == "slurm":
-        from dask_jobqueue import SLURMCluster
-
-        with SLURMCluster() as cluster:
-            cluster.scale(jobs=run.workers())
-            yield cluster
-    elif named:
-        yield named
-    else:
-        from distributed import LocalCluster
-
-        with LocalCluster(
-            n_workers=run.workers(), threads_per_worker=1, dashboard_address=None
-        ) as cluster:
-            yield cluster

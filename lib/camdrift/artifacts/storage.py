@@ -1,6 +1,8 @@
 """Storage: artefacts as files, written whole or not at all, read and checked."""
 
 import contextlib
+import shutil
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -52,7 +54,33 @@ def join(folder: Path, parts: Iterable[Any], **own: Any) -> None:
     Raises:
         UnwrittenError: the disk is full or the folder read-only; the message names it.
     """
-    with files.writing(folder):
+    _join(folder, parts, own, name=folder)
+
+
+def place(folder: Path, artefact: Any) -> None:
+    """Writes an artefact beside `folder`, whose parent is there, and renames it: whole or not.
+
+    Where another process has written it meanwhile, that one's stays.
+
+    Raises:
+        UnwrittenError: as `join`.
+    """
+    beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    try:
+        with files.writing(folder):
+            beside.mkdir()
+        _join(beside, [artefact], {}, name=folder)
+        try:
+            beside.rename(folder)
+        except OSError:
+            if not (folder / files.MANIFEST).exists():
+                raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _join(folder: Path, parts: Iterable[Any], own: dict[str, Any], *, name: Path) -> None:
+    with files.writing(name):
         (folder / files.MANIFEST).unlink(missing_ok=True)
         names = {}
         with contextlib.ExitStack() as stack:
@@ -68,14 +96,14 @@ def join(folder: Path, parts: Iterable[Any], **own: Any) -> None:
                         path = folder / names[field.name]
                         adders[field.name] = stack.enter_context(form.parts(path))
                     adders[field.name](value)
-            for name, value in own.items():
-                form = _format(name, type(value))
-                names[name] = f"{name}{form.suffix}"
+            for key, value in own.items():
+                form = _format(key, type(value))
+                names[key] = f"{key}{form.suffix}"
                 if form.parts is None:
-                    form.write(folder / names[name], value)
+                    form.write(folder / names[key], value)
                 else:
-                    stack.enter_context(form.parts(folder / names[name]))(value)
-        files.sign(folder, folder.as_posix(), sorted(names.values()))
+                    stack.enter_context(form.parts(folder / names[key]))(value)
+        files.sign(folder, name.as_posix(), sorted(names.values()))
 
 
 def rows(kind: type, folder: Path, field: str, **equal: object) -> pd.DataFrame:
@@ -134,13 +162,20 @@ def each(kind: type[Artefact], folders: Iterable[Path]) -> Iterator[Artefact]:
         yield read(kind, folder)
 
 
-def digest(folder: Path) -> str:
+def digest(folder: Path, *, content: bool = False) -> str:
     """Returns a digest of an artefact's content, as its manifest has it.
+
+    Args:
+        folder: that holds it.
+        content: whether its files are checked against the manifest, as `read` does.
 
     Raises:
         MissingError: it is missing; the message says what to run.
+        DamagedError: a file is not what was written; the message names it, and what to run.
     """
     _check(folder, [], content=False)
+    if content:
+        _check(folder, list(files.read_json(folder / files.MANIFEST)["files"]), content=True)
     return files.digest(folder)
 
 
@@ -154,7 +189,8 @@ def _check(folder: Path, names: list[str], *, content: bool) -> None:
     try:
         files.check(folder, folder.as_posix(), names, content=content)
     except files.DamagedError as fault:
-        again = f"dvc repro --force --no-run-cache --single-item {made_by(folder)}"
+        stage = made_by(folder)
+        again = f"dvc repro --force --no-run-cache --single-item {stage}" if stage else "dvc repro"
         raise files.DamagedError(
             f"{fault}: it is not what was written. To build it anew: {again}"
         ) from fault
