@@ -22,13 +22,15 @@ def study(folder: Path) -> Path:
     content["micro_batch"] = 8  # many shards
     content |= {part: {} for part in WITHOUT}
     content |= {part: {name: content[part][name] for name in kept} for part, kept in PARTS.items()}
+    content["cells"]["tiny_fgsm"]["detect"] = []
+    content["cells"]["tiny_dlfuzz"] |= {"protocols": ["corrected"], "detect": [1.0]}
     yaml.dump(content, folder / "params.yaml")
     return folder
 
 
 def environment(**more: str) -> dict[str, str]:
     """The variables under which DVC runs its stages."""
-    own = {"CAMDRIFT_PYTHON": sys.executable, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "2"}
+    own = {"CAMDRIFT_PYTHON": sys.executable, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"}
     return os.environ | own | more
 
 
