@@ -166,11 +166,16 @@ def _cluster() -> Iterator[Any]:
     elif named:
         yield named
     else:
+        from dask import config
         from distributed import LocalCluster
 
-        with LocalCluster(
-            n_workers=run.workers(), threads_per_worker=1, dashboard_address=None
-        ) as cluster:
+        with (
+            # Dask would let workers hand memory back after every array, and ask for it again.
+            config.set({"distributed.nanny.pre-spawn-environ": {}}),
+            LocalCluster(
+                n_workers=run.workers(), threads_per_worker=1, dashboard_address=None
+            ) as cluster,
+        ):
             yield cluster
 
 

@@ -105,13 +105,12 @@ def scaling(found: dict) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _workers(rows: pd.DataFrame) -> pd.DataFrame:
-    pace = rows["images"] / rows["seconds"]
     return pd.DataFrame(
         {
             "workers": rows["workers"],
-            "seconds": rows["seconds"].map("{:.0f}".format),
-            "images a second": pace.map("{:.2f}".format),
-            "of one worker's": (pace / pace.iloc[0]).map("{:.2f}".format),
+            "images a second": rows["pace"].map("{:.2f}".format),
+            "of one worker's": (rows["pace"] / rows["pace"].iloc[0]).map("{:.2f}".format),
+            "seconds, start to end": rows["seconds"].map("{:.0f}".format),
         }
     )
 

@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -68,6 +69,7 @@ def of(
 ) -> Iterator[list[Path]]:
     """Lends the folders of the results of all shards, in order, and clears them in the end.
 
+    What the stage has `measured` then holds `images_a_second`, by work, the start of workers in it.
     They stay where the block does not end well. Another run that wants the same ones waits.
 
     Args:
@@ -97,9 +99,13 @@ def of(
     with _alone(own):
         waiting = [task for task in tasks if not _whole(task.folder)]
         done = len(tasks) - len(waiting)
+        began = time.monotonic()
         with tqdm(total=len(tasks), initial=done, desc=stage.name, unit="shard") as bar:
             for _ in compute_all(compute, waiting):
                 bar.update()
+        if images := sum(task.places.stop - task.places.start for task in waiting):
+            pace = round(images / (time.monotonic() - began), 2)
+            stage.measured.setdefault("images_a_second", {})[work] = pace
         yield [task.folder for task in tasks]
         shutil.rmtree(own, ignore_errors=True)
     with contextlib.suppress(OSError):

@@ -39,9 +39,10 @@ def main() -> None:
 
 
 def workers() -> Iterator[dict]:
-    """Yields `workers, images, seconds` of the cam stage with Dask, a thread a worker.
+    """Yields `workers, seconds, pace` of the cam stage with Dask, a thread a worker.
 
-    Seconds are of the whole stage, from its start to its end. Bytes are compared.
+    Seconds are of the whole stage, from its start to its end; the pace, in images a second, is of
+    the shards, the start of the workers in it. Bytes are compared.
     """
     written = []
     with _copy() as folder:
@@ -52,8 +53,8 @@ def workers() -> Iterator[dict]:
             )  # fmt: skip
             place = folder / artifacts.cell_folder(STUDY, SPREAD, "cam")
             written.append((place / files.MANIFEST).read_bytes())
-            maps = artifacts.rows(Maps, artifacts.cell_folder(STUDY, SPREAD, "cam"), "rows")
-            yield {"workers": count, "images": maps["image"].nunique(), "seconds": took["seconds"]}
+            pace = took["images_a_second"]["shard"]
+            yield {"workers": count, "seconds": took["seconds"], "pace": pace}
     assert written[0] == written[1], "two workers wrote other bytes than one"
 
 
