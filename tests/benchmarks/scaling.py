@@ -21,7 +21,8 @@ from camdrift.artifacts import ImageSet, Maps
 ROOT = Path(__file__).resolve().parents[2]
 STUDY, SET, MODEL = "layers", "photos", "vgg16_quarter"
 SPREAD = "dlfuzz"  # the cell whose maps one and two workers make
-GROWN, IMAGES = "fgsm", 96  # the cell that is built of these images, and of ten times as many
+GROWN, IMAGES = "fgsm", 96  # the cell whose maps of these images are averaged down
+SHARD = 128  # images: a whole shard, and ten times as many, of which that cell is built
 STAGES = ("attack", "noise", "cam", "coverage", "score")
 SIDES = (16, 32)  # of `cams.max_side`, in px
 PAPERS = ("renkhoff_imagenet", "noisecam_imagenet")
@@ -70,7 +71,7 @@ def growth() -> list[dict]:
             for group in STAGES:
                 took = _stage(folder, f"{group}@{GROWN}")
                 facts = {key: took[key] for key in ("peak_memory_mb", "seconds")}
-                found.append({"stage": group, "images": IMAGES * times, **facts})
+                found.append({"stage": group, "images": SHARD * times, **facts})
     return found
 
 
@@ -175,7 +176,7 @@ def _copy() -> Iterator[Path]:
 def _repeat(folder: Path, times: int) -> None:
     """Leaves a set of the first test images, each several times under ids of its own."""
     images = artifacts.read(ImageSet, artifacts.set_folder(SET))
-    rows = images.index.index[images.index["split"] == "test"][:IMAGES].to_numpy()
+    rows = images.index.index[images.index["split"] == "test"][:SHARD].to_numpy()
     pixels = np.concatenate([images.pixels[rows]] * times)
     index = pd.concat([images.index.iloc[rows]] * times, ignore_index=True)
     index["id"] = [f"{name}-{i}" for i, name in enumerate(index["id"])]
