@@ -69,8 +69,8 @@ def of(
 ) -> Iterator[list[Path]]:
     """Lends the folders of the results of all shards, in order, and clears them in the end.
 
-    What the stage has `measured` then holds `images_a_second`, by work, the start of workers in it.
-    They stay where the block does not end well. Another run that wants the same ones waits.
+    They stay where the block does not end well. Another run that wants the same ones waits. What
+    the stage has `measured` then holds `images_a_second`, by work, the start of workers in it.
 
     Args:
         stage: whose script has the function.
