@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from camdrift import artifacts, hardening, images, layers, networks, randomness, run
 from camdrift.artifacts import Attacked, ImageSet, Maps, Noise, Weights
 from camdrift.settings import Attacks
-from conftest import as_model, copy_of_repository, inside, script, small_network
+from conftest import ROOT, as_model, copy_of_repository, inside, script, small_network
 
 CELLS = ("tiny_pgd", "tiny_dlfuzz")
 FEW = 5
@@ -144,8 +144,7 @@ def test_one_more_image_changes_no_other_of_a_hardening(name):
         "pgd": {"eps": 0.1, "step": 0.03, "steps": 3, "random_start": True},
         "one_pixel": {"population": 6, "generations": 2},
     }
-    path = artifacts.Path(__file__).parents[2] / "params.yaml"
-    known = Attacks.model_validate(YAML(typ="safe").load(path)["attacks"])
+    known = Attacks.model_validate(YAML(typ="safe").load(ROOT / "params.yaml")["attacks"])
     chosen = known.of(name, settings[name])
     pixels = torch.rand(6, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 
