@@ -175,6 +175,20 @@ def test_a_scheduler_that_is_not_there_is_named(study, monkeypatch):
         built("score")
 
 
+def full(task: object) -> None:
+    raise files.UnwrittenError("could not write x: the disk is full")
+
+
+@needs_dask
+def test_what_a_worker_says_is_not_taken_for_a_scheduler_that_is_gone(monkeypatch):
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+        monkeypatch.setenv("CAMDRIFT_SCHEDULER", cluster.scheduler_address)
+        with pytest.raises(files.UnwrittenError, match="the disk is full"):
+            list(backends.dask(full, [1]))
+
+
 def test_a_shard_of_two_writers_is_whole(study, tmp_path):
     stage = run.Stage(f"noise@{CELL}")
     made = script("noise").shard(stage, slice(0, 4))

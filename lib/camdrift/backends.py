@@ -132,19 +132,22 @@ def dask(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[None]:
     except ImportError as fault:
         raise SettingsError(_wanted("Dask")) from fault
     try:
-        with _with_threads(), _cluster() as cluster, distributed.Client(cluster) as client:
+        with _with_threads(), _cluster() as cluster, _client(cluster) as client:
             if not client.scheduler_info()["workers"]:
                 print(f"waiting for a worker of {client.scheduler.address}", file=sys.stderr)
             for done in distributed.as_completed(client.map(work, tasks, pure=False)):
                 yield done.result()
     except distributed.KilledWorker as fault:
         raise LostError(f"workers were lost again and again: {fault}. {AGAIN}") from fault
-    except OSError as fault:
-        if not os.environ.get("CAMDRIFT_SCHEDULER"):
-            raise
-        raise LostError(
-            f"CAMDRIFT_SCHEDULER: {os.environ['CAMDRIFT_SCHEDULER']} cannot be reached: {fault}"
-        ) from fault
+
+
+def _client(cluster: Any) -> Any:
+    import distributed
+
+    try:
+        return distributed.Client(cluster)
+    except OSError as fault:  # of a task's own faults some are OSErrors, too
+        raise LostError(f"CAMDRIFT_SCHEDULER: {cluster} cannot be reached: {fault}") from fault
 
 
 @contextlib.contextmanager

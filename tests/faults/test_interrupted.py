@@ -51,6 +51,16 @@ def scripts(process: subprocess.Popen) -> list[psutil.Process]:
         return []
 
 
+def running(process: subprocess.Popen, *, after: float = 0) -> list[psutil.Process]:
+    """The processes of a stage that runs then, or as soon as one does, in seconds."""
+    until, found = time.monotonic() + after, []
+    while process.poll() is None and not (time.monotonic() > until and found):
+        time.sleep(0.05)
+        found = scripts(process)
+    assert process.poll() is None, process.communicate()[0]  # it came to its end first
+    return found
+
+
 def leftovers(folder: Path) -> list[Path]:
     return [*(folder / "data").rglob("*.tmp"), *(folder / "data/shards").rglob("*")]
 
@@ -70,18 +80,13 @@ def test_stages_killed_at_random_moments(undisturbed, tmp_path, backend):
     more = {"CAMDRIFT_BACKEND": backend, "CAMDRIFT_WORKERS": "2"}
     while killed < KILLS // 2:
         process = start(folder, "repro", **more)
-        until, running = time.monotonic() + rng.uniform(3, 8), []
-        while process.poll() is None and not (time.monotonic() > until and running):
-            time.sleep(0.05)
-            running = scripts(process)
-        assert process.poll() is None, process.communicate()[0]  # it came to its end first
-        for script in running:
+        for number, script in enumerate(running(process, after=rng.uniform(3, 8))):
             with contextlib.suppress(psutil.NoSuchProcess):
                 script.kill()
-                killed += script is running[0]
+                killed += number == 0
         process.communicate()
     process = start(folder, "repro", **more)
-    time.sleep(5)
+    running(process, after=rng.uniform(3, 8))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     repro(folder, **more)
@@ -133,7 +138,7 @@ def test_two_runs_at_once(undisturbed, tmp_path):
     """DVC lets one work; the other says so, or comes to the same end."""
     folder = study(tmp_path / "study")
     first = start(folder, "repro")
-    time.sleep(3)
+    running(first)
     second = start(folder, "repro")
     with futures.ThreadPoolExecutor() as pool:  # a pipe that nobody reads would stop the first
         (own, _), (said, _) = pool.map(subprocess.Popen.communicate, (first, second))
