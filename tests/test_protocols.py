@@ -271,3 +271,15 @@ def test_flags_name_the_claims_that_they_touch(made):
     table = made["claims"].set_index("id")
     assert table.loc["A9", "published_flags"] == touching["A9"]
     assert "threshold on test data" not in table.loc["A9", "flags"]
+
+
+def test_images_to_look_at_are_right_when_clean_and_flipped_by_the_attack():
+    images = pd.DataFrame(
+        {
+            "label": [0, 1, 2, 3, 4],
+            "clean": [9, 1, 2, 9, 4],  # 0 and 3 are wrong when clean
+            "success": [True, False, True, False, True],
+        }
+    )
+    assert variants.shown(images, count=4).tolist() == [2, 4, 1, 0]
+    assert variants.shown(images, count=9).tolist() == [2, 4, 1, 0, 3]

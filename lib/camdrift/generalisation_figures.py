@@ -3,6 +3,8 @@
 Those that imitate chakraborty2022's bear its number.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -228,15 +230,13 @@ def panels(found: Comparison) -> list[Figure]:
                 )
             )  # fmt: skip
     networks = found.networks()
-    first = next(iter(networks.values())).parts[0]
+    parts = [tried.parts[0] for tried in networks.values()]
+    first, chosen = parts[0], _right(parts)
     places = _places(first, CARRIED)
     side = first.pictures.shape[2]
     names = ["clean", *(f"eps {eps:g}" for eps in found.plan.eps)]
-    tiles = [[first.pictures[0, i] for i in places]]
-    tiles += [
-        [_last(tried.parts[0], 0, i, side) for i in places]
-        for tried in networks.values()
-    ]  # fmt: skip
+    tiles = [[first.pictures[chosen, i] for i in places]]
+    tiles += [[_last(part, chosen, i, side) for i in places] for part in parts]
     drawn.append(
         panel(
             "cha_figure_5", "One image under the carried attack, on all networks",
@@ -263,6 +263,18 @@ def layer(part: Carried, image: int, variant: int, place: int) -> np.ndarray:
     end = facts["start"] + facts["height"] * facts["width"]
     shape = (facts["height"], facts["width"])
     return np.asarray(flat[facts["start"] : end], dtype=np.float32).reshape(shape)
+
+
+def _right(parts: Sequence[Carried]) -> int:
+    """Returns the place of the first kept image that most networks get right when clean."""
+    right = np.zeros(len(parts[0].shown))
+    for part in parts:
+        clean = part.outcomes[(part.outcomes["attack"] == OWN_ATTACK) & (part.outcomes["eps"] == 0)]
+        top = clean.drop_duplicates("image").set_index("image")["prediction"]
+        labels = part.images.set_index("image")["label"]
+        kept = part.shown["image"]
+        right += top.loc[kept].to_numpy() == labels.loc[kept].to_numpy()
+    return int(right.argmax())
 
 
 def _last(part: Carried, image: int, variant: int, size: int) -> np.ndarray:
@@ -294,14 +306,14 @@ def _example(
 
 def _layers(part: Carried, found: Comparison, name: str, network: str) -> Figure:
     """Returns the maps of all layers of an image under the network's own attack."""
-    places = _places(part, OWN_ATTACK)
+    places, chosen = _places(part, OWN_ATTACK), _right([part])
     count, side = len(part.layers), 32
     blank = np.full((side, side, 3), 255, dtype=np.uint8)
     tiles, labels = [], []
     for start in range(0, count, COLUMNS):
         stop = min(count, start + COLUMNS)
         for variant, eps in zip(places, [0.0, *found.plan.eps], strict=True):
-            row = [coloured(layer(part, 0, variant, i), side) for i in range(start, stop)]
+            row = [coloured(layer(part, chosen, variant, i), side) for i in range(start, stop)]
             tiles.append(row + [blank] * (min(COLUMNS, count) - len(row)))
             first = f"{start + 1}-{stop}, " if variant == 0 else ""
             labels.append(f"{first}{f'eps {eps:g}' if eps else 'clean'}")

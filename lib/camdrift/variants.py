@@ -163,7 +163,7 @@ def of_cell(
 def examples(
     attacked: Attacked, variants: list[Variant], *, count: int
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Returns pictures to look at: of the first `count` successes, clean, attacked and noisy.
+    """Returns pictures to look at: of `count` images, see `shown`, clean, attacked and noisy.
 
     At each strength under the first recipe, draw 0. The table has a row a picture (`image, variant,
     strength`), pictures are uint8 (images, variants, h, w, 3).
@@ -186,5 +186,10 @@ def examples(
 
 
 def shown(images: pd.DataFrame, *, count: int) -> np.ndarray:
-    """Returns the places of the first `count` successes; where they are fewer, others follow."""
-    return np.argsort(~images["success"].to_numpy(), kind="stable")[:count]
+    """Returns the places of the first `count` images to look at.
+
+    Those that are classified correctly when clean come first, and among them those that the attack
+    flips: an attack that corrects a wrong class is no example of what it does.
+    """
+    wrong = (images["clean"] != images["label"]).to_numpy()
+    return np.lexsort((~images["success"].to_numpy(), wrong))[:count]
