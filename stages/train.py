@@ -4,13 +4,15 @@ from pathlib import Path
 
 import torch
 
-from camdrift import artifacts, files, models, run, settings
+from camdrift import artifacts, files, models, numbering, run, settings
 from camdrift.pixels import from_8bit
 
 
 def main(stage: run.Stage) -> None:
     chosen = settings.ModelSettings.model_validate(stage.params["models"][stage.key])
     images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(chosen.set))
+    if "class_folders" in images.facts:
+        numbering.refuse_other_classes(stage.key, chosen, images.facts["class_folders"])
     size = images.pixels.shape[1]
     seed = stage.params["seed"]
 

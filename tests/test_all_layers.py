@@ -1,17 +1,55 @@
 """The library call: maps of any network at all layers, without DVC."""
 
 import threading
+from collections import defaultdict
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from camdrift import cams, foreign, layers, methods
+from camdrift import cams, foreign, layers, methods, soundness
 from camdrift.settings import SettingsError
 from conftest import ROOT, as_model, small_network
 
 OWN = tuple(methods.BY_NAME)
+
+
+class Shared(nn.Module):
+    """A layer whose output a norm takes, and which is called, or read, a second time."""
+
+    def __init__(self, norm, kind, again):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.layer = {
+            "linear": nn.Linear(6, 6), "conv": nn.Conv2d(6, 6, 3, padding=1),
+            "conv1d": nn.Conv1d(6, 6, 3, padding=1), "conv3d": nn.Conv3d(6, 6, 3, padding=1),
+        }[kind]  # fmt: skip
+        self.norm = norm(6)
+        self.head = nn.Linear(6, 4)
+        self.again = again
+        self.grown = {"linear": (), "conv": (1, 1), "conv1d": (1,), "conv3d": (1, 1, 1)}[kind]
+        with torch.no_grad():
+            for value in self.norm.buffers():
+                if value.is_floating_point():
+                    value.uniform_(0.2, 2)
+            self.norm.weight.uniform_(0.2, 2)
+
+    def forward(self, x):
+        h = torch.relu(self.conv(x)).mean((2, 3))
+        h = h.reshape(-1, 6, *self.grown)
+        y = self.norm(self.layer(h))
+        if self.again == "called":
+            y = y + self.layer(2 * h)
+        elif self.again == "read":
+            y = y * self.layer.weight.sum()
+        elif self.again == "its output":
+            z = self.layer(h)
+            y = self.norm(z) + z
+        elif self.again == "the norm":
+            y = y + self.norm(h)
+        return self.head(y.reshape(-1, 6))
 
 
 class Branched(nn.Module):
@@ -102,6 +140,109 @@ def test_the_network_is_left_as_it_was_also_after_an_error(pixels, make, trainin
     same_state(before, state_of(network))
     assert not met
     assert torch.equal(random, torch.get_rng_state())
+
+
+KINDS = {"linear": nn.BatchNorm1d, "conv1d": nn.BatchNorm1d, "conv": nn.BatchNorm2d,
+         "conv3d": nn.BatchNorm3d}  # fmt: skip
+
+
+@pytest.mark.parametrize("again", ["once", "called", "read", "its output", "the norm"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_norm_is_folded_only_where_nothing_else_sees_its_layer(pixels, kind, again):
+    network = Shared(KINDS[kind], kind, again).eval()
+    found = cams.all_layers(network, pixels)
+    with torch.no_grad():
+        torch.testing.assert_close(found.logits, network(pixels), rtol=1e-5, atol=1e-5)
+    folded = kind == "conv" and again == "once"
+    traced = cams.prepare(network).traced
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in traced.modules())
+    assert norms == (0 if folded else kind == "conv")
+
+
+def test_a_norm_over_another_dimension_is_not_folded(pixels):
+    """BatchNorm1d normalises dimension 1 of (n, 4, 4), a Linear's channels are dimension 2."""
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.layer = nn.Conv2d(3, 4, 3), nn.Linear(4, 4)
+            self.norm = nn.BatchNorm1d(4)
+            self.norm.running_mean.uniform_(-1, 1)
+            self.norm.running_var.uniform_(0.2, 2)
+
+        def forward(self, x):
+            h = torch.relu(self.conv(x)).flatten(2)[..., :4]
+            return self.norm(self.layer(h)).mean(2)
+
+    network = Tokens().eval()
+    with torch.no_grad():
+        torch.testing.assert_close(cams.all_layers(network, pixels).logits, network(pixels))
+
+
+def test_hooks_that_make_a_weight_keep_their_conv_unfolded(pixels):
+    network = nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+    ).eval()  # fmt: skip
+    network[1].running_var.fill_(3.0)
+    with torch.no_grad():
+        torch.testing.assert_close(cams.all_layers(network, pixels).logits, network(pixels))
+
+
+def test_another_network_than_the_given_one_is_refused(pixels, monkeypatch):
+    """Whatever the preparation gets wrong: here it folds a norm into a conv called twice."""
+    network = Shared(nn.BatchNorm2d, "conv", "called").eval()
+    fold = layers._fold_norms
+
+    def blindly(traced):
+        monkeypatch.setattr(layers, "Counter", lambda _: defaultdict(lambda: 1))
+        fold(traced)
+
+    monkeypatch.setattr(layers, "_fold_norms", blindly)
+    ready = cams.prepare(network)
+    for given in (network, ready):
+        with pytest.raises(soundness.UnsoundError, match="prepared for its maps"):
+            cams.all_layers(given, pixels)
+    with pytest.raises(soundness.UnsoundError, match="prepared for its maps"):
+        as_model(network)
+
+
+def test_logits_are_compared_once_and_again_when_weights_have_changed(pixels, monkeypatch):
+    compared = []
+    refuse = soundness.refuse_other_logits
+    monkeypatch.setattr(
+        soundness, "refuse_other_logits", lambda *given: (compared.append(1), refuse(*given))
+    )
+    network = small_network()
+    for _ in range(2):
+        cams.all_layers(network, pixels)
+    assert len(compared) == 1
+    with torch.no_grad():
+        network[0].weight.mul_(2)
+    cams.all_layers(network, pixels)
+    assert len(compared) == 2
+    ready = cams.prepare(network)
+    for _ in range(2):
+        cams.all_layers(ready, pixels)
+    assert len(compared) == 3
+    assert not ready.untried
+
+
+def test_a_forward_that_writes_into_a_buffer_leaves_the_network_alone(pixels):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = small_network()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            self.calls.add_(1)
+            return self.inner(x)
+
+    network = Counting().eval()
+    cams.all_layers(network, pixels)
+    assert network.calls == 0
 
 
 def test_no_gradient_of_weights_or_pixels_is_kept(pixels):

@@ -273,7 +273,7 @@ def test_batch_norm_behind_a_conv_is_part_of_it():
     for middle in ([conv, norm], [folded]):
         network = nn.Sequential(
             first, nn.ReLU(), *middle, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last
-        )
+        ).double()
         found.append(relevance.relevance(as_model(network, size=8).double(), images()))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-9)
 

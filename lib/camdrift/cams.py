@@ -2,15 +2,16 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
+from weakref import WeakKeyDictionary
 
 import psutil
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from camdrift import foreign, layers, methods, networks
+from camdrift import foreign, layers, methods, networks, soundness
 from camdrift.artifacts import OWN, SEED
 from camdrift.layers import Tap
 from camdrift.models import Model
@@ -37,6 +38,8 @@ class Prepared:
     traced: fx.GraphModule
     taps: tuple[Tap, ...]
     inputs: Callable[[Tensor], Tensor]
+    # The network as it was given, until its logits have been compared; a list, to let go of it.
+    untried: list[nn.Module] = field(default_factory=list)
 
     @cached_property
     def _probed(self) -> fx.GraphModule:
@@ -45,6 +48,30 @@ class Prepared:
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Layers]:
         """Returns the logits and the tensor of each tap, at which the graph of gradients begins."""
         return self._probed(self.inputs(pixels))
+
+    def compare(self, pixels: Tensor, logits: Tensor) -> None:
+        """Raises UnsoundError where the network itself gives other logits than those for pixels.
+
+        Once: a network that passed is let go of. Both are called without autocast, whose rounding
+        could hide a difference.
+        """
+        given = self.untried[:1]  # another thread may let go of it meanwhile
+        if not given:
+            return
+        kind = pixels.device.type
+        cast = torch.is_autocast_enabled(kind)
+        with (
+            torch.no_grad(),
+            torch.autocast(kind, enabled=False),
+            torch.random.fork_rng(devices=[]),
+        ):
+            if cast:
+                pixels = pixels.to(next(self.traced.parameters()).dtype)
+                logits = self.traced(self.inputs(pixels))
+            inputs = self.inputs(pixels)
+            own = given[0](inputs)
+            soundness.refuse_other_logits(own, logits, lambda: given[0](inputs))
+        self.untried.clear()
 
 
 @dataclass(frozen=True)
@@ -97,6 +124,8 @@ def prepare(model: nn.Module, *, chosen: Sequence[str | int] | None = None) -> P
         chosen: layers by name, or by place in forward order (a negative one counts from the end);
             None is all. Those before the first are not explained, and no backward goes there.
 
+    The first call compares its logits with those of the network itself.
+
     Raises:
         UntraceableError: the forward cannot be traced, or there is no conv layer.
         ValueError: there is no layer of a name or at a place.
@@ -106,18 +135,34 @@ def prepare(model: nn.Module, *, chosen: Sequence[str | int] | None = None) -> P
     )
 
 
-def _prepared(model: nn.Module, chosen: Sequence[str | int] | None) -> Prepared:
-    """Returns `prepare`, of a copy that shares weights."""
+def _prepared(
+    model: nn.Module, chosen: Sequence[str | int] | None, *, compared: bool = False
+) -> Prepared:
+    """Returns `prepare`, of a copy that shares weights, which may have been compared before."""
+    untried: list[nn.Module] = []
     if isinstance(model, Model):
         traced, taps, inputs = model.network, model.maps, model.inputs
     else:
+        if not compared:
+            untried.append(layers.frozen(model))
         traced = layers.trace(layers.frozen(model))
         if not any(weight.is_cuda for weight in traced.parameters()):
             networks.channels_last(traced)
         taps, inputs = layers.map_taps(traced), _as_they_are
     if chosen is not None:
         taps = _chosen(taps, chosen)
-    return Prepared(traced, taps, inputs)
+    return Prepared(traced, taps, inputs, untried)
+
+
+# Networks whose logits have been compared, each with its weights as they were then.
+_compared: WeakKeyDictionary[nn.Module, list[tuple[int, int]]] = WeakKeyDictionary()
+
+
+def _weights(network: nn.Module) -> list[tuple[int, int]]:
+    """Returns what changes when a weight or buffer is written to or replaced."""
+    tensors = [*network.parameters(), *network.buffers()]
+    # Of tensors that were made in inference mode no version is kept.
+    return [(id(t), 0 if t.is_inference() else t._version) for t in tensors]
 
 
 def _as_they_are(pixels: Tensor) -> Tensor:
@@ -154,7 +199,9 @@ def all_layers(
     number of methods: no gradient of a weight or of the pixels is computed. Where all images of a
     call of the network have one class twice, it is explained once. The network is left as it was,
     also after an error. Works under `torch.autocast` (maps are float32 all the same), under
-    `torch.no_grad` and wherever the network lies; what is returned lies where `pixels` do.
+    `torch.no_grad` and wherever the network lies; what is returned lies where `pixels` do. At the
+    first call with a network, and again when its weights have changed, its logits are compared with
+    those that the network itself gives for the first images.
 
     Args:
         model: a network, inputs -> logits; a `Model`; or either as `prepare` returns it, which
@@ -173,6 +220,7 @@ def all_layers(
     Raises:
         SettingsError: no method of a name.
         UntraceableError: the forward cannot be traced, or there is no conv layer.
+        UnsoundError: the network itself gives other logits.
         ValueError: targets, layers, pixels or what the network returns do not fit.
         FloatingPointError: a map is not finite.
     """
@@ -180,7 +228,11 @@ def all_layers(
         raise ValueError("wanted layers chosen when the network was prepared, got them again")
     if pixels.ndim != 4 or not len(pixels):
         raise ValueError(f"wanted pixels (n, c, h, w) of an image at least, got {pixels.shape}")
-    ready = model if isinstance(model, Prepared) else _prepared(model, chosen)
+    if isinstance(model, Prepared):
+        ready = model
+    else:
+        weights = _weights(model)
+        ready = _prepared(model, chosen, compared=_compared.get(model) == weights)
     wanted = _targets(targets, len(pixels))
     device = next(ready.traced.parameters()).device
     parts: list[tuple[Tensor, Tensor, Maps]] = []
@@ -199,6 +251,10 @@ def all_layers(
         ):
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"wanted a network that returns ({len(batch)}, classes), got {got}")
+        if ready.untried:
+            ready.compare(batch, logits.detach())
+            if not isinstance(model, Prepared):
+                _compared[model] = weights
         classes = _classes(wanted, logits, start, rows)
         maps = _of_classes(ready, batch[:rows], logits, tensors, classes, methods, softmax=softmax)
         home = [value.detach()[:rows].to(pixels.device) for value in (logits, classes)]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from camdrift import chance
 from camdrift.artifacts import NOISE
 from camdrift.results import Results, Tables
 from camdrift.settings import FlagSettings, StatisticsSettings
@@ -19,6 +20,7 @@ EVERY = (*DRIFT, *RULE, "A13", "A14", "A15")
 
 Flag = tuple[str, float, float, tuple[str, ...], str]
 
+AT_CHANCE = "accuracy at chance"
 EVERYWHERE = ""  # a flag that touches its claims under every protocol
 
 
@@ -48,6 +50,10 @@ def of_cell(
 
 def _of_attack(results: Results, chosen: FlagSettings) -> Iterator[Flag]:
     images = results.attacked.images
+    right, labels = images["clean"] == images["label"], images["label"].to_numpy()
+    text = chance.warning(int(right.sum()), labels)
+    if text:
+        yield AT_CHANCE, right.mean(), chance.level(labels), EVERY, text
     successes = int(images["success"].sum())
     if successes < chosen.minimum_successes:
         text = f"only {successes} successful adversarials, wanted {chosen.minimum_successes}"

@@ -1,7 +1,8 @@
-"""Folders of images: which files a set is made from, and the label of each."""
+"""Folders of images: which files a set is made from, the label and the split of each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from tqdm import tqdm
@@ -12,25 +13,69 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 
 MOST_CLASSES = 100_000  # a model has a logit for each number up to the largest
 
-Entry = tuple[Path, int, str]  # a file, its label, the name of its class
+# Of file managers, archives and caches; names that begin with a dot are hidden anyway.
+SYSTEM = {
+    "__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found",
+    "system volume information",
+}  # fmt: skip
+
+# What folders of splits are called, in lower case.
+SPLITS = {
+    "train": "train", "training": "train", "train_set": "train", "training_set": "train",
+    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
+    "val_set": "validation", "validation_set": "validation",
+    "test": "test", "testing": "test", "test_set": "test", "testing_set": "test", "eval": "test",
+}  # fmt: skip
+# Of a folder `train` beside no folder of validation images: divided in the ratio of the shares.
+DIVIDED = "train+validation"
+
+
+class Entry(NamedTuple):
+    """An image file of a set.
+
+    split: the one that its folder names, `DIVIDED` where that is to be divided in two, or None
+        where the set's shares decide.
+    """
+
+    file: Path
+    label: int
+    class_name: str
+    split: str | None
 
 
 def entries(root: Path, labels: dict | None) -> list[Entry]:
-    """Returns the image files of a folder in sorted order, each with its label and class name.
+    """Returns the image files of a folder in sorted order, each with label, class name and split.
 
     The layout is ImageFolder's (a class a subfolder), or any folder with a table of labels: then
-    `labels` names the CSV file and its columns. Symbolic links to folders are not followed: those
-    below a class are named on the terminal. Links to files are listed, see `within`.
+    `labels` names the CSV file and its columns. Where the subfolders are those of splits (`train`,
+    `val`, `test`, see `SPLITS`), classes are the subfolders of these, numbered over all of them,
+    and images keep the split that they lie in; without a test folder, that of validation images
+    is tested. Hidden and system folders and files are left out, and symbolic links to folders are
+    not followed: both are named on the terminal, as are given splits and folders of classes that
+    hold no image. Links to files are listed, see `within`.
 
     Raises:
         SettingsError: there is no such folder, it holds no image, a file has no label, a file's
-            name is not UTF-8, or the folder of a class is a link.
+            name is not UTF-8, the folder of a class is a link, or folders of splits stand beside
+            others, have no classes, lack test images, or hold classes that are not trained.
     """
     if not root.is_dir():
         raise SettingsError(f"no folder {root}; wanted the folder of the images")
-    found = _from_table(root, **labels) if labels else _from_subfolders(root)
-    for file, _, _ in found:
-        name = file.relative_to(root).as_posix()
+    splits = _splits(root)
+    if labels:
+        given = splits if "test" in splits.values() else {}
+        found = _from_table(root, given, **labels)
+    elif splits:
+        found = _from_splits(root, splits)
+    else:
+        found = _from_subfolders(root)
+    if not found:
+        raise SettingsError(
+            f"no image in the subfolders of {root}; wanted {root}/<class>/<image>, or set "
+            "`labels:` with the CSV file that names each image's class"
+        )
+    for entry in found:
+        name = entry.file.relative_to(root).as_posix()
         try:
             name.encode()
         except UnicodeEncodeError as fault:
@@ -39,6 +84,121 @@ def entries(root: Path, labels: dict | None) -> list[Entry]:
                 "rename it"
             ) from fault
     return found
+
+
+def classes(root: Path) -> list[str]:
+    """Returns the names of the classes of a folder without a table of labels, in their order.
+
+    Raises:
+        SettingsError: as `entries`, of links and of folders of splits.
+    """
+    return _class_names([root / name for name in _splits(root)] or [root])
+
+
+def _splits(root: Path) -> dict[str, str]:
+    """Returns the split of each subfolder, empty where the subfolders are not those of splits.
+
+    One such name among others is a class (a train beside cars).
+
+    Raises:
+        SettingsError: several are among others, or two are of one split.
+    """
+    folders = _subfolders(root)
+    named = {folder.name: SPLITS.get(folder.name.lower()) for folder in folders}
+    known = [split for split in named.values() if split]
+    other = [name for name, split in named.items() if not split]
+    if not known or (other and len(known) == 1):
+        return {}
+    if other:
+        there = ", ".join(sorted(set(named) - set(other)))
+        raise SettingsError(
+            f"{root} holds folders that are named like splits ({there}) beside others ({other[0]} "
+            f"and {len(other) - 1} more); wanted either splits or classes: set `path` to the "
+            "folder of one split, or rename those that are classes"
+        )
+    if len(set(known)) < len(known):
+        raise SettingsError(
+            f"{root} holds two folders of one split: {', '.join(sorted(named))}; wanted one of each"
+        )
+    by_split = {split: name for name, split in named.items() if split}
+    found = {name: split for split, name in by_split.items()}
+    if "test" not in by_split and "validation" in by_split:
+        found[by_split["validation"]] = "test"
+    if "train" in by_split and "validation" not in found.values():
+        found[by_split["train"]] = DIVIDED
+    return found
+
+
+def _from_splits(root: Path, splits: Mapping[str, str]) -> list[Entry]:
+    if "test" not in splits.values():
+        (only,) = splits
+        raise SettingsError(
+            f"{root} holds the training split alone; wanted a folder of test images beside it, or "
+            f"path: {root / only}, whose images `shares` would then split"
+        )
+    names = _class_names([root / folder for folder in splits])
+    if not names:
+        raise SettingsError(
+            f"the folders {', '.join(splits)} of {root} are named like splits and hold no folders "
+            "of classes; wanted <split>/<class>/<image>. If they are the classes, rename them; if "
+            "the classes stand in a CSV file, set `labels:`"
+        )
+    numbers = {name: number for number, name in enumerate(names)}
+    found = [
+        Entry(file, numbers[folder.name], folder.name, split)
+        for name, split in splits.items()
+        for folder in _classes(root / name)
+        for file in _pictures(folder)
+    ]
+    by_split: dict[str, set[str]] = {}
+    for entry in found:
+        by_split.setdefault(str(entry.split), set()).add(entry.class_name)
+    trained = by_split.get("train", set()) | by_split.get(DIVIDED, set())
+    strange = sorted(set().union(*by_split.values()) - trained) if trained else []
+    if strange:
+        raise SettingsError(
+            f"{root}: class '{strange[0]}' and {len(strange) - 1} more have images to test or "
+            "validate and none to train; wanted the classes of each split among those of training"
+        )
+    _report(splits)
+    return sorted(found)
+
+
+def _report(splits: Mapping[str, str]) -> None:
+    """Says on the terminal which folder each split is taken from."""
+    told = {DIVIDED: "train and validation, in the ratio of their shares"}
+    parts = [f"'{name}' -> {told.get(split, split)}" for name, split in splits.items()]
+    tqdm.write(f"the folders are splits, which images keep: {'; '.join(parts)}")
+
+
+def _class_names(roots: Iterable[Path]) -> list[str]:
+    return sorted({folder.name for root in roots for folder in _classes(root)})
+
+
+def _classes(root: Path) -> list[Path]:
+    """Returns the folders of the classes.
+
+    Raises:
+        SettingsError: one is a link. One that is left out would change the number of every later
+            class.
+    """
+    folders = _subfolders(root)
+    for folder in folders:
+        if folder.is_symlink():
+            raise SettingsError(
+                f"{folder}, the folder of a class, is a symbolic link, which is not followed: it "
+                "may lead anywhere, or round in a circle; wanted the folder itself"
+            )
+    return folders
+
+
+def _subfolders(root: Path) -> list[Path]:
+    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not _is_left_out(entry))
+
+
+def _is_left_out(path: Path) -> bool:
+    """Returns whether a file or folder is hidden, or of the system's own."""
+    return path.name.startswith(".") or path.name.lower() in SYSTEM
 
 
 def within(root: Path, file: Path) -> Path:
@@ -62,28 +222,19 @@ def within(root: Path, file: Path) -> Path:
 
 
 def _from_subfolders(root: Path) -> list[Entry]:
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir())
-    for folder in folders:
-        # One that is left out would change the number of every later class.
-        if folder.is_symlink():
-            raise SettingsError(
-                f"{folder}, the folder of a class, is a symbolic link, which is not followed: it "
-                "may lead anywhere, or round in a circle; wanted the folder itself"
-            )
-    found = [
-        (file, label, folder.name)
-        for label, folder in enumerate(folders)
-        for file in _pictures(folder)
-    ]
-    if not found:
-        raise SettingsError(
-            f"no image in the subfolders of {root}; wanted {root}/<class>/<image>, or set "
-            "`labels:` with the CSV file that names each image's class"
-        )
+    _name_left_out(root)
+    found = []
+    for label, folder in enumerate(_classes(root)):
+        files = list(_pictures(folder))
+        if not files:
+            tqdm.write(f"no image in '{folder.name}', which counts as class {label} all the same")
+        found += [Entry(file, label, folder.name, None) for file in files]
     return found
 
 
-def _from_table(root: Path, *, csv: str, image: str, label: str, offset: int) -> list[Entry]:
+def _from_table(
+    root: Path, splits: Mapping[str, str], *, csv: str, image: str, label: str, offset: int
+) -> list[Entry]:
     """Returns the entries of a folder whose labels stand in a CSV file.
 
     The `image` column holds paths or file names, with or without suffix. A numeric `label` column
@@ -128,7 +279,17 @@ def _from_table(root: Path, *, csv: str, image: str, label: str, offset: int) ->
         class_names = values.astype(str)
         known = sorted(table[label].dropna().astype(str).unique())
         numbers = class_names.map({name: i for i, name in enumerate(known)})
-    return list(zip(files, numbers.astype(int), class_names, strict=True))
+    if splits:
+        _report(splits)
+    given = [splits.get(file.relative_to(root).parts[0]) for file in files]
+    loose = [file for file, split in zip(files, given, strict=True) if not split]
+    if splits and loose:
+        raise SettingsError(
+            f"{loose[0]} and {len(loose) - 1} more lie beside the folders of splits "
+            f"({', '.join(splits)}); wanted each image in one of these, or none of these"
+        )
+    columns = (files, numbers.astype(int), class_names, given)
+    return [Entry(*values) for values in zip(*columns, strict=True)]
 
 
 def _table(root: Path, csv: str, image: str) -> pd.DataFrame:
@@ -139,9 +300,27 @@ def _table(root: Path, csv: str, image: str) -> pd.DataFrame:
 
 
 def _pictures(root: Path) -> Iterator[Path]:
+    """Yields the image files below a folder, sorted; names what is hidden and links to folders."""
     for path in sorted(root.rglob("*")):
+        below = path.relative_to(root)
+        if any(_is_left_out(parent) for parent in below.parents if parent.name):
+            continue  # it was named as a whole
         link = path.is_symlink()
-        if link and path.is_dir():
-            tqdm.write(f"a link to a folder, not followed: {path.relative_to(root).as_posix()!r}")
+        if _is_left_out(path):
+            if path.is_dir() or path.suffix.lower() in SUFFIXES:
+                _name(path)
+        elif link and path.is_dir():
+            tqdm.write(f"a link to a folder, not followed: {below.as_posix()!r}")
         elif path.suffix.lower() in SUFFIXES and (link or path.is_file()):
             yield path
+
+
+def _name_left_out(root: Path) -> None:
+    """Names the hidden and system folders that stand beside those of classes."""
+    for entry in sorted(root.iterdir()):
+        if entry.is_dir() and _is_left_out(entry):
+            _name(entry)
+
+
+def _name(path: Path) -> None:
+    tqdm.write(f"hidden or of the system, left out: {path.name!r} in {path.parent.name!r}")

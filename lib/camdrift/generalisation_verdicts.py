@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from camdrift import statistics
+from camdrift import chance, statistics
 from camdrift.artifacts import CARRIED, CARRIED_NOISE, OWN_ATTACK, POLICIES
 from camdrift.claims import (
     CHAKRABORTY,
@@ -28,7 +28,8 @@ from camdrift.claims import (
     verdict_of_interval,
     verdict_of_parts,
 )
-from camdrift.comparison import PREPROCESSED, Comparison, Tried, levels, paired
+from camdrift.comparison import PLAIN, PREPROCESSED, Comparison, Tried, levels, paired
+from camdrift.flags import AT_CHANCE
 from camdrift.report import told
 from camdrift.settings import FlagSettings
 from camdrift.shifts import vid
@@ -381,13 +382,21 @@ CLASSES = {"given": "class that the set gives", "own_top1": "own top class"}
 def flags(found: Comparison, limits: FlagSettings) -> pd.DataFrame:
     """Returns what must be known before a verdict is believed, in the columns of `flags.of_cell`.
 
-    Too many pairs with an empty map, and too few pictures behind intervals.
+    Networks that classify no better than chance, too many pairs with an empty map, and too few
+    pictures behind intervals.
     """
     rows = []
 
     def add(flag: str, value: float, limit: float, touched: Iterable[str], text: str) -> None:
         rows.append((flag, value, limit, " ".join(touched), "", text))
 
+    for (network, arm), tried in found.tried.items():
+        right, labels = tried.right(OWN_ATTACK, 0.0, of=found.of), tried.images["label"].to_numpy()
+        text = chance.warning(int(right.sum()), labels)
+        if text:
+            where = network if arm == PLAIN else f"{network}, {arm}"
+            every = [*ON_CLASSES, *ON_MAPS]
+            add(AT_CHANCE, right.mean(), chance.level(labels), every, f"{where}: {text}")
     shares = empty_shares(found)
     many = {name: share for name, share in shares.items() if share > limits.empty_share}
     if many:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from camdrift import statistics
+from camdrift import chance, statistics
 from camdrift.artifacts import CLEAR
 from camdrift.claims import (
     FOUND,
@@ -23,6 +23,7 @@ from camdrift.claims import (
     verdict_of_range,
     worst,
 )
+from camdrift.flags import AT_CHANCE
 from camdrift.hardening_tables import Inspection, Interval, correlations, growth
 from camdrift.settings import EXTENDING, FlagSettings, Hardening
 from camdrift.tables import rounded
@@ -221,9 +222,16 @@ def of_inspection(inspection: Inspection) -> pd.DataFrame:
 def flags(inspection: Inspection, limits: FlagSettings) -> pd.DataFrame:
     """Returns what must be known before a verdict is believed, in the columns of `flags.of_cell`.
 
-    One flag only: an attack has few successes.
+    The clear model classifies no better than chance, or an attack has few successes.
     """
-    rows = []
+    rows: list[tuple] = []
+    clean = inspection.extended(CLEAR, None)
+    labels = clean["label"].to_numpy()
+    text = chance.warning(int(clean["right"].sum()), labels)
+    if text:
+        every = " ".join(JUDGES)
+        accuracy = clean["right"].mean()
+        rows.append((AT_CHANCE, accuracy, chance.level(labels), every, "", text))
     for attack, claims_ in RESTING_ON.items():
         count = int(inspection.succeeded(attack).sum())
         if count < limits.minimum_successes:

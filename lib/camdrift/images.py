@@ -158,9 +158,9 @@ def folder(
 ) -> ImageSet:
     """Returns the images of a folder, resized (shorter side) and centre-cropped to `size` px.
 
-    The layout is ImageFolder's (a class a subfolder), or any folder with a table of labels: then
-    `labels` names the CSV file and its columns. Files that cannot be read are named on the
-    terminal and left out; links that lead out of the folder are among them.
+    Layouts are those of `folders.entries`: a class a subfolder, splits above classes, or a table of
+    labels. Files that cannot be read are named on the terminal and left out; links that lead out of
+    the folder are among them.
 
     Raises:
         UnreadableError: more than `unreadable_share` of the files could not be read.
@@ -168,14 +168,11 @@ def folder(
     """
     root = Path(path)
     entries = folders.entries(root, labels)
-    names = [file.relative_to(root).as_posix() for file, _, _ in entries]
-    splits = assign_splits(
-        names, [label for _, label, _ in entries], shares, limits, seed, fold=fold
-    )
+    names, splits = split_entries(root, entries, shares, limits, seed, fold=fold)
     prepare = preprocessor(preprocessing)
     tiles, rows, unreadable = [], [], []
     work = [item for item in zip(entries, names, splits, strict=True) if item[2]]
-    for (file, label, class_name), name, split in tqdm(work, desc="reading", unit="image"):
+    for (file, label, class_name, _), name, split in tqdm(work, desc="reading", unit="image"):
         shown = name if name.isprintable() else ascii(name)  # it may hold what a terminal obeys
         try:
             picture = pictures.decode(folders.within(root, file))
@@ -192,7 +189,12 @@ def folder(
             f"{len(unreadable)} of {len(work)} files in {path} cannot be read, more than the share "
             f"of {unreadable_share} that unreadable_share allows. The first: {unreadable[0]}"
         )
-    return _image_set(tiles, rows, unreadable=len(unreadable))
+    facts: dict[str, Any] = {"unreadable_files": len(unreadable)}
+    if any(entry.split for entry in entries):
+        facts["split_by"] = "folders"
+    if not labels:
+        facts["class_folders"] = folders.classes(root)
+    return _image_set(tiles, rows, facts)
 
 
 def torchvision_set(
@@ -279,6 +281,30 @@ def _item(source: Any, place: int, dataset: str) -> tuple[Image.Image, int]:
         ) from fault
 
 
+def split_entries(
+    root: Path,
+    entries: Sequence[folders.Entry],
+    shares: dict[str, float],
+    limits: dict[str, int],
+    seed: int,
+    *,
+    fold: int,
+) -> tuple[list[str], list[str]]:
+    """Returns the names of a folder's images, relative to it, and the split of each.
+
+    Raises:
+        SettingsError: as `assign_splits`, or another fold than 0 of splits that are given.
+    """
+    given = [entry.split for entry in entries]
+    if fold and any(given):
+        raise SettingsError(
+            f"{root} holds folders of splits, which have no folds; wanted fold: 0, got {fold}"
+        )
+    names = [entry.file.relative_to(root).as_posix() for entry in entries]
+    labels = [entry.label for entry in entries]
+    return names, assign_splits(names, labels, shares, limits, seed, fold=fold, given=given)
+
+
 def assign_splits(
     names: Sequence[str],
     labels: Sequence[int],
@@ -287,22 +313,26 @@ def assign_splits(
     seed: int,
     *,
     fold: int = 0,
+    given: Sequence[str | None] | None = None,
 ) -> list[str]:
     """Returns each image's split, or '' where its class is over the limit of its split.
 
     Within a class the images are ordered by a hash of (seed, name) and cut at the shares: a new
     image changes no other's place in the order. Each further `fold` turns the order on by as many
-    images as are tested, so that no image is tested in two folds.
+    images as are tested, so that no image is tested in two folds. Images of a `given` split keep
+    it, and are ordered among themselves for its limit; see `folders.DIVIDED`.
 
     Raises:
         SettingsError: a class has too few images for that many folds.
     """
     frame = pd.DataFrame({"name": names, "label": labels})
+    frame["given"] = [split or "" for split in given or [None] * len(names)]
     frame["rank"] = [randomness.entropy(seed, "split", name) for name in names]
     chosen = [""] * len(frame)
-    for _, group in frame.groupby("label"):
+    for (_, own), group in frame.groupby(["label", "given"]):
         order = group.sort_values("rank").index
-        ends = np.round(np.cumsum([shares[split] for split in SPLITS]) * len(order)).astype(int)
+        parts = _shares_of(own, shares)
+        ends = np.round(np.cumsum([parts[split] for split in SPLITS]) * len(order)).astype(int)
         tested = ends[2] - ends[1]
         if (fold + 1) * tested > len(order):
             raise SettingsError(
@@ -316,7 +346,20 @@ def assign_splits(
     return chosen
 
 
-def _image_set(tiles: list[np.ndarray], rows: list[tuple], *, unreadable: int = 0) -> ImageSet:
+def _shares_of(given: str, shares: dict[str, float]) -> dict[str, float]:
+    """Returns the shares of images whose split is given, '' where it is not."""
+    if not given:
+        return shares
+    if given == folders.DIVIDED:
+        both = shares["train"] + shares["validation"]
+        train = shares["train"] / both if both else 1.0
+        return {"train": train, "validation": 1 - train, "test": 0.0}
+    return {split: float(split == given) for split in SPLITS}
+
+
+def _image_set(
+    tiles: list[np.ndarray], rows: list[tuple], facts: dict[str, Any] | None = None
+) -> ImageSet:
     columns = ["id", "label", "class_name", "split", "source", "licence"]
     if not any(row[columns.index("split")] == "test" for row in rows):
         raise SettingsError("the set has no test image; raise shares.test or limits.test")
@@ -327,16 +370,18 @@ def _image_set(tiles: list[np.ndarray], rows: list[tuple], *, unreadable: int = 
             f"{index['label'].min()} to {index['label'].max()}"
         )
     index["sha256"] = [hashlib.sha256(np.ascontiguousarray(t).tobytes()).hexdigest() for t in tiles]
-    return ImageSet(pixels=np.stack(tiles), index=index, unreadable={"files": unreadable})
+    everywhere = {"unreadable_files": 0, "split_by": "shares"}
+    return ImageSet(np.stack(tiles), index, everywhere | (facts or {}))
 
 
 def datasheet(images: ImageSet) -> dict:
-    """Returns a set's datasheet: counts, size, class balance, licences, checksum of the pixels."""
+    """Returns a set's datasheet: counts, size, splits, classes, licences, checksum of pixels."""
     index = images.index
     return {
         "images": len(index),
-        "unreadable_files": images.unreadable["files"],
+        "unreadable_files": images.facts["unreadable_files"],
         "size_px": [int(side) for side in images.pixels.shape[1:3]],
+        "split_by": images.facts["split_by"],
         "splits": {split: int((index["split"] == split).sum()) for split in SPLITS},
         "sources": int(index["source"].nunique()),
         "classes": {

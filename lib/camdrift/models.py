@@ -16,7 +16,9 @@ from tqdm import tqdm
 
 from camdrift import (
     artifacts,
+    chance,
     devices,
+    imports,
     layers,
     networks,
     params,
@@ -45,6 +47,10 @@ class Model(nn.Module):
 
     Pixels may lie anywhere: logits come back to where they lie, tensors of taps stay with the
     network.
+
+    Raises:
+        UntraceableError: the forward cannot be traced, or there is no conv layer.
+        UnsoundError: for an image of noise, the traced network gives other logits than the network.
     """
 
     mean: Tensor
@@ -64,10 +70,17 @@ class Model(nn.Module):
         self.size = size
         self.micro_batch = micro_batch
         self.precision = precision
-        place = next(network.parameters()).device
+        first = next(network.parameters())
+        place = first.device
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1).to(place))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1).to(place))
-        traced = layers.trace(network.eval().requires_grad_(False))
+        network.eval().requires_grad_(False)
+        drawn = torch.Generator().manual_seed(0)
+        noise = torch.randn(1, len(mean), size, size, generator=drawn).to(first)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            own = network(noise)  # before it is traced, which turns what works in place
+            traced = layers.trace(network)
+            soundness.refuse_other_logits(own, traced(noise), lambda: network(noise))
         self.maps: tuple[Tap, ...] = layers.map_taps(traced)
         self.neurons: tuple[Tap, ...] = layers.neuron_taps(traced)
         self._plain = traced
@@ -257,6 +270,7 @@ def _trained(
 ) -> Weights:
     given: dict[str, Any] = {key: facts[key] for key in ("mean", "std", "size")}
     curve: list[dict] = []
+    _refuse_lost(network, facts)
     if chosen is not None:
         seen = split("train")
         _refuse_early(network, seen[0], facts)
@@ -273,12 +287,17 @@ def _trained(
         weights.refuse_infinite(network.state_dict(), f"models.{name}, trained")
     model, tests = Model(network, **given, micro_batch=1), split("test")
     _refuse(network, model, tests[0], facts)
+    accuracy = training.accuracy(network, *tests, **given)
     facts = facts | {
         "layers": [{"name": tap.name, "label": tap.label} for tap in model.maps],
         "own_output": [tap.label for tap in model.maps if not tap.rectified],
         "left_out": layers.left_out(network, model.network),
-        "test_accuracy": round(training.accuracy(network, *tests, **given), 4),
+        "test_accuracy": round(accuracy, 4),
+        "chance": round(chance.level(tests[1].numpy()), 4),
     }
+    warning = chance.warning(round(accuracy * len(tests[1])), tests[1].numpy())
+    if warning:
+        tqdm.write(f"models.{name}: {warning}")
     # Rounded, because the card is in git: the last digits change from machine to machine.
     table = pd.DataFrame(curve, columns=["epoch", "loss", "validation_accuracy"]).round(3)
     return Weights(
@@ -301,6 +320,40 @@ def _refuse_early(network: nn.Module, pixels: Tensor, facts: dict[str, Any]) -> 
     )
 
 
+def _refuse_lost(network: nn.Module, facts: dict[str, Any]) -> None:
+    """Refuses a network whose logits depend on more than its state dict holds.
+
+    Stages behind build it anew and load its state dict.
+
+    Raises:
+        UnsoundError: built and loaded so, it does not run, or gives other logits.
+    """
+    side = facts["size"]
+    images = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    network.eval()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        again = _network(facts, initialised=False)
+        # Of its own memory: training writes into the weights that it starts from.
+        state = {key: value.detach().clone() for key, value in network.state_dict().items()}
+        again.load_state_dict(state, assign=True)
+        own = network(images)
+        try:
+            other = again.eval()(images)
+        except Exception as fault:  # a network's forward may raise anything
+            raise soundness.UnsoundError(
+                f"{facts['architecture']}, built anew and given the weights of its state dict, "
+                f"does not run: {imports.told(fault)}"
+            ) from fault
+        if not bool(own.isfinite().all()) or not soundness.differ(own, other):
+            return
+        if not soundness.differ(own, network(images)):  # else it is random, which is said later
+            raise soundness.UnsoundError(
+                f"{facts['architecture']}, built anew and given the weights of its state dict, "
+                "gives other logits: something in it is drawn when it is built and is in no state "
+                "dict; wanted a parameter or a buffer in its place"
+            )
+
+
 def _refuse(network: nn.Module, model: Model, pixels: Tensor, facts: dict[str, Any]) -> None:
     """Raises UnsoundError where a network, or the graph that stands for it, is not sound."""
     soundness.refuse_dependence(
@@ -308,11 +361,8 @@ def _refuse(network: nn.Module, model: Model, pixels: Tensor, facts: dict[str, A
     )
     few = model.inputs(pixels[:2])
     with torch.no_grad():
-        if soundness.differ(network(few), model.network(few), soundness.FOLDING):
-            raise soundness.UnsoundError(
-                "called as torch.fx has traced it, the network gives other logits: something in "
-                "its forward is drawn, counted or decided anew in each call"
-            )
+        own = network(few)
+        soundness.refuse_other_logits(own, model.network(few), lambda: network(few))
 
 
 def _network(facts: dict[str, Any], *, initialised: bool) -> nn.Module:

@@ -14,18 +14,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from camdrift import folders, images, layers, models, networks, pictures
+from camdrift import folders, images, layers, models, networks, numbering, pictures
 from camdrift.artifacts import ImageSet
 from camdrift.preprocessing import preprocessor
 from camdrift.presets import lacking, sha256
 from camdrift.settings import ImageSetSettings, ModelSettings, Need, SettingsError
-from camdrift.vision import torchvision  # timm imports it, and it may not load alone
-
-# isort: split
-from timm.data import ImageNetInfo
+from camdrift.vision import torchvision
 
 HANDFUL = 5  # images of a set that are decoded
-IMAGENET = 1000  # classes
 TERMS = "torchvision's, BSD-3-Clause; of weights trained on ImageNet see its terms of access"
 
 
@@ -88,11 +84,10 @@ def _of_folder(name: str, chosen: dict[str, Any], seed: int) -> Counted:
         raise SettingsError(
             f"sets.{name}.labels.csv: wanted a table of labels, got no file {fault.filename}"
         ) from fault
-    names = [file.relative_to(root).as_posix() for file, _, _ in entries]
-    labels = [label for _, label, _ in entries]
+    labels = [entry.label for entry in entries]
     shares, limits = chosen["shares"], chosen["limits"]
-    splits = images.assign_splits(names, labels, shares, limits, seed, fold=chosen["fold"])
-    used = [file for (file, _, _), split in zip(entries, splits, strict=True) if split]
+    _, splits = images.split_entries(root, entries, shares, limits, seed, fold=chosen["fold"])
+    used = [entry.file for entry, split in zip(entries, splits, strict=True) if split]
     if "test" not in splits:
         raise SettingsError(f"sets.{name}: no test image; raise shares.test or limits.test")
     reads = [lambda file=file: pictures.decode(file) for file in _some(used)]
@@ -169,30 +164,13 @@ def _of_torchvision(name: str, chosen: dict[str, Any], need: Need | None) -> Cou
 
 
 def numbered(name: str, chosen: ModelSettings, of: ImageSetSettings) -> None:
-    """Checks that the classes of a folder are those that the given weights number.
-
-    A folder without a table of labels numbers its subfolders in sorted order. ImageNet's are named
-    by wnid, and torchvision's classes 0-999 are all 1,000 of them in that order.
+    """Checks that the classes of a folder, if it is there, are those that a model numbers.
 
     Raises:
-        SettingsError: they are not; three lines.
+        SettingsError: they are not, see `numbering`.
     """
-    if of.kind != "folder" or of.labels or chosen.classes is None or not Path(of.path).is_dir():
-        return
-    there = sorted(entry.name for entry in Path(of.path).iterdir() if entry.is_dir())
-    wnids = list(ImageNetInfo("imagenet-1k").label_names())
-    imagenet = chosen.weights is not None and not chosen.is_file and chosen.classes == IMAGENET
-    if len(there) == chosen.classes and not (imagenet and there != wnids):
-        return
-    names = f" named by wnid ({wnids[0]} to {wnids[-1]})" if imagenet else ""
-    first = f", from '{there[0]}' to '{there[-1]}'" if there else ""
-    raise SettingsError(
-        f"sets.{chosen.set}: wanted {chosen.classes:,} folders in {of.path}{names}, one for each "
-        f"class of '{name}', got {len(there)}{first}\n"
-        "  where: their sorted order is their number, so one that lacks shifts all behind it\n"
-        f"  else: a CSV of numbers, sets.{chosen.set}.labels={{csv: images.csv, image: ImageId, "
-        "label: TrueLabel, offset: 0}"
-    )
+    if of.kind == "folder" and not of.labels and Path(of.path).is_dir():
+        numbering.refuse_other_classes(name, chosen, folders.classes(Path(of.path)))
 
 
 def weights(name: str, chosen: ModelSettings) -> list[str]:

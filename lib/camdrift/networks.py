@@ -1,6 +1,7 @@
 """Networks: build one by name, give it another head, slim it."""
 
 import importlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -20,7 +21,9 @@ AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 
 def channels_last(network: nn.Module) -> None:
     """Lays the weights out with channels last, which is a third faster on a CPU."""
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.dim() == 4:  # `Module.to` would ask for it of five dimensions, too, and raise
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
 def build(
@@ -43,22 +46,17 @@ def build(
         classes: number of logits.
         size: side of the input in px, at which the slimmed network is tried.
         initialised: False leaves the weights of a full-width network on torch's meta device, to be
-            assigned from a state dict; drawing those of a VGG takes seconds.
+            assigned from a state dict; drawing those of a VGG takes seconds. A network with tensors
+            that no state dict holds is built on the CPU.
 
     Raises:
         RefusedError: there is no such architecture, or it does not survive the slimming.
     """
-    own = is_own(architecture)
-    place = "cpu" if own or (initialised and width == 1) else "meta"
-    with torch.device(place):
-        if own:
-            network = _user_network(architecture, classes)
-        elif architecture.startswith("timm:"):
-            network = _timm_network(architecture.removeprefix("timm:"), classes)
-        else:
-            network = _torchvision_network(architecture, classes)
-        if head == "pooled":
-            _pool_head(network, architecture, classes)
+    place = "cpu" if is_own(architecture) or (initialised and width == 1) else "meta"
+    network = _made(architecture, classes, head, place)
+    if place == "meta" and _has_more_than_its_state(network):
+        place = "cpu"
+        network = _made(architecture, classes, head, place)
     try:
         if width != 1:
             _slim(network, width, classes)
@@ -80,6 +78,46 @@ def build(
             "logit for each class (`classes:` of the model, or those of its set)"
         )
     return network
+
+
+def _made(architecture: str, classes: int, head: str, place: str) -> nn.Module:
+    """Returns a network of full width on a device."""
+    with torch.device(place):
+        if is_own(architecture):
+            network = _user_network(architecture, classes)
+        elif architecture.startswith("timm:"):
+            network = _timm_network(architecture.removeprefix("timm:"), classes)
+        else:
+            network = _torchvision_network(architecture, classes)
+        if head == "pooled":
+            _pool_head(network, architecture, classes)
+    return network
+
+
+def _has_more_than_its_state(network: nn.Module) -> bool:
+    """Returns whether modules of a network hold tensors that its state dict does not.
+
+    Such as buffers that are not persistent (a blur's kernel, a table of positions), or tensors that
+    are plain attributes.
+    """
+    state = network.state_dict(keep_vars=True)
+    kept = {id(tensor) for tensor in state.values()}
+    return any(
+        id(tensor) not in kept
+        for module in network.modules()
+        for tensor in _tensors(vars(module).values())
+    )
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yields the tensors among values, and in lists, tuples and dicts of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+        elif isinstance(value, dict):
+            yield from _tensors(value.values())
 
 
 def is_own(architecture: str) -> bool:

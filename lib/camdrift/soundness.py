@@ -20,6 +20,10 @@ RANDOM_FUNCTIONS = {
 # What rounding does to logits, as a share of the largest: beside other images, and where batch norm
 # is folded. Of twenty networks with random weights the most was 0 and 2.5e-5.
 ROUNDING, FOLDING = 1e-4, 1e-3
+RANDOMLY = (
+    "asked twice for the same images, the network gives other logits: something in it is drawn at "
+    "random, or remembers; wanted a forward without either in eval mode"
+)
 
 
 class UnsoundError(SettingsError):
@@ -92,16 +96,35 @@ def refuse_dependence(
             raise UnsoundError(not_numbers(copies))
         return
     if differ(copies, again):
-        raise UnsoundError(
-            "asked twice for the same images, the network gives other logits: something in it is "
-            "drawn at random, or remembers; wanted a forward without either in eval mode"
-        )
+        raise UnsoundError(RANDOMLY)
     alone = copies[: len(pale)]
     if differ(alone, copies[len(pale) :]) or differ(alone, other[: len(pale)]):
         raise UnsoundError(
             "the logits of an image depend on the images beside it in a batch; wanted a forward "
             "that treats each image by itself in eval mode"
         )
+
+
+def refuse_other_logits(own: Tensor, prepared: Tensor, again: Callable[[], Tensor]) -> None:
+    """Raises UnsoundError where a prepared network gives other logits than the network itself.
+
+    Logits that are not finite are left to those that explain them.
+
+    Args:
+        own: of the network, for some images.
+        prepared: of what stands for it, for the same images.
+        again: calls the network once more, to tell chance from a difference.
+    """
+    if not bool(own.isfinite().all()) or not differ(own, prepared, FOLDING):
+        return
+    if differ(own, again(), FOLDING):
+        raise UnsoundError(RANDOMLY)
+    raise UnsoundError(
+        "prepared for its maps, the network gives other logits, by up to "
+        f"{float((own - prepared).abs().max()):.2g}: something in its forward is drawn, counted or "
+        "decided anew in each call, or camdrift misreads it; wanted a forward that gives the same "
+        "for the same image in eval mode"
+    )
 
 
 def differ(first: Tensor, second: Tensor, share: float = ROUNDING) -> bool:

@@ -85,7 +85,7 @@ def _repeat(folder: Path) -> None:
     # Part by part, as the stage writes them.
     scores = (Scores(values.assign(image=first + k * len(old))) for k in range(times))
     with contextlib.chdir(folder):
-        artifacts.write(artifacts.set_folder(SET), ImageSet(pixels, index, before.unreadable))
+        artifacts.write(artifacts.set_folder(SET), ImageSet(pixels, index, before.facts))
         for name, part in made.items():
             artifacts.write(cells[name], part)
         artifacts.join(cells["score"], scores)

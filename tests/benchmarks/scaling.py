@@ -180,7 +180,7 @@ def _repeat(folder: Path, times: int) -> None:
     pixels = np.concatenate([images.pixels[rows]] * times)
     index = pd.concat([images.index.iloc[rows]] * times, ignore_index=True)
     index["id"] = [f"{name}-{i}" for i, name in enumerate(index["id"])]
-    artifacts.write(artifacts.set_folder(SET), ImageSet(pixels, index, images.unreadable))
+    artifacts.write(artifacts.set_folder(SET), ImageSet(pixels, index, images.facts))
 
 
 def _stage(folder: Path, name: str, **environment: str) -> dict:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -374,6 +375,134 @@ def test_a_torchvision_dataset_does_not_open_what_it_does_not_take(root):
     assert images.torchvision_set(**given, **plan).index["id"].tolist() == taken
     with pytest.raises(SettingsError, match=f"item {left} of .*DecompressionBomb"):
         images.torchvision_set(**given, **plan | {"limits": FOLDER["limits"]})
+
+
+HIDDEN = [".ipynb_checkpoints", "__MACOSX", ".git", "@eaDir", "System Volume Information"]
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_hidden_and_system_folders_are_no_classes_and_are_named(root, name, capsys):
+    before = read(root).index
+    shutil.copytree(root / "ants", root / name)
+    shutil.copytree(root / "ants", root / "bees" / name)
+    found = read(root)
+    assert sorted(found.index["class_name"].unique()) == ["ants", "bees"]
+    assert sorted(found.index["label"].unique()) == [0, 1]
+    assert found.facts["class_folders"] == ["ants", "bees"]
+    assert list(found.index["split"]) == list(before["split"])
+    said = capsys.readouterr().out
+    assert f"left out: '{name}' in '{root.name}'" in said
+    assert f"left out: '{name}' in 'bees'" in said
+
+
+def test_copies_in_a_hidden_folder_do_not_leak_over_splits(root):
+    before = set(read(root).index["id"])
+    shutil.copytree(root / "ants", root / "ants" / ".ipynb_checkpoints")
+    assert set(read(root).index["id"]) == before
+
+
+def test_hidden_files_are_no_images_and_are_named(root, capsys):
+    (root / "ants" / "._0.png").write_bytes(b"what macOS writes beside a file")
+    shutil.copy(next((root / "ants").iterdir()), root / "ants" / ".hidden.png")
+    assert len(folders.entries(root, None)) == 12
+    said = capsys.readouterr().out
+    assert "left out: '._0.png' in 'ants'" in said
+    assert "left out: '.hidden.png' in 'ants'" in said
+
+
+def test_a_set_below_a_hidden_folder_is_read(root, tmp_path):
+    shutil.copytree(root, tmp_path / ".cache" / "set")
+    assert len(folders.entries(tmp_path / ".cache" / "set", None)) == 12
+
+
+def test_a_class_without_images_is_named(root, capsys):
+    (root / "aphids").mkdir()
+    assert {entry.label for entry in folders.entries(root, None)} == {0, 2}
+    assert "no image in 'aphids', which counts as class 1" in capsys.readouterr().out
+
+
+def in_splits(root, folder, *names):
+    """The images of `root` below each of these names."""
+    for name in names:
+        shutil.copytree(root, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("train", "test"), {"train": 6, "validation": 6, "test": 12}),
+        (("train", "val", "test"), {"train": 12, "validation": 12, "test": 12}),
+        (("Training_Set", "Test_Set"), {"train": 6, "validation": 6, "test": 12}),
+        (("train", "val"), {"train": 6, "validation": 6, "test": 12}),
+        (("test",), {"train": 0, "validation": 0, "test": 12}),
+    ],
+)
+def test_given_splits_are_kept_and_said(root, tmp_path, names, expected, capsys):
+    folder = in_splits(root, tmp_path / "split", *names)
+    shares = {"train": 0.25, "validation": 0.25, "test": 0.5}
+    found = read(folder, shares=shares)
+    assert sorted(found.index["class_name"].unique()) == ["ants", "bees"]
+    counts = found.index["split"].value_counts()
+    assert {split: counts.get(split, 0) for split in expected} == expected
+    tested = found.index.query("split == 'test'")["id"].str.split("/").str[0]
+    assert set(tested) == {names[-1]}
+    assert found.facts["split_by"] == images.datasheet(found)["split_by"] == "folders"
+    assert "the folders are splits, which images keep: " in capsys.readouterr().out
+    limited = read(folder, shares=shares, limits={"train": 1, "validation": 1, "test": 2})
+    assert (limited.index.query("split == 'test'")["label"].value_counts() == 2).all()
+
+
+def test_splits_that_are_not_understood_are_refused(root, tmp_path):
+    alone = in_splits(root, tmp_path / "alone", "train")
+    with pytest.raises(SettingsError, match="the training split alone; .*path: .*alone/train"):
+        read(alone)
+    beside = in_splits(root, tmp_path / "beside", "train", "test", "extra")
+    with pytest.raises(SettingsError, match=r"like splits \(test, train\) beside others \(extra"):
+        read(beside)
+    twice = in_splits(root, tmp_path / "twice", "train", "training", "test")
+    with pytest.raises(SettingsError, match="two folders of one split"):
+        read(twice)
+    flat = tmp_path / "flat"
+    for name in ("train", "test"):
+        shutil.copytree(root / "ants", flat / name)
+    with pytest.raises(SettingsError, match="named like splits and hold no folders of classes"):
+        read(flat)
+    other = in_splits(root, tmp_path / "other", "train", "test")
+    (other / "test" / "bees").rename(other / "test" / "wasps")
+    with pytest.raises(SettingsError, match="class 'wasps' and 0 more have images to test"):
+        read(other)
+    with pytest.raises(SettingsError, match="no folds; wanted fold: 0, got 1"):
+        read(in_splits(root, tmp_path / "folds", "train", "test"), fold=1,
+             shares={"train": 0.4, "validation": 0.3, "test": 0.3})  # fmt: skip
+
+
+def test_a_class_may_be_called_train(root):
+    (root / "ants").rename(root / "train")
+    found = read(root)
+    assert sorted(found.index["class_name"].unique()) == ["bees", "train"]
+    assert found.facts["split_by"] == "shares"
+
+
+def test_splits_of_a_table_of_labels_are_kept(root, tmp_path):
+    folder = tmp_path / "split"
+    rows = ["name,class"]
+    for split in ("train", "test"):
+        shutil.copytree(root / "ants", folder / split)
+        rows += [
+            f"{file.relative_to(folder)},{len(rows) % 2}" for file in (folder / split).iterdir()
+        ]
+    (folder / "labels.csv").write_text("\n".join(rows))
+    labels = {"csv": "labels.csv", "image": "name", "label": "class", "offset": 0}
+    found = read(folder, labels=labels, shares={"train": 1.0, "validation": 0.0, "test": 0.0})
+    assert (found.index["id"].str.split("/").str[0] == found.index["split"]).all()
+    shutil.copy(next((root / "ants").iterdir()), folder / "loose.png")
+    with (folder / "labels.csv").open("a") as table:
+        table.write("\nloose.png,0")
+    with pytest.raises(
+        SettingsError, match="loose.png and 0 more lie beside the folders of splits"
+    ):
+        read(folder, labels=labels)
 
 
 def test_entries_are_files_alone(root):

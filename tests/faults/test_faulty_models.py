@@ -158,7 +158,8 @@ class Logarithmic(Plain):
 
 def obtained(architecture, labels=LABELS, **changed):
     name = architecture if isinstance(architecture, str) else architecture.__name__
-    chosen = ModelSettings.model_validate(PLAN | {"architecture": f"{__name__}:{name}"} | changed)
+    name = name if ":" in name else f"{__name__}:{name}"
+    chosen = ModelSettings.model_validate(PLAN | {"architecture": name} | changed)
     return models.obtain(
         chosen, size=16, labels=labels.tolist(), split=lambda _: (PIXELS, labels), seed=1, name="m"
     )
@@ -178,6 +179,58 @@ def kept(network, tmp_path, **changed):
 def never(monkeypatch):
     """Training fails, so that what is refused was refused before it."""
     monkeypatch.setattr(training, "train", lambda *a, **k: pytest.fail("it was trained first"))
+
+
+class Projected(Plain):
+    """A matrix that is drawn when the network is built, and stands in no state dict."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__(classes)
+        torch.seed()
+        self.matrix = [torch.randn(classes, classes)]
+
+    def last(self, x):
+        return self.head(x) @ self.matrix[0]
+
+
+def test_what_no_state_dict_restores_is_refused_before_it_is_trained(never):
+    with pytest.raises(soundness.UnsoundError, match="drawn when it is built"):
+        obtained(Projected, training=TRAINING)
+
+
+def test_the_look_at_what_is_restored_draws_nothing():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    facts = PLAN | {"architecture": f"{__name__}:Plain", "classes": 3, "size": 16}
+    models._refuse_lost(Plain(), facts)
+    torch.manual_seed(3)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_tensors_that_no_state_dict_holds_are_noticed():
+    assert not networks._has_more_than_its_state(Plain())
+    blurred, nested, plain = Plain(), Plain(), Plain()
+    blurred.norm.register_buffer("kernel", torch.ones(3), persistent=False)
+    nested.norm.tables = {"positions": [torch.ones(2)]}
+    plain.scale = torch.ones(())
+    assert all(networks._has_more_than_its_state(n) for n in (blurred, nested, plain))
+
+
+def test_a_network_with_more_than_its_state_is_trained_and_loaded():
+    """Its blur has a buffer that is not persistent, which the meta device would leave empty."""
+    weights = obtained("timm:resnetblur18", size=32, training=TRAINING)
+    ready = models.ready(weights, micro_batch=2)
+    tensors = [*ready.parameters(), *ready.buffers()]
+    assert not any(tensor.is_meta for tensor in tensors)
+    assert torch.isfinite(ready(PIXELS)).all()
+
+
+def test_accuracy_at_chance_is_said(capsys):
+    sides = torch.arange(6) % 3
+    bad = obtained(Plain, labels=(sides + 1) % 3, training=TRAINING)
+    assert bad.facts["chance"] == pytest.approx(1 / 3, abs=1e-4)
+    assert "not surely more than 33.3%" in capsys.readouterr().out
 
 
 def test_the_plain_network_is_sound(tmp_path):
@@ -250,7 +303,7 @@ def test_a_faulty_network_is_refused_with_weights_from_a_file(kind, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "wanted"),
-    [(Frozen, "asked twice"), (Counted, "asked twice"), (Branching, "has traced it")],
+    [(Frozen, "asked twice"), (Counted, "asked twice"), (Branching, "prepared for its maps")],
 )
 def test_what_its_graph_does_not_repeat_is_refused(kind, wanted, tmp_path):
     with pytest.raises(soundness.UnsoundError, match=wanted):

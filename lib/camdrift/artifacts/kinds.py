@@ -27,12 +27,13 @@ class ImageSet:
 
     pixels: uint8 (n, height, width, 3), RGB.
     index: n rows of `id, label, class_name, split, source, licence, sha256`.
-    unreadable: `files`, the number of files that could not be read.
+    facts: `unreadable_files`, how many could not be read; `split_by`, 'shares' or 'folders';
+        `class_folders`, the names of the folders that number the classes, where there are such.
     """
 
     pixels: np.ndarray
     index: pd.DataFrame
-    unreadable: dict
+    facts: dict
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Weights:
 
     state: the state dict.
     facts: `classes` (number of logits), `size` (input side, px), `layers` (names and labels of the
-        maps, in forward order), `test_accuracy`.
+        maps, in forward order), `test_accuracy`, `chance` (see `chance.level`).
     curve: `epoch, loss, validation_accuracy`, empty when nothing was trained.
     """
 
