@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from camdrift import claims, detection_verdicts, verdicts
+from camdrift import claims, detection_verdicts, statistics, verdicts
 from camdrift import drift_verdicts as judges
 from camdrift.claims import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED
 from camdrift.evidence import Evidence
@@ -91,15 +91,16 @@ class Made(Evidence):
             clipped_only=0.0, noise_flips=0.0, size_difference=0.0,
         )  # fmt: skip
         super().__init__(None, CORRECTED, chosen, flags, 1)  # type: ignore[arg-type]
-        names = layers or [f"layer {i}" for i in range(attack.shape[2])]
-        rng = np.random.default_rng(0)
-        draws = {True: Resampler.of(np.arange(len(attack)), resamples=400, rng=rng)}
+        self.__dict__["_layers"] = layers or [f"layer {i}" for i in range(attack.shape[2])]
+        rng, count = np.random.default_rng(0), self.resamples
+        draws = {True: Resampler.of(np.arange(len(attack)), resamples=count, rng=rng)}
         known = {("adversarial", True): attack, ("noise", True): noise}
         if failures is not None:
-            draws[False] = Resampler.of(np.arange(len(failures[0])), resamples=400, rng=rng)
+            draws[False] = Resampler.of(np.arange(len(failures[0])), resamples=count, rng=rng)
             known |= {("adversarial", False): failures[0], ("noise", False): failures[1]}
-        fixed = {"_strengths": strengths, "_layers": names, "resamplers": draws, "known": known,
-                 "floor": np.full(len(names), floor), "attack": attack, "noise": noise}  # fmt: skip
+        fixed = {"_strengths": strengths, "resamplers": draws, "known": known,
+                 "floor": np.full(attack.shape[2], floor), "attack": attack,
+                 "noise": noise}  # fmt: skip
         for key, value in fixed.items():
             self.__dict__[key] = value
 
@@ -207,6 +208,36 @@ def test_same_curves():
     found = judges.same_curves(made, [0.5, 1.0, 2.0], limit=0.05)
     assert "2 in layer layer 0; 5 of 6" in found.detail
     assert judges.same_curves(made, [0.5, 4.0], limit=0.1).detail == "no strength 4"
+
+
+def deep(*, layers=53, strengths=(0.25, 2.0, 4.0), images=40):
+    """A network of many layers whose curves at three strengths lie far apart."""
+    means = np.stack([np.full(layers, mean) for mean in (0.9, 0.5, 0.45)])
+    attack = similar(means, spread=0.1, images=images)
+    return Made(attack, similar(means, seed=1, images=images), strengths=list(strengths))
+
+
+def test_a_verdict_is_within_reach_however_many_layers_there_are():
+    """159 differences: with 2,000 resamples none could be significant after Holm."""
+    made = deep()
+    assert made.resamples == 2 * 159 / 0.05
+    found = judges.same_curves(made, [0.25, 2.0, 4.0], limit=0.03)
+    assert found.verdict == NOT
+    assert found.value == pytest.approx(0.45, abs=0.06)
+    beyond = int(found.detail.split("; ")[1].split(" ")[0])
+    assert beyond >= 106  # of .9 against the others, of 53 layers each
+    assert judges.excess(Made(similar([[0.5] * 55]), similar([[0.9] * 55], seed=1),
+                              strengths=[1.0]), 1.0).verdict == HOLDS  # fmt: skip
+
+
+def test_a_verdict_out_of_reach_says_so(monkeypatch):
+    monkeypatch.setattr(statistics, "MOST_RESAMPLES", 400)
+    found = judges.same_curves(deep(), [0.25, 2.0, 4.0], limit=0.03)
+    assert found.verdict == UNDECIDED
+    assert "0 of 159 differences beyond 0.03; out of reach: after Holm over 159" in found.detail
+    assert "no p-value of 400 resamples is below 0.4" in found.detail
+    layers = Made(similar([[0.5] * 55]), similar([[0.9] * 55], seed=1), strengths=[1.0])
+    assert "out of reach: after Holm over 55" in judges.excess(layers, 1.0).detail
 
 
 def compromise(attack, noise, strengths):

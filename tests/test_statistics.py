@@ -52,6 +52,28 @@ def test_one_cluster_has_no_interval():
     assert np.isnan([found.low[0], found.high[0], found.p[0]]).all()
 
 
+@pytest.mark.parametrize("comparisons", [1, 13, 39, 55, 159, 400])
+def test_resamples_are_enough_for_holm(comparisons):
+    count = statistics.enough(2000, comparisons=comparisons, confidence=0.95)
+    assert count >= 2000
+    best = np.full(comparisons, 1 / (count + 1))
+    assert (statistics.holm(best) < 0.05).all()
+    assert statistics.out_of_reach(comparisons, resamples=count, confidence=0.95) == ""
+    one_beyond = np.full(comparisons, 2 / (count + 1))
+    assert (statistics.holm(one_beyond) < 0.05).all()
+
+
+def test_what_holm_cannot_reach_is_said():
+    count = statistics.enough(2000, comparisons=5000, confidence=0.95)
+    assert count == statistics.MOST_RESAMPLES
+    assert (statistics.holm(np.full(5000, 1 / (count + 1))) >= 0.05).all()
+    said = statistics.out_of_reach(5000, resamples=count, confidence=0.95)
+    assert said.startswith("out of reach: after Holm over 5000 comparisons")
+    # The least number that does not reach it: 159 comparisons, 3,179 resamples.
+    assert statistics.out_of_reach(159, resamples=3179, confidence=0.95)
+    assert not statistics.out_of_reach(159, resamples=3180, confidence=0.95)
+
+
 def test_holm_on_paper():
     # Sorted 0.01 x 4, 0.02 x 3, 0.03 x 2, 0.04 x 1, then made to rise.
     found = statistics.holm(np.array([0.04, 0.01, np.nan, 0.03, 0.02]))

@@ -1,5 +1,6 @@
 """What the detectors' trials come to, as tables."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -245,7 +246,12 @@ def of_study(
     rows: dict[tuple[str, float], pd.DataFrame] = {}
     for key, (cell, detected) in seen.items():
         rng = randomness.generator(seed, "detection", cell.set)
-        weights = draws(detected.images, resamples=settings.resamples, rng=rng)
+        count = statistics.enough(
+            settings.resamples,
+            comparisons=math.comb(len(cell.detect), 2),  # B4's: of each two strengths
+            confidence=settings.confidence,
+        )
+        weights = draws(detected.images, resamples=count, rng=rng)
         for strength in cell.detect:
             rows[key, strength] = calls(detected.features, detected.images, strength)
             found = fitted(detected.features, detected.images, strength, chosen)

@@ -170,6 +170,11 @@ def does_not_depend(trials: Trials) -> Finding:
     else:
         verdict = NOT if (p < 1 - trials.whole.confidence).any() else UNDECIDED
     detail = f"{name}: {_listed(trials, rates)}"
+    reach = statistics.out_of_reach(
+        len(pairs), resamples=len(differences) - 1, confidence=trials.whole.confidence
+    )
+    if verdict == UNDECIDED and reach:
+        detail += f"; {reach}"
     return Finding(float(differences[0, most]), float(low[most]), float(high[most]), verdict,
                    detail)  # fmt: skip
 

@@ -66,6 +66,8 @@ def excess(evidence: Evidence, strength: float, *, success: bool = True, wanted:
         + ("" if np.isnan(size) else f"; mean within {size}")
         + f"; all layers, cosine of empty maps as 0: {(filled[0] - filled[1]).mean():.3f}"
     )
+    if not above.any():
+        detail = _with_reach(detail, int(decided.sum()), evidence)
     verdict = verdict_of_parts(parts, wanted=wanted)
     return Finding(overall.mean[0], overall.low[0], overall.high[0], verdict, detail)
 
@@ -192,7 +194,17 @@ def same_curves(evidence: Evidence, strengths: list[float], *, limit: float) -> 
     place = f"{strengths[j]:g} and {strengths[i]:g} in layer {names[most % len(names)]}"
     beyond = int((p < 1 - evidence.chosen.confidence).sum())
     detail = f"largest: {place}; {beyond} of {len(sizes)} differences beyond {limit}"
+    if verdict == UNDECIDED:
+        detail = _with_reach(detail, len(sizes), evidence)
     return Finding(float(sizes[most]), float(low[most]), float(high[most]), verdict, detail)
+
+
+def _with_reach(detail: str, comparisons: int, evidence: Evidence) -> str:
+    """Returns a text, and where no data could have decided that it is so."""
+    said = statistics.out_of_reach(
+        comparisons, resamples=evidence.resamples, confidence=evidence.chosen.confidence
+    )
+    return f"{detail}; {said}" if said else detail
 
 
 def every_strength(evidence: Evidence) -> Finding:
@@ -213,7 +225,7 @@ def _shares(evidence: Evidence, arm: str, strength: float) -> tuple[float, np.nd
     values = evidence.compromised[arm][:, evidence.rung(strength)]
     values = values[:, evidence.decided(values)]
     if not values.size:
-        return float("nan"), np.full(evidence.chosen.resamples, np.nan)
+        return float("nan"), np.full(evidence.resamples, np.nan)
     mean, draws = evidence.means(values)
     return float(mean.mean()), draws.mean(axis=1)
 

@@ -84,6 +84,15 @@ class Evidence:
         means = rows.groupby("layer", observed=True)["value"].mean()
         return means.reindex(self.layers).to_numpy(dtype=float)
 
+    @property
+    def resamples(self) -> int:
+        """The number of resamples, enough for differences of three strengths in every layer."""
+        return statistics.enough(
+            self.chosen.resamples,
+            comparisons=3 * len(self.layers),
+            confidence=self.chosen.confidence,
+        )
+
     @cached_property
     def resamplers(self) -> dict[bool, Resampler]:
         """Draws of the sources of the images that the attack flips, and of the others."""
@@ -93,7 +102,7 @@ class Evidence:
         images = self.results.attacked.images
         sources = images["source"][images["success"] == success].to_numpy()
         rng = randomness.generator(self.seed, "claims", self.results.name, int(success))
-        return Resampler.of(sources, resamples=self.chosen.resamples, rng=rng)
+        return Resampler.of(sources, resamples=self.resamples, rng=rng)
 
     def means(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns means over images (...) and in each resample (resamples, ...)."""

@@ -1,10 +1,14 @@
 """Bootstrap and jackknife by cluster, Holm's correction, compromised layers, coverage curves."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy.special import gammaln, ndtri
+
+# Resamples that are drawn at most: 200 images and 500 comparisons then take a gigabyte.
+MOST_RESAMPLES = 20_000
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,33 @@ def holm(p: np.ndarray) -> np.ndarray:
     steps = p[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))
     return adjusted
+
+
+def enough(resamples: int, *, comparisons: int, confidence: float) -> int:
+    """Returns how many resamples Holm's correction of so many comparisons asks for.
+
+    A bootstrap p-value is at least 1 / (resamples + 1), and Holm multiplies the smallest by the
+    number of comparisons. Twice as many resamples are drawn as bring that below the level: one
+    draw beyond the limit does then not decide.
+
+    Args:
+        resamples: the least, whatever the comparisons.
+        comparisons: of the largest family.
+        confidence: the level is 1 minus it.
+    """
+    wanted = math.ceil(2 * comparisons / (1 - confidence))
+    return max(resamples, min(wanted, MOST_RESAMPLES))
+
+
+def out_of_reach(comparisons: int, *, resamples: int, confidence: float) -> str:
+    """Returns what is to be said where no data could make a comparison significant, else ''."""
+    least = comparisons / (resamples + 1)
+    if least < 1 - confidence:
+        return ""
+    return (
+        f"out of reach: after Holm over {comparisons} comparisons no p-value of {resamples} "
+        f"resamples is below {least:.2g}"
+    )
 
 
 def folds(sources: pd.Series, *, count: int, rng: np.random.Generator) -> pd.Series:

@@ -189,7 +189,11 @@ def excess(
                     clusters = part.index if by_image else sources.loc[part.index, "source"]
                     resamplers[group, by_image] = Resampler.of(
                         clusters.to_numpy(),
-                        resamples=chosen.resamples,
+                        resamples=statistics.enough(
+                            chosen.resamples,
+                            comparisons=len(results.layers),
+                            confidence=chosen.confidence,
+                        ),
                         rng=randomness.generator(seed, "excess", results.name, group, by_image),
                     )
                 found[by_image] = resamplers[group, by_image].estimate(
