@@ -10,6 +10,7 @@ from camdrift import (
     artifacts,
     claims,
     flags,
+    flips,
     models,
     packing,
     report,
@@ -174,6 +175,111 @@ def test_the_square_is_paired(made):
     size = rows.drop_duplicates(["arm", "flipped"]).set_index(["arm", "flipped"])["size_grey"]
     assert size["attack", False] == pytest.approx(size["noise", False], rel=0.01)
     assert size["noise", True] > size["noise", False]
+
+
+def test_means_over_layers_are_of_the_same_layers(made):
+    """Whichever class maps explain: what is not flipped has the same maps under both policies."""
+    square = made["square"].query("cell == @CELL")
+    arms = square[square["arm"].isin(["attack", "noise"]) & ~square["flipped"].astype(bool)]
+    policies = arms.pivot(index=["arm", "layer"], columns="target", values=["mean", "n"])
+    for column in ("mean", "n"):
+        values = policies[column]
+        np.testing.assert_array_equal(values["own_top1"], values["seed_class"])
+    known = square[square["layer"] != "mean"].groupby(["target", "arm", "flipped"], sort=False)
+    layers = {tuple(rows.loc[rows["mean"].notna(), "layer"]) for _, rows in known}
+    assert len(layers) == 1
+    groups = made["groups"].query("cell == @CELL and layer != 'mean' and group != 'not_flipped'")
+    for _, rows in groups.groupby(["variant", "strength"]):
+        known = [set(part.loc[part["mean"].notna(), "layer"]) for _, part in rows.groupby("group")]
+        assert known[0] == known[-1]
+
+
+def gapped(rng, *, images=40, layers=3, gaps=()):
+    """Similarities of images at layers, the first images' NaN at some layers."""
+    values = rng.uniform(0.2, 0.9, (images, layers))
+    for layer, count in gaps:
+        values[:count, layer] = np.nan
+    return pd.DataFrame(values, columns=[f"l{i}" for i in range(layers)])
+
+
+def test_a_layer_is_decided_where_no_arm_has_too_many_empty_maps(tiny):
+    rng, limit = np.random.default_rng(0), tiny.settings.flags
+    full, few, many = gapped(rng), gapped(rng, gaps=[(1, 4)]), gapped(rng, gaps=[(2, 5)])
+    assert flips._decided([full, few], limit).tolist() == [True, True, True]  # 4 of 40: 10 %
+    assert flips._decided([full, few, many], limit).tolist() == [True, True, False]
+    assert flips._decided([many.iloc[:0], full], limit).all()
+    mean = flips._with_mean(many, np.array([True, True, False]))[:, -1]
+    np.testing.assert_allclose(mean, many[["l0", "l1"]].mean(axis=1))
+
+
+def test_shares_twin(cell, tiny):
+    """What is left with the class fixed, and what the negated perturbation has, in loops."""
+    limits = tiny.settings.flags
+    table = flips.shares(cell, tiny.settings.statistics, limits, seed=1).set_index("share")
+    values = part(Scores, "score").values.query(
+        "method == 'GradCAM' and score == 'cosine' and strength == 1 and draw == 0"
+    )
+    values = values[values["reading"] == cell.first.reading]
+    value = values.set_index(["target", "variant", "layer", "image"])["value"].to_dict()
+    images = part(Attacked, "attack").images
+    flipped = images.loc[images["success"], "image"].tolist()
+
+    def quotient(pairs, images):
+        """Layers that are decided; of means over images of means over these, part over whole."""
+        kept = []
+        for layer in cell.layers:
+            empty = np.isnan([pairs(layer, image) for image in images]).mean(axis=0)
+            if empty.max() <= limits.empty_share:
+                kept.append(layer)
+        means = []
+        for i in images:
+            both = [pairs(layer, i) for layer in kept]
+            both = [p for p in both if not np.isnan(p).any()]
+            if both:
+                means.append(np.mean(both, axis=0))
+        top, bottom = np.mean(means, axis=0)
+        return len(kept), top / bottom
+
+    def fixed(layer, image):
+        excess = [
+            value[target, "noise", layer, image] - value[target, "adversarial", layer, image]
+            for target in ("seed_class", "own_top1")
+        ]
+        return excess[0], excess[1]
+
+    layers, expected = quotient(fixed, flipped)
+    row = table.loc["class fixed"]
+    assert [row["images"], row["layers"]] == [len(flipped), layers]
+    assert row["value"] == pytest.approx(expected)
+    assert row["part"] / row["whole"] == pytest.approx(expected)
+    assert row["low"] <= row["value"] <= row["high"]
+
+    def negated(layer, image):
+        noise = value["seed_class", "noise", layer, image]
+        return (
+            noise - value["seed_class", "negated", layer, image],
+            noise - value["seed_class", "adversarial", layer, image],
+        )
+
+    layers, expected = quotient(negated, images["image"].tolist())
+    row = table.loc["negated"]
+    assert [row["images"], row["layers"]] == [len(images), layers]
+    assert row["value"] == pytest.approx(expected)
+    assert 0 <= row["flipped"] <= 1
+
+
+def test_the_evidence_has_a_row_a_cell_with_an_attack(made):
+    table = report.evidence({"tiny": made})
+    assert table["attack"].tolist() == ["fgsm", "dlfuzz"]
+    assert table["images, network"].str.contains("digits").all()
+    assert table.notna().all(axis=None)
+
+
+def test_claims_under_review_say_so_and_why(made):
+    table = report.claims(made).set_index("claim")
+    assert table.loc["A9", "says"].endswith(" (under review)")
+    assert "under review: judged by a quantile of held-out noise" in table.loc["A9", "flags"]
+    assert not table["says"].drop(["A9", "A10", "A11", "A12"]).str.contains("under review").any()
 
 
 def test_every_claim_has_a_row_and_a_verdict(made):

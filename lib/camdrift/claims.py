@@ -182,6 +182,16 @@ class Finding:
 FOUND = ("protocol", "claim", "value", "low", "high", "verdict", "images", "detail")
 
 
+# Claims that a verdict is written of and that are to be judged anew, each with the reason.
+OF_RULES = (
+    "judged by a quantile of held-out noise; the paper's rule is the median of a layer under noise"
+)
+OF_CLASSES = "each map explains its own top class, and no control has the classes swapped"
+UNDER_REVIEW = dict.fromkeys(("A9", "A10", "A11", "A12"), OF_RULES) | dict.fromkeys(
+    ("C3", "C5"), OF_CLASSES
+)
+
+
 def nothing(reason: str, verdict: str = UNDECIDED) -> Finding:
     """Returns a finding without a number."""
     return Finding(math.nan, math.nan, math.nan, verdict, reason)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from camdrift import randomness
+from camdrift import randomness, statistics
 from camdrift.artifacts import ADVERSARIAL, NOISE, NOTHING, OWN, RAISED, SEED, UNRELATED
 from camdrift.results import Results
 from camdrift.settings import FlagSettings, StatisticsSettings
@@ -18,6 +18,10 @@ GROUPS = {
     "flipped_own_class": (True, OWN),
 }
 
+FIXED, NEGATED = "class fixed", "negated"  # the latter is a control of `noise`
+SHARES = ["share", "images", "layers", "part", "whole", "value", "low", "high", "flipped",
+          "drift_attack", "drift_noise"]  # fmt: skip
+
 
 def groups(
     results: Results, chosen: StatisticsSettings, flags: FlagSettings, *, seed: int
@@ -29,7 +33,8 @@ def groups(
     layer, images, n` (known pairs), `mean, low, high`, and for the attack `excess, excess_low,
     excess_high`: similarity under matched noise minus that under attack, on the same images,
     each noise map for the same target policy. A layer of which a group has too many empty maps is
-    not decided: its numbers are missing, and 'mean' averages over the others.
+    not decided: its numbers are missing, and 'mean' averages over the others. The two groups of
+    flipped images are the same images: a layer that one cannot decide is decided for neither.
     """
     values = results.main()
     values = values[values["draw"] == 0]
@@ -40,15 +45,18 @@ def groups(
     for variant in (ADVERSARIAL, NOISE):
         for strength in results.cell.ladder:
             turned = flipped.loc[variant, strength, 0]
+            pairs = {}
             for group, (wanted, target) in GROUPS.items():
-                images = turned.index[turned == wanted]
+                part = wide.loc[turned.index[turned == wanted], target]
+                mine = part[variant, strength][results.layers]
+                pairs[group] = mine, part[NOISE, strength][results.layers] - mine
+            for group, (wanted, _) in GROUPS.items():
+                mine, difference = pairs[group]
+                images = mine.index
                 if not len(images):
                     continue
-                part = wide.loc[images]
-                mine = part[target, variant, strength][results.layers]
-                noise = part[target, NOISE, strength][results.layers]
-                difference = noise - mine
-                decided = (difference.isna().mean() <= flags.empty_share).to_numpy()
+                alike = [pairs[name][1] for name, (other, _) in GROUPS.items() if other == wanted]
+                decided = _decided(alike, flags)
                 columns = np.hstack([_with_mean(mine, decided), _with_mean(difference, decided)])
                 means, low, high = _estimate(results, images, columns, chosen, seed, group)
                 size = len(results.layers) + 1
@@ -81,8 +89,9 @@ def square(
     strength, 'attack, not flipped' the next lower one, 'noise, not flipped' the noise matched to
     that lower strength, 'noise, flipped' noise raised from the whole attack's size until it flips.
     Only seeds that have all four take part, and only layers of which no arm has too many empty
-    maps: the comparison is paired. Columns: `target, arm, flipped, layer, images, n,
-    mean, low, high` of 1 - cosine, and `size_grey`, the mean L2 norm as root mean square, in grey
+    maps under either target policy: the comparison is paired, and the arms that are not flipped
+    are the same under both. Columns: `target, arm, flipped, layer, images, n, mean, low, high` of
+    1 - cosine, and `size_grey`, the mean L2 norm as root mean square, in grey
     levels of 255. Rows whose `arm` is a contrast ('attack - noise, flipped', ...) hold paired
     differences of drift.
     """
@@ -117,14 +126,16 @@ def square(
         return pd.DataFrame(columns=columns)
     images = [image for *_, image in arms["attack", True]]
     sizes = {key: _sizes(results, places) for key, places in arms.items()}
-    tables = []
-    for target in (OWN, SEED):
-        wide = {
+    every = {
+        target: {
             key: drift.loc[places, target][results.layers].reset_index(drop=True)
             for key, places in arms.items()
         }
-        empty = pd.concat([arm.isna().mean() for arm in wide.values()], axis=1).max(axis=1)
-        decided = (empty <= flags.empty_share).to_numpy()
+        for target in (OWN, SEED)
+    }
+    decided = _decided([arm for wide in every.values() for arm in wide.values()], flags)
+    tables = []
+    for target, wide in every.items():
         contrasts = {
             ("attack - noise", True): wide["attack", True] - wide["noise", True],
             ("attack - noise", False): wide["attack", False] - wide["noise", False],
@@ -170,14 +181,68 @@ def _sizes(results: Results, places: Sequence[tuple[str, float, int]]) -> float:
     return float(np.mean(found) / results.attacked.perturbation[0].size ** 0.5 * 255)
 
 
-def controls(results: Results, chosen: StatisticsSettings, *, seed: int) -> pd.DataFrame:
+def shares(
+    results: Results, chosen: StatisticsSettings, flags: FlagSettings, *, seed: int
+) -> pd.DataFrame:
+    """Returns how much of the attack's excess drift over noise two controls leave, at strength 1.
+
+    `FIXED`: of the flipped images, the excess with every map for the clean image's class,
+    over that with each map for its own class. `NEGATED`: of all images, how much further than noise
+    the negated perturbation moves the maps, over how much further the attack does, both for the
+    clean image's class. Each pair is of the same images and layers; layers of which an arm has too
+    many empty maps are left out. The interval of a quotient is that of its resamples.
+
+    Columns: `share, images, layers, part, whole` (the two excesses), `value, low, high` of part
+    over whole, `flipped` (share of these images whose class the control flips; of the fixed class
+    missing), `drift_attack, drift_noise` (1 - cosine for the clean image's class).
+    """
+    values = results.scores
+    values = values[
+        (values["reading"] == results.first.reading) & (values["score"] == "cosine")
+        & (values["strength"] == 1) & (values["draw"] == 0)
+    ]  # fmt: skip
+    wide = values.pivot(index="image", columns=["target", "variant", "layer"], values="value")
+
+    def arm(target: str, variant: str) -> pd.DataFrame:
+        return wide[target, variant][results.layers]
+
+    excess = {target: arm(target, NOISE) - arm(target, ADVERSARIAL) for target in (OWN, SEED)}
+    success = results.attacked.images.set_index("image")["success"]
+    negated = arm(SEED, NOISE) - arm(SEED, NEGATED)
+    rows = []
+    for share, images, part, whole in (
+        (FIXED, success.index[success], excess[SEED], excess[OWN]),
+        (NEGATED, success.index, negated, excess[SEED]),
+    ):
+        if results.cell.attack == "none" or not len(images):
+            continue
+        pair = [part.loc[images], whole.loc[images]]
+        decided = _decided(pair, flags)
+        known = pair[0].notna() & pair[1].notna() & decided
+        drifts = [1 - arm(SEED, variant).loc[images] for variant in (ADVERSARIAL, NOISE)]
+        columns = np.column_stack([v.where(known).mean(axis=1) for v in (*pair, *drifts)])
+        first, second, attack, noise = np.nanmean(columns, axis=0)
+        means = _resampler(results, images, chosen, seed, "shares").means(columns)
+        quotients = (means[:, 0] / means[:, 1])[:, None]
+        low, high = statistics.interval(quotients, confidence=chosen.confidence)
+        flipped = _flipped(results, NEGATED, 0) if share == NEGATED else np.nan
+        rows.append((share, len(images), int(decided.sum()), first, second, first / second, low[0],
+                     high[0], flipped, attack, noise))  # fmt: skip
+    return pd.DataFrame(rows, columns=SHARES)
+
+
+def controls(
+    results: Results, chosen: StatisticsSettings, flags: FlagSettings, *, seed: int
+) -> pd.DataFrame:
     """Returns the similarity to the clean map under each control, by protocol and layer.
 
     Under the first protocol all variants at strength 1; under the others 'nothing' (the clean
     image compared with itself: how far the protocol is from identity) and 'unrelated' (clean
-    images of other sources: the floor). Columns: `protocol, target, variant, draw, layer, images,
-    n, mean, low, high, least` (the smallest similarity), `flipped` (share of images whose class it
-    flips; of raised noise, which holds those alone that it flips, of all).
+    images of other sources: the floor). 'mean' averages over the same layers for all variants of
+    a protocol: those that are decided for each that pairs every image with itself. Columns:
+    `protocol, target, variant, draw, layer, images, n, mean, low, high, least` (the smallest
+    similarity), `flipped` (share of images whose class it flips; of raised noise, which holds those
+    alone that it flips, of all).
     """
     tables = []
     for name, protocol in results.protocols.items():
@@ -189,10 +254,14 @@ def controls(results: Results, chosen: StatisticsSettings, *, seed: int) -> pd.D
         if protocol is not results.first:
             same = values["target"] == protocol.target
             values = values[same & values["variant"].isin([NOTHING, UNRELATED])]
-        keys = ["target", "variant", "draw"]
-        for (target, variant, draw), rows in values.groupby(keys, observed=True):
-            wide = rows.pivot(index="image", columns="layer", values="value")[results.layers]
-            columns = _with_mean(wide)
+        arms = {
+            key: rows.pivot(index="image", columns="layer", values="value")[results.layers]
+            for key, rows in values.groupby(["target", "variant", "draw"], observed=True)
+        }
+        whole = [w for (_, variant, _), w in arms.items() if variant not in (UNRELATED, RAISED)]
+        decided = _decided(whole, flags)
+        for (target, variant, draw), wide in arms.items():
+            columns = _with_mean(wide, decided, everywhere=True)
             means, low, high = _estimate(results, wide.index, columns, chosen, seed, "controls")
             tables.append(
                 pd.DataFrame(
@@ -222,10 +291,22 @@ def _flipped(results: Results, variant: str, draw: int) -> float:
     return turned.sum() / len(results.attacked.images)
 
 
-def _with_mean(wide: pd.DataFrame, decided: np.ndarray | None = None) -> np.ndarray:
-    """Returns the columns, NaN where not decided, and as a last one each row's mean over them."""
-    kept = wide if decided is None else wide.where(np.broadcast_to(decided, wide.shape))
-    return np.column_stack([kept, kept.mean(axis=1)])
+def _decided(arms: Sequence[pd.DataFrame], flags: FlagSettings) -> np.ndarray:
+    """Returns of which layers no arm has too many empty maps: bool (layers,).
+
+    Arms are (images, layers), NaN where a map is empty; one without images decides nothing.
+    """
+    shares = [arm.isna().mean().to_numpy() for arm in arms if len(arm)]
+    return np.max(shares, axis=0) <= flags.empty_share
+
+
+def _with_mean(wide: pd.DataFrame, decided: np.ndarray, *, everywhere: bool = False) -> np.ndarray:
+    """Returns the columns, and as a last one each row's mean over those that are decided.
+
+    NaN where not decided, unless `everywhere`.
+    """
+    kept = wide.where(np.broadcast_to(decided, wide.shape))
+    return np.column_stack([wide if everywhere else kept, kept.mean(axis=1)])
 
 
 def _estimate(
@@ -237,11 +318,19 @@ def _estimate(
     name: str,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns mean and interval of each column, resampled by the images' sources."""
-    sources = results.attacked.images.set_index("image")["source"].loc[images]
-    resampler = Resampler.of(
-        sources.to_numpy(),
-        resamples=chosen.resamples,
-        rng=randomness.generator(seed, "flips", results.name, name),
-    )
+    resampler = _resampler(results, images, chosen, seed, name)
     found = resampler.estimate(columns, confidence=chosen.confidence)
     return found.mean, found.low, found.high
+
+
+def _resampler(
+    results: Results,
+    images: Sequence[int] | pd.Index,
+    chosen: StatisticsSettings,
+    seed: int,
+    name: str,
+) -> Resampler:
+    """Returns draws of the images' sources."""
+    sources = results.attacked.images.set_index("image")["source"].loc[images]
+    rng = randomness.generator(seed, "flips", results.name, name)
+    return Resampler.of(sources.to_numpy(), resamples=chosen.resamples, rng=rng)

@@ -88,7 +88,8 @@ def generated(study: str) -> dict[str, str]:
             _folded("Controls", report.controls(made, plan.headline)),
         ]
     )
-    parts = {"headline": headline, "claims": claimed, "switches": switched, "run": _run()}
+    parts = {"evidence": _evidence(chosen, study, made)}
+    parts |= {"headline": headline, "claims": claimed, "switches": switched, "run": _run()}
     parts["methods"] = _methods(made, plan.headline, figures)
     parts["detection"] = _detection(made, plan.headline, figures)
     parts["detection_claims"] = _detection_claims(chosen, study, made)
@@ -98,6 +99,27 @@ def generated(study: str) -> dict[str, str]:
     parts["browsing"] = _browsing()
     parts["scaling"] = _scaling()
     return parts | {"oddities": _oddities(made, plan.headline), "seeds": _seeds(study)}
+
+
+def _evidence(chosen: Settings, study: str, made: results.Tables) -> str:
+    """Returns what each set, network and attack says of the first question, bundled tiles last."""
+    plans = {n: p for n, p in results.of_presets(chosen).items() if isinstance(p, Study)}
+    real = {name: results.load(name) for name in plans}
+    return "\n".join(
+        [
+            markdown(report.evidence(real | {study: made})),
+            "",
+            "At strength 100 %, mean over layers with few empty maps; in brackets intervals "
+            "resampled by source picture. *Drift*: 1 minus the cosine similarity to the clean map, "
+            "flipped images, every map for the clean image's class. *Excess*: drift beyond noise "
+            "of the attack's size. *Left, class fixed*: excess with every map for the clean "
+            "image's class, of that with each for its own. *Negated*: excess of the perturbation "
+            "times -1 over that of the attack, all images, the clean image's class; then the share "
+            "of images that it flips. *Raised noise*: noise that is raised until it flips the "
+            "class, its size over the attack's, and its drift beside the attack's at the lowest "
+            "strength that flips, each map for its own class.",
+        ]
+    )
 
 
 def _detection(made: results.Tables, cell: str, figures: str) -> str:

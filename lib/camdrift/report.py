@@ -1,12 +1,15 @@
 """A study's report: one HTML page that reads without a network."""
 
 import html
+from collections.abc import Mapping
 
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
 from camdrift import drawing, flags
+from camdrift.claims import NOT_RUN, UNDER_REVIEW
 from camdrift.drawing import Figure
+from camdrift.flips import FIXED, NEGATED
 from camdrift.results import Tables
 from camdrift.settings import StatisticsSettings, Study
 from camdrift.tables import PAPERS_RULE
@@ -94,9 +97,14 @@ def _decided(rows: pd.DataFrame) -> str:
 
 
 def claims(made: Tables) -> pd.DataFrame:
-    """Returns the claims table for people: published against corrected, a row a claim."""
+    """Returns the claims table for people: published against corrected, a row a claim.
+
+    Claims that are under review say so, and why among their flags.
+    """
     rows = []
     for _, claim in made["claims"].iterrows():
+        review = UNDER_REVIEW.get(claim["id"]) if claim["verdict"] != NOT_RUN else None
+        flagged = [claim["flags"], f"under review: {review}"] if review else [claim["flags"]]
         published, corrected = (
             told(claim[f"{p}value"], claim[f"{p}low"], claim[f"{p}high"])
             for p in ("published_", "")
@@ -105,7 +113,7 @@ def claims(made: Tables) -> pd.DataFrame:
             {
                 "claim": claim["id"],
                 "of": claim["paper"],
-                "says": claim["says"],
+                "says": claim["says"] + (" (under review)" if review else ""),
                 "where": claim["where"],
                 "statistic": f"{claim['statistic']}; holds if {claim['holds_if']}",
                 "printed": claim["printed"],
@@ -115,7 +123,7 @@ def claims(made: Tables) -> pd.DataFrame:
                 "images": claim["images"],
                 "behind it": claim["detail"],
                 "behind it, as published": claim["published_detail"],
-                "flags": claim["flags"],
+                "flags": "; ".join(filter(None, flagged)),
                 "rests on": claim["rests_on"],
             }
         )
@@ -138,6 +146,46 @@ def told(value: float, low: float, high: float) -> str:
     if pd.isna(value):
         return ""
     return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def evidence(made: Mapping[str, Tables]) -> pd.DataFrame:
+    """Returns what each cell of some studies says of the first question, for people.
+
+    A row a cell with an attack, in the order of the studies. All at strength 100 % and by the
+    cosine, see `flips.shares`; the noise that is raised until it flips stands beside the attack at
+    the lowest strength at which that flips, see `flips.square`.
+    """
+    rows = []
+    for name, tables in made.items():
+        attacks = tables["attacks"].set_index("cell")
+        for cell, parts in tables["shares"].groupby("cell", sort=False):
+            facts, of = attacks.loc[cell], parts.set_index("share")
+            fixed, negated = of.loc[FIXED], of.loc[NEGATED]
+            square = tables["square"].query("cell == @cell and layer == 'mean'")
+            drift = square.set_index(["target", "arm", "flipped"]).sort_index()
+            row = {
+                "images, network": f"{facts['set']}, {facts['model']} (`{name}`)",
+                "attack": facts["attack"],
+                "flipped": f"{facts['successes']} of {facts['images']}",
+                "drift, attack / noise": f"{fixed['drift_attack']:.3f} / {fixed['drift_noise']:.3f}"
+                f" = {fixed['drift_attack'] / fixed['drift_noise']:.1f}",
+                "excess left, class fixed": shared(fixed),
+                "excess of the negated": f"{shared(negated)}, flips {negated['flipped']:.0%}",
+                "raised noise: size, drift beside the attack's": "-",
+            }
+            if len(drift):
+                raised, attack = (drift.loc[("own_top1", arm, True)] for arm in ("noise", "attack"))
+                row["raised noise: size, drift beside the attack's"] = (
+                    f"{raised['size_grey'] / attack['size_grey']:.0f} times, "
+                    f"{raised['mean']:.3f} / {attack['mean']:.3f}"
+                )
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def shared(row: pd.Series) -> str:
+    """Returns a share with its interval as text, in per cent."""
+    return f"{row['value']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
 
 
 def controls(made: Tables, cell: str) -> pd.DataFrame:

@@ -32,9 +32,9 @@ def tables(
 ) -> Tables:
     """Returns the tables of a study by name, rounded; all but `claims` have a column `cell`.
 
-    Beside those of `tables.of_cell`: `groups`, `square` and `controls` (see `flips`), `flags`,
-    `switches` (what each protocol says of each claim) and `claims`, of the headline cell; and
-    those of `detection_tables.of_study`.
+    Beside those of `tables.of_cell`: `groups`, `square`, `controls` and `shares` (see `flips`),
+    `flags`, `switches` (what each protocol says of each claim) and `claims`, of the headline cell;
+    and those of `detection_tables.of_study`.
     """
     parts: list[tuple[str, Tables]] = []
     for key, cell in tqdm(cells.items(), desc="tables", unit="cell"):
@@ -42,7 +42,8 @@ def tables(
         made = of_cell(found, chosen, limits, seed=seed)
         made["groups"] = flips.groups(found, chosen, limits, seed=seed)
         made["square"] = flips.square(found, chosen, limits, seed=seed)
-        made["controls"] = flips.controls(found, chosen, seed=seed)
+        made["controls"] = flips.controls(found, chosen, limits, seed=seed)
+        made["shares"] = flips.shares(found, chosen, limits, seed=seed)
         made["flags"] = flags.of_cell(found, made, limits, chosen)
         made["switches"] = verdicts.of_cell(found, chosen, limits, seed=seed)
         parts.append((key, made))
