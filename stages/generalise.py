@@ -34,8 +34,7 @@ def main(stage: run.Stage) -> None:
     made = results.load(key)  # figures and texts rest on what can be read in git, no more
     drawn = generalisation_figures.of_generalisation(made, explains=plan.explains)
     drawn += generalisation_figures.panels(found)
-    for figure in drawn:
-        drawing.png(figure, artifacts.results(key, "figures") / f"{figure.name}.png")
+    drawn = drawing.write(drawn, artifacts.results(key, "figures"))
     metrics = generalisation_tables.metrics(made)
     files.write_json(artifacts.results(key, "metrics.json"), metrics)
     page = generalisation_report.page(key, plan, made, drawn)

@@ -1,7 +1,5 @@
 """Writes a study's tables, figures, metrics and report."""
 
-from tqdm import tqdm
-
 from camdrift import (
     artifacts,
     detection_figures,
@@ -37,8 +35,7 @@ def main(stage: run.Stage) -> None:
     if cells[plan.headline].detect:
         seen, names = results.seen(key, plan.headline)
         drawn += detection_figures.panels(seen, names, blur=detecting.blur)
-    for figure in tqdm(drawn, desc="figures", unit="figure"):
-        drawing.png(figure, artifacts.results(key, "figures") / f"{figure.name}.png")
+    drawn = drawing.write(drawn, artifacts.results(key, "figures"))
     files.write_json(artifacts.results(key, "metrics.json"), study.metrics(made))
     files.write_text(artifacts.report(key), report.page(key, plan, made, drawn, chosen))
 

@@ -33,8 +33,7 @@ def main(stage: run.Stage) -> None:
     clean = images.pixels[seen.hardened.tests["image"].to_numpy()]
     drawn = hardening_figures.of_hardening(made)
     drawn += hardening_figures.panels(made, clean, seen.hardened, seen.signatures)
-    for figure in drawn:
-        drawing.png(figure, artifacts.results(key, "figures") / f"{figure.name}.png")
+    drawn = drawing.write(drawn, artifacts.results(key, "figures"))
     metrics = hardening_tables.metrics(made)
     files.write_json(artifacts.results(key, "metrics.json"), metrics)
     page = hardening_report.page(key, plan, made, drawn)

@@ -219,6 +219,8 @@ def test_images_from_elsewhere_stay_behind(monkeypatch, tmp_path, lent):
     tree = Tree(tmp_path)
     monkeypatch.setattr(presets.dvc.api, "DVCFileSystem", lambda **_: tree)
     with inside(tmp_path / "data"):
+        before = artifacts.results(name, "figures") / "of_before.png"
+        files.write_text(before, "of a run whose figures have other names")
         presets.gather(NIPS.model_copy(update={"needs": lent}), [name], "study-nips17")
         figures = {path.stem for path in artifacts.results(name, "figures").iterdir()}
         assert figures == {"images_False"} | (set() if lent else {"images_True"})

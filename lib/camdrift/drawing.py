@@ -6,13 +6,15 @@ matplotlib, since Plotly's own export wants a browser on the machine.
 
 import html
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+from tqdm import tqdm
 
 from camdrift import files
 
@@ -42,6 +44,8 @@ class Figure:
     panel: a composed picture and the labels of its columns and rows, for a panel.
     images: whether it holds images of the set, which not every licence lets be passed on; its PNG
         says so.
+    colours: of series by name, for those that keep theirs whatever others are there; the rest go
+        by their place.
     """
 
     name: str
@@ -55,6 +59,17 @@ class Figure:
     log_x: bool = False
     panel: tuple[np.ndarray, list[str], list[str]] | None = None
     images: bool = False
+    colours: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is nothing to draw: no picture, and no value of any series."""
+        column = "median" if self.kind == "boxes" else "y"
+        return self.panel is None and bool(self.table[column].isna().all())
+
+    def colour(self, name: str, place: int) -> str:
+        """Returns the colour of a series by its name, or by its place among the series."""
+        return self.colours.get(name, COLOURS[place % len(COLOURS)])
 
 
 def panel(
@@ -108,7 +123,7 @@ def plotly(figure: Figure) -> Any:
     table = figure.table
     if len(table) and not pd.api.types.is_numeric_dtype(table["x"]):
         table = table.assign(x=table["x"].map(plain))
-    series = [(plain(name), rows) for name, rows in table.groupby("series", sort=False)]
+    series = [(str(name), rows) for name, rows in table.groupby("series", sort=False)]
     if figure.kind == "matrix":
         wide, low, high = matrix(figure)
         drawn.add_heatmap(
@@ -124,8 +139,8 @@ def plotly(figure: Figure) -> Any:
             x=links[0], y=links[1], mode="lines", line={"color": "#999999", "width": 0.8},
             hoverinfo="skip", showlegend=False,
         )  # fmt: skip
-    for i, (name, rows) in enumerate(series):
-        colour = COLOURS[i % len(COLOURS)]
+    for i, (own, rows) in enumerate(series):
+        name, colour = plain(own), figure.colour(own, i)
         if figure.kind == "boxes":
             drawn.add_box(
                 name=name, x=rows["x"], q1=rows["q1"], median=rows["median"], q3=rows["q3"],
@@ -210,6 +225,17 @@ def _bars(rows: pd.DataFrame, **style: str) -> dict | None:
     return {"type": "data", "array": reach[1], "arrayminus": reach[0], "thickness": 1} | style
 
 
+def write(figures: Sequence[Figure], folder: Path) -> list[Figure]:
+    """Writes figures as PNGs, named by the figure, and returns those that were written.
+
+    A blank one is left out: a cell may lack a protocol, or have no image of a kind.
+    """
+    written = [figure for figure in figures if not figure.is_blank]
+    for figure in tqdm(written, desc="figures", unit="figure"):
+        png(figure, folder / f"{figure.name}.png")
+    return written
+
+
 def png(figure: Figure, path: Path) -> None:
     """Writes the figure as a PNG, whole or not at all."""
     with files.whole(path) as temporary:
@@ -272,7 +298,7 @@ def _inches(figure: Figure) -> tuple[float, float]:
 
 
 def _draw(figure: Figure, axes: Any) -> None:
-    groups = [(_literal(n), rows) for n, rows in figure.table.groupby("series", sort=False)]
+    groups = list(figure.table.groupby("series", sort=False))
     if figure.panel is not None:
         picture = figure.panel[0]
         columns, rows = ([_literal(text) for text in texts] for texts in figure.panel[1:])
@@ -299,8 +325,8 @@ def _draw(figure: Figure, axes: Any) -> None:
     links = _links(figure)
     if links is not None:
         axes.plot(*links, color="#999999", linewidth=0.6, zorder=0)
-    for i, (name, rows) in enumerate(groups):
-        colour = COLOURS[i % len(COLOURS)]
+    for i, (own, rows) in enumerate(groups):
+        name, colour = _literal(own), figure.colour(str(own), i)
         if figure.kind == "boxes":
             stats = [
                 {"med": r.median, "q1": r.q1, "q3": r.q3, "whislo": r.low, "whishi": r.high,

@@ -168,6 +168,10 @@ def gather(preset: Preset, names: Sequence[str], rev: str) -> None:
         with files.whole(file) as temporary:
             temporary.write_bytes(content)
     for name in names:
+        # Of a run before; pictures of images from elsewhere are not among them.
+        for file in (artifacts.RESULTS / name).rglob("*.*"):
+            if file not in wanted:
+                file.unlink()
         keys = {name} | {key for key, cell in preset.cells.items() if cell.study == name}
         keys |= {key for key, end in ends if end.generalisation == name}
         took = run.taken(keys | sets | models)
