@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from camdrift import drawing
+from camdrift.claims import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED, VERDICTS
 from camdrift.drawing import COLOURS, Figure
 
 MEASURES = {
@@ -16,14 +17,24 @@ MEASURES = {
 }
 
 
-def verdicts(claims: pd.DataFrame) -> Figure:
+# A verdict has one colour everywhere, whichever others are there.
+OF_VERDICTS = {
+    HOLDS: COLOURS[2], PARTLY: COLOURS[6], NOT: COLOURS[1], NO_EFFECT: COLOURS[5],
+    UNDECIDED: COLOURS[4], NOT_RUN: "#D0D0D0",
+}  # fmt: skip
+
+
+def verdicts(table: pd.DataFrame) -> Figure:
     """Returns how many claims of each paper have each verdict, corrected."""
-    counts = claims.groupby(["verdict", "paper"], sort=False).size().rename("y").reset_index()
+    counts = table.groupby(["verdict", "paper"], sort=False).size().rename("y").reset_index()
+    order = {verdict: place for place, verdict in enumerate(VERDICTS)}
+    counts = counts.sort_values("verdict", key=lambda column: column.map(order), kind="stable")
     return Figure(
         "verdicts", "Published claims by verdict",
         "Each claim's statistic and what decides it were fixed before any result; verdicts are "
         "those of the corrected experiment, on this study's own images and model.",
         "bars", counts.rename(columns={"verdict": "series", "paper": "x"}), "paper", "claims",
+        colours=OF_VERDICTS,
     )  # fmt: skip
 
 
@@ -132,6 +143,7 @@ def histogram(judged: pd.DataFrame, detector: str) -> Figure:
         "threshold: from it on an image is called adversarial. It starts at the one that was "
         "chosen on other images, where there is one; moving it on these is looking, not testing.",
         "bars", pd.concat(parts), "score of the detector, no unit", "images",
+        colours=dict(zip(kinds.values(), COLOURS, strict=False)),
     )  # fmt: skip
 
 

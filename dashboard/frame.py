@@ -1,11 +1,14 @@
 """What all pages share: the study on screen, what it wrote, and how a figure is shown."""
 
 import contextlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from camdrift import artifacts, case, drawing, params, results, settings
 from camdrift.case import Case
@@ -163,12 +166,39 @@ def missing(view: View, fault: FileNotFoundError) -> None:
     st.info(f"Not built here: {fault.args[0].split(',')[0]}. {how(view.chosen, view.study)}")
 
 
+def still(key: str, options: Collection) -> None:
+    """Forgets which of several choices are no longer among the options; the others stay.
+
+    To be called before the widget of that key is made, see `choice`.
+    """
+    if key in st.session_state and not set(st.session_state[key]) <= set(options):
+        st.session_state[key] = [one for one in st.session_state[key] if one in options]
+
+
+def choice(
+    place: DeltaGenerator, label: str, options: Sequence, *, key: str, default: Any = None,
+    **more: Any,
+) -> Any:  # fmt: skip
+    """Shows a choice that is kept in the address, and returns it.
+
+    A change of study, cell or page may leave a choice with other options. The widget alone would
+    then show its default, and the address the old choice: here both become the default, which is
+    the first option unless said.
+    """
+    default = options[0] if default is None else default
+    index = 0
+    if key not in st.session_state:
+        index = list(options).index(default)
+    elif st.session_state[key] not in options:
+        st.session_state[key] = default
+    return place.selectbox(label, options, index=index, key=key, bind="query-params", **more)
+
+
 def choose_cell(view: View) -> str:
     """Shows the choice of a cell and returns its name."""
-    names = view.made["attacks"]["cell"].tolist()
     assert isinstance(view.plan, Study)
-    headline = names.index(view.plan.headline)
-    return st.selectbox("Cell", names, index=headline, key="cell", bind="query-params")
+    names = view.made["attacks"]["cell"].tolist()
+    return choice(st, "Cell", names, key="cell", default=view.plan.headline)
 
 
 def opened(view: View, cell: str) -> Case:
@@ -206,7 +236,7 @@ def pairs(view: View, cell: str, **equal: object) -> pd.DataFrame:
 
 def show(figure: Figure, *, key: str = "") -> None:
     """Shows a figure, how to read it, and what can be kept of it."""
-    if figure.panel is None and figure.table.empty:
+    if figure.is_blank:
         st.info(f"{figure.title}: nothing to show, no image is of this kind.")
         return
     key = key or figure.name

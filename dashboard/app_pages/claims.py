@@ -69,6 +69,8 @@ view = frame.view()
 table = report.claims(view.made)
 st.header("Claims", anchor=False)
 columns = st.columns(2)
+for key, column in (("papers", "of"), ("verdicts", "verdict")):
+    frame.still(key, set(table[column]))
 papers = columns[0].multiselect("Paper", sorted(table["of"].unique()), key="papers",
                                 bind="query-params")  # fmt: skip
 verdicts = columns[1].multiselect("Verdict", sorted(table["verdict"].unique()), key="verdicts",
@@ -89,8 +91,7 @@ st.dataframe(shown, hide_index=True, column_order=first, key="claims_table", on_
              selection_mode="single-row", alt="Claims of the papers, with verdicts")  # fmt: skip
 frame.keep(view.made["claims"], "claims")
 
-names = table["claim"].tolist()
-claim = st.selectbox("Claim", names, key="claim", bind="query-params")
+claim = frame.choice(st, "Claim", table["claim"].tolist(), key="claim")
 row = table.set_index("claim").loc[claim]
 st.subheader(f"{claim}: {row['says']}", anchor=False)
 st.caption(f"{row['of']}, {row['where']}. {row['statistic']}.")

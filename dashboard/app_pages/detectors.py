@@ -18,11 +18,11 @@ if not cells:
     st.stop()
 headline = view.plan.headline
 boxes = st.columns(3)
-cell = boxes[0].selectbox("Cell", cells, index=cells.index(headline) if headline in cells else 0,
-                          key="cell", bind="query-params")  # fmt: skip
+cell = frame.choice(boxes[0], "Cell", cells, key="cell",
+                    default=headline if headline in cells else None)  # fmt: skip
 strengths = made["detectors"].query("cell == @cell")["strength"].unique().tolist()
-strength = boxes[1].selectbox("Strength", strengths, index=strengths.index(1.0), key="strength",
-                              format_func=percent, bind="query-params")  # fmt: skip
+strength = frame.choice(boxes[1], "Strength", strengths, key="strength", default=1.0,
+                        format_func=percent)  # fmt: skip
 st.caption(
     "Each detector sees one image, never its clean twin. Attacked images whose class flips against "
     "clean and noisy ones; fitted, chosen and tested on images of different pictures."
@@ -38,8 +38,7 @@ else:
     known = [name for name in made["limits"].query("cell == @cell and strength == @strength")
              ["detector"] if judged[name].notna().any()]  # fmt: skip
     best = "behaviour_median" if "behaviour_median" in known else known[0]
-    detector = boxes[2].selectbox("Detector", known, index=known.index(best), key="detector",
-                                  bind="query-params")  # fmt: skip
+    detector = frame.choice(boxes[2], "Detector", known, key="detector", default=best)
     limits = made["limits"].query("cell == @cell and strength == @strength")
     chosen = float(limits.set_index("detector")["limit"].get(detector, np.nan))
     scores = judged[detector].dropna()
@@ -82,7 +81,7 @@ st.subheader("Figures", anchor=False)
 figures = {figure.name: figure for figure in detection_figures.of_study(made, cell)}
 titles = {name: figure.title.removesuffix(f" ({cell})") for name, figure in figures.items()}
 if figures:
-    frame.show(figures[st.selectbox("Figure", list(figures), key="figure", bind="query-params",
+    frame.show(figures[frame.choice(st, "Figure", list(figures), key="figure",
                                     format_func=titles.get)])  # fmt: skip
 else:
     st.caption("No figure: no test image's class was flipped.")

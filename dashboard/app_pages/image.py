@@ -59,16 +59,14 @@ if order == ORDERS[-1]:
     if not known:
         st.info("The tables of this study say nothing of single images: build it anew.")
         st.stop()
-    judged = missed(boxes[1].selectbox("Detector", known, key="detector", bind="query-params"))
+    judged = missed(frame.choice(boxes[1], "Detector", known, key="detector"))
 ids = listed(images, order, judged)
 if not ids:
     st.info("No image of this kind in this cell.")
     st.stop()
 texts = images.set_index("image")["id"].astype(str).to_dict()
 names = [texts[image] for image in ids]
-if st.session_state.get("image") not in names:
-    st.session_state.pop("image", None)
-chosen = boxes[2].selectbox("Image", names, key="image", bind="query-params")
+chosen = frame.choice(boxes[2], "Image", names, key="image")
 with boxes[2].container(horizontal=True):
     st.button("Previous", on_click=step, args=(-1,), icon=":material/arrow_back:")
     st.button("Next", on_click=step, args=(1,), icon=":material/arrow_forward:")
@@ -76,10 +74,10 @@ with boxes[2].container(horizontal=True):
 image = ids[names.index(chosen)]
 
 boxes = st.columns(4)
-strength = boxes[0].select_slider("Strength", opened.strengths, 1.0, key="strength",
-                                  format_func=percent, bind="query-params")  # fmt: skip
+strength = frame.choice(boxes[0], "Strength", opened.strengths, key="strength", default=1.0,
+                        format_func=percent)  # fmt: skip
 times = boxes[1].slider("Change, times", 1, 50, 10, key="times", bind="query-params")
-method = boxes[2].selectbox("Method", opened.maps.methods, key="method", bind="query-params")
+method = frame.choice(boxes[2], "Method", opened.maps.methods, key="method")
 target = boxes[3].selectbox("Changed maps explain", list(frame.POLICIES), key="target",
                             format_func=frame.POLICIES.get, bind="query-params")  # fmt: skip
 

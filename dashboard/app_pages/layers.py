@@ -83,11 +83,6 @@ def clicked() -> None:
             st.session_state["method"] = row
 
 
-def look_at(image: str) -> None:
-    """Chooses an image for the page of images."""
-    st.session_state.update({"image": image, "order": "as in the set"})
-
-
 def strip() -> pd.DataFrame:
     """Shows the strip and returns its fields, none where there are no such rows."""
     values = fields()
@@ -119,12 +114,11 @@ def behind(values: pd.DataFrame) -> None:
     labels = values["layer"].unique().tolist()
     strengths = sorted(values["strength"].unique().tolist())
     pick = st.columns(3)
-    layer = pick[0].selectbox("Layer", labels, index=len(labels) - 1, key="layer",
-                              bind="query-params")  # fmt: skip
-    strength = pick[1].selectbox("Strength", strengths, index=strengths.index(1.0), key="strength",
-                                 format_func=percent, bind="query-params")  # fmt: skip
-    method = pick[2].selectbox("Method", methods, key="method", bind="query-params",
-                               help="those after the first were scored by cosine")  # fmt: skip
+    layer = frame.choice(pick[0], "Layer", labels, key="layer", default=labels[-1])
+    strength = frame.choice(pick[1], "Strength", strengths, key="strength", default=1.0,
+                            format_func=percent)  # fmt: skip
+    method = frame.choice(pick[2], "Method", methods, key="method",
+                          help="those after the first were scored by cosine")  # fmt: skip
     st.subheader(f"Layer {layer}, strength {percent(strength)}", anchor=False)
     used = score if method == methods[0] else "cosine"
     asked = {"strength": strength, "target": target, "method": method, "score": used}
@@ -149,11 +143,13 @@ def behind(values: pd.DataFrame) -> None:
     )["selection"]["rows"]  # fmt: skip
     st.caption("Most drifted first. Choose a row to look at the image.")
     if picked:
-        image = str(found["id"].iloc[picked[0]])
-        if st.button(
-            "Look at this image", on_click=look_at, args=(image,), icon=":material/image:"
-        ):
-            st.switch_page("app_pages/image.py")
+        # As the page's own widgets put their choices into the address.
+        choices = {
+            "study": view.study, "cell": cell, "image": str(found["id"].iloc[picked[0]]),
+            "strength": percent(strength), "method": method, "target": frame.POLICIES[target],
+        }  # fmt: skip
+        st.page_link("app_pages/image.py", label="Look at this image", icon=":material/image:",
+                     query_params=choices)  # fmt: skip
 
 
 values = strip()
@@ -177,4 +173,4 @@ views = {
 }
 if "methods" not in made:
     del views["Excess drift by method"]
-frame.show(views[st.selectbox("Figure", list(views), key="figure", bind="query-params")]())
+frame.show(views[frame.choice(st, "Figure", list(views), key="figure")]())

@@ -40,7 +40,7 @@ def generalisation(view: frame.View) -> None:
                         key="explains", format_func=known.get, horizontal=True,
                         bind="query-params")  # fmt: skip
     drawn = {f.title: f for f in generalisation_figures.of_generalisation(made, explains=explains)}
-    frame.show(drawn[st.selectbox("Figure", list(drawn), key="figure", bind="query-params")])
+    frame.show(drawn[frame.choice(st, "Figure", list(drawn), key="figure")])
     attack = st.selectbox("Attack", list(ARMS), key="attack", format_func=ARMS.get,
                           bind="query-params")  # fmt: skip
     frame.table(generalisation_report.accuracy(made, attack), "accuracy", "Share of test images "
@@ -65,7 +65,7 @@ def layers(view: frame.View) -> None:
     if not ends:
         st.caption("No target of this generalisation has maps.")
         return
-    end = st.selectbox("Target", ends, key="end", bind="query-params")
+    end = frame.choice(st, "Target", ends, key="end")
     try:
         folder = artifacts.generalisation_folder(view.study, "carried", end)
         carried = artifacts.read(Carried, folder)
@@ -74,11 +74,9 @@ def layers(view: frame.View) -> None:
         return
     boxes = st.columns(2)
     names = {i: f"{i + 1}: {name}" for i, name in enumerate(carried.shown["class_name"])}
-    number = boxes[0].selectbox("Example", list(names), key="example",
-                                format_func=names.get,
-                                bind="query-params")  # fmt: skip
+    number = frame.choice(boxes[0], "Example", list(names), key="example", format_func=names.get)
     variants = ["clean", *(f"{v.attack}, eps {v.eps:g}" for v in carried.variants.itertuples())]
-    variant = boxes[1].selectbox("Variant", variants, key="variant", bind="query-params")
+    variant = frame.choice(boxes[1], "Variant", variants, key="variant")
     place = variants.index(variant)
     labels = carried.layers["label"].tolist()
     places = frame.page_of(labels)

@@ -61,7 +61,6 @@ if found.empty:
         "dvc.lock names no stage of this study: it was built in a copy, as a DVC experiment."
     )
 else:
-    stage = st.selectbox("Stage", found["stage"].unique().tolist(), key="stage",
-                         bind="query-params")  # fmt: skip
+    stage = frame.choice(st, "Stage", found["stage"].unique().tolist(), key="stage")
     frame.table(found[found["stage"] == stage], "hashes", "What the stage read and wrote, by the "
                 "MD5 of dvc.lock: the same hash is the same content.")  # fmt: skip

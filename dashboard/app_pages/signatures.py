@@ -39,6 +39,7 @@ points = points.assign(
 boxes = st.columns(2)
 colour = boxes[0].selectbox("Coloured by", list(COLOURS), key="colour", format_func=COLOURS.get,
                             bind="query-params")  # fmt: skip
+frame.still("on", set(points["on"]))
 wanted = boxes[1].multiselect("Images", list(points["on"].unique()), key="on", format_func=ON.get,
                               bind="query-params", placeholder="all")  # fmt: skip
 shown = points[points["on"].isin(wanted)] if wanted else points
@@ -56,7 +57,7 @@ names = [f"{row.on} {row.image}" for row in points.itertuples()]
 told = {f"{row.on} {row.image}": f"{ON[row.on]}, image {row.image}: {row.class_before}"
         + (f" taken for {row.class_after}" if row.class_after != row.class_before else "")
         for row in points.itertuples()}  # fmt: skip
-point = st.selectbox("Point", names, key="point", format_func=told.get, bind="query-params")
+point = frame.choice(st, "Point", names, key="point", format_func=told.get)
 on, image = point.split()
 try:
     images = artifacts.read(ImageSet, artifacts.set_folder(view.plan.set))
@@ -85,7 +86,7 @@ else:
     st.caption(f"The image and its LRP maps, model by model. {hardening_figures.HEATS}")
 st.subheader("Figures", anchor=False)
 drawn = {figure.title: figure for figure in hardening_figures.of_hardening(made)[2:]}
-frame.show(drawn[st.selectbox("Figure", list(drawn), key="figure", bind="query-params")])
+frame.show(drawn[frame.choice(st, "Figure", list(drawn), key="figure")])
 frame.table(made["relevance"], "relevance", "Correlation of maps with the clear model's map of the "
             "clean image, over successes; 'growth' is how many times the share of relevance around "
             "the attacked pixel grew.")  # fmt: skip

@@ -33,6 +33,7 @@ PAGES = {
 STUDY = {"signatures": "inspecting", "models": "generalising"}
 # Probes of Streamlit's own at a deep link, and fonts of icons that no machine need reach.
 HARMLESS = re.compile(r"_stcore|fonts\.gstatic\.com|favicon")
+WIDE = {"width": 1440, "height": 1000}
 BUILT = (ROOT / "data" / "studies" / "layers" / "fgsm" / "cam" / "values.npy").exists()
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium: e2e was not run")
@@ -41,6 +42,19 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium: e2e was no
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A dashboard on the repository's own results."""
+    with served(ROOT) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def built(tiny) -> Iterator[str]:
+    """A dashboard on the tiny study, with all that its stages wrote."""
+    with served(tiny.folder) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -49,7 +63,7 @@ def address() -> Iterator[str]:
         f"--server.port={port}", "--server.fileWatcherType=none",
     ]  # fmt: skip
     # Not a pipe: one that is closed before the server's parting words keeps it from ending.
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
     try:
         for _ in range(240):
             assert server.poll() is None, "the dashboard ended before it listened"
@@ -156,6 +170,77 @@ def test_a_choice_is_in_the_address_and_an_address_is_a_choice(address, chromium
     with opened(chromium, again) as page:
         box = page.get_by_role("combobox", name=re.compile("Shows"))
         assert "similarity under attack" in (box.get_attribute("aria-label") + box.input_value())
+
+
+def choices(page) -> dict[str, str]:
+    """What the page's boxes of choices show, by their labels."""
+    boxes = page.get_by_test_id("stSelectbox")
+    boxes.nth(1).wait_for()  # the first is the sidebar's, which every page begins with
+    settled(page)
+    return {
+        boxes.nth(i).locator("label").inner_text(): boxes.nth(i).locator("input").input_value()
+        or boxes.nth(i).inner_text()
+        for i in range(boxes.count())
+    }
+
+
+def choose(page, label: str, option: str) -> None:
+    page.get_by_role("combobox", name=re.compile(label)).click()
+    page.get_by_role("option", name=option, exact=True).click()
+    page.wait_for_timeout(500)  # until the run has begun
+    settled(page)
+
+
+@pytest.mark.parametrize(
+    ("where", "other"),
+    [
+        ("layers?study=layers&cell=fgsm&rows=methods", "nips17_squeezenet1_1"),
+        ("layers?study=nips17_squeezenet1_1&cell=squeezenet1_1_pgd&layer=0", "layers"),
+        ("detectors?study=layers&cell=pgd&prevalence=40", "nips17_resnet18"),
+        ("claims?study=layers&claim=A9&verdicts=holds", "generalising"),
+    ],
+)
+def test_after_a_change_of_study_the_address_is_what_the_screen_shows(
+    address, chromium, where, other
+):
+    with opened(chromium, f"{address}/{where}") as page:
+        choose(page, "Study", other)
+        shown, url = choices(page), page.url
+        assert f"study={other}" in url
+    with opened(chromium, url) as page:
+        assert choices(page) == shown
+
+
+def test_look_at_this_image_from_choices_that_are_not_the_default(built, chromium):
+    """Another study's cell, strength, policy and score: the page of images opens with them."""
+    where = "layers?study=tiny&cell=tiny_dlfuzz&target=the+clean+image%27s+class&strength=200+%25"
+    with opened(chromium, f"{built}/{where}&score=ssim&layer=1-1", viewport=WIDE) as page:
+        rows = page.get_by_test_id("stDataFrame").first
+        rows.scroll_into_view_if_needed()
+        box = rows.bounding_box()
+        link = page.get_by_role("link", name=re.compile("Look at this image"))
+        for last in (False, False, True):
+            page.mouse.click(box["x"] + 15, box["y"] + 52)  # the first row's mark
+            try:
+                link.wait_for(timeout=10_000)
+                break
+            except api.TimeoutError:
+                if last:
+                    raise
+        link.click()
+        page.wait_for_url(re.compile("/image"))
+        page.get_by_role("heading", name="Image", exact=True).wait_for()
+        settled(page)
+        picture(page, "image_from_layers")
+        shown = choices(page)
+        assert shown["Cell"] == "tiny_dlfuzz"
+        assert shown["Changed maps explain"] == "the clean image's class"
+        assert page.get_by_text("200 %").count()
+        image = shown["Image"]
+        assert page.get_by_text(f"{image}: labelled").count() == 1
+        url = page.url
+    with opened(chromium, url, viewport=WIDE) as page:
+        assert choices(page) == shown
 
 
 def click(page, place: str, happened) -> None:
