@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 repro: setup ## rebuild what params.yaml names (STUDY=layers: one study), then show the result
-	@CAMDRIFT_PYTHON=$(CURDIR)/$(BIN)/python sh stages/run check
+	@CAMDRIFT_PYTHON="$(CURDIR)/$(BIN)/python" sh stages/run check
 	@stage=$(if $(STUDY),$$($(BIN)/python -m camdrift.summary stage $(STUDY))) || exit 1; \
 		$(BIN)/dvc repro $$stage
 	@$(BIN)/python -m camdrift.summary show $(STUDY)

@@ -1,7 +1,10 @@
 """dvc.yaml says what the scripts really read and write."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from camdrift import artifacts, params, settings
-from conftest import ORDER, ROOT, stage_names
+from conftest import ORDER, ROOT, copy_of_repository, stage_names
 
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 LIBRARY = ROOT / "lib" / "camdrift"
@@ -141,3 +144,20 @@ def test_declared_settings_are_what_dvc_says(monkeypatch):
 def test_stage_scripts_are_short():
     for file in (ROOT / "stages").glob("*.py"):
         assert len(file.read_text().splitlines()) <= 50, file.name
+
+
+def test_make_works_in_a_folder_whose_name_has_blanks(tmp_path):
+    """`make repro` up to DVC, which is a stand-in here: it says that it was asked."""
+    folder = copy_of_repository(tmp_path / "my own work", preset="tiny")
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, text in (("python", f'exec "{sys.executable}" "$@"'), ("dvc", 'echo "asked: $@"')):
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    (folder / ".venv" / ".installed").touch()
+    done = subprocess.run(
+        ["make", "repro"], cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(folder / "lib")},
+    )  # fmt: skip
+    assert (folder / "data" / "checked").exists(), done.stderr
+    assert "asked: repro" in done.stdout
