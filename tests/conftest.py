@@ -113,6 +113,26 @@ def activate(path: Path, preset: str) -> None:
     yaml.dump(content, path)
 
 
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The README and the results that git has, whatever a run has written here since.
+
+    As they are staged, so that one who publishes others can test them before a commit.
+    """
+    wanted = ["README.md", "params.yaml", "data/results"]
+    names = subprocess.run(
+        ["git", "ls-files", "-z", *wanted], cwd=ROOT, capture_output=True, check=False
+    ).stdout
+    if not names:  # a source archive holds what was published, until a run writes over it
+        if any((ROOT / "data").glob("run/*.json")):
+            pytest.skip("no git here, and the study was built: what was published is gone")
+        return ROOT
+    folder = tmp_path_factory.mktemp("published")
+    checkout = ["git", "checkout-index", "-z", "--stdin", f"--prefix={folder}/"]
+    subprocess.run(checkout, cwd=ROOT, input=names, check=True)
+    return folder
+
+
 @dataclass(frozen=True)
 class Tiny:
     folder: Path

@@ -91,12 +91,14 @@ def test_nothing_built_says_what_to_run(alone, monkeypatch, page):
 
 
 @pytest.fixture(scope="module")
-def cloned(tmp_path_factory):
+def cloned(published, tmp_path_factory):
     """What a clone has: the results in git, of presets too, some of which are of before."""
     folder = tmp_path_factory.mktemp("cloned")
     shutil.copytree(ROOT / "dashboard", folder / "dashboard")
     (folder / "data").mkdir()
-    for name in ("params.yaml", "dvc.lock", "lib", "data/results"):
+    for name in ("params.yaml", "data/results"):
+        (folder / name).symlink_to(published / name)
+    for name in ("dvc.lock", "lib"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 

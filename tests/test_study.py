@@ -28,7 +28,7 @@ from camdrift import (
     variants,
 )
 from camdrift.artifacts import Attacked, Covered, Detected, ImageSet, Maps, Noise, Scores
-from conftest import ROOT, inside
+from conftest import inside
 
 CELLS = ("tiny_none", "tiny_fgsm", "tiny_pgd", "tiny_dlfuzz")
 
@@ -362,14 +362,14 @@ def test_a_second_run_of_a_stage_writes_the_same_bytes(tiny):
     assert content() == before
 
 
-def test_the_readmes_generated_parts_are_up_to_date():
-    with inside(ROOT):
+def test_the_readmes_generated_parts_are_up_to_date(published):
+    with inside(published):
         text = readme.README.read_text()
         assert readme.filled(text, readme.generated("layers")) == text
 
 
-def test_the_readmes_answer_is_what_the_committed_tables_say():
-    with inside(ROOT):
+def test_the_readmes_answer_is_what_the_committed_tables_say(published):
+    with inside(published):
         made, plan = results.load("layers"), params.load().studies["layers"]
     cell = plan.headline  # noqa: F841 in the queries
     rows = made["square"].query("cell == @cell and layer == 'mean'")
@@ -398,8 +398,8 @@ def test_the_readmes_answer_is_what_the_committed_tables_say():
         assert (row["verdict"] == "holds") == (protocol in ("as_published", "only_ladder"))
 
 
-def test_the_readmes_words_on_detectors_are_what_the_committed_tables_say():
-    with inside(ROOT):
+def test_the_readmes_words_on_detectors_are_what_the_committed_tables_say(published):
+    with inside(published):
         made = {n: results.load(f"nips17_{n}") for n in ("squeezenet1_1", "resnet18")}
     claims_of = {name: tables["claims"].set_index("id") for name, tables in made.items()}
     holding = {
@@ -427,8 +427,8 @@ def test_the_readmes_words_on_detectors_are_what_the_committed_tables_say():
         assert set(together[together].index) == (both if name == "resnet18" else set())
 
 
-def test_the_readmes_words_on_hardening_are_what_the_committed_tables_say():
-    with inside(ROOT):
+def test_the_readmes_words_on_hardening_are_what_the_committed_tables_say(published):
+    with inside(published):
         made = {n: results.load(n) for n in ("cats_dogs_inspecting", "inspecting")}
     real = made["cats_dogs_inspecting"]
     accuracy = real["sets"].set_index(["set", "model"])["accuracy"]
@@ -468,8 +468,8 @@ def test_a_readme_without_its_markers_is_refused():
         readme.filled(json.dumps({}), {"headline": ""})
 
 
-def test_the_readmes_words_on_generalisation_are_what_the_committed_tables_say():
-    with inside(ROOT):
+def test_the_readmes_words_on_generalisation_are_what_the_committed_tables_say(published):
+    with inside(published):
         faces, tiles = (results.load(name) for name in ("orl_generalising", "generalising"))
     verdict = faces["claims"].set_index("id")["verdict"]
     detail = faces["claims"].set_index("id")["detail"]
@@ -506,8 +506,8 @@ def test_the_readmes_words_on_generalisation_are_what_the_committed_tables_say()
     assert tiles["claims"].set_index("id").loc["D7", "verdict"] == "does not hold"
 
 
-def test_the_readmes_words_on_methods_are_what_the_committed_tables_say():
-    with inside(ROOT):
+def test_the_readmes_words_on_methods_are_what_the_committed_tables_say(published):
+    with inside(published):
         rows = results.load("layers")["methods"]
     rows = rows.query("cell == 'dlfuzz' and layer == 'mean' and group != 'all'")
     rows = rows[(rows["group"] == "success") | (rows["target"] == "own_top1")]
