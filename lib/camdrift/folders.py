@@ -193,12 +193,13 @@ def _classes(root: Path) -> list[Path]:
 
 
 def _subfolders(root: Path) -> list[Path]:
-    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not _is_left_out(entry))
+    folders = (entry for entry in root.iterdir() if entry.is_dir())
+    return sorted(entry for entry in folders if not is_left_out(entry.name))
 
 
-def _is_left_out(path: Path) -> bool:
-    """Returns whether a file or folder is hidden, or of the system's own."""
-    return path.name.startswith(".") or path.name.lower() in SYSTEM
+def is_left_out(name: str) -> bool:
+    """Returns whether a file or folder of that name is hidden, or of the system's own."""
+    return name.startswith(".") or name.lower() in SYSTEM
 
 
 def within(root: Path, file: Path) -> Path:
@@ -303,10 +304,10 @@ def _pictures(root: Path) -> Iterator[Path]:
     """Yields the image files below a folder, sorted; names what is hidden and links to folders."""
     for path in sorted(root.rglob("*")):
         below = path.relative_to(root)
-        if any(_is_left_out(parent) for parent in below.parents if parent.name):
+        if any(is_left_out(parent.name) for parent in below.parents):
             continue  # it was named as a whole
         link = path.is_symlink()
-        if _is_left_out(path):
+        if is_left_out(path.name):
             if path.is_dir() or path.suffix.lower() in SUFFIXES:
                 _name(path)
         elif link and path.is_dir():
@@ -318,7 +319,7 @@ def _pictures(root: Path) -> Iterator[Path]:
 def _name_left_out(root: Path) -> None:
     """Names the hidden and system folders that stand beside those of classes."""
     for entry in sorted(root.iterdir()):
-        if entry.is_dir() and _is_left_out(entry):
+        if entry.is_dir() and is_left_out(entry.name):
             _name(entry)
 
 

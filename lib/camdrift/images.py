@@ -217,12 +217,19 @@ def torchvision_set(
 
     Raises:
         SettingsError: there is no such class, it takes no such arguments, its files are not there
-            or cannot be read, or it does not give an image and a class.
+            or cannot be read, it does not give an image and a class, or it takes a hidden folder
+            for a class.
     """
     source = _dataset(dataset, arguments)
     labels = _labels(source, dataset)
     names = [f"{dataset.lower()}_{i:06d}" for i in range(len(labels))]
     classes = _class_names(source, arguments, 1 + max(labels, default=0))
+    hidden = [name for name in classes if folders.is_left_out(name)]
+    if hidden:
+        raise SettingsError(
+            f"torchvision.datasets.{dataset} takes '{hidden[0]}', a hidden or system folder, for a "
+            "class, which shifts the numbers of others; wanted it removed, or kind: folder"
+        )
     splits = assign_splits(names, labels, shares, limits, seed, fold=fold)
     prepare = preprocessor(preprocessing)
     tiles, rows = [], []

@@ -395,6 +395,19 @@ def test_hidden_and_system_folders_are_no_classes_and_are_named(root, name, caps
     assert f"left out: '{name}' in 'bees'" in said
 
 
+def test_a_dataset_of_torchvision_that_takes_a_hidden_folder_for_a_class_is_refused(root):
+    def read_by_torchvision():
+        return images.torchvision_set(
+            dataset="ImageFolder", arguments={"root": str(root)},
+            **{k: v for k, v in FOLDER.items() if k not in ("labels", "unreadable_share")},
+        )  # fmt: skip
+
+    assert len(read_by_torchvision().index) == 12
+    shutil.copytree(root / "ants", root / ".ipynb_checkpoints")
+    with pytest.raises(SettingsError, match="takes '.ipynb_checkpoints', a hidden or system"):
+        read_by_torchvision()
+
+
 def test_copies_in_a_hidden_folder_do_not_leak_over_splits(root):
     before = set(read(root).index["id"])
     shutil.copytree(root / "ants", root / "ants" / ".ipynb_checkpoints")
