@@ -223,7 +223,7 @@ def test_a_verdict_is_within_reach_however_many_layers_there_are():
     assert made.resamples == 2 * 159 / 0.05
     found = judges.same_curves(made, [0.25, 2.0, 4.0], limit=0.03)
     assert found.verdict == NOT
-    assert found.value == pytest.approx(0.45, abs=0.06)
+    assert 0.45 < found.value < 0.58  # the largest of 53, each with an error of 0.02
     beyond = int(found.detail.split("; ")[1].split(" ")[0])
     assert beyond >= 106  # of .9 against the others, of 53 layers each
     assert judges.excess(Made(similar([[0.5] * 55]), similar([[0.9] * 55], seed=1),

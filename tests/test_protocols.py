@@ -270,7 +270,7 @@ def test_shares_twin(cell, tiny):
 
 def test_the_evidence_has_a_row_a_cell_with_an_attack(made):
     table = report.evidence({"tiny": made})
-    assert table["attack"].tolist() == ["fgsm", "dlfuzz"]
+    assert table["attack"].tolist() == ["fgsm", "pgd", "dlfuzz"]
     assert table["images, network"].str.contains("digits").all()
     assert table.notna().all(axis=None)
 

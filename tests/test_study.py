@@ -1,6 +1,5 @@
 """The whole study on tiny data: what the stages wrote, looked at."""
 
-import json
 import re
 
 import numpy as np
@@ -11,15 +10,12 @@ import torch
 from camdrift import (
     artifacts,
     cams,
-    claims,
     detectors,
     drawing,
     figures,
     files,
     models,
     packing,
-    params,
-    readme,
     report,
     results,
     settings,
@@ -360,161 +356,3 @@ def test_a_second_run_of_a_stage_writes_the_same_bytes(tiny):
         if name.endswith(("@digits", "@vgg11_eighth", "@tiny_dlfuzz", "@tiny")):
             script(name.partition("@")[0]).main(run.Stage(name))
     assert content() == before
-
-
-def test_the_readmes_generated_parts_are_up_to_date(published):
-    with inside(published):
-        text = readme.README.read_text()
-        assert readme.filled(text, readme.generated("layers")) == text
-
-
-def test_the_readmes_answer_is_what_the_committed_tables_say(published):
-    with inside(published):
-        made, plan = results.load("layers"), params.load().studies["layers"]
-    cell = plan.headline  # noqa: F841 in the queries
-    rows = made["square"].query("cell == @cell and layer == 'mean'")
-    drift = rows.set_index(["target", "arm", "flipped"])
-    arms = ("attack", "noise")
-    flip_by = {arm: drift.loc["own_top1", f"flipped - not, {arm}", True] for arm in arms}
-    # "Explained each for its own class, the maps of flipped images are far ..."
-    assert flip_by["attack"]["low"] > 0.2
-    # "Explain every map for the clean image's class, and ..."
-    same = drift.loc["seed_class", "flipped - not, attack", True]
-    assert same["high"] < flip_by["attack"]["low"] / 2
-    # "Noise that is raised until it flips the class moves them further still ..."
-    assert drift.loc["seed_class", "attack - noise", True]["high"] < 0
-    sizes = drift.loc["seed_class", :, True]["size_grey"]
-    assert sizes["noise"] > 3 * sizes["attack"]
-    # "Apart from that, an attack moves the maps somewhat further ... in most layers ..."
-    found = made["switches"].query("cell == @cell").set_index(["protocol", "claim"])
-    for claim in ("A1", "A1f"):
-        assert found.loc[("corrected", claim), "low"] > 0
-        assert found.loc[("corrected", claim), "verdict"] in ("holds", "holds in part")
-    # "The public code cannot see it ..."
-    published = found.loc[("as_published", "A1")]
-    assert claims.margin(published["low"], published["high"]) <= claims.MARGIN
-    assert found.loc[("only_noise", "A1"), "high"] < found.loc[("corrected", "A1"), "low"]
-    for protocol, row in found.xs("A5", level="claim").iterrows():
-        assert (row["verdict"] == "holds") == (protocol in ("as_published", "only_ladder"))
-
-
-def test_the_readmes_words_on_detectors_are_what_the_committed_tables_say(published):
-    with inside(published):
-        made = {n: results.load(f"nips17_{n}") for n in ("squeezenet1_1", "resnet18")}
-    claims_of = {name: tables["claims"].set_index("id") for name, tables in made.items()}
-    holding = {
-        name: set(found.query("paper == 'tan2023' and verdict == 'holds'").index)
-        for name, found in claims_of.items()
-    }
-    # "One remark of the paper holds on both networks ... holds on SqueezeNet alone."
-    assert holding == {"squeezenet1_1": {"B3", "B7"}, "resnet18": {"B7"}}
-    for name, baseline in (("squeezenet1_1", "logistic"), ("resnet18", "squeezing")):
-        found = claims_of[name]
-        # "its maps are not dark ..., it finds less than behaviour deviation, not more, ..."
-        assert (found.loc[["B1b", "B2", "B5"], "verdict"] == "does not hold").all()
-        assert found.loc["B2", "high"] < 0
-        # "... and a cheap baseline tells attacked images far better: ..."
-        assert baseline in found.loc["B1b", "detail"]
-    # "An attack that knows a detector, tried on SqueezeNet, hides from it: ... below chance."
-    knowing = made["squeezenet1_1"]["knowing"].query("arm == 'adaptive'")
-    assert (knowing["high"] < 0.5).all()
-    assert not len(made["resnet18"]["knowing"])
-    # "As printed no ... As the public code has it, with softmax, in part: on ResNet-18 ..."
-    for name, tables in made.items():
-        ranks = tables["disguise"].query("strength == 1").set_index(["reading", "kind"])
-        together = ranks["spearman"].abs() > 0.4
-        both = {("code_softmax", "all"), ("code_softmax", "benign")}
-        assert set(together[together].index) == (both if name == "resnet18" else set())
-
-
-def test_the_readmes_words_on_hardening_are_what_the_committed_tables_say(published):
-    with inside(published):
-        made = {n: results.load(n) for n in ("cats_dogs_inspecting", "inspecting")}
-    real = made["cats_dogs_inspecting"]
-    accuracy = real["sets"].set_index(["set", "model"])["accuracy"]
-    rate = real["attacks"].query("split == 'test'").set_index(["attack", "model"])
-    verdict, numbers = (
-        real["claims"].set_index("id")["verdict"], real["numbers"].set_index("number")["value"]
-    )  # fmt: skip
-    # "... the retrained model is as right as the clear one on the clean images alone."
-    old = accuracy["clean + fgsm"]
-    assert old["fgsm"] >= accuracy["clean", "clear"] > old["clear"]
-    # "But the control makes up much of that loss without having seen an attacked image."
-    assert 0.5 < (old["retrained"] - old["clear"]) / (old["fgsm"] - old["clear"]) < 1
-    # "... falls as the clear one does: FGSM changes nearly all images of either."
-    assert verdict["C2b"] == "does not hold"
-    assert (rate.loc[[("fgsm", "clear"), ("fgsm", "fgsm")], "rate"] > 0.95).all()
-    # "PGD training alone makes a difference, at a price ..."
-    pgd = rate.xs("pgd", level="model")
-    assert pgd.loc["fgsm", "high"] < rate.loc[("fgsm", "clear"), "low"]
-    assert accuracy["clean", "pgd"] < accuracy["clean", "clear"]
-    # "FGSM does reverse relevance maps there ...; on the bundled tiles it cannot ..."
-    assert verdict["C3"] == "holds"
-    small = made["inspecting"]["numbers"].set_index("number")["value"]
-    assert small["negative relevance"] == 0 < numbers["negative relevance"]
-    # "The immune model's map looks more as before ..., but so does the control's."
-    map_of = real["relevance"].query("on == 'one_pixel' and kind == 'correlation'")
-    map_of = map_of.set_index("model")["mean"]
-    assert map_of["clear"] < 0 < map_of["one_pixel"] < map_of["retrained"]
-    # "The plane shows no classes beyond chance, its distances ..., and signatures ..."
-    assert abs(numbers["agreement"] - numbers["chance of agreement"]) < 0.05
-    assert (verdict[["C6", "C7"]] == "does not hold").all()
-
-
-def test_a_readme_without_its_markers_is_refused():
-    with pytest.raises(ValueError, match="markers 'headline'"):
-        readme.filled("nothing", {"headline": ""})
-    with pytest.raises(ValueError, match="markers 'headline'"):
-        readme.filled(json.dumps({}), {"headline": ""})
-
-
-def test_the_readmes_words_on_generalisation_are_what_the_committed_tables_say(published):
-    with inside(published):
-        faces, tiles = (results.load(name) for name in ("orl_generalising", "generalising"))
-    verdict = faces["claims"].set_index("id")["verdict"]
-    detail = faces["claims"].set_index("id")["detail"]
-    for made in (faces, tiles):
-        # "On no network but its own does it lose accuracy beyond noise ... by more than 5 points"
-        assert made["claims"].set_index("id").loc["D5", "verdict"] == "does not hold"
-        of = made["accuracy"].query("preprocessing == 'none' and range == 'unit'")
-        of = of.set_index(["network", "attack", "eps"])["accuracy"].unstack("attack")
-        others = of.drop(index="ResNet50")
-        assert (others["noise"] - others["carried"]).max() < 0.05
-        # "both lose most of it at eps 0.1"
-        clean = of.xs(0.0, level="eps")["clean"]
-        at_last = of.xs(0.1, level="eps")[["carried", "noise"]]
-        assert (at_last.max(axis=1) / clean).drop("ResNet50").max() < 0.5
-    # "trained alike ..., for inputs of 112 px, in five folds"
-    assert set(faces["networks"]["size"]) == {112}
-    assert set(faces["networks"]["images"]) == {400}
-    # "Wide networks do not lose more than deep ones on faces"
-    assert verdict["D2"] == "does not hold"
-    # "on faces its maps shift furthest of all. (Formally not decided there, ...)"
-    assert "rank 5 by MOD and 5 by VID" in detail["D4"]
-    assert verdict["D4"] == "not decided"
-    assert detail["D4"].count("does not hold") == 2
-    # "A shift goes with failing ... On faces this is so in both other readings, ..."
-    for made in (faces, tiles):
-        assert (
-            "the value is that of failed minus not"
-            in made["claims"].set_index("id").loc["D6", "detail"]
-        )
-        assert made["claims"].set_index("id").loc["D6", "low"] > 0
-    assert verdict["D6"] == "not decided"
-    assert detail["D6"].count(" holds") == 2
-    # "Preprocessing does not help on cropped tiles"
-    assert tiles["claims"].set_index("id").loc["D7", "verdict"] == "does not hold"
-
-
-def test_the_readmes_words_on_methods_are_what_the_committed_tables_say(published):
-    with inside(published):
-        rows = results.load("layers")["methods"]
-    rows = rows.query("cell == 'dlfuzz' and layer == 'mean' and group != 'all'")
-    rows = rows[(rows["group"] == "success") | (rows["target"] == "own_top1")]
-    # "the attack moves the maps beyond its noise under all five"
-    assert rows["method"].nunique() == 5
-    assert (rows["low"] > 0).all()
-    # "by LayerCAM about half as far as by Grad-CAM or less, by Grad-CAM++ hardly at all"
-    mean = rows.set_index(["method", "group", "target"])["mean"].unstack("method")
-    assert (mean["LayerCAM"] / mean["GradCAM"]).max() < 0.55
-    assert mean["GradCAMPlusPlus"].max() < 0.03

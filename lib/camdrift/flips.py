@@ -190,7 +190,8 @@ def shares(
     over that with each map for its own class. `NEGATED`: of all images, how much further than noise
     the negated perturbation moves the maps, over how much further the attack does, both for the
     clean image's class. Each pair is of the same images and layers; layers of which an arm has too
-    many empty maps are left out. The interval of a quotient is that of its resamples.
+    many empty maps are left out. The interval of a quotient is that of its resamples, and missing
+    where that of its denominator reaches 0: it has then no end.
 
     Columns: `share, images, layers, part, whole` (the two excesses), `value, low, high` of part
     over whole, `flipped` (share of these images whose class the control flips; of the fixed class
@@ -223,8 +224,10 @@ def shares(
         columns = np.column_stack([v.where(known).mean(axis=1) for v in (*pair, *drifts)])
         first, second, attack, noise = np.nanmean(columns, axis=0)
         means = _resampler(results, images, chosen, seed, "shares").means(columns)
-        quotients = (means[:, 0] / means[:, 1])[:, None]
+        quotients = np.column_stack([means[:, 0] / means[:, 1], means[:, 1]])
         low, high = statistics.interval(quotients, confidence=chosen.confidence)
+        if not low[1] > 0:
+            low[0] = high[0] = np.nan
         flipped = _flipped(results, NEGATED, 0) if share == NEGATED else np.nan
         rows.append((share, len(images), int(decided.sum()), first, second, first / second, low[0],
                      high[0], flipped, attack, noise))  # fmt: skip

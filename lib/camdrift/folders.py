@@ -92,7 +92,7 @@ def classes(root: Path) -> list[str]:
     Raises:
         SettingsError: as `entries`, of links and of folders of splits.
     """
-    return _class_names([root / name for name in _splits(root)] or [root])
+    return _class_names(_split_folders(root, _splits(root)) or [root])
 
 
 def _splits(root: Path) -> dict[str, str]:
@@ -136,7 +136,9 @@ def _from_splits(root: Path, splits: Mapping[str, str]) -> list[Entry]:
             f"{root} holds the training split alone; wanted a folder of test images beside it, or "
             f"path: {root / only}, whose images `shares` would then split"
         )
-    names = _class_names([root / folder for folder in splits])
+    for folder in (root, *_split_folders(root, splits)):
+        _name_left_out(folder)
+    names = _class_names(_split_folders(root, splits))
     if not names:
         raise SettingsError(
             f"the folders {', '.join(splits)} of {root} are named like splits and hold no folders "
@@ -164,6 +166,11 @@ def _from_splits(root: Path, splits: Mapping[str, str]) -> list[Entry]:
     return sorted(found)
 
 
+def _split_folders(root: Path, splits: Mapping[str, str]) -> list[Path]:
+    """Returns the folders of splits, none of which is a link."""
+    return [folder for folder in _classes(root) if folder.name in splits] if splits else []
+
+
 def _report(splits: Mapping[str, str]) -> None:
     """Says on the terminal which folder each split is taken from."""
     told = {DIVIDED: "train and validation, in the ratio of their shares"}
@@ -176,7 +183,7 @@ def _class_names(roots: Iterable[Path]) -> list[str]:
 
 
 def _classes(root: Path) -> list[Path]:
-    """Returns the folders of the classes.
+    """Returns the folders of the classes, or of the splits.
 
     Raises:
         SettingsError: one is a link. One that is left out would change the number of every later
@@ -186,8 +193,8 @@ def _classes(root: Path) -> list[Path]:
     for folder in folders:
         if folder.is_symlink():
             raise SettingsError(
-                f"{folder}, the folder of a class, is a symbolic link, which is not followed: it "
-                "may lead anywhere, or round in a circle; wanted the folder itself"
+                f"{folder}, the folder of a class or of a split, is a symbolic link, which is not "
+                "followed: it may lead anywhere, or round in a circle; wanted the folder itself"
             )
     return folders
 
@@ -317,7 +324,7 @@ def _pictures(root: Path) -> Iterator[Path]:
 
 
 def _name_left_out(root: Path) -> None:
-    """Names the hidden and system folders that stand beside those of classes."""
+    """Names the hidden and system folders that stand beside those of classes or of splits."""
     for entry in sorted(root.iterdir()):
         if entry.is_dir() and is_left_out(entry.name):
             _name(entry)

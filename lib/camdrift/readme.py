@@ -385,12 +385,14 @@ def _run() -> str:
 
 
 def _time(facts: dict) -> str:
-    """Returns the minutes that stages took, and on what; see `run.taken`."""
+    """Returns the minutes that stages took, on what, and by which code; see `run.taken`."""
     machine = facts["environment"]
     minutes = sum(stage["seconds"] for stage in facts["stages"]) / 60
+    code = f", code of revision {machine['revision'][:7]}" if machine["revision"] else ""
+    changed = f" and {machine['changed_files']} changed files" if machine["changed_files"] else ""
     return (
         f"{minutes:.1f} minutes of stages on {machine['cores']} cores, {machine['system']}, Python "
-        f"{machine['python']}, torch {machine['packages']['torch']}"
+        f"{machine['python']}, torch {machine['packages']['torch']}{code}{changed if code else ''}"
     )
 
 

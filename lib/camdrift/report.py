@@ -157,6 +157,8 @@ def evidence(made: Mapping[str, Tables]) -> pd.DataFrame:
     """
     rows = []
     for name, tables in made.items():
+        if "shares" not in tables:  # written by an earlier revision
+            continue
         attacks = tables["attacks"].set_index("cell")
         for cell, parts in tables["shares"].groupby("cell", sort=False):
             facts, of = attacks.loc[cell], parts.set_index("share")
@@ -184,7 +186,9 @@ def evidence(made: Mapping[str, Tables]) -> pd.DataFrame:
 
 
 def shared(row: pd.Series) -> str:
-    """Returns a share with its interval as text, in per cent."""
+    """Returns a share with its interval as text, in per cent, or that it has none."""
+    if pd.isna(row["low"]):
+        return f"{row['value']:.0%} (of an excess not surely above 0)"
     return f"{row['value']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
 
 

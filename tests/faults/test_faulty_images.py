@@ -203,7 +203,7 @@ def test_the_folder_itself_may_be_a_link(root, tmp_path):
 @pytest.mark.parametrize("target", [".", "ants", "/"])
 def test_the_folder_of_a_class_is_no_link(root, target):
     linked(root, target, "loop")
-    with pytest.raises(SettingsError, match="loop, the folder of a class, is a symbolic link"):
+    with pytest.raises(SettingsError, match="loop, the folder of a class or of a split, is a"):
         read(root)
 
 
@@ -488,6 +488,22 @@ def test_splits_that_are_not_understood_are_refused(root, tmp_path):
     with pytest.raises(SettingsError, match="no folds; wanted fold: 0, got 1"):
         read(in_splits(root, tmp_path / "folds", "train", "test"), fold=1,
              shares={"train": 0.4, "validation": 0.3, "test": 0.3})  # fmt: skip
+
+
+def test_a_folder_of_a_split_that_is_a_link_is_not_followed(root, tmp_path):
+    folder = in_splits(root, tmp_path / "linked", "train")
+    (folder / "test").symlink_to(root)
+    with pytest.raises(SettingsError, match="linked/test, the folder of a class or of a split"):
+        read(folder)
+
+
+def test_what_is_hidden_beside_splits_is_named(root, tmp_path, capsys):
+    folder = in_splits(root, tmp_path / "split", "train", "test")
+    for place in (folder, folder / "train", folder / "test" / "ants"):
+        shutil.copytree(root / "ants", place / ".cache")
+    assert len(read(folder).index) == 24
+    said = capsys.readouterr().out
+    assert [f"'.cache' in '{name}'" in said for name in ("split", "train", "ants")] == [True] * 3
 
 
 def test_a_class_may_be_called_train(root):

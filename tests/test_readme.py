@@ -1,0 +1,188 @@
+"""The README's numbers and words, held to the results that git has, see `published`."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from camdrift import claims, readme, results
+from conftest import inside
+
+
+def test_the_readmes_generated_parts_are_up_to_date(published):
+    with inside(published):
+        text = readme.README.read_text()
+        assert readme.filled(text, readme.generated("layers")) == text
+
+
+STUDIES = ("nips17_squeezenet1_1", "nips17_resnet18", "layers")
+
+
+def test_the_readmes_answer_is_what_the_committed_tables_say(published):
+    with inside(published):
+        made = {name: results.load(name) for name in STUDIES}
+    shares = pd.concat([made[name]["shares"] for name in STUDIES]).set_index(["share", "cell"])
+    fixed, negated = shares.loc["class fixed"], shares.loc["negated"]
+    real = ["squeezenet1_1_dlfuzz", "squeezenet1_1_pgd", "resnet18_dlfuzz"]
+    tiles = ["fgsm", "pgd", "dlfuzz"]
+    assert sorted(fixed.index) == sorted(negated.index) == sorted(real + tiles)
+    # "An attack moves the maps much further than noise of its size, two to nine times ..."
+    times = fixed["drift_attack"] / fixed["drift_noise"]
+    assert times.min() >= 2 and times.max() <= 9
+    # "With the class fixed, some 60 % of DLFuzz's excess over noise is left ... but ... on tiles."
+    left = fixed["value"]
+    assert left[["squeezenet1_1_dlfuzz", "resnet18_dlfuzz"]].between(0.55, 0.65).all()
+    assert fixed.loc[["squeezenet1_1_dlfuzz", "resnet18_dlfuzz"], "low"].min() > 0.5
+    assert left[tiles].between(0.1, 0.15).all()
+    assert left["squeezenet1_1_pgd"] == pytest.approx(0.3, abs=0.02)
+    # "The same perturbation with its sign turned ... has 58 to 98 % of the attack's excess ..."
+    assert negated.loc[real, "value"].between(0.55, 1.0).all()
+    assert negated.loc[real, "low"].min() > 0.5
+    # "... and flips fewer images: 30 % under DLFuzz on SqueezeNet, 3 % and less elsewhere"
+    assert negated["flipped"].drop("squeezenet1_1_dlfuzz").max() < 0.035
+    assert negated.loc["squeezenet1_1_dlfuzz", "flipped"] == pytest.approx(0.3, abs=0.02)
+    # "On tiles its share is from 44 % (DLFuzz) to more than all (FGSM) ..."
+    assert negated.loc["dlfuzz", "value"] == pytest.approx(0.44, abs=0.01)
+    assert negated.loc["fgsm", "value"] > 1
+    # "Noise must be 3 to 26 times as large to flip the class ..."
+    ratios, further = {}, {}
+    for tables in made.values():
+        rows = tables["square"].query("layer == 'mean' and target == 'own_top1'")
+        for cell, part in rows.groupby("cell"):
+            drift = part.set_index(["arm", "flipped"]).sort_index()
+            arms = [drift.loc[(arm, True)] for arm in ("noise", "attack")]
+            ratios[cell] = arms[0]["size_grey"] / arms[1]["size_grey"]
+            further[cell] = arms[0]["mean"] - arms[1]["mean"]
+    assert min(ratios.values()) > 2.5 and max(ratios.values()) < 26.5
+    # "... a little further on SqueezeNet and ResNet-18, less far on tiles."
+    assert all((gap > 0) == (cell in real) for cell, gap in further.items())
+
+
+def test_what_is_under_review_is_named_in_the_readme(published):
+    text = (published / "README.md").read_text()
+    assert "*Under review*: verdicts on A9 to A12" in text and "C3 and C5" in text
+    assert set(claims.UNDER_REVIEW) == {"A9", "A10", "A11", "A12", "C3", "C5"}
+    rows = [line for line in text.splitlines() if line.startswith("| A9 | At the lowest")]
+    assert rows and all("(under review)" in line for line in rows)
+
+
+def test_the_readmes_words_on_detectors_are_what_the_committed_tables_say(published):
+    with inside(published):
+        made = {n: results.load(f"nips17_{n}") for n in ("squeezenet1_1", "resnet18")}
+    claims_of = {name: tables["claims"].set_index("id") for name, tables in made.items()}
+    holding = {
+        name: set(found.query("paper == 'tan2023' and verdict == 'holds'").index)
+        for name, found in claims_of.items()
+    }
+    # "One remark of the paper holds on both networks ... holds on SqueezeNet alone."
+    assert holding == {"squeezenet1_1": {"B3", "B7"}, "resnet18": {"B7"}}
+    for name, baseline in (("squeezenet1_1", "logistic"), ("resnet18", "squeezing")):
+        found = claims_of[name]
+        # "its maps are not dark ..., it finds less than behaviour deviation, not more, ..."
+        assert (found.loc[["B1b", "B2", "B5"], "verdict"] == "does not hold").all()
+        assert found.loc["B2", "high"] < 0
+        # "... and a cheap baseline tells attacked images far better: ..."
+        assert baseline in found.loc["B1b", "detail"]
+    # "An attack that knows a detector, tried on SqueezeNet, hides from it: ... below chance."
+    knowing = made["squeezenet1_1"]["knowing"].query("arm == 'adaptive'")
+    assert (knowing["high"] < 0.5).all()
+    assert not len(made["resnet18"]["knowing"])
+    # "As printed no ... As the public code has it, with softmax, in part: on ResNet-18 ..."
+    for name, tables in made.items():
+        ranks = tables["disguise"].query("strength == 1").set_index(["reading", "kind"])
+        together = ranks["spearman"].abs() > 0.4
+        both = {("code_softmax", "all"), ("code_softmax", "benign")}
+        assert set(together[together].index) == (both if name == "resnet18" else set())
+
+
+def test_the_readmes_words_on_hardening_are_what_the_committed_tables_say(published):
+    with inside(published):
+        made = {n: results.load(n) for n in ("cats_dogs_inspecting", "inspecting")}
+    real = made["cats_dogs_inspecting"]
+    accuracy = real["sets"].set_index(["set", "model"])["accuracy"]
+    rate = real["attacks"].query("split == 'test'").set_index(["attack", "model"])
+    verdict, numbers = (
+        real["claims"].set_index("id")["verdict"], real["numbers"].set_index("number")["value"]
+    )  # fmt: skip
+    # "... the retrained model is as right as the clear one on the clean images alone."
+    old = accuracy["clean + fgsm"]
+    assert old["fgsm"] >= accuracy["clean", "clear"] > old["clear"]
+    # "But the control makes up much of that loss without having seen an attacked image."
+    assert 0.5 < (old["retrained"] - old["clear"]) / (old["fgsm"] - old["clear"]) < 1
+    # "... falls as the clear one does: FGSM changes nearly all images of either."
+    assert verdict["C2b"] == "does not hold"
+    assert (rate.loc[[("fgsm", "clear"), ("fgsm", "fgsm")], "rate"] > 0.95).all()
+    # "PGD training alone makes a difference, at a price ..."
+    pgd = rate.xs("pgd", level="model")
+    assert pgd.loc["fgsm", "high"] < rate.loc[("fgsm", "clear"), "low"]
+    assert accuracy["clean", "pgd"] < accuracy["clean", "clear"]
+    # "FGSM does reverse relevance maps there ...; on the bundled tiles it cannot ..."
+    assert verdict["C3"] == "holds"
+    small = made["inspecting"]["numbers"].set_index("number")["value"]
+    assert small["negative relevance"] == 0 < numbers["negative relevance"]
+    # "The immune model's map looks more as before ..., but so does the control's."
+    map_of = real["relevance"].query("on == 'one_pixel' and kind == 'correlation'")
+    map_of = map_of.set_index("model")["mean"]
+    assert map_of["clear"] < 0 < map_of["one_pixel"] < map_of["retrained"]
+    # "The plane shows no classes beyond chance, its distances ..., and signatures ..."
+    assert abs(numbers["agreement"] - numbers["chance of agreement"]) < 0.05
+    assert (verdict[["C6", "C7"]] == "does not hold").all()
+
+
+def test_a_readme_without_its_markers_is_refused():
+    with pytest.raises(ValueError, match="markers 'headline'"):
+        readme.filled("nothing", {"headline": ""})
+    with pytest.raises(ValueError, match="markers 'headline'"):
+        readme.filled(json.dumps({}), {"headline": ""})
+
+
+def test_the_readmes_words_on_generalisation_are_what_the_committed_tables_say(published):
+    with inside(published):
+        faces, tiles = (results.load(name) for name in ("orl_generalising", "generalising"))
+    verdict = faces["claims"].set_index("id")["verdict"]
+    detail = faces["claims"].set_index("id")["detail"]
+    for made in (faces, tiles):
+        # "On no network but its own does it lose accuracy beyond noise ... by more than 5 points"
+        assert made["claims"].set_index("id").loc["D5", "verdict"] == "does not hold"
+        of = made["accuracy"].query("preprocessing == 'none' and range == 'unit'")
+        of = of.set_index(["network", "attack", "eps"])["accuracy"].unstack("attack")
+        others = of.drop(index="ResNet50")
+        assert (others["noise"] - others["carried"]).max() < 0.05
+        # "both lose about half of it or more at eps 0.1"
+        clean = of.xs(0.0, level="eps")["clean"]
+        at_last = of.xs(0.1, level="eps")[["carried", "noise"]]
+        assert (at_last.max(axis=1) / clean).drop("ResNet50").max() < 0.55
+    # "trained alike ..., for inputs of 112 px, in five folds"
+    assert set(faces["networks"]["size"]) == {112}
+    assert set(faces["networks"]["images"]) == {400}
+    # "Wide networks do not lose more than deep ones on faces"
+    assert verdict["D2"] == "does not hold"
+    # "on faces its maps shift furthest of all. (Formally not decided there, ...)"
+    assert "rank 5 by MOD and 5 by VID" in detail["D4"]
+    assert verdict["D4"] == "not decided"
+    assert detail["D4"].count("does not hold") == 2
+    # "A shift goes with failing ... On faces this is so in both other readings, ..."
+    for made in (faces, tiles):
+        assert (
+            "the value is that of failed minus not"
+            in made["claims"].set_index("id").loc["D6", "detail"]
+        )
+        assert made["claims"].set_index("id").loc["D6", "low"] > 0
+    assert verdict["D6"] == "not decided"
+    assert detail["D6"].count(" holds") == 2
+    # "Preprocessing does not help on cropped tiles"
+    assert tiles["claims"].set_index("id").loc["D7", "verdict"] == "does not hold"
+
+
+def test_the_readmes_words_on_methods_are_what_the_committed_tables_say(published):
+    with inside(published):
+        rows = results.load("layers")["methods"]
+    rows = rows.query("cell == 'dlfuzz' and layer == 'mean' and group != 'all'")
+    rows = rows[(rows["group"] == "success") | (rows["target"] == "own_top1")]
+    # "the attack moves the maps beyond its noise under all five"
+    assert rows["method"].nunique() == 5
+    assert (rows["low"] > 0).all()
+    # "by LayerCAM 60 % as far as by Grad-CAM or less, by Grad-CAM++ hardly at all"
+    mean = rows.set_index(["method", "group", "target"])["mean"].unstack("method")
+    assert (mean["LayerCAM"] / mean["GradCAM"]).max() < 0.605
+    assert mean["GradCAMPlusPlus"].max() < 0.03
