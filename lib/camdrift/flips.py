@@ -34,7 +34,7 @@ def groups(
     excess_high`: similarity under matched noise minus that under attack, on the same images,
     each noise map for the same target policy. A layer of which a group has too many empty maps is
     not decided: its numbers are missing, and 'mean' averages over the others. The two groups of
-    flipped images are the same images: a layer that one cannot decide is decided for neither.
+    flipped images are the same images, and their means are over the same layers.
     """
     values = results.main()
     values = values[values["draw"] == 0]
@@ -56,8 +56,8 @@ def groups(
                 if not len(images):
                     continue
                 alike = [pairs[name][1] for name, (other, _) in GROUPS.items() if other == wanted]
-                decided = _decided(alike, flags)
-                columns = np.hstack([_with_mean(mine, decided), _with_mean(difference, decided)])
+                common, kept = _decided(alike, flags), _decided([difference], flags)
+                columns = np.hstack([_with_mean(part, common, kept) for part in pairs[group]])
                 means, low, high = _estimate(results, images, columns, chosen, seed, group)
                 size = len(results.layers) + 1
                 table = pd.DataFrame(
@@ -89,11 +89,11 @@ def square(
     strength, 'attack, not flipped' the next lower one, 'noise, not flipped' the noise matched to
     that lower strength, 'noise, flipped' noise raised from the whole attack's size until it flips.
     Only seeds that have all four take part, and only layers of which no arm has too many empty
-    maps under either target policy: the comparison is paired, and the arms that are not flipped
-    are the same under both. Columns: `target, arm, flipped, layer, images, n, mean, low, high` of
-    1 - cosine, and `size_grey`, the mean L2 norm as root mean square, in grey
-    levels of 255. Rows whose `arm` is a contrast ('attack - noise, flipped', ...) hold paired
-    differences of drift.
+    maps: the comparison is paired. 'mean' averages over those that are decided under both target
+    policies: the arms that are not flipped then have one mean. Columns: `target, arm, flipped,
+    layer, images, n, mean, low, high` of 1 - cosine, and `size_grey`, the mean L2 norm as root mean
+    square, in grey levels of 255. Rows whose `arm` is a contrast ('attack - noise, flipped', ...)
+    hold paired differences of drift.
     """
     values = results.scores
     values = values[
@@ -133,7 +133,8 @@ def square(
         }
         for target in (OWN, SEED)
     }
-    decided = _decided([arm for wide in every.values() for arm in wide.values()], flags)
+    kept = {target: _decided(list(wide.values()), flags) for target, wide in every.items()}
+    common = np.logical_and.reduce(list(kept.values()))
     tables = []
     for target, wide in every.items():
         contrasts = {
@@ -143,7 +144,7 @@ def square(
             ("flipped - not, noise", True): wide["noise", True] - wide["noise", False],
         }
         for (arm, flip), layers in (wide | contrasts).items():
-            rows = _with_mean(layers, decided)
+            rows = _with_mean(layers, common, kept[target])
             means, low, high = _estimate(results, images, rows, chosen, seed, "square")
             tables.append(
                 pd.DataFrame(
@@ -264,7 +265,7 @@ def controls(
         whole = [w for (_, variant, _), w in arms.items() if variant not in (UNRELATED, RAISED)]
         decided = _decided(whole, flags)
         for (target, variant, draw), wide in arms.items():
-            columns = _with_mean(wide, decided, everywhere=True)
+            columns = _with_mean(wide, decided, np.ones_like(decided))
             means, low, high = _estimate(results, wide.index, columns, chosen, seed, "controls")
             tables.append(
                 pd.DataFrame(
@@ -303,13 +304,13 @@ def _decided(arms: Sequence[pd.DataFrame], flags: FlagSettings) -> np.ndarray:
     return np.max(shares, axis=0) <= flags.empty_share
 
 
-def _with_mean(wide: pd.DataFrame, decided: np.ndarray, *, everywhere: bool = False) -> np.ndarray:
-    """Returns the columns, and as a last one each row's mean over those that are decided.
+def _with_mean(wide: pd.DataFrame, decided: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Returns the columns that are kept, others as NaN, and last each row's mean over the decided.
 
-    NaN where not decided, unless `everywhere`.
+    `decided` and `kept` are bool (columns,).
     """
-    kept = wide.where(np.broadcast_to(decided, wide.shape))
-    return np.column_stack([wide if everywhere else kept, kept.mean(axis=1)])
+    return np.column_stack([wide.where(np.broadcast_to(kept, wide.shape)),
+                            wide.loc[:, decided].mean(axis=1)])  # fmt: skip
 
 
 def _estimate(
