@@ -204,6 +204,7 @@ def shares(
         & (values["strength"] == 1) & (values["draw"] == 0)
     ]  # fmt: skip
     wide = values.pivot(index="image", columns=["target", "variant", "layer"], values="value")
+    wide = wide.sort_index(axis=1)
 
     def arm(target: str, variant: str) -> pd.DataFrame:
         return wide[target, variant][results.layers]
