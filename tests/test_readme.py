@@ -21,39 +21,46 @@ STUDIES = ("nips17_squeezenet1_1", "nips17_resnet18", "layers")
 def test_the_readmes_answer_is_what_the_committed_tables_say(published):
     with inside(published):
         made = {name: results.load(name) for name in STUDIES}
-    shares = pd.concat([made[name]["shares"] for name in STUDIES]).set_index(["share", "cell"])
-    fixed, negated = shares.loc["class fixed"], shares.loc["negated"]
+    groups = pd.concat([tables["groups"] for tables in made.values()])
+    groups = groups.query("variant == 'adversarial' and strength == 1 and layer == 'mean'")
+    groups = groups.set_index(["group", "cell"])
+    clean, own = groups.loc["flipped_seed_class"], groups.loc["flipped_own_class"]
+    controls = pd.concat([tables["controls"] for tables in made.values()])
+    controls = controls.query("protocol == 'corrected' and target == 'seed_class' and draw == 0")
+    controls = controls[controls["layer"] == "mean"].set_index(["variant", "cell"])
+    negated, noise, attack = (controls.loc[v] for v in ("negated", "noise", "adversarial"))
     real = ["squeezenet1_1_dlfuzz", "squeezenet1_1_pgd", "resnet18_dlfuzz"]
     tiles = ["fgsm", "pgd", "dlfuzz"]
-    assert sorted(fixed.index) == sorted(negated.index) == sorted(real + tiles)
-    # "An attack moves the maps much further than noise of its size, two to nine times ..."
-    times = fixed["drift_attack"] / fixed["drift_noise"]
-    assert times.min() >= 2 and times.max() <= 9
-    # "With the class fixed, some 60 % of DLFuzz's excess over noise is left ... but ... on tiles."
-    left = fixed["value"]
-    assert left[["squeezenet1_1_dlfuzz", "resnet18_dlfuzz"]].between(0.55, 0.65).all()
-    assert fixed.loc[["squeezenet1_1_dlfuzz", "resnet18_dlfuzz"], "low"].min() > 0.5
+    # "An attack moves the maps much further than noise of its size, five to twelve times ..."
+    drift = 1 - clean["mean"]
+    times = drift / (drift - clean["excess"])
+    assert times.min() > 5 and times.max() < 12.5
+    # "With the class fixed, some 60 % of DLFuzz's excess over noise is left ... on tiles. ..."
+    left = clean["excess"] / own["excess"]
+    assert left[["squeezenet1_1_dlfuzz", "resnet18_dlfuzz"]].between(0.57, 0.63).all()
     assert left[tiles].between(0.1, 0.15).all()
     assert left["squeezenet1_1_pgd"] == pytest.approx(0.3, abs=0.02)
-    # "The same perturbation with its sign turned ... has 58 to 98 % of the attack's excess ..."
-    assert negated.loc[real, "value"].between(0.55, 1.0).all()
-    assert negated.loc[real, "low"].min() > 0.5
-    # "... and flips fewer images: 30 % under DLFuzz on SqueezeNet, 3 % and less elsewhere"
-    assert negated["flipped"].drop("squeezenet1_1_dlfuzz").max() < 0.035
+    # "The same perturbation with its sign turned has 53 to 98 % of the attack's excess ..."
+    share = (noise["mean"] - negated["mean"]) / (noise["mean"] - attack["mean"])
+    assert share[real].min() == pytest.approx(0.53, abs=0.02)
+    assert share[real].max() == pytest.approx(0.98, abs=0.02)
+    # "... and flips fewer images: 30 % under DLFuzz on SqueezeNet, 4 % or less elsewhere."
     assert negated.loc["squeezenet1_1_dlfuzz", "flipped"] == pytest.approx(0.3, abs=0.02)
-    # "On tiles its share is from 44 % (DLFuzz) to more than all (FGSM) ..."
-    assert negated.loc["dlfuzz", "value"] == pytest.approx(0.44, abs=0.01)
-    assert negated.loc["fgsm", "value"] > 1
-    # "Noise must be 3 to 26 times as large to flip the class ..."
-    ratios, further = {}, {}
+    assert negated["flipped"].drop("squeezenet1_1_dlfuzz").max() <= 0.04
+    # "On tiles its share is from about half (DLFuzz) to three times (FGSM)."
+    assert share["dlfuzz"] == pytest.approx(0.48, abs=0.03)
+    assert share["fgsm"] == pytest.approx(3.2, abs=0.3)
+    # "Noise must be 3 to 27 times as large to flip the class ..."
+    sizes, further = {}, {}
     for tables in made.values():
         rows = tables["square"].query("layer == 'mean' and target == 'own_top1'")
         for cell, part in rows.groupby("cell"):
-            drift = part.set_index(["arm", "flipped"]).sort_index()
-            arms = [drift.loc[(arm, True)] for arm in ("noise", "attack")]
-            ratios[cell] = arms[0]["size_grey"] / arms[1]["size_grey"]
-            further[cell] = arms[0]["mean"] - arms[1]["mean"]
-    assert min(ratios.values()) > 2.5 and max(ratios.values()) < 26.5
+            arms = part.set_index(["arm", "flipped"]).sort_index()
+            raised, flipped = (arms.loc[(arm, True)] for arm in ("noise", "attack"))
+            sizes[cell] = raised["size_grey"] / flipped["size_grey"]
+            further[cell] = raised["mean"] - flipped["mean"]
+    assert 2.5 < min(sizes.values()) < 3.5
+    assert 26.5 < max(sizes.values()) < 27.5
     # "... a little further on SqueezeNet and ResNet-18, less far on tiles."
     assert all((gap > 0) == (cell in real) for cell, gap in further.items())
 
@@ -87,12 +94,13 @@ def test_the_readmes_words_on_detectors_are_what_the_committed_tables_say(publis
     knowing = made["squeezenet1_1"]["knowing"].query("arm == 'adaptive'")
     assert (knowing["high"] < 0.5).all()
     assert not len(made["resnet18"]["knowing"])
-    # "As printed no ... As the public code has it, with softmax, in part: on ResNet-18 ..."
+    # "As printed no ... As the public code has it, with softmax, ... on ResNet-18 (-0.27)"
     for name, tables in made.items():
         ranks = tables["disguise"].query("strength == 1").set_index(["reading", "kind"])
-        together = ranks["spearman"].abs() > 0.4
-        both = {("code_softmax", "all"), ("code_softmax", "benign")}
-        assert set(together[together].index) == (both if name == "resnet18" else set())
+        printed = ranks[ranks.index.get_level_values("reading").str.startswith("printed")]
+        assert printed["spearman"].abs().max() < 0.25
+        if name == "resnet18":
+            assert ranks.loc[("code_softmax", "all"), "spearman"] == pytest.approx(-0.27, abs=0.01)
 
 
 def test_the_readmes_words_on_hardening_are_what_the_committed_tables_say(published):
