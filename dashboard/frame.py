@@ -183,13 +183,12 @@ def choice(
 
     A change of study, cell or page may leave a choice with other options. The widget alone would
     then show its default, and the address the old choice: here both become the default, which is
-    the first option unless said.
+    the first option unless said. The widget is told its default in every run: the address leaves
+    out a choice that is the widget's default.
     """
     default = options[0] if default is None else default
-    index = 0
-    if key not in st.session_state:
-        index = list(options).index(default)
-    elif st.session_state[key] not in options:
+    index = list(options).index(default)
+    if key in st.session_state and st.session_state[key] not in options:
         st.session_state[key] = default
     return place.selectbox(label, options, index=index, key=key, bind="query-params", **more)
 

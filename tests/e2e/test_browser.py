@@ -267,7 +267,11 @@ def test_a_click_on_the_strip_opens_the_field(address, chromium):
         heading = page.get_by_role("heading", name=re.compile("^Layer 2-1, strength 25 %"))
         click(page, field, lambda: heading.wait_for(timeout=10_000))
         settled(page)
-        assert "layer=2-1" in page.url and "strength=" in page.url
+        url = page.url
+        assert "layer=2-1" in url and "strength=" in url
+    # The field is of the first strength, and the widget's default is another.
+    with opened(chromium, url) as page:
+        page.get_by_role("heading", name=re.compile("^Layer 2-1, strength 25 %")).wait_for()
 
 
 def test_a_click_on_a_signature_chooses_its_image(address, chromium):
