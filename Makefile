@@ -26,25 +26,25 @@ $(STAMP): pyproject.toml constraints.txt
 
 repro: setup ## rebuild what params.yaml names (STUDY=layers: one study), then show the result
 	@CAMDRIFT_PYTHON="$(CURDIR)/$(BIN)/python" sh stages/run check
-	@stage=$(if $(STUDY),$$($(BIN)/python -m camdrift.summary stage $(STUDY))) || exit 1; \
+	@stage=$(if $(STUDY),$$($(BIN)/python -m camdrift.ops.summary stage $(STUDY))) || exit 1; \
 		$(BIN)/dvc repro $$stage
-	@$(BIN)/python -m camdrift.summary show $(STUDY)
+	@$(BIN)/python -m camdrift.ops.summary show $(STUDY)
 
 # Each seed is a DVC experiment in a temporary copy; commit or `git add` new files first.
 seeds: setup ## run the whole study with each of `seeds` in params.yaml and write the spread
-	@for seed in $$($(BIN)/python -m camdrift.summary seeds); do \
+	@for seed in $$($(BIN)/python -m camdrift.ops.summary seeds); do \
 		$(BIN)/dvc exp remove --quiet seed-$$seed 2>/dev/null; \
 		$(BIN)/dvc exp run --temp --name seed-$$seed -S seed=$$seed || exit 1; \
 	done
-	$(BIN)/python -m camdrift.spread
+	$(BIN)/python -m camdrift.ops.seeds
 
 study: setup ## build a preset: NAME=nips17, and the folders it asks for, DATA= and WEIGHTS=
 	@CAMDRIFT_DATA="$${CAMDRIFT_DATA:-$(DATA)}" CAMDRIFT_WEIGHTS="$${CAMDRIFT_WEIGHTS:-$(WEIGHTS)}" \
-		$(BIN)/python -m camdrift.presets "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
+		$(BIN)/python -m camdrift.ops.presets "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
 
 study-check: setup ## what a study (or the preset NAME=) needs and would take, before it runs
 	@CAMDRIFT_DATA="$${CAMDRIFT_DATA:-$(DATA)}" CAMDRIFT_WEIGHTS="$${CAMDRIFT_WEIGHTS:-$(WEIGHTS)}" \
-		$(BIN)/python -m camdrift.plan "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
+		$(BIN)/python -m camdrift.ops.estimate "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest
@@ -91,10 +91,10 @@ dashboard: setup ## open the dashboard on the results
 	$(BIN)/streamlit run dashboard/app.py
 
 readme: setup ## write the README's generated parts
-	$(BIN)/python -m camdrift.summary readme
+	$(BIN)/python -m camdrift.ops.summary readme
 
 publish: setup ## copy seconds a stage and the environment into data/results
-	$(BIN)/python -m camdrift.summary publish
+	$(BIN)/python -m camdrift.ops.summary publish
 
 twice: setup ## rebuild everything from nothing and compare dvc.lock, byte by byte
 	cp dvc.lock $(VENV)/dvc.lock.before

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from camdrift import drawing
-from camdrift.claims import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED, VERDICTS
-from camdrift.drawing import COLOURS, Figure
+from camdrift.analysis import drawing
+from camdrift.analysis.drawing import COLOURS, Figure
+from camdrift.papers.claims import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED, VERDICTS
 
 MEASURES = {
     "excess": "excess drift",

@@ -10,11 +10,13 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from camdrift import artifacts, case, drawing, params, results, settings
-from camdrift.case import Case
-from camdrift.drawing import Figure
-from camdrift.results import Plan, Tables
-from camdrift.settings import Cell, Generalisation, Hardening, Preset, Settings, Study
+from camdrift import settings, storage
+from camdrift.analysis import drawing, results
+from camdrift.analysis.drawing import Figure
+from camdrift.analysis.results import Plan, Tables
+from camdrift.ops import case
+from camdrift.ops.case import Case
+from camdrift.settings import Cell, Generalisation, Hardening, Preset, Settings, Study, params
 
 KINDS = {Study: "study", Hardening: "hardening", Generalisation: "generalisation"}
 LAYERS = 24  # at a time
@@ -135,7 +137,7 @@ def view(*kinds: type, what: str = "") -> View:
         for name in others:
             st.button(name, on_click=_choose, args=(name,))
         st.stop()
-    folder = artifacts.results(study, "tables")
+    folder = storage.results(study, "tables")
     if not folder.is_dir():
         st.info(f"Nothing is built yet for '{study}'. {how(chosen, study)}")
         st.stop()
@@ -203,8 +205,8 @@ def choose_cell(view: View) -> str:
 def opened(view: View, cell: str) -> Case:
     """Returns a cell's artefacts; where one is missing, says what to run and ends the page."""
     stages = ("attack", "noise", "cam")
-    stamp = latest(*(artifacts.cell_folder(view.study, cell, name) for name in stages),
-                   artifacts.set_folder(view.cells[cell].set))  # fmt: skip
+    stamp = latest(*(storage.cell_folder(view.study, cell, name) for name in stages),
+                   storage.set_folder(view.cells[cell].set))  # fmt: skip
     try:
         return _case(view.study, cell, view.cells[cell], view.first(cell), stamp)
     except FileNotFoundError as fault:
@@ -214,7 +216,7 @@ def opened(view: View, cell: str) -> Case:
 
 def images(view: View, opened: Case) -> pd.DataFrame:
     """Returns the images of a cell, see `case.overview`."""
-    stamp = latest(*(artifacts.cell_folder(view.study, opened.name, name)
+    stamp = latest(*(storage.cell_folder(view.study, opened.name, name)
                      for name in ("attack", "cam", "score")))  # fmt: skip
     try:
         return _overview(opened, view.study, opened.name, stamp)
@@ -229,7 +231,7 @@ def pairs(view: View, cell: str, **equal: object) -> pd.DataFrame:
     Raises:
         FileNotFoundError: the scores are not built here.
     """
-    stamp = latest(artifacts.cell_folder(view.study, cell, "score"))
+    stamp = latest(storage.cell_folder(view.study, cell, "score"))
     return _pairs(view.study, cell, view.first(cell), stamp, **equal)
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 import streamlit as st
 from ruamel.yaml import YAML
 
-from camdrift import artifacts
-from camdrift.results import Plan
+from camdrift import storage
+from camdrift.analysis.results import Plan
 from camdrift.settings import Settings, Study
 
 LOCK = Path("dvc.lock")
@@ -48,8 +48,8 @@ def built(plans: dict[str, Plan], chosen: Settings) -> pd.DataFrame:
     """Returns what is built of each study: a row a study."""
     rows = []
     for name, plan in plans.items():
-        folder = artifacts.DATA / "studies" / name
-        here = artifacts.results(name, "tables").is_dir()
+        folder = storage.DATA / "studies" / name
+        here = storage.results(name, "tables").is_dir()
         rows.append(
             {
                 "study": name,

@@ -3,7 +3,7 @@
 import matplotlib as mpl
 import numpy as np
 
-from camdrift import drawing
+from camdrift.analysis import drawing
 
 SIDE = 192  # px
 

@@ -2,15 +2,19 @@
 
 import numpy as np
 
-from camdrift import artifacts, models, packing, run, settings, shards, variants
+from camdrift import storage
+from camdrift.explain import packing
+from camdrift.models import loading
+from camdrift.perturbations import variants
+from camdrift.pipeline import run, shards
 
 
-def shard(stage: run.Stage, places: slice) -> artifacts.Packed:
+def shard(stage: run.Stage, places: slice) -> storage.Packed:
     """Returns the maps of some of the images."""
     attacked, made = variants.of_cell(stage.cell, stage.key, stage.protocols, places)
-    model = models.load(stage.cell.model, **stage.calling)
+    model = loading.load(stage.cell.model, **stage.calling)
     facts = attacked.images.set_index("image")
-    chosen = settings.CamSettings.model_validate(stage.params["cams"])
+    chosen = stage.settings.cams
     return packing.of_variants(
         model, made, facts["clean"], facts["success"],
         methods=chosen.methods, max_side=chosen.max_side,
@@ -18,19 +22,19 @@ def shard(stage: run.Stage, places: slice) -> artifacts.Packed:
 
 
 def main(stage: run.Stage) -> None:
-    cell, batch = stage.cell, stage.params["micro_batch"]
-    chosen = settings.CamSettings.model_validate(stage.params["cams"])
-    folder = artifacts.cell_folder(cell.study, stage.key, "attack")
-    images = artifacts.read(artifacts.Attacked, folder).images
+    cell, batch = stage.cell, stage.settings.micro_batch
+    chosen = stage.settings.cams
+    folder = storage.cell_folder(cell.study, stage.key, "attack")
+    images = storage.read(storage.Attacked, folder).images
     some = np.sort(variants.shown(images, count=chosen.examples))
     looks = variants.of_cell(cell, stage.key, stage.protocols, some)
     examples, pictures = variants.examples(*looks, count=chosen.examples)
-    model = models.load(cell.model, **stage.calling)
+    model = loading.load(cell.model, **stage.calling)
     layers = packing.layer_table(model, max_side=chosen.max_side)
     with shards.of(stage, "shard", len(images), size=batch) as parts:
-        artifacts.join(
-            artifacts.cell_folder(cell.study, stage.key, "cam"),
-            packing.end_to_end(artifacts.each(artifacts.Packed, parts)),
+        storage.join(
+            storage.cell_folder(cell.study, stage.key, "cam"),
+            packing.end_to_end(storage.each(storage.Packed, parts)),
             layers=layers, pictures=pictures, examples=examples,
         )  # fmt: skip
 

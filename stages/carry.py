@@ -2,41 +2,45 @@
 
 import torch
 
-from camdrift import artifacts, models, noise, randomness, run, settings, transfer
-from camdrift.pixels import from_8bit
+from camdrift import settings, storage
+from camdrift.models import loading
+from camdrift.papers.chakraborty2022 import experiment
+from camdrift.perturbations import noise
+from camdrift.pipeline import randomness, run
+from camdrift.storage.pixels import from_8bit
 
 
 def main(stage: run.Stage) -> None:
-    key, params = stage.key, stage.params
-    target = settings.Target.model_validate(params["targets"][key])
+    key, chosen = stage.key, stage.settings
+    target = chosen.targets[key]
     name = target.generalisation
-    plan = settings.Generalisation.model_validate(params["generalisations"][name])
+    plan = chosen.generalisations[name]
     sources = {
-        end: settings.Source.model_validate(source)
-        for end, source in params["sources"].items()
-        if (source["generalisation"], source["set"]) == (name, target.set)
+        end: source
+        for end, source in chosen.sources.items()
+        if (source.generalisation, source.set) == (name, target.set)
     }
-    images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(target.set))
+    images = storage.read(storage.ImageSet, storage.set_folder(target.set))
     rows = images.index[images.index["split"] == "test"].reset_index(names="image")
     pixels = from_8bit(images.pixels[rows["image"].to_numpy()])
     signs = {}
     for end, source in sources.items():
-        folder = artifacts.generalisation_folder(name, "signs", end)
-        found = artifacts.read(artifacts.Signs, folder)
+        folder = storage.generalisation_folder(name, "signs", end)
+        found = storage.read(storage.Signs, folder)
         assert found.images["id"].equals(rows["id"])  # of the same set
         signs[source.network] = torch.from_numpy(found.sign.copy())
-    seed, names = params["seed"], rows["id"]
+    seed, names = chosen.seed, rows["id"]
     generators = [randomness.generator(seed, "carry", target.set, i) for i in names]
     own = next((s.network for s in sources.values() if s.model == target.model), None)
     normal = noise.draw(pixels.shape[1:], generators)
     levels = [settings.RANGES[plan.ranges[0]] * eps for eps in plan.eps]
-    attacks = transfer.Attacks(pixels, signs, normal, own, plan.carried, levels)
+    attacks = experiment.Attacks(pixels, signs, normal, own, plan.carried, levels)
     order = [randomness.entropy(seed, "example", i) for i in names]
     shown = sorted(range(len(order)), key=order.__getitem__)[: plan.examples]
-    model = models.load(target.model, **stage.calling)
+    model = loading.load(target.model, **stage.calling)
     columns = ["image", "id", "source", "label", "class_name"]
-    done = transfer.carry(model, attacks, rows[columns], plan, shown=shown, explained=target.maps)
-    artifacts.write(artifacts.generalisation_folder(name, "carried", key), done)
+    done = experiment.carry(model, attacks, rows[columns], plan, shown=shown, explained=target.maps)
+    storage.write(storage.generalisation_folder(name, "carried", key), done)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 import sys
 
-from camdrift import artifacts, files, params, settings
+from camdrift import settings, storage
+from camdrift.settings import params
+from camdrift.storage import files
 
 
 def main() -> None:
     params.load()
-    files.write_text(artifacts.CHECKED, "params.yaml is valid\n")
+    files.write_text(storage.CHECKED, "params.yaml is valid\n")
 
 
 if __name__ == "__main__":

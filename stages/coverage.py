@@ -1,21 +1,29 @@
 """Counts the neurons that every attacked image covers, clean, attacked and with noise."""
 
-from camdrift import artifacts, coverage, models, run, settings, shards, variants
+import numpy as np
+import pandas as pd
+
+from camdrift import storage
+from camdrift.models import coverage, loading
+from camdrift.perturbations import variants
+from camdrift.pipeline import run, shards
 
 
-def shard(stage: run.Stage, places: slice) -> artifacts.Covered:
+def shard(stage: run.Stage, places: slice) -> storage.Covered:
     """Returns what some of the images cover."""
-    chosen = settings.CoverageSettings.model_validate(stage.params["coverage"])
+    chosen = stage.settings.coverage
     _, made = variants.of_cell(stage.cell, stage.key, stage.protocols[:1], places)
-    model = models.load(stage.cell.model, **stage.calling)
-    arms = (artifacts.CLEAN, artifacts.ADVERSARIAL, artifacts.NOISE)
+    model = loading.load(stage.cell.model, **stage.calling)
+    arms = (storage.CLEAN, storage.ADVERSARIAL, storage.NOISE)
     first = [item for item in made if item.name in arms and (item.table["draw"] == 0).all()]
-    bits, rows = coverage.of_variants(model, first, threshold=chosen.threshold)
-    return artifacts.Covered(bits, rows, {"neurons": len(coverage.spatial(model))})
+    bits = [coverage.covered(model, v.pixels(), threshold=chosen.threshold) for v in first]
+    packed = np.concatenate([np.packbits(part, axis=1) for part in bits])
+    rows = pd.concat([variant.table for variant in first], ignore_index=True)
+    return storage.Covered(packed, rows, {"neurons": len(coverage.spatial(model))})
 
 
 def main(stage: run.Stage) -> None:
-    shards.of_attacked(stage, artifacts.Covered, size=4 * stage.params["micro_batch"])
+    shards.of_attacked(stage, storage.Covered, size=4 * stage.settings.micro_batch)
 
 
 if __name__ == "__main__":

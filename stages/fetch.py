@@ -2,23 +2,24 @@
 
 from collections.abc import Callable
 
-from pydantic import TypeAdapter
-
-from camdrift import artifacts, files, images, run, settings
+from camdrift import storage
+from camdrift.datasets import images
+from camdrift.pipeline import run
+from camdrift.storage import files
 
 
 def main(stage: run.Stage) -> None:
-    chosen = TypeAdapter(settings.ImageSetSettings).validate_python(stage.params["sets"][stage.key])
-    builders: dict[str, Callable[..., artifacts.ImageSet]] = {
+    chosen = stage.settings.sets[stage.key]
+    builders: dict[str, Callable[..., storage.ImageSet]] = {
         "photos": images.photos,
         "digits": images.digits,
         "folder": images.folder,
         "torchvision": images.torchvision_set,
     }
     needless = {"kind"} if chosen.kind == "folder" else {"kind", "path"}
-    built = builders[chosen.kind](seed=stage.params["seed"], **chosen.model_dump(exclude=needless))
-    artifacts.write(artifacts.set_folder(stage.key), built)
-    files.write_json(artifacts.set_datasheet(stage.key), images.datasheet(built))
+    built = builders[chosen.kind](seed=stage.settings.seed, **chosen.model_dump(exclude=needless))
+    storage.write(storage.set_folder(stage.key), built)
+    files.write_json(storage.set_datasheet(stage.key), images.datasheet(built))
 
 
 if __name__ == "__main__":

@@ -1,44 +1,37 @@
 """Writes a generalisation's tables, figures, metrics and report."""
 
-from camdrift import (
-    artifacts,
+from camdrift import storage
+from camdrift.analysis import drawing, results
+from camdrift.papers.chakraborty2022 import (
     comparison,
-    drawing,
-    files,
-    generalisation_figures,
-    generalisation_report,
-    generalisation_tables,
-    generalisation_verdicts,
-    results,
-    run,
-    settings,
+    figures,
+    report,
+    tables,
+    verdicts,
 )
+from camdrift.pipeline import run
+from camdrift.storage import files
 
 
 def main(stage: run.Stage) -> None:
-    key, params = stage.key, stage.params
-    plan = settings.Generalisation.model_validate(params["generalisations"][key])
-    targets = {
-        name: settings.Target.model_validate(target)
-        for name, target in params["targets"].items()
-        if target["generalisation"] == key
-    }
-    preprocessed = {name for name, of in params["sets"].items() if of["preprocessing"] is not None}
-    chosen = settings.StatisticsSettings.model_validate(params["statistics"])
-    found = comparison.read(key, plan, targets, preprocessed, chosen, seed=params["seed"])
-    limits = settings.FlagSettings.model_validate(params["flags"])
-    made = generalisation_tables.tables(found)
-    made["claims"] = generalisation_verdicts.claims(found, limits)
+    key, chosen = stage.key, stage.settings
+    plan = chosen.generalisations[key]
+    targets = {name: of for name, of in chosen.targets.items() if of.generalisation == key}
+    preprocessed = {name for name, of in chosen.sets.items() if of.preprocessing is not None}
+    statistics = chosen.statistics
+    found = comparison.read(key, plan, targets, preprocessed, statistics, seed=chosen.seed)
+    made = tables.tables(found)
+    made["claims"] = verdicts.claims(found, chosen.flags)
     for name, table in made.items():
-        files.write_csv(artifacts.results(key, "tables") / f"{name}.csv", table)
+        files.write_csv(storage.results(key, "tables") / f"{name}.csv", table)
     made = results.load(key)  # figures and texts rest on what can be read in git, no more
-    drawn = generalisation_figures.of_generalisation(made, explains=plan.explains)
-    drawn += generalisation_figures.panels(found)
-    drawn = drawing.write(drawn, artifacts.results(key, "figures"))
-    metrics = generalisation_tables.metrics(made)
-    files.write_json(artifacts.results(key, "metrics.json"), metrics)
-    page = generalisation_report.page(key, plan, made, drawn)
-    files.write_text(artifacts.report(key), page)
+    drawn = figures.of_generalisation(made, explains=plan.explains)
+    drawn += figures.panels(found)
+    drawn = drawing.write(drawn, storage.results(key, "figures"))
+    metrics = tables.metrics(made)
+    files.write_json(storage.results(key, "metrics.json"), metrics)
+    page = report.page(key, plan, made, drawn)
+    files.write_text(storage.report(key), page)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,28 @@
 """Retrains a model on what attacks made of its training images, and attacks the models anew."""
 
-from camdrift import artifacts, hardening, models, run, settings
+from camdrift import settings, storage
+from camdrift.models import loading
+from camdrift.papers.klawikowska2020 import experiment
+from camdrift.pipeline import run
 
 
 def main(stage: run.Stage) -> None:
-    key, params = stage.key, stage.params
-    chosen = settings.Hardening.model_validate(params["hardenings"][key])
-    images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(chosen.set))
-    clear = models.stored(chosen.model)
-    found, weights = hardening.harden(
+    key = stage.key
+    chosen = stage.settings.hardenings[key]
+    images = storage.read(storage.ImageSet, storage.set_folder(chosen.set))
+    clear = loading.stored(chosen.model)
+    found, weights = experiment.harden(
         images,
         clear,
         chosen,
-        settings.Attacks.model_validate(params["attacks"]),
+        stage.settings.attacks,
         name=key,
-        seed=params["seed"],
+        seed=stage.settings.seed,
         **stage.calling,
     )
     for kind, trained in weights.items():
-        artifacts.write(artifacts.model_folder(settings.hardened(key, kind)), trained)
-    artifacts.write(artifacts.hardening_folder(key, "harden"), found)
+        storage.write(storage.model_folder(settings.hardened(key, kind)), trained)
+    storage.write(storage.hardening_folder(key, "harden"), found)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,32 @@
 """Draws the noise that each perturbation is compared with, and turns the perturbation about."""
 
-from camdrift import artifacts, models, noise, run, settings, shards
+from camdrift import storage
+from camdrift.models import loading
+from camdrift.perturbations import noise
+from camdrift.pipeline import run, shards
 
 
-def shard(stage: run.Stage, places: slice) -> artifacts.Noise:
+def shard(stage: run.Stage, places: slice) -> storage.Noise:
     """Returns the noise and the controls of some of the images."""
-    cell, params = stage.cell, stage.params
-    images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(cell.set))
-    folder = artifacts.cell_folder(cell.study, stage.key, "attack")
-    attacked = artifacts.read(artifacts.Attacked, folder).only(places)
-    model = models.load(cell.model, **stage.calling)
-    chosen = settings.NoiseSettings.model_validate(params["noise"])
+    cell, chosen = stage.cell, stage.settings
+    images = storage.read(storage.ImageSet, storage.set_folder(cell.set))
+    folder = storage.cell_folder(cell.study, stage.key, "attack")
+    attacked = storage.read(storage.Attacked, folder).only(places)
+    model = loading.load(cell.model, **stage.calling)
     return noise.of_attacked(
-        model, images, attacked, cell, stage.protocols, chosen, key=stage.key, seed=params["seed"]
+        model,
+        images,
+        attacked,
+        cell,
+        stage.protocols,
+        chosen.noise,
+        key=stage.key,
+        seed=chosen.seed,
     )
 
 
 def main(stage: run.Stage) -> None:
-    shards.of_attacked(stage, artifacts.Noise, size=4 * stage.params["micro_batch"])
+    shards.of_attacked(stage, storage.Noise, size=4 * stage.settings.micro_batch)
 
 
 if __name__ == "__main__":

@@ -1,43 +1,40 @@
 """Writes a hardening's tables, figures, metrics and report."""
 
-from camdrift import (
-    artifacts,
-    drawing,
-    files,
-    hardening_figures,
-    hardening_report,
-    hardening_tables,
-    hardening_verdicts,
-    results,
-    run,
-    settings,
+from camdrift import storage
+from camdrift.analysis import drawing, results
+from camdrift.papers.klawikowska2020 import (
+    figures,
+    report,
+    tables,
+    verdicts,
 )
+from camdrift.pipeline import run
+from camdrift.storage import files
 
 
 def main(stage: run.Stage) -> None:
-    key, params = stage.key, stage.params
-    plan = settings.Hardening.model_validate(params["hardenings"][key])
-    seen = hardening_tables.Inspection(
+    key, chosen = stage.key, stage.settings
+    plan = chosen.hardenings[key]
+    seen = tables.Inspection(
         key,
-        artifacts.read(artifacts.Hardened, artifacts.hardening_folder(key, "harden")),
-        artifacts.read(artifacts.Signatures, artifacts.hardening_folder(key, "signatures")),
-        settings.StatisticsSettings.model_validate(params["statistics"]),
-        params["seed"],
+        storage.read(storage.Hardened, storage.hardening_folder(key, "harden")),
+        storage.read(storage.Signatures, storage.hardening_folder(key, "signatures")),
+        chosen.statistics,
+        chosen.seed,
     )
-    images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(plan.set))
-    limits = settings.FlagSettings.model_validate(params["flags"])
-    made = hardening_tables.tables(seen) | {"claims": hardening_verdicts.claims(seen, plan, limits)}
+    images = storage.read(storage.ImageSet, storage.set_folder(plan.set))
+    made = tables.tables(seen) | {"claims": verdicts.claims(seen, plan, chosen.flags)}
     for name, table in made.items():
-        files.write_csv(artifacts.results(key, "tables") / f"{name}.csv", table)
+        files.write_csv(storage.results(key, "tables") / f"{name}.csv", table)
     made = results.load(key)  # figures and texts rest on what can be read in git, no more
     clean = images.pixels[seen.hardened.tests["image"].to_numpy()]
-    drawn = hardening_figures.of_hardening(made)
-    drawn += hardening_figures.panels(made, clean, seen.hardened, seen.signatures)
-    drawn = drawing.write(drawn, artifacts.results(key, "figures"))
-    metrics = hardening_tables.metrics(made)
-    files.write_json(artifacts.results(key, "metrics.json"), metrics)
-    page = hardening_report.page(key, plan, made, drawn)
-    files.write_text(artifacts.report(key), page)
+    drawn = figures.of_hardening(made)
+    drawn += figures.panels(made, clean, seen.hardened, seen.signatures)
+    drawn = drawing.write(drawn, storage.results(key, "figures"))
+    metrics = tables.metrics(made)
+    files.write_json(storage.results(key, "metrics.json"), metrics)
+    page = report.page(key, plan, made, drawn)
+    files.write_text(storage.report(key), page)
 
 
 if __name__ == "__main__":

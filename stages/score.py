@@ -1,24 +1,26 @@
 """Scores the drift of every map."""
 
-from camdrift import artifacts, run, scores, settings, shards
+from camdrift import storage
+from camdrift.pipeline import run, shards
+from camdrift.scores import similarity
 
 
-def shard(stage: run.Stage, places: slice) -> artifacts.Scores:
+def shard(stage: run.Stage, places: slice) -> storage.Scores:
     """Returns the scores of some of the images' maps."""
-    cell, seed = stage.cell, stage.params["seed"]
-    count = settings.ScoreSettings.model_validate(stage.params["scores"]).unrelated
-    attack, cam = (artifacts.cell_folder(cell.study, stage.key, part) for part in ("attack", "cam"))
-    images = artifacts.read(artifacts.Attacked, attack).images
-    strangers = scores.partners(images, places, count=count, seed=seed)
+    cell, seed = stage.cell, stage.settings.seed
+    count = stage.settings.scores.unrelated
+    attack, cam = (storage.cell_folder(cell.study, stage.key, part) for part in ("attack", "cam"))
+    images = storage.read(storage.Attacked, attack).images
+    strangers = similarity.partners(images, places, count=count, seed=seed)
     both = {*strangers.index, *strangers.to_numpy().ravel()}
-    maps = artifacts.read(artifacts.Maps, cam, only={"rows": {"image": sorted(both)}})
+    maps = storage.read(storage.Maps, cam, only={"rows": {"image": sorted(both)}})
     size = maps.pictures.shape[2]
-    maps = scores.part(maps, strangers.index, strangers.to_numpy().ravel())
-    return artifacts.Scores(scores.drift(maps, stage.protocols, strangers, size=size))
+    maps = similarity.part(maps, strangers.index, strangers.to_numpy().ravel())
+    return storage.Scores(similarity.drift(maps, stage.protocols, strangers, size=size))
 
 
 def main(stage: run.Stage) -> None:
-    shards.of_attacked(stage, artifacts.Scores, size=SHARD)
+    shards.of_attacked(stage, storage.Scores, size=SHARD)
 
 
 SHARD = 32  # images, whose maps are in memory together

@@ -4,34 +4,38 @@ from pathlib import Path
 
 import torch
 
-from camdrift import artifacts, files, models, numbering, run, settings
-from camdrift.pixels import from_8bit
+from camdrift import storage
+from camdrift.datasets import numbering
+from camdrift.models import loading
+from camdrift.pipeline import run
+from camdrift.storage import files
+from camdrift.storage.pixels import from_8bit
 
 
 def main(stage: run.Stage) -> None:
-    chosen = settings.ModelSettings.model_validate(stage.params["models"][stage.key])
-    images = artifacts.read(artifacts.ImageSet, artifacts.set_folder(chosen.set))
+    chosen = stage.settings.models[stage.key]
+    images = storage.read(storage.ImageSet, storage.set_folder(chosen.set))
     if "class_folders" in images.facts:
         numbering.refuse_other_classes(stage.key, chosen, images.facts["class_folders"])
     size = images.pixels.shape[1]
-    seed = stage.params["seed"]
+    seed = stage.settings.seed
 
     def split(name: str) -> tuple[torch.Tensor, torch.Tensor]:
         rows = (images.index["split"] == name).to_numpy()
         labels = torch.tensor(images.index["label"].to_numpy()[rows])
         return from_8bit(images.pixels[rows]), labels
 
-    weights = models.obtain(
+    weights = loading.obtain(
         chosen, size=size, labels=images.index["label"], split=split, seed=seed, name=stage.key
     )
-    artifacts.write(artifacts.model_folder(stage.key), weights)
+    storage.write(storage.model_folder(stage.key), weights)
     card = (
         chosen.model_dump()
         | {"weights": Path(str(chosen.weights)).name if chosen.is_file else chosen.weights}
         | weights.facts
         | {"curve": weights.curve.dropna(axis=1).to_dict("records")}
     )
-    files.write_json(artifacts.model_card(stage.key), card)
+    files.write_json(storage.model_card(stage.key), card)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,11 @@ import torch
 from ruamel.yaml import YAML
 from torch import nn
 
-from camdrift import params, presets, run, settings
-from camdrift.models import Model
+from camdrift import settings
+from camdrift.models.loading import Model
+from camdrift.ops import presets
+from camdrift.pipeline import run
+from camdrift.settings import params
 
 # Bytes are compared; a GPU does not promise them.
 os.environ.setdefault("CAMDRIFT_DEVICE", "cpu")

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from camdrift import adaptive, detectors, params
-from camdrift.features import measure
+from camdrift.detectors import adaptive, measure, rules
+from camdrift.settings import params
 from conftest import ROOT
 
 CHOSEN = params.load(ROOT / "params.yaml").detection.model_copy(
     update={"probe": -1, "layer": 1, "copies": 3, "brightness": [0.3, 0.5]}
 )
-NAMES = [name for name in detectors.NAMES if name != detectors.CHANCE]
+NAMES = [name for name in rules.NAMES if name != rules.CHANCE]
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def fitted(model, pixels):
     features, _ = measure.of_images(model, both, rng, CHOSEN)
     truth = np.repeat([False, True], 10)
     return {
-        name: detectors.make(name, thresholds=2, clusters=3).fit(features, truth) for name in NAMES
+        name: rules.make(name, thresholds=2, clusters=3).fit(features, truth) for name in NAMES
     }, features
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from camdrift import cams, foreign, layers, methods, soundness
+from camdrift.explain import cam, external, methods
+from camdrift.models import checks, hook_points
 from camdrift.settings import SettingsError
 from conftest import ROOT, as_model, small_network
 
@@ -107,7 +108,7 @@ def by_hooks(network, pixels, classes):
 
 def test_maps_are_those_of_hooks_on_the_network_itself(pixels):
     classes = torch.arange(10) % 4
-    found = cams.all_layers(small_network(), pixels, classes, methods=OWN)
+    found = cam.all_layers(small_network(), pixels, classes, methods=OWN)
     logits, pairs = by_hooks(small_network(), pixels, classes)
     assert found.layers == ("0", "4")
     torch.testing.assert_close(found.logits, logits.detach())
@@ -131,12 +132,12 @@ def test_the_network_is_left_as_it_was_also_after_an_error(pixels, make, trainin
             module.register_full_backward_hook(lambda *_: met.append(1))
     before = state_of(network)
     random = torch.get_rng_state()
-    cams.all_layers(network, pixels, methods=OWN)
+    cam.all_layers(network, pixels, methods=OWN)
     for wrong in ({"targets": 9}, {"methods": ["GradCAM", "NoCAM"]}, {"chosen": ["none"]}):
         with pytest.raises((ValueError, SettingsError)):
-            cams.all_layers(network, pixels, **wrong)
+            cam.all_layers(network, pixels, **wrong)
     with pytest.raises(RuntimeError):
-        cams.all_layers(network, pixels[:, :2])
+        cam.all_layers(network, pixels[:, :2])
     same_state(before, state_of(network))
     assert not met
     assert torch.equal(random, torch.get_rng_state())
@@ -150,11 +151,11 @@ KINDS = {"linear": nn.BatchNorm1d, "conv1d": nn.BatchNorm1d, "conv": nn.BatchNor
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_norm_is_folded_only_where_nothing_else_sees_its_layer(pixels, kind, again):
     network = Shared(KINDS[kind], kind, again).eval()
-    found = cams.all_layers(network, pixels)
+    found = cam.all_layers(network, pixels)
     with torch.no_grad():
         torch.testing.assert_close(found.logits, network(pixels), rtol=1e-5, atol=1e-5)
     folded = kind == "conv" and again == "once"
-    traced = cams.prepare(network).traced
+    traced = cam.prepare(network).traced
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in traced.modules())
     assert norms == (0 if folded else kind == "conv")
 
@@ -177,7 +178,7 @@ def test_a_norm_over_another_dimension_is_not_folded(pixels):
 
     network = Tokens().eval()
     with torch.no_grad():
-        torch.testing.assert_close(cams.all_layers(network, pixels).logits, network(pixels))
+        torch.testing.assert_close(cam.all_layers(network, pixels).logits, network(pixels))
 
 
 def test_hooks_that_make_a_weight_keep_their_conv_unfolded(pixels):
@@ -187,44 +188,44 @@ def test_hooks_that_make_a_weight_keep_their_conv_unfolded(pixels):
     ).eval()  # fmt: skip
     network[1].running_var.fill_(3.0)
     with torch.no_grad():
-        torch.testing.assert_close(cams.all_layers(network, pixels).logits, network(pixels))
+        torch.testing.assert_close(cam.all_layers(network, pixels).logits, network(pixels))
 
 
 def test_another_network_than_the_given_one_is_refused(pixels, monkeypatch):
     """Whatever the preparation gets wrong: here it folds a norm into a conv called twice."""
     network = Shared(nn.BatchNorm2d, "conv", "called").eval()
-    fold = layers._fold_norms
+    fold = hook_points._fold_norms
 
     def blindly(traced):
-        monkeypatch.setattr(layers, "Counter", lambda _: defaultdict(lambda: 1))
+        monkeypatch.setattr(hook_points, "Counter", lambda _: defaultdict(lambda: 1))
         fold(traced)
 
-    monkeypatch.setattr(layers, "_fold_norms", blindly)
-    ready = cams.prepare(network)
+    monkeypatch.setattr(hook_points, "_fold_norms", blindly)
+    ready = cam.prepare(network)
     for given in (network, ready):
-        with pytest.raises(soundness.UnsoundError, match="prepared for its maps"):
-            cams.all_layers(given, pixels)
-    with pytest.raises(soundness.UnsoundError, match="prepared for its maps"):
+        with pytest.raises(checks.UnsoundError, match="prepared for its maps"):
+            cam.all_layers(given, pixels)
+    with pytest.raises(checks.UnsoundError, match="prepared for its maps"):
         as_model(network)
 
 
 def test_logits_are_compared_once_and_again_when_weights_have_changed(pixels, monkeypatch):
     compared = []
-    refuse = soundness.refuse_other_logits
+    refuse = checks.refuse_other_logits
     monkeypatch.setattr(
-        soundness, "refuse_other_logits", lambda *given: (compared.append(1), refuse(*given))
+        checks, "refuse_other_logits", lambda *given: (compared.append(1), refuse(*given))
     )
     network = small_network()
     for _ in range(2):
-        cams.all_layers(network, pixels)
+        cam.all_layers(network, pixels)
     assert len(compared) == 1
     with torch.no_grad():
         network[0].weight.mul_(2)
-    cams.all_layers(network, pixels)
+    cam.all_layers(network, pixels)
     assert len(compared) == 2
-    ready = cams.prepare(network)
+    ready = cam.prepare(network)
     for _ in range(2):
-        cams.all_layers(ready, pixels)
+        cam.all_layers(ready, pixels)
     assert len(compared) == 3
     assert not ready.untried
 
@@ -241,13 +242,13 @@ def test_a_forward_that_writes_into_a_buffer_leaves_the_network_alone(pixels):
             return self.inner(x)
 
     network = Counting().eval()
-    cams.all_layers(network, pixels)
+    cam.all_layers(network, pixels)
     assert network.calls == 0
 
 
 def test_no_gradient_of_weights_or_pixels_is_kept(pixels):
     network, pixels = small_network(), pixels.clone().requires_grad_()
-    cams.all_layers(network, pixels)
+    cam.all_layers(network, pixels)
     assert pixels.grad is None
     assert all(weight.grad is None for weight in network.parameters())
 
@@ -257,20 +258,20 @@ def test_one_backward_serves_all_methods_and_equal_classes(pixels, monkeypatch, 
     calls = []
     grad = torch.autograd.grad
     monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: calls.append(1) or grad(*a, **k))
-    alone = cams.all_layers(small_network(), pixels[:4], methods=[method])
+    alone = cam.all_layers(small_network(), pixels[:4], methods=[method])
     assert len(calls) == 1
-    every = cams.all_layers(small_network(), pixels[:4], methods=OWN)
+    every = cam.all_layers(small_network(), pixels[:4], methods=OWN)
     assert len(calls) == 2
     for one, other in zip(alone.maps[method], every.maps[method], strict=True):
         assert torch.equal(one, other)
     own = alone.targets
-    twice = cams.all_layers(small_network(), pixels[:4], torch.stack([own, own], 1))
+    twice = cam.all_layers(small_network(), pixels[:4], torch.stack([own, own], 1))
     assert len(calls) == 3
     assert torch.equal(twice.maps["GradCAM"][0][:, 0], twice.maps["GradCAM"][0][:, 1])
     second = torch.stack([own, (own + 1) % 4], 1)
-    both = cams.all_layers(small_network(), pixels[:4], second, methods=[method])
+    both = cam.all_layers(small_network(), pixels[:4], second, methods=[method])
     assert len(calls) == 5
-    other = cams.all_layers(small_network(), pixels[:4], second[:, 1], methods=[method])
+    other = cam.all_layers(small_network(), pixels[:4], second[:, 1], methods=[method])
     for pair, first, further in zip(
         both.maps[method], alone.maps[method], other.maps[method], strict=True
     ):
@@ -280,7 +281,7 @@ def test_one_backward_serves_all_methods_and_equal_classes(pixels, monkeypatch, 
 
 def test_with_a_micro_batch_maps_do_not_depend_on_the_images_beside(pixels):
     made = [
-        cams.all_layers(Branched(), part, micro_batch=4, methods=OWN)
+        cam.all_layers(Branched(), part, micro_batch=4, methods=OWN)
         for part in (pixels, pixels[:3], pixels[2:])
     ]
     for name in OWN:
@@ -291,19 +292,19 @@ def test_with_a_micro_batch_maps_do_not_depend_on_the_images_beside(pixels):
 
 def test_the_number_of_images_at_once_follows_the_memory(pixels, monkeypatch):
     sizes = []
-    call = cams.Prepared.__call__
+    call = cam.Prepared.__call__
     monkeypatch.setattr(
-        cams.Prepared, "__call__", lambda self, x: sizes.append(len(x)) or call(self, x)
+        cam.Prepared, "__call__", lambda self, x: sizes.append(len(x)) or call(self, x)
     )
     many = pixels.repeat(5, 1, 1, 1)
-    wide = cams.all_layers(small_network(), many)
+    wide = cam.all_layers(small_network(), many)
     assert sizes == [8, 42]
     sizes.clear()
-    held = cams.HELD * 4 * (5 * 12 * 12 + 7 * 6 * 6)
-    narrow = cams.all_layers(small_network(), many, memory=16.5 * held)
+    held = cam.HELD * 4 * (5 * 12 * 12 + 7 * 6 * 6)
+    narrow = cam.all_layers(small_network(), many, memory=16.5 * held)
     assert sizes == [1, 16, 16, 16, 1]
     sizes.clear()
-    cams.all_layers(small_network(), pixels, memory=1)
+    cam.all_layers(small_network(), pixels, memory=1)
     assert sizes == [1] * 10
     for one, other in zip(wide.maps["GradCAM"], narrow.maps["GradCAM"], strict=True):
         torch.testing.assert_close(one, other)
@@ -311,22 +312,22 @@ def test_the_number_of_images_at_once_follows_the_memory(pixels, monkeypatch):
 
 def test_layers_that_are_not_asked_for_are_not_gone_back_to(pixels):
     network = small_network()
-    whole = cams.all_layers(network, pixels)
+    whole = cam.all_layers(network, pixels)
     for chosen in (["4"], [-1], [1]):
-        found = cams.all_layers(network, pixels, chosen=chosen)
+        found = cam.all_layers(network, pixels, chosen=chosen)
         assert found.layers == ("4",)
         torch.testing.assert_close(found.maps["GradCAM"][0], whole.maps["GradCAM"][1])
-    _, (tensor,) = cams.prepare(network, chosen=[-1])(pixels)
+    _, (tensor,) = cam.prepare(network, chosen=[-1])(pixels)
     assert tensor.is_leaf
-    _, tensors = cams.prepare(network)(pixels)
+    _, tensors = cam.prepare(network)(pixels)
     assert [t.is_leaf for t in tensors] == [True, False]
 
 
 def test_taps_on_parallel_branches_are_leaves_each():
-    traced = layers.trace(layers.frozen(Branched()))
-    taps = layers.map_taps(traced)
+    traced = hook_points.trace(hook_points.frozen(Branched()))
+    taps = hook_points.map_taps(traced)
     assert [tap.name for tap in taps] == ["first", "left.0", "right"]
-    branches = layers.tapped(traced, taps[1:], leaves=True)
+    branches = hook_points.tapped(traced, taps[1:], leaves=True)
     _, tensors = branches(torch.rand(2, 3, 8, 8))
     assert [tensor.is_leaf for tensor in tensors] == [True, True]
 
@@ -353,12 +354,12 @@ class Apart(nn.Module):
 
 def test_gradients_reach_every_tap_that_they_can():
     network, images = Apart(), torch.rand(3, 3, 8, 8)
-    found = cams.all_layers(network, images, 0)
+    found = cam.all_layers(network, images, 0)
     assert found.layers == ("convs.0", "convs.1", "convs.2", "convs.4")
     assert [bool(layer.any()) for layer in found.maps["GradCAM"]][-1:] == [False]
     torch.testing.assert_close(found.logits, network(images).detach())
     model = as_model(Apart(), size=8, micro_batch=3)
-    assert list(layers.left_out(Apart(), model.network)) == ["convs.3"]
+    assert list(hook_points.left_out(Apart(), model.network)) == ["convs.3"]
     *_, tensors = model.probes(images)
     assert all(tensor.requires_grad for tensor in tensors)
 
@@ -390,10 +391,10 @@ class InPlace(nn.Module):
 
 def test_what_is_done_in_place_is_done_out_of_place_and_comes_to_the_same():
     network, images = InPlace(), torch.rand(3, 3, 8, 8)
-    found = cams.all_layers(network, images, 0)
+    found = cam.all_layers(network, images, 0)
     torch.testing.assert_close(found.logits, network(images).detach())
     assert found.layers == tuple(f"convs.{i}" for i in range(4))
-    assert [tap.rectified for tap in cams.prepare(network).taps] == [
+    assert [tap.rectified for tap in cam.prepare(network).taps] == [
         True, True, False, True,  # a clamp is no activation
     ]  # fmt: skip
     assert all(layer.any() for layer in found.maps["GradCAM"])
@@ -411,20 +412,20 @@ class Writing(nn.Module):
 
 
 def test_a_forward_that_writes_into_a_tensor_is_refused(pixels):
-    with pytest.raises(layers.UntraceableError, match="writes into a tensor .*torch.mul"):
-        cams.all_layers(Writing(), pixels)
+    with pytest.raises(hook_points.UntraceableError, match="writes into a tensor .*torch.mul"):
+        cam.all_layers(Writing(), pixels)
 
 
 def test_a_network_that_cannot_be_copied_is_refused(pixels):
     network = small_network()
     network[4] = nn.utils.weight_norm(network[4])
-    with pytest.raises(layers.UntraceableError, match="cannot be copied: .*parametrizations"):
-        cams.all_layers(network, pixels)
+    with pytest.raises(hook_points.UntraceableError, match="cannot be copied: .*parametrizations"):
+        cam.all_layers(network, pixels)
 
 
 def test_maps_of_some_branches_are_those_among_all():
-    whole = cams.all_layers(Branched(), torch.ones(2, 3, 8, 8) / 2)
-    part = cams.all_layers(Branched(), torch.ones(2, 3, 8, 8) / 2, chosen=["left.0", "right"])
+    whole = cam.all_layers(Branched(), torch.ones(2, 3, 8, 8) / 2)
+    part = cam.all_layers(Branched(), torch.ones(2, 3, 8, 8) / 2, chosen=["left.0", "right"])
     for one, other in zip(whole.maps["GradCAM"][1:], part.maps["GradCAM"], strict=True):
         torch.testing.assert_close(one, other)
 
@@ -432,32 +433,32 @@ def test_maps_of_some_branches_are_those_among_all():
 def test_a_model_of_the_study_and_a_prepared_network_are_explained_alike(pixels):
     model = as_model(small_network(), micro_batch=4)
     shown = torch.rand(3, 3, 20, 24)
-    found = cams.all_layers(model, shown)  # resized and normalised inside
-    again = cams.all_layers(cams.prepare(model), shown)
-    plain = cams.all_layers(small_network(), model.inputs(shown))
+    found = cam.all_layers(model, shown)  # resized and normalised inside
+    again = cam.all_layers(cam.prepare(model), shown)
+    plain = cam.all_layers(small_network(), model.inputs(shown))
     for one, other, third in zip(*(f.maps["GradCAM"] for f in (found, again, plain)), strict=True):
         assert torch.equal(one, other)
         torch.testing.assert_close(one, third, rtol=1e-4, atol=1e-7)
     with pytest.raises(ValueError, match="wanted layers chosen when the network was prepared"):
-        cams.all_layers(cams.prepare(model), shown, chosen=[0])
+        cam.all_layers(cam.prepare(model), shown, chosen=[0])
 
 
 def test_what_is_prepared_holds_for_the_weights_as_they_were(pixels):
     network = small_network()
-    ready = cams.prepare(network)
-    before = cams.all_layers(ready, pixels).logits
+    ready = cam.prepare(network)
+    before = cam.all_layers(ready, pixels).logits
     with torch.no_grad():
         for value in network.state_dict().values():
             value.mul_(2)
-    assert torch.equal(cams.all_layers(ready, pixels).logits, before)
+    assert torch.equal(cam.all_layers(ready, pixels).logits, before)
     network.load_state_dict({n: v + 1 for n, v in network.state_dict().items()})
-    assert torch.equal(cams.all_layers(ready, pixels).logits, before)
-    assert not torch.equal(cams.all_layers(network, pixels).logits, before)
+    assert torch.equal(cam.all_layers(ready, pixels).logits, before)
+    assert not torch.equal(cam.all_layers(network, pixels).logits, before)
 
 
 def test_softmax_explains_the_probability(pixels):
     logits, ((a, _), _) = by_hooks(small_network(), pixels, torch.zeros(10, dtype=torch.long))
-    found = cams.all_layers(small_network(), pixels, 0, softmax=True)
+    found = cam.all_layers(small_network(), pixels, 0, softmax=True)
     network = nn.Sequential(*list(small_network()), nn.Softmax(1))
     _, pairs = by_hooks(network, pixels, torch.zeros(10, dtype=torch.long))
     for layer, pair in zip(found.maps["GradCAM"], pairs, strict=True):
@@ -466,12 +467,12 @@ def test_softmax_explains_the_probability(pixels):
 
 def test_channels_last_and_autocast(pixels):
     network = small_network()
-    plain = cams.all_layers(network, pixels, 1, methods=OWN)
+    plain = cam.all_layers(network, pixels, 1, methods=OWN)
     laid = network.to(memory_format=torch.channels_last)
-    found = cams.all_layers(laid, pixels.to(memory_format=torch.channels_last), 1, methods=OWN)
+    found = cam.all_layers(laid, pixels.to(memory_format=torch.channels_last), 1, methods=OWN)
     with torch.autocast("cpu", torch.bfloat16):
-        half = cams.all_layers(network, pixels, 1, methods=OWN)
-    double = cams.all_layers(small_network().double(), pixels.double(), 1, methods=OWN)
+        half = cam.all_layers(network, pixels, 1, methods=OWN)
+    double = cam.all_layers(small_network().double(), pixels.double(), 1, methods=OWN)
     for name in OWN:
         for one, other, coarse, fine in zip(
             *(made.maps[name] for made in (plain, found, half, double)), strict=True
@@ -486,7 +487,7 @@ def test_channels_last_and_autocast(pixels):
 
 
 def test_maps_are_scaled_and_resized(pixels):
-    found = cams.all_layers(small_network(), pixels, torch.tensor([[0, 1]] * 10))
+    found = cam.all_layers(small_network(), pixels, torch.tensor([[0, 1]] * 10))
     assert [tuple(m.shape) for m in found.maps["GradCAM"]] == [(10, 2, 12, 12), (10, 2, 6, 6)]
     scaled = found.scaled()["GradCAM"]
     tops = torch.cat([layer.flatten(2).amax(2).flatten() for layer in scaled])
@@ -498,11 +499,11 @@ def test_maps_are_scaled_and_resized(pixels):
 
 
 def test_calls_of_one_prepared_network_from_several_threads_do_not_meet(pixels):
-    network, found = cams.prepare(small_network()), {}
-    expected = [cams.all_layers(network, pixels, i).maps["GradCAM"][0] for i in range(4)]
+    network, found = cam.prepare(small_network()), {}
+    expected = [cam.all_layers(network, pixels, i).maps["GradCAM"][0] for i in range(4)]
 
     def explain(i):
-        found[i] = cams.all_layers(network, pixels, i).maps["GradCAM"][0]
+        found[i] = cam.all_layers(network, pixels, i).maps["GradCAM"][0]
 
     threads = [threading.Thread(target=explain, args=(i,)) for i in range(4)]
     for thread in threads:
@@ -526,16 +527,16 @@ def test_calls_of_one_prepared_network_from_several_threads_do_not_meet(pixels):
 )
 def test_what_does_not_fit_is_refused_with_what_was_wanted(pixels, given, wanted):
     with pytest.raises(ValueError) as fault:
-        cams.all_layers(small_network(), pixels, **given)
+        cam.all_layers(small_network(), pixels, **given)
     assert wanted in str(fault.value)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_it_works_where_gradients_are_switched_off(pixels, mode):
     network = small_network()
-    expected = cams.all_layers(network, pixels).maps["GradCAM"]
+    expected = cam.all_layers(network, pixels).maps["GradCAM"]
     with mode():
-        found = cams.all_layers(network, pixels.clone()).maps["GradCAM"]
+        found = cam.all_layers(network, pixels.clone()).maps["GradCAM"]
         assert not torch.is_grad_enabled()
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
@@ -546,21 +547,21 @@ def test_a_network_that_returns_no_logits_is_refused(pixels):
     with pytest.raises(
         ValueError, match=r"wanted a network that returns \(8, classes\), got \(8, 7"
     ):
-        cams.all_layers(maps, pixels)
+        cam.all_layers(maps, pixels)
 
 
 def test_no_images_and_no_conv_layers_are_refused(pixels):
     with pytest.raises(ValueError, match="wanted pixels"):
-        cams.all_layers(small_network(), pixels[:0])
-    with pytest.raises(layers.UntraceableError, match="no two-dimensional conv layer"):
-        cams.all_layers(nn.Sequential(nn.Flatten(), nn.Linear(432, 4)), pixels)
+        cam.all_layers(small_network(), pixels[:0])
+    with pytest.raises(hook_points.UntraceableError, match="no two-dimensional conv layer"):
+        cam.all_layers(nn.Sequential(nn.Flatten(), nn.Linear(432, 4)), pixels)
 
 
 def test_a_method_of_a_library_that_is_not_installed_is_refused(pixels, monkeypatch):
-    foreign._kind.cache_clear()
+    external._kind.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "pytorch_grad_cam", None)
     with pytest.raises(SettingsError, match="not installed: pip install -c constraints.txt grad-"):
-        cams.all_layers(small_network(), pixels, methods=["EigenCAM"])
+        cam.all_layers(small_network(), pixels, methods=["EigenCAM"])
 
 
 def test_the_readmes_example_runs():

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from camdrift import artifacts, files
+from camdrift import storage
+from camdrift.storage import files
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ def sample() -> Sample:
 
 
 def test_reads_back_what_was_written(tmp_path):
-    artifacts.write(tmp_path, sample())
-    found = artifacts.read(Sample, tmp_path)
+    storage.write(tmp_path, sample())
+    found = storage.read(Sample, tmp_path)
     np.testing.assert_array_equal(found.values, sample().values)
     pd.testing.assert_frame_equal(found.rows, sample().rows)
     assert found.facts == {"classes": 2}
@@ -38,7 +39,7 @@ def test_same_content_same_bytes(tmp_path, monkeypatch):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
-        artifacts.write(Path("sample"), sample())
+        storage.write(Path("sample"), sample())
     for file in (tmp_path / "one/sample").iterdir():
         assert file.read_bytes() == (tmp_path / "two/sample" / file.name).read_bytes()
 
@@ -57,22 +58,22 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_a_missing_artefact_says_what_to_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="dvc repro"):
-        artifacts.read(Sample, tmp_path)
+        storage.read(Sample, tmp_path)
 
 
 def test_an_array_of_objects_is_refused(tmp_path):
     objects = Sample(np.array([{}], dtype=object), sample().rows, {})
     with pytest.raises(ValueError, match="allow_pickle"):
-        artifacts.write(tmp_path, objects)
+        storage.write(tmp_path, objects)
 
 
 @pytest.fixture
 def cells(tmp_path, monkeypatch):
     """Two cells' artefacts, below the folder that the study's paths start from."""
     monkeypatch.chdir(tmp_path)
-    folders = [artifacts.cell_folder("layers", name, "cam") for name in ("fgsm", "pgd")]
+    folders = [storage.cell_folder("layers", name, "cam") for name in ("fgsm", "pgd")]
     for folder in folders:
-        artifacts.write(folder, sample())
+        storage.write(folder, sample())
     return folders
 
 
@@ -83,7 +84,7 @@ def test_a_truncated_file_is_named_with_what_builds_it_anew(cells):
     path = cells[0] / "values.npy"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(files.DamagedError, match=f"values.npy has .* bytes, wanted .*{AGAIN}"):
-        artifacts.read(Sample, cells[0])
+        storage.read(Sample, cells[0])
 
 
 def test_a_flipped_bit_is_found(cells):
@@ -92,65 +93,65 @@ def test_a_flipped_bit_is_found(cells):
     content[-1] ^= 1
     path.write_bytes(bytes(content))
     with pytest.raises(files.DamagedError, match=f"values.npy has sha256 .*{AGAIN}"):
-        artifacts.read(Sample, cells[0])
+        storage.read(Sample, cells[0])
 
 
 def test_a_file_that_is_checked_once_and_then_damaged_is_found(cells):
-    artifacts.read(Sample, cells[0])
+    storage.read(Sample, cells[0])
     path = cells[0] / "facts.json"
     path.write_text(path.read_text().replace("2", "3"))
     with pytest.raises(files.DamagedError, match="facts.json has sha256"):
-        artifacts.read(Sample, cells[0])
+        storage.read(Sample, cells[0])
 
 
 def test_another_cells_artefact_is_found(cells):
     shutil.rmtree(cells[0])
     shutil.copytree(cells[1], cells[0])
     with pytest.raises(files.DamagedError, match=f"fgsm/cam holds the files of .*pgd/cam.*{AGAIN}"):
-        artifacts.read(Sample, cells[0])
+        storage.read(Sample, cells[0])
 
 
 def test_a_damaged_manifest_is_named(cells):
     (cells[0] / files.MANIFEST).write_text("{")
     with pytest.raises(files.DamagedError, match="manifest.json cannot be read"):
-        artifacts.read(Sample, cells[0])
+        storage.read(Sample, cells[0])
 
 
 @pytest.mark.parametrize(
     ("folder", "stage"),
     [
-        (artifacts.set_folder("photos"), "fetch@photos"),
-        (artifacts.model_folder("inspecting_pgd"), "harden@inspecting"),
-        (artifacts.model_folder("vgg16"), "train@vgg16"),
-        (artifacts.cell_folder("layers", "fgsm", "score"), "score@fgsm"),
-        (artifacts.hardening_folder("inspecting", "harden"), "harden@inspecting"),
-        (artifacts.generalisation_folder("all", "signs", "vgg16"), "sign@vgg16"),
-        (artifacts.generalisation_folder("all", "carried", "vgg16"), "carry@vgg16"),
+        (storage.set_folder("photos"), "fetch@photos"),
+        (storage.model_folder("inspecting_pgd"), "harden@inspecting"),
+        (storage.model_folder("vgg16"), "train@vgg16"),
+        (storage.cell_folder("layers", "fgsm", "score"), "score@fgsm"),
+        (storage.hardening_folder("inspecting", "harden"), "harden@inspecting"),
+        (storage.generalisation_folder("all", "signs", "vgg16"), "sign@vgg16"),
+        (storage.generalisation_folder("all", "carried", "vgg16"), "carry@vgg16"),
     ],
 )
 def test_the_stage_that_writes_a_folder(folder, stage, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    files.write_json(artifacts.model_card("vgg16"), {})
-    assert artifacts.made_by(folder) == stage
+    files.write_json(storage.model_card("vgg16"), {})
+    assert storage.made_by(folder) == stage
 
 
 def test_parts_are_joined_end_to_end(tmp_path):
     first, second = sample(), sample()
     more = Sample(second.values + 1, second.rows.assign(name=["c", "d"]), {"classes": 2})
     nothing = Sample(first.values[:0], first.rows[:0], {"classes": 2})
-    artifacts.join(tmp_path / "joined", iter([first, nothing, more]), extra=first.rows)
-    found = artifacts.read(Sample, tmp_path / "joined")
+    storage.join(tmp_path / "joined", iter([first, nothing, more]), extra=first.rows)
+    found = storage.read(Sample, tmp_path / "joined")
     np.testing.assert_array_equal(found.values, np.concatenate([first.values, more.values]))
     assert list(found.rows["name"]) == ["a", "b", "c", "d"]
-    some = artifacts.read(Sample, tmp_path / "joined", only={"rows": {"name": ["b", "c"]}})
+    some = storage.read(Sample, tmp_path / "joined", only={"rows": {"name": ["b", "c"]}})
     assert list(some.rows["name"]) == ["b", "c"]
-    assert len(artifacts.rows(Sample, tmp_path / "joined", "rows", name="d")) == 1
+    assert len(storage.rows(Sample, tmp_path / "joined", "rows", name="d")) == 1
 
 
 def test_parts_of_different_kinds_are_refused(tmp_path):
     other = Sample(sample().values.astype(np.float32), sample().rows, {})
     with pytest.raises(ValueError, match="wanted parts of float16"):
-        artifacts.join(tmp_path, [sample(), other])
+        storage.join(tmp_path, [sample(), other])
 
 
 def test_many_parts_are_joined_as_numpy_would_write_them(tmp_path):
@@ -168,16 +169,17 @@ def test_a_full_disk_is_said_and_leaves_what_is_no_artefact(cells, suffix):
     """RLIMIT_FSIZE makes a write fail as on a full disk, after so many bytes."""
     code = (
         "import resource, sys; from pathlib import Path; import numpy as np, pandas as pd\n"
-        "from test_artifacts import Sample; from camdrift import artifacts, files\n"
+        "from test_artifacts import Sample; from camdrift import storage\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "numbers = np.random.default_rng(0).random(20_000)\n"
         "array, table = np.zeros(3), pd.DataFrame({'a': [1]})\n"
         f"if {suffix!r} == '.npy': array = numbers\n"
         "else: table = pd.DataFrame({'a': numbers})\n"
-        "try: artifacts.write(Path(sys.argv[1]), Sample(array, table, {}))\n"
+        "from camdrift.storage import files\n"
+        "try: storage.write(Path(sys.argv[1]), Sample(array, table, {}))\n"
         "except files.UnwrittenError as fault: sys.exit(str(fault))\n"
     )
-    paths = [str(Path(artifacts.__file__).parents[1]), str(Path(__file__).parent)]
+    paths = [str(Path(storage.__file__).parents[1]), str(Path(__file__).parent)]
     answer = subprocess.run(
         [sys.executable, "-c", code, str(cells[0])], capture_output=True, text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
@@ -189,9 +191,9 @@ def test_a_full_disk_is_said_and_leaves_what_is_no_artefact(cells, suffix):
     with pytest.raises(
         FileNotFoundError, match="manifest.json, which is not there; run `dvc repro`"
     ):
-        artifacts.read(Sample, cells[0])
-    artifacts.write(cells[0], sample())
-    assert artifacts.read(Sample, cells[0]).facts == sample().facts
+        storage.read(Sample, cells[0])
+    storage.write(cells[0], sample())
+    assert storage.read(Sample, cells[0]).facts == sample().facts
 
 
 def test_a_read_only_place_is_named(tmp_path, monkeypatch):
@@ -210,4 +212,4 @@ def test_a_read_only_place_is_named(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "taken").write_text("a file where a folder is wanted")
     with pytest.raises(files.UnwrittenError, match="could not write .*taken"):
-        artifacts.write(tmp_path / "taken", sample())
+        storage.write(tmp_path / "taken", sample())

@@ -3,8 +3,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from camdrift import coverage, gradients, perturbation
-from camdrift.attacks import dlfuzz, fgsm, pgd
+from camdrift.attacks import dlfuzz, fgsm, gradients, pgd
+from camdrift.models import coverage
+from camdrift.perturbations import perturbation
 from conftest import as_model, small_network
 
 SETTINGS = {

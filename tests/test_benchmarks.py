@@ -1,6 +1,6 @@
 """What `make bench` found, as tables."""
 
-from camdrift import benchmarks
+from camdrift.ops import benchmarks
 
 RACES = [
     {"work": "maps", "against": "them", "place": {"px": 64, "images": 1}, "ratio": 2.0,

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from camdrift import cams, methods, packing
-from camdrift.variants import Variant
+from camdrift.explain import cam, methods, packing
+from camdrift.perturbations.variants import Variant
 from conftest import as_model, small_network
 
 
@@ -29,7 +29,7 @@ def test_maps_twin_for_both_targets(pixels):
     model = as_model(small_network(), micro_batch=4)
     single = as_model(small_network(), micro_batch=1)
     seeds = torch.tensor([0, 1, 2, 3])
-    logits, own, seed = cams.explain(model, pixels[:4], seeds)
+    logits, own, seed = cam.explain(model, pixels[:4], seeds)
     assert seed is not None
     for i in range(4):
         for layer in range(2):
@@ -45,19 +45,19 @@ def test_the_second_backward_is_for_batches_in_which_classes_differ(model, pixel
     grad = torch.autograd.grad
     monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: calls.append(1) or grad(*a, **k))
     own = model(pixels[:4]).argmax(1)
-    assert cams.explain(model, pixels[:4], own)[2] is None
+    assert cam.explain(model, pixels[:4], own)[2] is None
     assert len(calls) == 1
     other = own.clone()
     other[2] = (other[2] + 1) % 4
-    assert cams.explain(model, pixels[:4], other)[2] is not None
+    assert cam.explain(model, pixels[:4], other)[2] is not None
     assert len(calls) == 3
 
 
 def test_the_model_is_left_as_found_also_after_an_error(model, pixels):
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    cams.explain(model, pixels[:4], torch.zeros(4, dtype=torch.long))
+    cam.explain(model, pixels[:4], torch.zeros(4, dtype=torch.long))
     with pytest.raises(RuntimeError):
-        cams.explain(model, pixels[:4], torch.tensor([0, 1]))
+        cam.explain(model, pixels[:4], torch.tensor([0, 1]))
     modules = list(model.modules())
     hooks = [m._forward_hooks or m._backward_hooks or m._forward_pre_hooks for m in modules]
     assert not any(hooks)
@@ -81,7 +81,7 @@ def test_a_map_that_is_not_finite_is_refused(pixels):
     with torch.no_grad():
         network[0].weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(FloatingPointError, match="a map of GradCAM is not finite"):
-        cams.all_layers(network, pixels)
+        cam.all_layers(network, pixels)
 
 
 BOTH = ("own_top1", "seed_class")
@@ -117,8 +117,8 @@ def test_rows_point_to_their_maps_in_any_order(model, pixels):
 
 def test_equal_pixels_are_explained_once(model, pixels, monkeypatch):
     calls = []
-    explain = cams.explain
-    monkeypatch.setattr(cams, "explain", lambda *a, **k: calls.append(1) or explain(*a, **k))
+    explain = cam.explain
+    monkeypatch.setattr(cam, "explain", lambda *a, **k: calls.append(1) or explain(*a, **k))
     other = pixels.clone()
     other[7] += 0.01
     variants = [variant("clean", pixels), variant("adversarial", other, 1.0)]
@@ -158,7 +158,7 @@ def test_further_methods_are_of_central_variants_alone(model, pixels):
     np.testing.assert_array_equal(values[decides["map"]], alone[first["map"]])
     np.testing.assert_array_equal(maxima[decides["map"]], tops[first["map"]])
     assert set(rows["map"]) == set(range(len(values)))
-    found = cams.all_layers(model, pixels, methods=names, micro_batch=4)
+    found = cam.all_layers(model, pixels, methods=names, micro_batch=4)
     for name in names[1:]:
         own = rows.query("method == @name and target == 'own_top1'").sort_values("image")
         assert set(own["variant"]) == {"clean"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from camdrift import changes, ladder
+from camdrift.perturbations import changes, strengths
 from camdrift.settings import Protocol
 
 LEVELS = [0.25, 0.5, 1.0, 2.0, 4.0]
@@ -31,9 +31,9 @@ def published_loop(image, step, noise, levels):
 
 
 def test_the_published_levels():
-    assert ladder.multipliers(LEVELS, ladder="accumulating") == [0.25, -0.25, -0.25, 0.75, 3.75]
-    assert ladder.offsets(LEVELS) == [0.0, -0.75, -1.25, -1.25, -0.25]
-    assert ladder.multipliers(LEVELS, ladder="exact") == LEVELS
+    assert strengths.multipliers(LEVELS, ladder="accumulating") == [0.25, -0.25, -0.25, 0.75, 3.75]
+    assert strengths.offsets(LEVELS) == [0.0, -0.75, -1.25, -1.25, -0.25]
+    assert strengths.multipliers(LEVELS, ladder="exact") == LEVELS
 
 
 @pytest.fixture
@@ -54,7 +54,10 @@ def test_the_accumulating_ladder_is_the_published_loop(attacked, steps):
     own = protocol(ladder="accumulating", noise="with_negated_attack")
     noise = changes.like(last, draw)
     adversarial, random = published_loop(clean + whole - last, last, noise, LEVELS)
-    multiples, offsets = ladder.multipliers(LEVELS, ladder="accumulating"), ladder.offsets(LEVELS)
+    multiples, offsets = (
+        strengths.multipliers(LEVELS, ladder="accumulating"),
+        strengths.offsets(LEVELS),
+    )
     for i, level in enumerate(LEVELS):
         found = changes.attacked(clean, whole, given, multiples[i], ladder="accumulating")
         torch.testing.assert_close(found, adversarial[i], rtol=0, atol=1e-6)
@@ -69,7 +72,7 @@ def test_cutting_off_makes_the_published_levels_alike(attacked):
     step = made[0]
     stored = {}
     for level, multiple in zip(
-        LEVELS, ladder.multipliers(LEVELS, ladder="accumulating"), strict=True
+        LEVELS, strengths.multipliers(LEVELS, ladder="accumulating"), strict=True
     ):
         changed = changes.attacked(clean, step, step[:0], multiple, ladder="accumulating")
         stored[level] = changes.stored(changed, quantise="floor")

@@ -4,12 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from camdrift import claims, detection_verdicts, statistics, verdicts
-from camdrift import drift_verdicts as judges
-from camdrift.claims import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED
-from camdrift.evidence import Evidence
+from camdrift.analysis import statistics
+from camdrift.analysis.evidence import Evidence
+from camdrift.analysis.statistics import Resampler
+from camdrift.papers import claims, verdicts
+from camdrift.papers.claims import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED
+from camdrift.papers.renkhoff2022 import verdicts as judges
+from camdrift.papers.tan2023 import verdicts as detection_verdicts
 from camdrift.settings import FlagSettings, StatisticsSettings
-from camdrift.statistics import Resampler
 from test_changes import CORRECTED
 
 

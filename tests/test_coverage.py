@@ -1,7 +1,8 @@
 import numpy as np
 import torch
 
-from camdrift import coverage, statistics
+from camdrift.analysis import statistics
+from camdrift.models import coverage
 from conftest import as_model, small_network
 
 

@@ -10,9 +10,12 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure as Canvas
 
-from camdrift import artifacts, case, drawing, settings, variants
-from camdrift.artifacts import Attacked, ImageSet, Noise
-from camdrift.pixels import to_8bit
+from camdrift import settings, storage
+from camdrift.analysis import drawing
+from camdrift.ops import case
+from camdrift.perturbations import variants
+from camdrift.storage import Attacked, ImageSet, Noise
+from camdrift.storage.pixels import to_8bit
 from conftest import ROOT, inside
 
 testing = pytest.importorskip("streamlit.testing.v1")
@@ -280,7 +283,7 @@ def test_a_threshold_as_chosen_gives_the_table_s_rates(whole):
 
 
 def test_pictures_are_those_that_the_model_was_given(tiny):
-    """The dashboard's numpy twin of `camdrift.variants`, which it must not import."""
+    """The dashboard's numpy twin of `camdrift.perturbations.variants`, which it must not import."""
     chosen = tiny.settings
     with inside(tiny.folder):
         for name, cell in chosen.cells.items():
@@ -288,10 +291,10 @@ def test_pictures_are_those_that_the_model_was_given(tiny):
             protocols = [known[key] for key in cell.protocols]
             for first in protocols:
                 opened = case.read(cell.study, name, cell, first)
-                images = artifacts.read(ImageSet, artifacts.set_folder(cell.set))
-                folder = artifacts.cell_folder
-                attacked = artifacts.read(Attacked, folder(cell.study, name, "attack"))
-                noise = artifacts.read(Noise, folder(cell.study, name, "noise"))
+                images = storage.read(ImageSet, storage.set_folder(cell.set))
+                folder = storage.cell_folder
+                attacked = storage.read(Attacked, folder(cell.study, name, "attack"))
+                noise = storage.read(Noise, folder(cell.study, name, "noise"))
                 made = variants.of_images(images, attacked, noise, protocols)
                 image = int(attacked.images["image"].iloc[1])
                 for variant in made:

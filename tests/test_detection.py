@@ -6,11 +6,14 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from camdrift import detection, detection_tables, detectors, params, settings, trial, variants
-from camdrift import detection_verdicts as judges
-from camdrift.claims import HOLDS, NOT, NOT_RUN, UNDECIDED
-from camdrift.detection import Trial
-from camdrift.detection_verdicts import Trials
+from camdrift import settings
+from camdrift.detectors import evaluation, rules, trial
+from camdrift.detectors.evaluation import Trial
+from camdrift.papers.claims import HOLDS, NOT, NOT_RUN, UNDECIDED
+from camdrift.papers.tan2023 import tables, verdicts
+from camdrift.papers.tan2023.verdicts import Trials
+from camdrift.perturbations import variants
+from camdrift.settings import params
 from conftest import ROOT, inside
 from test_detectors import table
 
@@ -46,15 +49,15 @@ def features(*, strengths=(1.0,), told: float = 1.0) -> pd.DataFrame:
         flips = (np.arange(IMAGES) % 3 > 0).astype(int)
         parts.append(attacked.assign(variant="adversarial", strength=strength, prediction=flips))
     whole = pd.concat([part.assign(image=np.arange(IMAGES)) for part in parts], ignore_index=True)
-    masses = {f"mass_{reading}": 0.5 for reading in detection.detectors.READINGS}
+    masses = {f"mass_{reading}": 0.5 for reading in evaluation.detectors.READINGS}
     return whole.assign(against="", blurred=1, **masses)
 
 
 def made(*, told: float = 1.0, strengths=(1.0,)) -> dict[float, Trial]:
     seen, facts = features(strengths=strengths, told=told), images()
-    weights = detection.draws(facts, resamples=200, rng=np.random.default_rng(0))
+    weights = evaluation.draws(facts, resamples=200, rng=np.random.default_rng(0))
     return {
-        s: Trial(detection.fitted(seen, facts, s, CHOSEN), detection.calls(seen, facts, s), 0.95,
+        s: Trial(evaluation.fitted(seen, facts, s, CHOSEN), evaluation.calls(seen, facts, s), 0.95,
                  weights)
         for s in strengths
     }  # fmt: skip
@@ -114,14 +117,14 @@ def test_tiles_of_a_picture_are_in_one_split():
 
 def test_tiles_of_a_picture_are_drawn_together_and_one_picture_has_no_interval():
     facts = images()
-    found = detection.draws(facts, resamples=50, rng=np.random.default_rng(0))
+    found = evaluation.draws(facts, resamples=50, rng=np.random.default_rng(0))
     assert found.shape == (50, 20)
     np.testing.assert_array_equal(found[:, ::2], found[:, 1::2])
     assert (found.sum(1) == 20).all()
     alone = facts.assign(source="one")
-    assert np.isnan(detection.draws(alone, resamples=5, rng=np.random.default_rng(0))).all()
+    assert np.isnan(evaluation.draws(alone, resamples=5, rng=np.random.default_rng(0))).all()
     none = facts[facts["split"] != "test"]
-    assert detection.draws(none, resamples=5, rng=np.random.default_rng(0)).shape == (5, 0)
+    assert evaluation.draws(none, resamples=5, rng=np.random.default_rng(0)).shape == (5, 0)
 
 
 @pytest.mark.parametrize("told", [1.0, 0.6, 0.0])
@@ -153,7 +156,7 @@ def test_a_threshold_is_chosen_on_the_choosing_images_alone():
 
 
 def test_performance_tells_all_kinds_apart_and_says_when_images_are_too_few():
-    found = detection_tables.performance(made()[1.0])
+    found = tables.performance(made()[1.0])
     rows = found.query("rule == 'chosen' and detector == 'squeezing'")
     assert len(rows) == 9
     assert set(rows["n_positive"]) == {13, 7, 20}
@@ -161,7 +164,7 @@ def test_performance_tells_all_kinds_apart_and_says_when_images_are_too_few():
     assert rows["tpr_at_1"].isna().all()
     assert rows["note"].str.contains("too few images").all()
     ruled = found.query("rule == 'own'")["detector"].unique()
-    assert set(ruled) == set(detectors.WITH_RULE)
+    assert set(ruled) == set(rules.WITH_RULE)
 
 
 def test_a_share_of_all_or_none_has_an_interval():
@@ -179,7 +182,7 @@ def test_a_detector_that_is_the_confidence_in_disguise_is_found_out():
     one = made()[1.0]
     clusters = [name for name in one.rows if name.startswith("clusters_code_softmax")]
     same = one.rows.assign(**dict.fromkeys(clusters, 100 * (1 - one.rows["probability"])))
-    found = detection_tables.disguise(Trial(one.fitted, same, one.confidence, one.weights))
+    found = tables.disguise(Trial(one.fitted, same, one.confidence, one.weights))
     rows = found.set_index(["reading", "kind"])
     assert rows.loc[("code_softmax", "all"), "spearman"] == pytest.approx(1)
     assert rows.loc[("code_softmax", "all"), ["gain", "gain_low", "gain_high"]].eq(0).all()
@@ -190,10 +193,10 @@ def test_a_detector_that_is_the_confidence_in_disguise_is_found_out():
 def test_a_calibrating_split_without_adversarials_is_said_and_breaks_nothing():
     seen, facts = features(), images()
     seen["prediction"] = seen["prediction"].where(seen["image"] >= 10, 0)
-    fitted = detection.fitted(seen, facts, 1.0, CHOSEN)
+    fitted = evaluation.fitted(seen, facts, 1.0, CHOSEN)
     assert fitted["logistic"] == "no adversarial image to learn from"
-    one = Trial(fitted, detection.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
-    found = detection_tables.performance(one).set_index("detector")
+    one = Trial(fitted, evaluation.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
+    found = tables.performance(one).set_index("detector")
     assert found.loc["logistic", "auroc"].isna().all()
     assert (found.loc["logistic", "note"] == fitted["logistic"]).all()
     assert found.loc["squeezing", "auroc"].notna().all()
@@ -201,12 +204,12 @@ def test_a_calibrating_split_without_adversarials_is_said_and_breaks_nothing():
 
 def test_no_flipped_image_breaks_nothing():
     seen, facts = features().assign(prediction=0), images()
-    fitted = detection.fitted(seen, facts, 1.0, CHOSEN)
-    one = Trial(fitted, detection.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
-    assert detection_tables.performance(one).query("positives == 'success'")["auroc"].isna().all()
-    assert detection_tables.curves(one).empty
-    nothing = pd.DataFrame(columns=detection_tables.TABLES["knowing"])
-    found = judges.of_trials(Trials({1.0: one}, nothing, 224)).set_index("claim")["verdict"]
+    fitted = evaluation.fitted(seen, facts, 1.0, CHOSEN)
+    one = Trial(fitted, evaluation.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
+    assert tables.performance(one).query("positives == 'success'")["auroc"].isna().all()
+    assert tables.curves(one).empty
+    nothing = pd.DataFrame(columns=tables.TABLES["knowing"])
+    found = verdicts.of_trials(Trials({1.0: one}, nothing, 224)).set_index("claim")["verdict"]
     assert found.pop("B8") == NOT_RUN
     assert set(found) == {UNDECIDED}
 
@@ -217,7 +220,7 @@ def judged(told=1.0, size=224, **changes) -> pd.DataFrame:
         {"cell": "pgd", "detector": ["behaviour_median", "noisecam_code_logits"], "arm": "adaptive",
          "auroc": [0.4, 0.3], "low": [0.3, 0.2], "high": [0.5, 0.4]} | changes
     )  # fmt: skip
-    return judges.of_trials(Trials(trials, knowing, size)).set_index("claim")
+    return verdicts.of_trials(Trials(trials, knowing, size)).set_index("claim")
 
 
 def test_verdicts_where_everything_is_told_apart():
@@ -239,9 +242,9 @@ def test_an_undecided_claim_says_how_many_images_would_decide_it():
 
 
 def test_rates_of_a_few_flipped_images_are_not_compared(monkeypatch):
-    monkeypatch.setattr(judges, "MINIMUM", 14)  # there are 13
+    monkeypatch.setattr(verdicts, "MINIMUM", 14)  # there are 13
     found = judged()
-    assert (found.loc[["B3", "B4"], "detail"] == judges.TOO_FEW).all()
+    assert (found.loc[["B3", "B4"], "detail"] == verdicts.TOO_FEW).all()
     assert (found.loc[["B3", "B4"], "verdict"] == UNDECIDED).all()
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from camdrift import detectors
-from camdrift.features.names import PROFILE, READINGS
+from camdrift.detectors import rules
+from camdrift.detectors.names import PROFILE, READINGS
 
 
 def table(count: int, *, attacked: bool, seed: int = 0) -> pd.DataFrame:
@@ -34,30 +34,30 @@ CALIBRATING = pd.concat([table(40, attacked=False), table(40, attacked=True)], i
 TRUTH = np.repeat([False, True], 40)
 
 
-@pytest.mark.parametrize("name", detectors.NAMES)
+@pytest.mark.parametrize("name", rules.NAMES)
 def test_contract(name):
-    detector = detectors.make(name, thresholds=3, clusters=3)
+    detector = rules.make(name, thresholds=3, clusters=3)
     assert detector.fit(CALIBRATING, TRUTH) is detector
     benign, attacked = table(30, attacked=False, seed=1), table(30, attacked=True, seed=1)
     scores = [detector.score_samples(rows) for rows in (benign, attacked)]
     assert all(part.shape == (30,) and np.isfinite(part).all() for part in scores)
     called = [detector.predict(rows) for rows in (benign, attacked)]
     assert all(part.dtype == bool for part in called)
-    if name != detectors.CHANCE:
+    if name != rules.CHANCE:
         assert scores[1].min() > scores[0].max()
         assert called[1].all()
         assert called[0].mean() <= 0.35
-    again = detectors.make(name, thresholds=3, clusters=3).fit(CALIBRATING, TRUTH)
+    again = rules.make(name, thresholds=3, clusters=3).fit(CALIBRATING, TRUTH)
     np.testing.assert_array_equal(again.score_samples(benign), scores[0])
 
 
-@pytest.mark.parametrize("name", detectors.NAMES)
+@pytest.mark.parametrize("name", rules.NAMES)
 def test_calibrating_images_of_one_kind_are_refused_or_enough(name):
-    detector = detectors.make(name, thresholds=3, clusters=3)
-    with pytest.raises(detectors.UnfitError, match="no benign image"):
+    detector = rules.make(name, thresholds=3, clusters=3)
+    with pytest.raises(rules.UnfitError, match="no benign image"):
         detector.fit(CALIBRATING[TRUTH], TRUTH[TRUTH])
     if name.startswith("noisecam") or name == "logistic":
-        with pytest.raises(detectors.UnfitError, match="no adversarial image"):
+        with pytest.raises(rules.UnfitError, match="no adversarial image"):
             detector.fit(CALIBRATING[~TRUTH], TRUTH[~TRUTH])
     else:
         detector.fit(CALIBRATING[~TRUTH], TRUTH[~TRUTH])
@@ -71,13 +71,13 @@ def test_behaviours_rules_on_paper():
     expected = {"median": [True, True, True], "quantile": [False, True, True],
                 "deviations": [False, False, True]}  # fmt: skip
     for rule, called in expected.items():
-        detector = detectors.BehaviourDeviation(rule)
+        detector = rules.BehaviourDeviation(rule)
         assert detector.predict(rows).tolist() == called
-    assert detectors.BehaviourDeviation().score_samples(rows) == pytest.approx([0.1, 0.4, 0.7])
+    assert rules.BehaviourDeviation().score_samples(rows) == pytest.approx([0.1, 0.4, 0.7])
 
 
 def test_noise_cam_takes_the_threshold_that_is_right_most_often_and_calls_four_clusters():
-    detector = detectors.NoiseCam("code_logits", thresholds=3).fit(CALIBRATING, TRUTH)
+    detector = rules.NoiseCam("code_logits", thresholds=3).fit(CALIBRATING, TRUTH)
     assert detector.place_ == 1
     rows = pd.DataFrame({"clusters_code_logits_1": [0, 3, 4]})
     assert detector.predict(rows).tolist() == [False, False, True]
@@ -85,5 +85,5 @@ def test_noise_cam_takes_the_threshold_that_is_right_most_often_and_calls_four_c
 
 def test_a_chosen_threshold_lets_one_in_twenty_benign_images_pass():
     benign = pd.DataFrame({"energy": np.arange(100.0)})
-    detector = detectors.Single("energy").fit(benign, np.zeros(100, dtype=bool))
+    detector = rules.Single("energy").fit(benign, np.zeros(100, dtype=bool))
     assert detector.predict(benign).sum() == 4

@@ -10,19 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
-from camdrift import (
-    artifacts,
-    cams,
-    devices,
-    files,
-    hardening,
-    models,
-    relevance,
-    run,
-    settings,
-)
+from camdrift import settings, storage
 from camdrift.attacks import one_pixel
-from camdrift.models import Model
+from camdrift.explain import cam, lrp
+from camdrift.models import devices, loading
+from camdrift.models.loading import Model
+from camdrift.papers.klawikowska2020 import experiment
+from camdrift.pipeline import run
+from camdrift.storage import files
 from conftest import as_model, inside, script, small_network
 from elsewhere import DEVICE, Elsewhere, There
 
@@ -35,8 +30,8 @@ STAGES = (
 
 def built(name: str) -> dict[Path, bytes]:
     """What a stage has written; manifests follow from it."""
-    found = artifacts.DATA.glob(f"*/**/{files.MANIFEST}")
-    folders = [path.parent for path in found if artifacts.made_by(path.parent) == name]
+    found = storage.DATA.glob(f"*/**/{files.MANIFEST}")
+    folders = [path.parent for path in found if storage.made_by(path.parent) == name]
     content = chain.from_iterable(folder.iterdir() for folder in folders)
     return {path: path.read_bytes() for path in content if path.name != files.MANIFEST}
 
@@ -59,7 +54,7 @@ def study(tiny, tmp_path):
     folder = shutil.copytree(tiny.folder, tmp_path / "study", symlinks=True)
     with inside(folder):
         yield folder
-    models._held.cache_clear()
+    loading._held.cache_clear()
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -79,13 +74,13 @@ def test_stages_give_the_same_with_models_elsewhere(study, name, monkeypatch):
 def test_training_goes_on_elsewhere_and_comes_home(study, monkeypatch):
     """Weights differ by what many steps make of last digits."""
     name = "resnet18_eighth"
-    before = artifacts.read(artifacts.Weights, artifacts.model_folder(name))
+    before = storage.read(storage.Weights, storage.model_folder(name))
     facts, state = before.facts, {key: value.clone() for key, value in before.state.items()}
-    shutil.rmtree(artifacts.model_folder(name))
+    shutil.rmtree(storage.model_folder(name))
     monkeypatch.setenv("CAMDRIFT_DEVICE", DEVICE)
     with Elsewhere():
         script("train").main(run.Stage(f"train@{name}"))
-    found = artifacts.read(artifacts.Weights, artifacts.model_folder(name))
+    found = storage.read(storage.Weights, storage.model_folder(name))
     assert found.facts["layers"] == facts["layers"]
     assert abs(found.facts["test_accuracy"] - facts["test_accuracy"]) < 0.1
     for key, value in found.state.items():
@@ -103,14 +98,14 @@ def test_what_looks_into_a_model_looks_where_it_lies(model, pixels):
     def found(asked: Model) -> list[torch.Tensor]:
         generators = [np.random.default_rng(i) for i in range(len(pixels))]
         made = one_pixel.perturb(asked, pixels, labels, generators=generators, **search)
-        return [made.pixels, made.evaluations, relevance.relevance(asked, pixels)]
+        return [made.pixels, made.evaluations, lrp.relevance(asked, pixels)]
 
     wanted = found(model)
     with Elsewhere():
         for a, b in zip(wanted, found(as_model(small_network()).to(DEVICE)), strict=True):
             assert not isinstance(b, There)
             assert torch.allclose(a.double(), b.double(), atol=1e-5)
-        change = hardening.adversary(settings.Descent(eps=0.1, step=0.05, steps=2))
+        change = experiment.adversary(settings.Descent(eps=0.1, step=0.05, steps=2))
         moved = as_model(small_network()).to(DEVICE)
         attacked = change(moved, pixels.to(DEVICE), labels.to(DEVICE)).cpu()
     assert torch.allclose(attacked, change(model, pixels, labels), atol=1e-5)
@@ -154,7 +149,7 @@ def tf32() -> set[str]:
 
 def test_tf32_is_allowed_where_it_is_asked_for_alone(study):
     for precision, wanted in (("tf32", "tf32"), ("bfloat16", "ieee"), ("float32", "ieee")) * 2:
-        models.load("vgg11_eighth", micro_batch=4, precision=precision)  # the second time: held
+        loading.load("vgg11_eighth", micro_batch=4, precision=precision)  # the second time: held
         assert tf32() == {wanted}
 
 
@@ -163,7 +158,7 @@ def test_training_and_relevance_are_exact_whatever_models_are_held_to(model, pix
     batches = type(model).batches
     monkeypatch.setattr(type(model), "batches", lambda *a: seen.append(tf32()) or batches(*a))
     devices.hold("tf32")
-    relevance.relevance(model, pixels)
+    lrp.relevance(model, pixels)
     assert seen == [{"ieee"}]
     assert tf32() == {"tf32"}
     with devices.exactly():
@@ -181,7 +176,7 @@ def test_bfloat16_changes_numbers_a_little_and_every_tensor_stays_single(model, 
     exact, found = model(batch), coarse(batch)
     assert 0 < (exact - found).abs().max() < 0.05 * exact.abs().max()
     seeds = exact.argmax(1)
-    first, second = (cams.explain(m, batch, seeds, targets=[cams.OWN])[1] for m in (model, coarse))
+    first, second = (cam.explain(m, batch, seeds, targets=[cam.OWN])[1] for m in (model, coarse))
     assert first and second
     for a, b in zip(first["GradCAM"], second["GradCAM"], strict=True):
         assert b.dtype == torch.float32

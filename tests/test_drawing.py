@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from camdrift import drawing
-from camdrift.drawing import COLOURS, Figure
+from camdrift.analysis import drawing
+from camdrift.analysis.drawing import COLOURS, Figure
 
 
 def lines(*names: str, **more) -> Figure:

@@ -7,8 +7,9 @@ from scipy.ndimage import median_filter
 from sklearn.cluster import DBSCAN
 from sklearn.decomposition import PCA
 
-from camdrift import methods, params
-from camdrift.features import behaviour, confidence, measure, noisecam, profile
+from camdrift.detectors import behaviour, confidence, measure, noisecam, profile
+from camdrift.explain import methods
+from camdrift.settings import params
 from conftest import ROOT, as_model, small_network
 
 CHOSEN = params.load(ROOT / "params.yaml").detection

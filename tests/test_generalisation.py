@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from camdrift import artifacts, comparison, drawing, models, params, results, run
-from camdrift import generalisation_figures as figures
-from camdrift import generalisation_report as reports
-from camdrift import generalisation_tables as tables
-from camdrift import generalisation_verdicts as judges
-from camdrift.artifacts import Carried
-from camdrift.claims import HOLDS, NOT, NOT_RUN, PARTLY, UNDECIDED
-from camdrift.comparison import PLAIN, PREPROCESSED, Comparison, Tried
-from camdrift.pixels import from_8bit
-from camdrift.settings import Generalisation, SettingsError, Target
+from camdrift import storage
+from camdrift.analysis import drawing, results
+from camdrift.models import loading
+from camdrift.papers.chakraborty2022 import comparison, figures, report, tables, verdicts
+from camdrift.papers.chakraborty2022.comparison import PLAIN, PREPROCESSED, Comparison, Tried
+from camdrift.papers.claims import HOLDS, NOT, NOT_RUN, PARTLY, UNDECIDED
+from camdrift.pipeline import run
+from camdrift.settings import Generalisation, SettingsError, Target, params
+from camdrift.storage import Carried
+from camdrift.storage.pixels import from_8bit
 from conftest import ROOT, inside, script
 
 SETTINGS = params.load(ROOT / "params.yaml")
@@ -146,7 +146,7 @@ def test_sets_of_a_network_are_pooled():
 
 
 def verdict(found: Comparison, claim: str):
-    return judges.judged(found, claim, SETTINGS.flags)
+    return verdicts.judged(found, claim, SETTINGS.flags)
 
 
 def test_claims_that_are_borne_out_hold():
@@ -255,7 +255,7 @@ def test_what_was_not_tried_is_not_run_and_missing_networks_are_named():
     few = replace(found, tried=few)
     assert "wanted VGG16" in verdict(few, "D4").detail
     assert "deep and wide" in verdict(few, "D2").detail
-    made = judges.claims(few, SETTINGS.flags)
+    made = verdicts.claims(few, SETTINGS.flags)
     assert list(made["id"]) == [f"D{i}" for i in range(1, 8)]
     assert made.set_index("id").loc["D7", "verdict"] == NOT_RUN
 
@@ -271,7 +271,7 @@ def test_few_sources_and_empty_maps_are_flagged():
     for tried in found.tried.values():
         tried.parts[0].images["source"] = tried.parts[0].images["label"].astype(str)
     found.tried["Xception", PLAIN].parts[0].last[:20, 3, 0, 0] = np.nan
-    rows = judges.flags(found, SETTINGS.flags)
+    rows = verdicts.flags(found, SETTINGS.flags)
     assert list(rows["flag"]) == ["empty maps", "few sources"]
     assert "pairs: Xception 50%" in rows["text"].iloc[0]
 
@@ -287,16 +287,16 @@ def test_the_tiny_generalisation_is_written_and_drawn(tiny):
         assert set(made["networks"]["size"]) == {32, 40}
         drawn = figures.of_generalisation(made, explains=plan.explains)
         names = {figure.name for figure in drawn}
-        files = {f.stem for f in artifacts.results("tiny_generalising", "figures").iterdir()}
+        files = {f.stem for f in storage.results("tiny_generalising", "figures").iterdir()}
         assert names | {"cha_figure_5", "cha_figure_6", "cha_figure_7"} <= files
         for figure in drawn:
             assert not figure.table.empty, figure.name
             drawing.plotly(figure)
-        panels = artifacts.results("tiny_generalising", "figures").glob("cha_figure_[5-9].png")
+        panels = storage.results("tiny_generalising", "figures").glob("cha_figure_[5-9].png")
         assert all(drawing.holds_images(file.read_bytes()) for file in panels)
-        page = artifacts.report("tiny_generalising").read_text()
+        page = storage.report("tiny_generalising").read_text()
         assert "Preprocessing, image by image" in page
-        table = reports.accuracy(made)
+        table = report.accuracy(made)
         assert list(table.columns) == ["network", "preprocessing", "eps 0", "eps 0.05", "eps 0.2"]
 
 
@@ -311,13 +311,13 @@ def test_psnr_of_digits_is_above_what_eps_says(tiny):
 @pytest.mark.parametrize("label", ["given", "predicted"])
 def test_the_sign_raises_the_loss_of_the_label_that_is_asked_for(tiny, monkeypatch, label):
     written = []
-    monkeypatch.setattr(artifacts, "write", lambda folder, made: written.append(made))
+    monkeypatch.setattr(storage, "write", lambda folder, made: written.append(made))
     with inside(tiny.folder):
         stage = run.Stage("sign@tiny_vgg11")
         stage.params["generalisations"]["tiny_generalising"]["label"] = label
         script("sign").main(stage)
-        images = artifacts.read(artifacts.ImageSet, artifacts.set_folder("digits"))
-        model = models.load("vgg11_eighth", micro_batch=16)
+        images = storage.read(storage.ImageSet, storage.set_folder("digits"))
+        model = loading.load("vgg11_eighth", micro_batch=16)
     (signs,) = written
     rows = images.index.loc[signs.images["image"]]
     assert list(rows["id"]) == list(signs.images["id"])
@@ -342,7 +342,7 @@ def folds(folder, **changed):
                 part.outcomes["prediction"] = 7
             # Folds in another order for each network.
             end = f"{network}_{'ab'['ba'.index(fold)] if network == 'VGG16' else fold}"
-            artifacts.write(artifacts.generalisation_folder("test", "carried", end), part)
+            storage.write(storage.generalisation_folder("test", "carried", end), part)
             targets[end] = Target(generalisation="test", set=f"set_{fold}", model="m",
                                   network=network, family="deep", maps=True)  # fmt: skip
     return comparison.read("test", PLAN, targets, set(), SETTINGS.statistics, seed=1)

@@ -8,43 +8,41 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from camdrift import (
-    artifacts,
-    hardening,
-    hardening_figures,
-    hardening_report,
-    models,
-    networks,
-    params,
-    run,
-    training,
+from camdrift import storage
+from camdrift.models import architectures, loading, training
+from camdrift.papers.claims import HOLDS, NOT, UNDECIDED
+from camdrift.papers.klawikowska2020 import (
+    experiment,
+    figures,
+    report,
+    tables,
+    verdicts,
 )
-from camdrift import hardening_tables as tables
-from camdrift import hardening_verdicts as judges
-from camdrift.artifacts import Attacked, Hardened, ImageSet, Signatures, Weights
-from camdrift.claims import HOLDS, NOT, UNDECIDED
-from camdrift.hardening_tables import Inspection
-from camdrift.pixels import from_8bit
+from camdrift.papers.klawikowska2020.tables import Inspection
+from camdrift.pipeline import run
+from camdrift.settings import params
+from camdrift.storage import Attacked, Hardened, ImageSet, Signatures, Weights
+from camdrift.storage.pixels import from_8bit
 from conftest import ROOT, inside, script, small_network
 
 SETTINGS = params.load(ROOT / "params.yaml")
 CLEAR = "clear"
-MODELS, ATTACKS = (CLEAR, *hardening.HARDENED), ("fgsm", "one_pixel", "pgd", "fgsm_larger")
+MODELS, ATTACKS = (CLEAR, *experiment.HARDENED), ("fgsm", "one_pixel", "pgd", "fgsm_larger")
 
 
-def shown(model, pixels, *, wrong: int = 0) -> hardening.Images:
+def shown(model, pixels, *, wrong: int = 0) -> experiment.Images:
     """Images whose labels are the model's own predictions, but for the first `wrong`."""
     labels = model(pixels).argmax(1)
     labels[:wrong] = (labels[:wrong] + 1) % 4
     names = [f"image {i}" for i in range(len(pixels))]
     index = pd.DataFrame({"id": names, "source": names, "label": labels.numpy()})
-    return hardening.Images(pixels, labels, index)
+    return experiment.Images(pixels, labels, index)
 
 
 def test_images_that_are_wrong_already_are_left_out_and_counted(model, pixels):
     images = shown(model, pixels, wrong=3)
     chosen = {"eps": 0.5, "gains": 4, "target": None}
-    changed, table = hardening.attack(model, "fgsm", chosen, images, seed=1, key="test")
+    changed, table = experiment.attack(model, "fgsm", chosen, images, seed=1, key="test")
     assert list(table["right"]) == [False] * 3 + [True] * 7
     assert torch.equal(changed[:3], pixels[:3])
     assert not table["success"][:3].any()
@@ -58,7 +56,7 @@ def test_images_that_are_wrong_already_are_left_out_and_counted(model, pixels):
 
 def test_an_attack_that_finds_nothing_changes_nothing_that_counts(model, pixels):
     chosen = {"eps": 0.0, "gains": 2, "target": None}
-    changed, table = hardening.attack(model, "fgsm", chosen, shown(model, pixels), seed=1, key="t")
+    changed, table = experiment.attack(model, "fgsm", chosen, shown(model, pixels), seed=1, key="t")
     assert torch.equal(changed, pixels)
     assert not table["success"].any()
 
@@ -66,7 +64,7 @@ def test_an_attack_that_finds_nothing_changes_nothing_that_counts(model, pixels)
 def test_the_adversary_stays_in_its_box_and_raises_the_loss(model, pixels):
     labels = model(pixels).argmax(1)
     chosen = SETTINGS.hardenings["inspecting"].adversary
-    found = hardening.adversary(chosen)(model, pixels, labels)
+    found = experiment.adversary(chosen)(model, pixels, labels)
     assert (found - pixels).abs().max() <= chosen.eps + 1e-6
     assert found.min() >= 0
     assert found.max() <= 1
@@ -118,27 +116,27 @@ def small() -> Small:
              "std": [0.25] * 3, "classes": 2, "size": 32}  # fmt: skip
     torch.manual_seed(0)
     wanted = {key: facts[key] for key in ("architecture", "width", "head", "classes", "size")}
-    state = networks.build(**wanted, initialised=True).state_dict()
+    state = architectures.build(**wanted, initialised=True).state_dict()
     clear = Weights(state, facts, pd.DataFrame())
     before = {name: value.clone() for name, value in state.items()}
     chosen = SETTINGS.presets["tiny"].hardenings["tiny_inspecting"]
     brief = chosen.training.model_copy(update={"epochs": 1, "batch": 4})
-    splits, real = {}, models.retrained
+    splits, real = {}, loading.retrained
 
     def retrained(base, training, split, *, name, **rest):
         splits[name] = {part: split(part) for part in ("train", "validation")}
         return real(base, training, split, name=name, **rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "retrained", retrained)
-        found, weights = hardening.harden(
+        patch.setattr(loading, "retrained", retrained)
+        found, weights = experiment.harden(
             images, clear, chosen.model_copy(update={"training": brief}), SETTINGS.attacks,
             name="test", seed=1, micro_batch=4,
         )  # fmt: skip
     return Small(clear, before, found, weights, splits)
 
 
-@pytest.mark.parametrize("kind", hardening.EXTENDING)
+@pytest.mark.parametrize("kind", experiment.EXTENDING)
 def test_what_an_attack_changes_joins_the_training_set_under_its_own_label(small, kind):
     rows = small.found.attacks.query("model == 'clear' and split == 'train' and attack == @kind")
     won = rows[rows["success"]]
@@ -147,7 +145,7 @@ def test_what_an_attack_changes_joins_the_training_set_under_its_own_label(small
     assert labels[12:].tolist() == won["label"].to_list()
     if kind == "fgsm":
         assert 0 < len(won) < 12
-        model = models.ready(replace(small.clear, state=small.before), micro_batch=4)
+        model = loading.ready(replace(small.clear, state=small.before), micro_batch=4)
         with torch.no_grad():
             assert model(pixels[12:]).argmax(1).tolist() == won["adversarial"].to_list()
 
@@ -161,7 +159,7 @@ def test_the_others_are_trained_on_the_set_as_it_is(small, kind):
 def test_hardened_models_start_from_the_clear_one_and_share_nothing_with_it(small):
     clear, before, weights = small.clear, small.before, small.weights
     assert all(torch.equal(before[name], value) for name, value in clear.state.items())
-    everything = [clear.state, *(weights[kind].state for kind in hardening.HARDENED)]
+    everything = [clear.state, *(weights[kind].state for kind in experiment.HARDENED)]
     places = [value.data_ptr() for state in everything for value in state.values()]
     assert len(set(places)) == len(places)
     heads = [[v for n, v in state.items() if n.endswith("weight")][-1] for state in everything]
@@ -183,11 +181,11 @@ def test_a_cell_can_attack_and_explain_a_hardened_model(tiny):
         finally:
             path.write_text(before)
         images, own = (
-            artifacts.read(Attacked, artifacts.cell_folder("tiny", cell, "attack")).images
+            storage.read(Attacked, storage.cell_folder("tiny", cell, "attack")).images
             for cell in ("tiny_carried", "tiny_fgsm")
         )
-        model = models.load("tiny_inspecting_fgsm", micro_batch=32)
-        shown = artifacts.read(ImageSet, artifacts.set_folder("digits")).pixels[images["image"]]
+        model = loading.load("tiny_inspecting_fgsm", micro_batch=32)
+        shown = storage.read(ImageSet, storage.set_folder("digits")).pixels[images["image"]]
         with torch.no_grad():
             assert model(from_8bit(shown)).argmax(1).tolist() == images["clean"].to_list()
     assert not images["adversarial"].equals(own["adversarial"])
@@ -214,7 +212,7 @@ def made(
                 right=image < right, success=won, adversarial=np.where(won, 1 - label, label),
                 evaluations=5, gain=np.where(won, 0.01, np.nan),
             ))  # fmt: skip
-        for on in (CLEAR, *hardening.EXTENDING):
+        for on in (CLEAR, *experiment.EXTENDING):
             changed = (image < success.get(on, 0)) & (model == CLEAR)
             keeps = image < right if model == CLEAR else image < kept * tests
             good = keeps & ~changed
@@ -241,10 +239,10 @@ def made(
         ], ignore_index=True,
     )  # fmt: skip
     points = []
-    for on in (CLEAR, *hardening.EXTENDING):
+    for on in (CLEAR, *experiment.EXTENDING):
         part = base if on == CLEAR else base[: success[on]]
         near = np.nan if one_class else part["image"].to_numpy(float)
-        flags = {f"success_{k}": part["image"] < success[k] for k in hardening.EXTENDING}
+        flags = {f"success_{k}": part["image"] < success[k] for k in experiment.EXTENDING}
         points.append(part.assign(
             on=on, after=0, right=part["image"] < right, x=part["image"], y=0.0,
             distance=near if on == CLEAR else np.nan,
@@ -294,7 +292,7 @@ def test_tables_on_paper():
 
 
 def judged(**changes) -> pd.DataFrame:
-    return judges.of_inspection(made(**changes)).set_index("claim")
+    return verdicts.of_inspection(made(**changes)).set_index("claim")
 
 
 def test_verdicts_where_everything_is_as_the_paper_says():
@@ -349,7 +347,7 @@ def test_one_attack_against_decides_where_the_other_finds_nothing():
 
 
 def test_few_successes_are_flagged():
-    found = judges.claims(made(), SETTINGS.hardenings["inspecting"], SETTINGS.flags)
+    found = verdicts.claims(made(), SETTINGS.hardenings["inspecting"], SETTINGS.flags)
     found = found.set_index("id")["flags"]
     assert found["C1"] == ""
     assert (found[["C3", "C4", "C5"]] == "few successes").all()
@@ -378,20 +376,20 @@ def test_one_class_has_no_other_to_be_near():
 
 def test_tables_for_people_and_figures():
     found = tables.tables(made())
-    sets = hardening_report.sets(found)
+    sets = report.sets(found)
     assert list(sets.columns) == ["set", "clear", "retrained", "FGSM-hardened",
                                   "one-pixel-hardened", "PGD-trained"]  # fmt: skip
     assert sets.loc[1, "clear"].endswith("(18 of 30)")
-    row = hardening_report.attacks(found).loc[1]
+    row = report.attacks(found).loc[1]
     assert row["attack"] == "one pixel, 30400 queries"
     assert row["clear"].endswith("of 18 right")
-    drawn = hardening_figures.of_hardening(found)
+    drawn = figures.of_hardening(found)
     assert [figure.name for figure in drawn] == [
         "accuracy", "anew", "kla_figure_4", "kla_figure_5", "kla_figure_6", "kla_one_pixel"
     ]  # fmt: skip
     one = made()
     clean = np.zeros((20, 8, 8, 3), dtype=np.uint8)
-    panels = hardening_figures.panels(found, clean, one.hardened, one.signatures)
+    panels = figures.panels(found, clean, one.hardened, one.signatures)
     shows_images = {figure.name: figure.images for figure in panels}
     assert shows_images == {"kla_figure_1": True, "kla_figure_2": True, "kla_figure_3": False}
     links = drawn[3].table.dropna()
@@ -403,8 +401,8 @@ def test_tables_for_people_and_figures():
 def test_an_attack_that_finds_nothing_leaves_its_figures_out():
     nothing = made(success={"fgsm": 0, "one_pixel": 0})
     found = tables.tables(nothing)
-    drawn = hardening_figures.of_hardening(found)
+    drawn = figures.of_hardening(found)
     assert [figure.name for figure in drawn] == ["accuracy", "anew", "kla_figure_4"]
     clean = np.zeros((20, 8, 8, 3), dtype=np.uint8)
-    panels = hardening_figures.panels(found, clean, nothing.hardened, nothing.signatures)
+    panels = figures.panels(found, clean, nothing.hardened, nothing.signatures)
     assert [figure.name for figure in panels] == ["kla_figure_2"]

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from camdrift import images, pictures
+from camdrift.datasets import images, pictures
 from camdrift.settings import SettingsError
 
 EVEN = {"train": 0.5, "validation": 0.0, "test": 0.5}

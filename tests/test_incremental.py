@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from camdrift import incremental, networks
-from camdrift.incremental import Incremental, painted
-from camdrift.models import Model
+from camdrift.models import architectures, incremental
+from camdrift.models.incremental import Incremental, painted
+from camdrift.models.loading import Model
 from conftest import as_model
 
 HALVES = [0.5] * 3
@@ -12,7 +12,7 @@ HALVES = [0.5] * 3
 
 def network(architecture: str, *, size: int, width: float, head: str, classes: int) -> nn.Module:
     torch.manual_seed(0)
-    return networks.build(
+    return architectures.build(
         architecture=architecture, width=width, head=head, classes=classes, size=size,
         initialised=True,
     )  # fmt: skip

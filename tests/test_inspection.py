@@ -5,11 +5,19 @@ import pandas as pd
 import pytest
 import torch
 
-from camdrift import hardening_figures, hardening_report, hardening_verdicts, inspection, params
-from camdrift import hardening_tables as tables
-from camdrift.artifacts import Hardened
-from camdrift.claims import UNDECIDED
-from camdrift.hardening_tables import Inspection
+from camdrift.papers.claims import UNDECIDED
+from camdrift.papers.klawikowska2020 import (
+    figures as hardening_figures,
+)
+from camdrift.papers.klawikowska2020 import (
+    inspection,
+    report,
+    tables,
+    verdicts,
+)
+from camdrift.papers.klawikowska2020.tables import Inspection
+from camdrift.settings import params
+from camdrift.storage import Hardened
 from conftest import ROOT, as_model, small_network
 
 SETTINGS = params.load(ROOT / "params.yaml")
@@ -99,11 +107,11 @@ def drawn(one: Inspection) -> tuple[dict, str, pd.DataFrame]:
     """Tables, the report's HTML and the claims, as the last stage makes them."""
     made = tables.tables(one)
     plan = SETTINGS.presets["tiny"].hardenings["tiny_inspecting"]
-    made["claims"] = hardening_verdicts.claims(one, plan, SETTINGS.flags)
+    made["claims"] = verdicts.claims(one, plan, SETTINGS.flags)
     clean = np.zeros((len(one.hardened.tests), 12, 12, 3), dtype=np.uint8)
     figures = hardening_figures.of_hardening(made)
     figures += hardening_figures.panels(made, clean, one.hardened, one.signatures)
-    page = hardening_report.page("test", plan, made, figures)
+    page = report.page("test", plan, made, figures)
     return made, page, made["claims"].set_index("id")
 
 

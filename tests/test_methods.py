@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from camdrift import methods
+from camdrift.explain import methods
 
 
 @pytest.fixture

@@ -8,7 +8,13 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from camdrift import coverage, layers, models, networks, training
+from camdrift.models import (
+    architectures,
+    coverage,
+    hook_points,
+    loading,
+    training,
+)
 from camdrift.settings import ModelSettings, SettingsError
 from conftest import as_model, small_network
 
@@ -16,11 +22,11 @@ from conftest import as_model, small_network
 def built(architecture: str, **changed) -> nn.Module:
     arguments = {"width": 0.25, "head": "torchvision", "classes": 6, "size": 64,
                  "initialised": True}  # fmt: skip
-    return networks.build(architecture=architecture, **arguments | changed)
+    return architectures.build(architecture=architecture, **arguments | changed)
 
 
-def taps(network: nn.Module) -> dict[str, layers.Tap]:
-    return {tap.name: tap for tap in layers.map_taps(layers.trace(network.eval()))}
+def taps(network: nn.Module) -> dict[str, hook_points.Tap]:
+    return {tap.name: tap for tap in hook_points.map_taps(hook_points.trace(network.eval()))}
 
 
 def test_import_works_beside_a_torch_without_cuda():
@@ -33,7 +39,7 @@ from camdrift.vision import torchvision
 torchvision.models.get_model("resnet18")
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-    subprocess.run([sys.executable, "-c", "import camdrift.vision"], check=True)
+    subprocess.run([sys.executable, "-c", "import camdrift.pipeline.vision"], check=True)
 
 
 def test_slimming_refuses_what_is_more_than_the_plain_layer():
@@ -43,7 +49,7 @@ def test_slimming_refuses_what_is_more_than_the_plain_layer():
 
     network = nn.Sequential(nn.Conv2d(3, 8, 3), Fused(8))
     with pytest.raises(ValueError, match="Fused is more than a BatchNorm2d"):
-        networks._slim(network, 0.5, 4)
+        architectures._slim(network, 0.5, 4)
 
 
 def test_training_without_validation_images_keeps_the_last_epoch():
@@ -109,8 +115,8 @@ def test_unusual_networks_are_tapped_where_the_definition_says():
     assert not found["plain"].rectified
     network = Odd().eval()
     expected = F.relu(network.first(F.avg_pool2d(network.plain(torch.ones(1, 3, 9, 9)), 2)))
-    traced = layers.trace(network)
-    tapped = layers.tapped(traced, layers.map_taps(traced))
+    traced = hook_points.trace(network)
+    tapped = hook_points.tapped(traced, hook_points.map_taps(traced))
     _, tensors = tapped(torch.ones(1, 3, 9, 9))
     torch.testing.assert_close(tensors[1], expected)  # not overwritten by the addition
 
@@ -131,7 +137,7 @@ def test_folding_batch_norm_changes_no_logit_that_matters():
             nn.init.uniform_(module.weight, 0.5, 2)
     batch = torch.rand(2, 3, 64, 64)
     expected = network(batch)
-    traced = layers.trace(network)
+    traced = hook_points.trace(network)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in traced.modules())
     torch.testing.assert_close(traced(batch), expected, rtol=1e-4, atol=1e-5)
 
@@ -155,9 +161,9 @@ def test_a_conv_called_twice_has_two_maps_and_keeps_its_norms():
     nn.init.uniform_(network.first.running_mean)
     batch = torch.rand(2, 3, 8, 8)
     expected = network(batch)
-    traced = layers.trace(network)
+    traced = hook_points.trace(network)
     torch.testing.assert_close(traced(batch), expected)
-    assert [tap.name for tap in layers.map_taps(traced)] == ["conv", "conv:2"]
+    assert [tap.name for tap in hook_points.map_taps(traced)] == ["conv", "conv:2"]
 
 
 def test_an_untraceable_network_or_one_without_conv_is_refused_by_name():
@@ -165,10 +171,10 @@ def test_an_untraceable_network_or_one_without_conv_is_refused_by_name():
         def forward(self, x):
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(layers.UntraceableError, match="cannot trace Branching"):
-        layers.trace(Branching())
-    with pytest.raises(layers.UntraceableError, match="no two-dimensional conv"):
-        layers.trace(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+    with pytest.raises(hook_points.UntraceableError, match="cannot trace Branching"):
+        hook_points.trace(Branching())
+    with pytest.raises(hook_points.UntraceableError, match="no two-dimensional conv"):
+        hook_points.trace(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
 
 
 def test_results_do_not_depend_on_the_batch(model, pixels):
@@ -215,7 +221,7 @@ def test_slimming_keeps_the_topology(name):
 )
 def test_what_cannot_be_built_is_refused_by_name(architecture, changed, wanted):
     with pytest.raises(SettingsError, match=wanted):
-        layers.trace(built(architecture, **changed).eval())
+        hook_points.trace(built(architecture, **changed).eval())
 
 
 def model_settings(**changed) -> ModelSettings:
@@ -229,7 +235,7 @@ def model_settings(**changed) -> ModelSettings:
 
 def obtained(chosen: ModelSettings):
     images = (torch.zeros(2, 3, 64, 64), torch.tensor([0, 1]))
-    return models.obtain(chosen, size=64, labels=[0, 1], split=lambda _: images, seed=1, name="m")
+    return loading.obtain(chosen, size=64, labels=[0, 1], split=lambda _: images, seed=1, name="m")
 
 
 def test_local_weights_are_loaded_as_they_are(tmp_path):
@@ -241,7 +247,7 @@ def test_local_weights_are_loaded_as_they_are(tmp_path):
         found = obtained(model_settings(weights=str(path), sha256=digest))
         for name, value in network.state_dict().items():
             assert torch.equal(found.state[name], value.half().float())
-        with pytest.raises(networks.RefusedError, match=f"has sha256 {digest}"):
+        with pytest.raises(architectures.RefusedError, match=f"has sha256 {digest}"):
             obtained(model_settings(weights=str(path), sha256="0" * 64))
 
 
@@ -249,7 +255,7 @@ def test_a_pickle_that_could_run_code_is_refused(tmp_path):
     path = tmp_path / "w.pt"
     torch.save({"network": small_network()}, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    with pytest.raises(networks.RefusedError, match="could run any code"):
+    with pytest.raises(architectures.RefusedError, match="could run any code"):
         obtained(model_settings(weights=str(path), sha256=digest))
 
 
@@ -257,13 +263,13 @@ def test_weights_of_other_classes_are_refused_by_what_to_change(tmp_path):
     path = tmp_path / "w.safetensors"
     save_file(built("squeezenet1_1", width=1, classes=7).state_dict(), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    with pytest.raises(networks.RefusedError, match="models.m.classes"):
+    with pytest.raises(architectures.RefusedError, match="models.m.classes"):
         obtained(model_settings(weights=str(path), sha256=digest))
 
 
 @pytest.mark.parametrize("weights", ["IMAGENET", "nowhere.safetensors"])
 def test_weights_that_are_not_there_are_named(weights):
-    with pytest.raises(networks.RefusedError, match=weights):
+    with pytest.raises(architectures.RefusedError, match=weights):
         obtained(model_settings(weights=weights, sha256="0" * 64))
 
 
@@ -333,16 +339,18 @@ def test_weights_of_old_lack_the_count_of_batches_and_take_a_head_all_the_same()
     network = built("resnet18")
     state = {n: v for n, v in built("resnet18", classes=7).state_dict().items()
              if not n.endswith("num_batches_tracked")}  # fmt: skip
-    found = networks.with_own_head(network, state)
+    found = architectures.with_own_head(network, state)
     assert torch.equal(found["conv1.weight"], state["conv1.weight"])
     assert found["fc.weight"].shape == (6, 128)
-    with pytest.raises(networks.RefusedError, match="none for bn1.weight and 0 more"):
-        networks.with_own_head(network, {n: v for n, v in state.items() if n != "bn1.weight"})
+    with pytest.raises(architectures.RefusedError, match="none for bn1.weight and 0 more"):
+        architectures.with_own_head(network, {n: v for n, v in state.items() if n != "bn1.weight"})
 
 
 def test_a_network_without_dense_layers_has_none_to_train():
     network = built("squeezenet1_1", width=1, size=32)
-    with pytest.raises(networks.RefusedError, match="no dense layer to train; wanted training.la"):
+    with pytest.raises(
+        architectures.RefusedError, match="no dense layer to train; wanted training.la"
+    ):
         training.train(
             network, (torch.rand(4, 3, 32, 32), torch.arange(4)),
             (torch.rand(2, 3, 32, 32), torch.arange(2)), mean=[0.5] * 3, std=[0.25] * 3,
@@ -353,7 +361,9 @@ def test_a_network_without_dense_layers_has_none_to_train():
 def test_weights_that_do_not_fit_the_body_are_refused(foreign):
     _, chosen = foreign
     chosen = chosen | {"width": 0.5, "training": brief()}
-    with pytest.raises(networks.RefusedError, match="all but the dense layers, got none for conv1"):
+    with pytest.raises(
+        architectures.RefusedError, match="all but the dense layers, got none for conv1"
+    ):
         obtained(model_settings(**chosen))
 
 
@@ -362,7 +372,7 @@ def test_a_network_may_have_another_input_than_the_set():
                             training=brief())  # fmt: skip
     found = obtained(chosen)
     assert found.facts["size"] == 80
-    model = models.ready(found, micro_batch=2)
+    model = loading.ready(found, micro_batch=2)
     seen = []
     model.network.graph.owning_module.register_forward_pre_hook(
         lambda _, inputs: seen.append(inputs[0].shape[-1])
@@ -372,7 +382,7 @@ def test_a_network_may_have_another_input_than_the_set():
 
 
 def test_inception_is_built_without_its_auxiliary_head_and_takes_weights_that_have_one(tmp_path):
-    from camdrift.vision import torchvision
+    from camdrift.pipeline.vision import torchvision
 
     full = torchvision.models.inception_v3(num_classes=5, init_weights=False, aux_logits=True)
     path = tmp_path / "w.safetensors"
@@ -390,7 +400,7 @@ def test_the_last_map_of_inception_is_what_its_head_sees():
     found = taps(built("inception_v3", size=112))
     assert list(found)[-1] == "Mixed_7c"
     assert len({tap.node for tap in found.values()}) == len(found)
-    traced = layers.trace(built("inception_v3", size=112).eval())
+    traced = hook_points.trace(built("inception_v3", size=112).eval())
     joint = next(node for node in traced.graph.nodes if node.name == found["Mixed_7c"].node)
     assert len(joint.all_input_nodes) == 4
     assert any("avgpool" in str(user.target) or "avg" in str(user.target) for user in joint.users)
@@ -447,11 +457,11 @@ def test_modern_networks_are_tapped_and_what_is_left_out_says_why():
     found = taps(network)
     assert list(found) == ["stem", "depthwise", "shared.0", "shared.0:2"]
     assert all(tap.rectified for tap in found.values())
-    traced = layers.trace(network)
-    _, tensors = layers.tapped(traced, layers.map_taps(traced))(torch.ones(1, 3, 8, 8))
+    traced = hook_points.trace(network)
+    _, tensors = hook_points.tapped(traced, hook_points.map_taps(traced))(torch.ones(1, 3, 8, 8))
     stem = network.stem(torch.ones(1, 3, 8, 8))
     torch.testing.assert_close(tensors[0], stem * torch.sigmoid(stem))
-    left = layers.left_out(network, traced)
+    left = hook_points.left_out(network, traced)
     assert left == {
         "unused": "no output of the forward in eval mode depends on it",
         "up": "ConvTranspose2d is not a two-dimensional convolution",

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from camdrift import changes, noise
+from camdrift.perturbations import changes, noise
 from test_changes import protocol
 
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy.optimize import differential_evolution
 
-from camdrift import perturbation
 from camdrift.attacks import one_pixel
-from camdrift.incremental import Incremental, painted
-from camdrift.models import Model
+from camdrift.models.incremental import Incremental, painted
+from camdrift.models.loading import Model
+from camdrift.perturbations import perturbation
 from camdrift.settings import SettingsError
 from conftest import as_model, small_network
 

@@ -11,8 +11,11 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from camdrift import artifacts, files, results, run, summary
-from camdrift.artifacts import Carried, Maps, Weights
+from camdrift import storage
+from camdrift.analysis import results
+from camdrift.ops import summary
+from camdrift.pipeline import run
+from camdrift.storage import Carried, Maps, Weights, files
 from conftest import copy_of_repository, inside, script
 
 
@@ -90,7 +93,7 @@ def mine(tiny, tmp_path_factory):
 
 def test_every_layer_is_named_and_what_reaches_no_activation_is_told(mine):
     with inside(mine):
-        facts = artifacts.read(Weights, artifacts.model_folder("mine")).facts
+        facts = storage.read(Weights, storage.model_folder("mine")).facts
     assert [layer["name"] for layer in facts["layers"]] == LAYERS
     assert facts["own_output"] == ["shared.depthwise", "shared.depthwise:2"]
     assert facts["size"] == 48
@@ -100,25 +103,25 @@ def test_every_layer_is_named_and_what_reaches_no_activation_is_told(mine):
 def test_the_summary_says_which_maps_are_unusual(mine):
     with inside(mine):
         (line,) = summary.unusual()
-        card = files.read_json(artifacts.model_card("mine"))
+        card = files.read_json(storage.model_card("mine"))
         card["left_out"] = {"up": "no conv"}
-        files.write_json(artifacts.model_card("mine"), card)
+        files.write_json(storage.model_card("mine"), card)
         assert summary.unusual() == ["mine: no map of up: no conv", line]
     assert line.startswith("mine: 2 of 8 maps at a conv's own output, as it reaches no activ")
 
 
 def test_its_maps_and_its_report_are_there(mine):
     with inside(mine):
-        maps = artifacts.read(Maps, artifacts.cell_folder("own", "own_fgsm", "cam"))
+        maps = storage.read(Maps, storage.cell_folder("own", "own_fgsm", "cam"))
         assert list(maps.layers["name"]) == LAYERS
         assert maps.layers["height"].iloc[0] == 24  # of 48 px, not of the set's 32
         assert np.isfinite(maps.values).all()
         made = results.load("own")
         assert made["attacks"]["images"].item() == len(maps.rows["image"].unique())
         assert len(made["detectors"])
-        carried = artifacts.read(
-            Carried, artifacts.generalisation_folder("tiny_generalising", "carried", "own")
+        carried = storage.read(
+            Carried, storage.generalisation_folder("tiny_generalising", "carried", "own")
         )
         assert carried.facts["size"] == 48
         assert carried.shifts.shape[-1] == len(LAYERS)
-        assert artifacts.report("tiny_generalising").exists()
+        assert storage.report("tiny_generalising").exists()

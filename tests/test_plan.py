@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from camdrift import artifacts, looks, needs, pace, params, plan, presets, run, variants, work
-from camdrift.settings import SettingsError, protocols
+from camdrift import storage
+from camdrift.ops import estimate, looks, needs, presets, timing, work
+from camdrift.perturbations import variants
+from camdrift.pipeline import run
+from camdrift.settings import SettingsError, params, protocols
 from conftest import ROOT, copy_of_repository, inside, script
 
 CHOSEN = params.load(ROOT / "params.yaml")
@@ -18,7 +21,7 @@ GROUPS = ["fetch", "train", "harden", "signatures", "review", "sign", "carry", "
 @pytest.fixture(scope="module")
 def made():
     with inside(ROOT):
-        return plan.asked("tiny", [], [])[0]
+        return estimate.asked("tiny", [], [])[0]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def counts(made):
 @pytest.fixture
 def tasks(made, counts, monkeypatch):
     """Of the tiny study, each unit of which takes a millisecond."""
-    monkeypatch.setattr(pace, "seconds", lambda _: 1e-3)
+    monkeypatch.setattr(timing, "seconds", lambda _: 1e-3)
     return {task.stage: task for task in work.tasks(made, counts)}
 
 
@@ -65,8 +68,8 @@ def test_variants_are_those_that_the_study_makes(built):
         for name, cell in chosen.cells.items():
             attacked, made = variants.of_cell(cell, name, [known[p] for p in cell.protocols])
             counted = looks.of_cell(cell, chosen)
-            raised = [v for v in counted.made if v.name == artifacts.RAISED]
-            there = made[-1].name == artifacts.RAISED
+            raised = [v for v in counted.made if v.name == storage.RAISED]
+            there = made[-1].name == storage.RAISED
             assert facts(made[: len(made) - there]) == facts(counted.made[: -len(raised) or None])
             # Pictures of an image that differ, where noise flips it: as many as were counted, or
             # fewer where the attack or the raising of noise changed nothing.
@@ -77,7 +80,7 @@ def test_variants_are_those_that_the_study_makes(built):
                 for variant in made:
                     row = variant.table["image"].tolist().index(image)
                     pixels = variant.pixels()[row].numpy().tobytes()
-                    digests.add((variant.name == artifacts.SOFTMAX, pixels))
+                    digests.add((variant.name == storage.SOFTMAX, pixels))
                 differing.append(len(digests))
             assert max(differing) == sum(counted.plain) + sum(counted.central), name
 
@@ -87,7 +90,7 @@ def test_maps_of_the_tiny_study_are_near_those_that_were_counted(built):
     with inside(folder):
         for name, cell in chosen.cells.items():
             counted = looks.of_cell(cell, chosen)
-            found = artifacts.read(artifacts.Maps, artifacts.cell_folder(cell.study, name, "cam"))
+            found = storage.read(storage.Maps, storage.cell_folder(cell.study, name, "cam"))
             images = found.rows["image"].nunique()
             assert 0.5 < len(found.values) / (images * counted.maps) < 2, name
 
@@ -125,16 +128,16 @@ def test_files_are_as_large_as_those_of_the_tiny_study(built, tasks):
     with inside(folder):
         for name, cell in chosen.cells.items():
             for stage in ("attack", "noise", "cam"):
-                files = artifacts.cell_folder(cell.study, name, stage).glob("*.npy")
+                files = storage.cell_folder(cell.study, name, stage).glob("*.npy")
                 size = sum(file.stat().st_size for file in files)
                 assert 0.5 < tasks[f"{stage}@{name}"].written / size < 2, (stage, name)
 
 
 def test_estimates_are_positive_and_add_up(tasks):
-    bases = {task.base: pace.Base(2.0, 100.0) for task in tasks.values()}
-    found = [plan.estimate(task, bases) for task in tasks.values()]
+    bases = {task.base: timing.Base(2.0, 100.0) for task in tasks.values()}
+    found = [estimate.estimate(task, bases) for task in tasks.values()]
     assert all(e.seconds >= 2 and e.peak >= 100 and e.disk >= 0 for e in found)
-    table = plan.table(found)
+    table = estimate.table(found)
     assert table["stage"].tolist() == [*GROUPS, "in all"]
     total = table.iloc[-1]
     assert total["runs"] == len(found) == len(tasks)
@@ -146,17 +149,17 @@ def test_estimates_are_positive_and_add_up(tasks):
     counted = sum(p.units for t in tasks.values() for p in t.passes if not p.network)
     spent = total["seconds"] - 2 * len(found) - reading
     assert spent == pytest.approx((units - counted) * 1e-3)
-    lines = plan.printed(table)
+    lines = estimate.printed(table)
     assert len(lines) == 2 + len(GROUPS)
     assert all(len(line) < 80 for line in lines)
 
 
 def test_what_is_scarce_is_said(tasks, monkeypatch):
-    bases = {task.base: pace.Base(2.0, 100.0) for task in tasks.values()}
-    table = plan.table([plan.estimate(task, bases) for task in tasks.values()])
-    assert plan.scarce(table) == []
+    bases = {task.base: timing.Base(2.0, 100.0) for task in tasks.values()}
+    table = estimate.table([estimate.estimate(task, bases) for task in tasks.values()])
+    assert estimate.scarce(table) == []
     table[["peak", "disk"]] = 1e12
-    memory, disk = plan.scarce(table)
+    memory, disk = estimate.scarce(table)
     assert "micro_batch" in memory
     assert "DVC's cache" in disk
 
@@ -166,38 +169,38 @@ def test_what_is_scarce_is_said(tasks, monkeypatch):
     [(40, "40 s"), (1500, "25 min"), (12_600, "3.5 h"), (90_000, "25 h"), (1e6, "12 days")],
 )
 def test_durations_are_said_as_people_say_them(seconds, text):
-    assert plan.duration(seconds) == text
+    assert estimate.duration(seconds) == text
 
 
 def test_a_plan_is_narrowed_to_what_a_study_rests_on(made):
-    found = plan.narrowed(made, ["tiny_generalising"])
+    found = estimate.narrowed(made, ["tiny_generalising"])
     assert not found.cells and not found.hardenings
     assert set(found.models) == {"vgg11_eighth", "resnet18_eighth", "resnet18_cropped"}
-    found = plan.narrowed(made, ["tiny"])
+    found = estimate.narrowed(made, ["tiny"])
     assert list(found.sets) == ["digits"]
     assert list(found.models) == ["vgg11_eighth"]
     with pytest.raises(SettingsError, match="no study 'other'; there are: tiny, "):
-        plan.narrowed(made, ["other"])
+        estimate.narrowed(made, ["other"])
 
 
 def test_the_pace_is_the_fastest_of_some_rounds():
     calls = []
-    assert pace.seconds(lambda: calls.append(1) or 1e9) < 1e-6
-    assert len(calls) == pace.ROUNDS
+    assert timing.seconds(lambda: calls.append(1) or 1e9) < 1e-6
+    assert len(calls) == timing.ROUNDS
 
 
 def test_a_bench_bears_every_kind_of_network(made):
     model = made.models["resnet18_eighth"].model_copy(update={"width": 1.0})
-    at = pace.bench("resnet18", model, classes=10, side=32, plan=made)
+    at = timing.bench("resnet18", model, classes=10, side=32, plan=made)
     with torch.no_grad():
         assert at.model(at.pixels[:2]).isfinite().all()
-    assert all(value > 0 for value in (*at.held, at.weights, at.of("forward", pace.forward)))
+    assert all(value > 0 for value in (*at.held, at.weights, at.of("forward", timing.forward)))
 
 
 def printed(monkeypatch, capsys, *words):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["plan", *words])
-    plan.main()
+    estimate.main()
     return capsys.readouterr().out
 
 
@@ -231,7 +234,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("said", list(REFUSED))
 def test_what_is_refused_is_said_and_not_traced_back(monkeypatch, capsys, said):
-    monkeypatch.setattr(pace, "seconds", lambda _: 1e-3)
+    monkeypatch.setattr(timing, "seconds", lambda _: 1e-3)
     with pytest.raises(SettingsError) as fault:
         printed(monkeypatch, capsys, *REFUSED[said])
     assert said in str(fault.value)
@@ -251,7 +254,7 @@ def test_a_folder_that_is_not_there_is_refused(monkeypatch, capsys, tmp_path):
 def test_data_that_would_be_downloaded_is_said_in_three_lines(monkeypatch, tmp_path):
     monkeypatch.setenv("CAMDRIFT_DATA", str(tmp_path))
     monkeypatch.chdir(ROOT)
-    chosen, wanted = plan.asked("oxford_pets", [], [])
+    chosen, wanted = estimate.asked("oxford_pets", [], [])
     found = needs.counted("oxford_pets", chosen.sets["oxford_pets"], seed=1, need=wanted["DATA"])
     assert found.splits == {"train": 2576, "validation": 368, "test": 736}
     assert len(found.notes) == 3

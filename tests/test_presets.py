@@ -6,8 +6,12 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
-from camdrift import artifacts, drawing, files, needs, numbering, params, presets
-from camdrift.settings import Need, SettingsError
+from camdrift import storage
+from camdrift.analysis import drawing
+from camdrift.datasets import numbering
+from camdrift.ops import needs, presets
+from camdrift.settings import Need, SettingsError, params
+from camdrift.storage import files
 from conftest import ROOT, inside
 
 CHOSEN = params.load(ROOT / "params.yaml")
@@ -212,16 +216,16 @@ def test_images_from_elsewhere_stay_behind(monkeypatch, tmp_path, lent):
     with inside(tmp_path):
         for image in (True, False):
             drawn = drawing.panel(f"images_{image}", "", "", tile, ["one"], ["one"], images=image)
-            drawing.png(drawn, artifacts.results(name, "figures") / f"{drawn.name}.png")
-        cards = [artifacts.set_datasheet("nips17"), artifacts.model_card("resnet18")]
-        for path in [artifacts.results(name, "metrics.json"), *cards]:
+            drawing.png(drawn, storage.results(name, "figures") / f"{drawn.name}.png")
+        cards = [storage.set_datasheet("nips17"), storage.model_card("resnet18")]
+        for path in [storage.results(name, "metrics.json"), *cards]:
             files.write_text(path, "{}")
     tree = Tree(tmp_path)
     monkeypatch.setattr(presets.dvc.api, "DVCFileSystem", lambda **_: tree)
     with inside(tmp_path / "data"):
-        before = artifacts.results(name, "figures") / "of_before.png"
+        before = storage.results(name, "figures") / "of_before.png"
         files.write_text(before, "of a run whose figures have other names")
         presets.gather(NIPS.model_copy(update={"needs": lent}), [name], "study-nips17")
-        figures = {path.stem for path in artifacts.results(name, "figures").iterdir()}
+        figures = {path.stem for path in storage.results(name, "figures").iterdir()}
         assert figures == {"images_False"} | (set() if lent else {"images_True"})
-        assert all(path.is_file() for path in [artifacts.results(name, "metrics.json"), *cards])
+        assert all(path.is_file() for path in [storage.results(name, "metrics.json"), *cards])

@@ -6,29 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from camdrift import (
-    artifacts,
-    claims,
-    flags,
-    flips,
-    models,
-    packing,
-    report,
-    results,
-    scores,
-    settings,
-    tables,
-    variants,
-    verdicts,
-)
-from camdrift.artifacts import Attacked, Maps, Noise, Scores
+from camdrift import settings, storage
+from camdrift.analysis import flags, flips, results, tables
+from camdrift.explain import packing
+from camdrift.models import loading
+from camdrift.papers import claims, report, verdicts
+from camdrift.perturbations import variants
+from camdrift.scores import similarity
+from camdrift.storage import Attacked, Maps, Noise, Scores
 from conftest import inside
 
 CELL = "tiny_dlfuzz"
 
 
 def part(kind, stage, cell=CELL):
-    return artifacts.read(kind, artifacts.cell_folder("tiny", cell, stage))
+    return storage.read(kind, storage.cell_folder("tiny", cell, stage))
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +105,7 @@ def test_a_protocol_that_explains_probabilities_can_decide_with_several_methods(
 ):
     plan = tiny.settings.cells[CELL]
     attacked, found = variants.of_cell(plan, CELL, [protocols[first]])
-    model = models.load(plan.model, micro_batch=32)
+    model = loading.load(plan.model, micro_batch=32)
     facts = attacked.images.set_index("image")
     names = ["GradCAM", "LayerCAM"]
     packed = packing.of_variants(model, found, facts["clean"], facts["success"], methods=names)
@@ -121,7 +113,7 @@ def test_a_protocol_that_explains_probabilities_can_decide_with_several_methods(
     layers = packing.layer_table(model)
     maps = Maps(packed.values, packed.maxima, packed.rows, layers, pictures, examples)
     strangers = pd.DataFrame(index=facts.index)
-    made = scores.drift(maps, [protocols[first]], strangers, size=32)
+    made = similarity.drift(maps, [protocols[first]], strangers, size=32)
     assert set(made["method"]) == set(names)
     cosine = made.query("score == 'cosine'").groupby("method", observed=True)["value"]
     assert (cosine.count() > 0).all()

@@ -5,7 +5,9 @@ import json
 import pandas as pd
 import pytest
 
-from camdrift import claims, flips, readme, results
+from camdrift.analysis import flips, results
+from camdrift.ops import readme
+from camdrift.papers import claims
 from conftest import inside
 
 

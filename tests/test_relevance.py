@@ -3,8 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from camdrift import networks, relevance
-from camdrift.networks import RefusedError
+from camdrift.explain import lrp
+from camdrift.models import architectures
+from camdrift.models.architectures import RefusedError
 from conftest import as_model, small_network
 
 # isort: split
@@ -123,7 +124,7 @@ def test_slow_twin(rectified, bias):
     model = as_model(network, size=8, micro_batch=2).double()
     pixels = images()
     classes = torch.tensor([0, 3, 1])
-    own, chosen = relevance.relevance(model, pixels), relevance.relevance(model, pixels, classes)
+    own, chosen = lrp.relevance(model, pixels), lrp.relevance(model, pixels, classes)
     for i, inputs in enumerate(model.inputs(pixels).numpy()):
         np.testing.assert_allclose(own[i], slow_relevance(network, inputs), rtol=1e-9, atol=1e-12)
         expected = slow_relevance(network, inputs, int(classes[i]))
@@ -155,7 +156,7 @@ def test_alpha_one_on_paper(bias, expected):
     layer.weight.copy_(torch.tensor([3.0, -4.0]).view(1, 2, 1, 1))
     layer.bias.fill_(bias)
     inputs = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1)
-    found = through(relevance.AlphaOne(), layer, inputs, torch.tensor(10.0).view(1, 1, 1, 1))
+    found = through(lrp.AlphaOne(), layer, inputs, torch.tensor(10.0).view(1, 1, 1, 1))
     np.testing.assert_allclose(found.flatten(), expected, rtol=1e-6)
 
 
@@ -163,7 +164,7 @@ def test_contributions_against_the_output_get_nothing():
     layer = nn.Conv2d(2, 1, 1, bias=False).requires_grad_(False)
     layer.weight.copy_(torch.tensor([3.0, 4.0]).view(1, 2, 1, 1))
     inputs = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1)  # 6 and -4: the negative one is left out
-    found = through(relevance.AlphaOne(), layer, inputs, torch.tensor(10.0).view(1, 1, 1, 1))
+    found = through(lrp.AlphaOne(), layer, inputs, torch.tensor(10.0).view(1, 1, 1, 1))
     assert found.flatten().tolist() == [10.0, 0.0]
 
 
@@ -177,7 +178,7 @@ def test_flat_on_paper():
     model = as_model(network, size=2)
     pixels = torch.rand(1, 3, 2, 2)
     logit = float(model(pixels))
-    found = relevance.relevance(model, pixels)
+    found = lrp.relevance(model, pixels)
     # Each output spreads its relevance evenly over four places and three channels.
     np.testing.assert_allclose(found, np.full((1, 2, 2), logit / 4), rtol=1e-6)
 
@@ -199,7 +200,7 @@ def test_relevance_is_conserved_without_biases_and_dense_layers():
     model = as_model(network, size=8).double()
     logits = model(images())
     for chosen in range(4):
-        found = relevance.relevance(model, images(), torch.full((3,), chosen))
+        found = lrp.relevance(model, images(), torch.full((3,), chosen))
         torch.testing.assert_close(found.sum((1, 2)), logits[:, chosen])
 
 
@@ -210,7 +211,7 @@ def test_a_dense_layer_keeps_what_epsilon_leaves():
     )
     model = as_model(network, size=8).double()
     logits = model(images())
-    found = relevance.relevance(model, images(), torch.tensor([0, 1, 2])).sum((1, 2))
+    found = lrp.relevance(model, images(), torch.tensor([0, 1, 2])).sum((1, 2))
     logit = logits[torch.arange(3), torch.tensor([0, 1, 2])]
     torch.testing.assert_close(found, logit * logit / (logit + 0.1 * logit.sign()))
 
@@ -243,13 +244,13 @@ def test_a_residual_addition_shares_its_relevance(add):
     network.last.weight.data.abs_()
     model = as_model(network, size=8).double()
     logits = model(images())
-    found = relevance.relevance(model, images())
+    found = lrp.relevance(model, images())
     torch.testing.assert_close(found.sum((1, 2)), logits.amax(1))
 
 
 def test_an_addition_on_paper():
     network = Residual(torch.add).requires_grad_(False)
-    rules = relevance._taken_apart(as_model(network, size=8).network)
+    rules = lrp._taken_apart(as_model(network, size=8).network)
     (place,) = [name for name, rule in rules[1].items() if "Norm" in str(type(rule)) and
                 "mean" not in name]  # fmt: skip
     terms = torch.tensor([[6.0, 2.0], [6.0, -3.0], [0.0, 0.0]])  # sums 8, 3 and 0
@@ -274,7 +275,7 @@ def test_batch_norm_behind_a_conv_is_part_of_it():
         network = nn.Sequential(
             first, nn.ReLU(), *middle, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last
         ).double()
-        found.append(relevance.relevance(as_model(network, size=8).double(), images()))
+        found.append(lrp.relevance(as_model(network, size=8).double(), images()))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-9)
 
 
@@ -287,18 +288,18 @@ def test_zennit_s_own_preset_where_there_is_no_bias():
         _, expected = attributor(
             model.inputs(pixels), lambda out: out * (out == out.amax(1, keepdim=True))
         )
-    found = relevance.relevance(model, pixels)
+    found = lrp.relevance(model, pixels)
     torch.testing.assert_close(found, expected.sum(1), rtol=1e-3, atol=1e-5)
 
 
 def test_the_map_does_not_depend_on_the_images_beside(model, pixels):
     classes = torch.arange(10) % 4
-    together = relevance.relevance(model, pixels, classes)
+    together = lrp.relevance(model, pixels, classes)
     for i in (0, 5, 9):
-        alone = relevance.relevance(model, pixels[i : i + 1], classes[i : i + 1])
+        alone = lrp.relevance(model, pixels[i : i + 1], classes[i : i + 1])
         assert torch.equal(alone[0], together[i])
     order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(relevance.relevance(model, pixels[order], classes[order]), together[order])
+    assert torch.equal(lrp.relevance(model, pixels[order], classes[order]), together[order])
 
 
 def test_a_negative_value_in_another_image_changes_no_bit():
@@ -311,14 +312,14 @@ def test_a_negative_value_in_another_image_changes_no_bit():
     model = as_model(network, size=8, micro_batch=2)
     bright, dark = torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)
     assert network[0](model.inputs(bright)).min() > 0 > network[0](model.inputs(dark)).min()
-    alone = relevance.relevance(model, bright)[0]
-    assert torch.equal(relevance.relevance(model, torch.cat([bright, dark]))[0], alone)
+    alone = lrp.relevance(model, bright)[0]
+    assert torch.equal(lrp.relevance(model, torch.cat([bright, dark]))[0], alone)
 
 
 def test_the_own_class_is_the_top_class(model, pixels):
     classes = model(pixels).argmax(1)
-    own = relevance.relevance(model, pixels)
-    assert torch.equal(own, relevance.relevance(model, pixels, classes))
+    own = lrp.relevance(model, pixels)
+    assert torch.equal(own, lrp.relevance(model, pixels, classes))
 
 
 class Fault(Exception):
@@ -329,16 +330,16 @@ def test_the_model_is_left_as_found_also_after_an_error(model, pixels, monkeypat
     state = {key: value.clone() for key, value in model.state_dict().items()}
     identities = [id(parameter) for parameter in model.parameters()]
     logits = model(pixels)
-    relevance.relevance(model, pixels)
+    lrp.relevance(model, pixels)
     with pytest.raises(RuntimeError):
-        relevance.relevance(model, pixels, torch.full((10,), 99))
+        lrp.relevance(model, pixels, torch.full((10,), 99))
 
     def fail(*_):
         raise Fault
 
-    monkeypatch.setattr(relevance.AlphaOne, "backward", fail)
+    monkeypatch.setattr(lrp.AlphaOne, "backward", fail)
     with pytest.raises(Fault):
-        relevance.relevance(model, pixels)
+        lrp.relevance(model, pixels)
     modules = list(model.modules())
     assert not any(m._forward_hooks or m._backward_hooks or m._forward_pre_hooks for m in modules)
     assert not any(module.training for module in modules)
@@ -354,12 +355,12 @@ def test_the_model_is_left_as_found_also_after_an_error(model, pixels, monkeypat
 )
 def test_torchvision_s_networks_have_finite_maps(name, width):
     torch.manual_seed(0)
-    network = networks.build(
+    network = architectures.build(
         architecture=name, width=width, head="torchvision", classes=10, size=64, initialised=True
     )
     model = as_model(network, size=64, micro_batch=2)
     pixels = images(2, 32).float()  # and resized by the model
-    found = relevance.relevance(model, pixels)
+    found = lrp.relevance(model, pixels)
     assert found.shape == (2, 64, 64)
     assert found.isfinite().all()
     assert (found != 0).flatten(1).any(1).all()
@@ -390,20 +391,20 @@ class Gated(nn.Module):
 def test_layers_without_a_rule_are_refused(gate, named):
     model = as_model(Gated(gate))
     with pytest.raises(RefusedError, match=f"no rule for .*{named}.*Wanted Conv2d"):
-        relevance.relevance(model, torch.rand(1, 3, 12, 12))
+        lrp.relevance(model, torch.rand(1, 3, 12, 12))
 
 
 def test_additions_that_broadcast_are_refused():
     model = as_model(Gated(lambda x: x + x.mean((2, 3), keepdim=True)))
     with pytest.raises(RefusedError, match="wanted equal shapes"):
-        relevance.relevance(model, torch.rand(1, 3, 12, 12))
+        lrp.relevance(model, torch.rand(1, 3, 12, 12))
 
 
 def test_classes_are_one_an_image(model, pixels):
     with pytest.raises(ValueError, match="wanted 10 classes"):
-        relevance.relevance(model, pixels, torch.zeros(3, dtype=torch.long))
+        lrp.relevance(model, pixels, torch.zeros(3, dtype=torch.long))
 
 
 def test_a_small_network_with_everything_runs():
-    found = relevance.relevance(as_model(small_network()), torch.rand(2, 3, 12, 12))
+    found = lrp.relevance(as_model(small_network()), torch.rand(2, 3, 12, 12))
     assert found.isfinite().all()

@@ -111,7 +111,7 @@ def test_without_a_remote_or_artefacts_it_is_said_what_to_run(recorded, tmp_path
     leave = shutil.ignore_patterns("cache", "tmp", "studies", "results")
     clone = shutil.copytree(recorded, tmp_path / "clone", symlinks=True, ignore=leave)
     answer = subprocess.run(
-        [sys.executable, "-m", "camdrift.summary", "show"],
+        [sys.executable, "-m", "camdrift.ops.summary", "show"],
         cwd=clone,
         capture_output=True,
         text=True,

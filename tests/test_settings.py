@@ -7,7 +7,9 @@ import time
 import pytest
 from ruamel.yaml import YAML
 
-from camdrift import params, perturbation, settings
+from camdrift import settings
+from camdrift.perturbations import perturbation
+from camdrift.settings import params
 from conftest import ROOT, copy_of_repository
 
 CONTENT = YAML(typ="safe").load(ROOT / "params.yaml")

@@ -7,8 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings, strategies
 from ruamel.yaml import YAML
 
-from camdrift import params
-from camdrift.settings import Settings, SettingsError
+from camdrift.settings import Settings, SettingsError, params
 from conftest import ROOT
 
 CONTENT = YAML(typ="safe").load(ROOT / "params.yaml")

@@ -16,7 +16,10 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from camdrift import artifacts, backends, files, models, run, settings, shards
+from camdrift import settings, storage
+from camdrift.models import loading
+from camdrift.pipeline import backends, run, shards
+from camdrift.storage import files
 from conftest import inside, script
 
 CELL = "tiny_dlfuzz"
@@ -45,7 +48,7 @@ def study(tiny, tmp_path, monkeypatch):
 
 
 def place(stage: str) -> Path:
-    return artifacts.cell_folder("tiny", CELL, stage)
+    return storage.cell_folder("tiny", CELL, stage)
 
 
 def built(stage: str) -> dict[str, bytes]:
@@ -74,7 +77,7 @@ def test_backends_give_the_same_bytes(study, backend, monkeypatch):
         alone = built(stage)
         monkeypatch.setenv("CAMDRIFT_BACKEND", backend)
         assert built(stage) == alone, stage
-    assert not list(artifacts.SHARDS.glob("*"))  # cleared in the end
+    assert not list(storage.SHARDS.glob("*"))  # cleared in the end
 
 
 def test_a_run_that_was_stopped_takes_up_where_it_was(study, monkeypatch):
@@ -82,7 +85,7 @@ def test_a_run_that_was_stopped_takes_up_where_it_was(study, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_after(patch, 3)
         built("cam")
-    there = sorted(artifacts.SHARDS.rglob(files.MANIFEST))
+    there = sorted(storage.SHARDS.rglob(files.MANIFEST))
     assert len(there) == 3
     damaged = there[1].parent / "values.npy"
     damaged.write_bytes(damaged.read_bytes()[:-2] + b"ab")
@@ -107,10 +110,10 @@ def test_another_setting_or_code_takes_nothing_from_a_stopped_run(study):
 
 def test_inputs_of_a_shard_are_part_of_its_name(study):
     before = shards.fingerprint(run.Stage(f"cam@{CELL}"))
-    noise = artifacts.read(artifacts.Noise, place("noise"))
+    noise = storage.read(storage.Noise, place("noise"))
     raised = noise.raised.assign(scale=noise.raised["scale"] + 1)
-    other = artifacts.Noise(noise.draws[:], noise.controls[:], noise.facts, noise.scales, raised)
-    artifacts.write(place("noise"), other)
+    other = storage.Noise(noise.draws[:], noise.controls[:], noise.facts, noise.scales, raised)
+    storage.write(place("noise"), other)
     assert shards.fingerprint(run.Stage(f"cam@{CELL}")) != before
 
 
@@ -157,7 +160,7 @@ def test_a_worker_that_was_killed_is_said_and_the_rest_is_kept(study, monkeypatc
         patch.setattr(shards.tqdm, "update", lose)
         with pytest.raises(settings.SettingsError, match="a worker was killed.*run again"):
             built("cam")
-    assert list(artifacts.SHARDS.rglob(files.MANIFEST))
+    assert list(storage.SHARDS.rglob(files.MANIFEST))
     place("cam").mkdir(exist_ok=True)
     assert built("cam") == whole
 
@@ -193,14 +196,14 @@ def test_a_shard_of_two_writers_is_whole(study, tmp_path):
     stage = run.Stage(f"noise@{CELL}")
     made = script("noise").shard(stage, slice(0, 4))
     folder = tmp_path / "0000000"
-    artifacts.place(folder, made)
+    storage.place(folder, made)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    artifacts.place(folder, made)
+    storage.place(folder, made)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir() if path != study] == ["0000000"]
-    assert artifacts.read(artifacts.Noise, folder).facts == made.facts
+    assert storage.read(storage.Noise, folder).facts == made.facts
     with pytest.raises(FileNotFoundError):  # a stage that has cleared its shards wants no more
-        artifacts.place(tmp_path / "cleared" / "0000000", made)
+        storage.place(tmp_path / "cleared" / "0000000", made)
     assert not (tmp_path / "cleared").exists()
 
 
@@ -246,9 +249,9 @@ class Nothing:
 
 def test_a_process_holds_a_model_once(study):
     stage = run.Stage(f"cam@{CELL}")
-    first = models.load("vgg11_eighth", **stage.calling)
+    first = loading.load("vgg11_eighth", **stage.calling)
     script("cam").shard(stage, slice(0, 4))
-    assert models.load("vgg11_eighth", **stage.calling) is first
+    assert loading.load("vgg11_eighth", **stage.calling) is first
 
 
 def test_workers_end_with_a_stage_that_was_killed(study):

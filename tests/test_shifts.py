@@ -4,7 +4,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch.nn import functional as F
 
-from camdrift import shifts
+from camdrift.scores import shifts
 
 
 @pytest.fixture

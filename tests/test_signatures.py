@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from camdrift import signatures
+from camdrift.papers.klawikowska2020 import signatures
 
 NAN = float("nan")
 

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import binomtest, spearmanr
 from sklearn.metrics import roc_auc_score
 
-from camdrift import statistics
+from camdrift.analysis import statistics
 
 
 def bootstrap(values, clusters, resamples=2000):

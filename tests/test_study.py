@@ -7,30 +7,23 @@ import pandas as pd
 import pytest
 import torch
 
-from camdrift import (
-    artifacts,
-    cams,
-    detectors,
-    drawing,
-    figures,
-    files,
-    models,
-    packing,
-    report,
-    results,
-    settings,
-    study,
-    summary,
-    variants,
-)
-from camdrift.artifacts import Attacked, Covered, Detected, ImageSet, Maps, Noise, Scores
+from camdrift import settings, storage
+from camdrift.analysis import drawing, results
+from camdrift.detectors import rules
+from camdrift.explain import cam, packing
+from camdrift.models import loading
+from camdrift.ops import summary
+from camdrift.papers import report, study
+from camdrift.papers.renkhoff2022 import figures
+from camdrift.perturbations import variants
+from camdrift.storage import Attacked, Covered, Detected, ImageSet, Maps, Noise, Scores, files
 from conftest import inside
 
 CELLS = ("tiny_none", "tiny_fgsm", "tiny_pgd", "tiny_dlfuzz")
 
 
 def part(kind, cell, stage):
-    return artifacts.read(kind, artifacts.cell_folder("tiny", cell, stage))
+    return storage.read(kind, storage.cell_folder("tiny", cell, stage))
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +38,8 @@ def test_every_declared_output_is_there(tiny):
     others = 3 * len(plan.hardenings) + 6 * len(CELLS)
     assert len(tiny.stages) == 1 + sum(len(group) for group in ones) + others
     for path in (
-        artifacts.set_datasheet("digits"), artifacts.model_card("vgg11_eighth"),
-        artifacts.results("tiny", "metrics.json"), artifacts.report("tiny"),
+        storage.set_datasheet("digits"), storage.model_card("vgg11_eighth"),
+        storage.results("tiny", "metrics.json"), storage.report("tiny"),
     ):  # fmt: skip
         assert path.stat().st_size > 0
     assert not list(tiny.folder.rglob("*.tmp"))
@@ -71,7 +64,7 @@ def test_tables_of_a_cell_fit_together(tiny, cell):
     known = settings.protocols(tiny.settings.protocols)
     chosen = {name: known[name] for name in tiny.settings.cells[cell].protocols}
     attacked, maps = part(Attacked, cell, "attack"), part(Maps, cell, "cam")
-    images = artifacts.read(ImageSet, artifacts.set_folder("digits"))
+    images = storage.read(ImageSet, storage.set_folder("digits"))
     tests = images.index[images.index["split"] == "test"]
     assert attacked.images["id"].tolist() == tests["id"].tolist()
     assert attacked.perturbation.shape == (len(tests), 3, 32, 32)
@@ -117,15 +110,15 @@ def test_noise_has_the_attacks_size_at_every_rung(cell):
 
 def test_stored_maps_are_those_of_the_stored_pixels(tiny):
     """One image of one variant, explained anew through the library alone."""
-    images = artifacts.read(ImageSet, artifacts.set_folder("digits"))
+    images = storage.read(ImageSet, storage.set_folder("digits"))
     attacked, noise = part(Attacked, "tiny_fgsm", "attack"), part(Noise, "tiny_fgsm", "noise")
     maps = part(Maps, "tiny_fgsm", "cam")
-    model = models.load("vgg11_eighth", micro_batch=32)
+    model = loading.load("vgg11_eighth", micro_batch=32)
     corrected = settings.protocols(tiny.settings.protocols)["corrected"]
     made = variants.of_images(images, attacked, noise, [corrected])
     table = made[4].table
     batch = made[4].pixels()[:1].expand(32, -1, -1, -1)
-    _, own, _ = cams.explain(model, batch, torch.zeros(32, dtype=torch.long), names=maps.methods)
+    _, own, _ = cam.explain(model, batch, torch.zeros(32, dtype=torch.long), names=maps.methods)
     for method in maps.methods:
         shares, maxima = packing.pack(tuple(layer[:1] for layer in own[method]))
         row = maps.of(method).merge(table.iloc[:1]).query("target == 'own_top1'")["map"].item()
@@ -176,7 +169,7 @@ def test_detectors_see_every_variant_and_the_attacks_made_for_them():
     assert counts["clean", 0.0] == whole
     assert counts["oblivious", 1.0] == test
     knowing = rows[rows["variant"] == "adaptive"].groupby("against").size()
-    assert set(knowing.index) == set(detectors.NAMES) - {detectors.CHANCE}
+    assert set(knowing.index) == set(rules.NAMES) - {rules.CHANCE}
     assert (knowing == test).all()
     # What a detector reads of its own adaptive attack is there, and nothing else.
     energy = rows[rows["against"] == "energy"]
@@ -200,7 +193,7 @@ def test_features_of_a_stored_variant_are_those_of_the_library(tiny):
 
 def test_trial_tables_fit_together(tiny):
     made = results.load("tiny")
-    assert set(made["detectors"]["detector"]) == set(detectors.NAMES)
+    assert set(made["detectors"]["detector"]) == set(rules.NAMES)
     cells = made["detectors"][["cell", "strength"]].drop_duplicates().values.tolist()
     expected = [[name, s] for name in CELLS for s in tiny.settings.cells[name].detect]
     assert cells == expected
@@ -211,7 +204,7 @@ def test_trial_tables_fit_together(tiny):
     keys = ["cell", "strength", "detector"]
     pairs = own.merge(same.drop_duplicates(keys), on=keys)
     assert (pairs["auroc_x"] == pairs["auroc_y"]).all()
-    assert len(report.trial(made, "tiny_dlfuzz")) == len(detectors.NAMES) + 7
+    assert len(report.trial(made, "tiny_dlfuzz")) == len(rules.NAMES) + 7
     assert set(report.knowing(made)["cell"]) == {"tiny_pgd"}
     assert made["claims"].set_index("id").loc["B1", "verdict"] == "not decided"
 
@@ -306,13 +299,13 @@ def test_every_figure_of_the_paper_is_drawn_twice(tiny, made, tmp_path):
         assert figure.kind == "panel" or len(figure.table), name
         chart = drawing.plotly(figure)
         assert len(chart.data) >= 1
-        committed = artifacts.results("tiny", "figures") / f"{name}.png"
+        committed = storage.results("tiny", "figures") / f"{name}.png"
         drawing.png(figure, tmp_path / "again.png")
         assert (tmp_path / "again.png").read_bytes() == committed.read_bytes()
 
 
 def test_report_reads_without_a_network_and_shows_names_as_text(tiny, made):
-    text = artifacts.report("tiny").read_text()
+    text = storage.report("tiny").read_text()
     loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=[\"']?(https?:[^\"'\s>]*)", text)
     assert loaded == []
     plan = settings.Study(title="<script>alert(1)</script>", headline="tiny_dlfuzz")
@@ -321,7 +314,7 @@ def test_report_reads_without_a_network_and_shows_names_as_text(tiny, made):
 
 
 def test_metrics_are_numbers_by_cell():
-    found = files.read_json(artifacts.results("tiny", "metrics.json"))
+    found = files.read_json(storage.results("tiny", "metrics.json"))
     assert set(found) == set(CELLS)
     assert all(isinstance(value, int | float) for row in found.values() for value in row.values())
 
@@ -331,7 +324,7 @@ def test_the_summary_names_reports_and_dashboard(tiny, monkeypatch, capsys):
     summary.main()
     text = capsys.readouterr().out
     for name in ("tiny", "tiny_inspecting", "tiny_generalising"):
-        assert artifacts.report(name).as_posix() in text
+        assert storage.report(name).as_posix() in text
     assert summary.DASHBOARD in text
     assert all(cell in text for cell in CELLS)
 
@@ -345,7 +338,7 @@ def test_the_stage_that_reports_a_group_is_known_by_its_name(tiny):
 
 
 def test_a_second_run_of_a_stage_writes_the_same_bytes(tiny):
-    from camdrift import run
+    from camdrift.pipeline import run
     from conftest import script
 
     def content() -> dict:

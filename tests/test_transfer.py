@@ -5,9 +5,13 @@ import torch
 from skimage.metrics import structural_similarity
 from torch.nn import functional as F
 
-from camdrift import cams, gradients, noise, randomness, transfer
-from camdrift.artifacts import CARRIED, CARRIED_NOISE, GIVEN, OWN, OWN_ATTACK, POLICIES
+from camdrift.attacks import gradients
+from camdrift.explain import cam
+from camdrift.papers.chakraborty2022 import experiment
+from camdrift.perturbations import noise
+from camdrift.pipeline import randomness
 from camdrift.settings import RANGES, Generalisation
+from camdrift.storage import CARRIED, CARRIED_NOISE, GIVEN, OWN, OWN_ATTACK, POLICIES
 from conftest import as_model, small_network
 
 PLAN = Generalisation(
@@ -29,7 +33,7 @@ def attacks(model):
     own, _ = gradients.cross_entropy(model, pixels, labels)
     signs = {"B": own.sign(), "A": own.flip(0).sign(), "C": -own.sign()}
     normal = noise.draw((3, 12, 12), [randomness.generator(1, i) for i in range(N)])
-    return transfer.Attacks(pixels, signs, normal, "B", "A", PLAN.eps)
+    return experiment.Attacks(pixels, signs, normal, "B", "A", PLAN.eps)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def table():
 
 @pytest.fixture(scope="module")
 def found(model, attacks, table):
-    return transfer.carry(model, attacks, table, PLAN, shown=[4, 1], explained=True)
+    return experiment.carry(model, attacks, table, PLAN, shown=[4, 1], explained=True)
 
 
 def test_attacks_are_the_stored_sign_scaled_and_noise_has_their_size(attacks):
@@ -91,7 +95,7 @@ def test_shifts_are_those_of_single_maps_in_loops(model, attacks, table, found):
 
 
 def alone(model, pixels, label):
-    _, own, given = cams.explain(model, *padded(model, pixels, label))
+    _, own, given = cam.explain(model, *padded(model, pixels, label))
     maps = {GIVEN: (given or own)["GradCAM"], OWN: own["GradCAM"]}
     return {
         policy: [m[0] / m[0].max() if m[0].max() > 0 else m[0] for m in layers]
@@ -130,8 +134,10 @@ def test_kept_maps_are_those_of_the_shown_images(model, attacks, table, found):
 def test_the_network_that_the_attack_was_made_on_meets_its_own_under_both_names(
     model, attacks, table
 ):
-    same = transfer.Attacks(attacks.pixels, attacks.signs, attacks.normal, "A", "A", attacks.levels)
-    found = transfer.carry(model, same, table, PLAN, shown=[0], explained=True)
+    same = experiment.Attacks(
+        attacks.pixels, attacks.signs, attacks.normal, "A", "A", attacks.levels
+    )
+    found = experiment.carry(model, same, table, PLAN, shown=[0], explained=True)
     kinds = found.variants["attack"].to_numpy()
     own, carried = kinds == OWN_ATTACK, kinds == CARRIED
     assert own.sum() == carried.sum() == len(PLAN.eps)
@@ -142,7 +148,7 @@ def test_the_network_that_the_attack_was_made_on_meets_its_own_under_both_names(
 
 
 def test_without_maps_there_are_outcomes_alone(model, attacks, table, found):
-    bare = transfer.carry(model, attacks, table, PLAN, shown=[0], explained=False)
+    bare = experiment.carry(model, attacks, table, PLAN, shown=[0], explained=False)
     pd.testing.assert_frame_equal(bare.outcomes, found.outcomes)
     assert len(bare.variants) == 0
     assert bare.shifts.size == 0

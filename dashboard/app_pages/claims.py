@@ -5,14 +5,12 @@ from collections.abc import Callable
 import frame
 import streamlit as st
 
-from camdrift import (
-    detection_figures,
-    drawing,
-    figures,
-    generalisation_figures,
-    hardening_figures,
-    report,
-)
+from camdrift.analysis import drawing
+from camdrift.papers import report
+from camdrift.papers.chakraborty2022 import figures as generalisation_figures
+from camdrift.papers.klawikowska2020 import figures as hardening_figures
+from camdrift.papers.renkhoff2022 import figures
+from camdrift.papers.tan2023 import figures as detection_figures
 from camdrift.settings import Generalisation, Study
 
 

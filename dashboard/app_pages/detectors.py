@@ -5,8 +5,9 @@ import frame
 import numpy as np
 import streamlit as st
 
-from camdrift import detection_figures, report
-from camdrift.drawing import percent
+from camdrift.analysis.drawing import percent
+from camdrift.papers import report
+from camdrift.papers.tan2023 import figures as detection_figures
 from camdrift.settings import Study
 
 view = frame.view(Study, what="detectors")

@@ -7,8 +7,8 @@ import pandas as pd
 import streamlit as st
 import tiles
 
-from camdrift import case
-from camdrift.drawing import percent
+from camdrift.analysis.drawing import percent
+from camdrift.ops import case
 from camdrift.settings import Study
 
 ARMS = {"clean": "clean", "adversarial": "attacked", "noise": "noise of its size"}

@@ -5,8 +5,8 @@ import frame
 import pandas as pd
 import streamlit as st
 
-from camdrift import figures
-from camdrift.drawing import percent
+from camdrift.analysis.drawing import percent
+from camdrift.papers.renkhoff2022 import figures
 from camdrift.settings import Study
 
 GROUPS = {"success": "class flipped", "failure": "class not flipped", "all": "all images"}

@@ -4,15 +4,15 @@ import frame
 import streamlit as st
 import tiles
 
-from camdrift import (
-    artifacts,
-    generalisation_figures,
-    generalisation_report,
-    hardening_figures,
-    hardening_report,
+from camdrift import storage
+from camdrift.papers.chakraborty2022 import (
+    figures,
+    report,
 )
-from camdrift.artifacts import Carried
+from camdrift.papers.klawikowska2020 import figures as hardening_figures
+from camdrift.papers.klawikowska2020 import report as hardening_report
 from camdrift.settings import Generalisation, Hardening
+from camdrift.storage import Carried
 
 ARMS = {"carried": "carried from another network", "own": "made on each network itself",
         "noise": "noise of the carried attack's size"}  # fmt: skip
@@ -35,23 +35,23 @@ def hardening(view: frame.View) -> None:
 def generalisation(view: frame.View) -> None:
     made, plan = view.made, view.plan
     assert isinstance(plan, Generalisation)
-    known = generalisation_figures.EXPLAINED
+    known = figures.EXPLAINED
     explains = st.radio("Maps explain", list(known), index=list(known).index(plan.explains),
                         key="explains", format_func=known.get, horizontal=True,
                         bind="query-params")  # fmt: skip
-    drawn = {f.title: f for f in generalisation_figures.of_generalisation(made, explains=explains)}
+    drawn = {f.title: f for f in figures.of_generalisation(made, explains=explains)}
     frame.show(drawn[frame.choice(st, "Figure", list(drawn), key="figure")])
     attack = st.selectbox("Attack", list(ARMS), key="attack", format_func=ARMS.get,
                           bind="query-params")  # fmt: skip
-    frame.table(generalisation_report.accuracy(made, attack), "accuracy", "Share of test images "
+    frame.table(report.accuracy(made, attack), "accuracy", "Share of test images "
                 "right, with Wilson intervals, by eps.")  # fmt: skip
     st.subheader("MOD", anchor=False)
-    frame.table(generalisation_report.mod(made, explains), "mod", "Mean shift of maps under the "
+    frame.table(report.mod(made, explains), "mod", "Mean shift of maps under the "
                 "carried attack, last conv layer at the input's size; in brackets intervals by "
                 "source picture.")  # fmt: skip
     if len(made["pairs"]):
         st.subheader("Preprocessing, image by image", anchor=False)
-        frame.table(generalisation_report.pairs(made), "pairs", "The same images with and without.")
+        frame.table(report.pairs(made), "pairs", "The same images with and without.")
     st.subheader("Networks", anchor=False)
     frame.table(made["networks"], "networks", "What was compared.")
     st.subheader("Layers of a network", anchor=False)
@@ -67,8 +67,8 @@ def layers(view: frame.View) -> None:
         return
     end = frame.choice(st, "Target", ends, key="end")
     try:
-        folder = artifacts.generalisation_folder(view.study, "carried", end)
-        carried = artifacts.read(Carried, folder)
+        folder = storage.generalisation_folder(view.study, "carried", end)
+        carried = storage.read(Carried, folder)
     except FileNotFoundError as fault:
         frame.missing(view, fault)
         return
@@ -84,7 +84,7 @@ def layers(view: frame.View) -> None:
         picture = tiles.enlarged(carried.pictures[number, place])
         st.image(picture, caption="image", output_format="PNG", width="stretch", alt=variant)
         for i in places:
-            layer = generalisation_figures.layer(carried, number, place, i)
+            layer = figures.layer(carried, number, place, i)
             st.image(tiles.heat(layer), caption=labels[i], output_format="PNG", width="stretch",
                      alt=f"map at layer {labels[i]}, {variant}")  # fmt: skip
     st.caption(

@@ -5,7 +5,11 @@ import frame
 import lineage
 import streamlit as st
 
-from camdrift import figures, flags, generalisation_figures, hardening_figures, report
+from camdrift.analysis import flags
+from camdrift.papers import report
+from camdrift.papers.chakraborty2022 import figures as generalisation_figures
+from camdrift.papers.klawikowska2020 import figures as hardening_figures
+from camdrift.papers.renkhoff2022 import figures
 from camdrift.settings import Hardening, Study
 
 QUESTIONS = {

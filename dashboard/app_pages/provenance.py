@@ -6,9 +6,10 @@ import pandas as pd
 import revisions
 import streamlit as st
 
-from camdrift import artifacts, files
+from camdrift import storage
+from camdrift.storage import files
 
-RUN = artifacts.RESULTS / "run.json"
+RUN = storage.RESULTS / "run.json"
 
 view = frame.view()
 st.header("Provenance", anchor=False)
@@ -18,7 +19,7 @@ if here is None:
 else:
     st.text(f"Revision {here.sha}, {'with changes not committed' if here.changed else 'clean'}")
 
-own = artifacts.results(view.study, "run.json")
+own = storage.results(view.study, "run.json")
 file = RUN if view.study in frame.of(view.chosen) else own
 if not file.exists():
     st.info("The environment and the seconds of this study's run were not recorded; of the default "
@@ -46,7 +47,7 @@ if "flags" in view.made:
 
 st.subheader("Data and licences", anchor=False)
 rows = []
-for sheet in sorted(artifacts.set_datasheet("").parent.glob("*.json")):
+for sheet in sorted(storage.set_datasheet("").parent.glob("*.json")):
     content = files.read_json(sheet)
     for licence, sources in content["licences"].items():
         rows.append({"set": sheet.stem, "licence": licence, "images in all": content["images"],

@@ -7,10 +7,11 @@ import numpy as np
 import streamlit as st
 import tiles
 
-from camdrift import artifacts, hardening_figures
-from camdrift.artifacts import CLEAR, Hardened, ImageSet, Signatures
-from camdrift.hardening_figures import ATTACKS
+from camdrift import storage
+from camdrift.papers.klawikowska2020 import figures
+from camdrift.papers.klawikowska2020.figures import ATTACKS
 from camdrift.settings import EXTENDING, Hardening
+from camdrift.storage import CLEAR, Hardened, ImageSet, Signatures
 
 COLOURS = {"class_before": "class before", "on": "attack", "attackable": "attackable or not",
            "class_after": "class that the model sees"}  # fmt: skip
@@ -45,7 +46,7 @@ wanted = boxes[1].multiselect("Images", list(points["on"].unique()), key="on", f
 shown = points[points["on"].isin(wanted)] if wanted else points
 caption = (
     "Each point is an image's LRP map, laid out by UMAP: near points have similar maps, axes have "
-    f"no unit. {hardening_figures.numbers(made)}. Click a point, or choose it below, to see it."
+    f"no unit. {figures.numbers(made)}. Click a point, or choose it below, to see it."
 )
 figure = charts.plane(shown, colour=colour, caption=caption)
 st.plotly_chart(charts.with_points(figure), key="plane", on_select=clicked,
@@ -60,9 +61,9 @@ told = {f"{row.on} {row.image}": f"{ON[row.on]}, image {row.image}: {row.class_b
 point = frame.choice(st, "Point", names, key="point", format_func=told.get)
 on, image = point.split()
 try:
-    images = artifacts.read(ImageSet, artifacts.set_folder(view.plan.set))
-    hardened = artifacts.read(Hardened, artifacts.hardening_folder(view.study, "harden"))
-    signed = artifacts.read(Signatures, artifacts.hardening_folder(view.study, "signatures"))
+    images = storage.read(ImageSet, storage.set_folder(view.plan.set))
+    hardened = storage.read(Hardened, storage.hardening_folder(view.study, "harden"))
+    signed = storage.read(Signatures, storage.hardening_folder(view.study, "signatures"))
 except FileNotFoundError as fault:
     frame.missing(view, fault)
 else:
@@ -80,12 +81,12 @@ else:
     for column, (k, model) in zip(columns[1:], mine, strict=False):
         values = (np.asarray(signed.maps[k, place], dtype=np.float32) + 1) / 2
         heat = tiles.enlarged(mpl.colormaps["RdBu_r"](values)[..., :3])
-        name = hardening_figures.NAMES[model]
+        name = figures.NAMES[model]
         column.image(heat, output_format="PNG", width="stretch", alt=f"relevance, {name} model")
         column.text(name)
-    st.caption(f"The image and its LRP maps, model by model. {hardening_figures.HEATS}")
+    st.caption(f"The image and its LRP maps, model by model. {figures.HEATS}")
 st.subheader("Figures", anchor=False)
-drawn = {figure.title: figure for figure in hardening_figures.of_hardening(made)[2:]}
+drawn = {figure.title: figure for figure in figures.of_hardening(made)[2:]}
 frame.show(drawn[frame.choice(st, "Figure", list(drawn), key="figure")])
 frame.table(made["relevance"], "relevance", "Correlation of maps with the clear model's map of the "
             "clean image, over successes; 'growth' is how many times the share of relevance around "

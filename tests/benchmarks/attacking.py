@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from camdrift import coverage, networks
 from camdrift.attacks import dlfuzz, fgsm, pgd
-from camdrift.models import Model
-from camdrift.vision import torchvision  # the peers import torchvision, too
+from camdrift.models import architectures, coverage
+from camdrift.models.loading import Model
+from camdrift.pipeline.vision import torchvision  # the peers import torchvision, too
 from races import Race
 
 assert torchvision
@@ -38,7 +38,7 @@ def races() -> Iterator[Race]:
 
 def network(size: int) -> nn.Module:
     torch.manual_seed(0)
-    return networks.build(
+    return architectures.build(
         architecture="vgg16_bn", width=WIDTH, head="pooled", classes=CLASSES, size=size,
         initialised=True,
     )  # fmt: skip

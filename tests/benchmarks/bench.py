@@ -15,7 +15,9 @@ import drifting
 import mapping
 import one_pixel
 import races
-from camdrift import benchmarks, files, run
+from camdrift.ops import benchmarks
+from camdrift.pipeline import run
+from camdrift.storage import files
 
 STAGES = Path(__file__).resolve().parents[2] / "stages"
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from camdrift import artifacts, benchmarks, files
-from camdrift.artifacts import Attacked, ImageSet, Maps, Noise, Scores
+from camdrift import storage
+from camdrift.ops import benchmarks
+from camdrift.storage import Attacked, ImageSet, Maps, Noise, Scores, files
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY, CELL, SET, IMAGES = "layers", "fgsm", "photos", 5000
@@ -49,9 +50,9 @@ def _repeat(folder: Path) -> None:
         (folder / name).symlink_to(ROOT / name)
     (folder / "data").mkdir()
     (folder / "data" / "results").symlink_to(ROOT / "data" / "results")
-    before = artifacts.read(ImageSet, artifacts.set_folder(SET))
-    cells = {name: artifacts.cell_folder(STUDY, CELL, name) for name in PARTS}
-    parts = {name: artifacts.read(kind, cells[name]) for name, kind in PARTS.items()}
+    before = storage.read(ImageSet, storage.set_folder(SET))
+    cells = {name: storage.cell_folder(STUDY, CELL, name) for name in PARTS}
+    parts = {name: storage.read(kind, cells[name]) for name, kind in PARTS.items()}
     old = parts["attack"].images["image"].to_numpy()
     times = -(-IMAGES // len(old))
     new = np.arange(times * len(old))  # the set is of the cell's images alone
@@ -85,10 +86,10 @@ def _repeat(folder: Path) -> None:
     # Part by part, as the stage writes them.
     scores = (Scores(values.assign(image=first + k * len(old))) for k in range(times))
     with contextlib.chdir(folder):
-        artifacts.write(artifacts.set_folder(SET), ImageSet(pixels, index, before.facts))
+        storage.write(storage.set_folder(SET), ImageSet(pixels, index, before.facts))
         for name, part in made.items():
-            artifacts.write(cells[name], part)
-        artifacts.join(cells["score"], scores)
+            storage.write(cells[name], part)
+        storage.join(cells["score"], scores)
 
 
 def _pages(folder: Path, images: int) -> Iterator[dict]:

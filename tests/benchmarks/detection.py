@@ -7,9 +7,10 @@ import torch
 from sklearn.cluster import DBSCAN
 from torch import Tensor, nn
 
-from camdrift import methods, networks
-from camdrift.features import behaviour, noisecam
-from camdrift.models import Model
+from camdrift.detectors import behaviour, noisecam
+from camdrift.explain import methods
+from camdrift.models import architectures
+from camdrift.models.loading import Model
 from races import Race
 
 COPIES, RADIUS, NEIGHBOURS = 50, 2, 3
@@ -18,7 +19,7 @@ HALVES = [0.5] * 3
 
 def network(width: float) -> nn.Module:
     torch.manual_seed(0)
-    return networks.build(
+    return architectures.build(
         architecture="vgg16", width=width, head="pooled", classes=18, size=64, initialised=True
     )
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from camdrift import cams, layers
-from camdrift.vision import torchvision
+from camdrift.explain import cam
+from camdrift.models import hook_points
+from camdrift.pipeline.vision import torchvision
 from races import Race
 
 FOUR = ("GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM")
@@ -22,7 +23,7 @@ CONVOLUTIONS = ("aten::mkldnn_convolution", "aten::convolution_backward", "aten:
 def races() -> Iterator[Race]:
     """Yields the races, small ones first; at 224 px the slowest are of a single image."""
     network = _vgg16()
-    both = network, cams.prepare(network)
+    both = network, cam.prepare(network)
     for px, batch in ((64, 1), (64, 8), (112, 1), (112, 8), (224, 1)):
         yield _race(*both, px, batch, "pytorch-grad-cam, a layer at a time", _one_by_one, 30)
         yield _race(*both, px, batch, "captum, a layer at a time", _captum, 10)
@@ -64,7 +65,7 @@ def _images(px: int, batch: int) -> tuple[Tensor, Tensor]:
 
 def _race(
     network: nn.Module,
-    ready: cams.Prepared,
+    ready: cam.Prepared,
     px: int,
     batch: int,
     against: str,
@@ -75,7 +76,7 @@ def _race(
     images, classes = _images(px, batch)
     return Race(
         "Grad-CAM of 13 layers", against, {"px": px, "images": batch},
-        lambda: cams.all_layers(ready, images, classes, micro_batch=batch).scaled(px)["GradCAM"],
+        lambda: cam.all_layers(ready, images, classes, micro_batch=batch).scaled(px)["GradCAM"],
         partial(theirs, network, images, classes), _close, target, rounds=3 if batch == 1 else 2,
     )  # fmt: skip
 
@@ -119,7 +120,7 @@ def _captum(network: nn.Module, images: Tensor, classes: Tensor) -> list[Tensor]
     return found
 
 
-def _torchcam(network: nn.Module, ready: cams.Prepared, px: int, batch: int) -> Race:
+def _torchcam(network: nn.Module, ready: cam.Prepared, px: int, batch: int) -> Race:
     """Raw maps at their own sizes by four methods; torchcam goes a pass for each."""
     from torchcam import methods
 
@@ -144,28 +145,28 @@ def _torchcam(network: nn.Module, ready: cams.Prepared, px: int, batch: int) -> 
 
     return Race(
         "4 methods, 13 layers", "torchcam, 4 passes", {"px": px, "images": batch},
-        lambda: cams.all_layers(ready, images, classes, methods=FOUR, micro_batch=batch).maps,
+        lambda: cam.all_layers(ready, images, classes, methods=FOUR, micro_batch=batch).maps,
         theirs, same, 3.0, rounds=3 if batch == 1 else 2,
     )  # fmt: skip
 
 
-def _limit(network: nn.Module, ready: cams.Prepared, px: int, batch: int) -> Race:
+def _limit(network: nn.Module, ready: cam.Prepared, px: int, batch: int) -> Race:
     """A forward and a backward to the first activation, and nothing else; no maps are made."""
     images, classes = _images(px, batch)
-    bare = layers.tapped(ready.traced, ready.taps[:1], leaves=True)
+    bare = hook_points.tapped(ready.traced, ready.taps[:1], leaves=True)
 
     def limit() -> tuple[Tensor, Tensor]:
         logits, (first,) = bare(images)
         (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), first)
         return logits.detach(), gradient
 
-    def same(ours: cams.Explained, theirs: tuple[Tensor, Tensor]) -> None:
+    def same(ours: cam.Explained, theirs: tuple[Tensor, Tensor]) -> None:
         torch.testing.assert_close(ours.logits, theirs[0])
 
     return Race(
         "Grad-CAM of 13 layers", "the limit: forward and backward alone",
         {"px": px, "images": batch},
-        lambda: cams.all_layers(ready, images, classes, micro_batch=batch), limit, same,
+        lambda: cam.all_layers(ready, images, classes, micro_batch=batch), limit, same,
         1 / 1.1, rounds=5 if batch == 1 else 3,
     )  # fmt: skip
 
@@ -179,7 +180,7 @@ def _slow(network: nn.Module) -> Race:
 
     def explained(*names: str) -> Tensor:
         chosen = [-3, -2, -1]
-        return cams.all_layers(network, images, classes, chosen=chosen, methods=names).logits
+        return cam.all_layers(network, images, classes, chosen=chosen, methods=names).logits
 
     return Race(
         "Grad-CAM of 3 layers", "Score-CAM of them, through pytorch-grad-cam",
@@ -201,13 +202,13 @@ def _close(ours: Any, theirs: Any) -> None:
 def convolutions() -> list[dict[str, Any]]:
     """Returns the share of our time that convolutions take, forward and backward."""
     network, found = _vgg16(), []
-    ready = cams.prepare(network)
+    ready = cam.prepare(network)
     for px, batch in ((64, 8), (112, 8), (224, 1)):
         images, classes = _images(px, batch)
-        cams.all_layers(ready, images, classes, micro_batch=batch)
+        cam.all_layers(ready, images, classes, micro_batch=batch)
         gc.collect()
         with profile(activities=[ProfilerActivity.CPU]) as seen:
-            cams.all_layers(ready, images, classes, micro_batch=batch)
+            cam.all_layers(ready, images, classes, micro_batch=batch)
         events = seen.key_averages()
         total = sum(event.self_cpu_time_total for event in events)
         # A backward's own time is in the operators that it calls.

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from camdrift import networks
-from camdrift.incremental import Incremental, painted
-from camdrift.models import Model
+from camdrift.models import architectures
+from camdrift.models.incremental import Incremental, painted
+from camdrift.models.loading import Model
 from races import Race
 
 QUERIES, IMAGES = 64, 2
@@ -33,7 +33,7 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 def _queries(size: int, head: str, target: float) -> Race:
     """The clean images' tensors are made beforehand: a search asks thousands of times an image."""
     torch.manual_seed(0)
-    net = networks.build(
+    net = architectures.build(
         architecture="vgg16", width=1.0, head=head, classes=1000, size=size, initialised=True
     )
     model = Model(net, mean=HALVES, std=HALVES, size=size, micro_batch=32)

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from camdrift import artifacts, benchmarks, files
-from camdrift.artifacts import ImageSet, Maps
+from camdrift import storage
+from camdrift.ops import benchmarks
+from camdrift.storage import ImageSet, Maps, files
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY, SET, MODEL = "layers", "photos", "vgg16_quarter"
@@ -52,7 +53,7 @@ def workers() -> Iterator[dict]:
                 folder, f"cam@{SPREAD}", CAMDRIFT_BACKEND="dask", CAMDRIFT_WORKERS=str(count),
                 OMP_NUM_THREADS="1",
             )  # fmt: skip
-            place = folder / artifacts.cell_folder(STUDY, SPREAD, "cam")
+            place = folder / storage.cell_folder(STUDY, SPREAD, "cam")
             written.append((place / files.MANIFEST).read_bytes())
             pace = took["images_a_second"]["shard"]
             yield {"workers": count, "seconds": took["seconds"], "pace": pace}
@@ -81,23 +82,25 @@ def sides() -> Iterator[dict]:
     `side`, `bytes` of the stored values over those of full maps, `error`: the largest absolute
     difference of a layer's mean cosine, and `pair`: the mean one of a single pair.
     """
-    from camdrift import packing, scores, settings
-    from camdrift.params import load
+    from camdrift import settings
+    from camdrift.explain import packing
+    from camdrift.scores import similarity
+    from camdrift.settings.params import load
 
     with contextlib.chdir(ROOT):
         cell = load().cells[GROWN]
-        folder = artifacts.cell_folder(STUDY, GROWN, "cam")
-        maps = artifacts.read(Maps, folder)
-        images = artifacts.read(
-            artifacts.Attacked, artifacts.cell_folder(STUDY, GROWN, "attack")
+        folder = storage.cell_folder(STUDY, GROWN, "cam")
+        maps = storage.read(Maps, folder)
+        images = storage.read(
+            storage.Attacked, storage.cell_folder(STUDY, GROWN, "attack")
         ).images.iloc[:IMAGES]
         first = settings.protocols(load().protocols)[cell.protocols[0]]
         alone = pd.DataFrame(index=images["image"])
-        maps = scores.part(maps, alone.index, np.empty(0))
+        maps = similarity.part(maps, alone.index, np.empty(0))
         size = maps.pictures.shape[2]
 
         def cosines(these: Maps) -> pd.Series:
-            table = scores.drift(these, [first], alone, size=size)
+            table = similarity.drift(these, [first], alone, size=size)
             table = table[(table["score"] == "cosine") & (table["method"] == maps.methods[0])]
             keys = ["variant", "strength", "draw", "target", "layer", "image"]
             return table.astype({"layer": str}).set_index(keys)["value"].sort_index()
@@ -137,11 +140,11 @@ def papers() -> Iterator[dict]:
     """Yields what studies of 5,000 ImageNet images would take here, a row a preset and stage.
 
     `preset, stage, seconds, disk` (MB): work counted from the settings, times the pace of this
-    machine on random weights, see `camdrift.plan`. Only the images are not there.
+    machine on random weights, see `camdrift.ops.estimate`. Only the images are not there.
     """
-    from camdrift import plan, presets, work
-    from camdrift.needs import Counted
-    from camdrift.params import load
+    from camdrift.ops import estimate, presets, work
+    from camdrift.ops.needs import Counted
+    from camdrift.settings.params import load
 
     with contextlib.chdir(ROOT), tempfile.TemporaryDirectory() as empty:
         for name in PAPERS:
@@ -153,8 +156,10 @@ def papers() -> Iterator[dict]:
             native = 3.0 * 500 * 375  # bytes of a usual ImageNet picture
             count = Counted({"test": 5000}, 1000, looks, DECODE, native, 50_000)
             tasks = work.tasks(chosen, {images: count})
-            known = plan.bases(tasks)
-            for row in plan.table([plan.estimate(task, known) for task in tasks]).itertuples():
+            known = estimate.bases(tasks)
+            for row in estimate.table(
+                [estimate.estimate(task, known) for task in tasks]
+            ).itertuples():
                 yield {"preset": name, "stage": row.stage, "seconds": row.seconds, "disk": row.disk}
 
 
@@ -165,8 +170,8 @@ def _copy() -> Iterator[Path]:
         folder = Path(name)
         for part in ("lib", "stages", "params.yaml", "dvc.yaml", "constraints.txt"):
             (folder / part).symlink_to(ROOT / part)
-        places = [artifacts.set_folder(SET), artifacts.model_folder(MODEL)]
-        places += [artifacts.cell_folder(STUDY, SPREAD, part) for part in ("attack", "noise")]
+        places = [storage.set_folder(SET), storage.model_folder(MODEL)]
+        places += [storage.cell_folder(STUDY, SPREAD, part) for part in ("attack", "noise")]
         for place in places:
             shutil.copytree(ROOT / place, folder / place)
         with contextlib.chdir(folder):
@@ -175,19 +180,19 @@ def _copy() -> Iterator[Path]:
 
 def _repeat(folder: Path, times: int) -> None:
     """Leaves a set of the first test images, each several times under ids of its own."""
-    images = artifacts.read(ImageSet, artifacts.set_folder(SET))
+    images = storage.read(ImageSet, storage.set_folder(SET))
     rows = images.index.index[images.index["split"] == "test"][:SHARD].to_numpy()
     pixels = np.concatenate([images.pixels[rows]] * times)
     index = pd.concat([images.index.iloc[rows]] * times, ignore_index=True)
     index["id"] = [f"{name}-{i}" for i, name in enumerate(index["id"])]
-    artifacts.write(artifacts.set_folder(SET), ImageSet(pixels, index, images.facts))
+    storage.write(storage.set_folder(SET), ImageSet(pixels, index, images.facts))
 
 
 def _stage(folder: Path, name: str, **environment: str) -> dict:
     """Runs a stage and returns what it took."""
-    own = {"DVC_STAGE": name, "CAMDRIFT_PYTHON": sys.executable, "CAMDRIFT_RUNS": "data/run"}
+    own = {"CAMDRIFT_PYTHON": sys.executable, "CAMDRIFT_RUNS": "data/run"}
     subprocess.run(
-        ["sh", "stages/run", name.partition("@")[0]], cwd=folder, check=True,
+        ["sh", "stages/run", name], cwd=folder, check=True,
         env=os.environ | own | environment,
     )  # fmt: skip
     return files.read_json(folder / "data" / "run" / f"{name}.json")

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from camdrift import folders, images, pictures
+from camdrift.datasets import folders, images, pictures
 from camdrift.settings import SettingsError
 
 FOLDER = {

@@ -9,7 +9,15 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from camdrift import cams, models, networks, settings, soundness, training, weights
+from camdrift import settings
+from camdrift.explain import cam
+from camdrift.models import (
+    architectures,
+    checks,
+    loading,
+    training,
+    weights,
+)
 from camdrift.settings import ModelSettings, SettingsError
 
 PLAN = {
@@ -160,7 +168,7 @@ def obtained(architecture, labels=LABELS, **changed):
     name = architecture if isinstance(architecture, str) else architecture.__name__
     name = name if ":" in name else f"{__name__}:{name}"
     chosen = ModelSettings.model_validate(PLAN | {"architecture": name} | changed)
-    return models.obtain(
+    return loading.obtain(
         chosen, size=16, labels=labels.tolist(), split=lambda _: (PIXELS, labels), seed=1, name="m"
     )
 
@@ -194,7 +202,7 @@ class Projected(Plain):
 
 
 def test_what_no_state_dict_restores_is_refused_before_it_is_trained(never):
-    with pytest.raises(soundness.UnsoundError, match="drawn when it is built"):
+    with pytest.raises(checks.UnsoundError, match="drawn when it is built"):
         obtained(Projected, training=TRAINING)
 
 
@@ -203,24 +211,24 @@ def test_the_look_at_what_is_restored_draws_nothing():
     expected = torch.rand(1)
     torch.manual_seed(3)
     facts = PLAN | {"architecture": f"{__name__}:Plain", "classes": 3, "size": 16}
-    models._refuse_lost(Plain(), facts)
+    loading._refuse_lost(Plain(), facts)
     torch.manual_seed(3)
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_tensors_that_no_state_dict_holds_are_noticed():
-    assert not networks._has_more_than_its_state(Plain())
+    assert not architectures._has_more_than_its_state(Plain())
     blurred, nested, plain = Plain(), Plain(), Plain()
     blurred.norm.register_buffer("kernel", torch.ones(3), persistent=False)
     nested.norm.tables = {"positions": [torch.ones(2)]}
     plain.scale = torch.ones(())
-    assert all(networks._has_more_than_its_state(n) for n in (blurred, nested, plain))
+    assert all(architectures._has_more_than_its_state(n) for n in (blurred, nested, plain))
 
 
 def test_a_network_with_more_than_its_state_is_trained_and_loaded():
     """Its blur has a buffer that is not persistent, which the meta device would leave empty."""
     weights = obtained("timm:resnetblur18", size=32, training=TRAINING)
-    ready = models.ready(weights, micro_batch=2)
+    ready = loading.ready(weights, micro_batch=2)
     tensors = [*ready.parameters(), *ready.buffers()]
     assert not any(tensor.is_meta for tensor in tensors)
     assert torch.isfinite(ready(PIXELS)).all()
@@ -243,8 +251,8 @@ def test_the_plain_network_is_sound(tmp_path):
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, name, value, monkeypatch):
     plan = kept(Plain(), tmp_path, **{name: value})
     monkeypatch.setattr(Plain, "last", lambda self, x: pytest.fail("it ran"))
-    monkeypatch.setattr(models, "_network", lambda facts, initialised: Plain())
-    with pytest.raises(networks.RefusedError, match=f"'{name.replace('__', '.')}' has 1 of "):
+    monkeypatch.setattr(loading, "_network", lambda facts, initialised: Plain())
+    with pytest.raises(architectures.RefusedError, match=f"'{name.replace('__', '.')}' has 1 of "):
         obtained(Plain, **plan)
 
 
@@ -253,7 +261,7 @@ def test_weights_beyond_float32_are_refused_by_name(tmp_path):
     save_file(Plain().double().state_dict() | {"head.bias": torch.tensor([1e300, 0, 0]).double()},
               path)  # fmt: skip
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    with pytest.raises(networks.RefusedError, match="'head.bias' has 1 of 3 .* as float32"):
+    with pytest.raises(architectures.RefusedError, match="'head.bias' has 1 of 3 .* as float32"):
         obtained(Plain, weights=str(path), sha256=digest)
 
 
@@ -306,14 +314,14 @@ def test_a_faulty_network_is_refused_with_weights_from_a_file(kind, tmp_path):
     [(Frozen, "asked twice"), (Counted, "asked twice"), (Branching, "prepared for its maps")],
 )
 def test_what_its_graph_does_not_repeat_is_refused(kind, wanted, tmp_path):
-    with pytest.raises(soundness.UnsoundError, match=wanted):
+    with pytest.raises(checks.UnsoundError, match=wanted):
         obtained(kind, **kept(kind(3), tmp_path))
 
 
 @pytest.mark.parametrize("kind", [Functional, Forgotten, Stubborn, Unkept])
 def test_a_library_call_refuses_what_works_as_in_training(kind):
-    with pytest.raises(soundness.UnsoundError, match=FAULTS[kind]):
-        cams.all_layers(kind(3), PIXELS, methods=["GradCAM"])
+    with pytest.raises(checks.UnsoundError, match=FAULTS[kind]):
+        cam.all_layers(kind(3), PIXELS, methods=["GradCAM"])
 
 
 def test_a_network_that_gives_nan_for_real_images_is_refused(tmp_path):
@@ -323,20 +331,20 @@ def test_a_network_that_gives_nan_for_real_images_is_refused(tmp_path):
     images = PIXELS.clone()
     images[4] = -3.0
     chosen = ModelSettings.model_validate(PLAN | plan | {"architecture": f"{__name__}:Logarithmic"})
-    with pytest.raises(soundness.UnsoundError, match="NaN or infinite logits for 1 of 6 images"):
-        models.obtain(chosen, size=16, labels=[0, 2], split=lambda _: (images, LABELS), seed=1,
+    with pytest.raises(checks.UnsoundError, match="NaN or infinite logits for 1 of 6 images"):
+        loading.obtain(chosen, size=16, labels=[0, 2], split=lambda _: (images, LABELS), seed=1,
                       name="m")  # fmt: skip
 
 
 def test_a_network_that_gives_nan_for_the_first_images_is_refused(tmp_path):
     plan = kept(Logarithmic(), tmp_path) | {"mean": [2.0] * 3, "std": [1.0] * 3}
-    with pytest.raises(soundness.UnsoundError, match="NaN or infinite logits for 4 of 4 images"):
+    with pytest.raises(checks.UnsoundError, match="NaN or infinite logits for 4 of 4 images"):
         obtained(Logarithmic, **plan)
 
 
 def test_logits_of_minus_infinity_are_none_of_its_business():
     training.accuracy(Masked(), PIXELS, LABELS, mean=[0.5] * 3, std=[0.25] * 3, size=16)
-    soundness.refuse_dependence(Masked().eval(), PIXELS, classes=3)
+    checks.refuse_dependence(Masked().eval(), PIXELS, classes=3)
 
 
 class Masked(Plain):
@@ -406,8 +414,8 @@ class Locked(Plain):
 def test_the_check_draws_nothing():
     network = Random(3).eval()
     before = torch.get_rng_state()
-    with pytest.raises(soundness.UnsoundError, match="asked twice"):
-        soundness.refuse_dependence(network, PIXELS, classes=3)
+    with pytest.raises(checks.UnsoundError, match="asked twice"):
+        checks.refuse_dependence(network, PIXELS, classes=3)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -415,7 +423,7 @@ def test_the_check_leaves_no_trace():
     network = Plain().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     facts = {"mean": [0.5] * 3, "std": [0.25] * 3, "size": 16, "classes": 3}
-    models._refuse_early(network, PIXELS, facts)
+    loading._refuse_early(network, PIXELS, facts)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(weight.requires_grad for weight in network.parameters())
     assert all(module.training for module in network.modules())
@@ -448,13 +456,13 @@ def file(tmp_path, content, name="w.pt"):
     ],
 )
 def test_a_weights_file_that_is_none_is_a_message(tmp_path, content, wanted):
-    with pytest.raises(networks.RefusedError, match=wanted):
+    with pytest.raises(architectures.RefusedError, match=wanted):
         weights.read(file(tmp_path, content))
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 100, b"\x08" + b"\0" * 7 + b"{broken}"])
 def test_a_safetensors_file_that_is_none_is_a_message(tmp_path, content):
-    with pytest.raises(networks.RefusedError, match="cannot be read as safetensors"):
+    with pytest.raises(architectures.RefusedError, match="cannot be read as safetensors"):
         weights.read(file(tmp_path, content, "w.safetensors"))
 
 

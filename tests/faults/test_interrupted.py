@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from camdrift import files
+from camdrift.storage import files
 from conftest import stage_names
 from small import environment, repro, start, study
 
@@ -37,8 +37,8 @@ def stage(
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     return subprocess.run(
-        ["sh", "stages/run", name.partition("@")[0]], cwd=folder, preexec_fn=starve,
-        env=environment(DVC_STAGE=name, **more), capture_output=True, text=True,
+        ["sh", "stages/run", name], cwd=folder, preexec_fn=starve,
+        env=environment(**more), capture_output=True, text=True,
     )  # fmt: skip
 
 
@@ -153,9 +153,9 @@ def test_two_runs_at_once(undisturbed, tmp_path):
 def test_ctrl_c_leaves_no_traceback_and_the_next_run_goes_on(undisturbed, backend):
     folder, lock = undisturbed
     process = subprocess.Popen(
-        ["sh", "stages/run", "cam"], cwd=folder, stderr=subprocess.PIPE, text=True,
+        ["sh", "stages/run", "cam@tiny_dlfuzz"], cwd=folder, stderr=subprocess.PIPE, text=True,
         env=environment(
-            DVC_STAGE="cam@tiny_dlfuzz", CAMDRIFT_BACKEND=backend, CAMDRIFT_WORKERS="2"
+            CAMDRIFT_BACKEND=backend, CAMDRIFT_WORKERS="2"
         ),
         start_new_session=True,
     )  # fmt: skip

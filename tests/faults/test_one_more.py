@@ -12,9 +12,13 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from camdrift import artifacts, hardening, images, layers, networks, randomness, run
-from camdrift.artifacts import Attacked, ImageSet, Maps, Noise, Weights
+from camdrift import storage
+from camdrift.datasets import images
+from camdrift.models import architectures, hook_points
+from camdrift.papers.klawikowska2020 import experiment
+from camdrift.pipeline import randomness, run
 from camdrift.settings import Attacks
+from camdrift.storage import Attacked, ImageSet, Maps, Noise, Weights
 from conftest import ROOT, as_model, copy_of_repository, inside, script, small_network
 
 CELLS = ("tiny_pgd", "tiny_dlfuzz")
@@ -29,11 +33,11 @@ def one_network() -> Weights:
     facts = {"architecture": "vgg11_bn", "width": 0.125, "head": "pooled", "classes": 10,
              "size": 32}  # fmt: skip
     torch.manual_seed(0)
-    network = networks.build(**facts, initialised=True)
+    network = architectures.build(**facts, initialised=True)
     with torch.no_grad():  # so that images differ in their classes, which attacks are to change
         network.train()(torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     network.eval()
-    taps = layers.map_taps(layers.trace(layers.frozen(network)))
+    taps = hook_points.map_taps(hook_points.trace(hook_points.frozen(network)))
     named = [{"name": tap.name, "label": tap.label} for tap in taps]
     facts |= {"mean": [0.5] * 3, "std": [0.25] * 3, "layers": named}
     return Weights(network.state_dict(), facts, pd.DataFrame({"epoch": [1]}))
@@ -63,13 +67,13 @@ def built(folder, *, more_images: bool = False, more_cells: bool = False):
     yaml.dump(content, folder / "params.yaml")
     found = {}
     with inside(folder):
-        artifacts.write(artifacts.set_folder("digits"), some_digits(more=more_images))
-        artifacts.write(artifacts.model_folder("vgg11_eighth"), one_network())
+        storage.write(storage.set_folder("digits"), some_digits(more=more_images))
+        storage.write(storage.model_folder("vgg11_eighth"), one_network())
         for cell in CELLS:
             for stage, kind in (("attack", Attacked), ("noise", Noise), ("cam", Maps)):
                 script(stage).main(run.Stage(f"{stage}@{cell}"))
-                place = artifacts.cell_folder("tiny", cell, stage)
-                found[cell, kind] = artifacts.read(kind, place)
+                place = storage.cell_folder("tiny", cell, stage)
+                found[cell, kind] = storage.read(kind, place)
     return found
 
 
@@ -152,8 +156,8 @@ def test_one_more_image_changes_no_other_of_a_hardening(name):
         names = [f"image {i}" for i in rows]
         labels = model(pixels[rows]).argmax(1)
         index = pd.DataFrame({"id": names, "source": names, "label": labels.numpy()})
-        shown = hardening.Images(pixels[rows], labels, index)
-        changed, _ = hardening.attack(model, name, chosen, shown, seed=1, key="test")
+        shown = experiment.Images(pixels[rows], labels, index)
+        changed, _ = experiment.attack(model, name, chosen, shown, seed=1, key="test")
         return dict(zip(names, (image.numpy().tobytes() for image in changed), strict=True))
 
     few, more = attacked([0, 1, 2, 3]), attacked([5, 3, 2, 1, 0])

@@ -21,10 +21,12 @@ from ruamel.yaml import YAML
 from safetensors.torch import save
 from torch import nn
 
-from camdrift import artifacts, files, images, models, networks, params, weights
-from camdrift.artifacts import Signs
-from camdrift.settings import ModelSettings, SettingsError
-from camdrift.vision import torchvision
+from camdrift import storage
+from camdrift.datasets import images
+from camdrift.models import architectures, loading, weights
+from camdrift.pipeline.vision import torchvision
+from camdrift.settings import ModelSettings, SettingsError, params
+from camdrift.storage import Signs, files
 from conftest import ROOT, inside
 
 PLAN = {
@@ -102,23 +104,23 @@ def test_no_code_of_the_project_runs_what_it_reads():
     assert len(files) > 90
     found = {f.relative_to(ROOT).as_posix(): faults_of(f.read_text()) for f in files}
     # Imported for the name of an error alone: torch's own reader of tensors raises it.
-    found["lib/camdrift/weights.py"].remove("pickle")
+    found["lib/camdrift/models/weights.py"].remove("pickle")
     assert {name: faults for name, faults in found.items() if faults} == {}
 
 
 def test_weights_uses_of_pickle_an_error_alone():
-    tree = ast.parse((ROOT / "lib/camdrift/weights.py").read_text())
+    tree = ast.parse((ROOT / "lib/camdrift/models/weights.py").read_text())
     used = {ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
     assert {name for name in used if name.startswith("pickle.")} == {"pickle.UnpicklingError"}
 
 
 def test_an_array_of_objects_is_not_read(tmp_path, sprung):
-    artifacts.write(tmp_path, Signs(np.zeros(1, dtype=np.int8), pd.DataFrame({"image": [0]})))
+    storage.write(tmp_path, Signs(np.zeros(1, dtype=np.int8), pd.DataFrame({"image": [0]})))
     np.save(tmp_path / "sign.npy", np.array([Trap(sprung)], dtype=object), allow_pickle=True)
     # Whoever can write the array can write its checksum.
     files.sign(tmp_path, tmp_path.as_posix(), ["sign.npy", "images.parquet"])
     with pytest.raises(ValueError, match=r"pickle|object"):
-        artifacts.read(Signs, tmp_path)
+        storage.read(Signs, tmp_path)
     assert not sprung.exists()
 
 
@@ -137,7 +139,7 @@ def test_a_pickle_among_weights_is_not_run(tmp_path, sprung, suffix, legacy):
     torch.save(
         {"w": torch.zeros(1), "x": Trap(sprung)}, path, _use_new_zipfile_serialization=not legacy
     )
-    with pytest.raises(networks.RefusedError, match="could run any code"):
+    with pytest.raises(architectures.RefusedError, match="could run any code"):
         weights.read(settings(weights=str(path), sha256=digest(path.read_bytes())))
     assert not sprung.exists()
 
@@ -212,7 +214,9 @@ def test_weights_of_a_url_are_loaded_once(server, tmp_path, name):
 def test_weights_of_a_url_with_another_hash_are_not_kept(server, tmp_path):
     server.files["w.safetensors"] = CONTENT[:-4] + b"\0\0\0\1"
     chosen = settings(weights=f"{server.url}/w.safetensors", sha256=digest(CONTENT))
-    with pytest.raises(networks.RefusedError, match=f"wanted {digest(CONTENT)}; nothing was kept"):
+    with pytest.raises(
+        architectures.RefusedError, match=f"wanted {digest(CONTENT)}; nothing was kept"
+    ):
         weights.read(chosen)
     assert kept(tmp_path) == []
 
@@ -221,7 +225,7 @@ def test_a_download_that_breaks_off_leaves_nothing_and_can_be_repeated(server, t
     server.files["half.safetensors"] = CONTENT
     chosen = settings(weights=f"{server.url}/half.safetensors", sha256=digest(CONTENT))
     with pytest.raises(
-        networks.RefusedError, match=r"broke off after 100,0\d\d of 200,0\d\d bytes"
+        architectures.RefusedError, match=r"broke off after 100,0\d\d of 200,0\d\d bytes"
     ):
         weights.read(chosen)
     assert kept(tmp_path) == []
@@ -246,7 +250,7 @@ def test_a_download_that_is_stopped_leaves_nothing(server, tmp_path, monkeypatch
 def test_a_download_has_an_end(server, tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "MOST_BYTES", 1000)
     server.files["w.safetensors"] = CONTENT
-    with pytest.raises(networks.RefusedError, match="larger than 1,000 bytes"):
+    with pytest.raises(architectures.RefusedError, match="larger than 1,000 bytes"):
         weights.read(settings(weights=f"{server.url}/w.safetensors", sha256=digest(CONTENT)))
     assert kept(tmp_path) == []
 
@@ -257,7 +261,7 @@ def test_a_download_has_an_end(server, tmp_path, monkeypatch):
 )
 def test_a_url_that_does_not_answer_is_a_message(server, tmp_path, url, wanted):
     chosen = settings(weights=url.format(server.url), sha256="0" * 64)
-    with pytest.raises(networks.RefusedError, match=f"cannot be downloaded: .*{wanted}"):
+    with pytest.raises(architectures.RefusedError, match=f"cannot be downloaded: .*{wanted}"):
         weights.read(chosen)
     assert kept(tmp_path) == []
 
@@ -282,7 +286,9 @@ def test_torchvisions_weights_are_those_that_their_name_says(server, tmp_path, m
     name = f"vgg11-{digest(CONTENT)[:8]}.safetensors"
     named(monkeypatch, f"{server.url}/{name}")
     server.files[name] = CONTENT[:-4] + b"\0\0\0\1"
-    with pytest.raises(networks.RefusedError, match=f"wanted {digest(CONTENT)[:8]}; nothing was"):
+    with pytest.raises(
+        architectures.RefusedError, match=f"wanted {digest(CONTENT)[:8]}; nothing was"
+    ):
         weights.read(settings(weights="KNOWN"))
     assert kept(tmp_path) == []
     server.files[name] = CONTENT
@@ -298,13 +304,13 @@ def test_torchvisions_weights_are_held_to_the_whole_hash_where_it_is_given(serve
     named(monkeypatch, f"{server.url}/{name}")
     server.files[name] = CONTENT
     other = digest(CONTENT)[:8] + "0" * 56
-    with pytest.raises(networks.RefusedError, match=f"wanted {other}"):
+    with pytest.raises(architectures.RefusedError, match=f"wanted {other}"):
         weights.read(settings(weights="KNOWN", sha256=other))
 
 
 def test_torchvisions_weights_without_a_hash_want_one(server, monkeypatch):
     named(monkeypatch, f"{server.url}/vgg11.pth")
-    with pytest.raises(networks.RefusedError, match="wanted `sha256:`"):
+    with pytest.raises(architectures.RefusedError, match="wanted `sha256:`"):
         weights.read(settings(weights="KNOWN"))
     assert server.asked == []
 
@@ -315,7 +321,7 @@ def test_torchvisions_weights_run_nothing(server, sprung, monkeypatch):
     name = f"vgg11-{digest(buffer.getvalue())[:8]}.pth"
     server.files[name] = buffer.getvalue()
     named(monkeypatch, f"{server.url}/{name}")
-    with pytest.raises(networks.RefusedError, match="could run any code"):
+    with pytest.raises(architectures.RefusedError, match="could run any code"):
         weights.read(settings(weights="KNOWN"))
     assert not sprung.exists()
 
@@ -401,7 +407,7 @@ def study(tmp_path, monkeypatch):
     (tmp_path / "my_module.py").write_text(
         "from pathlib import Path\n"
         "Path('imported').touch()\n"
-        "from camdrift.vision import torchvision\n"
+        "from camdrift.pipeline.vision import torchvision\n"
         "def network(classes):\n"
         "    return torchvision.models.squeezenet1_1(num_classes=classes)\n"
         "def align(picture):\n"
@@ -440,13 +446,13 @@ def test_data_does_not_say_which_code_runs(study):
     facts = {"architecture": "my_module:network", "width": 1.0, "head": "torchvision",
              "classes": 3, "size": 32, "mean": [0.5] * 3, "std": [0.25] * 3}  # fmt: skip
     network: nn.Module = torchvision.models.squeezenet1_1(num_classes=3)
-    found = artifacts.Weights(network.state_dict(), facts, models.pd.DataFrame({"epoch": [1]}))
-    artifacts.write(artifacts.model_folder("theirs"), found)
-    with pytest.raises(networks.RefusedError, match="no model in params.yaml names it"):
-        models.load("theirs", micro_batch=1)
+    found = storage.Weights(network.state_dict(), facts, loading.pd.DataFrame({"epoch": [1]}))
+    storage.write(storage.model_folder("theirs"), found)
+    with pytest.raises(architectures.RefusedError, match="no model in params.yaml names it"):
+        loading.load("theirs", micro_batch=1)
     assert not (study / "imported").exists()
     named_in_params(study, architecture="my_module:network")
-    assert models.load("theirs", micro_batch=1)(torch.rand(1, 3, 32, 32)).shape == (1, 3)
+    assert loading.load("theirs", micro_batch=1)(torch.rand(1, 3, 32, 32)).shape == (1, 3)
     assert (study / "imported").exists()
 
 

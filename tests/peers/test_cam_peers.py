@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from camdrift import cams, foreign
+from camdrift.explain import cam, external
+from camdrift.pipeline.vision import torchvision  # the peers import torchvision, too
 from camdrift.settings import SettingsError
-from camdrift.vision import torchvision  # the peers import torchvision, too
 from conftest import small_network
 
 assert torchvision
@@ -61,7 +61,7 @@ def test_maps_are_pytorch_grad_cams(images, name):
     pytest.importorskip("pytorch_grad_cam")
     from pytorch_grad_cam.utils.image import scale_cam_image
 
-    found = cams.all_layers(network(), images, CLASSES, methods=[name])
+    found = cam.all_layers(network(), images, CLASSES, methods=[name])
     made = network()
     for layer, module in zip(found.maps[name], (made[2], made[5]), strict=True):
         expected = of_library(name, module, made, images)
@@ -73,7 +73,7 @@ def test_maps_are_pytorch_grad_cams(images, name):
 def test_grad_cam_plus_plus_is_close_to_pytorch_grad_cams(images):
     """Theirs damps small gradients by 1e-6 in a denominator of their square; the twin decides."""
     pytest.importorskip("pytorch_grad_cam")
-    found = cams.all_layers(network(), images, CLASSES, methods=["GradCAMPlusPlus"], chosen=[0])
+    found = cam.all_layers(network(), images, CLASSES, methods=["GradCAMPlusPlus"], chosen=[0])
     made = network()
     expected = of_library("GradCAMPlusPlus", made[2], made, images).reshape(5, -1)
     ours = stretched(found.maps["GradCAMPlusPlus"][0]).flatten(1).numpy()
@@ -84,7 +84,7 @@ def test_grad_cam_plus_plus_is_close_to_pytorch_grad_cams(images):
 @pytest.mark.parametrize("name", ["GradCAM", "XGradCAM", "LayerCAM"])
 def test_maps_are_torchcams(images, name):
     library = pytest.importorskip("torchcam.methods")
-    found = cams.all_layers(network(), images, CLASSES, methods=[name])
+    found = cam.all_layers(network(), images, CLASSES, methods=[name])
     made = network()
     with getattr(library, name)(made, target_layer=["2", "5"]) as extractor:
         scores = made(images.clone().requires_grad_())
@@ -95,7 +95,7 @@ def test_maps_are_torchcams(images, name):
 
 def test_grad_cam_is_captums(images):
     captum = pytest.importorskip("captum.attr")
-    found = cams.all_layers(network(), images, CLASSES)
+    found = cam.all_layers(network(), images, CLASSES)
     made = network()
     for layer, module in zip(found.maps["GradCAM"], (made[2], made[5]), strict=True):
         expected = captum.LayerGradCam(made, module).attribute(
@@ -118,7 +118,7 @@ def test_a_functional_activation_is_explained_through_the_library_too(images):
             return self.parts[8](nn.functional.relu(x, inplace=True).mean((2, 3)))
 
     one, other = (
-        cams.all_layers(made, images, CLASSES, methods=["ScoreCAM"]).maps["ScoreCAM"]
+        cam.all_layers(made, images, CLASSES, methods=["ScoreCAM"]).maps["ScoreCAM"]
         for made in (Functional(), small_network())
     )
     for ours, theirs in zip(one, other, strict=True):
@@ -129,16 +129,16 @@ def test_a_functional_activation_is_explained_through_the_library_too(images):
 def test_what_makes_no_map_of_a_layer_is_refused(images, name):
     pytest.importorskip("pytorch_grad_cam")
     with pytest.raises(SettingsError, match=f"no method '{name}'.*AblationCAM, .*FinerCAM"):
-        cams.all_layers(network(), images, methods=[name])
+        cam.all_layers(network(), images, methods=[name])
     with pytest.raises(SettingsError, match="ScoreCAM' explains no probability"):
-        cams.all_layers(network(), images, methods=["ScoreCAM"], softmax=True)
+        cam.all_layers(network(), images, methods=["ScoreCAM"], softmax=True)
 
 
-@pytest.mark.parametrize("name", foreign.FED)
+@pytest.mark.parametrize("name", external.FED)
 def test_every_class_that_is_fed_needs_the_pass_alone(name):
     pytest.importorskip("pytorch_grad_cam")
     a, g = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 4, 5) - 0.5
-    found = foreign.fed(name)(a, g)
+    found = external.fed(name)(a, g)
     assert found.shape == (2, 4, 5)
     assert found.min() >= 0
     assert name in FROM_PASS
@@ -163,11 +163,11 @@ class Joining(nn.Module):
 def test_any_network_goes_through_the_library_also_under_autocast(images, name, monkeypatch):
     pytest.importorskip("pytorch_grad_cam")
     calls = []
-    of_image = foreign._of_image
-    monkeypatch.setattr(foreign, "_of_image", lambda *a: calls.append(1) or of_image(*a))
-    found = cams.all_layers(Joining(), images[:1], 0, methods=[name], micro_batch=4)
+    of_image = external._of_image
+    monkeypatch.setattr(external, "_of_image", lambda *a: calls.append(1) or of_image(*a))
+    found = cam.all_layers(Joining(), images[:1], 0, methods=[name], micro_batch=4)
     assert len(calls) == 3  # not of the padding
     with torch.autocast("cpu", torch.bfloat16):
-        half = cams.all_layers(Joining(), images[:1], 0, methods=[name])
+        half = cam.all_layers(Joining(), images[:1], 0, methods=[name])
     for one, other in zip(found.maps[name], half.maps[name], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)

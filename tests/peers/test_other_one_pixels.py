@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 from torch import nn
 
 from camdrift.attacks import one_pixel
-from camdrift.vision import torchvision  # the peers import torchvision, too
+from camdrift.pipeline.vision import torchvision  # the peers import torchvision, too
 from conftest import as_model, small_network
 
 assert torchvision

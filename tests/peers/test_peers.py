@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from camdrift.attacks import fgsm, pgd
-from camdrift.vision import torchvision  # the peers import torchvision, too
+from camdrift.pipeline.vision import torchvision  # the peers import torchvision, too
 
 assert torchvision
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camdrift import coverage
-from camdrift.models import Model
-from camdrift.perturbation import Perturbation
+from camdrift.models import coverage
+from camdrift.models.loading import Model
+from camdrift.perturbations.perturbation import Perturbation
 
 
 @dataclass

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camdrift.models import Model
-from camdrift.perturbation import Perturbation
+from camdrift.models.loading import Model
+from camdrift.perturbations.perturbation import Perturbation
 
 
 def perturb(

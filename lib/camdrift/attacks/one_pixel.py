@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camdrift.incremental import Incremental, painted
-from camdrift.models import Model
-from camdrift.perturbation import Perturbation
+from camdrift.models.incremental import Incremental, painted
+from camdrift.models.loading import Model
+from camdrift.perturbations.perturbation import Perturbation
 from camdrift.settings import SettingsError
 
 

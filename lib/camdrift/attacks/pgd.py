@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camdrift import gradients
-from camdrift.models import Model
-from camdrift.perturbation import Perturbation
+from camdrift.attacks import gradients
+from camdrift.models.loading import Model
+from camdrift.perturbations.perturbation import Perturbation
 
 
 def perturb(

@@ -88,6 +88,10 @@ class Need(Section):
     classes: Count | None = None
     megabytes: Count | None = None
 
+    def lacking(self, wanted: str) -> str:
+        """Returns three lines: what was wanted, where to get it, and under which terms."""
+        return f"{wanted}\n  where: {self.where}\n  terms: {self.terms}"
+
 
 class Preset(Section):
     """Another choice of what is built, see README.

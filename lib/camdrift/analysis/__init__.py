@@ -1,0 +1,1 @@
+"""Results as tables: resampling, flags, factors of drift, and figures drawn from them."""

@@ -1,0 +1,364 @@
+"""Drawing: a `Figure`, however it is drawn, and what Plotly and matplotlib make of it.
+
+Plotly serves the report and the dashboard; the PNG, for the README and `dvc plots`, is drawn by
+matplotlib, since Plotly's own export wants a browser on the machine.
+"""
+
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from camdrift.storage import files
+
+# Okabe and Ito's palette, told apart by people with any colour vision, with a grey for its black,
+# which a dark page would hide; marks and dashes differ too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#E69F00", "#56B4E9")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
+MATPLOTLIB_DASHES = ("-", "--", ":", "-.", (0, (7, 2)), (0, (7, 2, 1, 2)), "-")
+MARKS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
+MATPLOTLIB_MARKS = ("o", "s", "D", "^", "x", "P", "*")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a figure shows, however it is drawn.
+
+    name: of its files and its anchor.
+    title: what it shows, in a few words.
+    caption: how to read it, in plain sentences.
+    kind: 'lines', 'points', 'bars', 'boxes', 'matrix' (rows are series) or 'panel'.
+    table: columns `series, x, y` and, where known, `low, high`; for boxes `q1, median, q3, low,
+        high` in place of `y`; for points also `from_x, from_y`, from where a line leads to the
+        point; for a panel nothing.
+    x, y: labels of the axes, with units.
+    y_range: of the y axis, or None.
+    log_x: whether the x axis is logarithmic.
+    panel: a composed picture and the labels of its columns and rows, for a panel.
+    images: whether it holds images of the set, which not every licence lets be passed on; its PNG
+        says so.
+    colours: of series by name, for those that keep theirs whatever others are there; the rest go
+        by their place.
+    """
+
+    name: str
+    title: str
+    caption: str
+    kind: str
+    table: pd.DataFrame
+    x: str
+    y: str
+    y_range: tuple[float, float] | None = None
+    log_x: bool = False
+    panel: tuple[np.ndarray, list[str], list[str]] | None = None
+    images: bool = False
+    colours: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is nothing to draw: no picture, and no value of any series."""
+        column = "median" if self.kind == "boxes" else "y"
+        return self.panel is None and bool(self.table[column].isna().all())
+
+    def colour(self, name: str, place: int) -> str:
+        """Returns the colour of a series by its name, or by its place among the series."""
+        return self.colours.get(name, COLOURS[place % len(COLOURS)])
+
+
+def panel(
+    name: str,
+    title: str,
+    caption: str,
+    tiles: list[list[np.ndarray]],
+    columns: list[str],
+    rows: list[str],
+    *,
+    x: str = "",
+    images: bool = True,
+) -> Figure:
+    """Returns a figure of pictures, uint8 (h, w, 3) of one size, in rows and columns."""
+    gap = max(2, tiles[0][0].shape[0] // 16)
+    edge = ((0, gap), (0, gap), (0, 0))
+    joined = [
+        np.concatenate([np.pad(t, edge, constant_values=255) for t in row], axis=1) for row in tiles
+    ]
+    table = pd.DataFrame(columns=["series", "x", "y"])
+    return Figure(name, title, caption, "panel", table, x, "",
+                  panel=(np.concatenate(joined), columns, rows), images=images)  # fmt: skip
+
+
+def coloured(layer: np.ndarray, size: int) -> np.ndarray:
+    """Returns a map in [0, 1] as a viridis picture, uint8 (size, size, 3), nearest pixels."""
+    import matplotlib as mpl
+
+    rows, columns = (np.arange(size) * side // size for side in layer.shape)
+    return (mpl.colormaps["viridis"](layer[rows][:, columns])[..., :3] * 255).astype(np.uint8)
+
+
+def percent(strength: float) -> str:
+    """Returns '25 %' for 0.25."""
+    return f"{100 * strength:g} %"
+
+
+def matrix(figure: Figure) -> tuple[pd.DataFrame, float, float]:
+    """Returns a matrix figure's values, a row a series, and the ends of its colours."""
+    table = figure.table
+    wide = table.pivot(index="series", columns="x", values="y")
+    wide = wide.loc[table["series"].unique(), table["x"].unique()]
+    return wide, *(figure.y_range or (wide.min(axis=None), wide.max(axis=None)))
+
+
+def plotly(figure: Figure) -> Any:
+    """Returns a `plotly.graph_objects.Figure`."""
+    import plotly.graph_objects as go
+
+    drawn = go.Figure()
+    table = figure.table
+    if len(table) and not pd.api.types.is_numeric_dtype(table["x"]):
+        table = table.assign(x=table["x"].map(plain))
+    series = [(str(name), rows) for name, rows in table.groupby("series", sort=False)]
+    if figure.kind == "matrix":
+        wide, low, high = matrix(figure)
+        drawn.add_heatmap(
+            z=wide.to_numpy(), x=list(wide.columns.map(plain)), y=list(wide.index.map(plain)),
+            zmin=low, zmax=high,
+            colorscale="Viridis", texttemplate="%{z:.2f}",
+        )  # fmt: skip
+        drawn.update_yaxes(autorange="reversed")
+        series = []
+    links = _links(figure)
+    if links is not None:
+        drawn.add_scatter(
+            x=links[0], y=links[1], mode="lines", line={"color": "#999999", "width": 0.8},
+            hoverinfo="skip", showlegend=False,
+        )  # fmt: skip
+    for i, (own, rows) in enumerate(series):
+        name, colour = plain(own), figure.colour(own, i)
+        if figure.kind == "boxes":
+            drawn.add_box(
+                name=name, x=rows["x"], q1=rows["q1"], median=rows["median"], q3=rows["q3"],
+                lowerfence=rows["low"], upperfence=rows["high"], marker_color=colour,
+            )  # fmt: skip
+        elif figure.kind == "bars":
+            drawn.add_bar(
+                name=name, x=rows["x"], y=rows["y"], marker_color=colour,
+                error_y=_bars(rows, color="#777777"),
+            )  # fmt: skip
+        elif figure.kind == "points":
+            drawn.add_scatter(
+                name=name, x=rows["x"], y=rows["y"], mode="markers",
+                marker={"color": colour, "symbol": MARKS[(i + i // len(COLOURS)) % len(MARKS)],
+                        "size": 7, "opacity": 0.75},
+            )  # fmt: skip
+        else:
+            many = len(rows) > 30
+            drawn.add_scatter(
+                name=name, x=rows["x"], y=rows["y"], error_y=_bars(rows),
+                mode="lines" if many else "lines+markers",
+                line={"color": colour, "dash": DASHES[i % len(DASHES)]},
+                marker={"symbol": MARKS[i % len(MARKS)], "size": 7},
+            )  # fmt: skip
+    if figure.panel is not None:
+        picture, columns, rows = figure.panel
+        drawn.add_trace(go.Image(z=picture, hoverinfo="skip"))
+        height, width = picture.shape[0] / len(rows), picture.shape[1] / len(columns)
+        drawn.update_xaxes(
+            tickvals=[(i + 0.5) * width for i in range(len(columns))], ticktext=_lines(columns)
+        )
+        drawn.update_yaxes(
+            tickvals=[(i + 0.5) * height for i in range(len(rows))], ticktext=_lines(rows)
+        )
+    elif figure.kind != "matrix":
+        categorical = not pd.api.types.is_numeric_dtype(figure.table["x"])
+        drawn.update_xaxes(type="category" if categorical else "log" if figure.log_x else "linear")
+        drawn.update_yaxes(range=figure.y_range)
+    drawn.update_xaxes(title=figure.x)
+    drawn.update_yaxes(title=figure.y)
+    drawn.update_layout(
+        title={"text": plain(figure.title), "font": {"size": 15}},
+        template="plotly_white",
+        height=440 if figure.panel is None else _pixels(figure.panel[0]),
+        showlegend=len(series) > 1,
+        boxmode="group",
+        legend={"orientation": "h", "y": -0.25},
+        margin={"l": 60, "r": 20, "t": 50, "b": 60},
+    )
+    return drawn
+
+
+def plain(text: object) -> str:
+    """Returns a text as Plotly shows it as it is, which takes some tags for markup."""
+    return html.escape(str(text), quote=False)
+
+
+def _lines(texts: list[str]) -> list[str]:
+    return [plain(text).replace("\n", "<br>") for text in texts]
+
+
+def _links(figure: Figure) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the lines that lead to points, one after another, NaN between them."""
+    if "from_x" not in figure.table:
+        return None
+    ends = figure.table[["from_x", "x", "from_y", "y"]].dropna().to_numpy(dtype=float)
+    gap = np.full((len(ends), 1), np.nan)
+    x, y = (np.concatenate([part, gap], axis=1).ravel() for part in (ends[:, :2], ends[:, 2:]))
+    return x, y
+
+
+def _reach(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series] | None:
+    """Returns how far intervals reach below and above their values."""
+    return (rows["y"] - rows["low"], rows["high"] - rows["y"]) if "low" in rows else None
+
+
+def _bars(rows: pd.DataFrame, **style: str) -> dict | None:
+    """Returns intervals as Plotly takes them; without a colour they have their line's."""
+    reach = _reach(rows)
+    if reach is None:
+        return None
+    return {"type": "data", "array": reach[1], "arrayminus": reach[0], "thickness": 1} | style
+
+
+def write(figures: Sequence[Figure], folder: Path) -> list[Figure]:
+    """Writes figures as PNGs, named by the figure, and returns those that were written.
+
+    A blank one is left out: a cell may lack a protocol, or have no image of a kind.
+    """
+    written = [figure for figure in figures if not figure.is_blank]
+    for figure in tqdm(written, desc="figures", unit="figure"):
+        png(figure, folder / f"{figure.name}.png")
+    return written
+
+
+def png(figure: Figure, path: Path) -> None:
+    """Writes the figure as a PNG, whole or not at all."""
+    with files.whole(path) as temporary:
+        temporary.write_bytes(png_bytes(figure))
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """Returns the figure as a PNG, the same bytes for the same figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=_inches(figure), dpi=110)
+    FigureCanvasAgg(canvas)
+    axes = canvas.add_subplot()
+    _draw(figure, axes)
+    axes.set_title(_literal(figure.title), fontsize=11)
+    axes.set_xlabel(figure.x)
+    axes.set_ylabel(figure.y)
+    if figure.y_range is not None and figure.kind != "matrix":
+        axes.set_ylim(*figure.y_range)
+    if figure.log_x:
+        axes.set_xscale("log")
+    if figure.panel is None and figure.kind != "matrix":
+        axes.grid(alpha=0.25)
+        if figure.table["series"].nunique() > 1:
+            many = figure.table["series"].nunique() > 9
+            axes.legend(fontsize=6 if many else 8, framealpha=0.9, ncols=2 if many else 1)
+    canvas.tight_layout()
+    content = io.BytesIO()
+    note = {"Description": HOLDS_IMAGES} if figure.images else {}
+    canvas.savefig(content, format="png", metadata={"Software": None} | note)
+    return content.getvalue()
+
+
+def _literal(text: object) -> str:
+    """Returns a text as matplotlib shows it as it is: a dollar begins a formula, _ hides a line."""
+    shown = str(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+HOLDS_IMAGES = "Holds images of the set."
+
+
+def holds_images(content: bytes) -> bool:
+    """Returns whether a PNG that `png` wrote holds images of the set."""
+    return Image.open(io.BytesIO(content)).info.get("Description") == HOLDS_IMAGES
+
+
+def _pixels(picture: np.ndarray) -> int:
+    """Returns the height of a panel that is about as wide as a page."""
+    height, width = picture.shape[:2]
+    return max(330, 130 + round(800 * height / max(width, 2 * height)))
+
+
+def _inches(figure: Figure) -> tuple[float, float]:
+    if figure.panel is None:
+        return 8.4, 4.6
+    height, width = figure.panel[0].shape[:2]
+    return (10.5, 1.0 + 9.0 * height / width) if width > height else (6.0, 1.0 + 5 * height / width)
+
+
+def _draw(figure: Figure, axes: Any) -> None:
+    groups = list(figure.table.groupby("series", sort=False))
+    if figure.panel is not None:
+        picture = figure.panel[0]
+        columns, rows = ([_literal(text) for text in texts] for texts in figure.panel[1:])
+        height, width = picture.shape[0] / len(rows), picture.shape[1] / len(columns)
+        axes.imshow(picture, interpolation="nearest")
+        axes.set_xticks([(i + 0.5) * width for i in range(len(columns))], columns, fontsize=8)
+        axes.set_yticks([(i + 0.5) * height for i in range(len(rows))], rows, fontsize=8)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        return
+    # Series may have different places: each is where it first occurs.
+    order = {name: i for i, name in enumerate(dict.fromkeys(figure.table["x"]))}
+    names = [_literal(name) for name in order]
+    if figure.kind == "matrix":
+        wide, low, high = matrix(figure)
+        axes.imshow(wide, vmin=low, vmax=high, cmap="viridis", aspect="auto")
+        axes.set_xticks(range(wide.shape[1]), wide.columns.map(_literal), fontsize=8)
+        axes.set_yticks(range(wide.shape[0]), wide.index.map(_literal), fontsize=8)
+        for (row, column), value in np.ndenumerate(wide.to_numpy()):
+            dark = value < (low + high) / 2
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center",
+                      color="white" if dark else "black")  # fmt: skip
+        return
+    links = _links(figure)
+    if links is not None:
+        axes.plot(*links, color="#999999", linewidth=0.6, zorder=0)
+    for i, (own, rows) in enumerate(groups):
+        name, colour = _literal(own), figure.colour(str(own), i)
+        if figure.kind == "boxes":
+            stats = [
+                {"med": r.median, "q1": r.q1, "q3": r.q3, "whislo": r.low, "whishi": r.high,
+                 "label": _literal(r.x)}
+                for r in rows.itertuples()
+            ]  # fmt: skip
+            alone, width = len(groups) == 1, 0.85 / len(groups)
+            places = 1 + rows["x"].map(order) + (i - (len(groups) - 1) / 2) * width
+            axes.bxp(stats, showfliers=False, patch_artist=True, manage_ticks=alone,
+                     positions=None if alone else places, widths=None if alone else 0.8 * width,
+                     boxprops={"facecolor": "#cfe4f3" if alone else f"{colour}55",
+                               "edgecolor": colour},
+                     medianprops={"color": COLOURS[1] if alone else colour, "linewidth": 1.6},
+                     label=None if alone else str(name))  # fmt: skip
+            if not alone:
+                axes.set_xticks(np.arange(1, len(order) + 1), names)
+        elif figure.kind == "bars":
+            width = 0.85 / len(groups)
+            places = rows["x"].map(order) + (i - (len(groups) - 1) / 2) * width
+            axes.bar(places, rows["y"], width, label=name, color=colour, yerr=_reach(rows),
+                     error_kw={"capsize": 2, "elinewidth": 1})  # fmt: skip
+            turned = {"rotation": 30, "ha": "right"} if max(map(len, names)) > 6 else {}
+            axes.set_xticks(np.arange(len(order)), names, **turned)
+        elif figure.kind == "points":
+            mark = MATPLOTLIB_MARKS[(i + i // len(COLOURS)) % len(MATPLOTLIB_MARKS)]
+            axes.scatter(rows["x"], rows["y"], s=22, color=colour, marker=mark, label=name,
+                         alpha=0.75, linewidths=0.8)  # fmt: skip
+        else:
+            style = {
+                "color": colour, "label": name, "linewidth": 1.6, "markersize": 4.5,
+                "linestyle": MATPLOTLIB_DASHES[i % len(MATPLOTLIB_DASHES)],
+                "marker": None if len(rows) > 30 else MATPLOTLIB_MARKS[i % len(MATPLOTLIB_MARKS)],
+            }  # fmt: skip
+            reach = _reach(rows)
+            axes.errorbar(rows["x"], rows["y"], yerr=reach, capsize=2, elinewidth=1, **style)

@@ -1,0 +1,170 @@
+"""A cell's results under one protocol, as arrays that claims are judged by."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from camdrift.analysis import statistics, tables
+from camdrift.analysis.results import Results
+from camdrift.analysis.statistics import Resampler
+from camdrift.pipeline import randomness
+from camdrift.settings import FlagSettings, Protocol, StatisticsSettings
+from camdrift.storage import ADVERSARIAL, NOISE, UNRELATED
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A cell's results under one protocol, as arrays.
+
+    Arrays of similarity are (images, strengths, layers), NaN where a map is empty; images are
+    those that the attack flips at strength 1.
+    """
+
+    results: Results
+    protocol: Protocol
+    chosen: StatisticsSettings
+    flags: FlagSettings
+    seed: int
+
+    @cached_property
+    def values(self) -> pd.DataFrame:
+        """Cosine under the protocol, for its own target."""
+        scores = self.results.scores
+        return scores[
+            (scores["reading"] == self.protocol.reading)
+            & (scores["score"] == "cosine")
+            & (scores["target"] == self.protocol.target)
+        ]
+
+    @property
+    def strengths(self) -> list[float]:
+        """The cell's ladder."""
+        return self.results.cell.ladder
+
+    @property
+    def layers(self) -> list[str]:
+        """Labels of the layers, in forward order."""
+        return self.results.layers
+
+    @cached_property
+    def known(self) -> dict[tuple[str, bool], np.ndarray]:
+        """Similarity of draw 0 by (variant, success)."""
+        return {}
+
+    def similarity(self, variant: str, *, success: bool = True) -> np.ndarray:
+        """Returns (images, strengths, layers), of draw 0."""
+        if (variant, success) in self.known:
+            return self.known[variant, success]
+        rows = self.values
+        rows = rows[
+            (rows["variant"] == variant) & (rows["draw"] == 0) & (rows["success"] == success)
+        ]
+        wide = rows.pivot(index="image", columns=["strength", "layer"], values="value")
+        columns = pd.MultiIndex.from_product([self.strengths, self.layers])
+        shape = (len(wide), len(self.strengths), len(self.layers))
+        self.known[variant, success] = wide.reindex(columns=columns).to_numpy().reshape(shape)
+        return self.known[variant, success]
+
+    @cached_property
+    def attack(self) -> np.ndarray:
+        """Similarity of the images that the attack flips, under the attack."""
+        return self.similarity(ADVERSARIAL)
+
+    @cached_property
+    def noise(self) -> np.ndarray:
+        """Similarity of the same images under the noise's first draw."""
+        return self.similarity(NOISE)
+
+    @cached_property
+    def floor(self) -> np.ndarray:
+        """Mean similarity of unrelated clean images, by layer; NaN with one source."""
+        rows = self.values[self.values["variant"] == UNRELATED]
+        means = rows.groupby("layer", observed=True)["value"].mean()
+        return means.reindex(self.layers).to_numpy(dtype=float)
+
+    @property
+    def resamples(self) -> int:
+        """The number of resamples, enough for differences of three strengths in every layer."""
+        return statistics.enough(
+            self.chosen.resamples,
+            comparisons=3 * len(self.layers),
+            confidence=self.chosen.confidence,
+        )
+
+    @cached_property
+    def resamplers(self) -> dict[bool, Resampler]:
+        """Draws of the sources of the images that the attack flips, and of the others."""
+        return {success: self._resampler(success=success) for success in (True, False)}
+
+    def _resampler(self, *, success: bool) -> Resampler:
+        images = self.results.attacked.images
+        sources = images["source"][images["success"] == success].to_numpy()
+        rng = randomness.generator(self.seed, "claims", self.results.name, int(success))
+        return Resampler.of(sources, resamples=self.resamples, rng=rng)
+
+    def means(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns means over images (...) and in each resample (resamples, ...)."""
+        flat = values.reshape(len(values), -1)
+        with np.errstate(invalid="ignore"):
+            known = ~np.isnan(flat)
+            mean = np.where(known, flat, 0).sum(0) / known.sum(0)
+        shape = values.shape[1:]
+        return mean.reshape(shape), self.resamplers[True].means(flat).reshape(-1, *shape)
+
+    def interval(self, draws: np.ndarray) -> tuple[float, float]:
+        """Returns the percentile interval of draws (resamples,)."""
+        low, high = statistics.interval(
+            draws.reshape(-1, 1).astype(float), confidence=self.chosen.confidence
+        )
+        return float(low[0]), float(high[0])
+
+    def rung(self, strength: float) -> int:
+        """Returns the place of a strength in the ladder."""
+        return self.strengths.index(strength)
+
+    def decided(self, values: np.ndarray) -> np.ndarray:
+        """Returns which layers have few enough empty maps: bool (layers,), of (images, layers)."""
+        return np.isnan(values).mean(0) <= self.flags.empty_share
+
+    @cached_property
+    def compromised(self) -> dict[str, np.ndarray]:
+        """Compromised layers by arm: (images, strengths, layers), NaN where a map is empty."""
+        rows = tables.compromised_layers(
+            self.results,
+            self.protocol.target,
+            self.protocol.threshold,
+            self.chosen,
+            self.protocol,
+        )
+        images = self.results.attacked.images
+        images = images["image"][images["success"]].to_numpy()
+        columns = pd.MultiIndex.from_product([self.strengths, self.layers])
+        found = {}
+        for arm in ("attack", "noise"):
+            part = rows[(rows["arm"] == arm) & rows["success"]]
+            wide = part.astype({"compromised": float}).pivot(
+                index="image", columns=["strength", "layer"], values="compromised"
+            )
+            wide = wide.reindex(index=images, columns=columns)
+            found[arm] = wide.to_numpy().reshape(len(images), len(self.strengths), len(self.layers))
+        return found
+
+    def without_each_source(self) -> Iterator[np.ndarray]:
+        """Yields, for each source, which images are of the others: bool (images,).
+
+        Nothing where there is one source alone.
+        """
+        sources = self.results.attacked.images["source"].to_numpy()
+        names = np.unique(sources)
+        yield from (sources != name for name in names if len(names) > 1)
+
+    @cached_property
+    def bits(self) -> dict[tuple[str, float], np.ndarray]:
+        """Covered neurons by (variant, strength): bool (images, neurons)."""
+        covered = self.results.covered
+        bits = np.unpackbits(covered.bits, axis=1, count=covered.facts["neurons"]).astype(bool)
+        groups = covered.rows.groupby(["variant", "strength"]).indices
+        return {key: bits[rows] for key, rows in groups.items()}

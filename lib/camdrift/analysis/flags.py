@@ -1,0 +1,129 @@
+"""Validity flags: what a reader must know before believing a cell's numbers.
+
+In the manner of AutoAttack's (Croce & Hein 2020, arXiv 2003.01690): each names what was measured,
+from where on it matters, and which claims it touches.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from camdrift.analysis.results import Results, Tables
+from camdrift.models import chance
+from camdrift.settings import FlagSettings, StatisticsSettings
+from camdrift.storage import NOISE
+
+DRIFT = ("A1", "A1f", "A2", "A3", "A4", "A5", "A6", "A7", "A8")
+RULE = ("A9", "A10", "A11", "A12")
+EVERY = (*DRIFT, *RULE, "A13", "A14", "A15")
+
+Flag = tuple[str, float, float, tuple[str, ...], str]
+
+AT_CHANCE = "accuracy at chance"
+EVERYWHERE = ""  # a flag that touches its claims under every protocol
+
+
+def of_cell(
+    results: Results, made: Tables, chosen: FlagSettings, statistics: StatisticsSettings
+) -> pd.DataFrame:
+    """Returns the flags that are raised: `flag, value, limit, touches, protocols, text`.
+
+    `touches` are the ids of claims, `protocols` the names of those under which it touches them,
+    empty for all.
+
+    Args:
+        results: of the cell.
+        made: its tables, `excess` and `noise` among them.
+        chosen: the limits.
+        statistics: for the interval's confidence.
+    """
+    raised = _of_attack(results, chosen) if results.cell.attack != "none" else iter(())
+    rows = [*raised, *_of_noise_and_maps(results, made, chosen, statistics)]
+    table = pd.DataFrame(rows, columns=["flag", "value", "limit", "touches", "text"])
+    table["touches"] = [" ".join(ids) for ids in table["touches"]]
+    seen = _judging_their_own(results)
+    own = table["flag"] == "threshold on test data"
+    table.insert(4, "protocols", [" ".join(seen) if mine else EVERYWHERE for mine in own])
+    return table
+
+
+def _of_attack(results: Results, chosen: FlagSettings) -> Iterator[Flag]:
+    images = results.attacked.images
+    right, labels = images["clean"] == images["label"], images["label"].to_numpy()
+    text = chance.warning(int(right.sum()), labels)
+    if text:
+        yield AT_CHANCE, right.mean(), chance.level(labels), EVERY, text
+    successes = int(images["success"].sum())
+    if successes < chosen.minimum_successes:
+        text = f"only {successes} successful adversarials, wanted {chosen.minimum_successes}"
+        yield "few successes", successes, chosen.minimum_successes, (*DRIFT, *RULE), text
+    share = images["zero_gradient"].mean()
+    if share > chosen.zero_gradients:
+        text = f"gradients masked: the loss has none at {share:.1%} of the clean images"
+        yield "gradients masked", share, chosen.zero_gradients, EVERY, text
+    share = images["probabilities"].mean()
+    if share == 1:
+        text = "the model returns probabilities, not logits: gradients pass a softmax"
+        yield "softmax fed", share, 1.0, EVERY, text
+    if successes:
+        hit = images[images["success"]]
+        share = (hit["unclipped"] == hit["clean"]).mean()
+        if share > chosen.clipped_only:
+            text = f"{share:.1%} of the successes are there only when clipped to [0, 1]"
+            yield "only by clipping", share, chosen.clipped_only, DRIFT, text
+
+
+def _of_noise_and_maps(
+    results: Results, made: Tables, chosen: FlagSettings, statistics: StatisticsSettings
+) -> Iterator[Flag]:
+    share = results.flipped.loc[results.first.recipe, NOISE, 1.0, 0].mean()
+    if share > chosen.noise_flips:
+        text = f"matched noise flips the class of {share:.1%} of the images, too"
+        yield "noise flips", share, chosen.noise_flips, (*DRIFT, *RULE), text
+    fit = made["noise"]
+    off = fit.loc[fit["recipe"] == results.first.recipe, "largest_l2_difference"].max()
+    if off > chosen.size_difference:
+        text = f"the noise's L2 norm is off by up to {off:.1%}, wanted {chosen.size_difference:.0%}"
+        yield "noise size", off, chosen.size_difference, (*DRIFT, *RULE), text
+    rows = made["excess"]
+    rows = rows[(rows["strength"] == 1) & (rows["layer"] != "mean") & ~rows["decided"].astype(bool)]
+    if len(rows):
+        layers = ", ".join(rows["layer"].unique())
+        text = f"too many empty maps to decide layers {layers} in at least one group"
+        share = rows["empty_share"].max()
+        yield "empty maps", share, chosen.empty_share, (*DRIFT, *RULE), text
+    sources = results.attacked.images["source"].nunique()
+    if sources < chosen.minimum_sources:
+        text = (
+            f"{sources} sources, too few for an interval of {statistics.confidence:.0%} "
+            f"(wanted {chosen.minimum_sources})"
+        )
+        yield "few sources", sources, chosen.minimum_sources, EVERY, text
+    seen = _judging_their_own(results)
+    if seen:
+        text = (
+            f"threshold chosen on the images that it judges, under {', '.join(seen)}; touches A9 "
+            "to A12 there"
+        )
+        yield "threshold on test data", np.nan, np.nan, RULE, text
+
+
+def _judging_their_own(results: Results) -> list[str]:
+    return [n for n, p in results.protocols.items() if p.threshold != "held_out_quantile"]
+
+
+def texts(made: Tables, cell: str) -> list[str]:
+    """Returns the flags of a cell for people, from a study's tables."""
+    table = made["flags"]
+    return list(table.loc[table["cell"] == cell, "text"])
+
+
+def by_claim(table: pd.DataFrame, protocol: str) -> dict[str, str]:
+    """Returns the names of a cell's flags under a protocol by the id of each claim they touch."""
+    found: dict[str, list[str]] = {}
+    for row in table.itertuples():
+        if row.protocols == EVERYWHERE or protocol in str(row.protocols).split():
+            for claim in str(row.touches).split():
+                found.setdefault(claim, []).append(str(row.flag))
+    return {claim: ", ".join(names) for claim, names in found.items()}

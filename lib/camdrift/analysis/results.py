@@ -1,0 +1,212 @@
+"""What the stages of a cell wrote, and the tables that a study's report made of it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from camdrift import storage
+from camdrift.analysis import statistics
+from camdrift.pipeline import randomness
+from camdrift.settings import (
+    Cell,
+    Generalisation,
+    Hardening,
+    Protocol,
+    Settings,
+    StatisticsSettings,
+    Study,
+)
+from camdrift.storage import Artefact, Attacked, Covered, Detected, Maps, Noise, Scores
+
+Tables = dict[str, pd.DataFrame]
+Plan = Study | Hardening | Generalisation
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the stages of one cell wrote.
+
+    protocols: of the cell, by name, the one that decides its tables first.
+    every: scores of every method and reading, with `source`, `success` (of the attack at strength
+        1) and `fold`.
+    flipped: whether the prediction differs from that on the clean image, by (recipe, variant,
+        strength, draw, image).
+    """
+
+    name: str
+    cell: Cell
+    protocols: dict[str, Protocol]
+    attacked: Attacked
+    noise: Noise
+    maps: Maps
+    covered: Covered
+    every: pd.DataFrame
+    flipped: pd.Series
+
+    @property
+    def first(self) -> Protocol:
+        """The protocol that decides the cell's tables and figures."""
+        return next(iter(self.protocols.values()))
+
+    @property
+    def layers(self) -> list[str]:
+        """Labels of the layers, in forward order."""
+        return list(self.maps.layers["label"])
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Scores of the method that decides."""
+        return self.every[self.every["method"] == self.maps.methods[0]]
+
+    def main(self, score: str = "cosine", *, method: str | None = None) -> pd.DataFrame:
+        """Returns a score of attack and noise under the first protocol; None: what decides."""
+        found = self.every[self.every["method"] == (method or self.maps.methods[0])]
+        arms = found["variant"].isin([storage.ADVERSARIAL, storage.NOISE])
+        reading = found["reading"] == self.first.reading
+        return found[arms & reading & (found["score"] == score)]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One attacked image to look at.
+
+    pictures: uint8 (rows, h, w, 3), one a row of `labels`.
+    maps: float32 (rows, h, w) a layer, each divided by its maximum.
+    labels: of the rows, for people.
+    layers: labels of the layers, in forward order.
+    """
+
+    pictures: np.ndarray
+    maps: list[np.ndarray]
+    labels: list[str]
+    layers: list[str]
+
+
+def read(
+    study: str,
+    name: str,
+    cell: Cell,
+    protocols: dict[str, Protocol],
+    chosen: StatisticsSettings,
+    *,
+    seed: int,
+) -> Results:
+    """Returns what the stages of a cell wrote."""
+
+    def part(kind: type[Artefact], stage: str) -> Artefact:
+        return storage.read(kind, storage.cell_folder(study, name, stage))
+
+    attacked, maps = part(Attacked, "attack"), part(Maps, "cam")
+    facts = attacked.images.set_index("image")[["source", "success"]]
+    rng = randomness.generator(seed, "folds")
+    facts["fold"] = statistics.folds(facts["source"], count=chosen.folds, rng=rng)
+    scores = part(Scores, "score").values.join(facts, on="image")
+    rows = maps.of().query("target == @artifacts.OWN")
+    clean = attacked.images.set_index("image")["clean"]
+    flipped = rows.set_index(["recipe", "variant", "strength", "draw", "image"])["prediction"]
+    flipped = flipped != clean.loc[rows["image"]].to_numpy()
+    own = {key: protocols[key] for key in cell.protocols}
+    return Results(
+        name, cell, own, attacked, part(Noise, "noise"), maps, part(Covered, "coverage"), scores,
+        flipped.rename("flipped").sort_index(),
+    )  # fmt: skip
+
+
+def load(study: str) -> Tables:
+    """Returns the tables of a study as its report wrote them.
+
+    Raises:
+        FileNotFoundError: there are none; the message says what to run.
+    """
+    folder = storage.results(study, "tables")
+    files = sorted(folder.glob("*.csv"))
+    if not files:
+        raise FileNotFoundError(f"no tables in {folder}; run `make repro STUDY={study}`")
+    # A cell may be called 'none' or 'nan': only an empty field is a missing value.
+    texts = (
+        "cell",
+        "layer",
+        "printed",
+        "detail",
+        "published_detail",
+        "published_flags",
+        "protocols",
+        "flags",
+        "rests_on",
+        "text",
+        "touches",
+        "detector",
+        "note",
+        "fitted_cell",
+        "rule",
+        "positives",
+        "negatives",
+        "arm",
+        "kind",
+        "reading",
+        "model",
+        "on",
+        "attack",
+        "split",
+        "number",
+        "class_before",
+        "class_after",
+        "budget",
+        "network",
+        "method",
+        "made_on",
+        "family",
+    )
+    found = {}
+    for file in files:
+        table = pd.read_csv(
+            file, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(texts, str)
+        )
+        there = [name for name in texts if name in table]
+        table[there] = table[there].fillna("")
+        found[file.stem] = table
+    return found
+
+
+def of_presets(chosen: Settings) -> dict[str, Plan]:
+    """Returns the studies, hardenings and generalisations of presets whose tables are there."""
+    plans: dict[str, Plan] = {}
+    for preset in chosen.presets.values():
+        plans |= {**preset.studies, **preset.hardenings, **preset.generalisations}
+    return {n: plan for n, plan in plans.items() if storage.results(n, "tables").is_dir()}
+
+
+def seen(study: str, name: str) -> tuple[Detected, dict[int, str]]:
+    """Returns what detectors see of a cell, and names of classes by number."""
+    images = storage.read(Attacked, storage.cell_folder(study, name, "attack")).images
+    names = images.drop_duplicates("label").set_index("label")["class_name"].to_dict()
+    return storage.read(Detected, storage.cell_folder(study, name, "detect")), names
+
+
+def example(study: str, name: str) -> Example:
+    """Returns the first kept example of a cell: clean, adversarial and noise at strength 1."""
+    maps = storage.read(Maps, storage.cell_folder(study, name, "cam"))
+    image = maps.examples["image"].iloc[0]
+    shown = maps.examples[maps.examples["image"] == image].reset_index(drop=True)
+    wanted = [("clean", 0.0, "clean"), ("adversarial", 1.0, "attack"), ("noise", 1.0, "noise")]
+    places = [
+        int(shown.index[(shown["variant"] == v) & (shown["strength"] == s)][0])
+        for v, s, _ in wanted
+    ]
+    rows = maps.of().query("image == @image and target == @artifacts.OWN")
+    recipe = maps.rows.loc[maps.rows["variant"] == storage.ADVERSARIAL, "recipe"].iloc[0]
+    rows = rows[(rows["draw"] == 0) & rows["recipe"].isin(["", recipe])]
+    rows = rows.set_index(["variant", "strength"])["map"]
+    chosen = [int(rows.loc[(v, s)]) for v, s, _ in wanted]
+    stacks = [
+        np.asarray(
+            maps.values[chosen, layer.start : layer.start + layer.height * layer.width],
+            dtype=np.float32,
+        ).reshape(-1, layer.height, layer.width)
+        for layer in maps.layers.itertuples()
+    ]
+    return Example(
+        maps.pictures[0][places], stacks, [text for *_, text in wanted], list(maps.layers["label"])
+    )

@@ -1,0 +1,356 @@
+"""A cell's results as tidy tables: what its figures draw, and what stands in data/results."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from pandas.api.typing import SeriesGroupBy
+
+from camdrift import storage
+from camdrift.analysis import statistics
+from camdrift.analysis.results import Results, Tables
+from camdrift.analysis.statistics import Resampler
+from camdrift.pipeline import randomness
+from camdrift.settings import FlagSettings, Protocol, StatisticsSettings
+
+DIGITS = 3  # of a similarity or share in data/results: more would change from machine to machine
+GROUPS = {"all": [True, False], "success": [True], "failure": [False]}
+TARGETS = ("own_top1", "seed_class")
+RULES = ("layer_median", "global_mean", "held_out_quantile")
+PAPERS_RULE = "layer_median"
+
+
+def of_cell(
+    results: Results,
+    chosen: StatisticsSettings,
+    flags: FlagSettings,
+    *,
+    seed: int,
+) -> Tables:
+    """Returns the tables of a cell by name.
+
+    attacks: one row: counts, rates, sizes.
+    noise: how well the noise's size fits the attack's, by recipe and strength.
+    similarity: distribution of each score by layer, strength, variant, target and group.
+    excess: mean of noise minus attack, paired by image, with interval and Holm's p, by layer.
+    curves: mean similarity under each protocol, by strength and layer.
+    compromised: share of compromised layers, attack and held-out noise, by rule.
+    counts: share of images with 0, 1, ... compromised layers, by rule.
+    coverage: share of covered neurons after each seed.
+    methods: `excess` at strength 1 with the maps of each method.
+    """
+    made = {
+        "attacks": attacks(results),
+        "noise": noise_fit(results),
+        "similarity": similarity(results),
+        "excess": excess(results, results.main(), chosen, flags, seed=seed),
+        "methods": by_method(results, chosen, flags, seed=seed),
+        "curves": curves(results),
+        "coverage": covered(results),
+    }
+    shares, numbers = [], []
+    for rule in RULES:
+        for target in TARGETS:
+            rows = compromised_layers(results, target, rule, chosen)
+            shares.append(compromised(rows).assign(rule=rule))
+            numbers.append(counts(rows).assign(rule=rule))
+    made["compromised"] = pd.concat(shares, ignore_index=True)
+    made["counts"] = pd.concat(numbers, ignore_index=True)
+    return made
+
+
+def attacks(results: Results) -> pd.DataFrame:
+    """Returns one row of counts, rates and sizes; sizes in grey levels of 255."""
+    rows = results.attacked.images
+    correct = rows["clean"] == rows["label"]
+    return pd.DataFrame(
+        {
+            "set": [results.cell.set],
+            "attack": [results.cell.attack],
+            "model": [results.cell.model],
+            "source": [results.cell.source],
+            "images": [len(rows)],
+            "wrong_when_clean": [int((~correct).sum())],
+            "accuracy": [correct.mean()],
+            "successes": [int(rows["success"].sum())],
+            "success_rate": [rows["success"].mean()],
+            "success_rate_of_correct": [rows["success"][correct].mean()],
+            "success_rate_8bit": [rows["success_8bit"].mean()],
+            "rms_grey": [rows["rms"].mean() * 255],
+            "linf_grey": [rows["linf"].mean() * 255],
+            "evaluations": [rows["evaluations"].mean()],
+        }
+    )
+
+
+def noise_fit(results: Results) -> pd.DataFrame:
+    """Returns the largest relative difference of L2, and the means of the moments.
+
+    By recipe and strength; moments in grey levels of 255.
+    """
+    scales = results.noise.scales
+    keys = ["recipe", "strength"]
+    size = scales["attack_l2"].replace(0, np.nan)
+    table = scales.assign(difference=((scales["noise_l2"] - size) / size).abs())
+    columns = [f"{arm}_{fact}" for arm in ("attack", "noise") for fact in ("mean", "std", "linf")]
+    found = table.groupby(keys)[columns].mean().mul(255).add_suffix("_grey")
+    found.insert(0, "largest_l2_difference", table.groupby(keys)["difference"].max())
+    return found.reset_index()
+
+
+def similarity(results: Results) -> pd.DataFrame:
+    """Returns the distribution of each score, with counts of empty maps.
+
+    Columns: `target, score, group, variant, strength, layer`, then `n`, `empty` (pairs left out),
+    `mean`, `mean_empty_0` (with 0 in place of the empty), `std`, quartiles, and whiskers at the
+    furthest value within 1.5 interquartile ranges. Strength 0 stands for all strengths pooled.
+    """
+    values = pd.concat([results.main("cosine"), results.main("ssim")])
+    values = values[values["draw"] == 0]
+    keys = ["target", "score", "variant", "strength", "layer"]
+    tables = []
+    for group, kinds in GROUPS.items():
+        chosen = values[values["success"].isin(kinds)]
+        if chosen.empty:
+            continue
+        pooled = chosen.assign(strength=0.0)
+        both = pd.concat([pooled, chosen])
+        table = _distribution(both.groupby(keys, observed=True, sort=False)["value"])
+        tables.append(table.reset_index().assign(group=group))
+    table = pd.concat(tables, ignore_index=True)
+    order = ["target", "score", "group", *keys[2:]]
+    return table[[*order, *table.columns.difference(order, sort=False)]]
+
+
+def _distribution(groups: SeriesGroupBy) -> pd.DataFrame:
+    quartiles = groups.quantile([0.25, 0.5, 0.75]).unstack()
+    quartiles.columns = ["q1", "median", "q3"]
+    table = pd.DataFrame({"n": groups.count(), "empty": groups.size() - groups.count()})
+    table["mean"] = groups.mean()
+    table["mean_empty_0"] = table["mean"] * table["n"] / (table["n"] + table["empty"])
+    table["std"] = groups.std()
+    table = table.join(quartiles)
+    reach = 1.5 * (table["q3"] - table["q1"])
+    values, place = groups.obj, groups.ngroup().to_numpy()
+    low, high = ((table["q1"] - reach).to_numpy(), (table["q3"] + reach).to_numpy())
+    table["low"] = values.where(values >= low[place]).groupby(place).min().to_numpy()
+    table["high"] = values.where(values <= high[place]).groupby(place).max().to_numpy()
+    return table
+
+
+def by_method(
+    results: Results, chosen: StatisticsSettings, flags: FlagSettings, *, seed: int
+) -> pd.DataFrame:
+    """Returns `excess` at strength 1 with the maps of each method, that which decides first."""
+    found = []
+    for method in results.maps.methods:
+        values = results.main(method=method)
+        made = excess(results, values[values["strength"] == 1], chosen, flags, seed=seed)
+        found.append(made.drop(columns=["strength", "low_by_image", "high_by_image"]))
+        found[-1].insert(0, "method", method)
+    return pd.concat(found, ignore_index=True)
+
+
+def excess(
+    results: Results,
+    values: pd.DataFrame,
+    chosen: StatisticsSettings,
+    flags: FlagSettings,
+    *,
+    seed: int,
+) -> pd.DataFrame:
+    """Returns the mean excess drift of the attack over noise, cosine, paired by image.
+
+    `values` are as `Results.main` gives them.
+
+    Columns: `target, group, strength, layer`, `n`, `mean`, `low`, `high` (percentile interval,
+    resampled by source picture), `low_by_image`, `high_by_image` (resampled by image, as if tiles
+    of a picture were independent), `effect` (mean over standard deviation of the paired
+    differences, Cohen's d for pairs), `p_holm` (one-sided, over the layers), `empty_share`,
+    `decided`. A layer with more empty maps than the settings allow is not decided; 'mean' is the
+    average over the decided layers, and Holm's family holds these alone.
+    """
+    values = values[values["draw"] == 0]
+    sources = values.drop_duplicates("image").set_index("image")[["source", "success"]]
+    resamplers: dict[tuple[str, bool], Resampler] = {}
+    tables = []
+    for (target, strength), rows in values.groupby(["target", "strength"], observed=True):
+        wide = rows.pivot(index="image", columns=["variant", "layer"], values="value")
+        difference = wide["noise"][results.layers] - wide["adversarial"][results.layers]
+        for group, kinds in GROUPS.items():
+            member = sources.loc[difference.index, "success"].isin(kinds).to_numpy()
+            part = difference[member]
+            if not len(part):
+                continue
+            empty = part.isna().mean().to_numpy()
+            decided = empty <= flags.empty_share
+            columns = np.column_stack([part, part.loc[:, decided].mean(axis=1)])
+            found = {}
+            for by_image in (False, True):
+                if (group, by_image) not in resamplers:
+                    clusters = part.index if by_image else sources.loc[part.index, "source"]
+                    resamplers[group, by_image] = Resampler.of(
+                        clusters.to_numpy(),
+                        resamples=statistics.enough(
+                            chosen.resamples,
+                            comparisons=len(results.layers),
+                            confidence=chosen.confidence,
+                        ),
+                        rng=randomness.generator(seed, "excess", results.name, group, by_image),
+                    )
+                found[by_image] = resamplers[group, by_image].estimate(
+                    columns, confidence=chosen.confidence
+                )
+            source, image = found[False], found[True]
+            spread = pd.DataFrame(columns).std().to_numpy()
+            family = np.where(decided, source.p[:-1], np.nan)
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "target": target,
+                        "group": group,
+                        "strength": strength,
+                        "layer": [*results.layers, "mean"],
+                        "n": source.n,
+                        "mean": source.mean,
+                        "low": source.low,
+                        "high": source.high,
+                        "low_by_image": image.low,
+                        "high_by_image": image.high,
+                        "effect": source.mean / np.where(spread > 0, spread, np.nan),
+                        "p_holm": [*statistics.holm(family), np.nan],
+                        "empty_share": [*empty, empty.mean()],
+                        "decided": [*decided, decided.any()],
+                    }
+                )
+            )
+    return pd.concat(tables, ignore_index=True)
+
+
+def curves(results: Results) -> pd.DataFrame:
+    """Returns the mean cosine of successfully attacked images under each protocol.
+
+    For the protocol's own target, draw 0. Columns: `protocol, variant, strength, layer, n, mean`.
+    """
+    scores = results.scores
+    arms = scores["variant"].isin([storage.ADVERSARIAL, storage.NOISE]) & (scores["draw"] == 0)
+    scores = scores[arms & (scores["score"] == "cosine") & scores["success"]]
+    parts = []
+    for name, protocol in results.protocols.items():
+        rows = scores[
+            (scores["reading"] == protocol.reading) & (scores["target"] == protocol.target)
+        ]
+        groups = rows.groupby(["variant", "strength", "layer"], observed=True, sort=False)["value"]
+        found = groups.agg(["count", "mean"]).reset_index().rename(columns={"count": "n"})
+        found.insert(0, "protocol", name)
+        parts.append(found)
+    return pd.concat(parts, ignore_index=True)
+
+
+def compromised_layers(
+    results: Results,
+    target: str,
+    rule: str,
+    chosen: StatisticsSettings,
+    protocol: Protocol | None = None,
+) -> pd.DataFrame:
+    """Returns `statistics.compromised` of a cell under a protocol, the first unless named."""
+    rows = results.scores
+    reading = (protocol or results.first).reading
+    rows = rows[
+        (rows["reading"] == reading) & (rows["score"] == "cosine") & (rows["target"] == target)
+    ]
+    return statistics.compromised(rows, rule=rule, quantile=chosen.quantile)
+
+
+def compromised(rule: pd.DataFrame) -> pd.DataFrame:
+    """Returns the share of compromised maps by `target, group, arm, strength, layer`, and `n`.
+
+    Groups of the noise are those of the same images under attack.
+    """
+    return _by_group(rule, ["target", "arm", "strength", "layer"])
+
+
+def counts(rule: pd.DataFrame) -> pd.DataFrame:
+    """Returns the share of images by number of compromised layers, from 0 to all.
+
+    Of images none of whose maps is empty at that strength: a layer whose map is empty can be
+    called neither compromised nor not. `n` is their number.
+    """
+    if rule.empty:
+        return pd.DataFrame(columns=["target", "group", "arm", "strength", "layers", "share", "n"])
+    layers = rule["layer"].nunique()
+    size = rule.groupby(["target", "arm", "strength", "image"], observed=True)["layer"].transform(
+        "size"
+    )
+    rule = rule[size == layers]
+    keys = ["target", "arm", "strength"]
+    totals = rule.groupby([*keys, "image", "success"], observed=True)["compromised"].sum()
+    totals = totals.reset_index(name="layers")
+    tables = []
+    for group, kinds in GROUPS.items():
+        chosen = totals[totals["success"].isin(kinds)]
+        if chosen.empty:
+            continue
+        numbers = chosen.groupby([*keys, "layers"], observed=True).size().unstack(fill_value=0)
+        numbers = numbers.reindex(columns=range(layers + 1), fill_value=0)
+        images = numbers.sum(axis=1)
+        shares = numbers.div(images, axis=0).stack().rename("share").reset_index()
+        shares["n"] = images.repeat(layers + 1).to_numpy()
+        shares.insert(1, "group", group)
+        tables.append(shares)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _by_group(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    tables = []
+    for group, kinds in GROUPS.items():
+        chosen = rows[rows["success"].isin(kinds)]
+        if chosen.empty:
+            continue
+        found = chosen.groupby(keys, observed=True, sort=False)["compromised"].agg(["mean", "size"])
+        found = found.rename(columns={"mean": "share", "size": "n"}).reset_index()
+        found.insert(1, "group", group)
+        tables.append(found)
+    if not tables:
+        return pd.DataFrame(columns=[keys[0], "group", *keys[1:], "share", "n"])
+    return pd.concat(tables, ignore_index=True)
+
+
+def covered(results: Results) -> pd.DataFrame:
+    """Returns neuron coverage after each seed, the mean over all orders of the seeds.
+
+    As in the paper, a seed counts together with its changed image. Columns: `arm, strength, seeds,
+    coverage, neurons`.
+    """
+    neurons = results.covered.facts["neurons"]
+    bits = np.unpackbits(results.covered.bits, axis=1, count=neurons).astype(bool)
+    rows = results.covered.rows
+    clean = bits[(rows["variant"] == "clean").to_numpy()]
+    shown = np.unique(np.geomspace(1, len(clean), 60).round().astype(int))
+    tables = []
+    for (variant, strength), part in _changed(rows):
+        tables.append(
+            pd.DataFrame(
+                {
+                    "arm": "attack" if variant == "adversarial" else "noise",
+                    "strength": strength,
+                    "seeds": shown,
+                    "coverage": statistics.coverage_curve(clean | bits[part])[shown - 1],
+                    "neurons": neurons,
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def _changed(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, float], np.ndarray]]:
+    changed = rows[rows["variant"] != "clean"]
+    for key, part in changed.groupby(["variant", "strength"]):
+        yield key, part.index.to_numpy()
+
+
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table with its numbers rounded, and without a negative zero."""
+    numbers = table.select_dtypes("floating").columns
+    return table.assign(**{n: table[n].round(DIGITS) + 0.0 for n in numbers})

@@ -1,0 +1,1 @@
+"""Image sets: bundled photographs, digits, folders, torchvision; their splits and labels."""

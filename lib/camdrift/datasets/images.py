@@ -1,0 +1,404 @@
+"""Image sets: photographs that ship with two packages, digits, folders, torchvision.
+
+Every function returns an `ImageSet`: uint8 pixels (n, height, width, 3) and an index table with one
+row an image: `id, label, class_name, split, source, sha256, licence`. `source` is the picture that
+an image was cut from; intervals are clustered by it.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from camdrift.datasets import folders, pictures
+from camdrift.datasets.preprocessing import preprocessor
+from camdrift.pipeline import randomness
+from camdrift.settings import SettingsError
+from camdrift.storage import ImageSet
+
+SPLITS = ("train", "validation", "test")
+
+CC0 = "CC0-1.0"
+PUBLIC_DOMAIN = "public domain, no known copyright restrictions"
+# (class name, package that ships it, file, licence as its package states it)
+PHOTOS = (
+    ("astronaut", "skimage.data", "astronaut.png", f"{PUBLIC_DOMAIN} (NASA)"),
+    ("brick", "skimage.data", "brick.png", CC0),
+    ("camera", "skimage.data", "camera.png", f"{CC0} (Lav Varshney)"),
+    ("cat", "skimage.data", "chelsea.png", f"{CC0} (Stefan van der Walt)"),
+    ("cell", "skimage.data", "cell.png", f"{CC0} (Paul Müller et al.)"),
+    ("clock", "skimage.data", "clock_motion.png", f"{PUBLIC_DOMAIN} (Stefan van der Walt)"),
+    ("coffee", "skimage.data", "coffee.png", f"{CC0} (Rachel Michetti)"),
+    ("coins", "skimage.data", "coins.png", f"{PUBLIC_DOMAIN} (Brooklyn Museum)"),
+    ("flower", "sklearn.datasets", "images/flower.jpg", "CC BY 2.0 (vultilion)"),
+    ("grass", "skimage.data", "grass.png", CC0),
+    ("gravel", "skimage.data", "gravel.png", CC0),
+    ("hubble", "skimage.data", "hubble_deep_field.jpg", f"{PUBLIC_DOMAIN} (NASA)"),
+    ("moon", "skimage.data", "moon.png", "no licence stated, shipped with scikit-image"),
+    (
+        "motorcycle",
+        "skimage.data",
+        "motorcycle_left.png",
+        "no licence stated, shipped with scikit-image (Middlebury 2014)",
+    ),
+    ("retina", "skimage.data", "retina.jpg", f"{CC0} (Mikael Häggström)"),
+    ("rocket", "skimage.data", "rocket.jpg", f"{PUBLIC_DOMAIN} (SpaceX)"),
+    ("temple", "sklearn.datasets", "images/china.jpg", "CC BY 2.0 (danielbuechele)"),
+    ("tissue", "skimage.data", "ihc.png", f"{PUBLIC_DOMAIN} (CMMI)"),
+)
+
+
+class UnreadableError(SettingsError):
+    """More files of a folder are unreadable than the settings allow."""
+
+
+def photos(
+    *,
+    seed: int,
+    size: int,
+    shares: dict[str, float],
+    limits: dict[str, int],
+    preprocessing: dict | None,
+) -> ImageSet:
+    """Returns `size` px tiles of the bundled photographs; a tile's class is its picture.
+
+    Each picture is cut into a grid of `size` px cells, and the cells are dealt to the splits at
+    random by `shares`, so no pixel belongs to two splits. Validation and test tiles are the cells
+    themselves. Training tiles are all windows at half a cell's stride that lie in training cells
+    only. `limits` bounds the tiles a class gives to each split, so that large pictures do not
+    dominate. `preprocessing` is of each tile, which is brought back to `size` px.
+    """
+    prepare = preprocessor(preprocessing)
+    tiles, rows = [], []
+    for label, (name, package, file, licence) in enumerate(PHOTOS):
+        picture = pictures.decode(Path(str(files(package))) / file)
+        rng = randomness.generator(seed, "photos", name)
+        owner = _deal(picture.shape[0] // size, picture.shape[1] // size, shares, rng)
+        for split in SPLITS:
+            corners = _windows(owner == SPLITS.index(split), size, overlap=split == "train")
+            chosen = np.sort(rng.permutation(len(corners))[: limits[split]])
+            for top, left in (corners[i] for i in chosen):
+                tiles.append(
+                    pictures.fit(prepare(picture[top : top + size, left : left + size]), size, size)
+                )
+                rows.append((f"{name}_{top:04d}_{left:04d}", label, name, split, name, licence))
+    return _image_set(tiles, rows)
+
+
+def _deal(
+    rows: int, columns: int, shares: dict[str, float], rng: np.random.Generator
+) -> np.ndarray:
+    """Returns the index of the split that owns each cell of a grid: (rows, columns)."""
+    cells = rows * columns
+    counts = [round(cells * shares[split]) for split in ("validation", "test")]
+    owner = np.zeros(cells, dtype=int)
+    order = rng.permutation(cells)
+    owner[order[: counts[0]]] = SPLITS.index("validation")
+    owner[order[counts[0] : sum(counts)]] = SPLITS.index("test")
+    return owner.reshape(rows, columns)
+
+
+def _windows(owned: np.ndarray, size: int, *, overlap: bool) -> list[tuple[int, int]]:
+    """Returns the top left corners of the tiles that lie wholly inside the owned cells."""
+    if not overlap:
+        return [(row * size, column * size) for row, column in np.argwhere(owned)]
+    halves = np.kron(owned, np.ones((2, 2), dtype=bool))  # each cell as 2 x 2 half cells
+    whole = halves[:-1, :-1] & halves[1:, :-1] & halves[:-1, 1:] & halves[1:, 1:]
+    return [(row * size // 2, column * size // 2) for row, column in np.argwhere(whole)]
+
+
+def digits(
+    *,
+    seed: int,
+    size: int,
+    shares: dict[str, float],
+    limits: dict[str, int],
+    preprocessing: dict | None,
+) -> ImageSet:
+    """Returns scikit-learn's 8 x 8 digits as grey RGB images, enlarged to `size` px (nearest).
+
+    `limits` bounds the images that a class gives to each split.
+    """
+    prepare = preprocessor(preprocessing)
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    grey = np.round(bunch.images * 255 / 16).astype(np.uint8)
+    names = [f"digit_{i:04d}" for i in range(len(grey))]
+    splits = assign_splits(names, bunch.target, shares, limits, seed)
+    tiles, rows = [], []
+    for image, name, label, split in zip(grey, names, bunch.target, splits, strict=True):
+        if split:
+            picture = prepare(np.asarray(Image.fromarray(image).convert("RGB")))
+            enlarged = Image.fromarray(picture).resize((size, size), Image.Resampling.NEAREST)
+            tiles.append(np.asarray(enlarged))
+            rows.append((name, int(label), str(label), split, name, "CC BY 4.0 (UCI)"))
+    return _image_set(tiles, rows)
+
+
+def folder(
+    *,
+    path: str,
+    seed: int,
+    size: int,
+    resize: int,
+    shares: dict[str, float],
+    limits: dict[str, int],
+    fold: int,
+    preprocessing: dict | None,
+    labels: dict | None,
+    unreadable_share: float,
+    licence: str,
+) -> ImageSet:
+    """Returns the images of a folder, resized (shorter side) and centre-cropped to `size` px.
+
+    Layouts are those of `folders.entries`: a class a subfolder, splits above classes, or a table of
+    labels. Files that cannot be read are named on the terminal and left out; links that lead out of
+    the folder are among them.
+
+    Raises:
+        UnreadableError: more than `unreadable_share` of the files could not be read.
+        SettingsError: as of `folders.entries`, or `align` returns no picture.
+    """
+    root = Path(path)
+    entries = folders.entries(root, labels)
+    names, splits = split_entries(root, entries, shares, limits, seed, fold=fold)
+    prepare = preprocessor(preprocessing)
+    tiles, rows, unreadable = [], [], []
+    work = [item for item in zip(entries, names, splits, strict=True) if item[2]]
+    for (file, label, class_name, _), name, split in tqdm(work, desc="reading", unit="image"):
+        shown = name if name.isprintable() else ascii(name)  # it may hold what a terminal obeys
+        try:
+            picture = pictures.decode(folders.within(root, file))
+            tiles.append(pictures.fit(prepare(picture), resize, size))
+            rows.append((name, label, class_name, split, name, licence))
+        except SettingsError as fault:
+            raise SettingsError(f"{shown}: {fault}") from fault
+        except Exception as fault:  # Pillow's readers and users' functions raise anything
+            unreadable.append(f"{shown}: {str(fault) or type(fault).__name__}")
+    for line in unreadable:
+        tqdm.write(f"unreadable, left out: {line}")
+    if len(unreadable) > unreadable_share * len(work):
+        raise UnreadableError(
+            f"{len(unreadable)} of {len(work)} files in {path} cannot be read, more than the share "
+            f"of {unreadable_share} that unreadable_share allows. The first: {unreadable[0]}"
+        )
+    facts: dict[str, Any] = {"unreadable_files": len(unreadable)}
+    if any(entry.split for entry in entries):
+        facts["split_by"] = "folders"
+    if not labels:
+        facts["class_folders"] = folders.classes(root)
+    return _image_set(tiles, rows, facts)
+
+
+def torchvision_set(
+    *,
+    dataset: str,
+    arguments: dict,
+    seed: int,
+    size: int,
+    resize: int,
+    shares: dict[str, float],
+    limits: dict[str, int],
+    fold: int,
+    preprocessing: dict | None,
+    licence: str,
+) -> ImageSet:
+    """Returns a `torchvision.datasets` class by name, called with `arguments`.
+
+    Images are resized and centre-cropped as those of a folder, and held one at a time. Whether
+    anything may be downloaded is the user's `arguments: {download: true}`.
+
+    Raises:
+        SettingsError: there is no such class, it takes no such arguments, its files are not there
+            or cannot be read, it does not give an image and a class, or it takes a hidden folder
+            for a class.
+    """
+    source = _dataset(dataset, arguments)
+    labels = _labels(source, dataset)
+    names = [f"{dataset.lower()}_{i:06d}" for i in range(len(labels))]
+    classes = _class_names(source, arguments, 1 + max(labels, default=0))
+    hidden = [name for name in classes if folders.is_left_out(name)]
+    if hidden:
+        raise SettingsError(
+            f"torchvision.datasets.{dataset} takes '{hidden[0]}', a hidden or system folder, for a "
+            "class, which shifts the numbers of others; wanted it removed, or kind: folder"
+        )
+    splits = assign_splits(names, labels, shares, limits, seed, fold=fold)
+    prepare = preprocessor(preprocessing)
+    tiles, rows = [], []
+    for i, (name, label, split) in enumerate(zip(names, labels, splits, strict=True)):
+        if split:
+            image, _ = _item(source, i, dataset)
+            tiles.append(pictures.fit(prepare(np.asarray(image.convert("RGB"))), resize, size))
+            rows.append((name, label, classes[label], split, name, licence))
+    return _image_set(tiles, rows)
+
+
+# It unpickles a file that it finds beside the images, which nothing verifies.
+UNPICKLING = ("LSUN", "LSUNClass")
+
+
+def _dataset(name: str, arguments: dict) -> Any:
+    from camdrift.pipeline.vision import torchvision
+
+    kind = getattr(torchvision.datasets, name, None)
+    if not isinstance(kind, type) or name in UNPICKLING or not hasattr(kind, "__getitem__"):
+        reason = ", which unpickles what it finds" if name in UNPICKLING else ""
+        raise SettingsError(f"no dataset '{name}' in torchvision.datasets that is used{reason}")
+    try:
+        return kind(**arguments)
+    except Exception as fault:  # arguments, files that are not there, downloads
+        raise SettingsError(
+            f"torchvision.datasets.{name} with {arguments}: {type(fault).__name__}: {fault}"
+        ) from fault
+
+
+def _labels(source: Any, dataset: str) -> list[int]:
+    """Returns the class of each item, without its image where the dataset lists them."""
+    listed = np.asarray(getattr(source, "targets", ()))
+    if listed.shape == (len(source),) and listed.dtype.kind == "i":
+        return listed.tolist()
+    return [_item(source, i, dataset)[1] for i in range(len(source))]
+
+
+def _class_names(source: Any, arguments: dict, count: int) -> list[str]:
+    binary = arguments.get("target_types") == "binary-category"  # OxfordIIITPet's cats and dogs
+    known = getattr(source, "bin_classes" if binary else "classes", None) or range(count)
+    # Imagenette names a class by several words.
+    return [name[0] if isinstance(name, tuple) else str(name) for name in known]
+
+
+def _item(source: Any, place: int, dataset: str) -> tuple[Image.Image, int]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image, label = source[place]
+            return image, int(label)
+    except Exception as fault:
+        raise SettingsError(
+            f"item {place} of torchvision.datasets.{dataset}: {type(fault).__name__}: {fault}. "
+            "Wanted an image that can be read, and the number of its class"
+        ) from fault
+
+
+def split_entries(
+    root: Path,
+    entries: Sequence[folders.Entry],
+    shares: dict[str, float],
+    limits: dict[str, int],
+    seed: int,
+    *,
+    fold: int,
+) -> tuple[list[str], list[str]]:
+    """Returns the names of a folder's images, relative to it, and the split of each.
+
+    Raises:
+        SettingsError: as `assign_splits`, or another fold than 0 of splits that are given.
+    """
+    given = [entry.split for entry in entries]
+    if fold and any(given):
+        raise SettingsError(
+            f"{root} holds folders of splits, which have no folds; wanted fold: 0, got {fold}"
+        )
+    names = [entry.file.relative_to(root).as_posix() for entry in entries]
+    labels = [entry.label for entry in entries]
+    return names, assign_splits(names, labels, shares, limits, seed, fold=fold, given=given)
+
+
+def assign_splits(
+    names: Sequence[str],
+    labels: Sequence[int],
+    shares: dict[str, float],
+    limits: dict[str, int],
+    seed: int,
+    *,
+    fold: int = 0,
+    given: Sequence[str | None] | None = None,
+) -> list[str]:
+    """Returns each image's split, or '' where its class is over the limit of its split.
+
+    Within a class the images are ordered by a hash of (seed, name) and cut at the shares: a new
+    image changes no other's place in the order. Each further `fold` turns the order on by as many
+    images as are tested, so that no image is tested in two folds. Images of a `given` split keep
+    it, and are ordered among themselves for its limit; see `folders.DIVIDED`.
+
+    Raises:
+        SettingsError: a class has too few images for that many folds.
+    """
+    frame = pd.DataFrame({"name": names, "label": labels})
+    frame["given"] = [split or "" for split in given or [None] * len(names)]
+    frame["rank"] = [randomness.entropy(seed, "split", name) for name in names]
+    chosen = [""] * len(frame)
+    for (_, own), group in frame.groupby(["label", "given"]):
+        order = group.sort_values("rank").index
+        parts = _shares_of(own, shares)
+        ends = np.round(np.cumsum([parts[split] for split in SPLITS]) * len(order)).astype(int)
+        tested = ends[2] - ends[1]
+        if (fold + 1) * tested > len(order):
+            raise SettingsError(
+                f"fold {fold} would test images of another fold again: a class has {len(order)} "
+                f"images and a fold tests {tested}; wanted a smaller shares.test or fewer folds"
+            )
+        order = np.roll(order, fold * tested)
+        for split, start, end in zip(SPLITS, [0, *ends[:-1]], ends, strict=True):
+            for i in order[start : min(end, start + limits[split])]:
+                chosen[i] = split
+    return chosen
+
+
+def _shares_of(given: str, shares: dict[str, float]) -> dict[str, float]:
+    """Returns the shares of images whose split is given, '' where it is not."""
+    if not given:
+        return shares
+    if given == folders.DIVIDED:
+        both = shares["train"] + shares["validation"]
+        train = shares["train"] / both if both else 1.0
+        return {"train": train, "validation": 1 - train, "test": 0.0}
+    return {split: float(split == given) for split in SPLITS}
+
+
+def _image_set(
+    tiles: list[np.ndarray], rows: list[tuple], facts: dict[str, Any] | None = None
+) -> ImageSet:
+    columns = ["id", "label", "class_name", "split", "source", "licence"]
+    if not any(row[columns.index("split")] == "test" for row in rows):
+        raise SettingsError("the set has no test image; raise shares.test or limits.test")
+    index = pd.DataFrame(rows, columns=columns)
+    if not index["label"].between(0, folders.MOST_CLASSES - 1).all():
+        raise SettingsError(
+            f"wanted class numbers from 0 to {folders.MOST_CLASSES - 1:,}, got "
+            f"{index['label'].min()} to {index['label'].max()}"
+        )
+    index["sha256"] = [hashlib.sha256(np.ascontiguousarray(t).tobytes()).hexdigest() for t in tiles]
+    everywhere = {"unreadable_files": 0, "split_by": "shares"}
+    return ImageSet(np.stack(tiles), index, everywhere | (facts or {}))
+
+
+def datasheet(images: ImageSet) -> dict:
+    """Returns a set's datasheet: counts, size, splits, classes, licences, checksum of pixels."""
+    index = images.index
+    return {
+        "images": len(index),
+        "unreadable_files": images.facts["unreadable_files"],
+        "size_px": [int(side) for side in images.pixels.shape[1:3]],
+        "split_by": images.facts["split_by"],
+        "splits": {split: int((index["split"] == split).sum()) for split in SPLITS},
+        "sources": int(index["source"].nunique()),
+        "classes": {
+            str(name): {split: int((group["split"] == split).sum()) for split in SPLITS}
+            for name, group in index.groupby("class_name", sort=True)
+        },
+        "licences": {
+            str(licence): sorted(group["class_name"].unique().tolist())
+            for licence, group in index.groupby("licence", sort=True)
+        },
+        "sha256": hashlib.sha256(images.pixels.tobytes()).hexdigest(),
+    }

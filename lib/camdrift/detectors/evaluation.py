@@ -1,0 +1,188 @@
+"""The detectors' trial: fitted on some images, chosen on others, tested on the rest."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_curve
+
+from camdrift.analysis import statistics
+from camdrift.detectors import rules
+from camdrift.detectors.rules import Detector, UnfitError
+from camdrift.settings import DetectionSettings
+from camdrift.storage import ADVERSARIAL, CLEAN, NOISE
+
+
+def fitted(
+    features: pd.DataFrame, images: pd.DataFrame, strength: float, chosen: DetectionSettings
+) -> dict[str, Detector | str]:
+    """Returns every detector fitted on the calibrating images, or why it could not be.
+
+    Benign are the clean and the noisy images, adversarial those whose class the attack flips at
+    that strength.
+    """
+    rows = calls(features, images, strength)
+    rows = rows[(rows["split"] == "calibrate") & (rows["kind"] != "failure")]
+    adversarial = (rows["kind"] == "success").to_numpy()
+    found: dict[str, Detector | str] = {}
+    for name in rules.NAMES:
+        made = rules.make(name, thresholds=len(chosen.brightness), clusters=chosen.clusters)
+        try:
+            found[name] = made.fit(rows, adversarial)
+        except UnfitError as fault:
+            found[name] = str(fault)
+    return found
+
+
+def calls(features: pd.DataFrame, images: pd.DataFrame, strength: float) -> pd.DataFrame:
+    """Returns the features of clean, attacked and noisy images at a strength, as `told` does."""
+    at = (features["strength"] == strength) & features["variant"].isin([ADVERSARIAL, NOISE])
+    rows = features[at | (features["variant"] == CLEAN)]
+    return told(rows, images)
+
+
+def told(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+    """Returns rows of features with what is known of their images.
+
+    `split`, `source`, `label`, `clean` (prediction) and `kind`: 'clean', 'noise', or for the
+    attacked 'success' where the prediction is not that on the clean image, else 'failure'.
+    """
+    facts = images.set_index("image")[["split", "source", "label", "clean"]]
+    rows = rows.join(facts, on="image").reset_index(drop=True)
+    flipped = np.where(rows["prediction"] != rows["clean"], "success", "failure")
+    benign = rows["variant"].isin([CLEAN, NOISE])
+    return rows.assign(kind=np.where(benign, rows["variant"], flipped))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Detectors fitted at one strength of a cell, tested on the rows of one strength of a cell.
+
+    fitted: as `fitted` returns it.
+    rows: as `calls` returns it, of the tested cell and strength.
+    confidence: of the intervals.
+    weights: (resamples, test images), see `draws`; an image's variants, clean, attacked and noisy,
+        are drawn together.
+    """
+
+    fitted: dict[str, Detector | str]
+    rows: pd.DataFrame
+    confidence: float
+    weights: np.ndarray
+
+    @cached_property
+    def test(self) -> pd.DataFrame:
+        """Rows of the test images."""
+        return self.rows[self.rows["split"] == "test"].reset_index(drop=True)
+
+    @cached_property
+    def place(self) -> np.ndarray:
+        """The test image, counted from 0, of each test row."""
+        return np.unique(self.test["image"], return_inverse=True)[1]
+
+    @cached_property
+    def scores(self) -> dict[str, np.ndarray]:
+        """Scores of the test rows by detector, of those that could be fitted."""
+        known = self.fitted.items()
+        return {name: d.score_samples(self.test) for name, d in known if not isinstance(d, str)}
+
+    def called(self, name: str, rule: str) -> np.ndarray:
+        """Returns which test rows are called adversarial: bool (n,).
+
+        By the detector's own rule ('own'), or above the score at which it is most often right on
+        the choosing images, both kinds weighing the same ('chosen').
+        """
+        limit = self.limit(name)
+        if rule == "own" or np.isnan(limit):
+            return self._detector(name).predict(self.test)
+        return self.scores[name] >= limit
+
+    def limit(self, name: str) -> float:
+        """Returns the chosen threshold, see `called`; NaN where choosing images are of one kind."""
+        rows = self.rows[(self.rows["split"] == "choose") & (self.rows["kind"] != "failure")]
+        adversarial = (rows["kind"] == "success").to_numpy()
+        if adversarial.all() or not adversarial.any():
+            return np.nan
+        wrong, right, limits = roc_curve(adversarial, self._detector(name).score_samples(rows))
+        return float(limits[np.argmax(right - wrong)])
+
+    def _detector(self, name: str) -> Detector:
+        detector = self.fitted[name]
+        assert not isinstance(detector, str)
+        return detector
+
+    def members(self, positives: str, negatives: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the places of the test rows of each kind."""
+        wanted = {"all": ["success", "failure"], "both": [CLEAN, NOISE]}
+        kinds = self.test["kind"]
+        return tuple(
+            np.flatnonzero(kinds.isin(wanted.get(name, [name]))) for name in (positives, negatives)
+        )  # type: ignore[return-value]
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, str, str], np.ndarray]:
+        return {}
+
+    def auroc(self, name: str, positives: str, negatives: str) -> np.ndarray:
+        """Returns the AUROC, and behind it that of each resample: (1 + resamples,).
+
+        The chance that an attacked image scores above a benign one, half for a tie.
+        """
+        key = (name, positives, negatives)
+        if key not in self._known:
+            self._known[key] = self._auroc(*key)
+        return self._known[key]
+
+    def _auroc(self, name: str, positives: str, negatives: str) -> np.ndarray:
+        yes, no = self.members(positives, negatives)
+        rows = np.concatenate([yes, no])
+        positive = np.arange(len(rows)) < len(yes)
+        return statistics.auroc(self.scores[name][rows], positive, weights=self.drawn(rows))
+
+    def rate(self, called: np.ndarray, members: np.ndarray) -> np.ndarray:
+        """Returns the share of some test rows that are called, and that of each resample."""
+        weights = self.drawn(members)
+        with np.errstate(invalid="ignore"):
+            return weights @ called[members] / weights.sum(1)
+
+    def drawn(self, members: np.ndarray) -> np.ndarray:
+        """Returns how often some test rows are in each resample, first once each: (1 + r, n)."""
+        drawn = self.weights[:, self.place[members]]
+        return np.concatenate([np.ones((1, len(members))), drawn])
+
+    def balanced(self, name: str, rule: str, negatives: str = "both") -> np.ndarray:
+        """Returns the mean of TPR and TNR, successes against benign images, and of resamples."""
+        called = self.called(name, rule)
+        yes, no = self.members("success", negatives)
+        return (self.rate(called, yes) + 1 - self.rate(called, no)) / 2
+
+    def share(self, called: np.ndarray, members: np.ndarray) -> tuple[float, float, float]:
+        """Returns the share of some test rows that are called, and its interval.
+
+        Where all or none are called, that of a binomial of as many draws as source pictures.
+        """
+        value, low, high = self.interval(self.rate(called, members))
+        if value in (0, 1):
+            pictures = self.test["source"].iloc[members].nunique()
+            low, high = statistics.far_ends(value, pictures, confidence=self.confidence)
+        return value, low, high
+
+    def interval(self, values: np.ndarray) -> tuple[float, float, float]:
+        """Returns a value and its interval, from the value and its resamples."""
+        low, high = statistics.interval(values[1:, None], confidence=self.confidence)
+        return float(values[0]), float(low[0]), float(high[0])
+
+
+def draws(images: pd.DataFrame, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns how often each test image is in each resample: (resamples, test images).
+
+    Source pictures are drawn, with replacement, and all their test images with them: tiles of one
+    picture are not independent. NaN with fewer than two pictures: there is no interval.
+    """
+    test = images[images["split"] == "test"].sort_values("image")
+    names, place = np.unique(test["source"], return_inverse=True)
+    if len(names) < 2:
+        return np.full((resamples, len(test)), np.nan)
+    share = np.full(len(names), 1 / len(names))
+    return rng.multinomial(len(names), share, size=resamples)[:, place].astype(float)

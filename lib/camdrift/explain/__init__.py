@@ -1,0 +1,1 @@
+"""Explanations: class-activation maps of all layers, other methods, relevance by LRP."""

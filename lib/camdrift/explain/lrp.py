@@ -1,0 +1,246 @@
+"""Relevance: which places of the input a logit comes from, by LRP preset A flat, through zennit.
+
+Layer-wise relevance propagation (Bach et al. 2015, doi:10.1371/journal.pone.0130140) hands a logit
+back from layer to layer, each neuron's share to the neurons that fed it. Preset A flat is what
+iNNvestigate calls `LRPSequentialPresetAFlat`, which klawikowska2020 used:
+
+| layer | rule |
+|---|---|
+| dense | epsilon, Bach et al. 2015, equation 58, with 0.1 |
+| conv | alpha1-beta0, equation 60, the whole bias in the denominator |
+| the one that the input enters | flat, Lapuschkin et al. 2019, supplementary note 2 |
+| average pooling, residual addition | in proportion to what each input contributes |
+| max-pooling, concatenation, reshaping | along the gradient: the winner takes all |
+| activation, of any kind | passed on as it is |
+
+Relevance is conserved but for three things. A bias takes its share, which is dropped; one below 0
+in a conv hands on more than came. Epsilon takes a share. And where nothing contributes positively
+to a conv's output, the relevance of that output is lost. A denominator of exactly 0 counts as 1e-7.
+Batch norm is part of its conv, see `hook_points.trace`.
+"""
+
+import copy
+import operator
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from camdrift.models import devices, hook_points
+from camdrift.models.architectures import RefusedError
+from camdrift.models.loading import Model
+from camdrift.pipeline.vision import torchvision  # noqa: F401  must load before zennit's
+
+# isort: split
+from zennit.core import Composite, Hook
+from zennit.layer import Sum
+from zennit.rules import Epsilon, Flat, Norm, Pass
+
+EPSILON = 0.1
+ZERO = 1e-7
+
+AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+AVERAGE_FUNCTIONS = {F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, "mean"}
+RESHAPES = (nn.Flatten, *hook_points.IDENTITIES)
+RESHAPE_FUNCTIONS = {
+    torch.flatten, getattr, *hook_points.IDENTITY_FUNCTIONS,
+    "flatten", "view", "reshape", "contiguous", "size",
+}  # fmt: skip
+ROUTES = (nn.MaxPool2d, nn.AdaptiveMaxPool2d)
+ROUTE_FUNCTIONS = {
+    F.max_pool2d, torch.max_pool2d, F.adaptive_max_pool2d, operator.getitem, *hook_points.CONCATS,
+}  # fmt: skip
+# Methods become functions, so that a module can hold them.
+METHODS = {"mean": torch.mean, "relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
+
+
+@devices.exactly()
+def relevance(model: Model, pixels: Tensor, classes: Tensor | None = None) -> Tensor:
+    """Returns each image's relevance map: raw and signed, summed over channels, (n, h, w).
+
+    The logit itself is handed back. In the last dense layer, where most networks end, it cancels
+    but for the epsilon, so a map's sign does not tell that of the logit. Alpha1-beta0 and flat take
+    no share against the sign that they are given: only dense layers do, and a network with one of
+    them may have maps of one sign everywhere.
+
+    The map has the sides of the network's input, `model.size`. The flat rule looks at no value of
+    the input, so the relevance of pixels is that of normalised pixels.
+
+    Args:
+        model: the explained model; it is left as it is, also after an error.
+        pixels: (n, 3, height, width), in [0, 1].
+        classes: (n,), whose logits are explained; each image's own top class where None.
+
+    Raises:
+        RefusedError: the network holds a layer that no rule treats.
+        ValueError: `classes` are not one an image.
+    """
+    if classes is not None and classes.shape != pixels.shape[:1]:
+        raise ValueError(f"wanted {len(pixels)} classes, one an image, got {tuple(classes.shape)}")
+    network, rules = _taken_apart(model.network)
+    parts = []
+    done = 0
+    with Composite(lambda _, name, __: rules.get(name)).context(network):
+        for batch, rows in model.batches(pixels.detach()):
+            chosen = None
+            if classes is not None:
+                chosen = classes[done : done + rows]
+                chosen = torch.cat([chosen, chosen[-1:].expand(len(batch) - rows)])
+                chosen = chosen.to(model.device)
+            found = _propagate(network, model.inputs(batch), chosen)[:rows]
+            parts.append(found.to(pixels.device))
+            done += rows
+    return torch.cat(parts)
+
+
+def _propagate(network: nn.Module, inputs: Tensor, classes: Tensor | None) -> Tensor:
+    """Returns the relevance of one micro-batch; the rules stand in for the gradients."""
+    inputs = inputs.detach().requires_grad_()
+    logits = network(inputs)
+    place = (logits.argmax(1) if classes is None else classes)[:, None]
+    start = torch.zeros_like(logits).scatter(1, place, logits.detach().gather(1, place))
+    (found,) = torch.autograd.grad(logits, inputs, start)
+    return found.sum(1)
+
+
+def _nonzero(denominator: Tensor) -> Tensor:
+    return torch.where(denominator == 0, ZERO, denominator)
+
+
+class AlphaOne(Hook):
+    """The alpha1-beta0 rule with the whole bias: R x+ w+ / z and R x- w- / z.
+
+    z = sum(x+ w+) + sum(x- w-) + b. As in iNNvestigate, where b's positive part stands beside w+
+    and its negative part beside w-; zennit's `ZPlus` has the positive part alone. So z may be 0 or
+    below where the bias is far below 0.
+    """
+
+    def forward(self, module: nn.Module, input: tuple[Tensor], output: Tensor) -> None:
+        """Keeps the layer's input."""
+        self.stored_tensors["input"] = input[0].detach()
+
+    def backward(
+        self, module: nn.Conv2d, grad_input: tuple, grad_output: tuple[Tensor]
+    ) -> tuple[Tensor]:
+        """Returns the relevance of the layer's input from that of its output."""
+        x, w = self.stored_tensors["input"], module.weight
+        parts = [(x.clamp(min=0), w.clamp(min=0), module.bias)]
+        # Behind a ReLU there is none, and convolving zeros would take as long again. They would
+        # change no bit, so that an image's map does not depend on the others' signs.
+        if (x < 0).any():
+            parts.append((x.clamp(max=0), w.clamp(max=0), None))
+        inputs = [values.requires_grad_() for values, _, _ in parts]
+        with torch.enable_grad():
+            outputs = [_conv(module, *part) for part in parts]
+        share = grad_output[0] / _nonzero(_sum([output.detach() for output in outputs]))
+        gradients = torch.autograd.grad(outputs, inputs, [share] * len(parts))
+        return (_sum([a.detach() * b for a, b in zip(inputs, gradients, strict=True)]),)
+
+
+def _sum(tensors: list[Tensor]) -> Tensor:
+    return sum(tensors[1:], start=tensors[0])
+
+
+def _conv(module: nn.Conv2d, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    settings: Any = module.stride, module.padding, module.dilation, module.groups
+    return F.conv2d(values, weight, bias, *settings)
+
+
+class _Call(nn.Module):
+    """A function of one tensor as a module, since zennit's rules stand at modules."""
+
+    def __init__(self, function: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        super().__init__()
+        self.function, self.args, self.kwargs = function, args, kwargs
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.function(input, *self.args, **self.kwargs)
+
+
+def _stacked(*tensors: Tensor) -> Tensor:
+    if len({tensor.shape for tensor in tensors}) > 1:
+        shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        raise RefusedError(f"relevance cannot share an addition of {shapes}; wanted equal shapes")
+    return torch.stack(tensors, dim=-1)
+
+
+def _taken_apart(traced: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Hook]]:
+    """Returns a network that shares the weights alone, and the rule of each of its modules.
+
+    Every call has a module of its own, also the second call of one ReLU, because a rule remembers
+    what went through its module. Nothing is hung on the model's own modules.
+    """
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    modules: dict[str, nn.Module] = {}
+    rules: dict[str, Hook] = {}
+    for node in traced.graph.nodes:
+        rule = _rule(node, traced)
+        if rule is not None:
+            rules[node.name] = rule
+        if rule is None and node.op != "call_module":
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+            continue
+        if node.op == "call_module":
+            modules[node.name] = _sharing(traced.get_submodule(node.target))
+            inputs = tuple(copies[source] for source in node.args)
+        elif node.target in hook_points.ADDS:
+            modules[node.name] = Sum(dim=-1)
+            inputs = (graph.call_function(_stacked, tuple(copies[term] for term in node.args)),)
+        else:
+            function = METHODS.get(node.target, node.target)
+            modules[node.name] = _Call(function, node.args[1:], dict(node.kwargs))
+            inputs = (copies[node.args[0]],)
+        copies[node] = graph.call_module(node.name, inputs)
+    return fx.GraphModule(modules, graph).eval(), rules
+
+
+def _sharing(module: nn.Module) -> nn.Module:
+    """Returns a copy of a module, without its hooks, that shares its tensors."""
+    tensors = chain(module.parameters(), module.buffers())
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+
+
+def _rule(node: fx.Node, traced: fx.GraphModule) -> Hook | None:
+    """Returns the rule of a node, None where the gradient is the rule.
+
+    Raises:
+        RefusedError: there is none.
+    """
+    if node.op in ("placeholder", "output"):
+        return None
+    module = hook_points.module_of(node, traced)
+    if hook_points.matches(node, traced, RESHAPES + ROUTES, RESHAPE_FUNCTIONS | ROUTE_FUNCTIONS):
+        return None
+    if hook_points.matches(node, traced, (), hook_points.ADDS):
+        if not node.kwargs and all(isinstance(term, fx.Node) for term in node.args):
+            return Norm(stabilizer=_nonzero)
+    elif node.all_input_nodes == list(node.args[:1]):  # one tensor goes in, and only once
+        if isinstance(module, nn.Conv2d | nn.Linear) and _enters(node, traced):
+            return Flat(stabilizer=_nonzero)
+        if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros":
+            return AlphaOne()
+        if isinstance(module, nn.Linear):
+            return Epsilon(epsilon=EPSILON)
+        if hook_points.matches(node, traced, AVERAGES, AVERAGE_FUNCTIONS):
+            return Norm(stabilizer=_nonzero)
+        if hook_points.is_activation(node, traced):
+            return Pass()
+    what = module if module is not None else getattr(node.target, "__name__", node.target)
+    raise RefusedError(
+        f"relevance has no rule for {what} ('{node.name}'). Wanted Conv2d with zero padding, "
+        "batch norm right behind one, Linear, activations, max and average pooling, addition of "
+        "two tensors, concatenation, flattening, dropout"
+    )
+
+
+def _enters(node: fx.Node, traced: fx.GraphModule) -> bool:
+    """Returns whether the network's input enters a layer, at most reshaped before."""
+    source = node.args[0]
+    while isinstance(source, fx.Node) and source.op != "placeholder":
+        if not hook_points.matches(source, traced, RESHAPES, RESHAPE_FUNCTIONS):
+            return False
+        source = source.args[0]
+    return True

@@ -1,0 +1,209 @@
+"""Packed maps: of every variant of a cell's images, each once, at half precision."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from camdrift.explain import cam
+from camdrift.explain.cam import Layers, Maps
+from camdrift.models.loading import Model
+from camdrift.perturbations.variants import Variant
+from camdrift.storage import CLEAN, NOISE, OWN, SEED, SOFTMAX, Packed
+
+Pixels = tuple[int, bool, bytes]  # of an image, as a probability or not, digest of its pixels
+
+
+class _Kind(NamedTuple):
+    """What the images of a micro-batch have in common."""
+
+    targets: tuple[str, ...]
+    softmax: bool
+    methods: tuple[str, ...]
+    likely_flipped: bool
+
+    def covers(self, targets: Sequence[str], methods: Sequence[str]) -> bool:
+        """Whether all these maps are among those of the kind."""
+        return set(targets) <= set(self.targets) and set(methods) <= set(self.methods)
+
+
+def pack(maps: Layers) -> tuple[np.ndarray, np.ndarray]:
+    """Returns maps as float16 shares of their maxima (n, total), and float32 maxima (n, layers)."""
+    flat = [layer.flatten(1) for layer in maps]
+    maxima = torch.stack([layer.amax(1) for layer in flat], dim=1)
+    shares = [layer / maxima[:, i : i + 1].clamp_min(1e-30) for i, layer in enumerate(flat)]
+    return torch.cat(shares, dim=1).half().numpy(), maxima.numpy()
+
+
+def shrunk(maps: Layers, side: int | None) -> Layers:
+    """Returns maps averaged down to at most `side` px a side, None: as they are."""
+    if side is None:
+        return maps
+    return tuple(
+        adaptive_avg_pool2d(layer, (min(side, layer.shape[-2]), min(side, layer.shape[-1])))
+        for layer in maps
+    )
+
+
+def of_variants(
+    model: Model,
+    variants: list[Variant],
+    seed_classes: Mapping[int, int],
+    likely_flipped: Mapping[int, bool],
+    *,
+    methods: Sequence[str],
+    max_side: int | None = None,
+) -> Packed:
+    """Returns packed maps, their maxima, and a row for each (method, image, variant, target).
+
+    Pixels that occur in several variants of an image, as protocols and controls bring, are
+    explained once.
+
+    Args:
+        model: the model to explain.
+        variants: as `variants.of_images` gives them.
+        seed_classes: the model's prediction on the clean image, by image.
+        likely_flipped: by image, whether the attack is likely to have changed its class. It changes
+            no result; batched with their like, fewer micro-batches need the second backward.
+        methods: of the maps; those after the first of central variants alone.
+        max_side: of the maps as they are stored, in px, see `shrunk`.
+    """
+    packer = _Packer(model, methods, max_side)
+    tables = []
+    for variant in variants:
+        images, pixels = variant.table["image"].to_numpy(), variant.pixels()
+        softmax, names = variant.name == SOFTMAX, methods if variant.central else methods[:1]
+        attack = variant.name not in (CLEAN, SOFTMAX, NOISE)
+        keys = []
+        for image, pixel in zip(images, pixels, strict=True):
+            content = hashlib.blake2b(pixel.numpy().tobytes(), digest_size=16).digest()
+            keys.append((int(image), softmax, content))
+            likely = attack and bool(likely_flipped[image])
+            kind = _Kind(variant.targets, softmax, tuple(names), likely)
+            packer.want(keys[-1], pixel, int(seed_classes[image]), kind)
+        tables.append((variant, names, keys))
+    packer.finish()
+    parts = []
+    for variant, names, keys in tables:
+        facts = pd.DataFrame([packer.known[k] for k in keys], columns=["prediction", "probability"])
+        table = pd.concat([variant.table, facts.astype({"probability": np.float32})], axis=1)
+        seeds = variant.table["image"].map(lambda image: int(seed_classes[image]))
+        classes = {OWN: facts["prediction"], SEED: seeds}
+        for name in names:
+            found = pd.DataFrame([packer.places[key, name] for key in keys], columns=[OWN, SEED])
+            for target in variant.targets:
+                of = {"target": target, "target_class": classes[target], "map": found[target]}
+                parts.append(table.assign(method=name, **of))
+    rows = pd.concat(parts, ignore_index=True)
+    filled = [0, *packer.filled.values()]
+    rows["map"] += rows["method"].map(dict(zip(methods, np.cumsum(filled), strict=False)))
+    # Method after method, so that the rows of one stand together.
+    rows = rows.iloc[np.argsort(rows["method"].map(methods.index), kind="stable")]
+    values, maxima = (
+        np.concatenate([pair[i] for pairs in packer.packed.values() for pair in pairs])
+        for i in (0, 1)
+    )
+    return Packed(values, maxima, rows.reset_index(drop=True))
+
+
+def end_to_end(parts: Iterable[Packed]) -> Iterator[Packed]:
+    """Yields parts whose rows count through the maps of all."""
+    before = 0
+    for part in parts:
+        yield replace(part, rows=part.rows.assign(map=part.rows["map"] + before))
+        before += len(part.values)
+
+
+class _Packer:
+    """Explains images as soon as a micro-batch of them waits, whatever variants they are of."""
+
+    def __init__(self, model: Model, methods: Sequence[str], max_side: int | None) -> None:
+        self.model = model
+        self.max_side = max_side
+        self.packed: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {n: [] for n in methods}
+        self.filled = dict.fromkeys(methods, 0)
+        # Prediction and its probability; and by method the places among its maps of that for the
+        # own class and of that for the seed's, -1: not made.
+        self.known: dict[Pixels, tuple[int, float]] = {}
+        self.places: dict[tuple[Pixels, str], tuple[int, int]] = {}
+        self.waiting: dict[_Kind, list[tuple[Pixels, Tensor, int]]] = {}
+        self.kind_of: dict[Pixels, _Kind] = {}  # of those that wait
+
+    def want(self, key: Pixels, pixels: Tensor, seed: int, kind: _Kind) -> None:
+        """Asks for the maps of an image that are not there and do not wait."""
+        before = self.kind_of.get(key)
+        if before is not None:
+            if before.covers(kind.targets, kind.methods):
+                return
+            self._explain(before)
+        wanted = [(OWN, SEED).index(target) for target in kind.targets]
+        there = [self.places.get((key, name), (-1, -1)) for name in kind.methods]
+        if all(places[which] >= 0 for places in there for which in wanted):
+            return
+        self.waiting.setdefault(kind, []).append((key, pixels, seed))
+        self.kind_of[key] = kind
+        if len(self.waiting[kind]) == self.model.micro_batch:
+            self._explain(kind)
+
+    def finish(self) -> None:
+        """Explains what still waits."""
+        for kind in list(self.waiting):
+            self._explain(kind)
+
+    def _explain(self, kind: _Kind) -> None:
+        part = self.waiting.pop(kind)
+        ((batch, rows),) = self.model.batches(torch.stack([pixels for _, pixels, _ in part]))
+        seeds = torch.tensor([seed for *_, seed in part])
+        padded = torch.cat([seeds, seeds[-1:].expand(len(batch) - rows)])
+        logits, own, seed = cam.explain(
+            self.model, batch, padded,
+            targets=kind.targets, softmax=kind.softmax, names=kind.methods,
+        )  # fmt: skip
+        top, chances = logits[:rows].argmax(1), logits[:rows].softmax(1).amax(1)
+        flipped = (top != seeds).tolist()
+        # A seed map of an image that did not flip is that of its own class.
+        shared = own if own is not None else seed
+        mine = [k for k in range(rows) if OWN in kind.targets or not flipped[k]]
+        others = [k for k in range(rows) if SEED in kind.targets and flipped[k]]
+        for k, (key, _, _) in enumerate(part):
+            self.known[key] = (int(top[k]), float(chances[k]))
+            del self.kind_of[key]
+        for name in kind.methods:
+            own_maps = dict(zip(mine, self._keep(shared, name, mine), strict=True))
+            seed_maps = dict(zip(others, self._keep(seed, name, others), strict=True))
+            for k, (key, _, _) in enumerate(part):
+                # What another variant of the same pixels has had made stays where it is.
+                before = self.places.get((key, name), (-1, -1))
+                own_map = own_maps.get(k, before[0])
+                seed_map = seed_maps.get(k, before[1]) if flipped[k] else own_map
+                self.places[key, name] = (own_map, seed_map)
+
+    def _keep(self, maps: Maps | None, name: str, rows: list[int]) -> range:
+        """Stores a method's maps of some rows of a micro-batch and returns their places."""
+        if rows and maps is not None:
+            chosen = tuple(layer[rows] for layer in maps[name])
+            self.packed[name].append(pack(shrunk(chosen, self.max_side)))
+        first = self.filled[name]
+        self.filled[name] += len(rows)
+        return range(first, self.filled[name])
+
+
+def layer_table(model: Model, *, max_side: int | None = None) -> pd.DataFrame:
+    """Returns a row a layer, in forward order: `name, label, height, width, start, rectified`.
+
+    Sides are those of stored maps, see `shrunk`.
+    """
+    with torch.no_grad():
+        _, activations = model.probes(torch.zeros(1, 3, model.size, model.size))
+    rows, start = [], 0
+    for tap, tensor in zip(model.maps, activations, strict=True):
+        height, width = (min(side, max_side or side) for side in tensor.shape[-2:])
+        rows.append((tap.name, tap.label, height, width, start, tap.rectified))
+        start += height * width
+    return pd.DataFrame(rows, columns=["name", "label", "height", "width", "start", "rectified"])

@@ -1,0 +1,1 @@
+"""Models: pixels -> logits. Build, load, train and check them; where their maps are taken."""

@@ -1,0 +1,252 @@
+"""Networks: build one by name, give it another head, slim it."""
+
+import importlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camdrift.settings import SettingsError, imports
+
+
+class RefusedError(SettingsError):
+    """A network or weights file that camdrift cannot use; the message says why."""
+
+
+# Prefixes of the auxiliary heads' parameters, by architecture.
+AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+
+
+def channels_last(network: nn.Module) -> None:
+    """Lays the weights out with channels last, which is a third faster on a CPU."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.dim() == 4:  # `Module.to` would ask for it of five dimensions, too, and raise
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+
+
+def build(
+    *,
+    architecture: str,
+    width: float,
+    head: str,
+    classes: int,
+    size: int,
+    initialised: bool,
+) -> nn.Module:
+    """Returns an untrained network.
+
+    Args:
+        architecture: a torchvision classifier by name, `timm:<name>`, or `package.module:function`,
+            which is called with `classes` and returns a network.
+        width: factor on the channels of every Conv2d, BatchNorm2d and Linear; 1 leaves them.
+        head: `torchvision` keeps the network's head; `pooled` is global average pooling and one
+            linear layer.
+        classes: number of logits.
+        size: side of the input in px, at which the slimmed network is tried.
+        initialised: False leaves the weights of a full-width network on torch's meta device, to be
+            assigned from a state dict; drawing those of a VGG takes seconds. A network with tensors
+            that no state dict holds is built on the CPU.
+
+    Raises:
+        RefusedError: there is no such architecture, or it does not survive the slimming.
+    """
+    place = "cpu" if is_own(architecture) or (initialised and width == 1) else "meta"
+    network = _made(architecture, classes, head, place)
+    if place == "meta" and _has_more_than_its_state(network):
+        place = "cpu"
+        network = _made(architecture, classes, head, place)
+    try:
+        if width != 1:
+            _slim(network, width, classes)
+            place = "cpu"
+        with torch.no_grad():
+            logits = network.eval()(torch.zeros(1, 3, size, size, device=place))
+    except Exception as fault:  # a network's forward may raise anything
+        raise RefusedError(
+            f"{architecture} does not run at width {width} and {size} px: {fault}. Wanted a "
+            "network whose forward survives scaled channels (VGG, ResNet, Inception, Xception do)"
+        ) from fault
+    if not isinstance(logits, Tensor):
+        raise RefusedError(
+            f"{architecture} returns a {type(logits).__name__}, wanted a tensor of logits alone"
+        )
+    if logits.shape != (1, classes):
+        raise RefusedError(
+            f"{architecture} returns {tuple(logits.shape)} for one image, wanted (1, {classes}): a "
+            "logit for each class (`classes:` of the model, or those of its set)"
+        )
+    return network
+
+
+def _made(architecture: str, classes: int, head: str, place: str) -> nn.Module:
+    """Returns a network of full width on a device."""
+    with torch.device(place):
+        if is_own(architecture):
+            network = _user_network(architecture, classes)
+        elif architecture.startswith("timm:"):
+            network = _timm_network(architecture.removeprefix("timm:"), classes)
+        else:
+            network = _torchvision_network(architecture, classes)
+        if head == "pooled":
+            _pool_head(network, architecture, classes)
+    return network
+
+
+def _has_more_than_its_state(network: nn.Module) -> bool:
+    """Returns whether modules of a network hold tensors that its state dict does not.
+
+    Such as buffers that are not persistent (a blur's kernel, a table of positions), or tensors that
+    are plain attributes.
+    """
+    state = network.state_dict(keep_vars=True)
+    kept = {id(tensor) for tensor in state.values()}
+    return any(
+        id(tensor) not in kept
+        for module in network.modules()
+        for tensor in _tensors(vars(module).values())
+    )
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yields the tensors among values, and in lists, tuples and dicts of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+        elif isinstance(value, dict):
+            yield from _tensors(value.values())
+
+
+def is_own(architecture: str) -> bool:
+    """Returns whether an architecture is a function of the user's, `package.module:function`."""
+    return ":" in architecture and not architecture.startswith("timm:")
+
+
+def _torchvision_network(name: str, classes: int) -> nn.Module:
+    from camdrift.pipeline.vision import torchvision
+
+    try:
+        builder = torchvision.models.get_model_builder(name)
+    except ValueError as fault:
+        raise RefusedError(f"no architecture '{name}' in torchvision.models") from fault
+    # The auxiliary heads of these two are left out: they want large images, and no map needs them.
+    extra: dict[str, Any] = {}
+    if name in AUXILIARY:
+        extra = {"init_weights": True, "aux_logits": False}
+    return builder(weights=None, num_classes=classes, **extra)
+
+
+def _timm_network(name: str, classes: int) -> nn.Module:
+    importlib.import_module("camdrift.pipeline.vision")  # timm imports torchvision, too
+    timm = importlib.import_module("timm")
+    if not timm.is_model(name):
+        raise RefusedError(f"no architecture '{name}' in timm; see timm.list_models()")
+    return timm.create_model(name, pretrained=False, num_classes=classes)
+
+
+def _user_network(path: str, classes: int) -> nn.Module:
+    importlib.import_module("camdrift.pipeline.vision")  # it may import torchvision, too
+    build = imports.function(path, "architecture")
+    try:
+        network = build(classes)
+    except Exception as fault:  # it may raise anything
+        raise RefusedError(
+            f"'{path}', called with {classes}, raised {imports.told(fault)}. Wanted a function of "
+            "the number of classes that returns a network"
+        ) from fault
+    if not isinstance(network, nn.Module):
+        raise RefusedError(f"wanted a network from '{path}', got a {type(network).__name__}")
+    return network
+
+
+def _pool_head(network: nn.Module, architecture: str, classes: int) -> None:
+    """Replaces the dense layers of a VGG or AlexNet by global pooling and one linear layer."""
+    dense = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if len(dense) == 1:
+        return
+    convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    if not all(hasattr(network, part) for part in ("features", "avgpool", "classifier")):
+        raise RefusedError(
+            f"{architecture} has {len(dense)} dense layers and no features/avgpool/classifier; "
+            "head: pooled knows VGG, AlexNet and networks that pool already. Use head: torchvision"
+        )
+    network.avgpool = nn.AdaptiveAvgPool2d(1)
+    network.classifier = nn.Linear(convs[-1].out_channels, classes)
+
+
+def with_own_head(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns a state dict for the network: its own dense layers where the given do not fit.
+
+    Raises:
+        RefusedError: another layer than a dense one does not fit.
+    """
+    own = network.state_dict()
+    dense = tuple(f"{n}." for n, m in network.named_modules() if isinstance(m, nn.Linear))
+    # Older weights have no count of the batches that a norm has seen; in eval mode it is not used.
+    spared = (*dense, *(name for name in own if name.endswith(".num_batches_tracked")))
+    strange = [
+        name for name, value in own.items()
+        if not name.startswith(spared) and (name not in state or state[name].shape != value.shape)
+    ]  # fmt: skip
+    if strange:
+        raise RefusedError(
+            f"wanted weights that fit all but the dense layers, got none for {strange[0]} and "
+            f"{len(strange) - 1} more"
+        )
+    fits = {n: v for n, v in state.items() if n in own and v.shape == own[n].shape}
+    return own | fits
+
+
+SLIMMED = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
+
+
+def _slim(network: nn.Module, width: float, classes: int) -> None:
+    """Scales the channels of every Conv2d, BatchNorm2d and Linear in place, with fresh weights.
+
+    The image's three channels and the logits stay as they are.
+    """
+
+    def scaled(channels: int) -> int:
+        return max(1, round(channels * width))
+
+    for parent in list(network.modules()):
+        for name, module in list(parent.named_children()):
+            fresh: nn.Module
+            kind = type(module)
+            if isinstance(module, SLIMMED) and kind not in SLIMMED:
+                # timm's norm-and-activation in one, or its convs with other padding.
+                raise ValueError(f"{kind.__name__} is more than a {kind.__bases__[0].__name__}")
+            if isinstance(module, nn.Conv2d):
+                depthwise = module.groups == module.in_channels > 1
+                fresh = conv = nn.Conv2d(
+                    3 if module.in_channels == 3 else scaled(module.in_channels),
+                    scaled(module.out_channels),
+                    module.kernel_size,  # type: ignore[arg-type]
+                    module.stride,  # type: ignore[arg-type]
+                    module.padding,  # type: ignore[arg-type]
+                    module.dilation,  # type: ignore[arg-type]
+                    scaled(module.in_channels) if depthwise else module.groups,
+                    module.bias is not None,
+                    module.padding_mode,
+                    device="cpu",
+                )
+                nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
+            elif isinstance(module, nn.BatchNorm2d):
+                fresh = nn.BatchNorm2d(
+                    scaled(module.num_features), module.eps, module.momentum, device="cpu"
+                )
+            elif isinstance(module, nn.Linear):
+                last = module.out_features == classes
+                fresh = nn.Linear(
+                    scaled(module.in_features),
+                    classes if last else scaled(module.out_features),
+                    module.bias is not None,
+                    device="cpu",
+                )
+            else:
+                continue
+            setattr(parent, name, fresh)

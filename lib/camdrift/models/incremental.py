@@ -1,0 +1,284 @@
+"""Incremental evaluation: logits of images with one pixel changed, at the cost of its surroundings.
+
+What a clean image leaves behind in every layer is kept. A changed pixel then reaches only a window
+of each layer's output, which grows from layer to layer; the rest is the clean image's.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from camdrift.models.loading import Model
+
+CHUNK = 64  # changed images evaluated at once; 32 is slower, 128 no faster than its memory is worth
+POINTWISE = (
+    nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.ELU, nn.GELU, nn.Hardswish, nn.Identity,
+    nn.LeakyReLU, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Sigmoid, nn.Tanh,
+)  # fmt: skip
+
+
+def painted(pixels: Tensor, places: Tensor, values: Tensor) -> Tensor:
+    """Returns images in which pixels are replaced, the last where two have one place.
+
+    Args:
+        pixels: images, (n, 3, h, w); they stay as they are.
+        places: row and column of each replaced pixel, int64 (n, k, 2).
+        values: what they are replaced by, (n, k, 3).
+    """
+    changed = pixels.clone()
+    image = torch.arange(len(pixels), device=pixels.device)
+    for place, value in zip(places.unbind(1), values.unbind(1), strict=True):
+        changed[image, :, place[:, 0], place[:, 1]] = value
+    return changed
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A layer that sees a neighbourhood, and the pointwise ones after it.
+
+    reach: px of its input, in a row, that one place of its output sees. side: of its input, in px,
+    with `padding` on both sides, filled by `fill`. window: px of its output, in a row, that what
+    came before can reach, wherever the changed pixel lies. out: of its whole output.
+    """
+
+    layer: nn.Conv2d | nn.MaxPool2d
+    after: tuple[nn.Module, ...]
+    reach: int
+    stride: int
+    padding: int
+    fill: float
+    side: int
+    window: int
+    out: int
+
+    @property
+    def crop(self) -> int:
+        """Px of the padded input, in a row, that the window sees."""
+        return (self.window - 1) * self.stride + self.reach
+
+    def padded(self, clean: Tensor) -> Tensor:
+        """Returns clean inputs with their border, as rows of channels: (n * h * w, c)."""
+        bordered = F.pad(clean, [self.padding] * 4, value=self.fill)
+        return bordered.permute(0, 2, 3, 1).reshape(-1, bordered.shape[1])
+
+    def whole(self, clean: Tensor) -> Tensor:
+        """Returns the output of whole inputs."""
+        return self._followed(self.layer(clean))
+
+    def of(self, crop: Tensor) -> Tensor:
+        """Returns the output of crops that hold their border, (n, c, crop, crop)."""
+        if isinstance(self.layer, nn.MaxPool2d):
+            pool = self.layer
+            made = F.max_pool2d(crop, pool.kernel_size, self.stride, 0, pool.dilation)
+        else:
+            conv = self.layer
+            made = F.conv2d(
+                crop, conv.weight, conv.bias, self.stride, 0, conv.dilation, conv.groups
+            )
+        return self._followed(made)
+
+    def _followed(self, output: Tensor) -> Tensor:
+        for module in self.after:
+            output = module(output)
+        return output
+
+
+class Incremental:
+    """Logits of images with changed pixels, from what their clean images leave behind.
+
+    From the input on, convs, max-pooling and pointwise layers are recomputed around a changed pixel
+    only, as long as they form a chain and the window is smaller than the layer's output. From the
+    first other layer, branch (an addition or concatenation comes after one) or full window on, the
+    network runs on whole tensors; one that begins with such a layer, on all of it. So does any for
+    several changed pixels an image, whose windows would cover most of the early layers, and for
+    images that the model resizes.
+
+    Every layer is called at one fixed batch size, so what is returned for a changed image does not
+    depend on the others. It agrees with `model`'s to rounding: a conv may add up the same products
+    in another order. What is kept is what a gradient of as many images keeps in the model, and lies
+    on its device. In half precision the network runs on whole tensors, as the model's own.
+
+    Args:
+        model: the model; its weights must not change while this is in use.
+        pixels: the clean images, (n, 3, h, w).
+    """
+
+    def __init__(self, model: Model, pixels: Tensor) -> None:
+        self._model = model
+        self._home = pixels.device
+        self._pixels = pixels = pixels.to(model.device)
+        self._stages: list[_Stage] = []
+        fits = tuple(pixels.shape[-2:]) == (model.size, model.size)
+        if fits and model.precision != "bfloat16":
+            self._stages, start = _stages(model.network, model.size)
+        if self._stages:
+            self._rest = _rest(model.network, start)
+            self._keep(pixels)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor, places: Tensor, values: Tensor) -> Tensor:
+        """Returns the logits of changed images, (n, classes); n and k are at least 1.
+
+        Args:
+            images: which clean image each is made from, int64 (n,).
+            places: row and column of each changed pixel, int64 (n, k, 2).
+            values: of the changed pixels, (n, k, 3), in [0, 1] or outside.
+        """
+        windowed = self._stages and places.shape[1] == 1
+        size = CHUNK if windowed else self._model.micro_batch
+        parts = []
+        for start in range(0, len(images), size):
+            rows = torch.arange(start, start + size).clamp(max=len(images) - 1)
+            part = [given[rows].to(self._model.device) for given in (images, places, values)]
+            made = self._windowed(*part) if windowed else self._full(*part)
+            parts.append(made[: len(images) - start].to(self._home))
+        return torch.cat(parts)
+
+    def _full(self, images: Tensor, places: Tensor, values: Tensor) -> Tensor:
+        return self._model(painted(self._pixels[images], places, values))
+
+    def _windowed(self, images: Tensor, places: Tensor, values: Tensor) -> Tensor:
+        model = self._model
+        patch = (values[..., None] - model.mean[:, :, 0]) / model.std[:, :, 0]
+        patch = patch.view(len(images), -1, 1, 1)
+        origin = places[:, 0]
+        for stage, clean, buffer in zip(self._stages, self._clean, self._buffers, strict=False):
+            first = -((stage.reach - 1 - stage.padding - origin) // stage.stride)
+            moved = first.clamp(0, stage.out - stage.window)
+            corner = moved * stage.stride
+            side = stage.side + 2 * stage.padding
+            crop = _crop(clean, side, images, corner, stage.crop, buffer)
+            _paste(buffer, stage.crop, origin + stage.padding - corner, patch)
+            patch, origin = stage.of(crop), moved
+        out = self._stages[-1].out
+        corner = torch.zeros_like(origin)
+        whole = _crop(self._clean[-1], out, images, corner, out, self._buffers[-1])
+        _paste(self._buffers[-1], out, origin, patch)
+        return self._rest(whole).clone()  # where it only flattens, it returns the buffer itself
+
+    @torch.no_grad()
+    def _keep(self, pixels: Tensor) -> None:
+        """Keeps the clean images' tensors, and room for the crops of a chunk."""
+        model = self._model
+        kept: list[list[Tensor]] = [[] for _ in range(len(self._stages) + 1)]
+        for part, rows in model.batches(pixels):
+            tensor = (part - model.mean) / model.std
+            for places, stage in zip(kept, self._stages, strict=False):
+                places.append(stage.padded(tensor[:rows]))
+                tensor = stage.whole(tensor)
+            channels = tensor.shape[1]
+            kept[-1].append(tensor[:rows].permute(0, 2, 3, 1).reshape(-1, channels))
+        self._clean = [torch.cat(parts) for parts in kept]
+        sides = [stage.crop for stage in self._stages] + [self._stages[-1].out]
+        shapes = [
+            (CHUNK * side**2 + 1, clean.shape[1])  # the last row takes what falls outside a crop
+            for clean, side in zip(self._clean, sides, strict=True)
+        ]
+        # Made once: for a large tensor, asking the system for memory takes longer than filling it.
+        room = self._clean[0].new_empty(max(places * channels for places, channels in shapes))
+        self._buffers = [room[: rows * columns].view(rows, columns) for rows, columns in shapes]
+
+
+def _crop(
+    clean: Tensor, side: int, images: Tensor, corner: Tensor, crop: int, buffer: Tensor
+) -> Tensor:
+    """Returns a crop of a kept tensor for each of `images`, (n, c, crop, crop), in `buffer`.
+
+    Args:
+        clean: rows of channels, (images * side * side, c).
+        side: of the kept tensor in px.
+        images: int64 (n,).
+        corner: row and column of each crop's first place, int64 (n, 2).
+        crop: side of a crop in px.
+        buffer: (n * crop * crop + 1, c).
+    """
+    along = torch.arange(crop, device=clean.device)
+    rows, columns = (corner[:, axis, None] + along for axis in (0, 1))
+    index = (images[:, None, None] * side + rows[:, :, None]) * side + columns[:, None, :]
+    torch.index_select(clean, 0, index.flatten(), out=buffer[:-1])
+    return buffer[:-1].view(len(images), crop, crop, -1).permute(0, 3, 1, 2)
+
+
+def _paste(buffer: Tensor, crop: int, corner: Tensor, patch: Tensor) -> None:
+    """Pastes a patch, (n, c, h, w), into each crop in `buffer`, at `corner`: int64 (n, 2)."""
+    along = torch.arange(patch.shape[-1], device=patch.device)
+    rows, columns = (corner[:, axis, None] + along for axis in (0, 1))
+    number = torch.arange(len(patch), device=patch.device)[:, None, None]
+    index = (number * crop + rows[:, :, None]) * crop + columns[:, None, :]
+    inside_rows, inside_columns = ((at >= 0) & (at < crop) for at in (rows, columns))
+    inside = inside_rows[:, :, None] & inside_columns[:, None, :]
+    index = torch.where(inside, index, len(buffer) - 1)
+    flat = patch.permute(0, 2, 3, 1).reshape(-1, patch.shape[1])
+    buffer.index_copy_(0, index.flatten(), flat)
+
+
+def _stages(traced: fx.GraphModule, size: int) -> tuple[list[_Stage], fx.Node]:
+    """Returns the stages from the input on, and the node whose tensor they end with."""
+    stages: list[_Stage] = []
+    node = next(node for node in traced.graph.nodes if node.op == "placeholder")
+    patch, side = 1, size
+    while True:
+        found = _follower(node, traced)
+        if found is None:
+            return stages, node
+        follower, layer = found
+        if isinstance(layer, POINTWISE):
+            if not stages:
+                return stages, node
+            last = stages.pop()
+            stages.append(replace(last, after=(*last.after, layer)))
+        else:
+            stage = _stage(layer, patch, side)
+            if stage is None or stage.window == stage.out:
+                return stages, node
+            stages.append(stage)
+            patch, side = stage.window, stage.out
+        node = follower
+
+
+def _follower(node: fx.Node, traced: fx.GraphModule) -> tuple[fx.Node, nn.Module] | None:
+    """Returns the node that alone uses a node, and nothing else, and its module; else None."""
+    if len(node.users) != 1:
+        return None
+    (user,) = node.users
+    if user.op != "call_module" or user.args != (node,) or user.kwargs:
+        return None
+    return user, traced.get_submodule(str(user.target))
+
+
+def _stage(layer: nn.Module, patch: int, side: int) -> _Stage | None:
+    """Returns the stage of a layer, None where the layer is not known or not square."""
+    if type(layer) not in (nn.Conv2d, nn.MaxPool2d):
+        return None
+    assert isinstance(layer, nn.Conv2d | nn.MaxPool2d)
+    shape = [layer.kernel_size, layer.stride, layer.padding, layer.dilation]
+    pairs = [value if isinstance(value, tuple) else (value, value) for value in shape]
+    if any(pair[0] != pair[1] or isinstance(pair[0], str) for pair in pairs):
+        return None
+    kernel, stride, padding, dilation = (int(pair[0]) for pair in pairs)
+    if isinstance(layer, nn.Conv2d):
+        known, fill = layer.padding_mode == "zeros", 0.0
+    else:
+        known, fill = not (layer.ceil_mode or layer.return_indices), float("-inf")
+    reach = (kernel - 1) * dilation + 1
+    out = (side + 2 * padding - reach) // stride + 1
+    window = min(out, (patch + reach - 2) // stride + 1)
+    stage = _Stage(layer, (), reach, stride, padding, fill, side, window, out)
+    return stage if known else None
+
+
+def _rest(traced: fx.GraphModule, start: fx.Node) -> fx.GraphModule:
+    """Returns a network that shares the weights: the tensor of `start` -> logits.
+
+    The nodes from the input to `start` are a chain, of which nothing else is used.
+    """
+    graph = fx.Graph()
+    begin = graph.placeholder("tensor")
+    copies, node = {start: begin}, start
+    while node.op != "placeholder":
+        (node,) = node.all_input_nodes
+        copies[node] = begin
+    graph.output(graph.graph_copy(traced.graph, copies))
+    return fx.GraphModule(traced, graph)

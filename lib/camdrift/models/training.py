@@ -1,0 +1,164 @@
+"""Training a network from pixels and labels."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from camdrift.models import architectures, checks, devices
+from camdrift.settings import SettingsError
+from camdrift.storage.pixels import inputs
+
+# (network on pixels, pixels, labels) -> other pixels to train on.
+Adversary = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
+
+
+class DivergedError(SettingsError, FloatingPointError):
+    """The loss of training is not finite."""
+
+
+def train(
+    network: nn.Module,
+    training: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    size: int,
+    layers: str,
+    epochs: int,
+    batch: int,
+    learning_rate: float,
+    weight_decay: float,
+    shift: int,
+    flip: bool,
+    seed: int,
+    adversary: Adversary | None = None,
+    progress: Callable[[Any], Any] = lambda epochs: epochs,
+) -> list[dict]:
+    """Trains a network in place and keeps the epoch of the best validation accuracy.
+
+    Wherever it lies when it is given, it is trained on the chosen device and then lies there.
+    `training` and `validation` are pixels and labels. AdamW under a one-cycle learning rate,
+    cross-entropy, batches drawn without replacement; each image is shifted by up to `shift` px
+    (edges repeated) and mirrored at random where `flip`, then resized to the input's `size`. With
+    an `adversary`, each batch is replaced by what that makes of it against the network as it then
+    is, in eval mode. Of `layers` 'dense', all others stay as they are, statistics of norms too.
+
+    Returns:
+        The curve: `epoch` (from 1), `loss` (mean over the epoch), `validation_accuracy` in [0, 1].
+
+    Raises:
+        DivergedError: the loss is not finite.
+        RefusedError: of `layers` 'dense', the network has none.
+    """
+    pixels, labels = training
+    generator = torch.Generator().manual_seed(seed)
+    device = devices.chosen()
+    architectures.channels_last(network.to(device))
+    centre, spread = (torch.tensor(value).view(1, -1, 1, 1).to(device) for value in (mean, std))
+    trained = network if layers == "all" else _dense(network)
+    network.requires_grad_(layers == "all")
+    trained.requires_grad_()
+
+    def inside(images: Tensor) -> Any:
+        return network(inputs(images, size=size, mean=centre, std=spread))
+
+    optimiser = torch.optim.AdamW(trained.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    steps = max(1, len(pixels) // batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, learning_rate, total_steps=epochs * steps
+    )
+    curve, best, kept = [], -1.0, {}
+    for epoch in progress(range(1, epochs + 1)):
+        network.eval()
+        trained.train()
+        order = torch.randperm(len(pixels), generator=generator)
+        total = 0.0
+        for step in range(steps):
+            rows = order[step * batch : (step + 1) * batch]
+            images = _augmented(pixels[rows], shift, flip, generator).to(device)
+            wanted = labels[rows].to(device)
+            if adversary is not None:
+                network.eval()
+                images = adversary(inside, images, wanted)
+                trained.train()
+            logits = inside(images)
+            logits = logits if isinstance(logits, Tensor) else logits[0]  # an auxiliary head's
+            loss = F.cross_entropy(logits, wanted)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            total += float(loss.detach())
+        if not total < float("inf"):
+            raise DivergedError(
+                f"the loss is {total} in epoch {epoch}; lower learning_rate in params.yaml"
+            )
+        reached = accuracy(network, *validation, mean=mean, std=std, size=size)
+        if not len(validation[1]):
+            reached = float("nan")
+        curve.append({"epoch": epoch, "loss": total / steps, "validation_accuracy": reached})
+        if not reached <= best:  # NaN, without validation images: the last epoch is kept
+            best = reached
+            kept = {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(kept)
+    return curve
+
+
+def _dense(network: nn.Module) -> nn.Module:
+    """Returns the dense layers of a network and what stands between them, as dropout, in a list.
+
+    Raises:
+        RefusedError: there are none.
+    """
+    kinds = (nn.Linear, nn.modules.dropout._DropoutNd)
+    found = [module for module in network.modules() if isinstance(module, kinds)]
+    if not any(isinstance(module, nn.Linear) for module in found):
+        raise architectures.RefusedError(
+            f"{type(network).__name__} has no dense layer to train; wanted training.layers: all"
+        )
+    return nn.ModuleList(found)
+
+
+def _augmented(images: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
+    if shift:
+        size = images.shape[-1]
+        padded = F.pad(images, (shift,) * 4, mode="replicate")
+        corners = torch.randint(0, 2 * shift + 1, (len(images), 2), generator=generator).tolist()
+        images = torch.stack(
+            [p[:, y : y + size, x : x + size] for p, (y, x) in zip(padded, corners, strict=True)]
+        )
+    if flip:
+        mirrored = torch.rand(len(images), generator=generator) < 0.5
+        images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+    return images
+
+
+def accuracy(
+    network: nn.Module,
+    pixels: Tensor,
+    labels: Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    size: int,
+) -> float:
+    """Returns the share of images that a bare network classifies correctly, in [0, 1].
+
+    Raises:
+        UnsoundError: logits are NaN or infinite.
+    """
+    device = next(network.parameters()).device
+    centre, spread = (torch.tensor(value).view(1, -1, 1, 1).to(device) for value in (mean, std))
+    network.eval()
+    right = 0
+    with torch.no_grad():
+        for images, classes in zip(pixels.split(128), labels.split(128), strict=True):
+            logits = network(inputs(images.to(device), size=size, mean=centre, std=spread))
+            if not (logits < float("inf")).all():  # of NaN, too, whose argmax is a class
+                raise checks.UnsoundError(checks.not_numbers(logits))
+            right += int((logits.argmax(1).cpu() == classes).sum())
+    return right / max(1, len(labels))

@@ -1,0 +1,176 @@
+"""Weights: read from a file, a URL or torchvision's own, verified, and nothing but tensors."""
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from camdrift.models import architectures
+from camdrift.models.architectures import RefusedError
+from camdrift.settings import ModelSettings
+from camdrift.storage import files
+
+MOST_BYTES = 8 * 2**30  # of a download; torchvision's largest weights have 2.6 GB
+NAMED = re.compile(r"[-_]([a-f0-9]{8,})\.")  # a hash in the name of a file of torchvision's
+SECONDS = 60  # without a byte, after which a download is given up
+
+
+def read(chosen: ModelSettings) -> dict[str, Tensor]:
+    """Returns the state dict that a model's settings name, as float32.
+
+    A file of the user's, a URL, or torchvision's weights by name; the latter two are kept in
+    torch's folder of downloads (`TORCH_HOME`). A file is used if its sha256 is the one of the
+    settings, or, of torchvision's, begins as the file's own name says.
+
+    Raises:
+        RefusedError: the file is not there, cannot be downloaded, is not the one that was meant,
+            cannot be read, or holds what is no tensor or not finite.
+    """
+    path = _file(chosen)
+    auxiliary = architectures.AUXILIARY.get(chosen.architecture, ())
+    state = {
+        key: tensor.float() if tensor.is_floating_point() else tensor
+        for key, tensor in _tensors(path).items()
+        if not key.startswith(tuple(auxiliary))
+    }
+    refuse_infinite(state, str(chosen.weights))
+    return state
+
+
+def refuse_infinite(state: Mapping[str, Tensor], place: str) -> None:
+    """Raises RefusedError where a tensor of a state dict holds NaN or infinity in float32."""
+    names = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if names:
+        more = f", as have {len(names) - 1} more tensors" if len(names) > 1 else ""
+        first = state[names[0]]
+        raise RefusedError(
+            f"{place}: '{names[0]}' has {int((~first.isfinite()).sum())} of {first.numel()} values "
+            f"that are NaN or infinite as float32{more}; wanted finite weights"
+        )
+
+
+def _file(chosen: ModelSettings) -> Path:
+    """Returns the file of some weights, verified."""
+    if chosen.is_file:
+        path = Path(str(chosen.weights))
+        if not path.is_file():
+            raise RefusedError(f"no weights file {path}")
+        found = files.sha256(path)
+        if found != chosen.sha256:
+            raise RefusedError(f"{path} has sha256 {found}, params.yaml says {chosen.sha256}")
+        return path
+    if chosen.is_url:
+        url, digest = str(chosen.weights), str(chosen.sha256)
+        return _downloaded(url, digest, f"camdrift-{digest}{chosen.suffix}")
+    url = _url_of(chosen)
+    name = PurePosixPath(urlsplit(url).path).name
+    prefix = NAMED.search(name)
+    if prefix is None and chosen.sha256 is None:
+        raise RefusedError(f"{url} does not name its sha256; wanted `sha256:` of the model")
+    return _downloaded(url, chosen.sha256 or prefix[1], name)  # type: ignore[index]
+
+
+def _url_of(chosen: ModelSettings) -> str:
+    from camdrift.pipeline.vision import torchvision
+
+    try:
+        return torchvision.models.get_model_weights(chosen.architecture)[str(chosen.weights)].url
+    except (ValueError, KeyError) as fault:
+        raise RefusedError(
+            f"no weights '{chosen.weights}': wanted a .safetensors, .pt or .pth file, its URL, or "
+            f"the name of torchvision's weights of {chosen.architecture}"
+        ) from fault
+
+
+def _downloaded(url: str, digest: str, name: str) -> Path:
+    """Returns the file of a URL, whose sha256 begins with `digest`; one that is there stays.
+
+    A new one is written under another name and renamed once it is whole and verified.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if path.is_file() and files.sha256(path).startswith(digest):
+        return path
+    found, received, wanted = hashlib.sha256(), 0, None
+    try:
+        with files.whole(path) as temporary:
+            request = Request(url, headers={"User-Agent": "camdrift"})
+            with (
+                urlopen(request, timeout=SECONDS) as answer,
+                temporary.open("wb") as file,
+                tqdm(total=answer.length, desc=name, unit="B", unit_scale=True) as bar,
+            ):
+                wanted = answer.length
+                while chunk := answer.read(2**20):
+                    received += len(chunk)
+                    if received > MOST_BYTES:
+                        raise RefusedError(f"{url} is larger than {MOST_BYTES:,} bytes")
+                    file.write(chunk)
+                    found.update(chunk)
+                    bar.update(len(chunk))
+            if wanted is not None and received != wanted:
+                raise OSError(f"it broke off after {received:,} of {wanted:,} bytes")
+            if not found.hexdigest().startswith(digest):
+                raise RefusedError(
+                    f"{url} has sha256 {found.hexdigest()}, wanted {digest}; nothing was kept"
+                )
+    except (OSError, HTTPException, ValueError) as fault:  # ValueError: of no proper URL
+        raise RefusedError(
+            f"{url} cannot be downloaded: {type(fault).__name__}: {fault}; nothing was kept"
+        ) from fault
+    return path
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """Returns the tensors of a file by name; a pickle is read for tensors alone."""
+    state = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+    if isinstance(state, Mapping):
+        state = state.get("state_dict", state)
+    if not isinstance(state, Mapping):
+        raise RefusedError(
+            f"{path}: wanted a dict of tensors by name, got a {type(state).__name__}"
+        )
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise RefusedError(
+                f"{path}: wanted tensors by name alone, got a {type(tensor).__name__} under "
+                f"{name!r}; save the network's state_dict() by itself"
+            )
+        plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
+        plain = plain and not tensor.is_quantized and not tensor.is_complex()
+        # A small file may name a tensor of any size that repeats a few values.
+        if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise RefusedError(
+                f"{path}: wanted dense, real tensors, got {name!r} of {tuple(tensor.shape)}, which "
+                "is sparse, quantised, complex, without values, or repeats those that it has"
+            )
+    return dict(state)
+
+
+def _safetensors(path: Path) -> object:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as fault:
+        raise RefusedError(f"{path} cannot be read as safetensors: {fault}") from fault
+
+
+def _pickled(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as fault:
+        raise RefusedError(
+            f"{path} is corrupt, or holds more than tensors, and loading it could run any code. "
+            "Save only the state dict, best as .safetensors"
+        ) from fault
+    except Exception as fault:  # torch raises many kinds for a file that is cut short
+        raise RefusedError(f"{path} cannot be read: {type(fault).__name__}: {fault}") from fault

@@ -1,0 +1,173 @@
+"""One image of a cell, to look at: its pixels, maps, classes and scores, as the stages left them.
+
+Without torch: what the stages wrote is read in part, and a stage's images are made again of its
+perturbation and noise.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from camdrift import storage
+from camdrift.perturbations.strengths import multipliers, offsets
+from camdrift.settings import Cell, Protocol
+from camdrift.storage import (
+    ADVERSARIAL,
+    CLEAN,
+    NOISE,
+    OWN,
+    Artefact,
+    Attacked,
+    ImageSet,
+    Maps,
+    Noise,
+    Scores,
+)
+
+ARMS = (CLEAN, ADVERSARIAL, NOISE)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the stages of a cell wrote, in which single images are looked up.
+
+    first: the protocol that decides the cell's tables.
+    """
+
+    study: str
+    name: str
+    cell: Cell
+    first: Protocol
+    images: ImageSet
+    attacked: Attacked
+    noise: Noise
+    maps: Maps
+
+    @property
+    def strengths(self) -> list[float]:
+        """Strengths of the attack, rising."""
+        return sorted(float(s) for s in self.noise.scales["strength"].unique())
+
+    def place(self, image: int) -> int:
+        """Returns the row of an image among those that the attack was made on."""
+        return int(np.flatnonzero(self.attacked.images["image"] == image)[0])
+
+    def names(self) -> dict[int, str]:
+        """Returns the names of classes by number, of those that the set has."""
+        rows = self.images.index.drop_duplicates("label")
+        return rows.set_index("label")["class_name"].to_dict()
+
+
+def read(study: str, name: str, cell: Cell, first: Protocol) -> Case:
+    """Returns a cell's artefacts; arrays stay on the disk until a part of them is wanted.
+
+    Raises:
+        FileNotFoundError: one is missing; the message says what to run.
+    """
+
+    def part(kind: type[Artefact], stage: str) -> Artefact:
+        # Sizes alone are checked: a page reads some rows of arrays that may have gigabytes.
+        return storage.read(kind, storage.cell_folder(study, name, stage), check=False)
+
+    images = storage.read(ImageSet, storage.set_folder(cell.set), check=False)
+    parts = part(Attacked, "attack"), part(Noise, "noise"), part(Maps, "cam")
+    return Case(study, name, cell, first, images, *parts)
+
+
+def pixels(case: Case, image: int, strength: float) -> dict[str, np.ndarray]:
+    """Returns the clean, attacked and noisy image, float32 (h, w, 3) in [0, 1], by variant.
+
+    Under the cell's first protocol, noise of its first draw; as `perturbations.changes` makes them.
+    """
+    i, rung = case.place(image), case.strengths.index(strength)
+    clean = np.moveaxis(case.images.pixels[image].astype(np.float32) / 255, -1, 0)
+    whole = np.asarray(case.attacked.perturbation[i])
+    steps = case.first.ladder == "accumulating" and len(case.attacked.last_step)
+    scaled = np.asarray(case.attacked.last_step[i]) if steps else whole
+    multiple = multipliers(case.strengths, ladder=case.first.ladder)[rung]
+    scales = case.noise.scales
+    mine = (scales["image"] == image) & (scales["strength"] == strength) & (scales["draw"] == 0)
+    scale = float(scales.loc[mine & (scales["recipe"] == case.first.recipe), "scale"].iloc[0])
+    matched = case.first.noise == "matched"
+    like = whole if matched else scaled
+    noise = scale * (like.mean() + like.std() * np.asarray(case.noise.draws[i, 0]))
+    if not matched:
+        noise = noise + (whole - scaled) + offsets(case.strengths)[rung] * scaled
+    made = {
+        CLEAN: clean,
+        ADVERSARIAL: clean + (whole - scaled) + multiple * scaled,
+        NOISE: clean + noise,
+    }
+    return {
+        name: np.moveaxis(value, 0, -1).clip(0, 1).astype(np.float32)
+        for name, value in made.items()
+    }
+
+
+def rows(case: Case, image: int, strength: float, *, method: str, target: str) -> pd.DataFrame:
+    """Returns the rows of `Maps.rows` of an image by variant; the clean one explains its own class.
+
+    Under the first protocol, noise of the first draw; without a variant that has no map.
+    """
+    table = case.maps.of(method)
+    table = table[(table["image"] == image) & (table["draw"] == 0)]
+    clean = table[(table["variant"] == CLEAN) & (table["target"] == OWN)]
+    changed = table[(table["strength"] == strength) & (table["recipe"] == case.first.recipe)]
+    changed = changed[changed["variant"].isin(ARMS[1:]) & (changed["target"] == target)]
+    return pd.concat([clean, changed]).set_index("variant")
+
+
+def maps(case: Case, chosen: pd.DataFrame) -> dict[str, list[np.ndarray]]:
+    """Returns the maps of `rows` by variant, an array (h, w) in [0, 1] a layer."""
+    found = {}
+    for variant, place in chosen["map"].items():
+        flat = np.asarray(case.maps.values[place], dtype=np.float32)
+        found[str(variant)] = [
+            flat[layer.start : layer.start + layer.height * layer.width].reshape(
+                layer.height, layer.width
+            )
+            for layer in case.maps.layers.itertuples()
+        ]
+    return found
+
+
+def scores(study: str, name: str, **equal: Any) -> pd.DataFrame:
+    """Returns the scores of a cell whose columns have these values, see `storage.rows`."""
+    return storage.rows(Scores, storage.cell_folder(study, name, "score"), "values", **equal)
+
+
+def pairs(study: str, name: str, first: Protocol, *, strength: float, **equal: Any) -> pd.DataFrame:
+    """Returns similarity under attack and under noise, a row an image and layer.
+
+    Columns: `image, layer, adversarial, noise` and `excess`, the latter minus the former. Under the
+    first protocol, noise of the first draw. `equal` are a method, a score, a target and a layer.
+    """
+    found = scores(
+        study, name, reading=first.reading, strength=strength, draw=0,
+        variant=[ADVERSARIAL, NOISE], **equal,
+    )  # fmt: skip
+    found = found.astype({"layer": str, "variant": str})
+    wide = found.pivot(index=["image", "layer"], columns="variant", values="value")
+    wide = wide.reindex(columns=[ADVERSARIAL, NOISE]).rename_axis(columns=None).reset_index()
+    return wide.assign(excess=wide[NOISE] - wide[ADVERSARIAL])
+
+
+def overview(case: Case) -> pd.DataFrame:
+    """Returns the images that were attacked, in their order, to choose one of them.
+
+    Columns: `image, id, class_name, clean, adversarial, success, l2` and `drift`, 1 minus the
+    similarity to the clean map at strength 1, each map for its own class, mean over layers.
+    """
+    table = pairs(
+        case.study, case.name, case.first, strength=1.0, target=OWN, score="cosine",
+        method=case.maps.methods[0],
+    )  # fmt: skip
+    drift = 1 - table.groupby("image")[ADVERSARIAL].mean()
+    columns = ["image", "id", "label", "clean", "adversarial", "success", "l2"]
+    found = case.attacked.images[columns].assign(
+        drift=case.attacked.images["image"].map(drift),
+        class_name=case.attacked.images["label"].map(case.names()),
+    )
+    return found.reset_index(drop=True)

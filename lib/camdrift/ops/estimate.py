@@ -1,0 +1,229 @@
+"""Plan: what a study would take, in seconds, memory and disk, before anything runs.
+
+`python -m camdrift.ops.estimate [PRESET] [STUDY]` validates settings, images and weights, counts
+each stage's work from the settings, and multiplies it by the pace of this machine, see `timing`.
+How many images an attack flips, and the like, is not known before: it is assumed here, each with
+its reason.
+"""
+
+import argparse
+import shutil
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import psutil
+
+from camdrift.ops import needs, presets, timing, work
+from camdrift.ops.work import Task
+from camdrift.pipeline import run
+from camdrift.settings import Settings, SettingsError, params
+
+# What stages import, by kind; what draws figures and tables is taken from runs that are in git.
+IMPORTS = {
+    "model": "camdrift.models.loading, camdrift.detectors.trial, camdrift.perturbations.variants",
+    "images": "camdrift.datasets.images",
+    "table": "camdrift.scores.similarity",
+}
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage would take: seconds, MB of memory at most, MB of files."""
+
+    stage: str
+    seconds: float
+    peak: float
+    disk: float
+
+    @property
+    def group(self) -> str:
+        """Its group, `attack` of `attack@fgsm`."""
+        return self.stage.partition("@")[0]
+
+
+def estimate(task: Task, bases: Mapping[str, timing.Base]) -> Estimate:
+    """Returns what a stage would take: its work, and what its group takes without any."""
+    base = bases[task.base]
+    seconds = sum(done.units * done.seconds() for done in task.passes)
+    peak = base.mb + task.held / MB
+    return Estimate(task.stage, base.seconds + seconds, peak, task.written / MB)
+
+
+def bases(tasks: Sequence[Task]) -> dict[str, timing.Base]:
+    """Returns what stages take before they compute, by kind, of those that the tasks are of.
+
+    What draws figures, writes tables or compiles UMAP costs much the same every time and is not
+    tried out: the median of the runs that are in git, or the least where work is counted, too.
+    """
+    found = {}
+    for kind in {task.base for task in tasks}:
+        known = timing.recorded(kind)
+        if kind in IMPORTS or not known:
+            found[kind] = timing.base(IMPORTS.get(kind, IMPORTS["table"]))
+        elif any(task.passes for task in tasks if task.base == kind):
+            found[kind] = min(known, key=lambda base: base.seconds)
+        else:
+            middle = (statistics.median(b.seconds for b in known), max(b.mb for b in known))
+            found[kind] = timing.Base(*middle)
+    return found
+
+
+def table(estimates: Sequence[Estimate]) -> pd.DataFrame:
+    """Returns a row for each group of stages, in the order of the pipeline, and the total.
+
+    `stage`, `runs`, `seconds` and `disk` (sums), `peak` (the largest: stages run one by one).
+    """
+    rows = pd.DataFrame([vars(e) | {"stage": e.group, "runs": 1} for e in estimates])
+    sums = {"runs": "sum", "seconds": "sum", "peak": "max", "disk": "sum"}
+    groups = rows.groupby("stage", sort=False).agg(sums).reset_index()  # type: ignore[arg-type]
+    total = groups.agg(sums).to_frame().T.assign(stage="in all")
+    return pd.concat([groups, total], ignore_index=True)[["stage", *sums]]
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as people say them: 40 s, 25 min, 3.5 h, 12 days."""
+    for unit, size, limit in (("s", 1, 90), ("min", 60, 5400), ("h", 3600, 172_800)):
+        if seconds < limit:
+            value = seconds / size
+            return f"{value:.1f} {unit}" if value < 10 and unit == "h" else f"{value:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def printed(found: pd.DataFrame) -> list[str]:
+    """Returns the table as lines of plain text."""
+    lines = [f"{'stage':<12}{'runs':>5}{'time':>10}{'memory, MB':>12}{'disk, MB':>11}"]
+    for row in found.itertuples():
+        lines.append(
+            f"{row.stage:<12}{row.runs:>5.0f}{duration(row.seconds):>10}{row.peak:>12,.0f}"
+            f"{row.disk:>11,.0f}"
+        )
+    return lines
+
+
+def paces(tasks: Sequence[Task]) -> list[str]:
+    """Returns a line for each network: milliseconds of a unit of each kind of pass."""
+    found: dict[str, dict[str, float]] = {}
+    for task in tasks:
+        for done in task.passes:
+            found.setdefault(done.network, {})[done.kind] = 1000 * done.seconds()
+    return [
+        f"{network or 'no network'}: "
+        + ", ".join(f"{kind} {value:,.{int(value < 10)}f}" for kind, value in kinds.items())
+        for network, kinds in found.items()
+    ]
+
+
+def scarce(found: pd.DataFrame) -> list[str]:
+    """Returns a line for each of memory and disk of which there is not as much as is wanted.
+
+    What stages write lies twice on the disk, in the copy in which they run and in DVC's cache.
+    """
+    total = found.iloc[-1]
+    memory = psutil.virtual_memory().available / MB
+    disk = shutil.disk_usage(".").free / MB
+    lines = []
+    if total["peak"] > memory:
+        lines.append(
+            f"memory: wanted {total['peak']:,.0f} MB, {memory:,.0f} are free; lower micro_batch or "
+            "the sets' limits"
+        )
+    if 2 * total["disk"] > disk:
+        lines.append(
+            f"disk: wanted {2 * total['disk']:,.0f} MB, as files lie in DVC's cache, too; "
+            f"{disk:,.0f} are free; lower the sets' limits"
+        )
+    return lines
+
+
+def narrowed(plan: Settings, names: Sequence[str]) -> Settings:
+    """Returns a plan of some studies, hardenings and generalisations, and what they rest on.
+
+    Raises:
+        SettingsError: there is none of a name.
+    """
+    there = presets.stages(plan)
+    strange = [name for name in names if name not in there]
+    if strange:
+        raise SettingsError(f"no study '{strange[0]}'; there are: {', '.join(there)}")
+    if not names:
+        return plan
+    parts: dict[str, dict[str, Any]] = {
+        "studies": {k: v for k, v in plan.studies.items() if k in names},
+        "cells": {k: v for k, v in plan.cells.items() if v.study in names},
+        "hardenings": {k: v for k, v in plan.hardenings.items() if k in names},
+        "generalisations": {k: v for k, v in plan.generalisations.items() if k in names},
+        "sources": {k: v for k, v in plan.sources.items() if v.generalisation in names},
+        "targets": {k: v for k, v in plan.targets.items() if v.generalisation in names},
+    }
+    ends = [
+        value
+        for part in ("cells", "hardenings", "sources", "targets")
+        for value in parts[part].values()
+    ]
+    used = {end.model for end in ends} | {end.source for end in parts["cells"].values()}
+    parts["models"] = {k: v for k, v in plan.models.items() if k in used}
+    kept = {end.set for end in ends} | {model.set for model in parts["models"].values()}
+    parts["sets"] = {k: v for k, v in plan.sets.items() if k in kept}
+    return plan.model_copy(update=parts)
+
+
+def asked(name: str, studies: Sequence[str], changes: Sequence[str]) -> tuple[Settings, dict]:
+    """Returns the settings that a preset, or '' for params.yaml's own, and changes give.
+
+    And what the preset needs from elsewhere.
+
+    Raises:
+        SettingsError: something is missing or not valid.
+    """
+    made: list[str] = []
+    wanted: dict = {}
+    if name:
+        preset = presets.find(params.load(), name)
+        made = presets.overrides(name, preset, presets.folders(name, preset))
+        wanted = dict(preset.needs)
+    changes = [*made, *changes]
+    return narrowed(presets.resolved(changes) if changes else params.load(), studies), wanted
+
+
+def main() -> None:
+    """Prints what a study needs and would take."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", nargs="?", default="", help="a preset; default: params.yaml's own")
+    parser.add_argument("study", nargs="*", help="or another group of it, default all")
+    parser.add_argument("-S", "--set", action="append", default=[], help="as of `dvc exp run`")
+    given = parser.parse_args()
+    plan, wanted = asked(given.name, given.study, given.set)
+    write = sys.stdout.write
+    write("settings: valid\n")
+    counts = {}
+    for name, chosen in plan.sets.items():
+        counts[name] = found = needs.counted(name, chosen, seed=plan.seed, need=wanted.get("DATA"))
+        splits = ", ".join(f"{n:,} {split}" for split, n in found.splits.items())
+        write(f"set {name}: {splits}; {found.classes:,} classes; {len(found.sample)} decoded\n")
+        sys.stdout.writelines(f"  {line}\n" for line in found.notes)
+    for name, model in plan.models.items():
+        needs.numbered(name, model, plan.sets[model.set])
+        sys.stdout.writelines(f"{line}\n" for line in needs.weights(name, model))
+    tasks = work.tasks(plan, counts)
+    known = bases(tasks)
+    found = table([estimate(task, known) for task in tasks])
+    write("\nmilliseconds of an image, a pair of maps or a query, here and now:\n")
+    sys.stdout.writelines(f"  {line}\n" for line in paces(tasks))
+    write("\n" + "\n".join(printed(found)) + "\n\n")
+    sys.stdout.writelines(f"{line}\n" for line in scarce(found))
+    write(
+        f"Counted from the settings, times the pace of this machine now ({run.threads()} threads); "
+        "within a factor\nof two where nothing else runs. As much disk again is for DVC's cache.\n"
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SettingsError as fault:
+        sys.exit(str(fault))

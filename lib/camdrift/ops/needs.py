@@ -1,0 +1,256 @@
+"""Needs: what a study takes from elsewhere, images, weights, functions. Is it there, does it fit?
+
+Nothing is downloaded here, and of many images a handful is decoded.
+"""
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from camdrift.datasets import folders, images, numbering, pictures
+from camdrift.datasets.preprocessing import preprocessor
+from camdrift.models import architectures, hook_points, loading
+from camdrift.pipeline.vision import torchvision
+from camdrift.settings import ImageSetSettings, ModelSettings, Need, SettingsError
+from camdrift.storage import ImageSet, files
+
+HANDFUL = 5  # images of a set that are decoded
+TERMS = "torchvision's, BSD-3-Clause; of weights trained on ImageNet see its terms of access"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Images of a set before it is built.
+
+    splits: number of images by split, at most.
+    classes: number of them.
+    sample: uint8 (n, size, size, 3), some of them as the set will hold them; none where they are
+        still to be downloaded.
+    seconds: what reading and resizing one of them takes.
+    native: bytes of one as it is decoded, at its own size.
+    read: number of files that are decoded to build the set.
+    notes: what is to be known, a line each.
+    """
+
+    splits: Mapping[str, int]
+    classes: int
+    sample: np.ndarray
+    seconds: float
+    native: float
+    read: int
+    notes: tuple[str, ...] = ()
+
+
+def counted(name: str, chosen: ImageSetSettings, *, seed: int, need: Need | None) -> Counted:
+    """Returns the images of a set, counted, and a handful of them decoded.
+
+    Args:
+        name: of the set.
+        chosen: its settings.
+        seed: of the splits.
+        need: what the set's folder is to hold, None where no preset says so.
+
+    Raises:
+        SettingsError: there are no images, or a table of labels does not fit them.
+    """
+    if chosen.kind == "folder":
+        return _of_folder(name, chosen.model_dump(), seed)
+    if chosen.kind == "torchvision":
+        return _of_torchvision(name, chosen.model_dump(), need)
+    build: Callable[..., ImageSet] = images.photos if chosen.kind == "photos" else images.digits
+    began = time.perf_counter()
+    built = build(seed=seed, **chosen.model_dump(exclude={"kind", "path"}))
+    took = (time.perf_counter() - began) / len(built.index)
+    splits = built.index["split"].value_counts().to_dict()
+    native = float(built.pixels[0].nbytes)
+    classes = int(built.index["label"].max()) + 1
+    return Counted(splits, classes, built.pixels[:HANDFUL], took, native, len(built.index))
+
+
+def _of_folder(name: str, chosen: dict[str, Any], seed: int) -> Counted:
+    root = Path(chosen["path"])
+    if not root.is_dir():
+        raise SettingsError(f"sets.{name}.path: wanted a folder of images, got no folder '{root}'")
+    try:
+        entries = folders.entries(root, chosen["labels"])
+    except FileNotFoundError as fault:
+        raise SettingsError(
+            f"sets.{name}.labels.csv: wanted a table of labels, got no file {fault.filename}"
+        ) from fault
+    labels = [entry.label for entry in entries]
+    shares, limits = chosen["shares"], chosen["limits"]
+    _, splits = images.split_entries(root, entries, shares, limits, seed, fold=chosen["fold"])
+    used = [entry.file for entry, split in zip(entries, splits, strict=True) if split]
+    if "test" not in splits:
+        raise SettingsError(f"sets.{name}: no test image; raise shares.test or limits.test")
+    reads = [lambda file=file: pictures.decode(file) for file in _some(used)]
+    sample, seconds, native, notes = _decoded(name, reads, chosen)
+    counts = {split: splits.count(split) for split in images.SPLITS}
+    return Counted(counts, max(labels) + 1, sample, seconds, native, len(used), notes)
+
+
+def _some(items: Sequence[Any]) -> list[Any]:
+    """Returns a handful of items, evenly spread."""
+    places = np.linspace(0, len(items) - 1, min(HANDFUL, len(items))).astype(int)
+    return [items[place] for place in places]
+
+
+def _decoded(
+    name: str, reads: Sequence[Callable[[], np.ndarray]], chosen: dict[str, Any]
+) -> tuple[np.ndarray, float, float, tuple[str, ...]]:
+    """Returns decoded images, seconds and native bytes of one, and a note for each that is not."""
+    prepare = preprocessor(chosen["preprocessing"])
+    found, sizes, notes = [], [], []
+    began = time.perf_counter()
+    for read in reads:
+        try:
+            picture = read()
+            found.append(pictures.fit(prepare(picture), chosen["resize"], chosen["size"]))
+            sizes.append(picture.nbytes)
+        except SettingsError:
+            raise
+        except Exception as fault:  # Pillow's readers and users' functions raise anything
+            notes.append(f"sets.{name}: one of a handful cannot be read: {fault}")
+    took = (time.perf_counter() - began) / max(1, len(reads))
+    if not found:
+        raise SettingsError("\n".join(notes))
+    return np.stack(found), took, float(np.mean(sizes)), tuple(notes)
+
+
+def _of_torchvision(name: str, chosen: dict[str, Any], need: Need | None) -> Counted:
+    arguments, size = chosen["arguments"], chosen["size"]
+    kind = getattr(torchvision.datasets, chosen["dataset"], None)
+    if kind is None:
+        raise SettingsError(
+            f"sets.{name}.dataset: no '{chosen['dataset']}' in torchvision.datasets"
+        )
+    downloads = arguments.get("download", False)
+    try:
+        source = kind(**(arguments | ({"download": False} if "download" in arguments else {})))
+    except TypeError as fault:
+        raise SettingsError(f"sets.{name}.arguments: {fault}") from fault
+    except (RuntimeError, OSError, ValueError) as fault:
+        if not downloads or need is None or need.images is None or need.classes is None:
+            tail = "" if downloads else "; `download: true` in arguments allows it"
+            raise SettingsError(
+                f"sets.{name}: {chosen['dataset']} is not in {arguments.get('root')} and cannot be "
+                f"counted before it is downloaded{tail}: {fault}"
+            ) from fault
+        note = f"{need.megabytes or '?'} MB of images would be downloaded to {arguments['root']}"
+        number, classes, text = need.images, need.classes, need.lacking(note)
+        blank = np.zeros((0, size, size, 3), np.uint8)
+        seconds, native, notes = 0.0, float(size * size * 3), tuple(text.splitlines())
+        sample = blank
+    else:
+        number = len(source)
+        listed = len(getattr(source, "classes", None) or []) or 2
+        classes = need.classes if need is not None and need.classes else listed
+        reads = [lambda i=i: np.asarray(source[i][0].convert("RGB")) for i in _some(range(number))]
+        sample, seconds, native, notes = _decoded(name, reads, chosen)
+    ends = np.cumsum([chosen["shares"][split] for split in images.SPLITS]) * (number / classes)
+    each = np.diff(np.round(ends), prepend=0)
+    splits = {
+        split: classes * min(int(n), chosen["limits"][split])
+        for split, n in zip(images.SPLITS, each, strict=True)
+    }
+    return Counted(splits, classes, sample, seconds, native, number, notes)
+
+
+def numbered(name: str, chosen: ModelSettings, of: ImageSetSettings) -> None:
+    """Checks that the classes of a folder, if it is there, are those that a model numbers.
+
+    Raises:
+        SettingsError: they are not, see `numbering`.
+    """
+    if of.kind == "folder" and not of.labels and Path(of.path).is_dir():
+        numbering.refuse_other_classes(name, chosen, folders.classes(Path(of.path)))
+
+
+def weights(name: str, chosen: ModelSettings) -> list[str]:
+    """Returns what is to be known of a model's weights, a line each; none where there are none.
+
+    Raises:
+        SettingsError: a file is not there or not the one that its sha256 names, or torchvision
+            has no weights of that name.
+    """
+    if chosen.weights is None:
+        return []
+    file = Path(chosen.weights)
+    if chosen.is_file:
+        if not file.is_file():
+            raise SettingsError(f"models.{name}.weights: wanted a file, got no {file}")
+        found = files.sha256(file)
+        if found != chosen.sha256:
+            raise SettingsError(
+                f"models.{name}.sha256: {file} has {found}, params.yaml says {chosen.sha256}"
+            )
+        return [f"models.{name}: {file.name} is there, its sha256 is right"]
+    try:
+        known = torchvision.models.get_model_weights(chosen.architecture)[chosen.weights]
+    except (ValueError, KeyError) as fault:
+        raise architectures.RefusedError(
+            f"models.{name}: no weights '{chosen.weights}' of {chosen.architecture} in torchvision"
+        ) from fault
+    kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(known.url).name
+    if not kept.is_file():
+        return [
+            f"models.{name}: {known} are not in {kept.parent}; {known.meta['_file_size']:.0f} MB "
+            "would be downloaded",
+            f"  where: {known.url}; without a network, put that file there",
+            f"  terms: {TERMS}",
+        ]
+    digits = re.search(r"-([0-9a-f]{8,})\.", kept.name)
+    if digits and not (found := files.sha256(kept)).startswith(digits[1]):
+        raise SettingsError(f"{kept} is damaged: wanted a sha256 of {digits[1]}..., got {found}")
+    return [f"models.{name}: {known} are in {kept.parent}"]
+
+
+def network(chosen: ModelSettings, *, classes: int, size: int) -> nn.Module:
+    """Returns a model's network with random weights; what makes it is called once.
+
+    Those of full width are not initialised by their own draws, which would take seconds.
+
+    Raises:
+        RefusedError: there is no such network, it cannot be imported or does not run.
+    """
+    wanted = chosen.model_dump(include={"architecture", "width", "head"})
+    count = chosen.classes or classes
+    found = architectures.build(**wanted, classes=count, size=size, initialised=False)
+    if any(value.is_meta for value in found.parameters()):
+        found.to_empty(device="cpu")
+        for key, value in [*found.named_parameters(), *found.named_buffers()]:
+            with torch.no_grad():
+                _drawn(key, value)
+    return found
+
+
+def function(name: str, chosen: ModelSettings, *, classes: int, size: int) -> loading.Model:
+    """Returns a model of random weights, which calls its network an image at a time; see `network`.
+
+    Raises:
+        RefusedError: as `network`; the message names the model.
+    """
+    size = chosen.size or size
+    try:
+        made = network(chosen, classes=classes, size=size)
+        return loading.Model(made, mean=chosen.mean, std=chosen.std, size=size, micro_batch=1)
+    except (architectures.RefusedError, hook_points.UntraceableError) as fault:
+        raise architectures.RefusedError(f"models.{name}: {fault}") from fault
+
+
+def _drawn(key: str, value: torch.Tensor) -> None:
+    """Fills a tensor with what lets activations neither vanish nor overflow."""
+    if value.dim() > 1:
+        bound = (6 / value[0].numel()) ** 0.5
+        value.uniform_(-bound, bound)
+    elif value.is_floating_point() and key.endswith(("weight", "running_var")):
+        value.fill_(1)
+    else:
+        value.zero_()

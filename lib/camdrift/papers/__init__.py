@@ -1,0 +1,1 @@
+"""The four papers: a package each with its tables, figures and verdicts, and what they share."""

@@ -1,0 +1,215 @@
+"""A comparison: what attacks did to networks, side by side on the same test images."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from camdrift import storage
+from camdrift.analysis import statistics
+from camdrift.analysis.statistics import Resampler
+from camdrift.pipeline import randomness
+from camdrift.settings import Generalisation, SettingsError, StatisticsSettings, Target
+from camdrift.storage import CARRIED, OWN_ATTACK, POLICIES, Carried
+
+PLAIN, PREPROCESSED = "none", "preprocessed"  # arms
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What attacks did to a network, on the test images of all its sets, one after another.
+
+    family: of the network.
+    parts: what was written of each set.
+    """
+
+    family: str | None
+    parts: list[Carried]
+
+    @cached_property
+    def images(self) -> pd.DataFrame:
+        """A row an image: `image, id, source, label, class_name`."""
+        return pd.concat([part.images for part in self.parts], ignore_index=True)
+
+    @cached_property
+    def _predictions(self) -> dict[tuple[str, str, float], np.ndarray]:
+        found: dict[tuple[str, str, float], list[np.ndarray]] = {}
+        for part in self.parts:
+            for key, rows in part.outcomes.groupby(["attack", "range", "eps"], sort=False):
+                found.setdefault(key, []).append(rows["prediction"].to_numpy())  # type: ignore[arg-type]
+        return {key: np.concatenate(values) for key, values in found.items()}
+
+    @property
+    def met(self) -> list[tuple[str, str, float]]:
+        """Attack, range and eps of all that was tried; eps 0 is the clean image."""
+        return list(self._predictions)
+
+    def predictions(self, kind: str, eps: float, *, of: str) -> np.ndarray:
+        """Returns the predictions under an attack at an eps of a range, or at 0 the clean ones."""
+        return self._predictions[(kind, of, eps) if eps else (OWN_ATTACK, of, 0.0)]
+
+    def right(self, kind: str, eps: float, *, of: str) -> np.ndarray:
+        """Returns whether the predictions are the labels: bool (n,)."""
+        return self.predictions(kind, eps, of=of) == self.images["label"].to_numpy()
+
+    @cached_property
+    def _last(self) -> np.ndarray:
+        return np.concatenate([part.last for part in self.parts])
+
+    def _place(self, kind: str, eps: float) -> int:
+        variants = self.parts[0].variants
+        return int(variants.index[(variants["attack"] == kind) & (variants["eps"] == eps)][0])
+
+    def has(self, kind: str) -> bool:
+        """Returns whether maps under an attack were compared."""
+        return kind in set(self.parts[0].variants["attack"])
+
+    def shift(self, kind: str, eps: float, explains: str, *, blank: bool = False) -> np.ndarray:
+        """Returns NISSIM of the last layer at the input's size: (n,), see `Carried.last`."""
+        return self._last[:, self._place(kind, eps), POLICIES.index(explains), int(blank)]
+
+    def by_layer(self, kind: str, eps: float, explains: str) -> np.ndarray:
+        """Returns NISSIM of each layer at its own size: (n, layers)."""
+        place, policy = self._place(kind, eps), POLICIES.index(explains)
+        return np.concatenate([part.shifts[:, place, policy] for part in self.parts])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the stages of a generalisation wrote, and how it is judged.
+
+    tried: by network and arm.
+    """
+
+    name: str
+    plan: Generalisation
+    tried: dict[tuple[str, str], Tried]
+    chosen: StatisticsSettings
+    seed: int
+
+    @property
+    def of(self) -> str:
+        """The range that eps is of."""
+        return self.plan.ranges[0]
+
+    def networks(self, arm: str = PLAIN) -> dict[str, Tried]:
+        """Returns the networks of an arm; their images are the same, in the same order."""
+        return {network: tried for (network, of), tried in self.tried.items() if of == arm}
+
+    @cached_property
+    def arms(self) -> list[str]:
+        """The arms that were tried."""
+        return list(dict.fromkeys(arm for _, arm in self.tried))
+
+    def draws(self, images: pd.DataFrame) -> Resampler:
+        """Returns resamples of source pictures, the same for the same pictures."""
+        rng = randomness.generator(self.seed, "generalisation", self.name)
+        sources = images["source"].to_numpy()
+        return Resampler.of(sources, resamples=self.chosen.resamples, rng=rng)
+
+    def means(self, values: np.ndarray, images: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Returns means over images (...) and in each resample (resamples, ...); NaN left out."""
+        flat = values.reshape(len(values), -1).astype(float)
+        known = ~np.isnan(flat)
+        with np.errstate(invalid="ignore"):
+            mean = np.where(known, flat, 0).sum(0) / known.sum(0)
+        drawn = self.draws(images).means(flat)
+        return mean.reshape(values.shape[1:]), drawn.reshape(-1, *values.shape[1:])
+
+    def interval(self, drawn: np.ndarray) -> tuple[float, float]:
+        """Returns the interval of a statistic from its resamples (resamples,)."""
+        low, high = statistics.interval(drawn[:, None], confidence=self.chosen.confidence)
+        return float(low[0]), float(high[0])
+
+
+def read(
+    name: str,
+    plan: Generalisation,
+    targets: dict[str, Target],
+    preprocessed: set[str],
+    chosen: StatisticsSettings,
+    *,
+    seed: int,
+) -> Comparison:
+    """Returns what the stages of a generalisation wrote.
+
+    Args:
+        name: of the generalisation.
+        plan: its settings.
+        targets: of it, by name.
+        preprocessed: sets whose pictures are preprocessed.
+        chosen: intervals.
+        seed: of the resamples.
+
+    Raises:
+        SettingsError: networks cannot be compared, since they were not tried alike.
+    """
+    tried: dict[tuple[str, str], Tried] = {}
+    for end, target in sorted(targets.items(), key=lambda item: item[1].set):
+        arm = PREPROCESSED if target.set in preprocessed else PLAIN
+        folder = storage.generalisation_folder(name, "carried", end)
+        part = storage.read(Carried, folder)
+        tried.setdefault((target.network, arm), Tried(target.family, [])).parts.append(part)
+    order = list(dict.fromkeys(target.network for target in targets.values()))
+    arms = (PLAIN, PREPROCESSED)
+    inorder = sorted(tried, key=lambda key: (arms.index(key[1]), order.index(key[0])))
+    _alike(name, tried)
+    return Comparison(name, plan, {key: tried[key] for key in inorder}, chosen, seed)
+
+
+def _alike(name: str, tried: dict[tuple[str, str], Tried]) -> None:
+    """Refuses networks that were not tried on the same images, or not alike on all their sets."""
+    place = f"generalisation '{name}'"
+    ids: dict[str, list[str]] = {}
+    for (network, arm), each in tried.items():
+        own = each.images["id"].tolist()
+        twice = each.images["id"][each.images["id"].duplicated()].tolist()
+        if twice:
+            raise SettingsError(
+                f"{place}: image '{twice[0]}' is tested on two sets of {network}, wanted folds "
+                "without a common test image"
+            )
+        if own != ids.setdefault(arm, own):
+            raise SettingsError(f"{place}: {network} has other test images than the other networks")
+        first, *rest = each.parts
+        for part in rest:
+            same = part.variants.equals(first.variants)
+            same &= part.layers["name"].equals(first.layers["name"])
+            same &= set(part.outcomes["attack"]) == set(first.outcomes["attack"])
+            if not same:
+                raise SettingsError(
+                    f"{place}: {network} has other sources or layers on one of its sets, wanted "
+                    "the same on all"
+                )
+    if len({tuple(sorted(own)) for own in ids.values()}) > 1:
+        raise SettingsError(
+            f"{place}: sets with and without preprocessing have other test images, wanted sets "
+            "that differ in `preprocessing` alone"
+        )
+
+
+def levels(
+    found: Comparison,
+    tried: Tried,
+    kind: str,
+    explains: str,
+    *,
+    with_clean: bool,
+    blank: bool = False,
+) -> np.ndarray:
+    """Returns NISSIM of each image at each eps, with a first level of 0 for the clean image."""
+    values = [tried.shift(kind, eps, explains, blank=blank) for eps in found.plan.eps]
+    return np.stack([np.zeros_like(values[0])] * with_clean + values, axis=1)
+
+
+def paired(found: Comparison, network: str, eps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns whether a network is right on each image, plain and preprocessed: bool (n,) each.
+
+    Under the carried attack, or on the clean images at eps 0; the images are those of both arms.
+    """
+    plain, other = (found.tried[network, arm] for arm in (PLAIN, PREPROCESSED))
+    kind = CARRIED if eps else OWN_ATTACK
+    right = other.right(kind, eps, of=found.of)
+    place = pd.Series(range(len(right)), index=other.images["id"])
+    return plain.right(kind, eps, of=found.of), right[place.loc[plain.images["id"]].to_numpy()]

@@ -1,0 +1,243 @@
+"""Transfer: what attacks that were made on some networks do to another, its classes and its maps.
+
+chakraborty2022, sections 2.2 and 4: one sign of the gradient an image, scaled to each eps.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from camdrift.explain import cam, packing
+from camdrift.explain.cam import GRAD_CAM
+from camdrift.models.loading import Model
+from camdrift.perturbations import noise
+from camdrift.scores import shifts, similarity
+from camdrift.settings import RANGES, Generalisation
+from camdrift.storage import CARRIED, CARRIED_NOISE, MADE_ON, OWN_ATTACK, POLICIES, Carried
+from camdrift.storage.pixels import to_8bit
+
+
+@dataclass(frozen=True)
+class Attacks:
+    """The attacked images of a target.
+
+    pixels: (n, 3, h, w), the clean ones.
+    signs: of each source, by its network.
+    normal: (n, 3, h, w), a standard normal draw; its size is made that of the carried attack.
+    own, carried: the sources that stand as these; own is None where the target is no source.
+    levels: the eps at which there is noise.
+    """
+
+    pixels: Tensor
+    signs: Mapping[str, Tensor]
+    normal: Tensor
+    own: str | None
+    carried: str
+    levels: Sequence[float]
+
+    @cached_property
+    def _scales(self) -> Tensor:
+        """Factors of the noise: its L2 after clipping is the carried attack's; (n, levels)."""
+        sizes = [
+            (self.at(CARRIED, eps) - self.pixels).double().flatten(1).norm(dim=1)
+            for eps in self.levels
+        ]
+        return noise.scale_to(self.pixels, self.normal, torch.stack(sizes, dim=1)).float()
+
+    def at(self, kind: str, eps: float, rows: slice = slice(None)) -> Tensor:
+        """Returns some images under an attack at an eps of pixels in [0, 1], clipped."""
+        clean = self.pixels[rows]
+        if kind == CARRIED_NOISE:
+            scale = self._scales[rows, self.levels.index(eps)].view(-1, 1, 1, 1)
+            return (clean + scale * self.normal[rows]).clamp(0, 1)
+        names = {OWN_ATTACK: self.own, CARRIED: self.carried}
+        network = names.get(kind) or kind.removeprefix(MADE_ON)
+        return (clean + eps * self.signs[network][rows]).clamp(0, 1)
+
+    @property
+    def explained(self) -> list[str]:
+        """The attacks whose maps are compared: each made of other pixels than the rest."""
+        first = [OWN_ATTACK] if self.own not in (None, self.carried) else []
+        return [*first, CARRIED, CARRIED_NOISE]
+
+
+def carry(
+    model: Model,
+    attacks: Attacks,
+    images: pd.DataFrame,
+    plan: Generalisation,
+    *,
+    shown: Sequence[int],
+    explained: bool,
+) -> Carried:
+    """Returns what attacks do to a model.
+
+    Args:
+        model: the target.
+        attacks: on its images.
+        images: a row an image, `image, id, source, label, class_name`.
+        plan: of the generalisation.
+        shown: places of the images whose maps are kept.
+        explained: whether maps are compared, too; else there is no variant.
+    """
+    labels = torch.tensor(images["label"].to_numpy())
+    part = RANGES[plan.ranges[0]]
+    steps = [(kind, eps) for kind in attacks.explained for eps in plan.eps if explained]
+    layers = packing.layer_table(model)
+    places = list(shown) if explained else []
+    pixels = [(kind, part * eps) for kind, eps in steps]
+    far, last, values, tops = _compared(model, attacks, labels, pixels, layers, places)
+    known = dict(zip([(OWN_ATTACK, 0.0), *steps], tops, strict=False))
+    clean = attacks.pixels[places]
+    pictures = [clean, *(attacks.at(kind, eps)[places] for kind, eps in pixels)]
+    order = list(range(len(steps)))
+    if attacks.own == attacks.carried:  # the same images under both names
+        same = [i for i, (kind, _) in enumerate(steps) if kind == CARRIED]
+        steps = [(OWN_ATTACK, steps[i][1]) for i in same] + steps
+        order = same + order
+        known |= {steps[k]: known[CARRIED, steps[k][1]] for k in range(len(same))}
+    chosen = [0, *(1 + i for i in order)]
+    return Carried(
+        images,
+        _outcomes(model, attacks, images, plan, known),
+        pd.DataFrame(steps, columns=["attack", "eps"]),
+        far[:, order],
+        last[:, order],
+        layers,
+        values[:, chosen],
+        np.stack([to_8bit(pictures[i]) for i in chosen], axis=1),
+        images.iloc[places][["image", "class_name"]].reset_index(drop=True),
+        _facts(model),
+    )
+
+
+def _compared(
+    model: Model,
+    attacks: Attacks,
+    labels: Tensor,
+    steps: list[tuple[str, float]],
+    layers: pd.DataFrame,
+    shown: list[int],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Returns `shifts`, `last` and `values` of `Carried`, and the classes of each variant.
+
+    `steps` are attacks and eps of pixels in [0, 1]; without any, nothing is explained, and no
+    classes are returned.
+    """
+    n, count, policies = len(labels), len(steps), len(POLICIES)
+    total = int((layers["height"] * layers["width"]).sum())
+    far = np.empty((n, count, policies, len(layers)), dtype=np.float32)
+    last = np.empty((n, count, policies, 2), dtype=np.float32)
+    values = np.empty((len(shown), 1 + count, policies, total), dtype=np.float16)
+    tops = []
+    for start in tqdm(range(0, n if count else 0, model.micro_batch), desc="maps", unit="batch"):
+        rows = slice(start, start + model.micro_batch)
+        variants = [attacks.pixels[rows], *(attacks.at(kind, eps, rows) for kind, eps in steps)]
+        found = [_maps(model, pixels, labels[rows]) for pixels in variants]
+        tops.append(np.stack([top for top, _ in found]))
+        stacks = [np.stack(maps) for maps in zip(*(maps for _, maps in found), strict=True)]
+        for i, stack in enumerate(stacks):  # (1 + variants, policies, images, h, w)
+            far[rows, ..., i] = np.where(_empty(stack), np.nan, _shifts(stack))
+        blank = _shifts(stacks[-1], size=model.size)
+        last[rows] = np.stack([np.where(_empty(stacks[-1]), np.nan, blank), blank], axis=-1)
+        for place, image in enumerate(shown):
+            if rows.start <= image < rows.stop:
+                own = [stack[:, :, image - start] for stack in stacks]
+                flat = [maps.reshape(1 + count, policies, -1) for maps in own]
+                values[place] = np.concatenate(flat, axis=2)
+    return far, last, values, list(np.concatenate(tops, axis=1)) if tops else []
+
+
+def _facts(model: Model) -> dict:
+    convs = [module for module in model.network.modules() if isinstance(module, nn.Conv2d)]
+    return {
+        "size": model.size,
+        "convs": len(convs),
+        "channels": round(float(np.mean([conv.out_channels for conv in convs])), 1),
+        "parameters": sum(value.numel() for value in model.network.parameters()),
+    }
+
+
+def _maps(model: Model, pixels: Tensor, labels: Tensor) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Returns the top class of at most a micro-batch of images, and each layer's maps.
+
+    Maps are float32 (policies, n, h, w), each divided by its maximum.
+    """
+    ((batch, rows),) = model.batches(pixels)
+    padded = torch.cat([labels, labels[-1:].expand(len(batch) - rows)])
+    logits, own, given = cam.explain(model, batch, padded)
+    assert own is not None  # asked for
+    pairs = zip((given or own)[GRAD_CAM], own[GRAD_CAM], strict=True)
+    layers = [torch.stack(pair)[:, :rows] for pair in pairs]  # in the order of POLICIES
+    tops = [layer.amax((2, 3), keepdim=True) for layer in layers]
+    shares = [
+        (layer / torch.where(top > 0, top, 1)).numpy()
+        for layer, top in zip(layers, tops, strict=True)
+    ]
+    return logits[:rows].argmax(1).numpy(), shares
+
+
+def _empty(stack: np.ndarray) -> np.ndarray:
+    """Returns whether one of two maps is empty: bool, as `_shifts`."""
+    empty = stack.max(axis=(3, 4)) == 0
+    return np.moveaxis(empty[:1] | empty[1:], 2, 0)
+
+
+def _shifts(stack: np.ndarray, *, size: int | None = None) -> np.ndarray:
+    """Returns NISSIM of each variant's maps against the clean ones: (images, variants, policies).
+
+    An empty map is compared as it is.
+
+    Args:
+        stack: (1 + variants, policies, images, h, w), the clean maps first.
+        size: of the maps when they are compared, None for their own.
+    """
+    flat = stack.reshape(-1, *stack.shape[3:])
+    place = np.arange(len(flat)).reshape(stack.shape[:3])
+    second = place[1:].ravel()
+    first = np.broadcast_to(place[:1], place[1:].shape).ravel()
+
+    def of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        if size is not None:
+            a, b = (shifts.enlarged(maps, size=size) for maps in (a, b))
+        return shifts.nissim(a, b)
+
+    found = similarity.by_chunk(of, flat, first, second, values=(size or 0) ** 2)
+    return np.moveaxis(found.reshape(place[1:].shape), 2, 0)
+
+
+def _outcomes(
+    model: Model,
+    attacks: Attacks,
+    images: pd.DataFrame,
+    plan: Generalisation,
+    known: dict[tuple[str, float], np.ndarray],
+) -> pd.DataFrame:
+    """Returns predictions and PSNR of every attack at every eps, see `Carried`.
+
+    `known` are the predictions on images that were explained, by attack and eps.
+    """
+    named = [OWN_ATTACK] if attacks.own else []
+    others = [MADE_ON + n for n in attacks.signs if n not in (attacks.own, attacks.carried)]
+    wanted = [(OWN_ATTACK, plan.ranges[0], 0.0)]
+    for i, of in enumerate(plan.ranges):
+        every = [*named, CARRIED, CARRIED_NOISE, *others] if i == 0 else [*named, CARRIED]
+        wanted += [(kind, of, eps) for kind in every for eps in plan.eps]
+    tables = []
+    for kind, of, eps in tqdm(wanted, desc="classes", unit="attack"):
+        pixels = attacks.at(kind, RANGES[of] * eps) if eps else attacks.pixels
+        top = known.get((kind, eps)) if of == plan.ranges[0] else None
+        if top is None:
+            with torch.no_grad():
+                top = model(pixels).argmax(1).numpy()
+        ratio = shifts.psnr(attacks.pixels.numpy(), pixels.numpy())
+        facts = {"image": images["image"], "attack": kind, "range": of, "eps": eps}
+        facts |= {"prediction": top, "psnr": np.where(np.isinf(ratio), np.nan, ratio)}
+        tables.append(pd.DataFrame(facts))
+    return pd.concat(tables, ignore_index=True)

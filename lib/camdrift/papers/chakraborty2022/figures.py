@@ -1,0 +1,327 @@
+"""Figures of a generalisation: accuracy, PSNR, MOD and VID by network, and maps to look at.
+
+Those that imitate chakraborty2022's bear its number.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from camdrift.analysis.drawing import Figure, coloured, panel
+from camdrift.analysis.results import Tables
+from camdrift.papers.chakraborty2022.comparison import PLAIN, PREPROCESSED, Comparison
+from camdrift.scores.shifts import enlarged
+from camdrift.settings import MEAN
+from camdrift.storage import CARRIED, CARRIED_NOISE, OWN, OWN_ATTACK, POLICIES, Carried
+
+COLUMNS = 20  # of layers in a panel
+MADE = {"own": "made on itself", "carried": "carried", "noise": "noise of its size"}
+ARMS = {PLAIN: "", PREPROCESSED: ", preprocessed"}
+EXPLAINED = {"given": "the class that the set gives", "own_top1": "the image's own top class"}
+LAST = "Last conv layer at the input's size"
+
+
+def of_generalisation(made: Tables, *, explains: str) -> list[Figure]:
+    """Returns the figures that rest on a generalisation's tables alone.
+
+    Args:
+        made: the tables.
+        explains: the class that maps explain.
+    """
+    drawn = [accuracy(made, arm) for arm in made["networks"]["preprocessing"].unique()]
+    drawn += [psnr(made), shift(made, CARRIED, explains), shift(made, OWN_ATTACK, explains)]
+    drawn += [spread(made, "nissim", explains), spread(made, "vid", explains)]
+    drawn += [matrix(made), relation(made, explains), groups(made, explains), depth(made, explains)]
+    return drawn + ([pairs(made)] if len(made["pairs"]) else [])
+
+
+def accuracy(made: Tables, arm: str = PLAIN) -> Figure:
+    """Returns table 1 of the paper, or with preprocessing table 2, as lines."""
+    rows = made["accuracy"]
+    rows = rows[(rows["preprocessing"] == arm) & rows["attack"].isin(["clean", "carried"])]
+    rows = rows[rows["range"] == rows["range"].iloc[0]]
+    table = rows.rename(columns={"network": "series", "eps": "x", "accuracy": "y"})
+    return Figure(
+        f"cha_table_{1 if arm == PLAIN else 2}", f"Accuracy under the carried attack{ARMS[arm]}",
+        "Share of test images right at each eps; on the network that the attack was made on it is "
+        "its own. Whiskers: Wilson intervals.",
+        "lines", _lines(table), "eps, largest change of a pixel value", "share right", (0, 1.02),
+    )  # fmt: skip
+
+
+def psnr(made: Tables) -> Figure:
+    """Returns figure 3: PSNR by eps, measured, and what nothing clipped would give."""
+    rows = made["psnr"]
+    rows = rows[(rows["preprocessing"] == PLAIN) & (rows["range"] == rows["range"].iloc[0])]
+    parts = [
+        part.assign(series=MADE[str(kind)], y=part["psnr"])
+        for kind, part in rows.groupby("attack", sort=False)
+    ]
+    first = rows.drop_duplicates("eps")
+    parts.append(first.assign(series="+-eps, not clipped", y=first["unclipped"]))
+    table = pd.concat(parts).rename(columns={"eps": "x"})[["series", "x", "y"]]
+    return Figure(
+        "cha_figure_3", "How visible the changes are",
+        "Peak signal-to-noise ratio of attacked test images, mean; pixels in [0, 1], clipped. "
+        "Lower is easier to see.",
+        "lines", table, "eps, largest change of a pixel value", "PSNR, dB",
+    )  # fmt: skip
+
+
+def shift(made: Tables, attack: str, explains: str) -> Figure:
+    """Returns table 3 as lines: MOD by eps, network by network."""
+    rows = made["mod"]
+    rows = rows[(rows["attack"] == attack) & (rows["explains"] == explains)]
+    rows = rows[(rows["group"] == "all") & (rows["preprocessing"] == PLAIN)]
+    rows = rows[rows["network"] != MEAN]
+    table = rows.rename(columns={"network": "series", "eps": "x", "mod": "y"})
+    name = "cha_table_3" if attack == CARRIED else f"mod_{attack}"
+    return Figure(
+        name, f"How far maps shift, attack {MADE[attack]}",
+        f"{LAST}, maps of {EXPLAINED[explains]}: mean (1 - SSIM) / 2 to the clean image's map; 0 "
+        "is no shift, pairs with an empty map are left out. Whiskers: intervals by source picture.",
+        "lines", _lines(table), "eps, largest change of a pixel value", "MOD",
+    )  # fmt: skip
+
+
+def spread(made: Tables, of: str, explains: str) -> Figure:
+    """Returns figure 4 in one of its readings: NISSIM at each eps, or VID of each image."""
+    rows = made[of]
+    rows = rows[(rows["attack"] == CARRIED) & (rows["preprocessing"] == PLAIN)]
+    rows = rows[rows["explains"] == explains]
+    if of == "vid":
+        rows = rows[rows["levels"] == "eps above 0"]
+        series, x = CARRIED, rows["network"]
+        title, y = "How much an image's shift differs from eps to eps", "VID of an image"
+    else:
+        series, x = rows["network"], rows["eps"].map("{:g}".format)
+        title, y = "How far maps of single images shift", "NISSIM of an image"
+    table = rows.assign(series=series, x=x)
+    table = table[["series", "x", "low", "q1", "median", "q3", "high"]].dropna()
+    return Figure(
+        f"cha_figure_4_{of}", f"{title}, attack carried",
+        f"{LAST}, maps of {EXPLAINED[explains]}. Boxes: median and quartiles of the test images; "
+        "whiskers: 5 and 95 %.",
+        "boxes", table, "network" if of == "vid" else "eps, largest change of a pixel value", y,
+    )  # fmt: skip
+
+
+def matrix(made: Tables) -> Figure:
+    """Returns accuracy lost at the largest eps by network that the attack was made on and tried."""
+    rows = made["matrix"]
+    rows = rows[(rows["preprocessing"] == PLAIN) & (rows["eps"] == rows["eps"].max())]
+    table = rows.rename(columns={"made_on": "series", "network": "x", "lost": "y"})
+    return Figure(
+        "matrix", "Accuracy lost, by the network that the attack was made on",
+        f"At eps {rows['eps'].max():g}: share right on clean images minus that under the attack. "
+        "On the diagonal a network meets its own.",
+        "matrix", table[["series", "x", "y"]], "tried on", "made on",
+    )  # fmt: skip
+
+
+def relation(made: Tables, explains: str) -> Figure:
+    """Returns accuracy lost against MOD, a point for each network and eps."""
+    reached = made["accuracy"]
+    reached = reached[reached["range"] == reached["range"].iloc[0]]
+    clean = reached[reached["attack"] == "clean"].set_index(["network", "preprocessing"])
+    keys = ["network", "preprocessing", "attack", "eps"]
+    rows = made["mod"][made["mod"]["explains"] == explains]
+    rows = rows[(rows["group"] == "all") & (rows["preprocessing"] == PLAIN)]
+    rows = rows.merge(reached[[*keys, "accuracy"]], on=keys)
+    before = clean["accuracy"].loc[list(zip(rows["network"], rows["preprocessing"], strict=True))]
+    rows["y"] = before.to_numpy() - rows["accuracy"]
+    named = {CARRIED: rows["network"], OWN_ATTACK: "any, attack made on itself"}
+    parts = [
+        part.assign(series=named[str(kind)])
+        for kind, part in rows.groupby("attack", sort=False)
+        if kind in named
+    ]
+    table = pd.concat(sorted(parts, key=lambda part: part["attack"].iloc[0]))
+    table = table.rename(columns={"mod": "x"})[["series", "x", "y"]].dropna()
+    return Figure(
+        "relation", "Accuracy lost against shift",
+        "A point for each network and eps, attack carried, and of attacks made on the network "
+        f"itself. {LAST}, maps of {EXPLAINED[explains]}.",
+        "points", table, "MOD", "accuracy lost since clean",
+    )  # fmt: skip
+
+
+def groups(made: Tables, explains: str) -> Figure:
+    """Returns MOD at the largest eps of images that keep their class, and of those that do not."""
+    rows = made["mod"]
+    rows = rows[(rows["explains"] == explains) & (rows["eps"] == rows["eps"].max())]
+    rows = rows[(rows["preprocessing"] == PLAIN) & (rows["network"] != MEAN)]
+    shown = {
+        (CARRIED, "class kept"): "class kept",
+        (CARRIED, "class lost"): "class lost",
+        (CARRIED_NOISE, "class kept"): "class kept, noise of that size",
+    }
+    table = pd.concat(
+        [
+            rows[(rows["attack"] == kind) & (rows["group"] == group)].assign(series=series)
+            for (kind, group), series in shown.items()
+        ]
+    )
+    return Figure(
+        "mod_groups", "Shift of maps, class kept or lost",
+        f"Carried attack at its largest eps, and noise of its size. {LAST}, maps of "
+        f"{EXPLAINED[explains]}. Whiskers: intervals by source picture.",
+        "bars", _lines(table.rename(columns={"network": "x", "mod": "y"})), "network", "MOD",
+    )  # fmt: skip
+
+
+def depth(made: Tables, explains: str) -> Figure:
+    """Returns MOD by relative depth, at each layer's own size."""
+    rows = made["layers"]
+    rows = rows[(rows["attack"] == CARRIED) & (rows["preprocessing"] == PLAIN)]
+    rows = rows[rows["explains"] == explains]
+    rows = rows.assign(x=rows["depth"] / rows.groupby("network")["depth"].transform("max"))
+    table = rows.rename(columns={"network": "series", "mod": "y"})[["series", "x", "y"]]
+    return Figure(
+        "depth", "Shift of maps by depth, attack carried",
+        "At the largest eps, each map at its layer's own size; layers too small for a window of "
+        f"SSIM (3 px) are left out. Maps of {EXPLAINED[explains]}.",
+        "lines", table.dropna(), "relative depth (1: last map)", "MOD",
+    )  # fmt: skip
+
+
+def pairs(made: Tables) -> Figure:
+    """Returns accuracy with preprocessing minus without, on the same images."""
+    table = made["pairs"].rename(columns={"network": "series", "eps": "x", "difference": "y"})
+    return Figure(
+        "pairs", "Does preprocessing help? The same images, with minus without",
+        "Difference of the share right under the carried attack, each arm with networks of its own "
+        "and an attack of its own. Whiskers: intervals by source picture.",
+        "lines", _lines(table), "eps, largest change of a pixel value", "difference of share right",
+    )  # fmt: skip
+
+
+def _lines(table: pd.DataFrame) -> pd.DataFrame:
+    return table[["series", "x", "y", "low", "high"]].dropna(subset="y")
+
+
+def panels(found: Comparison) -> list[Figure]:
+    """Returns figures 1 and 2, of an image whose class is kept and of one whose class is lost, 5,
+    of one image on all networks, and 6 and on, of all layers of each network.
+
+    Maps are of the image's own top class, as in the paper's examples.
+    """  # noqa: D205
+    drawn = []
+    for number, kept, title in (
+        (1, True, "Maps shift where the class is kept"),
+        (2, False, "Maps where the attack changes the class"),
+    ):
+        tiles, labels = [], []
+        for network, tried in found.networks().items():
+            part = tried.parts[0]
+            row = _example(part, found, kept=kept)
+            if row is not None:
+                tiles.append(row[0])
+                labels.append(f"{network}\n{row[1]}")
+        if tiles:
+            drawn.append(
+                panel(
+                    f"cha_figure_{number}", title,
+                    f"Carried attack, the {'largest' if kept else 'least'} eps at which this is so "
+                    "for one of the images to look at: clean image, map of its top class, attacked "
+                    "image, map of its top class. Last conv layer, enlarged, yellow is strong.",
+                    tiles, ["clean", "map", "attacked", "map"], labels,
+                )
+            )  # fmt: skip
+    networks = found.networks()
+    parts = [tried.parts[0] for tried in networks.values()]
+    first, chosen = parts[0], _right(parts)
+    places = _places(first, CARRIED)
+    side = first.pictures.shape[2]
+    names = ["clean", *(f"eps {eps:g}" for eps in found.plan.eps)]
+    tiles = [[first.pictures[chosen, i] for i in places]]
+    tiles += [[_last(part, chosen, i, side) for i in places] for part in parts]
+    drawn.append(
+        panel(
+            "cha_figure_5", "One image under the carried attack, on all networks",
+            f"The attack was made on {found.plan.carried}. Maps of each picture's top class, last "
+            "conv layer, enlarged, yellow is strong.",
+            tiles, names, ["image", *networks],
+        )
+    )  # fmt: skip
+    for k, (network, tried) in enumerate(networks.items()):
+        if tried.has(OWN_ATTACK):
+            drawn.append(_layers(tried.parts[0], found, f"cha_figure_{6 + k}", network))
+    return drawn
+
+
+def _places(part: Carried, attack: str) -> list[int]:
+    """Returns the places, among kept maps and pictures, of the clean image and of each eps."""
+    return [0, *(1 + i for i in part.variants.index[part.variants["attack"] == attack])]
+
+
+def layer(part: Carried, image: int, variant: int, place: int) -> np.ndarray:
+    """Returns a kept map of an image's own top class, in [0, 1], by the place of its layer."""
+    facts = part.layers.iloc[place]
+    flat = part.values[image, variant, POLICIES.index(OWN)]
+    end = facts["start"] + facts["height"] * facts["width"]
+    shape = (facts["height"], facts["width"])
+    return np.asarray(flat[facts["start"] : end], dtype=np.float32).reshape(shape)
+
+
+def _right(parts: Sequence[Carried]) -> int:
+    """Returns the place of the first kept image that most networks get right when clean."""
+    right = np.zeros(len(parts[0].shown))
+    for part in parts:
+        clean = part.outcomes[(part.outcomes["attack"] == OWN_ATTACK) & (part.outcomes["eps"] == 0)]
+        top = clean.drop_duplicates("image").set_index("image")["prediction"]
+        labels = part.images.set_index("image")["label"]
+        kept = part.shown["image"]
+        right += top.loc[kept].to_numpy() == labels.loc[kept].to_numpy()
+    return int(right.argmax())
+
+
+def _last(part: Carried, image: int, variant: int, size: int) -> np.ndarray:
+    """Returns the picture of a map of the last layer, enlarged as it is compared."""
+    return coloured(enlarged(layer(part, image, variant, -1)[None], size=size)[0], size)
+
+
+def _example(
+    part: Carried, found: Comparison, *, kept: bool
+) -> tuple[list[np.ndarray], str] | None:  # fmt: skip
+    """Returns the tiles of a kept image that is right clean, and keeps its class or loses it."""
+    rows = part.outcomes[part.outcomes["range"] == found.of]
+    top = rows.set_index(["attack", "eps", "image"])["prediction"]
+    facts = part.images.set_index("image")
+    names = facts.drop_duplicates("label").set_index("label")["class_name"].to_dict()
+    side = part.pictures.shape[2]
+    steps = list(zip(found.plan.eps, _places(part, CARRIED)[1:], strict=True))
+    for eps, variant in reversed(steps) if kept else steps:
+        for i, image in enumerate(part.shown["image"]):
+            before, after = top[OWN_ATTACK, 0.0, image], top[CARRIED, eps, image]
+            if before != facts.loc[image, "label"] or (before == after) != kept:
+                continue
+            maps = [_last(part, i, v, side) for v in (0, variant)]
+            tiles = [part.pictures[i, 0], maps[0], part.pictures[i, variant], maps[1]]
+            text = "" if kept else f"\n{names.get(before, before)} to {names.get(after, after)}"
+            return tiles, f"eps {eps:g}{text}"
+    return None
+
+
+def _layers(part: Carried, found: Comparison, name: str, network: str) -> Figure:
+    """Returns the maps of all layers of an image under the network's own attack."""
+    places, chosen = _places(part, OWN_ATTACK), _right([part])
+    count, side = len(part.layers), 32
+    blank = np.full((side, side, 3), 255, dtype=np.uint8)
+    tiles, labels = [], []
+    for start in range(0, count, COLUMNS):
+        stop = min(count, start + COLUMNS)
+        for variant, eps in zip(places, [0.0, *found.plan.eps], strict=True):
+            row = [coloured(layer(part, chosen, variant, i), side) for i in range(start, stop)]
+            tiles.append(row + [blank] * (min(COLUMNS, count) - len(row)))
+            first = f"{start + 1}-{stop}, " if variant == 0 else ""
+            labels.append(f"{first}{f'eps {eps:g}' if eps else 'clean'}")
+    columns = [str(i + 1) for i in range(min(COLUMNS, count))]
+    return panel(
+        name, f"Every layer of {network}, attack made on itself",
+        f"Maps of one image's top class at all {count} layers, in forward order, {COLUMNS} in a "
+        "row; below each other the clean image and each eps. Each map is divided by its maximum: "
+        "yellow is strong.",
+        tiles, columns, labels, x="layer in the row",
+    )  # fmt: skip

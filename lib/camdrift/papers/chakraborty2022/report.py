@@ -1,0 +1,112 @@
+"""A generalisation's report, and its tables for people."""
+
+import pandas as pd
+
+from camdrift.analysis.drawing import Figure
+from camdrift.analysis.results import Tables
+from camdrift.papers import report
+from camdrift.papers.chakraborty2022.figures import EXPLAINED
+from camdrift.papers.report import told
+from camdrift.settings import Generalisation
+
+WIDE = ["preprocessing", "network"]
+
+
+def accuracy(made: Tables, attack: str = "carried", of: str | None = None) -> pd.DataFrame:
+    """Returns tables 1 and 2 of chakraborty2022 for people: a row a network, a column an eps.
+
+    `of` is the range that eps is of; the first unless said.
+    """
+    rows = made["accuracy"]
+    first = rows["range"].iloc[0]
+    chosen = (rows["attack"] == attack) & (rows["range"] == (of or first))
+    rows = rows[chosen | (rows["attack"] == "clean")]
+    return _wide(rows, [told(r.accuracy, r.low, r.high) for r in rows.itertuples()])
+
+
+def mod(made: Tables, explains: str, attack: str = "carried", group: str = "all") -> pd.DataFrame:
+    """Returns table 3 for people: MOD, a row a network, a column an eps."""
+    rows = made["mod"]
+    rows = rows[(rows["attack"] == attack) & (rows["explains"] == explains)]
+    rows = rows[rows["group"] == group]
+    texts = [
+        told(r.mod, r.low, r.high) + (f" ({r.empty:.0%} empty)" if r.empty > 0.005 else "")
+        for r in rows.itertuples()
+    ]  # fmt: skip
+    return _wide(rows, texts)
+
+
+def matrix(made: Tables, arm: str = "none") -> pd.DataFrame:
+    """Returns accuracy lost at the largest eps for people: a row a source, a column a network."""
+    rows = made["matrix"]
+    rows = rows[(rows["preprocessing"] == arm) & (rows["eps"] == rows["eps"].max())]
+    wide = rows.pivot(index="made_on", columns="network", values="lost")
+    wide = wide.loc[rows["made_on"].unique(), rows["network"].unique()]
+    texts = wide.map(lambda value: "" if pd.isna(value) else f"{value:.3f}")
+    return texts.rename_axis("made on", axis=0).rename_axis(None, axis=1).reset_index()
+
+
+def vid(made: Tables, explains: str) -> pd.DataFrame:
+    """Returns VID for people: a row a network, a column a reading of its levels."""
+    rows = made["vid"].query("attack == 'carried' and explains == @explains")
+    texts = [told(r.vid, r.vid_low, r.vid_high) for r in rows.itertuples()]
+    return _wide(rows, texts, columns="levels")
+
+
+def _wide(rows: pd.DataFrame, texts: list[str], columns: str = "eps") -> pd.DataFrame:
+    table = rows.assign(text=texts).pivot(index=WIDE, columns=columns, values="text")
+    order = list(rows[WIDE].drop_duplicates().itertuples(index=False, name=None))
+    table = table.loc[order].fillna("").reset_index().rename_axis(columns=None)
+    named = {c: f"eps {c:g}" for c in table.columns if isinstance(c, float)}
+    return table.rename(columns=named)[["network", "preprocessing", *(
+        named.get(c, c) for c in table.columns if c not in WIDE)]]  # fmt: skip
+
+
+def pairs(made: Tables) -> pd.DataFrame:
+    """Returns the paired comparison for people: a row a network and eps."""
+    rows = made["pairs"]
+    return pd.DataFrame(
+        {
+            "network": rows["network"], "eps": rows["eps"].map("{:g}".format),
+            "plain": rows["plain"].map("{:.3f}".format),
+            "preprocessed": rows["preprocessed"].map("{:.3f}".format),
+            "difference": [told(r.difference, r.low, r.high) for r in rows.itertuples()],
+            "right plain alone": rows["only_plain"],
+            "right preprocessed alone": rows["only_preprocessed"],
+        }
+    )  # fmt: skip
+
+
+def page(name: str, plan: Generalisation, made: Tables, drawn: list[Figure]) -> str:
+    """Returns the report's HTML."""
+    shown = ["claim", "says", "printed", "corrected", "verdict", "images", "flags", "statistic",
+             "behind it"]  # fmt: skip
+    explains, scales = plan.explains, ", ".join(plan.ranges[1:])
+    sections = [
+        ("", "Numbers rest on this generalisation's own images and networks, not on those of any "
+         "paper.", None),
+        ("Claims", "Statistics and thresholds were set before any result.",
+         report.claims(made)[shown]),
+        ("Networks", "Side of the input in px, conv layers and their mean number of channels.",
+         made["networks"]),
+        ("Accuracy under the carried attack", f"Made on {plan.carried}, which meets its own; "
+         "Wilson intervals.", accuracy(made)),
+        ("Accuracy under the attack made on each network itself", "", accuracy(made, "own")),
+        ("Accuracy under noise of the carried attack's size", "", accuracy(made, "noise")),
+        *((f"Accuracy under the carried attack, eps of the range {of}", "", accuracy(made, of=of))
+          for of in plan.ranges[1:]),
+        ("Accuracy lost at the largest eps", "By the network that the attack was made on and the "
+         "network that meets it.", matrix(made)),
+        ("MOD under the carried attack", f"Maps of {EXPLAINED[explains]}, last conv layer at the "
+         "input's size; in brackets intervals by source picture.", mod(made, explains)),
+        *((f"MOD under the carried attack, maps of {EXPLAINED[other]}", "", mod(made, other))
+          for other in EXPLAINED if other != explains),
+        ("MOD of images that keep their class", "", mod(made, explains, group="class kept")),
+        ("MOD under noise of the carried attack's size", "", mod(made, explains, "noise")),
+        ("VID under the carried attack", "Standard deviation of an image's NISSIM over the eps, "
+         "mean over images.", vid(made, explains)),
+    ]  # fmt: skip
+    if len(made["pairs"]):
+        sections.append(("Preprocessing, image by image", "Under the carried attack.", pairs(made)))
+    lead = f"Generalisation <code>{name}</code>." + (f" Other ranges: {scales}." if scales else "")
+    return report.document(plan.title, lead, sections, drawn)

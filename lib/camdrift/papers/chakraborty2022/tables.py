@@ -1,0 +1,204 @@
+"""What a generalisation comes to, as tables: accuracy, PSNR, MOD, VID, network by network."""
+
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from camdrift.analysis.tables import rounded
+from camdrift.papers.chakraborty2022.comparison import (
+    PLAIN,
+    PREPROCESSED,
+    Comparison,
+    levels,
+    paired,
+)
+from camdrift.scores import shifts
+from camdrift.settings import MEAN, RANGES
+from camdrift.storage import CARRIED, CARRIED_NOISE, MADE_ON, OWN_ATTACK, POLICIES
+
+ATTACKS = (OWN_ATTACK, CARRIED, CARRIED_NOISE)
+
+
+def tables(found: Comparison) -> dict[str, pd.DataFrame]:
+    """Returns the tables of a generalisation by name; all but `psnr` have `network`.
+
+    networks: `preprocessing, family, size` (input, px), `convs, channels` (mean of the convs),
+        `parameters` (batch norms folded), `images`.
+    accuracy: tables 1 and 2 of the paper: `preprocessing, attack, range, eps, images, right,
+        accuracy, low, high` (Wilson).
+    matrix: `preprocessing, made_on, eps, accuracy, lost` (since clean).
+    psnr: `preprocessing, attack, range, eps, psnr, unclipped` in dB, figure 3.
+    mod: table 3: `preprocessing, attack, explains, eps, group, images, empty` (share of pairs left
+        out), `mod, low, high, blank` (MOD with empty maps taken as they are). Groups are all
+        images, those whose class the attack keeps, and the others. Network 'mean' is the paper's
+        last row.
+    nissim, vid: figure 4, both readings, by `explains`: quartiles, 5 % and 95 % of the images.
+    layers: at the largest eps: `preprocessing, attack, explains, depth, layer, side, images, mod`.
+    pairs: preprocessed against plain, image by image.
+    """
+    made = {
+        "networks": pd.DataFrame(_networks(found)),
+        "accuracy": pd.DataFrame(_accuracy(found)),
+        "matrix": pd.DataFrame(_matrix(found)),
+        "psnr": pd.DataFrame(_psnr(found)),
+        "mod": _mod(found),
+        "nissim": pd.DataFrame(_nissim(found)),
+        "vid": pd.DataFrame(_vid(found)),
+        "layers": pd.DataFrame(_layers(found)),
+        "pairs": pd.DataFrame(_pairs(found), columns=PAIRS),
+    }
+    return {name: rounded(table) for name, table in made.items()}
+
+
+def metrics(made: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+    """Returns a generalisation's summary: accuracy and MOD under the carried attack, by network."""
+    found: dict[str, dict[str, float]] = {}
+    for row in made["accuracy"].query("attack in ('clean', 'carried')").itertuples():
+        key = f"{row.network}, {row.preprocessing}"
+        found.setdefault(key, {})[f"accuracy at {row.range} {row.eps:g}"] = row.accuracy
+    for row in made["mod"].query("attack == 'carried' and group == 'all'").itertuples():
+        key = f"{row.network}, {row.preprocessing}"
+        if not np.isnan(row.mod):
+            found.setdefault(key, {})[f"MOD at {row.eps:g}, {row.explains}"] = row.mod
+    return found
+
+
+def _networks(found: Comparison) -> Iterator[dict]:
+    for (network, arm), tried in found.tried.items():
+        facts = tried.parts[0].facts
+        yield {"network": network, "preprocessing": arm, "family": tried.family or "", **facts,
+               "images": len(tried.images)}  # fmt: skip
+
+
+def _accuracy(found: Comparison) -> Iterator[dict]:
+    for (network, arm), tried in found.tried.items():
+        for kind, of, eps in tried.met:
+            if kind not in ATTACKS:
+                continue
+            right = tried.right(kind, eps, of=of)
+            test = binomtest(int(right.sum()), len(right))
+            range_ = test.proportion_ci(found.chosen.confidence, method="wilson")
+            yield {"network": network, "preprocessing": arm, "attack": kind if eps else "clean",
+                   "range": of, "eps": eps, "images": len(right), "right": int(right.sum()),
+                   "accuracy": right.mean(), "low": range_.low, "high": range_.high}  # fmt: skip
+
+
+def _matrix(found: Comparison) -> Iterator[dict]:
+    for (network, arm), tried in found.tried.items():
+        clean = tried.right(OWN_ATTACK, 0.0, of=found.of).mean()
+        names = {OWN_ATTACK: network, CARRIED: found.plan.carried}
+        for kind, of, eps in tried.met:
+            made_on = names.get(kind, kind.removeprefix(MADE_ON))
+            twice = kind == CARRIED and network == found.plan.carried
+            if kind == CARRIED_NOISE or of != found.of or not eps or twice:
+                continue
+            reached = tried.right(kind, eps, of=of).mean()
+            yield {"network": network, "preprocessing": arm, "made_on": made_on, "eps": eps,
+                   "accuracy": reached, "lost": clean - reached}  # fmt: skip
+
+
+def _psnr(found: Comparison) -> Iterator[dict]:
+    for arm in found.arms:
+        tried = next(iter(found.networks(arm).values()))
+        rows = pd.concat([part.outcomes for part in tried.parts])
+        rows = rows[rows["attack"].isin([CARRIED, CARRIED_NOISE]) & (rows["eps"] > 0)]
+        for (kind, of, eps), part in rows.groupby(["attack", "range", "eps"], sort=False):
+            yield {"preprocessing": arm, "attack": kind, "range": of, "eps": eps,
+                   "psnr": part["psnr"].mean(),
+                   "unclipped": shifts.psnr_of(RANGES[of] * eps)}  # fmt: skip
+
+
+def _mod(found: Comparison) -> pd.DataFrame:
+    rows = []
+    for (network, arm), tried in found.tried.items():
+        clean = tried.predictions(OWN_ATTACK, 0.0, of=found.of)
+        for kind in ATTACKS:
+            for eps in found.plan.eps if tried.has(kind) else ():
+                kept = tried.predictions(kind, eps, of=found.of) == clean
+                groups = {"all": np.ones(len(kept), bool), "class kept": kept, "class lost": ~kept}
+                for explains in POLICIES:
+                    shift = tried.shift(kind, eps, explains)
+                    blank = tried.shift(kind, eps, explains, blank=True)
+                    for group, chosen in groups.items():
+                        values = np.where(chosen, shift, np.nan)
+                        mean, drawn = found.means(values[:, None], tried.images)
+                        low, high = found.interval(drawn[:, 0])
+                        empty = np.isnan(shift[chosen])
+                        some = bool(chosen.any())
+                        rows.append({
+                            "network": network, "preprocessing": arm, "attack": kind,
+                            "explains": explains, "eps": eps, "group": group,
+                            "images": int(np.isfinite(values).sum()),
+                            "empty": empty.mean() if some else np.nan, "mod": mean[0],
+                            "low": low, "high": high,
+                            "blank": blank[chosen].mean() if some else np.nan,
+                        })  # fmt: skip
+    table = pd.DataFrame(rows)
+    keys = ["preprocessing", "attack", "explains", "eps", "group"]
+    mean = table[table["group"] == "all"].groupby(keys, sort=False)[["mod", "blank"]].mean()
+    return pd.concat([table, mean.reset_index().assign(network=MEAN)], ignore_index=True)
+
+
+def _quartiles(values: np.ndarray) -> dict[str, float]:
+    known = values[np.isfinite(values)]
+    ends = np.quantile(known, [0.05, 0.25, 0.5, 0.75, 0.95]) if len(known) else np.full(5, np.nan)
+    return dict(zip(("low", "q1", "median", "q3", "high"), ends, strict=True))
+
+
+def _nissim(found: Comparison) -> Iterator[dict]:
+    for (network, arm), tried in found.tried.items():
+        for kind in ATTACKS:
+            every = product(POLICIES, found.plan.eps) if tried.has(kind) else ()
+            for explains, eps in every:
+                values = tried.shift(kind, eps, explains)
+                yield {"network": network, "preprocessing": arm, "attack": kind,
+                       "explains": explains, "eps": eps,
+                       "images": int(np.isfinite(values).sum()),
+                       **_quartiles(values)}  # fmt: skip
+
+
+def _vid(found: Comparison) -> Iterator[dict]:
+    for (network, arm), tried in found.tried.items():
+        for kind in (kind for kind in ATTACKS if tried.has(kind)):
+            for explains, with_clean in product(POLICIES, (False, True)):
+                each = shifts.vid(levels(found, tried, kind, explains, with_clean=with_clean))
+                mean, drawn = found.means(each[:, None], tried.images)
+                low, high = found.interval(drawn[:, 0])
+                yield {"network": network, "preprocessing": arm, "attack": kind,
+                       "explains": explains,
+                       "levels": "with the clean image" if with_clean else "eps above 0",
+                       "images": int(np.isfinite(each).sum()), "vid": mean[0], "vid_low": low,
+                       "vid_high": high, **_quartiles(each)}  # fmt: skip
+
+
+def _layers(found: Comparison) -> Iterator[dict]:
+    eps = found.plan.eps[-1]
+    for (network, arm), tried in found.tried.items():
+        facts = tried.parts[0].layers
+        for kind in (kind for kind in ATTACKS if tried.has(kind)):
+            for explains in POLICIES:
+                values = tried.by_layer(kind, eps, explains)
+                for i, layer in enumerate(facts.itertuples()):
+                    known = np.isfinite(values[:, i])
+                    yield {"network": network, "preprocessing": arm, "attack": kind,
+                           "explains": explains, "depth": i + 1, "layer": layer.label,
+                           "side": layer.height, "images": int(known.sum()),
+                           "mod": values[known, i].mean() if known.any() else np.nan}  # fmt: skip
+
+
+PAIRS = ("network", "eps", "images", "plain", "preprocessed", "difference", "low", "high",
+         "only_plain", "only_preprocessed")  # fmt: skip
+
+
+def _pairs(found: Comparison) -> Iterator[tuple]:
+    for network in found.networks(PREPROCESSED):
+        for eps in (0.0, *found.plan.eps):
+            plain, other = paired(found, network, eps)
+            change = other.astype(float) - plain
+            mean, drawn = found.means(change[:, None], found.tried[network, PLAIN].images)
+            low, high = found.interval(drawn[:, 0])
+            yield (network, eps, len(plain), plain.mean(), other.mean(), mean[0], low, high,
+                   int((plain & ~other).sum()), int((other & ~plain).sum()))  # fmt: skip

@@ -1,0 +1,1 @@
+"""Klawikowska et al. 2020: signatures of relevance maps, and adversarial retraining."""

@@ -1,0 +1,207 @@
+"""Hardening: what attacks change becomes training data; the models so made are attacked anew.
+
+klawikowska2020, section 3 and table 1. The paper tries its retrained models on what attacks made of
+the clear model; here they are attacked themselves, too, and by attacks that they have not seen.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from camdrift.attacks import fgsm, one_pixel, pgd
+from camdrift.models import loading
+from camdrift.models.devices import Precision
+from camdrift.models.loading import Model
+from camdrift.models.training import Adversary
+from camdrift.perturbations import perturbation
+from camdrift.perturbations.perturbation import Perturbation
+from camdrift.pipeline import randomness
+from camdrift.settings import ATTACKING, EXTENDING, HARDENED, Attacks, Descent, Hardening, hardened
+from camdrift.storage import CLEAR, LARGER, Hardened, ImageSet, Weights
+from camdrift.storage.pixels import from_8bit
+
+PERTURB: dict[str, Callable[..., Perturbation]] = {
+    "fgsm": fgsm.perturb, "one_pixel": one_pixel.perturb, "pgd": pgd.perturb
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of one split: pixels (n, 3, h, w), labels (n,) and their rows of the set's index."""
+
+    pixels: Tensor
+    labels: Tensor
+    index: pd.DataFrame
+
+
+def draw(images: ImageSet, split: str, count: int | None, *, seed: int) -> Images:
+    """Returns some images of a split, drawn by their id alone; all of them if `count` is None."""
+    rows = images.index[images.index["split"] == split]
+    if count is not None:
+        key = [randomness.entropy(seed, "hardening", name) for name in rows["id"]]
+        rows = rows.iloc[np.sort(np.argsort(key)[:count])]
+    pixels = from_8bit(images.pixels[rows.index])
+    return Images(pixels, torch.tensor(rows["label"].to_numpy()), rows)
+
+
+def attack(
+    model: Model, name: str, settings: dict, shown: Images, *, seed: int, key: str
+) -> tuple[Tensor, pd.DataFrame]:
+    """Returns attacked pixels, clipped, and a row an image.
+
+    Only images that the model gets right are attacked; an image on which it is wrong already stays
+    as it is, and no success is counted for it. Columns: `image, source, label, clean, adversarial`
+    (predictions), `right` (on the clean image), `success` (right before, wrong after),
+    `evaluations`, `gain` (of an attack that raises it, else missing).
+    """
+    with torch.no_grad():
+        clean = model(shown.pixels).argmax(1)
+    right = clean == shown.labels
+    changed, adversarial = shown.pixels.clone(), clean.clone()
+    evaluations = torch.ones(len(clean), dtype=torch.int64)
+    gain = torch.full((len(clean),), torch.nan, dtype=torch.float64)
+    if right.any():
+        rows = right.nonzero().flatten()
+        names = shown.index["id"].to_numpy()[rows.numpy()]
+        made = perturbation.make(
+            PERTURB[name], model, shown.pixels[rows], shown.labels[rows],
+            generators=[randomness.generator(seed, "hardening", key, i) for i in names],
+            shard=4 * model.micro_batch, settings=settings,
+        )  # fmt: skip
+        changed[rows] = (shown.pixels[rows] + made.pixels).clamp(0, 1)
+        evaluations[rows] = made.evaluations
+        for row in made.log:
+            gain[rows[row["image"]]] = row.get("gain", torch.nan)
+        with torch.no_grad():
+            adversarial[rows] = model(changed[rows]).argmax(1)
+    table = shown.index.reset_index(names="image")[["image", "source", "label"]]
+    return changed, table.assign(
+        clean=clean.numpy(), adversarial=adversarial.numpy(), right=right.numpy(),
+        success=(right & (adversarial != shown.labels)).numpy(),
+        evaluations=evaluations.numpy(), gain=gain.numpy(),
+    )  # fmt: skip
+
+
+def adversary(chosen: Descent) -> Adversary:
+    """Returns what makes batches adversarial in training: L-infinity PGD.
+
+    Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks", section 2.1,
+    without its random start.
+    """
+
+    def change(network: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor) -> Tensor:
+        current = pixels
+        for _ in range(chosen.steps):
+            current = current.detach().requires_grad_()
+            loss = F.cross_entropy(network(current), labels, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, current)
+            moved = current.detach() + chosen.step * gradient.sign() - pixels
+            current = moved.clamp(-chosen.eps, chosen.eps).add(pixels).clamp(0, 1)
+        return current
+
+    return change
+
+
+def harden(
+    images: ImageSet,
+    clear: Weights,
+    chosen: Hardening,
+    attacks: Attacks,
+    *,
+    name: str,
+    seed: int,
+    micro_batch: int,
+    precision: Precision = "float32",
+) -> tuple[Hardened, dict[str, Weights]]:
+    """Returns what a hardening finds, and the weights of its models by kind (see `HARDENED`).
+
+    Args:
+        images: the set.
+        clear: the model that is attacked, and from which the others are trained on.
+        chosen: the hardening's settings.
+        attacks: settings of all attacks.
+        name: of the hardening, part of the seeds.
+        seed: of all draws.
+        micro_batch: at which models are called.
+        precision: of these calls; training has single precision.
+    """
+    settings = {kind: attacks.of(kind, getattr(chosen, kind)) for kind in ATTACKING}
+    larger = chosen.fgsm | {"eps": min(1.0, chosen.larger * settings["fgsm"]["eps"])}
+    settings[LARGER] = attacks.of("fgsm", larger)
+    tests = draw(images, "test", chosen.attacked.test, seed=seed)
+    trains = draw(images, "train", chosen.attacked.train, seed=seed)
+    ready = partial(loading.ready, micro_batch=micro_batch, precision=precision)
+    known = {CLEAR: ready(clear)}
+    tables: list[pd.DataFrame] = []
+
+    def tried(model: str, kind: str, split: str, shown: Images) -> tuple[Tensor, pd.DataFrame]:
+        file = "fgsm" if kind == LARGER else kind
+        key = f"{name} {model} {kind} {split}"
+        changed, table = attack(known[model], file, settings[kind], shown, seed=seed, key=key)
+        tables.append(table.assign(model=model, attack=kind, split=split))
+        return changed, table
+
+    def trained(
+        kind: str, extension: tuple[Tensor, Tensor] | None, against: Adversary | None = None
+    ) -> Weights:
+        split = _extended(images, extension, seed=seed)
+        return loading.retrained(
+            clear, chosen.training, split, seed=seed, name=hardened(name, kind), adversary=against
+        )
+
+    weights, changed, counts = {}, {}, {}
+    for kind in EXTENDING:
+        more, table = tried(CLEAR, kind, "train", trains)
+        changed[kind], _ = tried(CLEAR, kind, "test", tests)
+        added = torch.from_numpy(table["success"].to_numpy(copy=True))
+        counts[kind] = int(added.sum())
+        weights[kind] = trained(kind, (more[added], trains.labels[added]))
+    weights["retrained"] = trained("retrained", None)
+    weights["pgd"] = trained("pgd", None, adversary(chosen.adversary))
+    known |= {kind: ready(weights[kind]) for kind in HARDENED}
+    for model in known:
+        for kind in settings:
+            if not (model == CLEAR and kind in EXTENDING):
+                tried(model, kind, "test", tests)
+    found = pd.concat(tables, ignore_index=True)
+    first = ["model", "attack", "split"]
+    sets = {"clear": tests.pixels} | changed
+    predictions = [_predicted(model, known[model], sets, tests) for model in known]
+    facts = tests.index.reset_index(names="image")[["image", "id", "source", "label", "class_name"]]
+    return Hardened(
+        found[[*first, *(n for n in found if n not in first)]],
+        pd.concat(predictions, ignore_index=True),
+        facts,
+        torch.stack([changed[kind] for kind in EXTENDING]).numpy(),
+        {"settings": settings, "added": counts},
+    ), weights
+
+
+def _extended(
+    images: ImageSet, extension: tuple[Tensor, Tensor] | None, *, seed: int
+) -> loading.Split:
+    """Returns the set's splits, the training one with more images at its end."""
+
+    def split(name: str) -> tuple[Tensor, Tensor]:
+        whole = draw(images, name, None, seed=seed)
+        if extension is None or name != "train":
+            return whole.pixels, whole.labels
+        return torch.cat([whole.pixels, extension[0]]), torch.cat([whole.labels, extension[1]])
+
+    return split
+
+
+def _predicted(name: str, model: Model, sets: dict[str, Tensor], tests: Images) -> pd.DataFrame:
+    parts = []
+    for kind, pixels in sets.items():
+        with torch.no_grad():
+            top = model(pixels).argmax(1)
+        table = tests.index.reset_index(names="image")[["image", "source", "label"]]
+        parts.append(table.assign(model=name, on=kind, prediction=top.numpy()))
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,156 @@
+"""Inspection: LRP maps and signatures of clean and attacked images, on clear and hardened models.
+
+klawikowska2020, section 4.1, figures 3-6.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from camdrift.explain import lrp
+from camdrift.models.loading import Model
+from camdrift.papers.klawikowska2020 import signatures
+from camdrift.settings import EXTENDING, Hardening
+from camdrift.storage import CLEAR, Hardened, Signatures
+
+# Which model explains which images: as they are ('clear'), or as an attack on the clear model left
+# them.
+SHOWN = (
+    (CLEAR, CLEAR), (CLEAR, "fgsm"), (CLEAR, "one_pixel"), ("fgsm", "fgsm"),
+    ("one_pixel", "one_pixel"), ("pgd", "fgsm"), ("retrained", "fgsm"), ("retrained", "one_pixel"),
+)  # fmt: skip
+MODELS = tuple(dict.fromkeys(model for model, _ in SHOWN))
+
+
+def inspect(
+    load: Callable[[str], Model], clean: Tensor, found: Hardened, chosen: Hardening, *, seed: int
+) -> Signatures:
+    """Returns the maps, signatures and their plane of a hardening's test images.
+
+    Args:
+        load: returns the model of a kind, one of `MODELS`.
+        clean: (n, 3, h, w), the test images as they are.
+        found: what the hardening found.
+        chosen: its settings.
+        seed: of UMAP and of the folds.
+    """
+    models = {kind: load(kind) for kind in MODELS}
+    changed = {kind: torch.from_numpy(found.changed[i].copy()) for i, kind in enumerate(EXTENDING)}
+    sets = {CLEAR: clean} | changed
+    maps, parts = [], []
+    for kind, on in SHOWN:
+        model, pixels = models[kind], sets[on]
+        with torch.no_grad():
+            top = model(pixels).argmax(1)
+        maps.append(lrp.relevance(model, pixels))
+        table = found.tests[["image", "source", "label"]]
+        table = table.assign(model=kind, on=on, prediction=top.numpy())
+        table["correlation"] = correlation(maps[0], maps[-1]).numpy()
+        if on == "one_pixel":
+            place = changed_pixel(clean, pixels)
+            table["window"] = window_share(maps[-1], place, size=chosen.window).numpy()
+            table["window_before"] = window_share(maps[0], place, size=chosen.window).numpy()
+        parts.append(table)
+    images = pd.concat(parts, ignore_index=True)
+    points, vectors = _points(dict(zip(SHOWN, maps, strict=True)), found)
+    own = (points["on"] == CLEAR).to_numpy()
+    truth = points.loc[own, "label"].to_numpy()
+    plane = np.full((len(points), 2), np.nan)
+    numbers = {"negative relevance": negative_share(maps[0])}
+    try:
+        plane = signatures.embedding(vectors, seed=seed, **chosen.umap.model_dump())
+        numbers |= {
+            "trustworthiness": signatures.trustworthiness(
+                vectors, plane, neighbours=chosen.umap.neighbours
+            ),
+            "agreement": signatures.label_agreement(
+                plane[own], truth, neighbours=chosen.agreement
+            ).mean(),
+            "chance of agreement": signatures.chance_agreement(truth).mean(),
+        }
+    except signatures.TooFewError as fault:
+        tqdm.write(f"no plane of signatures: {fault}")
+    points = points.assign(x=plane[:, 0], y=plane[:, 1])
+    for column, space in (("distance", vectors), ("distance_plane", plane)):
+        known = np.isfinite(space[own]).all()
+        points.loc[own, column] = (
+            signatures.distance_to_other_class(space[own], truth) if known else np.nan
+        )
+    kinds = points["on"].to_numpy()
+    guesses = signatures.guesses(vectors, kinds, points["source"].to_numpy(), seed=seed)
+    points["identified"] = np.where(guesses == None, np.nan, guesses == kinds)  # noqa: E711
+    heats = torch.stack([m / m.abs().amax((1, 2), keepdim=True).clamp_min(1e-12) for m in maps])
+    facts = {"shown": [list(pair) for pair in SHOWN], "numbers": _finite(numbers)}
+    return Signatures(heats.half().numpy(), images, points, facts)
+
+
+def _points(
+    maps: dict[tuple[str, str], Tensor], found: Hardened
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Returns the clear model's signatures: of all clean images and of all successes.
+
+    Columns: `image, source, on, label`, `after` (the clear model's prediction) and, of each clean
+    image, whether each attack succeeds.
+    """
+    tested = found.attacks.query("model == @CLEAR and split == 'test'")
+    parts, rows = [], []
+    for on in (CLEAR, *EXTENDING):
+        attack = tested[tested["attack"] == (EXTENDING[0] if on == CLEAR else on)]
+        table = attack[["image", "source", "label"]].reset_index(drop=True).assign(on=on)
+        after = attack["clean" if on == CLEAR else "adversarial"]
+        table["after"] = after.to_numpy()
+        table["right"] = attack["right"].to_numpy()
+        for kind in EXTENDING:
+            successes = tested.loc[tested["attack"] == kind, "success"].to_numpy()
+            table[f"success_{kind}"] = successes
+        kept = np.ones(len(table), bool) if on == CLEAR else attack["success"].to_numpy()
+        parts.append(table[kept])
+        rows.append(signatures.vectors(maps[CLEAR, on])[kept])
+    return pd.concat(parts, ignore_index=True), np.concatenate(rows)
+
+
+def _finite(numbers: dict[str, float]) -> dict[str, float]:
+    return {name: round(float(n), 6) for name, n in numbers.items() if np.isfinite(n)}
+
+
+def correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Returns Pearson's correlation of the maps (n, h, w) of each image; NaN where one is flat."""
+    a, b = (m.double().flatten(1) for m in (first, second))
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    norms = a.norm(dim=1) * b.norm(dim=1)
+    return torch.where(norms > 0, (a * b).sum(1) / norms, torch.nan)
+
+
+def negative_share(maps: Tensor) -> float:
+    """Returns how much of all relevance is below 0: the mean over maps that are not empty."""
+    strength = maps.double().abs().sum((1, 2))
+    share = maps.double().clamp(max=0).abs().sum((1, 2)) / strength
+    return float(share[strength > 0].mean())
+
+
+def changed_pixel(clean: Tensor, changed: Tensor) -> Tensor:
+    """Returns the row and column of each image's most changed pixel: (n, 2); -1 where none is."""
+    change = (changed - clean).abs().sum(1)
+    place = change.flatten(1).argmax(1)
+    where = torch.stack([place // change.shape[2], place % change.shape[2]], dim=1)
+    return torch.where((change.amax((1, 2)) > 0)[:, None], where, -1)
+
+
+def window_share(maps: Tensor, place: Tensor, *, size: int) -> Tensor:
+    """Returns the share of absolute relevance in a window around a place of each map: (n,).
+
+    A window at an edge is cut off there. NaN where the map is empty or there is no place.
+    """
+    n, height, width = maps.shape
+    reach = size // 2
+    rows, columns = torch.arange(height), torch.arange(width)
+    near = ((rows - place[:, :1]).abs() <= reach)[:, :, None] & (
+        (columns - place[:, 1:]).abs() <= reach
+    )[:, None, :]
+    strength = maps.double().abs()
+    share = (strength * near).sum((1, 2)) / strength.sum((1, 2))
+    return torch.where(place[:, 0] >= 0, share, torch.nan)

@@ -1,0 +1,65 @@
+"""A hardening's report, and its tables for people."""
+
+import pandas as pd
+
+from camdrift.analysis.drawing import Figure
+from camdrift.analysis.results import Tables
+from camdrift.papers import report
+from camdrift.papers.klawikowska2020.figures import NAMES, attack_names, numbers
+from camdrift.papers.report import told
+from camdrift.settings import Hardening
+
+
+def sets(made: Tables) -> pd.DataFrame:
+    """Returns table 1 of klawikowska2020 and beyond, for people: a row a set, a column a model."""
+    rows = made["sets"]
+    texts = [
+        f"{told(row.accuracy, row.low, row.high)} ({row.right} of {row.images})"
+        for row in rows.itertuples()
+    ]
+    wide = rows.assign(text=texts).pivot(index="set", columns="model", values="text")
+    wide = wide.loc[rows["set"].unique(), rows["model"].unique()]
+    return wide.rename(columns=NAMES).reset_index().rename_axis(columns=None)
+
+
+def attacks(made: Tables) -> pd.DataFrame:
+    """Returns every model attacked itself, for people: a row an attack, a column a model."""
+    rows = made["attacks"].query("split == 'test'")
+    texts = [
+        f"{told(row.rate, row.low, row.high)} of {row.images} right" for row in rows.itertuples()
+    ]
+    wide = rows.assign(text=texts).pivot(index="attack", columns="model", values="text")
+    wide = wide.loc[rows["attack"].unique(), rows["model"].unique()].fillna("")
+    wide.index = wide.index.map(attack_names(made))
+    return (
+        wide.rename(columns=NAMES)
+        .rename_axis("attack", axis=0)
+        .rename_axis(None, axis=1)
+        .reset_index()
+    )
+
+
+def page(name: str, plan: Hardening, made: Tables, drawn: list[Figure]) -> str:
+    """Returns the report's HTML."""
+    shown = ["claim", "says", "printed", "corrected", "verdict", "images", "flags", "statistic",
+             "behind it"]  # fmt: skip
+    sections = [
+        ("", "Numbers rest on this hardening's own images and model, not on those of any paper.",
+         None),
+        ("Claims", "Statistics and thresholds were set before any result.",
+         report.claims(made)[shown]),
+        ("Accuracy", "The sets of the paper's table 1: the test images, and with those added that "
+         "an attack changed successfully on the clear model. In brackets an interval by source "
+         "picture.", sets(made)),
+        ("Every model attacked itself", "Share of the images that a model gets right which an "
+         "attack made for that model changes; those it gets wrong already are left out.",
+         attacks(made)),
+        ("Which class became which", "On the clear model.", made["flips"]),
+        ("Relevance", "Correlation of maps with the clear model's of the clean image, over "
+         "successes; 'growth' is how many times the share of relevance around the attacked pixel "
+         "grew.", made["relevance"]),
+        ("The plane of signatures", f"{numbers(made)}.", None),
+        ("Images that an attack adds to the training set", "", made["budgets"]),
+        ("Attacks in numbers", "", made["attacks"]),
+    ]  # fmt: skip
+    return report.document(plan.title, f"Hardening <code>{name}</code>.", sections, drawn)

@@ -1,0 +1,212 @@
+"""What a hardening comes to, as tables: accuracy by set, success by attack, flips, signatures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from camdrift.analysis import statistics
+from camdrift.analysis.statistics import Resampler
+from camdrift.analysis.tables import rounded
+from camdrift.pipeline import randomness
+from camdrift.settings import EXTENDING, StatisticsSettings
+from camdrift.storage import CLEAR, Hardened, Signatures
+
+Interval = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the stages of a hardening wrote, and how it is judged.
+
+    name: of the hardening.
+    """
+
+    name: str
+    hardened: Hardened
+    signatures: Signatures
+    chosen: StatisticsSettings
+    seed: int
+
+    def draws(self, sources: pd.Series) -> Resampler:
+        """Returns resamples of source pictures, the same for the same pictures."""
+        rng = randomness.generator(self.seed, "inspection", self.name)
+        names = sources.to_numpy()
+        return Resampler.of(names, resamples=self.chosen.resamples, rng=rng)
+
+    def mean(self, values: np.ndarray, sources: pd.Series) -> Interval:
+        """Returns the mean of values (n,), NaN left out, and its interval by source picture.
+
+        Of a share that is 0 or 1 the far end is a binomial's, see `statistics.far_ends`.
+        """
+        values = np.asarray(values, dtype=float)
+        known = ~np.isnan(values)
+        if not known.any():
+            return np.nan, np.nan, np.nan
+        found = self.draws(sources).estimate(values[:, None], confidence=self.chosen.confidence)
+        value, low, high = (float(part[0]) for part in (found.mean, found.low, found.high))
+        if set(values[known]) <= {0.0, 1.0} and value in (0, 1):
+            pictures = sources[known].nunique()
+            low, high = statistics.far_ends(value, pictures, confidence=self.chosen.confidence)
+        return value, low, high
+
+    def interval(self, value: float, drawn: np.ndarray) -> Interval:
+        """Returns a statistic with the interval of its resamples (resamples,)."""
+        low, high = statistics.interval(drawn[:, None], confidence=self.chosen.confidence)
+        return float(value), float(low[0]), float(high[0])
+
+    def attacked(self, model: str, attack: str, split: str = "test") -> pd.DataFrame:
+        """Returns the rows of an attack on a model, a row an image."""
+        rows = self.hardened.attacks
+        kept = (rows["model"] == model) & (rows["attack"] == attack) & (rows["split"] == split)
+        return rows[kept].reset_index(drop=True)
+
+    def succeeded(self, attack: str) -> np.ndarray:
+        """Returns whether an attack succeeds on the clear model: bool, a test image each."""
+        return self.attacked(CLEAR, attack)["success"].to_numpy()
+
+    def extended(self, model: str, attack: str | None) -> pd.DataFrame:
+        """Returns a model's predictions on an extended set, as the paper builds it.
+
+        The clean test images and, of an attack, the images that it changed successfully on the
+        clear model. Columns: `source, label, prediction, right`.
+        """
+        rows = self.hardened.predictions
+        rows = rows[rows["model"] == model]
+        parts = [rows[rows["on"] == CLEAR]]
+        if attack is not None:
+            parts.append(rows[rows["on"] == attack][self.succeeded(attack)])
+        whole = pd.concat(parts, ignore_index=True)
+        return whole.assign(right=(whole["prediction"] == whole["label"]).astype(float))
+
+
+def tables(inspection: Inspection) -> dict[str, pd.DataFrame]:
+    """Returns the tables of a hardening by name: sets, attacks, flips, relevance, points, numbers.
+
+    sets: `model, set, images, right, accuracy, low, high`, table 1 of the paper and beyond.
+    attacks: `model, attack, split, images, wrong` (before the attack, left out), `successes, rate,
+        low, high, evaluations` (mean an image), `gain` (median of the successes).
+    flips: `attack, class_before, class_after, images`, on the clear model.
+    relevance: `model, on, kind, images, mean, low, high`: correlation with the clean map and, after
+        a one-pixel attack, how the window's share grew.
+    points: of the plane, with `class_before` and `class_after`. numbers: `number, value`.
+    budgets: `attack, budget` (in words), `added` (images to the training set).
+    """
+    names = _names(inspection)
+    points = inspection.signatures.points
+    points = points.assign(class_before=names(points["label"]), after=names(points["after"]))
+    made = {
+        "sets": _sets(inspection),
+        "attacks": _attacks(inspection),
+        "flips": _flips(inspection),
+        "relevance": _relevance(inspection),
+        "points": points.drop(columns="label").rename(columns={"after": "class_after"}),
+        "numbers": pd.DataFrame(
+            sorted(inspection.signatures.facts["numbers"].items()), columns=["number", "value"]
+        ),
+        "budgets": _budgets(inspection),
+    }
+    return {name: rounded(table) for name, table in made.items()}
+
+
+def metrics(made: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+    """Returns a hardening's summary, by model: accuracy on each set, success of each attack."""
+    found: dict[str, dict[str, float]] = {}
+    for row in made["sets"].itertuples():
+        found.setdefault(row.model, {})[f"accuracy {row.set}"] = row.accuracy
+    for row in made["attacks"].query("split == 'test'").itertuples():
+        if not np.isnan(row.rate):
+            found[row.model][f"success {row.attack}"] = row.rate
+    return found
+
+
+def _sets(inspection: Inspection) -> pd.DataFrame:
+    rows = []
+    for model in inspection.hardened.predictions["model"].unique():
+        for attack in (None, *EXTENDING):
+            table = inspection.extended(model, attack)
+            value, low, high = inspection.mean(table["right"].to_numpy(), table["source"])
+            rows.append({"model": model, "set": "clean" if attack is None else f"clean + {attack}",
+                         "images": len(table), "right": int(table["right"].sum()),
+                         "accuracy": value, "low": low, "high": high})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _attacks(inspection: Inspection) -> pd.DataFrame:
+    rows = []
+    groups = inspection.hardened.attacks.groupby(["model", "attack", "split"], sort=False)
+    for (model, attack, split), table in groups:
+        right = table[table["right"]]
+        value, low, high = inspection.mean(right["success"].to_numpy(float), right["source"])
+        rows.append({"model": model, "attack": attack, "split": split, "images": len(right),
+                     "wrong": len(table) - len(right), "successes": int(right["success"].sum()),
+                     "rate": value, "low": low, "high": high,
+                     "evaluations": right["evaluations"].mean(),
+                     "gain": right.loc[right["success"], "gain"].median()})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _flips(inspection: Inspection) -> pd.DataFrame:
+    rows = inspection.hardened.attacks.query("model == @CLEAR and success and split == 'test'")
+    counts = rows.groupby(["attack", "label", "adversarial"], sort=True).size()
+    table, names = counts.rename("images").reset_index(), _names(inspection)
+    table = table.assign(
+        class_before=names(table["label"]), class_after=names(table["adversarial"])
+    )
+    return table[["attack", "class_before", "class_after", "images"]]
+
+
+def _names(inspection: Inspection) -> Callable[[pd.Series], pd.Series]:
+    """Returns what turns numbers of classes into their names."""
+    tests = inspection.hardened.tests
+    known = tests.drop_duplicates("label").set_index("label")["class_name"].to_dict()
+    return lambda numbers: numbers.map(lambda number: known.get(number, f"class {number}"))
+
+
+def _budgets(inspection: Inspection) -> pd.DataFrame:
+    rows = []
+    for attack, own in inspection.hardened.facts["settings"].items():
+        if "population" in own:
+            budget = f"{own['population'] * (own['generations'] + 1)} queries"
+        elif "steps" in own:
+            budget = f"eps {own['eps']:g}, {own['steps']} steps"
+        else:
+            budget = f"gain to {own['eps']:g}" if own["gains"] > 1 else f"eps {own['eps']:g}"
+        added = inspection.hardened.facts["added"].get(attack, np.nan)
+        rows.append({"attack": attack, "budget": budget, "added": added})
+    return pd.DataFrame(rows)
+
+
+def growth(inspection: Inspection) -> np.ndarray:
+    """Returns how many times the window's share of relevance grew, an image each, clear model."""
+    rows = inspection.signatures.images.query("model == @CLEAR and on == 'one_pixel'")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (rows["window"] / rows["window_before"]).to_numpy()
+
+
+def correlations(inspection: Inspection, model: str, on: str) -> np.ndarray:
+    """Returns the correlation of maps with the clear model's of the clean image, an image each.
+
+    NaN where the attack `on` does not succeed on the clear model.
+    """
+    rows = inspection.signatures.images
+    rows = rows[(rows["model"] == model) & (rows["on"] == on)]
+    kept = np.ones(len(rows), bool) if on == CLEAR else inspection.succeeded(on)
+    return np.where(kept, rows["correlation"].to_numpy(), np.nan)
+
+
+def _relevance(inspection: Inspection) -> pd.DataFrame:
+    rows = []
+    sources = inspection.hardened.tests["source"]
+    for model, on in inspection.signatures.facts["shown"]:
+        values = correlations(inspection, model, on)
+        kinds = {"correlation": values}
+        if (model, on) == (CLEAR, "one_pixel"):
+            kinds["growth"] = np.where(inspection.succeeded(on), growth(inspection), np.nan)
+        for kind, each in kinds.items():
+            value, low, high = inspection.mean(each, sources)
+            rows.append({"model": model, "on": on, "kind": kind,
+                         "images": int((~np.isnan(each)).sum()), "mean": value, "low": low,
+                         "high": high})  # fmt: skip
+    return pd.DataFrame(rows)

@@ -1,0 +1,254 @@
+"""Judges of klawikowska2020's claims: a hardening's numbers become a verdict.
+
+Where a claim speaks of both attacks, both must bear it out, and the number shown is that of the one
+that decides.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from camdrift.analysis import statistics
+from camdrift.analysis.flags import AT_CHANCE
+from camdrift.analysis.tables import rounded
+from camdrift.models import chance
+from camdrift.papers.claims import (
+    FOUND,
+    KLAWIKOWSKA,
+    NOT,
+    UNDECIDED,
+    Finding,
+    nothing,
+    verdict_of_interval,
+    verdict_of_range,
+    worst,
+)
+from camdrift.papers.klawikowska2020.tables import Inspection, Interval, correlations, growth
+from camdrift.papers.verdicts import of_claims
+from camdrift.settings import EXTENDING, FlagSettings, Hardening
+from camdrift.storage import CLEAR
+
+NO_NUMBER = (np.nan, np.nan, np.nan)
+# klawikowska2020's: gain up to 4 of 255 grey levels; 400 individuals, 75 generations and a first.
+PAPERS_EPS, PAPERS_QUERIES = 4 / 255, 400 * 76
+
+
+def accuracy_falls(inspection: Inspection) -> Finding:
+    """Judges C1: both attacks change more than 30 % of the images that were right.
+
+    An attack that finds less with less than the paper's budget decides nothing.
+    """
+    settings = inspection.hardened.facts["settings"]
+    queries = settings["one_pixel"]["population"] * (settings["one_pixel"]["generations"] + 1)
+    short = {
+        "fgsm": settings["fgsm"]["eps"] < PAPERS_EPS,
+        "one_pixel": queries < PAPERS_QUERIES,
+    }
+    found, parts, texts = [], [], []
+    for attack in EXTENDING:
+        rows = inspection.attacked(CLEAR, attack).query("right")
+        found.append(inspection.mean(rows["success"].to_numpy(float), rows["source"]))
+        part = verdict_of_interval(*found[-1][1:], above=0.3)
+        whole = inspection.extended(CLEAR, attack)
+        text = f"{attack} {found[-1][0]:.0%}: {whole['right'].sum():g} of {len(whole)} right"
+        if part == NOT and short[attack]:
+            part = UNDECIDED
+            text += ", with less than the paper's budget"
+        parts.append(part)
+        texts.append(text)
+    return worst(found, parts, ", ".join(texts))
+
+
+def retraining_restores(inspection: Inspection) -> Finding:
+    """Judges C2: hardened models on the extended sets, against the clear one on the clean set."""
+    base = inspection.extended(CLEAR, None)
+    found, texts = [], []
+    for attack in EXTENDING:
+        mine = inspection.extended(attack, attack)
+        both = pd.concat([mine.assign(side=0), base.assign(side=1)], ignore_index=True)
+        sides = [np.where(both["side"] == side, both["right"], np.nan) for side in (0, 1)]
+        drawn = inspection.draws(both["source"]).means(np.stack(sides, axis=1))
+        value = mine["right"].mean() - base["right"].mean()
+        found.append(inspection.interval(value, drawn[:, 0] - drawn[:, 1]))
+        texts.append(f"{attack} {mine['right'].mean():.1%} of {len(mine)}")
+    parts = [verdict_of_range(low, high, least=-0.03, most=0.03) for _, low, high in found]
+    detail = f"clear {base['right'].mean():.1%} of {len(base)}; {', '.join(texts)}"
+    return worst(found, parts, detail)
+
+
+def attacked_anew(inspection: Inspection) -> Finding:
+    """Judges C2b: attacks made anew succeed at most half as often.
+
+    The rates' difference, immune minus half of clean, is at most 0: a ratio would have no interval
+    where an attack finds almost nothing.
+    """
+    found, parts, texts = [], [], []
+    for attack in EXTENDING:
+        rows = [inspection.attacked(model, attack) for model in (attack, CLEAR)]
+        values = np.stack(
+            [np.where(part["right"], part["success"].astype(float), np.nan) for part in rows],
+            axis=1,
+        )
+        drawn = inspection.draws(rows[0]["source"]).means(values)
+        rates = np.array([part.loc[part["right"], "success"].mean() for part in rows])
+        if not rates[1] > 0:
+            found.append(NO_NUMBER)
+            parts.append(UNDECIDED)
+            texts.append(f"{attack} finds nothing on the clear model")
+            continue
+        found.append(inspection.interval(rates[0] - rates[1] / 2, drawn[:, 0] - drawn[:, 1] / 2))
+        parts.append(verdict_of_range(*found[-1][1:], least=-np.inf, most=0))
+        texts.append(f"{attack}: {rates[1]:.0%} on the clear model, {rates[0]:.0%} on the hardened")
+    return worst(found, parts, "; ".join(texts))
+
+
+def reverses(inspection: Inspection) -> Finding:
+    """Judges C3: the mean correlation of maps before and after FGSM is below 0.
+
+    Maps of one sign everywhere cannot show it.
+    """
+    values = correlations(inspection, CLEAR, "fgsm")
+    if np.isnan(values).all():
+        return nothing("fgsm finds nothing on the clear model")
+    value, low, high = inspection.mean(values, inspection.hardened.tests["source"])
+    count = int((~np.isnan(values)).sum())
+    verdict = verdict_of_interval(-high, -low, above=0)
+    detail = f"{int((values < 0).sum())} of {count} images below 0"
+    if inspection.signatures.facts["numbers"]["negative relevance"] == 0:
+        verdict = UNDECIDED
+        detail += "; no map of this network has relevance below 0, so none can be reversed"
+    return Finding(value, low, high, verdict, detail, count)
+
+
+def draws_relevance(inspection: Inspection) -> Finding:
+    """Judges C4: the share of images whose window holds more than 3 times its relevance."""
+    success = inspection.succeeded("one_pixel")
+    times = np.where(success, growth(inspection), np.nan)
+    if np.isnan(times).all():
+        return nothing("one_pixel finds nothing on the clear model")
+    above = np.where(np.isnan(times), np.nan, (times > 3).astype(float))
+    value, low, high = inspection.mean(above, inspection.hardened.tests["source"])
+    detail = f"median growth {np.nanmedian(times):.1f} times"
+    verdict = verdict_of_interval(low, high, above=0.5)
+    return Finding(value, low, high, verdict, detail, int((~np.isnan(times)).sum()))
+
+
+def looks_as_before(inspection: Inspection) -> Finding:
+    """Judges C5: the hardened model's map is nearer to the clean one than the clear model's.
+
+    The control beside it was trained on as long, without attacked images.
+    """
+    models = ("one_pixel", CLEAR, "retrained")
+    pair = [correlations(inspection, model, "one_pixel") for model in models]
+    gain = pair[0] - pair[1]
+    if np.isnan(gain).all():
+        return nothing("one_pixel finds nothing on the clear model")
+    value, low, high = inspection.mean(gain, inspection.hardened.tests["source"])
+    detail = ", ".join(
+        f"{model} {np.nanmean(values):.2f}"
+        for model, values in zip(("hardened", "clear", "retrained without"), pair, strict=True)
+    )
+    verdict = verdict_of_interval(low, high, above=0)
+    return Finding(value, low, high, verdict, detail, int((~np.isnan(gain)).sum()))
+
+
+def near_are_attackable(inspection: Inspection) -> Finding:
+    """Judges C6: closeness to the other class tells the attackable, in the plane and out of it."""
+    points = inspection.signatures.points.query("on == @CLEAR and right").reset_index(drop=True)
+    draws = inspection.draws(points["source"])
+    weights = np.concatenate([np.ones((1, len(points))), draws.weights[:, draws.place]])
+    found: list[Interval] = []
+    parts, texts = [], []
+    for attack in EXTENDING:
+        success = points[f"success_{attack}"].to_numpy(bool)
+        for space, column in (("plane", "distance_plane"), ("whole", "distance")):
+            near = -points[column].to_numpy(float)
+            if np.isnan(near).any():
+                return nothing("one class, or too few points: no distance to another class")
+            drawn = statistics.auroc(near, success, weights=weights)
+            found.append(inspection.interval(drawn[0], drawn[1:]))
+            if np.isnan(drawn[0]):
+                parts.append(UNDECIDED)
+                texts.append(f"{attack} changes all images or none")
+                break
+            parts.append(verdict_of_interval(*found[-1][1:], above=0.65))
+            texts.append(f"{attack}, {space} {drawn[0]:.2f}")
+    return replace(worst(found, parts, "; ".join(texts)), images=len(points))
+
+
+def identifiable(inspection: Inspection) -> Finding:
+    """Judges C7: a linear classifier of signatures names the attack; kinds weigh the same."""
+    points = inspection.signatures.points.dropna(subset="identified")
+    kinds = sorted(points["on"].unique())
+    if len(kinds) < 3:
+        return nothing("an attack finds too little on the clear model to tell it by")
+    columns = [np.where(points["on"] == kind, points["identified"], np.nan) for kind in kinds]
+    values = np.stack(columns, axis=1).astype(float)
+    drawn = inspection.draws(points["source"]).means(values)
+    value, low, high = inspection.interval(np.nanmean(values, axis=0).mean(), drawn.mean(1))
+    shares = zip(kinds, np.nanmean(values, axis=0), (~np.isnan(values)).sum(0), strict=True)
+    detail = ", ".join(f"{kind} {share:.0%} of {count}" for kind, share, count in shares)
+    verdict = verdict_of_interval(low, high, above=0.6)
+    return Finding(value, low, high, verdict, detail, len(points))
+
+
+# Each claim's judge, and the thresholds that its value is held against.
+JUDGES: dict[str, tuple[Callable[[Inspection], Finding], tuple[float, ...]]] = {
+    "C1": (accuracy_falls, (0.3,)),
+    "C2": (retraining_restores, (-0.03, 0.03)),
+    "C2b": (attacked_anew, (0,)),
+    "C3": (reverses, (0,)),
+    "C4": (draws_relevance, (0.5,)),
+    "C5": (looks_as_before, (0,)),
+    "C6": (near_are_attackable, (0.65,)),
+    "C7": (identifiable, (0.6,)),
+}
+RESTING_ON = {"fgsm": ("C3", "C6", "C7"), "one_pixel": ("C4", "C5", "C6", "C7")}  # its successes
+
+
+def of_inspection(inspection: Inspection) -> pd.DataFrame:
+    """Returns what a hardening says of each claim: as `verdicts.of_cell`, one protocol."""
+    everyone = len(inspection.hardened.tests)
+    rows = []
+    for claim, (judge, thresholds) in JUDGES.items():
+        found = judge(inspection).wanting(everyone, *thresholds)
+        images = everyone if found.images is None else found.images
+        rows.append(("corrected", claim, found.value, found.low, found.high, found.verdict, images,
+                     found.detail))  # fmt: skip
+    return pd.DataFrame(rows, columns=FOUND)
+
+
+def flags(inspection: Inspection, limits: FlagSettings) -> pd.DataFrame:
+    """Returns what must be known before a verdict is believed, in the columns of `flags.of_cell`.
+
+    The clear model classifies no better than chance, or an attack has few successes.
+    """
+    rows: list[tuple] = []
+    clean = inspection.extended(CLEAR, None)
+    labels = clean["label"].to_numpy()
+    text = chance.warning(int(clean["right"].sum()), labels)
+    if text:
+        every = " ".join(JUDGES)
+        accuracy = clean["right"].mean()
+        rows.append((AT_CHANCE, accuracy, chance.level(labels), every, "", text))
+    for attack, claims_ in RESTING_ON.items():
+        count = int(inspection.succeeded(attack).sum())
+        if count < limits.minimum_successes:
+            text = f"only {count} images changed by {attack}, wanted {limits.minimum_successes}"
+            rows.append(("few successes", count, limits.minimum_successes, " ".join(claims_), "",
+                         text))  # fmt: skip
+    return pd.DataFrame(rows, columns=["flag", "value", "limit", "touches", "protocols", "text"])
+
+
+def claims(inspection: Inspection, plan: Hardening, limits: FlagSettings) -> pd.DataFrame:
+    """Returns the claims table of a hardening: the paper's claims, as `verdicts.of_claims`."""
+    found = of_inspection(inspection)
+    size = inspection.hardened.changed.shape[-1]
+    rests_on = (
+        f"{len(inspection.hardened.tests)} test images of '{plan.set}', {size} px; model "
+        f"'{plan.model}', hardening '{inspection.name}'"
+    )
+    whole = of_claims(found, rests_on=lambda claim: rests_on, flags=flags(inspection, limits))
+    return rounded(whole[whole["paper"] == KLAWIKOWSKA])

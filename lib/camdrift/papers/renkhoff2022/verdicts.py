@@ -1,0 +1,431 @@
+"""The judges of renkhoff2022's claims: what a cell's evidence says under one protocol."""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.stats import rankdata
+
+from camdrift.analysis import statistics
+from camdrift.analysis.evidence import Evidence
+from camdrift.analysis.statistics import Resampler
+from camdrift.papers.claims import (
+    HOLDS,
+    MARGIN,
+    NO_EFFECT,
+    NOT,
+    NOT_RUN,
+    PARTLY,
+    UNDECIDED,
+    Finding,
+    margin,
+    nothing,
+    verdict_of_all,
+    verdict_of_interval,
+    verdict_of_parts,
+    verdict_of_range,
+)
+from camdrift.pipeline import randomness
+from camdrift.storage import ADVERSARIAL, CLEAN, NOISE
+
+EXACT = "exact-none-matched"  # the recipe under which coverage is compared
+
+
+def excess(evidence: Evidence, strength: float, *, success: bool = True, wanted: int | None = None
+           ) -> Finding:  # fmt: skip
+    """Judges "mean e > 0", layer by layer, at a strength."""
+    arms = [evidence.similarity(v, success=success) for v in (NOISE, ADVERSARIAL)]
+    values = (arms[0] - arms[1])[:, evidence.rung(strength)]
+    if not len(values):
+        return nothing("no such images")
+    resampler = evidence.resamplers[success]
+    decided = evidence.decided(values)
+    found = resampler.estimate(values, confidence=evidence.chosen.confidence)
+    p = statistics.holm(np.where(decided, found.p, np.nan))
+    parts = []
+    for i, known in enumerate(decided):
+        if not known or np.isnan(found.low[i]):
+            parts.append(UNDECIDED)
+        elif margin(found.low[i], found.high[i]) <= MARGIN:
+            parts.append(NO_EFFECT)
+        elif found.low[i] > 0 and p[i] < 1 - evidence.chosen.confidence:
+            parts.append(HOLDS)
+        else:
+            parts.append(NOT if found.high[i] < 0 else UNDECIDED)
+    overall = resampler.estimate(
+        values[:, decided].mean(1, keepdims=True, where=~np.isnan(values[:, decided]))
+        if decided.any() else np.full((len(values), 1), np.nan),
+        confidence=evidence.chosen.confidence,
+    )  # fmt: skip
+    size = margin(overall.low[0], overall.high[0])
+    rung = evidence.rung(strength)
+    filled = [np.nan_to_num(arm[:, rung]) for arm in arms]
+    above = (found.low > 0) & (p < 1 - evidence.chosen.confidence)
+    detail = (
+        f"{int(above.sum())} of {len(parts)} layers above 0 after Holm, of all "
+        f"{parts.count(NO_EFFECT)} within {MARGIN}, {int((~decided).sum())} with too "
+        "many empty maps"
+        + ("" if np.isnan(size) else f"; mean within {size}")
+        + f"; all layers, cosine of empty maps as 0: {(filled[0] - filled[1]).mean():.3f}"
+    )
+    if not above.any():
+        detail = _with_reach(detail, int(decided.sum()), evidence)
+    verdict = verdict_of_parts(parts, wanted=wanted)
+    return Finding(overall.mean[0], overall.low[0], overall.high[0], verdict, detail)
+
+
+def moments(evidence: Evidence) -> Finding:
+    """Judges A2: a lower mean and a greater variance under attack, in every layer."""
+    mean = excess(evidence, 1.0)
+    rung = evidence.rung(1.0)
+    arms = [evidence.attack[:, rung], evidence.noise[:, rung]]
+    both = np.isnan(arms[0]) | np.isnan(arms[1])
+    arms = [np.where(both, np.nan, arm) for arm in arms]
+    variances = []
+    for arm in arms:
+        first, squares = (evidence.resamplers[True].means(power) for power in (arm, arm**2))
+        variances.append(squares - first**2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = variances[0] / variances[1]
+    low, high = statistics.interval(ratios, confidence=evidence.chosen.confidence)
+    decided = evidence.decided(arms[0])
+    parts = [
+        verdict_of_interval(low[i], high[i], above=1) if decided[i] else UNDECIDED
+        for i in range(len(low))
+    ]
+    spread = verdict_of_parts(parts)
+    verdict = verdict_of_all([mean.verdict, spread])
+    known = ratios[:, decided & ~np.isnan(low)]
+    ratio = np.nanmedian(known) if known.size else np.nan
+    detail = f"mean: {mean.verdict}; variance ratio {ratio:.1f} (median), above 1 in " \
+             f"{parts.count(HOLDS)} of {len(parts)} layers: {spread}"  # fmt: skip
+    return Finding(mean.value, mean.low, mean.high, verdict, detail)
+
+
+def named_layers(evidence: Evidence) -> Finding:
+    """Judges A3: whether 4-1 and 5-1 are among the three most vulnerable layers."""
+    named = ["4-1", "5-1"]
+    if not set(named) <= set(evidence.layers):
+        return nothing("the model has no layers 4-1 and 5-1", NOT_RUN)
+    rung = evidence.rung(1.0)
+    values = evidence.noise[:, rung] - evidence.attack[:, rung]
+    _, draws = evidence.means(values)
+    normalised = draws / (1 - evidence.floor)
+    if np.isnan(normalised).all():
+        return nothing("one source: no floor, no interval")
+    ranks = rankdata(-normalised, axis=1, nan_policy="omit")  # 1: the most vulnerable
+    inside = [ranks[:, evidence.layers.index(name)] <= 3 for name in named]
+    shares = [float(np.mean(part)) for part in inside]
+    both = float(np.mean(inside[0] & inside[1]))
+    empty = [n for n, ok in zip(evidence.layers, evidence.decided(values), strict=True) if not ok]
+    verdict = HOLDS if both >= 0.9 else PARTLY if max(shares) >= 0.9 else UNDECIDED
+    verdict = NOT if both <= 0.1 and verdict == UNDECIDED else verdict
+    detail = f"in the top 3: 4-1 in {shares[0]:.0%}, 5-1 in {shares[1]:.0%} of resamples"
+    if set(named) & set(empty):
+        verdict, detail = UNDECIDED, f"{detail}; too many empty maps in {', '.join(empty)}"
+    return Finding(both, np.nan, np.nan, verdict, detail)
+
+
+def most_sensitive(evidence: Evidence) -> Finding:
+    """Judges B6: whether 5-1 is the least similar layer above its floor, under both arms.
+
+    The value is the share of resamples in which it is the least under attack and under noise.
+    """
+    name = "5-1"
+    if name not in evidence.layers:
+        return nothing("the model has no layer 5-1", NOT_RUN)
+    rung, place = evidence.rung(1.0), evidence.layers.index(name)
+    lowest = []
+    for values in (evidence.attack[:, rung], evidence.noise[:, rung]):
+        kept = evidence.decided(values) & ~np.isnan(evidence.floor)
+        if not kept[place]:
+            return nothing("too many empty maps in 5-1")
+        _, drawn = evidence.means(values)
+        normalised = (drawn - evidence.floor) / (1 - evidence.floor)
+        lowest.append(np.where(kept, normalised, np.inf).argmin(1) == place)
+    shares = [float(part.mean()) for part in lowest]
+    both = float((lowest[0] & lowest[1]).mean())
+    tails = (1 - evidence.chosen.confidence) / 2
+    verdict = HOLDS if both >= 1 - tails else NOT if both <= tails else UNDECIDED
+    detail = f"the least similar in {shares[0]:.0%} (attack), {shares[1]:.0%} (noise) of resamples"
+    return Finding(both, np.nan, np.nan, verdict, detail)
+
+
+def depth(evidence: Evidence) -> Finding:
+    """Judges A4: whether deeper layers are less similar, above their own floors."""
+    values = evidence.attack[:, evidence.rung(1.0)]
+    kept = evidence.decided(values) & ~np.isnan(evidence.floor)
+    if kept.sum() < 3:
+        return nothing("fewer than three layers are decided")
+    mean, draws = evidence.means(values)
+    floor = evidence.floor
+    depth = np.arange(len(floor))[kept]
+    value = _spearman(depth, ((mean - floor) / (1 - floor))[None, kept])[0]
+    low, high = evidence.interval(_spearman(depth, ((draws - floor) / (1 - floor))[:, kept]))
+    verdict = HOLDS if value < -0.5 and high < 0 else NOT if low > -0.5 else UNDECIDED
+    return Finding(value, low, high, verdict, f"{int(kept.sum())} layers")
+
+
+def same_curves(evidence: Evidence, strengths: list[float], *, limit: float) -> Finding:
+    """Judges "the largest difference in a layer, between these strengths' curves, is below"."""
+    absent = [f"{s:g}" for s in strengths if s not in evidence.strengths]
+    if absent:
+        return nothing(f"no strength {', '.join(absent)}", NOT_RUN)
+    rungs = [evidence.rung(strength) for strength in strengths]
+    values = evidence.attack[:, rungs]
+    mean, draws = evidence.means(values)
+    kept = np.all([evidence.decided(values[:, i]) for i in range(len(rungs))], axis=0)
+    if not kept.any():
+        return nothing("no layer is decided")
+    pairs = [(i, j) for i in range(len(rungs)) for j in range(i)]
+    sizes = np.abs(np.concatenate([mean[i, kept] - mean[j, kept] for i, j in pairs]))
+    drawn = np.concatenate([draws[:, i, kept] - draws[:, j, kept] for i, j in pairs], axis=1)
+    drawn *= np.sign(np.concatenate([mean[i, kept] - mean[j, kept] for i, j in pairs]))
+    low, high = statistics.interval(drawn, confidence=evidence.chosen.confidence)
+    # Beyond the limit: the largest of many differences is biased, so each is tested, after Holm.
+    p = statistics.holm((1 + (drawn <= limit).sum(0)) / (1 + len(drawn)))
+    if np.isnan(drawn).all():
+        verdict = UNDECIDED
+    elif (high < limit).all() and (low > -limit).all():
+        verdict = HOLDS
+    else:
+        verdict = NOT if (p < 1 - evidence.chosen.confidence).any() else UNDECIDED
+    most = int(sizes.argmax())
+    names = [name for name, k in zip(evidence.layers, kept, strict=True) if k]
+    i, j = pairs[most // len(names)]
+    place = f"{strengths[j]:g} and {strengths[i]:g} in layer {names[most % len(names)]}"
+    beyond = int((p < 1 - evidence.chosen.confidence).sum())
+    detail = f"largest: {place}; {beyond} of {len(sizes)} differences beyond {limit}"
+    if verdict == UNDECIDED:
+        detail = _with_reach(detail, len(sizes), evidence)
+    return Finding(float(sizes[most]), float(low[most]), float(high[most]), verdict, detail)
+
+
+def _with_reach(detail: str, comparisons: int, evidence: Evidence) -> str:
+    """Returns a text, and where no data could have decided that it is so."""
+    said = statistics.out_of_reach(
+        comparisons, resamples=evidence.resamples, confidence=evidence.chosen.confidence
+    )
+    return f"{detail}; {said}" if said else detail
+
+
+def every_strength(evidence: Evidence) -> Finding:
+    """Judges A8: mean e over layers at each strength; the value is the least."""
+    found = {s: excess(evidence, s) for s in evidence.strengths}
+    parts = []
+    for finding in found.values():
+        if margin(finding.low, finding.high) <= MARGIN:
+            parts.append(NO_EFFECT)
+        else:
+            parts.append(verdict_of_interval(finding.low, finding.high, above=0))
+    least = min(found.values(), key=lambda finding: finding.value)
+    detail = ", ".join(f"{s:g}: {f.value:.3f}" for s, f in found.items())
+    return Finding(least.value, least.low, least.high, verdict_of_parts(parts), detail)
+
+
+def _shares(evidence: Evidence, arm: str, strength: float) -> tuple[float, np.ndarray]:
+    values = evidence.compromised[arm][:, evidence.rung(strength)]
+    values = values[:, evidence.decided(values)]
+    if not values.size:
+        return float("nan"), np.full(evidence.resamples, np.nan)
+    mean, draws = evidence.means(values)
+    return float(mean.mean()), draws.mean(axis=1)
+
+
+def compromised_at_lowest(evidence: Evidence) -> Finding:
+    """Judges A9: the compromised share at the lowest strength."""
+    strength = evidence.strengths[0]
+    value, draws = _shares(evidence, "attack", strength)
+    null, _ = _shares(evidence, "noise", strength)
+    low, high = evidence.interval(draws)
+    verdict = verdict_of_range(low, high, least=0.3, most=0.5)
+    detail = f"strength {strength:g}; held-out noise: {null:.0%}"
+    return Finding(value, low, high, verdict, detail)
+
+
+def compromised_at_extremes(evidence: Evidence) -> Finding:
+    """Judges A10: the compromised share from strength 2 and to 0.25; the value is the least."""
+    wanted = [s for s in evidence.strengths if s >= 2 or s <= 0.25]
+    if not wanted:
+        return nothing("no strength from 2 or to 0.25", NOT_RUN)
+    parts, texts, found = [], [], []
+    for strength in wanted:
+        value, draws = _shares(evidence, "attack", strength)
+        null, _ = _shares(evidence, "noise", strength)
+        low, high = evidence.interval(draws)
+        parts.append(verdict_of_interval(low, high, above=0.7))
+        found.append((value, low, high))
+        texts.append(f"{strength:g}: {value:.0%} (noise {null:.0%})")
+    return Finding(*min(found), verdict_of_parts(parts), ", ".join(texts))
+
+
+def _whole(evidence: Evidence, condition: Callable[[np.ndarray], np.ndarray]
+           ) -> dict[str, np.ndarray]:  # fmt: skip
+    """Returns by arm whether an image's number of compromised layers fits: (images, strengths).
+
+    NaN where one of the image's maps is empty: its layer is neither compromised nor not.
+    """
+    counts = {arm: values.sum(2) for arm, values in evidence.compromised.items()}
+    return {a: np.where(np.isnan(c), np.nan, condition(c)) for a, c in counts.items()}
+
+
+def few_layers(evidence: Evidence) -> Finding:
+    """Judges A11: images of few compromised layers, attack against held-out noise."""
+    rung = evidence.rung(1.0)
+    few = _whole(evidence, lambda counts: counts <= 3)
+    attack, noise = (few[arm][:, rung] for arm in ("attack", "noise"))
+    both = ~np.isnan(attack) & ~np.isnan(noise)
+    if not both.any():
+        return nothing("every image has an empty map")
+    difference = np.where(both, attack - noise, np.nan)
+    mean, draws = evidence.means(difference[:, None])
+    low, high = evidence.interval(draws)
+    verdict = HOLDS if mean[0] > 0.05 and low > 0 else NOT if high < 0.05 else UNDECIDED
+    detail = (
+        f"attack {attack[both].mean():.0%}, noise {noise[both].mean():.0%}, "
+        f"{int(both.sum())} images without an empty map"
+    )
+    return Finding(float(mean[0]), low, high, verdict, detail)
+
+
+def all_layers(evidence: Evidence) -> Finding:
+    """Judges A12: images all of whose layers are compromised, and their slope in strength."""
+    layers = len(evidence.layers)
+    every = _whole(evidence, lambda counts: counts == layers)["attack"]
+    rung = evidence.rung(1.0)
+    known = int((~np.isnan(every[:, rung])).sum())
+    if not known:
+        return nothing("every image has an empty map")
+    mean, draws = evidence.means(every)
+    value = float(mean[rung])
+    low, high = evidence.interval(draws[:, rung])
+    if len(evidence.strengths) < 2:
+        return Finding(value, low, high, NOT_RUN, "one strength: no slope")
+    x = np.log2(evidence.strengths)
+    x = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    slope_low, slope_high = evidence.interval(draws @ x)
+    parts = [
+        verdict_of_interval(low, high, above=0.01),
+        verdict_of_interval(slope_low, slope_high, above=0),
+    ]
+    detail = (
+        f"slope {float(mean @ x):.3f} [{slope_low:.3f}, {slope_high:.3f}] a doubling, "
+        f"{known} images without an empty map"
+    )
+    return Finding(value, low, high, verdict_of_all(parts), detail)
+
+
+def coverage_growth(evidence: Evidence) -> Finding:
+    """Judges A13: the area between the coverage curves of attack and noise.
+
+    The public code counts the attack's image only where the class changed, the noise's always, and
+    its list of noise curves makes that of the first strength stand for all
+    (`statistics.shared_list`). These have no switch of their own: they come with a protocol whose
+    ladder and noise are both the public code's.
+    """
+    if evidence.results.first.recipe != EXACT:
+        return nothing(f"coverage was not counted under {EXACT}", NOT_RUN)
+    bits, confidence = evidence.bits, evidence.chosen.confidence
+    ladder = sorted(strength for variant, strength in bits if variant == NOISE)
+    arms = {s: bits[CLEAN, 0.0] | bits[NOISE, s] for s in ladder}
+    curves = {s: statistics.coverage_curve(arm) for s, arm in arms.items()}
+    attacked, strength = bits[ADVERSARIAL, 1.0], 1.0
+    protocol = evidence.protocol
+    if protocol.ladder == "accumulating" and protocol.noise == "with_negated_attack":
+        curves, strength = statistics.shared_list(curves), ladder[0]
+        attacked = attacked & evidence.results.attacked.images["success"].to_numpy()[:, None]
+    attack = bits[CLEAN, 0.0] | attacked
+    count = len(attack)
+    area = float(statistics.coverage_curve(attack).mean() - curves[1.0][:count].mean())
+    without = [
+        statistics.coverage_curve(attack[rest]).mean()
+        - statistics.coverage_curve(arms[strength][rest]).mean()
+        for rest in evidence.without_each_source()
+    ]
+    low, high = statistics.jackknife(np.array(without), area, confidence=confidence)
+    detail = f"attack at 1 against noise at {strength:g}; all orders of {count} seeds"
+    return Finding(area, low, high, verdict_of_interval(low, high, above=0), detail)
+
+
+def coverage_by_strength(evidence: Evidence) -> Finding:
+    """Judges A14: whether final coverage rises with strength, and how far it ranges.
+
+    Over random halves of the source pictures, without replacement: a bootstrap resample would hold
+    pictures twice, which cover nothing new, and ranks have no jackknife.
+    """
+    if evidence.results.first.recipe != EXACT:
+        return nothing(f"coverage was not counted under {EXACT}", NOT_RUN)
+    if len(evidence.strengths) < 3:
+        return nothing("fewer than three strengths", NOT_RUN)
+    bits = evidence.bits
+    both = [bits[CLEAN, 0.0] | bits[ADVERSARIAL, s] for s in evidence.strengths]
+    sources = evidence.results.attacked.images["source"].to_numpy()
+    names = np.unique(sources)
+    if len(names) < 2:
+        return nothing("one source: no halves")
+    rng = randomness.generator(evidence.seed, "coverage claims", evidence.results.name)
+    order = rng.permuted(np.tile(np.arange(len(names)), (evidence.chosen.resamples, 1)), axis=1)
+    drawn = (order < len(names) // 2).astype(np.float32)  # each row: which pictures are in
+    by_source = [np.stack([arm[sources == name].any(0) for name in names]) for arm in both]
+    final = np.stack([((drawn @ arm.astype(np.float32)) > 0).mean(1) for arm in by_source], axis=1)
+    rises = _spearman(np.arange(len(both)), final)
+    low, high = evidence.interval(rises)
+    ranges = np.ptp(final, axis=1)
+    widths = evidence.interval(ranges)
+    parts = [
+        verdict_of_interval(low, high, above=0.5),
+        verdict_of_range(*widths, least=0.0, most=0.05),
+    ]
+    whole = [arm.any(0).sum() for arm in both]
+    detail = (
+        f"range {ranges.mean():.4f} [{widths[0]:.4f}, {widths[1]:.4f}]; all pictures cover "
+        f"{', '.join(str(count) for count in whole)} neurons"
+    )
+    return Finding(float(np.nanmean(rises)), low, high, verdict_of_all(parts), detail)
+
+
+def attackable(evidence: Evidence) -> Finding:
+    """Reports A15: the share of seeds with an adversarial."""
+    images = evidence.results.attacked.images
+    rng = randomness.generator(evidence.seed, "claims", evidence.results.name)
+    draws = Resampler.of(images["source"].to_numpy(), resamples=evidence.chosen.resamples, rng=rng)
+    success = images["success"].to_numpy(dtype=float)[:, None]
+    found = draws.estimate(success, confidence=evidence.chosen.confidence)
+    return Finding(float(found.mean[0]), float(found.low[0]), float(found.high[0]), UNDECIDED,
+                   "the claim speaks of ImageNet; reported only")  # fmt: skip
+
+
+def _spearman(order: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Returns Spearman's correlation of each row of `values` (n, k) with `order` (k,)."""
+    ranks = rankdata(values, axis=1)
+    ranks = ranks - ranks.mean(1, keepdims=True)
+    steps = rankdata(order) - rankdata(order).mean()
+    norms = np.sqrt((ranks**2).sum(1) * (steps**2).sum())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.isnan(values).any(1), np.nan, ranks @ steps / norms)
+
+
+def _lowest(evidence: Evidence) -> Finding:
+    if 0.25 not in evidence.strengths:
+        return nothing("no strength 0.25", NOT_RUN)
+    return excess(evidence, 0.25, wanted=10)
+
+
+JUDGES: dict[str, Callable[[Evidence], Finding]] = {
+    "A1": lambda evidence: excess(evidence, 1.0),
+    "A1f": lambda evidence: excess(evidence, 1.0, success=False),
+    "A2": moments,
+    "A3": named_layers,
+    "A4": depth,
+    "A5": lambda evidence: same_curves(evidence, [0.5, 1.0], limit=0.01),
+    "A6": lambda evidence: same_curves(evidence, [0.25, 2.0, 4.0], limit=0.03),
+    "A7": _lowest,
+    "A8": every_strength,
+    "A9": compromised_at_lowest,
+    "A10": compromised_at_extremes,
+    "A11": few_layers,
+    "A12": all_layers,
+    "A13": coverage_growth,
+    "A14": coverage_by_strength,
+    "A15": attackable,
+    "B6": most_sensitive,
+}

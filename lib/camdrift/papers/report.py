@@ -1,0 +1,419 @@
+"""A study's report: one HTML page that reads without a network."""
+
+import html
+from collections.abc import Mapping
+
+import pandas as pd
+from plotly.offline import get_plotlyjs
+
+from camdrift.analysis import drawing, flags
+from camdrift.analysis.drawing import Figure
+from camdrift.analysis.flips import FIXED, NEGATED
+from camdrift.analysis.results import Tables
+from camdrift.analysis.tables import PAPERS_RULE
+from camdrift.papers.claims import NOT_RUN, UNDER_REVIEW
+from camdrift.settings import StatisticsSettings, Study
+
+STYLE = """
+body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+  color: #1a1a1a; background: #fff; }
+table { border-collapse: collapse; margin: 1rem 0; font-size: 0.92rem; display: block;
+  overflow-x: auto; }
+th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid #ccc; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+figure { margin: 2rem 0; } figcaption { color: #444; font-size: 0.92rem; }
+.flag { border-left: 4px solid #D55E00; padding-left: 0.7rem; }
+"""
+
+
+def headline(made: Tables) -> pd.DataFrame:
+    """Returns the headline table: a row a cell, texts for people.
+
+    Excess drift is the mean over layers of cosine under matched noise minus cosine under attack,
+    at strength 100 %, with its interval.
+    """
+    rows = []
+    for _, attack in made["attacks"].iterrows():
+        cell = attack["cell"]
+        rule = made["compromised"].query(
+            "cell == @cell and strength == 1 and group == 'success' and target == 'own_top1' "
+            f"and rule == '{PAPERS_RULE}'"
+        )
+        shares = rule.groupby("arm")["share"].mean()
+        rows.append(
+            {
+                "cell": cell,
+                "set": attack["set"],
+                "images": attack["images"],
+                "flipped": f"{attack['success_rate']:.0%}",
+                "flipped after 8-bit": f"{attack['success_rate_8bit']:.0%}",
+                "excess, flipped, own class": _excess(made, cell, "success", "own_top1"),
+                "excess, flipped, clean class": _excess(made, cell, "success", "seed_class"),
+                "excess, not flipped": _excess(made, cell, "failure", "own_top1"),
+                "layers compromised: attack / noise": (
+                    f"{shares['attack']:.0%} / {shares['noise']:.0%}" if len(shares) == 2 else "-"
+                ),
+                "flags": "; ".join(flags.texts(made, cell)) or "none",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _excess(made: Tables, cell: str, group: str, target: str) -> str:
+    found = made["excess"].query(
+        "cell == @cell and group == @group and target == @target and strength == 1 "
+        "and layer == 'mean'"
+    )
+    if not len(found) or pd.isna(found["mean"].iloc[0]):
+        return "-"
+    row = found.iloc[0]
+    if pd.isna(row["low"]):
+        return f"{row['mean']:.3f} (one source: no interval)"
+    return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def by_method(made: Tables, cell: str) -> pd.DataFrame:
+    """Returns the excess drift with the maps of each method for people: a row a method."""
+    rows = made["methods"].query("cell == @cell")
+    columns = {
+        "flipped, own class": ("success", "own_top1"),
+        "flipped, clean class": ("success", "seed_class"),
+        "not flipped": ("failure", "own_top1"),
+    }
+    found = []
+    for method, part in rows.groupby("method", sort=False):
+        of = {"excess": part.assign(cell=cell, strength=1)}
+        found.append(
+            {"method": method}
+            | {name: _excess(of, cell, *which) for name, which in columns.items()}
+            | {"layers decided, of " + str(part["layer"].nunique() - 1): _decided(part)}
+        )
+    return pd.DataFrame(found)
+
+
+def _decided(rows: pd.DataFrame) -> str:
+    own = rows.query("group == 'success' and target == 'own_top1' and layer != 'mean'")
+    return f"{own['decided'].astype(bool).sum()}" if len(own) else "-"
+
+
+def claims(made: Tables) -> pd.DataFrame:
+    """Returns the claims table for people: published against corrected, a row a claim.
+
+    Claims that are under review say so, and why among their flags.
+    """
+    rows = []
+    for _, claim in made["claims"].iterrows():
+        review = UNDER_REVIEW.get(claim["id"]) if claim["verdict"] != NOT_RUN else None
+        flagged = [claim["flags"], f"under review: {review}"] if review else [claim["flags"]]
+        published, corrected = (
+            told(claim[f"{p}value"], claim[f"{p}low"], claim[f"{p}high"])
+            for p in ("published_", "")
+        )
+        rows.append(
+            {
+                "claim": claim["id"],
+                "of": claim["paper"],
+                "says": claim["says"] + (" (under review)" if review else ""),
+                "where": claim["where"],
+                "statistic": f"{claim['statistic']}; holds if {claim['holds_if']}",
+                "printed": claim["printed"],
+                "as published": f"{published} {claim['published_verdict']}".strip(),
+                "corrected": corrected,
+                "verdict": claim["verdict"],
+                "images": claim["images"],
+                "behind it": claim["detail"],
+                "behind it, as published": claim["published_detail"],
+                "flags": "; ".join(filter(None, flagged)),
+                "rests on": claim["rests_on"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def switches(made: Tables, cell: str) -> pd.DataFrame:
+    """Returns the one-switch table for people: a row a claim, a column a protocol."""
+    rows = made["switches"].query("cell == @cell")
+    text = [
+        f"{told(row.value, row.low, row.high)} {row.verdict}".strip() for row in rows.itertuples()
+    ]
+    wide = rows.assign(text=text).pivot(index="claim", columns="protocol", values="text")
+    order = rows["claim"].drop_duplicates(), rows["protocol"].drop_duplicates()
+    return wide.loc[order[0], order[1]].reset_index().rename_axis(columns=None)
+
+
+def told(value: float, low: float, high: float) -> str:
+    """Returns a value with its interval as text, empty where there is none."""
+    if pd.isna(value):
+        return ""
+    return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def evidence(made: Mapping[str, Tables]) -> pd.DataFrame:
+    """Returns what each cell of some studies says of the first question, for people.
+
+    A row a cell with an attack, in the order of the studies. All at strength 100 % and by the
+    cosine, see `flips.shares`; the noise that is raised until it flips stands beside the attack at
+    the lowest strength at which that flips, see `flips.square`.
+    """
+    rows = []
+    for name, tables in made.items():
+        if "shares" not in tables:  # written by an earlier revision
+            continue
+        attacks = tables["attacks"].set_index("cell")
+        for cell, parts in tables["shares"].groupby("cell", sort=False):
+            facts, of = attacks.loc[cell], parts.set_index("share")
+            fixed, negated = of.loc[FIXED], of.loc[NEGATED]
+            square = tables["square"].query("cell == @cell and layer == 'mean'")
+            drift = square.set_index(["target", "arm", "flipped"]).sort_index()
+            row = {
+                "images, network": f"{facts['set']}, {facts['model']} (`{name}`)",
+                "attack": facts["attack"],
+                "flipped": f"{facts['successes']} of {facts['images']}",
+                "drift, attack / noise": f"{fixed['drift_attack']:.3f} / {fixed['drift_noise']:.3f}"
+                f" = {fixed['drift_attack'] / fixed['drift_noise']:.1f}",
+                "excess left, class fixed": shared(fixed),
+                "excess of the negated": f"{shared(negated)}, flips {negated['flipped']:.0%}",
+                "raised noise: size, drift beside the attack's": "-",
+            }
+            if len(drift):
+                raised, attack = (drift.loc[("own_top1", arm, True)] for arm in ("noise", "attack"))
+                row["raised noise: size, drift beside the attack's"] = (
+                    f"{raised['size_grey'] / attack['size_grey']:.0f} times, "
+                    f"{raised['mean']:.3f} / {attack['mean']:.3f}"
+                )
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def shared(row: pd.Series) -> str:
+    """Returns a share with its interval as text, in per cent, or that it has none."""
+    if pd.isna(row["low"]):
+        return f"{row['value']:.0%} (of an excess not surely above 0)"
+    return f"{row['value']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
+
+
+def controls(made: Tables, cell: str) -> pd.DataFrame:
+    """Returns the controls for people: mean similarity over layers, and share of classes flipped.
+
+    For the clean image's class, at strength 1, under the cell's first protocol; the last rows are
+    the other protocols' distance from identity and floor.
+    """
+    rows = made["controls"].query("cell == @cell and layer == 'mean'")
+    first = rows["protocol"].iloc[0]
+    rows = rows[(rows["protocol"] != first) | (rows["target"] == "seed_class")]
+    rows = rows[(rows["variant"] != "unrelated") | (rows["draw"] == 0)]
+    names = {"nothing": "nothing (identity)", "unrelated": "unrelated clean images (floor)",
+             "noise": "matched noise", "adversarial": "attack",
+             "raised_noise": "noise raised until it flips"}  # fmt: skip
+    rows = rows.drop_duplicates(["variant", "draw", "mean", "low", "high", "least"])
+    draw = rows["draw"].map(lambda k: f", draw {k + 1}" if k else "")
+    flipped = rows["flipped"].map(lambda share: "" if pd.isna(share) else f"{share:.0%}")
+    return pd.DataFrame(
+        {
+            "protocol": rows["protocol"],
+            "variant": rows["variant"].map(lambda name: names.get(name, name)) + draw,
+            "similarity": [told(r.mean, r.low, r.high) for r in rows.itertuples()],
+            "least": rows["least"].map("{:.3f}".format),
+            "class flipped": flipped,
+            "images": rows["images"],
+        }
+    ).reset_index(drop=True)
+
+
+def contrasts(made: Tables, cell: str) -> pd.DataFrame:
+    """Returns the two-by-two for people: mean drift over layers, and its paired differences."""
+    rows = made["square"].query("cell == @cell and layer == 'mean'")
+    found = []
+    for (arm, flipped), part in rows.groupby(["arm", "flipped"], sort=False):
+        texts = {row.target: told(row.mean, row.low, row.high) for row in part.itertuples()}
+        state = "" if arm.startswith("flipped") else (", flipped" if flipped else ", not flipped")
+        size = part["size_grey"].iloc[0]
+        found.append(
+            {
+                "arm": arm + state,
+                "drift, own class": texts["own_top1"],
+                "drift, clean image's class": texts["seed_class"],
+                "root mean square, grey levels": "" if pd.isna(size) else f"{size:.2f}",
+                "images": part["images"].iloc[0],
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def trial(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
+    """Returns how detectors do on a cell for people: a row a detector and rule.
+
+    Attacked images whose class flips against clean and noisy ones, test images only.
+    """
+    rows = made["detectors"]
+    rows = rows[(rows["cell"] == cell) & (rows["strength"] == strength)]
+    rows = rows.query("positives == 'success' and negatives == 'both'")
+    texts = [
+        {
+            "detector": row["detector"],
+            "decides": {"own": "by its rule", "chosen": "above a chosen threshold"}[row["rule"]],
+            "AUROC": told(row["auroc"], row["auroc_low"], row["auroc_high"]),
+            "average precision": told(row["precision"], float("nan"), float("nan")),
+            "TPR at 5 % FPR": told(row["tpr_at_5"], float("nan"), float("nan")),
+            "TPR": told(row["tpr"], row["tpr_low"], row["tpr_high"]),
+            "TNR": told(row["tnr"], row["tnr_low"], row["tnr_high"]),
+            "balanced accuracy": told(row["balanced"], row["balanced_low"], row["balanced_high"]),
+            "attacked / benign": f"{row['n_positive']:g} / {row['n_negative']:g}",
+            "note": row["note"],
+        }
+        for _, row in rows.iterrows()
+    ]
+    return pd.DataFrame(texts)
+
+
+def knowing(made: Tables) -> pd.DataFrame:
+    """Returns detectors against an attack that knows them for people: a row a detector.
+
+    Better than chance is one whose interval lies above 0.5.
+    """
+    table = made["knowing"]
+    rows = []
+    for (cell, name), part in table.groupby(["cell", "detector"], sort=False):
+        arms = part.set_index("arm")
+        if "adaptive" not in arms.index:
+            continue
+        lows = [arms["low"].get(arm) for arm in ("oblivious", "adaptive")]
+        texts = {
+            arm: told(*arms.loc[arm, ["auroc", "low", "high"]]) for arm in ("oblivious", "adaptive")
+        }
+        rows.append(
+            {
+                "cell": cell,
+                "detector": name,
+                "flips, not knowing": f"{arms.loc['oblivious', 'flipped']:.0%}",
+                "flips, knowing": f"{arms.loc['adaptive', 'flipped']:.0%}",
+                "AUROC, not knowing": texts["oblivious"],
+                "AUROC, knowing": texts["adaptive"],
+                "better than chance, before": _better(lows[0]),
+                "better than chance, then": _better(lows[1]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def disguise(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
+    """Returns how much of NoiseCAM is the model's confidence, for people: a row a reading."""
+    rows = made["disguise"]
+    rows = rows[(rows["cell"] == cell) & (rows["strength"] == strength)]
+    found = []
+    for reading, part in rows.groupby("reading", sort=False):
+        kinds = part.set_index("kind")
+        row = {"reading": reading}
+        for kind in ("all", "benign"):
+            value = told(*kinds.loc[kind, ["spearman", "low", "high"]])
+            row[f"rank correlation, {kind} images"] = value
+        gain = kinds.loc["all", ["gain", "gain_low", "gain_high"]]
+        found.append(row | {"AUROC minus that of the confidence": told(*gain)})
+    return pd.DataFrame(found)
+
+
+def _better(low: float | None) -> str:
+    return "" if low is None or pd.isna(low) else "yes" if low > 0.5 else "not surely"
+
+
+def page(
+    name: str,
+    study: Study,
+    made: Tables,
+    drawn: list[Figure],
+    chosen: StatisticsSettings,
+) -> str:
+    """Returns the report's HTML; class and file names in it are text, never markup."""
+    parts = [
+        f"<h1>{html.escape(study.title)}</h1>",
+        f"<p>Study <code>{html.escape(name)}</code>. Headline cell: "
+        f"<code>{html.escape(study.headline)}</code>. Numbers rest on this study's own images and "
+        "model, not on those of any paper.</p>",
+        _html(headline(made)),
+        "<p>Excess: cosine similarity to the clean map under matched noise minus that under "
+        "attack, at strength 100 %, mean over decided layers, with a "
+        f"{chosen.confidence:.0%} interval resampled by source picture. Layers compromised: by "
+        "the paper's rule, on successfully attacked images, beside what the rule says of a "
+        "further draw of noise.</p>",
+    ]
+    for cell in made["attacks"]["cell"]:
+        for text in flags.texts(made, cell):
+            parts.append(f'<p class="flag">{html.escape(f"{cell}: {text}")}</p>')
+    parts += [
+        "<h2>Claims</h2>",
+        "<p>Statistics and thresholds were set before any result. <i>As published</i> follows the "
+        "public code, faults included; <i>corrected</i> decides. A verdict speaks of the images "
+        "and the model that it rests on, not of those of the paper.</p>",
+        _html(claims(made)),
+        "<h2>One switch at a time</h2>",
+        "<p>What each claim's statistic becomes under the corrected protocol, under the published "
+        "one, and under the corrected one with a single switch set as published.</p>",
+        _html(switches(made, study.headline)),
+        "<h2>Controls</h2>",
+        _html(controls(made, study.headline)),
+        "<h2>Attack or noise, flipped or not</h2>",
+        _html(contrasts(made, study.headline)),
+        "<h2>By the method that makes the maps</h2>",
+        _html(by_method(made, study.headline)),
+    ]
+    if len(trial(made, study.headline)):
+        parts += [
+            "<h2>Detectors</h2>",
+            "<p>Each sees one image, never its clean twin. Attacked images whose class flips, at "
+            "strength 100 %, against clean and noisy ones; fitted, chosen and tested on different "
+            "images.</p>",
+            _html(trial(made, study.headline)),
+            "<h2>Detectors against an attack that knows them</h2>",
+            _html(knowing(made)) if len(made["knowing"]) else "<p>Not run here.</p>",
+            "<h2>Is NoiseCAM the confidence in disguise?</h2>",
+            "<p>Rank correlation of its number of clusters with 1 minus the model's top "
+            "probability, on test images, and the difference of their AUROCs.</p>",
+            _html(disguise(made, study.headline)),
+        ]
+    parts += charts(drawn)
+    for table, rows in (("Attacks", made["attacks"]), ("Noise against attack", made["noise"])):
+        parts += [f"<h2>{table}</h2>", _html(rows)]
+    return _page(study.title, parts)
+
+
+def document(
+    title: str, lead: str, sections: list[tuple[str, str, pd.DataFrame | None]],
+    drawn: list[Figure],
+) -> str:  # fmt: skip
+    """Returns the HTML of sections, each a heading, a text and a table, and of figures.
+
+    `lead` is markup; class and file names in tables are text, never markup.
+    """
+    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{lead}</p>"]
+    for heading, text, table in sections:
+        parts += [f"<h2>{html.escape(heading)}</h2>"] if heading else []
+        parts += [f"<p>{html.escape(text)}</p>"] if text else []
+        parts += [_html(table)] if table is not None else []
+    return _page(title, parts + charts(drawn))
+
+
+def charts(drawn: list[Figure]) -> list[str]:
+    """Returns the HTML of figures."""
+    parts = ["<h2>Figures</h2>"]
+    for figure in drawn:
+        # A fixed div id keeps the bytes the same from run to run.
+        chart = drawing.plotly(figure).to_html(
+            full_html=False, include_plotlyjs=False, div_id=figure.name
+        )
+        caption = html.escape(figure.caption)
+        parts.append(f"<figure>{chart}<figcaption>{caption}</figcaption></figure>")
+    return parts
+
+
+def _page(title: str, parts: list[str]) -> str:
+    body = "\n".join(parts)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style>"
+        f"<script>{get_plotlyjs()}</script></head><body>{body}</body></html>\n"
+    )
+
+
+def _html(table: pd.DataFrame) -> str:
+    return table.to_html(index=False, border=0)

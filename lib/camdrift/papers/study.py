@@ -1,0 +1,123 @@
+"""A study as a whole: the tables of all its cells, its claims, its summary."""
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from camdrift import storage
+from camdrift.analysis import flags, flips, results
+from camdrift.analysis.results import Tables
+from camdrift.analysis.tables import DIGITS, PAPERS_RULE, TARGETS, of_cell, rounded
+from camdrift.papers import verdicts
+from camdrift.papers.tan2023 import tables as detection_tables
+from camdrift.papers.tan2023.verdicts import JUDGES, Trials, of_trials
+from camdrift.settings import (
+    Cell,
+    DetectionSettings,
+    FlagSettings,
+    Protocol,
+    StatisticsSettings,
+    Study,
+)
+from camdrift.storage import Detected
+
+
+def tables(
+    name: str,
+    plan: Study,
+    cells: dict[str, Cell],
+    protocols: dict[str, Protocol],
+    chosen: StatisticsSettings,
+    limits: FlagSettings,
+    detecting: DetectionSettings,
+    *,
+    seed: int,
+) -> Tables:
+    """Returns the tables of a study by name, rounded; all but `claims` have a column `cell`.
+
+    Beside those of `tables.of_cell`: `groups`, `square`, `controls` and `shares` (see `flips`),
+    `flags`, `switches` (what each protocol says of each claim) and `claims`, of the headline cell;
+    and those of `detection_tables.of_study`.
+    """
+    parts: list[tuple[str, Tables]] = []
+    for key, cell in tqdm(cells.items(), desc="tables", unit="cell"):
+        found = results.read(name, key, cell, protocols, chosen, seed=seed)
+        made = of_cell(found, chosen, limits, seed=seed)
+        made["groups"] = flips.groups(found, chosen, limits, seed=seed)
+        made["square"] = flips.square(found, chosen, limits, seed=seed)
+        made["controls"] = flips.controls(found, chosen, limits, seed=seed)
+        made["shares"] = flips.shares(found, chosen, limits, seed=seed)
+        made["flags"] = flags.of_cell(found, made, limits, chosen)
+        made["switches"] = verdicts.of_cell(found, chosen, limits, seed=seed)
+        parts.append((key, made))
+    whole = joined(parts)
+    headline, cell = plan.headline, cells[plan.headline]
+    attack = whole["attacks"].set_index("cell").loc[headline]
+    place = f"model '{cell.model}', cell '{headline}'"
+    layers = (
+        f"{attack['images']} test images of '{cell.set}', of which the attack flips "
+        f"{attack['successes']}; {place}"
+    )
+    seen = {
+        key: (cell, storage.read(Detected, storage.cell_folder(name, key, "detect")))
+        for key, cell in cells.items()
+        if cell.detect
+    }
+    made, trials = detection_tables.of_study(seen, detecting, chosen, seed=seed)
+    mine = {key: rows[rows["cell"] == headline] for key, rows in whole.items()}
+    found, tested = mine["switches"], ""
+    if 1.0 in trials.get(headline, {}):
+        size = seen[headline][1].pictures.shape[2]
+        alike = [key for key, (other, _) in seen.items() if other.model == cell.model]
+        knowing = made["knowing"][made["knowing"]["cell"].isin(alike)]
+        judged = Trials(trials[headline], knowing, size)
+        found = pd.concat([found, rounded(of_trials(judged))], ignore_index=True)
+        tested = f"{judged.whole.weights.shape[1]} test images of '{cell.set}', {size} px; {place}"
+    whole |= {key: rounded(table) for key, table in made.items()}
+    whole["claims"] = verdicts.of_claims(
+        found,
+        rests_on=lambda claim: tested if claim in JUDGES else layers,
+        flags=mine["flags"],
+    )
+    return whole
+
+
+def joined(parts: list[tuple[str, Tables]]) -> Tables:
+    """Returns the tables of several cells as one each, rounded, with a first column `cell`."""
+    found: dict[str, list[pd.DataFrame]] = {}
+    for cell, made in parts:
+        for name, table in made.items():
+            table.insert(0, "cell", cell)
+            found.setdefault(name, []).append(table)
+    # A table without rows would turn the columns of the others into objects.
+    whole = {
+        name: pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
+        for name, tables in found.items()
+    }
+    return {name: rounded(table) for name, table in whole.items()}
+
+
+def metrics(tables: Tables) -> dict:
+    """Returns a study's summary, by cell: rates, excess drift at strength 1, number of flags."""
+    found = {}
+    for name, row in tables["attacks"].set_index("cell").iterrows():
+        facts: dict = {key: row[key] for key in ("images", "accuracy", "successes", "success_rate")}
+        facts["success_rate_8bit"] = row["success_rate_8bit"]
+        excesses = tables["excess"].query("cell == @name and strength == 1 and layer == 'mean'")
+        for group in ("success", "failure"):
+            for target in TARGETS:
+                part = excesses.query("group == @group and target == @target")
+                if len(part) and not np.isnan(part["mean"].iloc[0]):
+                    facts[f"excess_{group}_{target}"] = part["mean"].iloc[0]
+        for arm in ("attack", "noise"):
+            part = tables["compromised"].query(
+                "cell == @name and arm == @arm and strength == 1 and group == 'success' "
+                f"and target == 'own_top1' and rule == '{PAPERS_RULE}'"
+            )
+            if len(part):
+                facts[f"compromised_{arm}"] = round(part["share"].mean(), DIGITS)
+        facts["flags"] = int((tables["flags"]["cell"] == name).sum())
+        found[str(name)] = {
+            key: value.item() if hasattr(value, "item") else value for key, value in facts.items()
+        }
+    return found

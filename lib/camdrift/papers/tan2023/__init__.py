@@ -1,0 +1,1 @@
+"""Tan et al. 2023, NoiseCAM: detectors of attacked images, and their evaluation."""

@@ -1,0 +1,70 @@
+"""What a cell's results say of each claim, under each of its protocols."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from camdrift.analysis.evidence import Evidence
+from camdrift.analysis.flags import by_claim
+from camdrift.analysis.results import Results
+from camdrift.papers.claims import CLAIMS, FOUND, NOT_RUN, nothing
+from camdrift.papers.renkhoff2022.verdicts import JUDGES
+from camdrift.settings import FlagSettings, StatisticsSettings
+
+
+def of_cell(
+    results: Results, chosen: StatisticsSettings, flags: FlagSettings, *, seed: int
+) -> pd.DataFrame:
+    """Returns the one-switch table: what each protocol of a cell says of each claim.
+
+    Columns: `protocol, claim, value, low, high, verdict, images, detail`.
+    """
+    rows = []
+    images = results.attacked.images
+    successes = int(images["success"].sum())
+    numbers = {"A1f": len(images) - successes} | dict.fromkeys(("A13", "A14", "A15"), len(images))
+    none = nothing("no successful adversarial")
+    for name, protocol in results.protocols.items():
+        evidence = Evidence(results, protocol, chosen, flags, seed)
+        for claim, judge in JUDGES.items():
+            found = judge(evidence) if successes else none
+            number = numbers.get(claim, successes)
+            rows.append((name, claim, found.value, found.low, found.high, found.verdict, number,
+                         found.detail))  # fmt: skip
+    return pd.DataFrame(rows, columns=FOUND)
+
+
+def of_claims(
+    switches: pd.DataFrame, *, rests_on: Callable[[str], str], flags: pd.DataFrame
+) -> pd.DataFrame:
+    """Returns the claims table: every claim, published against corrected.
+
+    Args:
+        switches: as `of_cell` returns it, of one cell.
+        rests_on: a claim's id -> the images and the model behind its verdict.
+        flags: as `flags.of_cell` returns it, of the same cell.
+
+    Returns:
+        A row a claim: its facts, then `value, low, high, verdict, images, detail, flags` under the
+        corrected protocol and, with the prefix `published_`, under the published one; `rests_on`.
+    """
+    found = switches.set_index(["protocol", "claim"])
+    rows = []
+    for claim in CLAIMS:
+        row = {key: getattr(claim, key) for key in claim.__dataclass_fields__}
+        judged = False
+        for protocol, prefix in (("as_published", "published_"), ("corrected", "")):
+            there = (protocol, claim.id) in found.index
+            facts = found.loc[(protocol, claim.id)] if there else {}
+            judged |= there
+            for key in ("value", "low", "high"):
+                row[f"{prefix}{key}"] = facts.get(key, np.nan)
+            row[f"{prefix}verdict"] = facts.get("verdict", NOT_RUN)
+            row[f"{prefix}images"] = facts.get("images", 0)
+            row[f"{prefix}detail"] = facts.get("detail", "")
+            touching = by_claim(flags, protocol) if there else {}
+            row[f"{prefix}flags"] = touching.get(claim.id, "")
+        row["rests_on"] = rests_on(claim.id) if judged else ""
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""What is done to an image: an attack's perturbation, noise of its size, controls, strengths."""

@@ -1,0 +1,262 @@
+"""What an attack is compared with: noise of its size, and the perturbation itself turned about."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from camdrift.models.loading import Model
+from camdrift.perturbations import changes
+from camdrift.perturbations.strengths import multipliers, offsets
+from camdrift.pipeline import randomness
+from camdrift.settings import Cell, NoiseSettings, Protocol
+from camdrift.storage import Attacked, ImageSet, Noise
+from camdrift.storage.pixels import from_8bit
+
+
+def of_attacked(
+    model: Model,
+    images: ImageSet,
+    attacked: Attacked,
+    cell: Cell,
+    protocols: Sequence[Protocol],
+    chosen: NoiseSettings,
+    *,
+    key: str,
+    seed: int,
+) -> Noise:
+    """Returns the noise and the controls of attacked images of a cell, `key`."""
+    rows, names = attacked.images["image"].to_numpy(), attacked.images["id"]
+    clean = from_8bit(images.pixels[rows])
+    sizes = torch.from_numpy(attacked.images["l2"].to_numpy(copy=True))
+    whole, last = (torch.from_numpy(a.copy()) for a in (attacked.perturbation, attacked.last_step))
+
+    def generators(*kind: int | str) -> list[np.random.Generator]:
+        return [randomness.generator(seed, *kind, key, name) for name in names]
+
+    draws = [draw(clean.shape[1:], generators("noise", i)) for i in range(chosen.draws)]
+    recipes = {protocol.recipe: protocol for protocol in protocols}
+    fits = [
+        fit(clean, whole, last, draws, cell.ladder, protocol=protocol, scaling=chosen.scaling)
+        for protocol in recipes.values()
+    ]
+    scales = pd.concat(fits, ignore_index=True)
+    controls = [control(kind, clean, whole, generators("control", kind)) for kind in CONTROLS]
+    base = changes.like(whole, draws[0])
+    by, to = chosen.raise_by, chosen.raise_to
+    return Noise(
+        torch.stack(draws, dim=1).numpy(),
+        torch.stack(controls, dim=1).numpy(),
+        {"controls": list(CONTROLS)},
+        scales.assign(image=rows[scales.pop("row")]),
+        raised(model, clean, base, sizes, raise_by=by, raise_to=to).assign(image=rows),
+    )
+
+
+def draw(shape: Sequence[int], generators: Sequence[np.random.Generator]) -> Tensor:
+    """Returns a standard normal draw of `shape` for each generator, as float32."""
+    return torch.from_numpy(
+        np.stack([g.standard_normal(tuple(shape)).astype(np.float32) for g in generators])
+    )
+
+
+def scale_to(clean: Tensor, base: Tensor, targets: Tensor) -> Tensor:
+    """Returns the factors at which each image's clipped noise has the L2 sizes `targets`.
+
+    Solves ||clip(x + f * base, 0, 1) - x|| = target for f (Rauber & Bethge 2020, arXiv
+    2007.07677): a value moves by min(f |b|, room), so the squared size is, between the factors at
+    which values saturate, quadratic in f. Noise that saturates everywhere before it is large
+    enough stays at its largest; a base of zeros, or a target of 0, gives 0.
+
+    Args:
+        clean: (n, 3, h, w), pixels.
+        base: (n, 3, h, w), the unscaled noise.
+        targets: (n, rungs), L2 sizes.
+
+    Returns:
+        float64 (n, rungs).
+    """
+    clean, base = clean.double().flatten(1), base.double().flatten(1)
+    step = base.abs()
+    room = torch.where(base > 0, 1 - clean, clean) * (step > 0)
+    turn = torch.where(step > 0, room / step, 0.0)  # the factor at which the value saturates
+    turn, order = turn.sort(dim=1)
+    room_squared, step_squared = room.gather(1, order).square(), step.gather(1, order).square()
+    saturated = room_squared.cumsum(1)  # up to and with the value
+    moving = step_squared.flip(1).cumsum(1).flip(1)  # from the value on
+    reached = turn.square() * (moving - step_squared) + saturated
+    wanted = targets.double().square()
+    first = torch.searchsorted(reached, wanted).clamp_max(reached.shape[1] - 1)
+    left = wanted - saturated.gather(1, first) + room_squared.gather(1, first)
+    rate = moving.gather(1, first)
+    factor = torch.where(rate > 0, (left.clamp_min(0) / rate).sqrt(), 0.0)
+    return factor.minimum(turn[:, -1:])
+
+
+def fit(
+    clean: Tensor,
+    whole: Tensor,
+    last_step: Tensor,
+    draws: Sequence[Tensor],
+    strengths: Sequence[float],
+    *,
+    protocol: Protocol,
+    scaling: str,
+) -> pd.DataFrame:
+    """Returns the scale of the noise at each strength, and what was measured of attack and noise.
+
+    Matched noise has, with `scaling` 'after_clipping', the L2 norm of the clipped attack; with
+    'unclipped' the scale is the multiple's size, the paper's reading. Noise 'with_negated_attack'
+    is scaled by the strength, as in the public code. Quantising comes after matching: what it does
+    to the sizes is part of what is measured.
+
+    Returns:
+        A row for each (draw, strength, image), images counted from 0 as `row`: `scale`, `recipe`;
+        `mean`, `std`, `l2`, `linf` of what is left of the attack (`attack_...`) and the noise
+        (`noise_...`), in pixel values.
+    """
+    multiples = multipliers(strengths, ladder=protocol.ladder)
+    attacks = [
+        changes.attacked(clean, whole, last_step, multiple, ladder=protocol.ladder)
+        for multiple in multiples
+    ]
+    sizes = torch.stack([changes.l2(attack.clamp(0, 1) - clean) for attack in attacks], dim=1)
+
+    def measured(arm: str, changed: Tensor) -> dict[str, np.ndarray]:
+        values = (changes.stored(changed, quantise=protocol.quantise) - clean).double().flatten(1)
+        spread, mean = torch.std_mean(values, dim=1, correction=0)
+        facts = {
+            "mean": mean,
+            "std": spread,
+            "l2": values.norm(dim=1),
+            "linf": values.abs().amax(1),
+        }
+        return {f"{arm}_{name}": value.numpy() for name, value in facts.items()}
+
+    of_attacks = [measured("attack", attack) for attack in attacks]
+    tables = []
+    for i, draw in enumerate(draws):
+        base = changes.noise_base(whole, last_step, draw, protocol=protocol)
+        if protocol.noise == "with_negated_attack":
+            scales = torch.tensor([strengths], dtype=torch.float64).expand(len(clean), -1)
+        elif scaling == "unclipped":
+            scales = torch.tensor([multiples], dtype=torch.float64).abs().expand(len(clean), -1)
+        else:
+            scales = scale_to(clean, base, sizes)
+        for rung, offset in enumerate(offsets(strengths)):
+            scale = scales[:, rung]
+            noise = changes.noisy(clean, whole, last_step, base, scale, offset, protocol=protocol)
+            table = pd.DataFrame({"row": np.arange(len(clean)), "scale": scale.numpy()})
+            facts = of_attacks[rung] | measured("noise", noise)
+            place = {"strength": float(strengths[rung]), "draw": i, "recipe": protocol.recipe}
+            tables.append(table.assign(**place, **facts))
+    return pd.concat(tables, ignore_index=True)
+
+
+def raised(
+    model: Model,
+    clean: Tensor,
+    base: Tensor,
+    sizes: Tensor,
+    *,
+    raise_by: float,
+    raise_to: float,
+) -> pd.DataFrame:
+    """Returns the scale at which each image's noise flips its prediction.
+
+    The noise starts at the attack's size (L2 norm after clipping) and grows by the factor
+    `raise_by` until the prediction differs from that on the clean image, or until it is `raise_to`
+    times as large.
+
+    Args:
+        model: whose prediction is to flip.
+        clean: (n, 3, h, w), pixels.
+        base: (n, 3, h, w), the unscaled noise.
+        sizes: (n,), the attack's L2 norms.
+        raise_by: factor, > 1.
+        raise_to: the last factor is the largest power of `raise_by` not above it.
+
+    Returns:
+        A row an image: `scale`, `size` (wanted L2 norm over the attack's), `flipped`.
+    """
+    rungs = int(np.log(raise_to) / np.log(raise_by) + 1e-9) + 1
+    factors = torch.tensor([raise_by**rung for rung in range(rungs)], dtype=torch.float64)
+    scales = scale_to(clean, base, sizes.double()[:, None] * factors)
+    rung, flipped = torch.zeros(len(clean), dtype=torch.int64), torch.zeros(len(clean)).bool()
+    with torch.no_grad():
+        predictions = model(clean).argmax(1)
+        waiting = changes.l2(base).nonzero().flatten()  # nothing raised stays nothing
+        for i in range(rungs):
+            noise = scales[waiting, i].float().view(-1, 1, 1, 1) * base[waiting]
+            if not len(waiting):
+                break
+            rung[waiting] = i
+            now = model((clean[waiting] + noise).clamp(0, 1)).argmax(1) != predictions[waiting]
+            flipped[waiting[now]] = True
+            waiting = waiting[~now]
+    scale = scales.gather(1, rung[:, None])[:, 0]
+    return pd.DataFrame(
+        {"scale": scale.numpy(), "size": factors[rung].numpy(), "flipped": flipped.numpy()}
+    )
+
+
+def negated(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
+    """Returns the perturbation with every sign turned: as structured, and leading elsewhere."""
+    return -perturbation
+
+
+def sign_shuffled(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
+    """Returns the perturbation with its signs dealt out anew: each value keeps its size."""
+    signs = perturbation.sign().flatten()
+    moved = signs.nonzero().flatten()
+    signs[moved] = signs[moved[torch.from_numpy(generator.permutation(len(moved)))]]
+    return perturbation.abs() * signs.view_as(perturbation)
+
+
+def permuted(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
+    """Returns the perturbation with its pixels moved about; channels stay together."""
+    order = torch.from_numpy(generator.permutation(perturbation[0].numel()))
+    return perturbation.flatten(1)[:, order].view_as(perturbation)
+
+
+def phase_randomised(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
+    """Returns noise with the perturbation's power spectrum in each channel.
+
+    Every phase of its Fourier transform is turned by that of white noise, the same in all
+    channels, which keeps their cross-spectra and the mean (Theiler et al. 1992, Physica D 58,
+    77-94, in two dimensions).
+    """
+    white = torch.fft.fft2(torch.from_numpy(generator.standard_normal(perturbation.shape[1:])))
+    turn = torch.polar(torch.ones_like(white.real), white.angle())
+    turn[0, 0] = 1
+    return torch.fft.ifft2(torch.fft.fft2(perturbation.double()) * turn).real.float()
+
+
+CONTROLS: dict[str, Callable[[Tensor, np.random.Generator], Tensor]] = {
+    "negated": negated,
+    "sign_shuffled": sign_shuffled,
+    "permuted": permuted,
+    "phase_randomised": phase_randomised,
+}
+
+
+def control(
+    kind: str, clean: Tensor, perturbation: Tensor, generators: Sequence[np.random.Generator]
+) -> Tensor:
+    """Returns a control of each perturbation, scaled to its L2 norm, both clipped to [0, 1].
+
+    Args:
+        kind: a key of `CONTROLS`.
+        clean: (n, 3, h, w), pixels.
+        perturbation: (n, 3, h, w).
+        generators: one for each image.
+
+    Returns:
+        (n, 3, h, w), to be added to the pixels and then clipped.
+    """
+    pairs = zip(perturbation, generators, strict=True)
+    turned = torch.stack([CONTROLS[kind](change, generator) for change, generator in pairs])
+    sizes = changes.l2((clean + perturbation).clamp(0, 1) - clean)
+    return scale_to(clean, turned, sizes[:, None]).float().view(-1, 1, 1, 1) * turned

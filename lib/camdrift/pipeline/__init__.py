@@ -1,0 +1,1 @@
+"""The frame of a stage: its settings, shards, backends and random generators."""

@@ -1,0 +1,189 @@
+"""Backends: where the tasks of a stage are computed, and by how many at once.
+
+CAMDRIFT_BACKEND says where: `serial` (the default), `processes` on this machine, CAMDRIFT_WORKERS
+of them, or `dask`. CAMDRIFT_SCHEDULER names Dask's scheduler, or is `slurm`: then as many jobs are
+asked for, as dask-jobqueue's own file describes them. A cluster shares the repository's folder.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from typing import Any, TypeVar
+
+from camdrift.pipeline import run
+from camdrift.settings import SettingsError
+
+Task = TypeVar("Task")
+Backend = Callable[[Callable[[Task], None], Sequence[Task]], Iterator[None]]
+
+
+class LostError(SettingsError):
+    """What computes was lost, or cannot be reached."""
+
+
+def chosen() -> Backend:
+    """Returns the backend that CAMDRIFT_BACKEND names: (work, tasks) -> None as each is done.
+
+    Raises:
+        SettingsError: there is no such backend.
+    """
+    named = os.environ.get("CAMDRIFT_BACKEND") or "serial"
+    known: dict[str, Backend] = {"serial": serial, "processes": processes, "dask": dask}
+    if named not in known:
+        raise SettingsError(f"CAMDRIFT_BACKEND: wanted one of {', '.join(known)}, got '{named}'")
+    return known[named]
+
+
+def serial(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[None]:
+    """Computes tasks one after the other, in this process."""
+    yield from map(work, tasks)
+
+
+def processes(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[None]:
+    """Computes tasks in processes on this machine.
+
+    Raises:
+        LostError: one of them was killed.
+    """
+    count = min(run.workers(), len(tasks))
+    if not count:
+        return
+    with (
+        _with_threads(),
+        futures.ProcessPoolExecutor(
+            count, mp_context=multiprocessing.get_context("spawn"), initializer=_follow
+        ) as pool,
+    ):
+        try:
+            with _deaf():
+                submitted = [pool.submit(work, task) for task in tasks]
+            for done in futures.as_completed(submitted):
+                yield done.result()
+        except BaseException as fault:
+            pool.shutdown(wait=False, cancel_futures=True)
+            # What they work at is lost and made again; to wait for it may take minutes.
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            if isinstance(fault, futures.process.BrokenProcessPool):
+                raise LostError(f"a worker was killed, perhaps for memory. {AGAIN}") from fault
+            raise
+
+
+AGAIN = "What others had done is kept: run again, with fewer CAMDRIFT_WORKERS if memory was short"
+
+
+@contextlib.contextmanager
+def _with_threads() -> Iterator[None]:
+    """Lets processes that start within the block have as many threads as this one may use.
+
+    Libraries read these when they are loaded; Dask would set them to 1.
+    """
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(run.threads())))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Lets processes that start within the block never hear Ctrl-C: their parent answers it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _follow() -> None:
+    """Lets a worker end with the process that started it, however that one ends."""
+    parent = multiprocessing.parent_process()
+    assert parent
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def dask(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[None]:
+    """Computes tasks by Dask.
+
+    Raises:
+        SettingsError: Dask is not installed.
+        LostError: the cluster cannot be reached, or a task's workers were lost again and again.
+    """
+    if not tasks:
+        return
+    try:
+        import distributed
+    except ImportError as fault:
+        raise SettingsError(_wanted("Dask")) from fault
+    try:
+        with _with_threads(), _cluster() as cluster, _client(cluster) as client:
+            if not client.scheduler_info()["workers"]:
+                print(f"waiting for a worker of {client.scheduler.address}", file=sys.stderr)
+            for done in distributed.as_completed(client.map(work, tasks, pure=False)):
+                yield done.result()
+    except distributed.KilledWorker as fault:
+        raise LostError(f"workers were lost again and again: {fault}. {AGAIN}") from fault
+
+
+def _client(cluster: Any) -> Any:
+    import distributed
+
+    try:
+        return distributed.Client(cluster)
+    except OSError as fault:  # of a task's own faults some are OSErrors, too
+        raise LostError(f"CAMDRIFT_SCHEDULER: {cluster} cannot be reached: {fault}") from fault
+
+
+@contextlib.contextmanager
+def _cluster() -> Iterator[Any]:
+    """Lends Dask's cluster: the one that CAMDRIFT_SCHEDULER names, or one on this machine."""
+    named = os.environ.get("CAMDRIFT_SCHEDULER") or ""
+    if named == "slurm":
+        try:
+            from dask_jobqueue import SLURMCluster
+        except ImportError as fault:
+            raise SettingsError(_wanted("dask-jobqueue")) from fault
+        try:
+            cluster = SLURMCluster()
+        except ValueError as fault:  # its file does not say how many cores and how much memory
+            raise SettingsError(f"SLURM's jobs, in dask-jobqueue's file: {fault}") from fault
+        with cluster:
+            cluster.scale(jobs=run.workers())
+            yield cluster
+    elif named:
+        yield named
+    else:
+        from dask import config
+        from distributed import LocalCluster
+
+        with (
+            # Dask would let workers hand memory back after every array, and ask for it again.
+            config.set({"distributed.nanny.pre-spawn-environ": {}}),
+            LocalCluster(
+                n_workers=run.workers(), threads_per_worker=1, dashboard_address=None
+            ) as cluster,
+        ):
+            yield cluster
+
+
+def _wanted(library: str) -> str:
+    return (
+        f"CAMDRIFT_BACKEND=dask wants {library}, which is not installed; run "
+        "`pip install -c constraints.txt -e .[dask]`"
+    )

@@ -1,0 +1,192 @@
+"""The frame of a stage script: which stage it is, its settings, its seconds and its memory."""
+
+import argparse
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import psutil
+
+from camdrift import storage
+from camdrift.settings import Cell, Protocol, Settings, SettingsError, params, protocols
+from camdrift.storage import files
+
+# Faults whose message says all.
+TOLD = (SettingsError, files.DamagedError, files.MissingError, files.UnwrittenError)
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "dvc")
+CODE = ("--", ".", ":(exclude)data/results", ":(exclude)dvc.lock")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as DVC names it, `attack@fgsm`, and the settings that dvc.yaml declares for it."""
+
+    name: str
+    measured: dict[str, Any] = field(default_factory=dict)  # of this run, beside its seconds
+
+    @property
+    def key(self) -> str:
+        """The item of the stage's group: a set, a model, a cell or a study."""
+        return self.name.partition("@")[2]
+
+    @property
+    def group(self) -> str:
+        """The stage's group, by which its script is named."""
+        return self.name.partition("@")[0]
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """The declared settings, nested as in params.yaml."""
+        return params.declared(self.name)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The declared settings, typed; a script that reads another fails."""
+        return params.typed(self.params)
+
+    @property
+    def calling(self) -> dict[str, Any]:
+        """How models are called, for `loading.load`."""
+        chosen = self.settings
+        return {"micro_batch": chosen.micro_batch, "precision": chosen.precision}
+
+    @property
+    def cell(self) -> Cell:
+        """The settings of the stage's cell."""
+        return self.settings.cells[self.key]
+
+    @property
+    def attack(self) -> dict[str, Any]:
+        """The settings of the attack of the stage's cell."""
+        return self.settings.attacks.of(self.cell.attack, self.cell.override)
+
+    @property
+    def protocols(self) -> list[Protocol]:
+        """The protocols of the stage's cell, the one that decides its figures first."""
+        known = protocols(self.settings.protocols)
+        return [known[name] for name in self.cell.protocols]
+
+
+def stage(main: Callable[[Stage], None]) -> None:
+    """Runs a stage script's `main` and writes what it took, `<stage>.json` in `storage.RUNS`.
+
+    The stage is the script's argument. Torch, where the script uses it, is held to deterministic
+    algorithms.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("stage", help="as `dvc stage list` names it: attack@fgsm")
+    name = parser.parse_args().stage
+    deterministic()
+    try:
+        running = Stage(name)
+        main(running)
+        _record(running)
+    except TOLD as fault:
+        sys.exit(str(fault))
+    except KeyboardInterrupt:
+        sys.exit(f"{name} was stopped; what it had done is kept where it works by shards")
+
+
+def _record(ran: Stage) -> None:
+    # Of this process, or of the largest that it has started.
+    of = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    peak = max(resource.getrusage(who).ru_maxrss for who in of)
+    peak_mb = peak / (2**20 if platform.system() == "Darwin" else 2**10)
+    facts = {
+        "stage": ran.name,
+        "seconds": round(time.time() - psutil.Process().create_time(), 1),
+        "peak_memory_mb": round(peak_mb),
+        **ran.measured,
+        "environment": environment(),
+    }
+    files.write_json(storage.RUNS / f"{ran.name}.json", facts)
+
+
+def deterministic() -> None:
+    """Holds torch, where it is loaded, to deterministic algorithms.
+
+    Some operations have none on a GPU: there PyTorch warns, and last digits may change.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for it
+    if torch := sys.modules.get("torch"):
+        # As `use_deterministic_algorithms`, without the second that its import of a compiler takes.
+        gpu = torch.cuda.is_available() and os.environ.get("CAMDRIFT_DEVICE") != "cpu"
+        torch.set_deterministic_debug_mode("warn" if gpu else "error")
+
+
+def taken(keys: Collection[str]) -> dict[str, Any] | None:
+    """Returns what the last run of each stage of some items took, None where none has run here.
+
+    `stages`, in the order in which they ran, and the last one's `environment`.
+    """
+    there = sorted(storage.RUNS.glob("*.json"), key=lambda file: file.stat().st_mtime)
+    stages = [files.read_json(file) for file in there if file.stem.partition("@")[2] in keys]
+    if not stages:
+        return None
+    environments = [stage.pop("environment") for stage in stages]
+    return {"environment": environments[-1], "stages": stages}
+
+
+def workers() -> int:
+    """Returns the number of processes that a stage may use.
+
+    CAMDRIFT_WORKERS, else as many as have cores for their `threads`.
+
+    Raises:
+        SettingsError: it is no number from 1.
+    """
+    return _number("CAMDRIFT_WORKERS", max(1, _cores() // threads()))
+
+
+def threads() -> int:
+    """Returns the number of threads that a stage may use: OMP_NUM_THREADS, else all cores.
+
+    Raises:
+        SettingsError: it is no number from 1.
+    """
+    return _number("OMP_NUM_THREADS", _cores())
+
+
+def _cores() -> int:
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _number(variable: str, otherwise: int) -> int:
+    given = os.environ.get(variable) or str(otherwise)
+    if not given.isdecimal() or int(given) < 1:
+        raise SettingsError(f"{variable}: wanted a number from 1, got '{given}'")
+    return int(given)
+
+
+def environment() -> dict[str, Any]:
+    """Returns the machine, the packages and the revision that a run stands on."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30),
+        "packages": {name: version(name) for name in PACKAGES},
+        "revision": _git("rev-parse", "HEAD"),
+        # A preset's results are brought back beside the code that made them.
+        "changed_files": len((_git("status", "--porcelain", *CODE) or "").splitlines()),
+    }
+
+
+def _git(*words: str) -> str | None:
+    """Returns git's answer, None where there is no git or no repository."""
+    try:
+        answer = subprocess.run(["git", *words], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()

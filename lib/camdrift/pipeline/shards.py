@@ -1,0 +1,255 @@
+"""Shards: a stage's images, some at a time, wherever the backend computes them, see `backends`.
+
+What a shard gives is kept in a folder that a digest of its code, settings, inputs and packages
+names, so a run that was stopped takes up where it was, whatever the backend. A finished stage
+clears its own. Every shard is computed with as many threads (OMP_NUM_THREADS, else all cores of the
+machine that asks for it), and so results are the same byte for byte; another number of threads
+changes last digits.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+import camdrift
+from camdrift import storage
+from camdrift.pipeline import backends, run
+from camdrift.settings import SettingsError, params
+from camdrift.storage import files
+
+PACKAGE = Path(camdrift.__file__).parent
+SOURCE = Path("lib/camdrift")  # where a repository has it
+# Where models lie and how sums are ordered: no settings, but they change last digits.
+PLACES = ("CAMDRIFT_DEVICE", "CUDA_VISIBLE_DEVICES", "MKL_CBWR")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One shard's work.
+
+    stage: its settings travel with it.
+    work: the function in the stage's script, (stage, places, *given) -> artefact.
+    places: of the images.
+    given: folders of what an earlier step of the stage made.
+    folder: of the result.
+    root: of the repository.
+    files: of code that the stage depends on.
+    code: a digest of these.
+    threads: to compute with.
+    """
+
+    stage: run.Stage
+    work: str
+    places: slice
+    given: tuple[Path, ...]
+    folder: Path
+    root: Path
+    files: tuple[Path, ...]
+    code: str
+    threads: int
+
+
+@contextlib.contextmanager
+def of(
+    stage: run.Stage, work: str, count: int, *, size: int, given: Sequence[Path] = ()
+) -> Iterator[list[Path]]:
+    """Lends the folders of the results of all shards, in order, and clears them in the end.
+
+    They stay where the block does not end well. Another run that wants the same ones waits. What
+    the stage has `measured` then holds `images_a_second`, by work, the start of workers in it.
+
+    Args:
+        stage: whose script has the function.
+        work: its name; it takes the stage, the places of some images as a slice, and what is given.
+        count: of images.
+        size: images of a shard.
+        given: folders of what an earlier step of the stage made, in this same way.
+
+    Raises:
+        SettingsError: the backend is unknown, or cannot be used.
+        DamagedError: an input is not what was written.
+    """
+    compute_all = backends.chosen()
+    key = fingerprint(stage)
+    paths = code_of(stage.name)
+    version = code(paths)
+    tasks = [
+        Task(
+            stage, work, slice(start, min(start + size, count)), tuple(given),
+            storage.shard_folder(stage.name, key, work, start), Path.cwd(), paths, version,
+            run.threads(),
+        )
+        for start in range(0, count, size)
+    ]  # fmt: skip
+    own = storage.shard_folder(stage.name, key, work, 0).parent
+    with _alone(own):
+        waiting = [task for task in tasks if not _whole(task.folder)]
+        done = len(tasks) - len(waiting)
+        began = time.monotonic()
+        with tqdm(total=len(tasks), initial=done, desc=stage.name, unit="shard") as bar:
+            for _ in compute_all(compute, waiting):
+                bar.update()
+        if images := sum(task.places.stop - task.places.start for task in waiting):
+            pace = round(images / (time.monotonic() - began), 2)
+            stage.measured.setdefault("images_a_second", {})[work] = pace
+        yield [task.folder for task in tasks]
+        shutil.rmtree(own, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        own.parent.rmdir()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Makes a folder and holds it for this process, once no other does."""
+    while True:
+        with files.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            place = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # it was just cleared
+            continue
+        try:
+            with contextlib.suppress(OSError):  # some file systems lock no folder
+                fcntl.flock(place, fcntl.LOCK_EX)
+            if not folder.exists() or folder.stat().st_ino != os.fstat(place).st_ino:
+                continue
+            yield
+            return
+        finally:
+            os.close(place)
+
+
+def of_attacked(stage: run.Stage, kind: type, *, size: int) -> None:
+    """Writes a cell's artefact of a kind: what the script's `shard` gives of its attacked images.
+
+    Args:
+        stage: of the cell.
+        kind: of the artefact.
+        size: images of a shard.
+    """
+    of_cell = (stage.cell.study, stage.key)
+    attacked = storage.read(storage.Attacked, storage.cell_folder(*of_cell, "attack"))
+    with of(stage, "shard", len(attacked.images), size=size) as parts:
+        folder = storage.cell_folder(*of_cell, stage.group)
+        storage.join(folder, storage.each(kind, parts))
+
+
+def fingerprint(stage: run.Stage) -> str:
+    """Returns a digest of what a stage's results depend on.
+
+    Code, settings, inputs, which are checked, packages, threads and where models lie.
+
+    Raises:
+        DamagedError: an input is not what was written.
+    """
+    inputs = {
+        path.as_posix(): storage.digest(path, content=True)
+        for path in params.dependencies(stage.name)
+        if path.is_relative_to(storage.DATA) and path != storage.CHECKED
+    }
+    packages = sorted(f"{d.name} {d.version}" for d in importlib.metadata.distributions())
+    places = [run.threads(), *(os.environ.get(name, "") for name in PLACES)]
+    facts = [stage.name, stage.params, code(code_of(stage.name)), inputs, packages, places]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def code_of(stage: str) -> tuple[Path, ...]:
+    """Returns the files and folders of code that a stage depends on."""
+    paths = params.dependencies(stage)
+    return tuple(p for p in paths if p.is_relative_to(SOURCE) or p.suffix == ".py")
+
+
+def code(paths: Sequence[Path]) -> str:
+    """Returns a digest of files of code, those of the library as this process imports them."""
+    return _joined(hashlib.sha256(file.read_bytes()).digest() for file in _files(paths))
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        own = PACKAGE / path.relative_to(SOURCE) if path.is_relative_to(SOURCE) else path
+        yield from sorted(own.rglob("*.py")) if own.is_dir() else [own]
+
+
+def _joined(digests: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a shard is there; one that was damaged is cleared away."""
+    if not (folder / files.MANIFEST).exists():
+        return False
+    try:
+        parts = list(files.read_json(folder / files.MANIFEST)["files"])
+        files.check(folder, folder.as_posix(), parts, content=True)
+    except (ValueError, KeyError, OSError, files.DamagedError):
+        shutil.rmtree(folder)
+        return False
+    return True
+
+
+def compute(task: Task) -> None:
+    """Does one shard's work and writes its result, whole or not at all.
+
+    Inputs were checked by the process that asks for it.
+
+    Raises:
+        SettingsError: this process has another version of the library or of the stage's script.
+    """
+    # A worker's threads share the folder, and what traces one network may meet no other.
+    with ONE, contextlib.chdir(task.root), threadpool_limits(task.threads):
+        if _loaded(task.files) != task.code:
+            raise SettingsError(
+                f"a worker has another camdrift ({PACKAGE}), or another stages/"
+                f"{task.stage.group}.py, than the run in {task.root}; start workers anew, from the "
+                "same revision"
+            )
+        work = getattr(_script(Path("stages", f"{task.stage.group}.py").absolute()), task.work)
+        run.deterministic()
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(task.threads)
+        with files.checked():
+            made = work(task.stage, task.places, *task.given)
+        storage.place(task.folder, made)
+
+
+ONE = threading.Lock()
+
+
+def _loaded(paths: Sequence[Path]) -> str:
+    """Returns `code` of files as this process first saw them: what it has imported stays."""
+    return _joined(_seen(file.absolute()) for file in _files(paths))
+
+
+@cache
+def _seen(file: Path) -> bytes:
+    return hashlib.sha256(file.read_bytes()).digest()
+
+
+for _file in PACKAGE.rglob("*.py"):
+    _seen(_file.absolute())  # now, before any of them changes
+
+
+@cache
+def _script(path: Path) -> ModuleType:
+    """Returns a stage's script as a module."""
+    spec = importlib.util.spec_from_file_location(f"stage_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

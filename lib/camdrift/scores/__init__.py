@@ -1,0 +1,1 @@
+"""Scores of drift: (clean maps, changed maps) -> numbers."""

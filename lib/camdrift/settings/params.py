@@ -1,0 +1,115 @@
+"""params.yaml: read, checked, and dealt out to the stages as dvc.yaml declares."""
+
+import copy
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from camdrift.settings import Settings, SettingsError, lines_of
+
+PARAMS = Path("params.yaml")
+PIPELINE = Path("dvc.yaml")
+
+
+def declared(stage: str) -> dict[str, Any]:
+    """Returns the settings that a stage declares in dvc.yaml, and no others, as plain values.
+
+    The same as `dvc.api.params_show(stages=stage)`, which costs each stage two seconds.
+
+    Raises:
+        SettingsError: dvc.yaml has no such stage.
+    """
+    content = _read(PARAMS)
+    found: dict[str, Any] = {}
+    for path in _listed(stage, "params", content):
+        source, target = content, found
+        *parents, last = path.split(".")
+        for parent in parents:
+            source, target = source[parent], target.setdefault(parent, {})
+        target[last] = source[last]
+    return found
+
+
+def dependencies(stage: str) -> list[Path]:
+    """Returns the files and folders that a stage depends on, as dvc.yaml lists them.
+
+    Raises:
+        SettingsError: dvc.yaml has no such stage.
+    """
+    return [Path(path) for path in _listed(stage, "deps", _read(PARAMS))]
+
+
+def _listed(stage: str, part: str, content: dict[str, Any]) -> list[str]:
+    """Returns one list of a stage in dvc.yaml, its names filled in."""
+    pipeline = _read(PIPELINE)["stages"]
+    group, _, key = stage.partition("@")
+    template, names = pipeline.get(group, {}), {}
+    if "foreach" in template:
+        item = content[template["foreach"].strip("${}")].get(key)
+        if item is None:
+            raise SettingsError(f"no stage '{stage}'; `dvc stage list` names those that are there")
+        names = {"key": key} | {f"item.{name}": value for name, value in item.items()}
+        template = template["do"]
+    elif not template or key:
+        raise SettingsError(f"no stage '{stage}'; `dvc stage list` names those that are there")
+    return [
+        re.sub(r"\$\{([\w.]+)\}", lambda match: str(names[match[1]]), text)
+        for text in template.get(part, [])
+    ]
+
+
+def load(path: Path = PARAMS) -> Settings:
+    """Returns the settings in a params.yaml.
+
+    Raises:
+        SettingsError: the file is missing or not YAML, or a key, a value or a name is wrong.
+    """
+    return parse(_read(path), path)
+
+
+def parse(content: dict, path: Path = PARAMS) -> Settings:
+    """Returns the settings in the content of a params.yaml; raises as `load` does."""
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as fault:
+        lines = "\n".join(f"  {line}" for line in lines_of(fault, ""))
+        raise SettingsError(f"{path} is not valid:\n{lines}") from fault
+
+
+def typed(declared: dict[str, Any]) -> Settings:
+    """Returns settings that hold what is declared alone: any other is no attribute of them.
+
+    They are taken from a params.yaml that was checked, so what refers to what is not checked anew.
+    """
+    kinds: dict[str, Any] = {name: Settings.model_fields[name].annotation for name in declared}
+    given = {
+        name: TypeAdapter(kind).validate_python(declared[name]) for name, kind in kinds.items()
+    }
+    chosen = Settings.model_construct(_fields_set=set(given), **given)
+    for name in chosen.__dict__.keys() - given.keys():
+        del chosen.__dict__[name]
+    return chosen
+
+
+def _read(path: Path) -> dict:
+    try:
+        # Parsing takes a fifth of a second, and a stage asks several times.
+        content = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as fault:
+        raise SettingsError(f"no {path} in {Path.cwd()}; run from the repository's root") from fault
+    except (YAMLError, UnicodeDecodeError) as fault:
+        raise SettingsError(f"{path} is not YAML: {fault}") from fault
+    if not isinstance(content, dict):
+        raise SettingsError(f"wanted a map of settings in {path}, got {type(content).__name__}")
+    return content
+
+
+@lru_cache(maxsize=2)
+def _parsed(text: str) -> Any:
+    # DVC reads YAML 1.2 through ruamel; PyYAML would read 1e-3 as a string.
+    return YAML(typ="safe").load(text)

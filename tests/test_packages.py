@@ -1,0 +1,96 @@
+"""The library is a house of floors: a package imports only from those below it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+LIBRARY = ROOT / "lib" / "camdrift"
+# From the ground up. `analysis` lies below `detectors`: their evaluation resamples.
+FLOORS = (
+    "settings", "storage", "pipeline", "datasets", "models", "perturbations", "attacks", "explain",
+    "scores", "analysis", "detectors", "papers", "ops",
+)  # fmt: skip
+MODULES = sorted(LIBRARY.rglob("*.py"))
+
+
+def name_of(file: Path) -> str:
+    parts = file.relative_to(LIBRARY.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+KNOWN = {name_of(file) for file in MODULES}
+
+
+def imports(file: Path) -> set[str]:
+    """The modules of the library that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "camdrift":
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in KNOWN else node.module for name in names}
+    return found - {"camdrift"}
+
+
+def test_every_package_has_a_floor():
+    packages = {path.name for path in LIBRARY.iterdir() if path.is_dir() and path.name[0] != "_"}
+    assert packages == set(FLOORS)
+    assert {path.name for path in LIBRARY.glob("*.py")} == {"__init__.py"}
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_a_package_imports_only_from_those_below_it(file):
+    if file.parent == LIBRARY:
+        return
+    own = FLOORS.index(file.relative_to(LIBRARY).parts[0])
+    for name in imports(file):
+        assert FLOORS.index(name.split(".")[1]) <= own, f"{name_of(file)} imports {name}"
+
+
+def test_a_paper_imports_no_other_but_the_first():
+    """The evidence of renkhoff2022, whose experiment the others repeat, is read by all."""
+    papers = [path for path in (LIBRARY / "papers").iterdir() if (path / "__init__.py").exists()]
+    assert len(papers) == 4
+    for paper in papers:
+        for file in paper.glob("*.py"):
+            others = {name.split(".")[2] for name in imports(file) if "papers" in name} - {
+                paper.name
+            }
+            assert not {name for name in others if name[-4:].isdigit()} - {"renkhoff2022"}
+
+
+def test_no_circles():
+    """Even within a package: a module that needs another is not needed by it."""
+    needs = {name_of(file): imports(file) - {name_of(file)} for file in MODULES}
+    # A package's front hands on what its modules define.
+    fronts = {name_of(file) for file in MODULES if file.name == "__init__.py"}
+    left = {name: of - fronts for name, of in needs.items() if name not in fronts}
+    while ends := {name for name, of in left.items() if not of & left.keys()}:
+        left = {name: of for name, of in left.items() if name not in ends}
+    assert not left
+
+
+TORCHLESS = """
+import importlib, pkgutil, sys
+import camdrift.{package} as package
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    if module.name.rpartition(".")[2] not in {left_out}:
+        importlib.import_module(module.name)
+assert "torch" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "left_out"),
+    [
+        ("settings", set()), ("storage", {"pixels"}), ("analysis", set()),
+        ("papers", {"experiment", "inspection", "signatures"}),
+    ],
+)  # fmt: skip
+def test_tables_figures_and_reports_need_no_torch(package, left_out):
+    code = TORCHLESS.format(package=package, left_out=left_out or "()")
+    subprocess.run([sys.executable, "-c", code], check=True)
