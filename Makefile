@@ -90,7 +90,7 @@ format: setup ## format the code
 dashboard: setup ## open the dashboard on the results
 	$(BIN)/streamlit run dashboard/app.py
 
-readme: setup ## write the README's generated parts
+readme: setup ## write the generated parts of the READMEs
 	$(BIN)/python -m camdrift.ops.summary readme
 
 publish: setup ## copy seconds a stage and the environment into data/results

@@ -118,11 +118,11 @@ def activate(path: Path, preset: str) -> None:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The README and the results that git has, whatever a run has written here since.
+    """The READMEs and the results that git has, whatever a run has written here since.
 
     As they are staged, so that one who publishes others can test them before a commit.
     """
-    wanted = ["README.md", "params.yaml", "data/results"]
+    wanted = ["README.md", "*/README.md", "params.yaml", "data/results"]
     names = subprocess.run(
         ["git", "ls-files", "-z", *wanted], cwd=ROOT, capture_output=True, check=False
     ).stdout

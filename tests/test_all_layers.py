@@ -566,7 +566,7 @@ def test_a_method_of_a_library_that_is_not_installed_is_refused(pixels, monkeypa
 
 def test_the_readmes_example_runs():
     text = (ROOT / "README.md").read_text()
-    code = text.partition("**As a library**")[2].partition("```python\n")[2].partition("```")[0]
+    code = text.partition("```python\n")[2].partition("```")[0]
     made: dict = {}
     exec(code, made)
     assert len(made["found"].maps["NoiseCAM"]) == len(made["found"].layers) == 17

@@ -1,6 +1,6 @@
-"""The README's numbers and words, held to the results that git has, see `published`."""
+"""The READMEs' numbers and words, held to the results that git has, see `published`."""
 
-import json
+import re
 
 import pandas as pd
 import pytest
@@ -8,13 +8,27 @@ import pytest
 from camdrift.analysis import flips, results
 from camdrift.ops import readme
 from camdrift.papers import claims
-from conftest import inside
+from conftest import ROOT, inside
 
 
 def test_the_readmes_generated_parts_are_up_to_date(published):
     with inside(published):
-        text = readme.README.read_text()
-        assert readme.filled(text, readme.generated("layers")) == text
+        for page, text in readme.pages("layers").items():
+            assert page.read_text() == text, page
+
+
+def test_the_readme_is_short(published):
+    assert len((published / "README.md").read_bytes()) <= 12_000
+
+
+def test_every_link_leads_somewhere(published):
+    pages = [page for page in published.rglob("*.md")]
+    assert len(pages) >= len(readme.PAGES)
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            if not link.startswith("https://"):
+                place = (ROOT / page.relative_to(published).parent / link).resolve()
+                assert place.exists(), f"{page.relative_to(published)}: {link}"
 
 
 STUDIES = ("nips17_squeezenet1_1", "nips17_resnet18", "layers")
@@ -66,6 +80,7 @@ def test_the_readmes_answer_is_what_the_committed_tables_say(published):
 
 def test_what_is_under_review_is_named_in_the_readme(published):
     text = (published / "README.md").read_text()
+    text += (published / "data/results/README.md").read_text()
     assert "*Under review*: verdicts on A9 to A12" in text and "C3 and C5" in text
     assert set(claims.UNDER_REVIEW) == {"A9", "A10", "A11", "A12", "C3", "C5"}
     rows = [line for line in text.splitlines() if line.startswith("| A9 | At the lowest")]
@@ -136,11 +151,12 @@ def test_the_readmes_words_on_hardening_are_what_the_committed_tables_say(publis
     assert (verdict[["C6", "C7"]] == "does not hold").all()
 
 
-def test_a_readme_without_its_markers_is_refused():
-    with pytest.raises(ValueError, match="markers 'headline'"):
-        readme.filled("nothing", {"headline": ""})
-    with pytest.raises(ValueError, match="markers 'headline'"):
-        readme.filled(json.dumps({}), {"headline": ""})
+def test_a_page_without_its_markers_is_refused(tmp_path):
+    page = tmp_path / "README.md"
+    for text in ("nothing", "<!-- begin headline -->\nwithout an end"):
+        page.write_text(text)
+        with pytest.raises(ValueError, match="markers 'headline'"):
+            readme.filled(page, {"headline": ""})
 
 
 def test_the_readmes_words_on_generalisation_are_what_the_committed_tables_say(published):

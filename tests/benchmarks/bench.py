@@ -1,4 +1,4 @@
-"""`make bench`: every race, side by side in one process, into data/results/benchmarks.json."""
+"""`make bench`: every race, side by side in one process, into data/results/benchmarks."""
 
 import platform
 import subprocess

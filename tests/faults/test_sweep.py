@@ -1,4 +1,4 @@
-"""The README's parallel sweep, as it stands there, with four runs."""
+"""The parallel sweep of stages/README.md, as it stands there, with four runs."""
 
 import json
 import re
@@ -17,7 +17,9 @@ pytestmark = pytest.mark.faults
 
 def recipe() -> tuple[str, list[str]]:
     """The commands, and the values that they sweep through."""
-    found = re.search(r"```sh\n(printf .*?xargs.*?)```", (ROOT / "README.md").read_text(), re.S)
+    found = re.search(
+        r"```sh\n(printf .*?xargs.*?)```", (ROOT / "stages/README.md").read_text(), re.S
+    )
     assert found
     return found[1], re.findall(r"0\.\d+", found[1])
 

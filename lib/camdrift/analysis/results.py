@@ -103,7 +103,7 @@ def read(
     rng = randomness.generator(seed, "folds")
     facts["fold"] = statistics.folds(facts["source"], count=chosen.folds, rng=rng)
     scores = part(Scores, "score").values.join(facts, on="image")
-    rows = maps.of().query("target == @artifacts.OWN")
+    rows = maps.of().query("target == @storage.OWN")
     clean = attacked.images.set_index("image")["clean"]
     flipped = rows.set_index(["recipe", "variant", "strength", "draw", "image"])["prediction"]
     flipped = flipped != clean.loc[rows["image"]].to_numpy()
@@ -195,7 +195,7 @@ def example(study: str, name: str) -> Example:
         int(shown.index[(shown["variant"] == v) & (shown["strength"] == s)][0])
         for v, s, _ in wanted
     ]
-    rows = maps.of().query("image == @image and target == @artifacts.OWN")
+    rows = maps.of().query("image == @image and target == @storage.OWN")
     recipe = maps.rows.loc[maps.rows["variant"] == storage.ADVERSARIAL, "recipe"].iloc[0]
     rows = rows[(rows["draw"] == 0) & rows["recipe"].isin(["", recipe])]
     rows = rows.set_index(["variant", "strength"])["map"]

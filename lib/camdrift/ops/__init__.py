@@ -1,1 +1,1 @@
-"""What stands around a run: presets, estimates, seeds, summaries, the README's generated parts."""
+"""What stands around a run: presets, estimates, seeds, summaries, the READMEs' generated parts."""

@@ -1,4 +1,4 @@
-"""What `make bench` found, as tables for the README."""
+"""What `make bench` found, as tables for its page."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pandas as pd
 from camdrift import storage
 from camdrift.storage import files
 
-PATH = storage.RESULTS / "benchmarks.json"
+PATH = storage.RESULTS / "benchmarks" / "races.json"
 # Why a target that is missed is missed, by work and rival.
 WHY = {
     ("Grad-CAM of 13 layers", "pytorch-grad-cam, all layers at once"): "The forward and backward "

@@ -1,12 +1,14 @@
-"""The README's generated parts: every number in it comes from a study's tables."""
+"""The generated parts of the READMEs: every number in them comes from a study's tables."""
 
+import os
+import re
 from pathlib import Path
 
 import pandas as pd
 
 from camdrift import storage
 from camdrift.analysis import results
-from camdrift.ops import benchmarks, seeds
+from camdrift.ops import benchmarks, packages, seeds
 from camdrift.papers import claims, report
 from camdrift.papers.chakraborty2022 import report as generalisation_report
 from camdrift.papers.klawikowska2020 import figures as hardening_figures
@@ -14,13 +16,24 @@ from camdrift.papers.klawikowska2020 import report as hardening_report
 from camdrift.settings import Generalisation, Hardening, Settings, Study, params
 from camdrift.storage import files
 
-README = Path("README.md")
+# Which generated parts stand in which page, in order.
+PAGES = {
+    Path("README.md"): ("evidence",),
+    storage.RESULTS / "README.md": (
+        "headline", "oddities", "claims", "switches", "seeds", "methods", "detection_claims",
+        "detection", "hardening", "generalisation",
+    ),
+    storage.RESULTS / "benchmarks" / "README.md": ("benchmarks",),
+    Path("stages", "README.md"): ("run", "scaling"),
+    Path("lib", "README.md"): ("packages",),
+    Path("dashboard", "README.md"): ("browsing",),
+}  # fmt: skip
 RUN = storage.RESULTS / "run.json"
 NOT_RUN = "not run here"
 
 
 def generated(study: str) -> dict[str, str]:
-    """Returns the generated parts of the README by the name of their marker."""
+    """Returns the generated parts by the name of their marker; paths are from the root."""
     chosen = params.load()
     made = results.load(study)
     table = report.headline(made)
@@ -92,6 +105,7 @@ def generated(study: str) -> dict[str, str]:
     parts["generalisation"] = _generalisations(chosen)
     parts["benchmarks"] = _benchmarks()
     parts["browsing"] = _browsing()
+    parts["packages"] = f"{markdown(packages.table())}\n\n{packages.graph()}"
     parts["scaling"] = _scaling()
     return parts | {"oddities": _oddities(made, plan.headline), "seeds": _seeds(study)}
 
@@ -406,17 +420,40 @@ def markdown(table: pd.DataFrame) -> str:
     )
 
 
-def filled(text: str, parts: dict[str, str]) -> str:
-    """Returns the README with each part put between its markers.
+def pages(study: str) -> dict[Path, str]:
+    """Returns the pages with their generated parts anew.
+
+    Raises:
+        ValueError: a marker is missing in a page.
+    """
+    parts = generated(study)
+    return {
+        page: filled(page, {name: _from(page, parts[name]) for name in names})
+        for page, names in PAGES.items()
+    }
+
+
+def _from(page: Path, part: str) -> str:
+    """Returns a part whose links to results lead there from a page."""
+    return re.sub(
+        rf"\]\(({storage.RESULTS.as_posix()}/[^)]+)\)",
+        lambda link: f"]({Path(os.path.relpath(link[1], page.parent)).as_posix()})",
+        part,
+    )
+
+
+def filled(page: Path, parts: dict[str, str]) -> str:
+    """Returns a page's text with each part put between its markers.
 
     Raises:
         ValueError: a marker is missing.
     """
+    text = page.read_text(encoding="utf-8")
     for name, part in parts.items():
         begin, end = f"<!-- begin {name} -->\n", f"\n<!-- end {name} -->"
         before, marked, rest = text.partition(begin)
         _, ended, after = rest.partition(end)
         if not marked or not ended:
-            raise ValueError(f"wanted the markers '{name}' in the README: {begin}...{end}")
+            raise ValueError(f"wanted the markers '{name}' in {page}: {begin}...{end}")
         text = before + begin + part + end + after
     return text

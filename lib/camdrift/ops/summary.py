@@ -1,4 +1,4 @@
-"""A study's results in few words: on the terminal after a run, and in the README."""
+"""A study's results in few words: on the terminal after a run, and in the READMEs."""
 
 import argparse
 import sys
@@ -86,7 +86,7 @@ def publish() -> None:
 
 
 def main() -> None:
-    """Shows results, names a stage, writes the README's parts, publishes the run, lists seeds."""
+    """Shows results, names a stage, writes the READMEs' parts, publishes the run, lists seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=["show", "stage", "readme", "publish", "seeds"])
     parser.add_argument("study", nargs="*", help="or another group; default: all that are built")
@@ -101,8 +101,8 @@ def main() -> None:
     elif asked.action == "stage":
         sys.stdout.write(" ".join(stage(study) for study in studies) + "\n")
     elif asked.action == "readme":
-        text = readme.README.read_text(encoding="utf-8")
-        files.write_text(readme.README, readme.filled(text, readme.generated(studies[0])))
+        for page, text in readme.pages(studies[0]).items():
+            files.write_text(page, text)
     elif asked.action == "seeds":
         sys.stdout.write(" ".join(str(seed) for seed in params.load().seeds) + "\n")
     else:

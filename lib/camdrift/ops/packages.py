@@ -1,0 +1,80 @@
+"""Packages of the library: what each is for, its modules, and which imports which."""
+
+import ast
+from pathlib import Path
+
+import pandas as pd
+
+import camdrift
+
+LIBRARY = Path(camdrift.__file__).parent
+
+
+def table() -> pd.DataFrame:
+    """Returns the packages with the first sentence of their docstrings, lowest floor first."""
+    rows = [
+        {
+            "package": f"`{name}`",
+            "what it holds": _first_line(LIBRARY / name / "__init__.py"),
+            "modules": ", ".join(f"`{module}`" for module in _modules(LIBRARY / name)),
+        }
+        for name in order()
+    ]
+    return pd.DataFrame(rows)
+
+
+def graph() -> str:
+    """Returns a Mermaid graph with an arrow to each import that no chain of others implies."""
+    uses = imports()
+    arrows = [
+        f"  {name} --> {other}"
+        for name in reversed(order())
+        for other in sorted(uses[name])
+        if not any(other in _reached(uses, between) for between in uses[name] - {other})
+    ]
+    return "\n".join(["```mermaid", "flowchart TD", *arrows, "```"])
+
+
+def order() -> list[str]:
+    """Returns the packages so that each stands behind those that it imports."""
+    left, placed = imports(), []
+    while left:
+        ready = sorted(name for name, uses in left.items() if uses <= set(placed))
+        if not ready:
+            raise ValueError(f"packages import one another in a circle: {', '.join(left)}")
+        placed.append(ready[0])
+        del left[ready[0]]
+    return placed
+
+
+def imports() -> dict[str, set[str]]:
+    """Returns the packages that each package imports, by name."""
+    names = {path.parent.name for path in LIBRARY.glob("*/__init__.py")}
+    return {
+        name: set().union(*map(_imported, (LIBRARY / name).rglob("*.py"))) & names - {name}
+        for name in names
+    }
+
+
+def _imported(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            parts = node.module.split(".")
+            if parts[0] == "camdrift":
+                found |= {parts[1]} if parts[1:] else {alias.name for alias in node.names}
+    return found
+
+
+def _reached(uses: dict[str, set[str]], start: str) -> set[str]:
+    return uses[start].union(*(_reached(uses, other) for other in uses[start]))
+
+
+def _modules(folder: Path) -> list[str]:
+    own = [file.stem for file in folder.glob("[a-z]*.py")]
+    return sorted(own) + sorted(f"{path.parent.name}/" for path in folder.glob("*/__init__.py"))
+
+
+def _first_line(file: Path) -> str:
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return text.partition("\n\n")[0].replace("\n", " ")
