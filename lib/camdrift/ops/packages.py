@@ -37,7 +37,7 @@ def graph() -> str:
 
 def order() -> list[str]:
     """Returns the packages so that each stands behind those that it imports."""
-    left, placed = imports(), []
+    left, placed = imports(), list[str]()
     while left:
         ready = sorted(name for name, uses in left.items() if uses <= set(placed))
         if not ready:

@@ -170,7 +170,7 @@ def evidence(made: Mapping[str, Tables]) -> pd.DataFrame:
                 "attack": facts["attack"],
                 "flipped": f"{facts['successes']} of {facts['images']}",
                 "drift, attack / noise": f"{fixed['drift_attack']:.3f} / {fixed['drift_noise']:.3f}"
-                f" = {fixed['drift_attack'] / fixed['drift_noise']:.1f}",
+                f"{times(fixed['drift_attack'], fixed['drift_noise'])}",
                 "excess left, class fixed": shared(fixed),
                 "excess of the negated": f"{shared(negated)}, flips {negated['flipped']:.0%}",
                 "raised noise: size, drift beside the attack's": "-",
@@ -183,6 +183,11 @@ def evidence(made: Mapping[str, Tables]) -> pd.DataFrame:
                 )
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def times(attack: float, noise: float) -> str:
+    """Returns how far a drift is of another as text, no more digits than those that are stored."""
+    return f" = {attack / noise:.1f}" if noise >= 0.01 else f", some {attack / noise:.0f}"
 
 
 def shared(row: pd.Series) -> str:
