@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from camdrift.models import chance
+from camdrift.datasets import chance
 
 LABELS = np.array([0] * 30 + [1] * 10)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from camdrift.analysis.results import Results, Tables
-from camdrift.models import chance
+from camdrift.datasets import chance
 from camdrift.settings import FlagSettings, StatisticsSettings
 from camdrift.storage import NOISE
 

@@ -15,15 +15,8 @@ from torch import Tensor, fx, nn
 from tqdm import tqdm
 
 from camdrift import storage
-from camdrift.models import (
-    architectures,
-    chance,
-    checks,
-    devices,
-    hook_points,
-    training,
-    weights,
-)
+from camdrift.datasets import chance
+from camdrift.models import architectures, checks, devices, hook_points, training, weights
 from camdrift.models.architectures import RefusedError
 from camdrift.models.hook_points import Tap
 from camdrift.pipeline import randomness

@@ -13,7 +13,7 @@ import pandas as pd
 from camdrift.analysis import statistics
 from camdrift.analysis.flags import AT_CHANCE
 from camdrift.analysis.tables import rounded
-from camdrift.models import chance
+from camdrift.datasets import chance
 from camdrift.papers.claims import (
     FOUND,
     KLAWIKOWSKA,
