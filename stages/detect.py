@@ -5,6 +5,7 @@ from pathlib import Path
 from camdrift import settings, storage
 from camdrift.detectors import trial
 from camdrift.models import loading
+from camdrift.models.model import Model
 from camdrift.pipeline import run, shards
 
 
@@ -22,7 +23,7 @@ def adapt(stage: run.Stage, places: slice, *seen: Path) -> storage.Seen:
     )  # fmt: skip
 
 
-def trying(stage: run.Stage) -> tuple[loading.Model, trial.Part, settings.DetectionSettings]:
+def trying(stage: run.Stage) -> tuple[Model, trial.Part, settings.DetectionSettings]:
     """Returns the model, the images that take part, and the settings."""
     cell, chosen = stage.cell, stage.settings
     model = loading.load(cell.model, **stage.calling)

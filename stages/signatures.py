@@ -2,6 +2,7 @@
 
 from camdrift import settings, storage
 from camdrift.models import loading
+from camdrift.models.model import Model
 from camdrift.papers.klawikowska2020 import inspection
 from camdrift.pipeline import run
 from camdrift.storage.pixels import from_8bit
@@ -13,7 +14,7 @@ def main(stage: run.Stage) -> None:
     images = storage.read(storage.ImageSet, storage.set_folder(chosen.set))
     found = storage.read(storage.Hardened, storage.hardening_folder(key, "harden"))
 
-    def load(kind: str) -> loading.Model:
+    def load(kind: str) -> Model:
         name = chosen.model if kind == storage.CLEAR else settings.hardened(key, kind)
         return loading.load(name, **stage.calling)
 

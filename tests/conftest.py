@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from torch import nn
 
 from camdrift import settings
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.ops import presets
 from camdrift.pipeline import run
 from camdrift.settings import params

@@ -14,7 +14,7 @@ from camdrift import settings, storage
 from camdrift.attacks import one_pixel
 from camdrift.explain import cam, lrp
 from camdrift.models import devices, loading
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.papers.klawikowska2020 import experiment
 from camdrift.pipeline import run
 from camdrift.storage import files

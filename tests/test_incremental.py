@@ -4,7 +4,7 @@ from torch import nn
 
 from camdrift.models import architectures, incremental
 from camdrift.models.incremental import Incremental, painted
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from conftest import as_model
 
 HALVES = [0.5] * 3

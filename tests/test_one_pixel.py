@@ -7,7 +7,7 @@ from scipy.optimize import differential_evolution
 
 from camdrift.attacks import one_pixel
 from camdrift.models.incremental import Incremental, painted
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.perturbations import perturbation
 from camdrift.settings import SettingsError
 from conftest import as_model, small_network

@@ -5,7 +5,7 @@ import frame
 import lineage
 import streamlit as st
 
-from camdrift.analysis import flags
+from camdrift.analysis import flags, tables
 from camdrift.papers import report
 from camdrift.papers.chakraborty2022 import figures as generalisation_figures
 from camdrift.papers.klawikowska2020 import figures as hardening_figures
@@ -44,7 +44,7 @@ if isinstance(plan, Study):
     ):
         row = excess[(excess["group"] == group) & (excess["target"] == target)]
         if len(row):
-            told = report.told(*row[["mean", "low", "high"]].iloc[0])
+            told = tables.as_text(*row[["mean", "low", "high"]].iloc[0])
             value, _, interval = told.partition(" ")
             column.metric(title, value, interval, delta_color="off", delta_arrow="off")
     st.caption(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from camdrift.attacks import dlfuzz, fgsm, pgd
 from camdrift.models import architectures, coverage
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.pipeline.vision import torchvision  # the peers import torchvision, too
 from races import Race
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from camdrift.detectors import behaviour, noisecam
 from camdrift.explain import methods
 from camdrift.models import architectures
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from races import Race
 
 COPIES, RADIUS, NEIGHBOURS = 50, 2, 3

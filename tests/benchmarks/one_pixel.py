@@ -7,7 +7,7 @@ from torch import Tensor
 
 from camdrift.models import architectures
 from camdrift.models.incremental import Incremental, painted
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from races import Race
 
 QUERIES, IMAGES = 64, 2

@@ -354,3 +354,10 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
     """Returns a table with its numbers rounded, and without a negative zero."""
     numbers = table.select_dtypes("floating").columns
     return table.assign(**{n: table[n].round(DIGITS) + 0.0 for n in numbers})
+
+
+def as_text(value: float, low: float, high: float) -> str:
+    """Returns a value with its interval as text, empty where there is none."""
+    if pd.isna(value):
+        return ""
+    return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from camdrift.models import coverage
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.perturbations.perturbation import Perturbation
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from camdrift.attacks import gradients
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.perturbations.perturbation import Perturbation
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 
 
 def cross_entropy(model: Model, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.perturbations.perturbation import Perturbation
 
 

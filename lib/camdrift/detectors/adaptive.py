@@ -23,7 +23,7 @@ from camdrift.detectors.rules import (
     Single,
 )
 from camdrift.explain import methods
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.settings import DetectionSettings
 
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]  # a micro-batch -> its logits and scores (n,)

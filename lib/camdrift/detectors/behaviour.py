@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from camdrift.explain import methods
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 
 
 def cleaned(pixels: Tensor, *, variance: float) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 
 
 def median(pixels: Tensor, *, size: int) -> Tensor:

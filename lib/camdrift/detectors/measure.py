@@ -8,7 +8,7 @@ import pandas as pd
 from torch import Tensor
 
 from camdrift.detectors import behaviour, confidence, noisecam, profile
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.settings import DetectionSettings
 
 GROUPS = ("confidence", "residual", "profile", "noisecam", "behaviour", "chance")

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from camdrift.detectors.names import READINGS
 from camdrift.explain import methods
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 
 # exp() of a larger score overflows; there the map is that of its first term to all digits.
 LARGEST_SCORE = 300.0

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from camdrift.detectors.names import PROFILE
 from camdrift.explain import methods
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 
 TINY = 1e-12
 

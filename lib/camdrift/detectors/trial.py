@@ -15,7 +15,7 @@ from camdrift.detectors import adaptive, evaluation, measure, noisecam
 from camdrift.detectors.names import READINGS
 from camdrift.detectors.rules import BEHAVIOUR, CHANCE, NOISECAM
 from camdrift.explain import methods
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.perturbations import changes
 from camdrift.perturbations.variants import Variant, of_cell, shown
 from camdrift.pipeline import randomness

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from camdrift.explain import external, methods
 from camdrift.models import architectures, checks, hook_points
 from camdrift.models.hook_points import Tap
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.storage import OWN, SEED
 
 Layers = tuple[Tensor, ...]  # one tensor (n, h, w) a layer, in forward order

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from camdrift.models import devices, hook_points
 from camdrift.models.architectures import RefusedError
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.pipeline.vision import torchvision  # noqa: F401  must load before zennit's
 
 # isort: split

@@ -13,7 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from camdrift.explain import cam
 from camdrift.explain.cam import Layers, Maps
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.perturbations.variants import Variant
 from camdrift.storage import CLEAN, NOISE, OWN, SEED, SOFTMAX, Packed
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 
 
 def means(logits: Tensor, excitations: tuple[Tensor, ...]) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 
 CHUNK = 64  # changed images evaluated at once; 32 is slower, 128 no faster than its memory is worth
 POINTWISE = (

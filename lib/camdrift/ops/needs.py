@@ -16,7 +16,8 @@ from torch import nn
 
 from camdrift.datasets import folders, images, numbering, pictures
 from camdrift.datasets.preprocessing import preprocessor
-from camdrift.models import architectures, hook_points, loading
+from camdrift.models import architectures, hook_points
+from camdrift.models.model import Model
 from camdrift.pipeline.vision import torchvision
 from camdrift.settings import ImageSetSettings, ModelSettings, Need, SettingsError
 from camdrift.storage import ImageSet, files
@@ -231,7 +232,7 @@ def network(chosen: ModelSettings, *, classes: int, size: int) -> nn.Module:
     return found
 
 
-def function(name: str, chosen: ModelSettings, *, classes: int, size: int) -> loading.Model:
+def function(name: str, chosen: ModelSettings, *, classes: int, size: int) -> Model:
     """Returns a model of random weights, which calls its network an image at a time; see `network`.
 
     Raises:
@@ -240,7 +241,7 @@ def function(name: str, chosen: ModelSettings, *, classes: int, size: int) -> lo
     size = chosen.size or size
     try:
         made = network(chosen, classes=classes, size=size)
-        return loading.Model(made, mean=chosen.mean, std=chosen.std, size=size, micro_batch=1)
+        return Model(made, mean=chosen.mean, std=chosen.std, size=size, micro_batch=1)
     except (architectures.RefusedError, hook_points.UntraceableError) as fault:
         raise architectures.RefusedError(f"models.{name}: {fault}") from fault
 

@@ -24,7 +24,8 @@ from camdrift.attacks import dlfuzz, gradients, one_pixel
 from camdrift.detectors import adaptive, behaviour, measure, rules, trial
 from camdrift.detectors.names import PROFILE
 from camdrift.explain import cam, lrp, packing
-from camdrift.models import coverage, devices, loading, training
+from camdrift.models import coverage, devices, training
+from camdrift.models.model import Model
 from camdrift.ops import needs
 from camdrift.perturbations import noise
 from camdrift.scores import shifts, similarity
@@ -77,7 +78,7 @@ class Bench:
     classes: int
     plan: Settings
     pixels: Tensor
-    model: loading.Model
+    model: Model
     known: dict[str, float] = field(default_factory=dict)
 
     def of(self, kind: str, work: Callable[["Bench"], float]) -> float:
@@ -212,7 +213,7 @@ def repeat(at: Bench) -> float:
     return count
 
 
-def _within(model: loading.Model) -> dict[str, int]:
+def _within(model: Model) -> dict[str, int]:
     """Returns the detectors' layers; of a model with too few the last, the trial refuses it."""
     return {"probe": -min(3, len(model.maps)), "layer": min(3, len(model.maps))}
 

@@ -1,29 +1,19 @@
 """A study's report: one HTML page that reads without a network."""
 
-import html
 from collections.abc import Mapping
 
 import pandas as pd
-from plotly.offline import get_plotlyjs
+from markupsafe import Markup
 
-from camdrift.analysis import drawing, flags
+from camdrift.analysis import flags
+from camdrift.analysis import page as pages
 from camdrift.analysis.drawing import Figure
 from camdrift.analysis.flips import FIXED, NEGATED
+from camdrift.analysis.page import Part
 from camdrift.analysis.results import Tables
-from camdrift.analysis.tables import PAPERS_RULE
+from camdrift.analysis.tables import PAPERS_RULE, as_text
 from camdrift.papers.claims import NOT_RUN, UNDER_REVIEW
 from camdrift.settings import StatisticsSettings, Study
-
-STYLE = """
-body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-  color: #1a1a1a; background: #fff; }
-table { border-collapse: collapse; margin: 1rem 0; font-size: 0.92rem; display: block;
-  overflow-x: auto; }
-th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid #ccc; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-figure { margin: 2rem 0; } figcaption { color: #444; font-size: 0.92rem; }
-.flag { border-left: 4px solid #D55E00; padding-left: 0.7rem; }
-"""
 
 
 def headline(made: Tables) -> pd.DataFrame:
@@ -106,7 +96,7 @@ def claims(made: Tables) -> pd.DataFrame:
         review = UNDER_REVIEW.get(claim["id"]) if claim["verdict"] != NOT_RUN else None
         flagged = [claim["flags"], f"under review: {review}"] if review else [claim["flags"]]
         published, corrected = (
-            told(claim[f"{p}value"], claim[f"{p}low"], claim[f"{p}high"])
+            as_text(claim[f"{p}value"], claim[f"{p}low"], claim[f"{p}high"])
             for p in ("published_", "")
         )
         rows.append(
@@ -134,18 +124,12 @@ def switches(made: Tables, cell: str) -> pd.DataFrame:
     """Returns the one-switch table for people: a row a claim, a column a protocol."""
     rows = made["switches"].query("cell == @cell")
     text = [
-        f"{told(row.value, row.low, row.high)} {row.verdict}".strip() for row in rows.itertuples()
+        f"{as_text(row.value, row.low, row.high)} {row.verdict}".strip()
+        for row in rows.itertuples()
     ]
     wide = rows.assign(text=text).pivot(index="claim", columns="protocol", values="text")
     order = rows["claim"].drop_duplicates(), rows["protocol"].drop_duplicates()
     return wide.loc[order[0], order[1]].reset_index().rename_axis(columns=None)
-
-
-def told(value: float, low: float, high: float) -> str:
-    """Returns a value with its interval as text, empty where there is none."""
-    if pd.isna(value):
-        return ""
-    return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def evidence(made: Mapping[str, Tables]) -> pd.DataFrame:
@@ -217,7 +201,7 @@ def controls(made: Tables, cell: str) -> pd.DataFrame:
         {
             "protocol": rows["protocol"],
             "variant": rows["variant"].map(lambda name: names.get(name, name)) + draw,
-            "similarity": [told(r.mean, r.low, r.high) for r in rows.itertuples()],
+            "similarity": [as_text(r.mean, r.low, r.high) for r in rows.itertuples()],
             "least": rows["least"].map("{:.3f}".format),
             "class flipped": flipped,
             "images": rows["images"],
@@ -230,7 +214,7 @@ def contrasts(made: Tables, cell: str) -> pd.DataFrame:
     rows = made["square"].query("cell == @cell and layer == 'mean'")
     found = []
     for (arm, flipped), part in rows.groupby(["arm", "flipped"], sort=False):
-        texts = {row.target: told(row.mean, row.low, row.high) for row in part.itertuples()}
+        texts = {row.target: as_text(row.mean, row.low, row.high) for row in part.itertuples()}
         state = "" if arm.startswith("flipped") else (", flipped" if flipped else ", not flipped")
         size = part["size_grey"].iloc[0]
         found.append(
@@ -257,12 +241,14 @@ def trial(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
         {
             "detector": row["detector"],
             "decides": {"own": "by its rule", "chosen": "above a chosen threshold"}[row["rule"]],
-            "AUROC": told(row["auroc"], row["auroc_low"], row["auroc_high"]),
-            "average precision": told(row["precision"], float("nan"), float("nan")),
-            "TPR at 5 % FPR": told(row["tpr_at_5"], float("nan"), float("nan")),
-            "TPR": told(row["tpr"], row["tpr_low"], row["tpr_high"]),
-            "TNR": told(row["tnr"], row["tnr_low"], row["tnr_high"]),
-            "balanced accuracy": told(row["balanced"], row["balanced_low"], row["balanced_high"]),
+            "AUROC": as_text(row["auroc"], row["auroc_low"], row["auroc_high"]),
+            "average precision": as_text(row["precision"], float("nan"), float("nan")),
+            "TPR at 5 % FPR": as_text(row["tpr_at_5"], float("nan"), float("nan")),
+            "TPR": as_text(row["tpr"], row["tpr_low"], row["tpr_high"]),
+            "TNR": as_text(row["tnr"], row["tnr_low"], row["tnr_high"]),
+            "balanced accuracy": as_text(
+                row["balanced"], row["balanced_low"], row["balanced_high"]
+            ),
             "attacked / benign": f"{row['n_positive']:g} / {row['n_negative']:g}",
             "note": row["note"],
         }
@@ -284,7 +270,8 @@ def knowing(made: Tables) -> pd.DataFrame:
             continue
         lows = [arms["low"].get(arm) for arm in ("oblivious", "adaptive")]
         texts = {
-            arm: told(*arms.loc[arm, ["auroc", "low", "high"]]) for arm in ("oblivious", "adaptive")
+            arm: as_text(*arms.loc[arm, ["auroc", "low", "high"]])
+            for arm in ("oblivious", "adaptive")
         }
         rows.append(
             {
@@ -310,10 +297,10 @@ def disguise(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
         kinds = part.set_index("kind")
         row = {"reading": reading}
         for kind in ("all", "benign"):
-            value = told(*kinds.loc[kind, ["spearman", "low", "high"]])
+            value = as_text(*kinds.loc[kind, ["spearman", "low", "high"]])
             row[f"rank correlation, {kind} images"] = value
         gain = kinds.loc["all", ["gain", "gain_low", "gain_high"]]
-        found.append(row | {"AUROC minus that of the confidence": told(*gain)})
+        found.append(row | {"AUROC minus that of the confidence": as_text(*gain)})
     return pd.DataFrame(found)
 
 
@@ -329,96 +316,44 @@ def page(
     chosen: StatisticsSettings,
 ) -> str:
     """Returns the report's HTML; class and file names in it are text, never markup."""
+    lead = Markup(
+        "Study <code>{}</code>. Headline cell: <code>{}</code>. Numbers rest on this study's own "
+        "images and model, not on those of any paper."
+    ).format(name, study.headline)
     parts = [
-        f"<h1>{html.escape(study.title)}</h1>",
-        f"<p>Study <code>{html.escape(name)}</code>. Headline cell: "
-        f"<code>{html.escape(study.headline)}</code>. Numbers rest on this study's own images and "
-        "model, not on those of any paper.</p>",
-        _html(headline(made)),
-        "<p>Excess: cosine similarity to the clean map under matched noise minus that under "
-        "attack, at strength 100 %, mean over decided layers, with a "
-        f"{chosen.confidence:.0%} interval resampled by source picture. Layers compromised: by "
-        "the paper's rule, on successfully attacked images, beside what the rule says of a "
-        "further draw of noise.</p>",
-    ]
-    for cell in made["attacks"]["cell"]:
-        for text in flags.texts(made, cell):
-            parts.append(f'<p class="flag">{html.escape(f"{cell}: {text}")}</p>')
-    parts += [
-        "<h2>Claims</h2>",
-        "<p>Statistics and thresholds were set before any result. <i>As published</i> follows the "
-        "public code, faults included; <i>corrected</i> decides. A verdict speaks of the images "
-        "and the model that it rests on, not of those of the paper.</p>",
-        _html(claims(made)),
-        "<h2>One switch at a time</h2>",
-        "<p>What each claim's statistic becomes under the corrected protocol, under the published "
-        "one, and under the corrected one with a single switch set as published.</p>",
-        _html(switches(made, study.headline)),
-        "<h2>Controls</h2>",
-        _html(controls(made, study.headline)),
-        "<h2>Attack or noise, flipped or not</h2>",
-        _html(contrasts(made, study.headline)),
-        "<h2>By the method that makes the maps</h2>",
-        _html(by_method(made, study.headline)),
-    ]
-    if len(trial(made, study.headline)):
+        Part(text=lead, table=headline(made)),
+        Part(text="Excess: cosine similarity to the clean map under matched noise minus that under "
+             "attack, at strength 100 %, mean over decided layers, with a "
+             f"{chosen.confidence:.0%} interval resampled by source picture. Layers compromised: "
+             "by the paper's rule, on successfully attacked images, beside what the rule says of a "
+             "further draw of noise."),
+        *(Part(text=f"{cell}: {text}", is_flag=True)
+          for cell in made["attacks"]["cell"] for text in flags.texts(made, cell)),
+        Part("Claims", Markup(
+             "Statistics and thresholds were set before any result. <i>As published</i> follows "
+             "the public code, faults included; <i>corrected</i> decides. A verdict speaks of the "
+             "images and the model that it rests on, not of those of the paper."), claims(made)),
+        Part("One switch at a time", "The statistic of each claim under the corrected protocol, "
+             "under the published one, and under the corrected one with a single switch set as "
+             "published.", switches(made, study.headline)),
+        Part("Controls", table=controls(made, study.headline)),
+        Part("Attack or noise, flipped or not", table=contrasts(made, study.headline)),
+        Part("By the method that makes the maps", table=by_method(made, study.headline)),
+    ]  # fmt: skip
+    tried = trial(made, study.headline)
+    if len(tried):
+        adaptive = knowing(made) if len(made["knowing"]) else None
         parts += [
-            "<h2>Detectors</h2>",
-            "<p>Each sees one image, never its clean twin. Attacked images whose class flips, at "
-            "strength 100 %, against clean and noisy ones; fitted, chosen and tested on different "
-            "images.</p>",
-            _html(trial(made, study.headline)),
-            "<h2>Detectors against an attack that knows them</h2>",
-            _html(knowing(made)) if len(made["knowing"]) else "<p>Not run here.</p>",
-            "<h2>Is NoiseCAM the confidence in disguise?</h2>",
-            "<p>Rank correlation of its number of clusters with 1 minus the model's top "
-            "probability, on test images, and the difference of their AUROCs.</p>",
-            _html(disguise(made, study.headline)),
-        ]
-    parts += charts(drawn)
-    for table, rows in (("Attacks", made["attacks"]), ("Noise against attack", made["noise"])):
-        parts += [f"<h2>{table}</h2>", _html(rows)]
-    return _page(study.title, parts)
-
-
-def document(
-    title: str, lead: str, sections: list[tuple[str, str, pd.DataFrame | None]],
-    drawn: list[Figure],
-) -> str:  # fmt: skip
-    """Returns the HTML of sections, each a heading, a text and a table, and of figures.
-
-    `lead` is markup; class and file names in tables are text, never markup.
-    """
-    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{lead}</p>"]
-    for heading, text, table in sections:
-        parts += [f"<h2>{html.escape(heading)}</h2>"] if heading else []
-        parts += [f"<p>{html.escape(text)}</p>"] if text else []
-        parts += [_html(table)] if table is not None else []
-    return _page(title, parts + charts(drawn))
-
-
-def charts(drawn: list[Figure]) -> list[str]:
-    """Returns the HTML of figures."""
-    parts = ["<h2>Figures</h2>"]
-    for figure in drawn:
-        # A fixed div id keeps the bytes the same from run to run.
-        chart = drawing.plotly(figure).to_html(
-            full_html=False, include_plotlyjs=False, div_id=figure.name
-        )
-        caption = html.escape(figure.caption)
-        parts.append(f"<figure>{chart}<figcaption>{caption}</figcaption></figure>")
-    return parts
-
-
-def _page(title: str, parts: list[str]) -> str:
-    body = "\n".join(parts)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style>"
-        f"<script>{get_plotlyjs()}</script></head><body>{body}</body></html>\n"
-    )
-
-
-def _html(table: pd.DataFrame) -> str:
-    return table.to_html(index=False, border=0)
+            Part("Detectors", "Each sees one image, never its clean twin. Attacked images whose "
+                 "class flips, at strength 100 %, against clean and noisy ones; fitted, chosen and "
+                 "tested on different images.", tried),
+            Part("Detectors against an attack that knows them",
+                 "" if adaptive is not None else "Not run here.", adaptive),
+            Part("Is NoiseCAM the confidence in disguise?", "Rank correlation of its number of "
+                 "clusters with 1 minus the model's top probability, on test images, and the "
+                 "difference of their AUROCs.", disguise(made, study.headline)),
+        ]  # fmt: skip
+    parts += [
+        Part("Attacks", table=made["attacks"]), Part("Noise against attack", table=made["noise"])
+    ]  # fmt: skip
+    return pages.page(study.title, parts, drawn)

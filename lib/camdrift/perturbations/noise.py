@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.perturbations import changes
 from camdrift.perturbations.strengths import multipliers, offsets
 from camdrift.pipeline import randomness

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.settings import SettingsError
 
 

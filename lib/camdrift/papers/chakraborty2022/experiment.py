@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from camdrift.explain import cam, packing
 from camdrift.explain.cam import GRAD_CAM
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.perturbations import noise
 from camdrift.scores import shifts, similarity
 from camdrift.settings import RANGES, Generalisation

@@ -1,12 +1,15 @@
 """A generalisation's report, and its tables for people."""
 
 import pandas as pd
+from markupsafe import Markup
 
+from camdrift.analysis import page as pages
 from camdrift.analysis.drawing import Figure
+from camdrift.analysis.page import Part
 from camdrift.analysis.results import Tables
+from camdrift.analysis.tables import as_text
 from camdrift.papers import report
 from camdrift.papers.chakraborty2022.figures import EXPLAINED
-from camdrift.papers.report import told
 from camdrift.settings import Generalisation
 
 WIDE = ["preprocessing", "network"]
@@ -21,7 +24,7 @@ def accuracy(made: Tables, attack: str = "carried", of: str | None = None) -> pd
     first = rows["range"].iloc[0]
     chosen = (rows["attack"] == attack) & (rows["range"] == (of or first))
     rows = rows[chosen | (rows["attack"] == "clean")]
-    return _wide(rows, [told(r.accuracy, r.low, r.high) for r in rows.itertuples()])
+    return _wide(rows, [as_text(r.accuracy, r.low, r.high) for r in rows.itertuples()])
 
 
 def mod(made: Tables, explains: str, attack: str = "carried", group: str = "all") -> pd.DataFrame:
@@ -30,7 +33,7 @@ def mod(made: Tables, explains: str, attack: str = "carried", group: str = "all"
     rows = rows[(rows["attack"] == attack) & (rows["explains"] == explains)]
     rows = rows[rows["group"] == group]
     texts = [
-        told(r.mod, r.low, r.high) + (f" ({r.empty:.0%} empty)" if r.empty > 0.005 else "")
+        as_text(r.mod, r.low, r.high) + (f" ({r.empty:.0%} empty)" if r.empty > 0.005 else "")
         for r in rows.itertuples()
     ]  # fmt: skip
     return _wide(rows, texts)
@@ -49,7 +52,7 @@ def matrix(made: Tables, arm: str = "none") -> pd.DataFrame:
 def vid(made: Tables, explains: str) -> pd.DataFrame:
     """Returns VID for people: a row a network, a column a reading of its levels."""
     rows = made["vid"].query("attack == 'carried' and explains == @explains")
-    texts = [told(r.vid, r.vid_low, r.vid_high) for r in rows.itertuples()]
+    texts = [as_text(r.vid, r.vid_low, r.vid_high) for r in rows.itertuples()]
     return _wide(rows, texts, columns="levels")
 
 
@@ -70,7 +73,7 @@ def pairs(made: Tables) -> pd.DataFrame:
             "network": rows["network"], "eps": rows["eps"].map("{:g}".format),
             "plain": rows["plain"].map("{:.3f}".format),
             "preprocessed": rows["preprocessed"].map("{:.3f}".format),
-            "difference": [told(r.difference, r.low, r.high) for r in rows.itertuples()],
+            "difference": [as_text(r.difference, r.low, r.high) for r in rows.itertuples()],
             "right plain alone": rows["only_plain"],
             "right preprocessed alone": rows["only_preprocessed"],
         }
@@ -108,5 +111,6 @@ def page(name: str, plan: Generalisation, made: Tables, drawn: list[Figure]) -> 
     ]  # fmt: skip
     if len(made["pairs"]):
         sections.append(("Preprocessing, image by image", "Under the carried attack.", pairs(made)))
-    lead = f"Generalisation <code>{name}</code>." + (f" Other ranges: {scales}." if scales else "")
-    return report.document(plan.title, lead, sections, drawn)
+    lead = Markup("Generalisation <code>{}</code>.").format(name)
+    lead += f" Other ranges: {scales}." if scales else ""
+    return pages.page(plan.title, [Part(text=lead), *(Part(*of) for of in sections)], drawn)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from camdrift.analysis import statistics
 from camdrift.analysis.flags import AT_CHANCE
-from camdrift.analysis.tables import rounded
+from camdrift.analysis.tables import as_text, rounded
 from camdrift.datasets import chance
 from camdrift.papers.chakraborty2022.comparison import (
     PLAIN,
@@ -38,7 +38,6 @@ from camdrift.papers.claims import (
     verdict_of_interval,
     verdict_of_parts,
 )
-from camdrift.papers.report import told
 from camdrift.papers.verdicts import of_claims
 from camdrift.scores.shifts import vid
 from camdrift.settings import FlagSettings
@@ -192,7 +191,7 @@ def wide_lose_more(found: Comparison) -> Finding:
     if (sizes == common).all():
         detail += f"; inputs of all are {common} px"
     elif all(len(places) for places in same):
-        detail += f"; of those at {common} px alone {told(*gap(*same))}"
+        detail += f"; of those at {common} px alone {as_text(*gap(*same))}"
     part = Part("wide minus deep", *gap(wide, deep), above=0.1)
     return _finding([part], part.verdict, detail, len(_images(found)))
 
@@ -269,7 +268,7 @@ def carries_over(found: Comparison) -> Finding:
     beyond = _right(found, CARRIED_NOISE, eps) - _right(found, CARRIED, eps)
     value, drawn = found.means(beyond, _images(found))
     parts = [Part(names[i], float(value[i]), *found.interval(drawn[:, i]), 0.05) for i in others]
-    detail = ", ".join(f"{part.name} {told(part.value, part.low, part.high)}" for part in parts)
+    detail = ", ".join(f"{part.name} {as_text(part.value, part.low, part.high)}" for part in parts)
     verdict = verdict_of_parts([part.verdict for part in parts])
     return _finding(parts, verdict, detail, len(_images(found)))
 
@@ -306,7 +305,7 @@ def shift_explains_failure(found: Comparison, reading: Reading) -> Finding:
     if any(np.isnan(part.value) for part in parts):
         return nothing("no network fails anywhere, or maps are all empty")
     points = int(np.isfinite(value[..., 0]).sum())
-    texts = ", ".join(f"{part.name} {told(part.value, part.low, part.high)}" for part in parts)
+    texts = ", ".join(f"{part.name} {as_text(part.value, part.low, part.high)}" for part in parts)
     detail = f"{texts}, over {points} networks and eps"
     verdict = verdict_of_all([part.verdict for part in parts])
     return _finding(parts, verdict, detail, len(_images(found)))
@@ -336,7 +335,7 @@ def preprocessing_helps(found: Comparison) -> Finding:
              *found.interval(drawn[..., k].mean(1)), above=0)
         for k, eps in enumerate(steps)
     ]  # fmt: skip
-    texts = [f"{part.name} {told(part.value, part.low, part.high)}" for part in parts]
+    texts = [f"{part.name} {as_text(part.value, part.low, part.high)}" for part in parts]
     by_network = ", ".join(
         f"{name} {row.mean():.3f}" for name, row in zip(networks, value, strict=True)
     )
@@ -373,7 +372,7 @@ def judged(found: Comparison, claim: str, limits: FlagSettings) -> Finding:
         f"maps of the {CLASSES[other]}": judge(found, Reading(other, blank=False)),
     }
     texts = [
-        f"{name}: {told(f.value, f.low, f.high)} {f.verdict}".replace("  ", " ")
+        f"{name}: {as_text(f.value, f.low, f.high)} {f.verdict}".replace("  ", " ")
         for name, f in further.items()
     ]  # fmt: skip
     share = max(empty_shares(found).values())

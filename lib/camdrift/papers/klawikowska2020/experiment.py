@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from camdrift.attacks import fgsm, one_pixel, pgd
 from camdrift.models import loading
 from camdrift.models.devices import Precision
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.models.training import Adversary
 from camdrift.perturbations import perturbation
 from camdrift.perturbations.perturbation import Perturbation

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from camdrift.explain import lrp
-from camdrift.models.loading import Model
+from camdrift.models.model import Model
 from camdrift.papers.klawikowska2020 import signatures
 from camdrift.settings import EXTENDING, Hardening
 from camdrift.storage import CLEAR, Hardened, Signatures

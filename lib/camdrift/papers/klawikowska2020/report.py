@@ -1,12 +1,15 @@
 """A hardening's report, and its tables for people."""
 
 import pandas as pd
+from markupsafe import Markup
 
+from camdrift.analysis import page as pages
 from camdrift.analysis.drawing import Figure
+from camdrift.analysis.page import Part
 from camdrift.analysis.results import Tables
+from camdrift.analysis.tables import as_text
 from camdrift.papers import report
 from camdrift.papers.klawikowska2020.figures import NAMES, attack_names, numbers
-from camdrift.papers.report import told
 from camdrift.settings import Hardening
 
 
@@ -14,7 +17,7 @@ def sets(made: Tables) -> pd.DataFrame:
     """Returns table 1 of klawikowska2020 and beyond, for people: a row a set, a column a model."""
     rows = made["sets"]
     texts = [
-        f"{told(row.accuracy, row.low, row.high)} ({row.right} of {row.images})"
+        f"{as_text(row.accuracy, row.low, row.high)} ({row.right} of {row.images})"
         for row in rows.itertuples()
     ]
     wide = rows.assign(text=texts).pivot(index="set", columns="model", values="text")
@@ -26,7 +29,7 @@ def attacks(made: Tables) -> pd.DataFrame:
     """Returns every model attacked itself, for people: a row an attack, a column a model."""
     rows = made["attacks"].query("split == 'test'")
     texts = [
-        f"{told(row.rate, row.low, row.high)} of {row.images} right" for row in rows.itertuples()
+        f"{as_text(row.rate, row.low, row.high)} of {row.images} right" for row in rows.itertuples()
     ]
     wide = rows.assign(text=texts).pivot(index="attack", columns="model", values="text")
     wide = wide.loc[rows["attack"].unique(), rows["model"].unique()].fillna("")
@@ -62,4 +65,5 @@ def page(name: str, plan: Hardening, made: Tables, drawn: list[Figure]) -> str:
         ("Images that an attack adds to the training set", "", made["budgets"]),
         ("Attacks in numbers", "", made["attacks"]),
     ]  # fmt: skip
-    return report.document(plan.title, f"Hardening <code>{name}</code>.", sections, drawn)
+    lead = Markup("Hardening <code>{}</code>.").format(name)
+    return pages.page(plan.title, [Part(text=lead), *(Part(*of) for of in sections)], drawn)

@@ -1,0 +1,164 @@
+"""The model: pixels -> logits, with hook points at its conv layers and neurons.
+
+A `Model` takes pixels in [0, 1] and returns logits. It is frozen, in eval mode, without in-place
+operations, with normalisation inside, and it calls its network at one fixed batch size, so that
+what it returns for an image does not depend on the images beside it.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from camdrift.models import architectures, checks, devices, hook_points
+from camdrift.models.hook_points import Tap
+from camdrift.storage.pixels import inputs
+
+
+class Model(nn.Module):
+    """Pixels -> logits, with taps at its conv layers and neurons.
+
+    Args:
+        network: the network, normalised inputs -> logits.
+        mean: of each channel, taken off the pixels.
+        std: of each channel, by which they are then divided.
+        size: side of the input in px; other pixels are resized (bilinear) inside.
+        micro_batch: the one batch size at which the network is called.
+        precision: with which it computes.
+
+    Pixels may lie anywhere: logits come back to where they lie, tensors of taps stay with the
+    network.
+
+    Raises:
+        UntraceableError: the forward cannot be traced, or there is no conv layer.
+        UnsoundError: for an image of noise, the traced network gives other logits than the network.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        size: int,
+        micro_batch: int,
+        precision: devices.Precision = "float32",
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.micro_batch = micro_batch
+        self.precision = precision
+        first = next(network.parameters())
+        place = first.device
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1).to(place))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1).to(place))
+        network.eval().requires_grad_(False)
+        drawn = torch.Generator().manual_seed(0)
+        noise = torch.randn(1, len(mean), size, size, generator=drawn).to(first)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            own = network(noise)  # before it is traced, which turns what works in place
+            traced = hook_points.trace(network)
+            checks.refuse_other_logits(own, traced(noise), lambda: network(noise))
+        self.maps: tuple[Tap, ...] = hook_points.map_taps(traced)
+        self.neurons: tuple[Tap, ...] = hook_points.neuron_taps(traced)
+        self._plain = traced
+        self.eval()
+        architectures.channels_last(self)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Returns the logits of any number of images: (n, 3, h, w) -> (n, classes)."""
+        return torch.cat(
+            [self._call(self._plain, part)[0][:rows] for part, rows in self.batches(pixels)]
+        )
+
+    def batches(self, pixels: Tensor) -> list[tuple[Tensor, int]]:
+        """Returns micro-batches and their numbers of real images; the last is padded by copies."""
+        parts = []
+        for part in pixels.split(self.micro_batch):
+            rows = len(part)
+            if rows < self.micro_batch:
+                part = torch.cat([part, part[-1:].expand(self.micro_batch - rows, -1, -1, -1)])
+            parts.append((part, rows))
+        return parts
+
+    def activations(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Returns the logits of one micro-batch and the tensor of each map tap.
+
+        Gradients reach the tensors and, where the batch asks for them, pass on to the pixels.
+        """
+        logits, tensors = self._call(self._mapped, batch)
+        return logits, tensors
+
+    def probes(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Returns the logits of one micro-batch and the tensor of each map tap.
+
+        Gradients reach the tensors and stop at the first, the cheapest way to all of them.
+        """
+        logits, tensors = self._call(self._probed, batch)
+        return logits, tensors
+
+    def probe(self, place: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Returns a function: a micro-batch -> its logits and the tensor of the map tap at `place`.
+
+        Gradients reach the tensor and stop there. A negative place counts from the end, as in a
+        list.
+        """
+        network = hook_points.tapped(self._plain, [self.maps[place]], leaves=True)
+
+        def call(batch: Tensor) -> tuple[Tensor, Tensor]:
+            logits, (tensor,) = self._call(network, batch)
+            return logits, tensor
+
+        return call
+
+    def excitations(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Returns the logits of one micro-batch and the tensor of each neuron tap."""
+        logits, tensors = self._call(self._excited, batch)
+        return logits, tensors
+
+    # Made when first wanted: most stages want one of them.
+    @cached_property
+    def _mapped(self) -> fx.GraphModule:
+        return hook_points.tapped(self._plain, self.maps)
+
+    @cached_property
+    def _probed(self) -> fx.GraphModule:
+        return hook_points.tapped(self._plain, self.maps, leaves=True)
+
+    @cached_property
+    def _excited(self) -> fx.GraphModule:
+        return hook_points.tapped(self._plain, self.neurons)
+
+    def weight_of(self, name: str) -> Tensor | None:
+        """Returns the weight of the network's module of that name, None where it has none."""
+        module = dict(self._plain.named_modules()).get(name)
+        return getattr(module, "weight", None)
+
+    @property
+    def network(self) -> fx.GraphModule:
+        """The traced network, `inputs` -> logits; a caller copies what it wants to change."""
+        return self._plain
+
+    def inputs(self, pixels: Tensor) -> Tensor:
+        """Returns what the network is called with, on its device: of its size, normalised."""
+        there = pixels.to(self.device)
+        return inputs(there, size=self.size, mean=self.mean, std=self.std)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return self.mean.device
+
+    def _call(self, network: nn.Module, pixels: Tensor) -> tuple[Tensor, Any]:
+        """Returns the logits, where the pixels lie, and what else the network returns."""
+        with devices.computing(self.device, self.precision):
+            found = network(self.inputs(pixels))
+        logits, rest = found if isinstance(found, tuple) else (found, None)
+        if self.precision == "bfloat16":
+            logits = logits.float()
+        return logits.to(pixels.device), rest
