@@ -1,9 +1,11 @@
 """The READMEs' numbers and words, held to the results that git has, see `published`."""
 
 import re
+import tomllib
 
 import pandas as pd
 import pytest
+from ruamel.yaml import YAML
 
 from camdrift.analysis import flips, results
 from camdrift.ops import readme
@@ -209,3 +211,10 @@ def test_the_readmes_words_on_methods_are_what_the_committed_tables_say(publishe
     mean = rows.set_index(["method", "group", "target"])["mean"].unstack("method")
     assert (mean["LayerCAM"] / mean["GradCAM"]).max() < 0.605
     assert mean["GradCAMPlusPlus"].max() < 0.03
+
+
+def test_version_citation_and_changes_agree():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    citation = YAML(typ="safe").load(ROOT / "CITATION.cff")
+    latest = re.search(r"^## ([\d.]+), ([\d-]+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert citation["version"] == version == latest[1]
