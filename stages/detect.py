@@ -25,9 +25,8 @@ def adapt(stage: run.Stage, places: slice, *seen: Path) -> storage.Seen:
 
 def trying(stage: run.Stage) -> tuple[Model, trial.Part, settings.DetectionSettings]:
     """Returns the model, the images that take part, and the settings."""
-    cell, chosen = stage.cell, stage.settings
-    model = loading.load(cell.model, **stage.calling)
-    of_cell = (model, cell, stage.key, stage.protocols[0])
+    chosen, model = stage.settings, loading.load(stage.cell.model, **stage.calling)
+    of_cell = (model, stage.cell, stage.key, stage.protocols[0])
     part = trial.taking_part(*of_cell, chosen.detection, seed=chosen.seed)
     return model, part, chosen.detection
 
@@ -44,8 +43,7 @@ def main(stage: run.Stage) -> None:
     ):
         steps = [list(storage.each(storage.Seen, folders)) for folders in (seen, adapted)]
         stage.measured["seconds_an_image"] = trial.seconds(steps[0])
-        features = trial.in_order(*steps)
-        storage.write(folder, trial.detected(model, part, features, chosen))
+        storage.write(folder, trial.detected(model, part, trial.in_order(*steps), chosen))
 
 
 if __name__ == "__main__":

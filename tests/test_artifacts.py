@@ -179,7 +179,7 @@ def test_a_full_disk_is_said_and_leaves_what_is_no_artefact(cells, suffix):
         "try: storage.write(Path(sys.argv[1]), Sample(array, table, {}))\n"
         "except files.UnwrittenError as fault: sys.exit(str(fault))\n"
     )
-    paths = [str(Path(storage.__file__).parents[1]), str(Path(__file__).parent)]
+    paths = [str(Path(storage.__file__).parents[2]), str(Path(__file__).parent)]
     answer = subprocess.run(
         [sys.executable, "-c", code, str(cells[0])], capture_output=True, text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},

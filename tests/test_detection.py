@@ -9,6 +9,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from camdrift import settings
 from camdrift.detectors import evaluation, rules, trial
 from camdrift.detectors.evaluation import Trial
+from camdrift.detectors.names import READINGS
 from camdrift.papers.claims import HOLDS, NOT, NOT_RUN, UNDECIDED
 from camdrift.papers.tan2023 import tables, verdicts
 from camdrift.papers.tan2023.verdicts import Trials
@@ -49,7 +50,7 @@ def features(*, strengths=(1.0,), told: float = 1.0) -> pd.DataFrame:
         flips = (np.arange(IMAGES) % 3 > 0).astype(int)
         parts.append(attacked.assign(variant="adversarial", strength=strength, prediction=flips))
     whole = pd.concat([part.assign(image=np.arange(IMAGES)) for part in parts], ignore_index=True)
-    masses = {f"mass_{reading}": 0.5 for reading in evaluation.detectors.READINGS}
+    masses = {f"mass_{reading}": 0.5 for reading in READINGS}
     return whole.assign(against="", blurred=1, **masses)
 
 

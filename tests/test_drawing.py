@@ -50,3 +50,14 @@ def test_a_figure_without_values_is_not_written(tmp_path):
     written = drawing.write([blank, shown[0], empty, boxes, shown[1]], tmp_path)
     assert written == shown
     assert {file.stem for file in tmp_path.iterdir()} == {"lines", "panel"}
+
+
+def test_long_names_below_an_axis_do_not_lie_over_one_another():
+    names = [f"layer{i}.{j}.conv{k}" for i in range(1, 5) for j in (0, 1) for k in (1, 2)]
+    table = pd.DataFrame({"series": "a", "x": names, "y": range(len(names))})
+    canvas = drawing.canvas(Figure("lines", "", "", "lines", table, "x", "y"))
+    labels = canvas.axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == names
+    assert {label.get_rotation() for label in labels} == {45}
+    short = drawing.canvas(lines("early"))
+    assert {label.get_rotation() for label in short.axes[0].get_xticklabels()} == {0}

@@ -35,7 +35,7 @@ def test_import_works_beside_a_torch_without_cuda():
 import torch
 def refuse(path): raise OSError("libc10_cuda.so: cannot open shared object file")
 torch.ops.load_library = refuse
-from camdrift.vision import torchvision
+from camdrift.pipeline.vision import torchvision
 torchvision.models.get_model("resnet18")
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -30,7 +30,7 @@ def places(tmp_path, monkeypatch):
         for model in preset.models.values():
             if str(model.weights).startswith("WEIGHTS/"):
                 (root / model.weights.partition("/")[2]).touch()
-    monkeypatch.setattr(presets, "sha256", lambda file: file.stem.rpartition("-")[2].ljust(64, "0"))
+    monkeypatch.setattr(files, "sha256", lambda file: file.stem.rpartition("-")[2].ljust(64, "0"))
     return dict.fromkeys(["DATA", "WEIGHTS"], root)
 
 
@@ -68,7 +68,7 @@ def test_the_sha256_of_a_file_that_names_its_own_is_filled_in(monkeypatch, tmp_p
     with pytest.raises(SettingsError, match="is damaged: wanted a sha256 that begins 43020ad28"):
         presets.overrides("generalise_faces", preset, dict.fromkeys(["DATA", "WEIGHTS"], tmp_path))
     digest = "43020ad28".ljust(64, "e")
-    monkeypatch.setattr(presets, "sha256", lambda file: digest)
+    monkeypatch.setattr(files, "sha256", lambda file: digest)
     found = presets.overrides(
         "generalise_faces", preset, dict.fromkeys(["DATA", "WEIGHTS"], tmp_path)
     )
@@ -168,7 +168,7 @@ def test_weights_by_name_are_in_the_cache_or_would_be_downloaded(monkeypatch, tm
     file.write_bytes(b"half of it")
     with pytest.raises(SettingsError, match="is damaged"):
         needs.weights("imagenet_vgg16", model)
-    monkeypatch.setattr(needs, "sha256", lambda file: "397923af".ljust(64, "0"))
+    monkeypatch.setattr(files, "sha256", lambda file: "397923af".ljust(64, "0"))
     (line,) = needs.weights("imagenet_vgg16", model)
     assert line.endswith(f"are in {file.parent}")
 

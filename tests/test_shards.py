@@ -260,7 +260,7 @@ def test_workers_end_with_a_stage_that_was_killed(study):
     program.write_text(
         "import multiprocessing, time\n"
         "from concurrent.futures import ProcessPoolExecutor\n"
-        "from camdrift import backends\n"
+        "from camdrift.pipeline import backends\n"
         "if __name__ == '__main__':\n"
         "    spawn = multiprocessing.get_context('spawn')\n"
         "    with ProcessPoolExecutor(1, mp_context=spawn, initializer=backends._follow) as pool:\n"

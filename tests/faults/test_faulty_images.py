@@ -136,7 +136,7 @@ def test_a_set_of_bombs_takes_no_memory(root, tmp_path):
         (root / "ants" / name).write_bytes(BROKEN[name])
     code = f"""
 import resource
-from camdrift import images
+from camdrift.datasets import images
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 images.folder(path={str(root)!r}, **{FOLDER!r})
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

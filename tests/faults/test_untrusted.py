@@ -433,7 +433,7 @@ def test_check_imports_nothing_of_the_users(study):
     code = f"""
 import sys
 sys.path[:0] = [{str(study)!r}, {str(ROOT / "lib")!r}]
-from camdrift import params
+from camdrift.settings import params
 assert params.load().models["vgg16_quarter"].architecture == "my_module:network"
 assert "my_module" not in sys.modules
 """

@@ -244,12 +244,20 @@ def png(figure: Figure, path: Path) -> None:
 
 def png_bytes(figure: Figure) -> bytes:
     """Returns the figure as a PNG, the same bytes for the same figure."""
+    content = io.BytesIO()
+    note = {"Description": HOLDS_IMAGES} if figure.images else {}
+    canvas(figure).savefig(content, format="png", metadata={"Software": None} | note)
+    return content.getvalue()
+
+
+def canvas(figure: Figure) -> Any:
+    """Returns the figure as matplotlib's, with its title, axes and legend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    canvas = Canvas(figsize=_inches(figure), dpi=110)
-    FigureCanvasAgg(canvas)
-    axes = canvas.add_subplot()
+    drawn = Canvas(figsize=_inches(figure), dpi=110)
+    FigureCanvasAgg(drawn)
+    axes = drawn.add_subplot()
     _draw(figure, axes)
     axes.set_title(_literal(figure.title), fontsize=11)
     axes.set_xlabel(figure.x)
@@ -263,11 +271,21 @@ def png_bytes(figure: Figure) -> bytes:
         if figure.table["series"].nunique() > 1:
             many = figure.table["series"].nunique() > 9
             axes.legend(fontsize=6 if many else 8, framealpha=0.9, ncols=2 if many else 1)
-    canvas.tight_layout()
-    content = io.BytesIO()
-    note = {"Description": HOLDS_IMAGES} if figure.images else {}
-    canvas.savefig(content, format="png", metadata={"Software": None} | note)
-    return content.getvalue()
+    _turn_labels(axes)
+    drawn.tight_layout()
+    return drawn
+
+
+def _turn_labels(axes: Any) -> None:
+    """Turns the names below an axis where they would lie over one another, side by side."""
+    labels = axes.get_xticklabels()
+    if sum(len(label.get_text()) + 2 for label in labels) <= ROOM:
+        return
+    for label in labels:
+        label.set(rotation=45, ha="right", rotation_mode="anchor", fontsize=7)
+
+
+ROOM = 100  # letters in a row below an axis
 
 
 def _literal(text: object) -> str:

@@ -2,5 +2,5 @@
 
 `perturb(model, pixels, labels, *, generators, **settings) -> Perturbation` is batched, takes one
 random generator an image, and leads away from `labels`. It may return anything of the images'
-shape: the caller (`camdrift.attack`) clips, measures and judges, for every attack alike.
+shape: the caller (`stages/attack.py`) clips, measures and judges, for every attack alike.
 """

@@ -38,7 +38,6 @@ def refuse_other_classes(name: str, chosen: ModelSettings, there: Sequence[str])
 
 
 def _wnids() -> list[str]:
-    importlib.import_module(
-        "camdrift.pipeline.vision"
-    )  # timm imports torchvision, which may not load alone
+    # timm imports torchvision, which may not load alone.
+    importlib.import_module("camdrift.pipeline.vision")
     return list(importlib.import_module("timm.data").ImageNetInfo("imagenet-1k").label_names())
