@@ -1,4 +1,4 @@
-"""The library is a house of floors: a package imports only from those below it."""
+"""A package of the library imports only from those before it in its order."""
 
 import ast
 import subprocess
@@ -7,14 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from camdrift.ops.packages import ORDER
 from conftest import ROOT
 
 LIBRARY = ROOT / "lib" / "camdrift"
-# From the ground up. `analysis` lies below `detectors`: their evaluation resamples.
-FLOORS = (
-    "settings", "storage", "pipeline", "datasets", "models", "perturbations", "attacks", "explain",
-    "scores", "analysis", "detectors", "papers", "ops",
-)  # fmt: skip
 MODULES = sorted(LIBRARY.rglob("*.py"))
 
 
@@ -36,19 +32,19 @@ def imports(file: Path) -> set[str]:
     return found - {"camdrift"}
 
 
-def test_every_package_has_a_floor():
+def test_every_package_has_a_place_in_the_order():
     packages = {path.name for path in LIBRARY.iterdir() if path.is_dir() and path.name[0] != "_"}
-    assert packages == set(FLOORS)
+    assert packages == set(ORDER)
     assert {path.name for path in LIBRARY.glob("*.py")} == {"__init__.py"}
 
 
 @pytest.mark.parametrize("file", MODULES, ids=name_of)
-def test_a_package_imports_only_from_those_below_it(file):
+def test_a_package_imports_only_from_those_before_it(file):
     if file.parent == LIBRARY:
         return
-    own = FLOORS.index(file.relative_to(LIBRARY).parts[0])
+    own = ORDER.index(file.relative_to(LIBRARY).parts[0])
     for name in imports(file):
-        assert FLOORS.index(name.split(".")[1]) <= own, f"{name_of(file)} imports {name}"
+        assert ORDER.index(name.split(".")[1]) <= own, f"{name_of(file)} imports {name}"
 
 
 def test_a_paper_imports_no_other_but_the_first():

@@ -1,5 +1,6 @@
 """The READMEs' numbers and words, held to the results that git has, see `published`."""
 
+import json
 import re
 import tomllib
 
@@ -49,6 +50,20 @@ def test_the_readmes_answer_is_what_the_committed_tables_say(published):
     drift = 1 - clean["mean"]
     times = drift / (drift - clean["excess"])
     assert times.min() > 5
+    # "(Claim A1 ... holds in part: one or two layers of each network have too many empty maps.)"
+    for tables in made.values():
+        first = tables["claims"].set_index("id").loc["A1"]
+        assert first["verdict"] == claims.PARTLY
+        assert re.search(r"\b[12] with too many empty maps", first["detail"])
+    # "(SqueezeNet 1.1 classifies 56.5 % of them as labelled, ...)"
+    for model, right in (
+        ("squeezenet1_1", "56.5"),
+        ("resnet18", "77.5"),
+        ("vgg16_quarter", "90.2"),
+    ):
+        card = json.loads((published / f"data/results/models/{model}.json").read_text())
+        assert f"{card['test_accuracy']:.1%}" == f"{right}%"
+        assert f"{right} %" in (published / "README.md").read_text()
     # "With the class fixed, some 60 % of DLFuzz's excess over noise is left ... on tiles. ..."
     shares = pd.concat([tables["shares"] for tables in made.values()])
     shares = shares.set_index(["share", "cell"])
@@ -83,7 +98,7 @@ def test_the_readmes_answer_is_what_the_committed_tables_say(published):
 def test_what_is_under_review_is_named_in_the_readme(published):
     text = (published / "README.md").read_text()
     text += (published / "data/results/README.md").read_text()
-    assert "*Under review*: verdicts on A9 to A12" in text and "C3 and C5" in text
+    assert "*Under review* there: verdicts on A9 to A12" in text and "C3 and C5" in text
     assert set(claims.UNDER_REVIEW) == {"A9", "A10", "A11", "A12", "C3", "C5"}
     rows = [line for line in text.splitlines() if line.startswith("| A9 | At the lowest")]
     assert rows and all("(under review)" in line for line in rows)

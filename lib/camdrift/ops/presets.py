@@ -1,7 +1,8 @@
 """Presets: other choices of what is built, run in a copy of the repository.
 
 `python -m camdrift.ops.presets NAME [STUDY]` runs a preset as a DVC experiment and brings its
-results back into `data/results`. Folders from elsewhere come from the environment, see README.
+results back into `data/results`. Folders from elsewhere come from the environment: see
+stages/README.md.
 """
 
 import argparse

@@ -18,7 +18,7 @@ from camdrift.storage import files
 
 # Which generated parts stand in which page, in order.
 PAGES = {
-    Path("README.md"): ("evidence",),
+    Path("README.md"): ("evidence", "verdicts"),
     storage.RESULTS / "README.md": (
         "headline", "oddities", "claims", "switches", "seeds", "methods", "detection_claims",
         "detection", "hardening", "generalisation",
@@ -96,7 +96,7 @@ def generated(study: str) -> dict[str, str]:
             _folded("Controls", report.controls(made, plan.headline)),
         ]
     )
-    parts = {"evidence": _evidence(chosen, study, made)}
+    parts = {"evidence": _evidence(chosen, study, made), "verdicts": _verdicts(chosen)}
     parts |= {"headline": headline, "claims": claimed, "switches": switched, "run": _run()}
     parts["methods"] = _methods(made, plan.headline, figures)
     parts["detection"] = _detection(made, plan.headline, figures)
@@ -119,16 +119,30 @@ def _evidence(chosen: Settings, study: str, made: results.Tables) -> str:
             markdown(report.evidence(real | {study: made})),
             "",
             "At strength 100 %, mean over layers with few empty maps; in brackets intervals "
-            "resampled by source picture. *Drift*: 1 minus the cosine similarity to the clean map, "
-            "flipped images, every map for the clean image's class. *Excess*: drift beyond noise "
-            "of the attack's size. *Left, class fixed*: excess with every map for the clean "
-            "image's class, of that with each for its own. *Negated*: excess of the perturbation "
-            "times -1 over that of the attack, all images, the clean image's class; then the share "
-            "of images that it flips. *Raised noise*: noise that is raised until it flips the "
-            "class, its size over the attack's, and its drift beside the attack's at the lowest "
-            "strength that flips, each map for its own class.",
+            "resampled by source picture.",
+            "",
+            "- *Drift*: 1 minus the cosine similarity to the clean map, over flipped images, every "
+            "map for the clean image's class. *Excess*: drift beyond that of noise of the attack's "
+            "size.",
+            "- *Excess left, class fixed*: the share of the excess that remains when every map "
+            "explains the clean image's class instead of its image's own predicted class.",
+            "- *Excess of the negated*: the excess of the perturbation times -1, divided by that "
+            "of the attack, over all images; then the share of images whose class it changes.",
+            "- *Raised noise*: the noise is raised until it flips the class. Its size is divided "
+            "by that of the attack; its drift stands beside the attack's at the lowest strength "
+            "that flips, each map for its own class.",
         ]
     )
+
+
+def _verdicts(chosen: Settings) -> str:
+    """Returns how many of the papers' claims hold, study by study, those of presets first."""
+    studies = results.of_presets(chosen) | chosen.studies | chosen.hardenings
+    rows = []
+    for name in studies | chosen.generalisations:
+        found = results.load(name)["claims"]["verdict"]
+        rows.append({"study": f"`{name}`"} | {v: int((found == v).sum()) for v in claims.VERDICTS})
+    return markdown(pd.DataFrame(rows))
 
 
 def _detection(made: results.Tables, cell: str, figures: str) -> str:
