@@ -564,10 +564,18 @@ def test_a_method_of_a_library_that_is_not_installed_is_refused(pixels, monkeypa
         cam.all_layers(small_network(), pixels, methods=["EigenCAM"])
 
 
-def test_the_readmes_example_runs():
-    text = (ROOT / "README.md").read_text()
-    code = text.partition("```python\n")[2].partition("```")[0]
+def code_of(page: str) -> str:
+    """The last Python that a page shows."""
+    return (ROOT / page).read_text().rpartition("```python\n")[2].partition("```")[0]
+
+
+def test_the_readmes_examples_run(monkeypatch):
+    monkeypatch.chdir(ROOT)
     made: dict = {}
-    exec(code, made)
+    exec(code_of("README.md"), made)
     assert len(made["found"].maps["NoiseCAM"]) == len(made["found"].layers) == 17
     assert made["found"].scaled(64)["LayerCAM"][-1].shape == (8, 64, 64)
+    made["images"] = made["images"][:2]
+    exec(code_of("lib/README.md"), made)
+    assert len(made["features"]) == 4
+    assert len(made["detector"].predict(made["features"])) == 4
