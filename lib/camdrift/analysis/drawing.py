@@ -271,7 +271,7 @@ def canvas(figure: Figure) -> Any:
         if figure.table["series"].nunique() > 1:
             many = figure.table["series"].nunique() > 9
             axes.legend(fontsize=6 if many else 8, framealpha=0.9, ncols=2 if many else 1)
-    if figure.panel is None:
+    if figure.panel is None and not pd.api.types.is_numeric_dtype(figure.table["x"]):
         _turn_labels(axes)
     drawn.tight_layout()
     return drawn
