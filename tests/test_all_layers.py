@@ -573,8 +573,8 @@ def test_the_readmes_examples_run(monkeypatch):
     monkeypatch.chdir(ROOT)
     made: dict = {}
     exec(code_of("README.md"), made)
-    assert len(made["found"].maps["NoiseCAM"]) == len(made["found"].layers) == 17
-    assert made["found"].scaled(64)["LayerCAM"][-1].shape == (8, 64, 64)
+    assert len(made["explained"].maps["NoiseCAM"]) == len(made["explained"].layers) == 17
+    assert made["explained"].scaled(64)["LayerCAM"][-1].shape == (8, 64, 64)
     made["images"] = made["images"][:2]
     exec(code_of("lib/README.md"), made)
     assert len(made["features"]) == 4
