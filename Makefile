@@ -40,7 +40,7 @@ seeds: setup ## run the whole study with each of `seeds` in params.yaml and writ
 
 study: setup ## build a preset: NAME=nips17, and the folders it asks for, DATA= and WEIGHTS=
 	@CAMDRIFT_DATA="$${CAMDRIFT_DATA:-$(DATA)}" CAMDRIFT_WEIGHTS="$${CAMDRIFT_WEIGHTS:-$(WEIGHTS)}" \
-		$(BIN)/python -m camdrift.ops.presets "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
+		$(BIN)/python -m camdrift.ops.build "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
 
 study-check: setup ## what a study (or the preset NAME=) needs and would take, before it runs
 	@CAMDRIFT_DATA="$${CAMDRIFT_DATA:-$(DATA)}" CAMDRIFT_WEIGHTS="$${CAMDRIFT_WEIGHTS:-$(WEIGHTS)}" \

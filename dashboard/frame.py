@@ -16,7 +16,15 @@ from camdrift.analysis.drawing import Figure
 from camdrift.analysis.results import Plan, Tables
 from camdrift.ops import case
 from camdrift.ops.case import Case
-from camdrift.settings import Cell, Generalisation, Hardening, Preset, Settings, Study, params
+from camdrift.settings import (
+    Cell,
+    Generalisation,
+    Hardening,
+    Settings,
+    Study,
+    params,
+    presets,
+)
 
 KINDS = {Study: "study", Hardening: "hardening", Generalisation: "generalisation"}
 LAYERS = 24  # at a time
@@ -28,7 +36,7 @@ class View:
     """The study on screen.
 
     plan: its settings.
-    chosen: all settings.
+    chosen: the settings that its results rest on.
     made: its tables.
     """
 
@@ -38,24 +46,14 @@ class View:
     made: Tables
 
     @property
-    def part(self) -> Settings | Preset:
-        """What has the study: the top of params.yaml, or a preset."""
-        return next(p for p in (self.chosen, *self.chosen.presets.values()) if self.study in of(p))
-
-    @property
     def cells(self) -> dict[str, Cell]:
         """The study's cells."""
-        return {name: cell for name, cell in self.part.cells.items() if cell.study == self.study}
+        return self.chosen.cells
 
     def first(self, cell: str) -> settings.Protocol:
         """The protocol that decides a cell's tables."""
         known = settings.protocols(self.chosen.protocols)
         return known[self.cells[cell].protocols[0]]
-
-
-def of(part: Settings | Preset) -> dict[str, Plan]:
-    """Returns the studies, hardenings and generalisations of a part of params.yaml."""
-    return {**part.studies, **part.hardenings, **part.generalisations}
 
 
 @st.cache_data(max_entries=4)
@@ -108,8 +106,8 @@ def chosen_settings() -> Settings:
 
 
 def plans(chosen: Settings) -> dict[str, Plan]:
-    """Returns all studies, hardenings and generalisations, and those of presets that are built."""
-    return of(chosen) | results.of_presets(chosen)
+    """Returns the studies of params.yaml, and those of others whose results are here."""
+    return results.plans(chosen) | results.elsewhere(chosen)
 
 
 def choose_study() -> None:
@@ -138,34 +136,30 @@ def view(*kinds: type, what: str = "") -> View:
             st.button(name, on_click=_choose, args=(name,))
         st.stop()
     folder = storage.results(study, "tables")
-    if not folder.is_dir():
-        st.info(f"Nothing is built yet for '{study}'. {how(chosen, study)}")
+    if not folder.is_dir() or not storage.results(study, "settings.json").exists():
+        st.info(f"Nothing is built yet for '{study}'. {how(study)}")
         st.stop()
-    found = View(study, plan, chosen, _tables(study, latest(folder)))
-    if isinstance(plan, Study):
-        there = set(found.made["attacks"]["cell"])
-        if plan.headline not in there or not there <= set(found.cells):
-            st.info(f"The tables of '{study}' are of other settings. {how(chosen, study)}")
-            st.stop()
-    return found
+    rests_on = results.settings_of(study)
+    return View(study, results.plans(rests_on)[study], rests_on, _tables(study, latest(folder)))
 
 
 def _choose(study: str) -> None:
     st.session_state["study"] = study
 
 
-def how(chosen: Settings, study: str) -> str:
+def how(study: str) -> str:
     """Returns which command builds a study."""
-    presets = [name for name, preset in chosen.presets.items() if study in of(preset)]
-    if presets and study not in of(chosen):
-        built = f"make study NAME={presets[0]} STUDY={study}"
-        return f"It was built in a copy, which keeps them: {built}"
-    return f"Run: make repro STUDY={study}"
+    if study in results.plans(chosen_settings()):
+        return f"Run: make repro STUDY={study}"
+    preset = presets.of_study(study)
+    if preset is None:
+        return "It was built in a copy of the repository, from a file that is not here."
+    return f"It was built in a copy, which keeps them: make study NAME={preset} STUDY={study}"
 
 
 def missing(view: View, fault: FileNotFoundError) -> None:
     """Says what is not built and what to run."""
-    st.info(f"Not built here: {fault.args[0].split(',')[0]}. {how(view.chosen, view.study)}")
+    st.info(f"Not built here: {fault.args[0].split(',')[0]}. {how(view.study)}")
 
 
 def still(key: str, options: Collection) -> None:

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import frame
 import pandas as pd
 import streamlit as st
 from ruamel.yaml import YAML
 
 from camdrift import storage
+from camdrift.analysis import results
 from camdrift.analysis.results import Plan
-from camdrift.settings import Settings, Study
+from camdrift.settings import Study, presets
 
 LOCK = Path("dvc.lock")
 
@@ -44,7 +44,7 @@ def diagram() -> str:
     return "\n".join(["flowchart LR", *(f"  {a} --> {b}" for a, b in edges)]) if edges else ""
 
 
-def built(plans: dict[str, Plan], chosen: Settings) -> pd.DataFrame:
+def built(plans: dict[str, Plan]) -> pd.DataFrame:
     """Returns what is built of each study: a row a study."""
     rows = []
     for name, plan in plans.items():
@@ -59,8 +59,8 @@ def built(plans: dict[str, Plan], chosen: Settings) -> pd.DataFrame:
                 "artefacts": "yes" if any(folder.glob("*/*")) else "no",
             }
         )
-    for preset, part in chosen.presets.items():
-        for name, plan in frame.of(part).items():
+    for preset in presets.names():
+        for name, plan in results.plans(presets.read(preset).settings).items():
             if name not in plans:
                 rows.append({"study": name, "title": plan.title, "kind": f"preset '{preset}'",
                              "tables": "no", "artefacts": "no"})  # fmt: skip

@@ -3,9 +3,8 @@
 import pandas as pd
 import torch
 
-from camdrift import storage
-from camdrift.attacks import gradients
-from camdrift.models import loading
+from camdrift import attacks, storage
+from camdrift.models import gradients, loading
 from camdrift.perturbations import perturbation
 from camdrift.pipeline import randomness, run, shards
 from camdrift.storage.pixels import from_8bit
@@ -22,8 +21,9 @@ def shard(stage: run.Stage, places: slice) -> storage.Attacked:
     with torch.no_grad():
         labels = given if cell.label == "given" else source(pixels).argmax(1)
     generators = [randomness.generator(seed, "attack", stage.key, i) for i in rows["id"]]
-    perturb = perturbation.attack(cell.attack)
-    made = perturb(source, pixels, labels, generators=generators, **stage.attack)
+    chosen = attacks.resolved(cell.attack, stage.settings.attacks, cell.override)
+    perturb = attacks.perturbing(cell.attack)
+    made = perturb(source, pixels, labels, generators=generators, **chosen)
     table = rows[["id", "source", "label", "class_name"]].reset_index(names="image")
     table = pd.concat([table, perturbation.measure(target, pixels, made)], axis=1)
     table["zero_gradient"] = gradients.vanish(source, pixels, labels).numpy()
@@ -37,7 +37,8 @@ def main(stage: run.Stage) -> None:
     index = storage.read(storage.ImageSet, storage.set_folder(cell.set)).index
     count = int((index["split"] == "test").sum())
     # A coverage table for all images is carried from one to the next: they are one shard.
-    size = count if stage.attack.get("tables") == "sequential" else 4 * stage.settings.micro_batch
+    chosen = attacks.resolved(cell.attack, stage.settings.attacks, cell.override)
+    size = count if chosen.get("tables") == "sequential" else 4 * stage.settings.micro_batch
     with shards.of(stage, "shard", count, size=size) as parts:
         folder = storage.cell_folder(cell.study, stage.key, "attack")
         storage.join(folder, storage.each(storage.Attacked, parts))

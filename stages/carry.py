@@ -34,7 +34,7 @@ def main(stage: run.Stage) -> None:
     own = next((s.network for s in sources.values() if s.model == target.model), None)
     normal = noise.draw(pixels.shape[1:], generators)
     levels = [settings.RANGES[plan.ranges[0]] * eps for eps in plan.eps]
-    attacks = experiment.Attacks(pixels, signs, normal, own, plan.carried, levels)
+    attacks = experiment.Attacks(pixels, signs, normal, own, plan.transferred, levels)
     order = [randomness.entropy(seed, "example", i) for i in names]
     shown = sorted(range(len(order)), key=order.__getitem__)[: plan.examples]
     model = loading.load(target.model, **stage.calling)

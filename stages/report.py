@@ -26,6 +26,7 @@ def main(stage: run.Stage) -> None:
         seen, names = results.seen(key, plan.headline)
         drawn += detection_figures.panels(seen, names, blur=chosen.detection.blur)
     drawn = drawing.write(drawn, storage.results(key, "figures"))
+    results.write_settings(key, chosen)
     files.write_json(storage.results(key, "metrics.json"), study.metrics(made))
     files.write_text(storage.report(key), report.page(key, plan, made, drawn, chosen.statistics))
 

@@ -32,6 +32,7 @@ def main(stage: run.Stage) -> None:
     drawn += figures.panels(made, clean, seen.hardened, seen.signatures)
     drawn = drawing.write(drawn, storage.results(key, "figures"))
     metrics = tables.metrics(made)
+    results.write_settings(key, chosen)
     files.write_json(storage.results(key, "metrics.json"), metrics)
     page = report.page(key, plan, made, drawn)
     files.write_text(storage.report(key), page)

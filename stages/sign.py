@@ -3,8 +3,7 @@
 import torch
 
 from camdrift import storage
-from camdrift.attacks import gradients
-from camdrift.models import loading
+from camdrift.models import gradients, loading
 from camdrift.pipeline import run
 from camdrift.storage.pixels import from_8bit
 

@@ -1,7 +1,6 @@
 """Fixtures: a small random network, and the whole study on tiny data, run once a session."""
 
 import contextlib
-import copy
 import importlib.util
 import os
 import shutil
@@ -13,19 +12,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from ruamel.yaml import YAML
 from torch import nn
 
 from camdrift import settings
 from camdrift.models.model import Model
-from camdrift.ops import presets
+from camdrift.ops import build
 from camdrift.pipeline import run
-from camdrift.settings import params
+from camdrift.settings import params, presets
 
 # Bytes are compared; a GPU does not promise them.
 os.environ.setdefault("CAMDRIFT_DEVICE", "cpu")
 
 ROOT = Path(__file__).resolve().parents[1]
+TINY = "tests/tiny.yaml"
 ORDER = [
     "check",
     "fetch",
@@ -87,7 +86,10 @@ def script(name: str):
 
 
 def copy_of_repository(folder: Path, *, preset: str | None) -> Path:
-    """A copy of what is in git, with `preset` active, as a DVC repository without git."""
+    """A copy of what is in git, with `preset` active, as a DVC repository without git.
+
+    `preset` is a name, or the path of a file from the root of the repository.
+    """
     names = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=False,
@@ -108,12 +110,16 @@ def copy_of_repository(folder: Path, *, preset: str | None) -> Path:
     return folder
 
 
+def tiny_settings() -> settings.Settings:
+    """The settings of the tiny study."""
+    with inside(ROOT):
+        return presets.read(TINY).settings
+
+
 def activate(path: Path, preset: str) -> None:
-    yaml = YAML()
-    content = yaml.load(path)
-    for part in presets.PARTS:
-        content[part] = copy.deepcopy(content["presets"][preset][part])
-    yaml.dump(content, path)
+    """Writes a preset's params.yaml, whose defaults are this repository's."""
+    with inside(ROOT):
+        build.changed(presets.read(preset).content, [], path)
 
 
 @pytest.fixture(scope="session")
@@ -162,7 +168,7 @@ def stage_names(folder: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """The study on digits: every stage script's `main`, in the order of the pipeline."""
-    folder = copy_of_repository(tmp_path_factory.mktemp("tiny"), preset="tiny")
+    folder = copy_of_repository(tmp_path_factory.mktemp("tiny"), preset=TINY)
     names = stage_names(folder)
     torch.use_deterministic_algorithms(True)
     with inside(folder):

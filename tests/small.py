@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from conftest import copy_of_repository
+from conftest import TINY, copy_of_repository
 
 # Of the tiny study; what is left out has stages of the same frame.
 PARTS = {"cells": ("tiny_fgsm", "tiny_dlfuzz"), "models": ("vgg11_eighth",), "sets": ("digits",)}
@@ -16,7 +16,7 @@ WITHOUT = ("hardenings", "generalisations", "sources", "targets")
 
 def study(folder: Path) -> Path:
     """Makes a repository of it, without git."""
-    copy_of_repository(folder, preset="tiny")
+    copy_of_repository(folder, preset=TINY)
     yaml = YAML()
     content = yaml.load(folder / "params.yaml")
     content["micro_batch"] = 8  # many shards

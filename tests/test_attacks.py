@@ -3,11 +3,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from camdrift.attacks import dlfuzz, fgsm, gradients, pgd
-from camdrift.models import coverage
+from camdrift import attacks
+from camdrift.attacks import dlfuzz, fgsm, pgd
+from camdrift.models import coverage, gradients
 from camdrift.perturbations import perturbation
-from conftest import as_model, small_network
+from camdrift.settings import params
+from conftest import ROOT, as_model, small_network
 
+COMMON = params.load(ROOT / "params.yaml").attacks
+# What small images take; an attack that is not here has its usual settings.
 SETTINGS = {
     "none": {},
     "fgsm": {"eps": 0.03, "gains": 1, "target": None},
@@ -31,12 +35,12 @@ def generators(count: int, start: int = 0) -> list[np.random.Generator]:
 
 def attacked(name, model, pixels, labels=None, start=0, **changed):
     labels = model(pixels).argmax(1) if labels is None else labels
-    perturb = perturbation.attack(name)
-    settings = SETTINGS[name] | changed
+    perturb = attacks.perturbing(name)
+    settings = attacks.resolved(name, COMMON, SETTINGS.get(name, {}) | changed)
     return perturb(model, pixels, labels, generators=generators(len(pixels), start), **settings)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", attacks.names())
 def test_contract_of_every_attack(name, model, pixels):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     untouched = pixels.clone()
@@ -51,7 +55,7 @@ def test_contract_of_every_attack(name, model, pixels):
     assert torch.equal(found.pixels, attacked(name, model, pixels).pixels)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", attacks.names())
 def test_an_image_is_attacked_alike_in_any_company(name, model, pixels):
     whole = attacked(name, model, pixels)
     for part in (slice(0, 3), slice(3, 10)):

@@ -9,7 +9,7 @@ from camdrift.settings import Protocol
 
 LEVELS = [0.25, 0.5, 1.0, 2.0, 4.0]
 CORRECTED = Protocol(
-    ladder="exact", quantise="none", noise="matched", similarity="raw", score="logits",
+    strengths="exact", quantise="none", noise="matched", similarity="raw", score="logits",
     target="seed_class", threshold="held_out_quantile",
 )  # fmt: skip
 
@@ -31,9 +31,9 @@ def published_loop(image, step, noise, levels):
 
 
 def test_the_published_levels():
-    assert strengths.multipliers(LEVELS, ladder="accumulating") == [0.25, -0.25, -0.25, 0.75, 3.75]
+    assert strengths.multipliers(LEVELS, applied="accumulating") == [0.25, -0.25, -0.25, 0.75, 3.75]
     assert strengths.offsets(LEVELS) == [0.0, -0.75, -1.25, -1.25, -0.25]
-    assert strengths.multipliers(LEVELS, ladder="exact") == LEVELS
+    assert strengths.multipliers(LEVELS, applied="exact") == LEVELS
 
 
 @pytest.fixture
@@ -47,19 +47,19 @@ def attacked():
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-def test_the_accumulating_ladder_is_the_published_loop(attacked, steps):
+def test_the_accumulating_loop_is_the_published_loop(attacked, steps):
     clean, made, draw = attacked
     whole, last = made[:steps].sum(0), made[steps - 1]
     given = last if steps > 1 else last[:0]
-    own = protocol(ladder="accumulating", noise="with_negated_attack")
+    own = protocol(strengths="accumulating", noise="with_negated_attack")
     noise = changes.like(last, draw)
     adversarial, random = published_loop(clean + whole - last, last, noise, LEVELS)
     multiples, offsets = (
-        strengths.multipliers(LEVELS, ladder="accumulating"),
+        strengths.multipliers(LEVELS, applied="accumulating"),
         strengths.offsets(LEVELS),
     )
     for i, level in enumerate(LEVELS):
-        found = changes.attacked(clean, whole, given, multiples[i], ladder="accumulating")
+        found = changes.attacked(clean, whole, given, multiples[i], applied="accumulating")
         torch.testing.assert_close(found, adversarial[i], rtol=0, atol=1e-6)
         scale = torch.full((3,), level)
         base = changes.noise_base(whole, given, draw, protocol=own)
@@ -72,9 +72,9 @@ def test_cutting_off_makes_the_published_levels_alike(attacked):
     step = made[0]
     stored = {}
     for level, multiple in zip(
-        LEVELS, strengths.multipliers(LEVELS, ladder="accumulating"), strict=True
+        LEVELS, strengths.multipliers(LEVELS, applied="accumulating"), strict=True
     ):
-        changed = changes.attacked(clean, step, step[:0], multiple, ladder="accumulating")
+        changed = changes.attacked(clean, step, step[:0], multiple, applied="accumulating")
         stored[level] = changes.stored(changed, quantise="floor")
     assert torch.equal(stored[0.5], stored[1.0])
     assert (stored[0.25] == stored[2.0]).float().mean() > 0.95

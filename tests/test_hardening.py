@@ -23,9 +23,10 @@ from camdrift.pipeline import run
 from camdrift.settings import params
 from camdrift.storage import Attacked, Hardened, ImageSet, Signatures, Weights
 from camdrift.storage.pixels import from_8bit
-from conftest import ROOT, inside, script, small_network
+from conftest import ROOT, inside, script, small_network, tiny_settings
 
 SETTINGS = params.load(ROOT / "params.yaml")
+TINY = tiny_settings()
 CLEAR = "clear"
 MODELS, ATTACKS = (CLEAR, *experiment.HARDENED), ("fgsm", "one_pixel", "pgd", "fgsm_larger")
 
@@ -119,7 +120,7 @@ def small() -> Small:
     state = architectures.build(**wanted, initialised=True).state_dict()
     clear = Weights(state, facts, pd.DataFrame())
     before = {name: value.clone() for name, value in state.items()}
-    chosen = SETTINGS.presets["tiny"].hardenings["tiny_inspecting"]
+    chosen = TINY.hardenings["tiny_inspecting"]
     brief = chosen.training.model_copy(update={"epochs": 1, "batch": 4})
     splits, real = {}, loading.retrained
 

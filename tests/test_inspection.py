@@ -18,9 +18,10 @@ from camdrift.papers.klawikowska2020 import (
 from camdrift.papers.klawikowska2020.tables import Inspection
 from camdrift.settings import params
 from camdrift.storage import Hardened
-from conftest import ROOT, as_model, small_network
+from conftest import ROOT, as_model, small_network, tiny_settings
 
 SETTINGS = params.load(ROOT / "params.yaml")
+TINY = tiny_settings()
 NAN = float("nan")
 
 
@@ -96,7 +97,7 @@ def found_by(success: dict[str, list[bool]], labels: list[int], pixels) -> Harde
 
 
 def inspected(pixels, labels, success) -> Inspection:
-    chosen = SETTINGS.presets["tiny"].hardenings["tiny_inspecting"]
+    chosen = TINY.hardenings["tiny_inspecting"]
     model = as_model(small_network())
     hardened = found_by(success, labels, pixels)
     made = inspection.inspect(lambda kind: model, pixels, hardened, chosen, seed=1)
@@ -106,7 +107,7 @@ def inspected(pixels, labels, success) -> Inspection:
 def drawn(one: Inspection) -> tuple[dict, str, pd.DataFrame]:
     """Tables, the report's HTML and the claims, as the last stage makes them."""
     made = tables.tables(one)
-    plan = SETTINGS.presets["tiny"].hardenings["tiny_inspecting"]
+    plan = TINY.hardenings["tiny_inspecting"]
     made["claims"] = verdicts.claims(one, plan, SETTINGS.flags)
     clean = np.zeros((len(one.hardened.tests), 12, 12, 3), dtype=np.uint8)
     figures = hardening_figures.of_hardening(made)

@@ -52,8 +52,8 @@ def fit(clean, change, draw, *, scaling="after_clipping", **switches):
 def test_noise_is_as_large_as_the_attack_after_clipping(images):
     clean, draw = images[0].float(), images[1].float() * 20
     change = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(2)) * 0.1
-    for ladder in ("exact", "accumulating"):
-        table = fit(clean, change, draw, ladder=ladder)
+    for applied in ("exact", "accumulating"):
+        table = fit(clean, change, draw, strengths=applied)
         assert np.allclose(table["noise_l2"], table["attack_l2"], rtol=1e-5)
     unclipped = fit(clean, change, draw, scaling="unclipped")
     assert (unclipped["scale"] == unclipped["strength"]).all()
@@ -64,7 +64,7 @@ def test_noise_is_as_large_as_the_attack_after_clipping(images):
 def test_published_noise_is_not_of_the_attacks_size(images):
     clean, draw = images[0].float(), images[1].float() * 20
     change = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(2)) * 0.01
-    table = fit(clean, change, draw, noise="with_negated_attack", ladder="accumulating")
+    table = fit(clean, change, draw, noise="with_negated_attack", strengths="accumulating")
     assert (table["scale"] == table["strength"]).all()
     rows = table.query("row > 1 and strength == 1")  # an offset of -1.25 and a draw, against 0.25
     assert (rows["noise_l2"] / rows["attack_l2"] > 3).all()

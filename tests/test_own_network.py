@@ -16,7 +16,7 @@ from camdrift.analysis import results
 from camdrift.ops import summary
 from camdrift.pipeline import run
 from camdrift.storage import Carried, Maps, Weights, files
-from conftest import copy_of_repository, inside, script
+from conftest import TINY, copy_of_repository, inside, script
 
 
 class Separable(nn.Module):
@@ -62,7 +62,7 @@ LAYERS = ["stem", "left", "right", "shared.depthwise", "shared.pointwise", "shar
 @pytest.fixture(scope="module")
 def mine(tiny, tmp_path_factory):
     """The tiny study with an own network of another input size, weights from a file."""
-    folder = copy_of_repository(tmp_path_factory.mktemp("mine"), preset="tiny")
+    folder = copy_of_repository(tmp_path_factory.mktemp("mine"), preset=TINY)
     shutil.copytree(tiny.folder / "data" / "sets", folder / "data" / "sets")
     weights = folder / "mine.safetensors"
     save_file(network(10).state_dict(), weights)
@@ -80,7 +80,7 @@ def mine(tiny, tmp_path_factory):
     content["targets"] = {"own": target | {"family": None}}
     source = {key: target[key] for key in ("generalisation", "set", "model", "network")}
     content["sources"] = {"own": source}
-    content["generalisations"]["tiny_generalising"]["carried"] = "Mine"
+    content["generalisations"]["tiny_generalising"]["transferred"] = "Mine"
     yaml.dump(content, path)
     with inside(folder):
         for name in ("check", "train@mine", "attack@own_fgsm", "noise@own_fgsm", "cam@own_fgsm",

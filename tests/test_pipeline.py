@@ -14,10 +14,11 @@ from ruamel.yaml import YAML
 
 from camdrift import settings, storage
 from camdrift.settings import params
-from conftest import ORDER, ROOT, copy_of_repository, stage_names
+from conftest import ORDER, ROOT, TINY, copy_of_repository, stage_names
 
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 LIBRARY = ROOT / "lib" / "camdrift"
+ATTACKS = LIBRARY / "attacks"
 # A stage that needs a module of these needs nearly all: each is one dep.
 WHOLE = {LIBRARY / name for name in ("settings", "storage", "pipeline", "models")}
 
@@ -39,6 +40,7 @@ def imported(path: Path) -> set[Path]:
                 modules = (LIBRARY.joinpath(*name).with_suffix(".py") for name in names if name)
                 found |= {p for p in modules if p.is_file() and p.parent not in WHOLE}
                 found |= {LIBRARY / name[0] for name in names if name} & WHOLE
+                found |= {ATTACKS / "__init__.py"} if ["attacks"] in names else set()
     return found
 
 
@@ -56,7 +58,7 @@ def deps_of(*starts: Path) -> set[str]:
     """What files depend on, as dvc.yaml lists it: a package of which they reach all is one."""
     found = reached(*starts)
     # An attack's file is chosen by its cells.
-    for package in {path.parent for path in found} - {LIBRARY, LIBRARY / "attacks"}:
+    for package in {path.parent for path in found} - {LIBRARY, ATTACKS}:
         modules = set(package.glob("[a-z]*.py"))
         if modules <= found and not any(package.glob("*/__init__.py")):
             found = found - modules | {package}
@@ -69,15 +71,18 @@ def code_deps(name: str) -> set[str]:
 
 @pytest.mark.parametrize("name", [n for n in ORDER if n != "attack"])
 def test_deps_are_the_imports(name):
-    assert code_deps(name) == deps_of(ROOT / "stages" / f"{name}.py")
+    attacked = [ATTACKS / f"{kind}.py" for kind in settings.ATTACKING if name == "harden"]
+    named = {path.relative_to(ROOT).as_posix() for path in attacked}
+    assert code_deps(name) == deps_of(ROOT / "stages" / f"{name}.py", *attacked) | named
     assert f"stages/{name}.py" in template(name)["deps"]
 
 
 def test_deps_of_attack_are_its_imports_and_those_of_every_attack():
-    folder = LIBRARY / "attacks"
-    attacks = sorted(set(folder.glob("[a-z]*.py")) - {folder / "gradients.py"})
-    own = {"lib/camdrift/attacks/__init__.py", "lib/camdrift/attacks/${item.attack}.py"}
-    assert code_deps("attack") == deps_of(ROOT / "stages" / "attack.py", *attacks) | own
+    attacks = sorted(ATTACKS.glob("[a-z]*.py"))
+    own = {"lib/camdrift/attacks/${item.attack}.py"}
+    named = {path.relative_to(ROOT).as_posix() for path in attacks}
+    assert code_deps("attack") - own == deps_of(ROOT / "stages" / "attack.py", *attacks) - named
+    assert own <= code_deps("attack")
     # An attack that imports another would miss its file in the deps of its cells.
     assert not reached(*attacks).intersection(attacks)
 
@@ -91,7 +96,6 @@ def test_scripts_read_no_setting_that_they_do_not_declare():
     for name in ORDER[1:]:
         text = (ROOT / "stages" / f"{name}.py").read_text()
         read = set(re.findall(r"(?:stage\.settings|chosen)\.(\w+)", text)) & names
-        read |= {"attacks"} if "stage.attack" in text else set()
         read |= {"micro_batch", "precision"} if "stage.calling" in text else set()
         read |= {"cells"} if "stage.cell" in text else set()
         read |= {"protocols"} if "stage.protocols" in text else set()
@@ -117,7 +121,7 @@ def test_outs_are_the_paths_of_artifacts():
     made = {storage.hardening_folder(key, "harden"), *kinds}
     assert outs("harden") == {path.as_posix() for path in made}
     assert outs("signatures") == {storage.hardening_folder(key, "signatures").as_posix()}
-    parts = ("tables", "figures", "metrics.json")
+    parts = ("tables", "figures", "metrics.json", "settings.json")
     results = {storage.results(key, part).as_posix() for part in parts}
     of = "${item.generalisation}"
     for name, part in (("sign", "signs"), ("carry", "carried")):
@@ -162,7 +166,7 @@ def test_stage_scripts_are_short():
 
 def test_make_works_in_a_folder_whose_name_has_blanks(tmp_path):
     """`make repro` up to DVC, which is a stand-in here: it says that it was asked."""
-    folder = copy_of_repository(tmp_path / "my own work", preset="tiny")
+    folder = copy_of_repository(tmp_path / "my own work", preset=TINY)
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
     for name, text in (("python", f'exec "{sys.executable}" "$@"'), ("dvc", 'echo "asked: $@"')):

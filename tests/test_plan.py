@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from camdrift import storage
-from camdrift.ops import estimate, looks, needs, presets, timing, work
+from camdrift import attacks, storage
+from camdrift.ops import build, estimate, looks, needs, timing, work
 from camdrift.perturbations import variants
 from camdrift.pipeline import run
 from camdrift.settings import SettingsError, params, protocols
-from conftest import ROOT, copy_of_repository, inside, script
+from conftest import ROOT, TINY, copy_of_repository, inside, script
 
 CHOSEN = params.load(ROOT / "params.yaml")
 GROUPS = ["fetch", "train", "harden", "signatures", "review", "sign", "carry", "generalise",
@@ -21,7 +21,7 @@ GROUPS = ["fetch", "train", "harden", "signatures", "review", "sign", "carry", "
 @pytest.fixture(scope="module")
 def made():
     with inside(ROOT):
-        return estimate.asked("tiny", [], [])[0]
+        return estimate.asked(TINY, [], [])[0]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def tasks(made, counts, monkeypatch):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The cells of the tiny study, as far as their maps: folder and settings."""
-    folder = copy_of_repository(tmp_path_factory.mktemp("built"), preset="tiny")
+    folder = copy_of_repository(tmp_path_factory.mktemp("built"), preset=TINY)
     with inside(folder):
         chosen = params.load()
         names = ["fetch@digits", "train@vgg11_eighth"]
@@ -114,7 +114,7 @@ def test_work_is_counted_from_the_settings(made, tasks):
     assert seen["repeat"] == 7 * 50 * (made.detection.copies + 2)
     assert seen["feature profile"] == 7 * full
     hardening = made.hardenings["tiny_inspecting"]
-    search = made.attacks.of("one_pixel", hardening.one_pixel)
+    search = attacks.resolved("one_pixel", made.attacks, hardening.one_pixel)
     tried = 30 + 5 * 20
     queries = tried * search["population"] * (1 + search["generations"])
     assert tasks["harden@tiny_inspecting"].units()["query"] == queries
@@ -205,7 +205,7 @@ def printed(monkeypatch, capsys, *words):
 
 
 def test_the_check_prints_a_plain_table(monkeypatch, capsys):
-    text = printed(monkeypatch, capsys, "tiny", "tiny_generalising")
+    text = printed(monkeypatch, capsys, TINY, "tiny_generalising")
     assert text.startswith("settings: valid\nset digits: 400 train, 100 validation, 50 test; 10 cl")
     assert "vgg11_eighth: forward " in text
     stages = [line.split()[0] for line in text.splitlines() if line]
@@ -213,21 +213,19 @@ def test_the_check_prints_a_plain_table(monkeypatch, capsys):
 
 
 REFUSED = {
-    "no preset 'imagenet' in params.yaml": ["imagenet"],
-    "no study 'nothing'; there are: tiny": ["tiny", "nothing"],
-    "params.yaml, so changed, is not valid:": ["tiny", "-S", "micro_batch=0"],
-    "SET: ": ["tiny", "-S", "nothing=0"],
+    "no preset 'imagenet': wanted a .yaml file or one of cats_dogs, faces": ["imagenet"],
+    "no study 'nothing'; there are: tiny": [TINY, "nothing"],
+    "params.yaml, so changed, is not valid:": [TINY, "-S", "micro_batch=0"],
+    "SET: ": [TINY, "-S", "nothing=0"],
     "no architecture 'nothing' in torchvision": [
-        "tiny", "tiny_generalising",
-        "-S", "presets.tiny.models.resnet18_eighth.architecture=nothing",
+        TINY, "tiny_generalising", "-S", "models.resnet18_eighth.architecture=nothing",
     ],
     "cannot import 'my_networks:small'": [
-        "tiny", "tiny_generalising",
-        "-S", "presets.tiny.models.resnet18_eighth.architecture='my_networks:small'",
+        TINY, "tiny_generalising", "-S", "models.resnet18_eighth.architecture='my_networks:small'",
     ],
     "wanted a file, got no /nowhere.pt": [
-        "tiny", "tiny", "-S", "presets.tiny.models.vgg11_eighth.weights=/nowhere.pt",
-        "-S", f"presets.tiny.models.vgg11_eighth.sha256='{'0' * 64}'",
+        TINY, "tiny", "-S", "models.vgg11_eighth.weights=/nowhere.pt",
+        "-S", f"models.vgg11_eighth.sha256='{'0' * 64}'",
     ],
 }  # fmt: skip
 
@@ -241,7 +239,7 @@ def test_what_is_refused_is_said_and_not_traced_back(monkeypatch, capsys, said):
 
 
 def test_a_folder_that_is_not_there_is_refused(monkeypatch, capsys, tmp_path):
-    for variable in presets.FOLDERS.values():
+    for variable in build.FOLDERS.values():
         monkeypatch.delenv(variable, raising=False)
     with pytest.raises(SettingsError) as fault:
         printed(monkeypatch, capsys, "cats_dogs")

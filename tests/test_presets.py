@@ -1,46 +1,66 @@
-"""Presets: what they need from elsewhere, how they reach `dvc exp run`, and what comes back."""
+"""Presets: what they need from elsewhere, the params.yaml they become, and what comes back."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from ruamel.yaml import YAML
 
-from camdrift import storage
+from camdrift import attacks, storage
 from camdrift.analysis import drawing
 from camdrift.datasets import numbering
-from camdrift.ops import needs, presets
-from camdrift.settings import Need, SettingsError, params
+from camdrift.ops import build, needs
+from camdrift.settings import SettingsError, params, presets
+from camdrift.settings.presets import Need, Preset
 from camdrift.storage import files
-from conftest import ROOT, inside
+from conftest import ROOT, TINY, inside
 
-CHOSEN = params.load(ROOT / "params.yaml")
-NIPS = CHOSEN.presets["nips17"]
-
-
-NEEDY = [name for name, preset in CHOSEN.presets.items() if preset.needs]
+with inside(ROOT):
+    CHOSEN = {name: presets.read(name) for name in [*presets.names(), TINY]}
+NEEDY = [name for name, preset in CHOSEN.items() if preset.needs]
 NEED = Need(what="photographs", where="a shelf", terms="none")
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for variable in build.FOLDERS.values():
+        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
     root = tmp_path / "it's a path, = \\ with [everything]"
     root.mkdir()
-    for preset in CHOSEN.presets.values():
-        for model in preset.models.values():
+    for preset in CHOSEN.values():
+        for model in preset.settings.models.values():
             if str(model.weights).startswith("WEIGHTS/"):
                 (root / model.weights.partition("/")[2]).touch()
     monkeypatch.setattr(files, "sha256", lambda file: file.stem.rpartition("-")[2].ljust(64, "0"))
     return dict.fromkeys(["DATA", "WEIGHTS"], root)
 
 
+@pytest.fixture
+def built(places, tmp_path):
+    """A function: the name of a preset -> the settings in the params.yaml that is written."""
+
+    def write(name):
+        file = tmp_path / "params.yaml"
+        build.write(build.placed(CHOSEN[name], places), file)
+        return params.load(file)
+
+    return write
+
+
 @pytest.mark.parametrize("name", NEEDY)
-def test_what_a_preset_lacks_is_said_in_three_lines(monkeypatch, tmp_path, name):
-    monkeypatch.delenv("CAMDRIFT_DATA", raising=False)
+def test_folders_that_are_lacking_are_said_in_three_lines(monkeypatch, tmp_path, name):
     monkeypatch.setenv("CAMDRIFT_WEIGHTS", str(tmp_path / "nowhere"))
-    preset = CHOSEN.presets[name]
+    preset = CHOSEN[name]
     with pytest.raises(SettingsError) as fault:
-        presets.folders(name, preset)
+        build.folders(preset)
     lines = str(fault.value).splitlines()
     assert len(lines) == 3 * len(preset.needs)
     for i, (folder, need) in enumerate(preset.needs.items()):
@@ -51,95 +71,118 @@ def test_what_a_preset_lacks_is_said_in_three_lines(monkeypatch, tmp_path, name)
         assert lines[3 * i + 2] == f"  terms: {need.terms}"
 
 
-def test_a_file_that_is_not_in_its_folder_is_said_in_three_lines(monkeypatch, tmp_path):
-    for folder in presets.FOLDERS.values():
-        monkeypatch.setenv(folder, str(tmp_path))
-    for name in ("nips17", "generalise_faces"):
-        preset = CHOSEN.presets[name]
-        with pytest.raises(SettingsError, match=r"\.(safetensors|pth), not there") as fault:
-            presets.overrides(name, preset, presets.folders(name, preset))
-        assert len(str(fault.value).splitlines()) == 3
+@pytest.mark.parametrize("name", ["nips17", "generalise_faces"])
+def test_a_file_that_is_not_in_its_folder_is_said_in_three_lines(tmp_path, name):
+    with pytest.raises(SettingsError, match=r"\.(safetensors|pth), not there") as fault:
+        build.placed(CHOSEN[name], dict.fromkeys(["DATA", "WEIGHTS"], tmp_path))
+    assert len(str(fault.value).splitlines()) == 3
 
 
 def test_the_sha256_of_a_file_that_names_its_own_is_filled_in(monkeypatch, tmp_path):
-    preset = CHOSEN.presets["generalise_faces"]
-    file = tmp_path / "xception-43020ad28.pth"
-    file.write_bytes(b"not Xception")
+    places = dict.fromkeys(["DATA", "WEIGHTS"], tmp_path)
+    (tmp_path / "xception-43020ad28.pth").write_bytes(b"not Xception")
     with pytest.raises(SettingsError, match="is damaged: wanted a sha256 that begins 43020ad28"):
-        presets.overrides("generalise_faces", preset, dict.fromkeys(["DATA", "WEIGHTS"], tmp_path))
+        build.placed(CHOSEN["generalise_faces"], places)
     digest = "43020ad28".ljust(64, "e")
     monkeypatch.setattr(files, "sha256", lambda file: digest)
-    found = presets.overrides(
-        "generalise_faces", preset, dict.fromkeys(["DATA", "WEIGHTS"], tmp_path)
-    )
-    assert f"presets.generalise_faces.models.people_xception.sha256={digest}" in found
+    content = build.placed(CHOSEN["generalise_faces"], places)
+    assert content["models"]["people_xception"]["sha256"] == digest
 
 
-def test_a_preset_without_needs_takes_nothing_from_elsewhere():
-    tiny = CHOSEN.presets["tiny"]
-    assert presets.folders("tiny", tiny) == {}
-    assert presets.overrides("tiny", tiny, {}) == [
-        f"{part}=${{presets.tiny.{part}}}" for part in presets.PARTS
-    ]
-
-
-@pytest.fixture
-def built(places, monkeypatch):
-    """A function: the name of a preset -> the settings that DVC writes for it."""
-    monkeypatch.chdir(ROOT)
-    return lambda name: presets.resolved(presets.overrides(name, CHOSEN.presets[name], places))
-
-
-@pytest.mark.parametrize("name", list(CHOSEN.presets))
+@pytest.mark.parametrize("name", list(CHOSEN))
 def test_a_preset_is_what_is_built(built, name):
-    made, preset = built(name), CHOSEN.presets[name]
+    made, preset = built(name), CHOSEN[name].settings
     for part in presets.PARTS:
         assert list(getattr(made, part)) == list(getattr(preset, part)), part
+    assert attacks.faults(made) == []
 
 
-def test_overrides_are_what_dvc_reads(places, built):
+def test_the_written_file_has_other_settings_and_the_comments(places, built, tmp_path):
     made = built("nips17")
-    assert made.sets["nips17"].path == str(places["DATA"])
-    assert made.models["resnet18"].weights.startswith(str(places["WEIGHTS"]))
-    assert made.detection.images == NIPS.override["detection.images"]
+    assert made.sets["nips17"].path == places["DATA"].as_posix()
+    assert made.models["resnet18"].weights.startswith(places["WEIGHTS"].as_posix())
+    assert (made.detection.images, made.detection.adaptive.steps) == (120, 10)
     assert made.cells["resnet18_dlfuzz"].model == "resnet18"
+    assert "# Every random draw is seeded" in (tmp_path / "params.yaml").read_text()
     made = built("imagenette")
-    assert made.sets["imagenette"].arguments["root"] == str(places["DATA"])
+    assert made.sets["imagenette"].arguments["root"] == places["DATA"].as_posix()
     assert built("noisecam_imagenet").cams.methods[-1] == "NoiseCAM"
+    assert built(TINY).detection == params.load().detection
 
 
-def test_no_preset_is_a_copy_of_another(built):
-    plans = [CHOSEN.presets[name].model_dump_json() for name in CHOSEN.presets]
+def test_no_preset_is_a_copy_of_another():
+    plans = [preset.settings.model_dump_json() for preset in CHOSEN.values()]
     assert len(set(plans)) == len(plans)
 
 
-def test_changes_that_do_not_fit_are_refused(monkeypatch):
-    monkeypatch.chdir(ROOT)
+MINE = """\
+sets:
+  mine: {kind: folder, path: DATA}
+models:
+  mine: {architecture: resnet18, weights: IMAGENET1K_V1, new_head: true}
+cells:
+  mine: {attack: fgsm}
+"""
+
+
+def test_a_folder_and_a_known_network_are_eight_lines(monkeypatch, tmp_path):
+    assert len(MINE.splitlines()) <= 8
+    file = tmp_path / "my_birds.yaml"
+    file.write_text(MINE)
+    (tmp_path / "birds").mkdir()
+    monkeypatch.setenv("CAMDRIFT_DATA", str(tmp_path / "birds"))
+    preset = presets.read(str(file))
+    plan = build.resolved(build.placed(preset, build.folders(preset)), [])
+    assert plan.sets["mine"].path == (tmp_path / "birds").as_posix()
+    assert (plan.sets["mine"].size, plan.sets["mine"].resize) == (224, 256)
+    assert plan.models["mine"].set == "mine"
+    assert plan.models["mine"].training.layers == "dense"
+    assert plan.models["mine"].std == [0.229, 0.224, 0.225]
+    cell = plan.cells["mine"]
+    assert (cell.study, cell.set, cell.model, cell.source) == ("my_birds", "mine", "mine", "mine")
+    assert cell.strengths == [0.25, 0.5, 1.0, 2.0, 4.0]
+    assert plan.studies["my_birds"].headline == "mine"
+    assert build.stages(plan) == {"my_birds": "report@my_birds"}
+    monkeypatch.delenv("CAMDRIFT_DATA")
+    with pytest.raises(SettingsError, match="wanted DATA=<folder>"):
+        build.placed(preset, build.folders(preset))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (MINE + "sed: 1\n", "no key 'sed'; there are: attacks, cams"),
+        (MINE.replace("fgsm", "pdg"), "cells.mine.attack: no attack 'pdg' in params.yaml"),
+        (MINE.replace("mine: {a", "mine: 3 #"), "models.mine: input should be a valid dict"),
+        (MINE.replace("cells:", "cells: 3 #").partition("  mine: {attack")[0], "cells: input"),
+        (MINE + "needs: {DATA: {what: birds}}\n", "needs.DATA.where: wanted, but not there"),
+        (MINE + "detection: {imags: 3}\n", "detection: no key 'imags'"),
+        ("[1, 2]", "wanted a map of settings"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_not_a_preset_is_refused(tmp_path, text, said):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError) as fault:
+        _ = presets.read(str(file)).settings
+    assert said in str(fault.value)
+
+
+def test_changes_that_do_not_fit_are_refused():
     for change, said in (
-        ("nothing.like.it=1", "SET: "), ("cams.methods=[Nothing]", "is not valid"), ("a=[", "SET: ")
+        ("nothing.like.it=1", "SET: "), ("cams.methods=[]", "is not valid"), ("a=[", "SET: ")
     ):  # fmt: skip
         with pytest.raises(SettingsError, match=said):
-            presets.resolved([change])
-
-
-def test_a_comment_never_stands_under_a_key_that_a_preset_leaves_empty():
-    # DVC could not write it back, see params.yaml.
-    lines = (ROOT / "params.yaml").read_text().splitlines()
-    kept = set()
-    for preset in CHOSEN.presets.values():
-        kept |= {part for part in presets.PARTS if not getattr(preset, part)}
-    for line, following in zip(lines, lines[1:], strict=False):
-        if line.rstrip(":") in kept and line.endswith(":"):
-            assert not following.lstrip().startswith("#"), line
-    YAML(typ="safe").load("\n".join(lines))
+            build.resolved(None, [change])
 
 
 def imagenet(folder, names):
     for name in names:
         (folder / name).mkdir()
-    preset = CHOSEN.presets["renkhoff_imagenet"]
-    chosen = preset.sets["imagenet"].model_copy(update={"path": str(folder)})
-    return preset.models["imagenet_vgg16"], chosen
+    plan = CHOSEN["renkhoff_imagenet"].settings
+    chosen = plan.sets["imagenet"].model_copy(update={"path": str(folder)})
+    return plan.models["imagenet_vgg16"], chosen
 
 
 def test_folders_of_imagenet_are_numbered_as_torchvision_does(tmp_path):
@@ -158,7 +201,7 @@ def test_folders_of_imagenet_are_numbered_as_torchvision_does(tmp_path):
 
 def test_weights_by_name_are_in_the_cache_or_would_be_downloaded(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    model = CHOSEN.presets["renkhoff_imagenet"].models["imagenet_vgg16"]
+    model = CHOSEN["renkhoff_imagenet"].settings.models["imagenet_vgg16"]
     lines = needs.weights("imagenet_vgg16", model)
     assert len(lines) == 3
     assert "528 MB would be downloaded" in lines[0]
@@ -181,7 +224,7 @@ def test_a_folder_is_counted_as_it_will_be_split(tmp_path):
             picture = rng.integers(0, 255, (20, 16, 3), dtype=np.uint8)
             Image.fromarray(picture).save(tmp_path / name / f"{i}.png")
     (tmp_path / "bert" / "broken.png").write_bytes(b"")
-    chosen = CHOSEN.presets["faces"].sets["faces"]
+    chosen = CHOSEN["faces"].settings.sets["faces"]
     chosen = chosen.model_copy(update={"path": str(tmp_path), "size": 12, "resize": 12})
     found = needs.counted("faces", chosen, seed=1, need=None)
     assert found.splits == {"train": 17, "validation": 2, "test": 2}
@@ -190,42 +233,47 @@ def test_a_folder_is_counted_as_it_will_be_split(tmp_path):
     assert found.native == 20 * 16 * 3
 
 
-def test_an_unknown_preset_is_refused_with_those_that_are_there():
-    with pytest.raises(SettingsError, match="no preset 'imagenet' in params.yaml; there are: nips"):
-        presets.find(CHOSEN, "imagenet")
-
-
-class Tree:
-    """A revision's files, as DVC's file system lends them."""
-
-    def __init__(self, root):
-        self.root = root
-
-    def find(self, folder):
-        files = (self.root / folder).rglob("*.*")
-        return [file.relative_to(self.root).as_posix() for file in files]
-
-    def cat_file(self, path):
-        return (self.root / path).read_bytes()
-
-
 @pytest.mark.parametrize("lent", [{}, {"DATA": NEED}])
-def test_images_from_elsewhere_stay_behind(monkeypatch, tmp_path, lent):
+def test_images_from_elsewhere_stay_behind(tmp_path, lent):
     name = "nips17_resnet18"
     tile = [[np.zeros((16, 16, 3), dtype=np.uint8)]]
-    with inside(tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    with inside(copy):
         for image in (True, False):
             drawn = drawing.panel(f"images_{image}", "", "", tile, ["one"], ["one"], images=image)
             drawing.png(drawn, storage.results(name, "figures") / f"{drawn.name}.png")
         cards = [storage.set_datasheet("nips17"), storage.model_card("resnet18")]
         for path in [storage.results(name, "metrics.json"), *cards]:
             files.write_text(path, "{}")
-    tree = Tree(tmp_path)
-    monkeypatch.setattr(presets.dvc.api, "DVCFileSystem", lambda **_: tree)
-    with inside(tmp_path / "data"):
+    with inside(tmp_path):
         before = storage.results(name, "figures") / "of_before.png"
         files.write_text(before, "of a run whose figures have other names")
-        presets.gather(NIPS.model_copy(update={"needs": lent}), [name], "study-nips17")
+        preset = CHOSEN["nips17"]
+        build.gather(Preset(preset.name, lent, preset.content), preset.settings, [name], copy)
         figures = {path.stem for path in storage.results(name, "figures").iterdir()}
         assert figures == {"images_False"} | (set() if lent else {"images_True"})
         assert all(path.is_file() for path in [storage.results(name, "metrics.json"), *cards])
+
+
+def test_a_copy_has_the_code_and_loses_what_is_gone(tmp_path):
+    folder = tmp_path / "copy"
+    build.copied(folder)
+    gone = folder / "lib" / "camdrift" / "attacks" / "of_before.py"
+    built = folder / "data" / "sets" / "digits.npy"
+    for file in (gone, built):
+        files.write_text(file, "")
+    build.copied(folder)
+    assert not gone.exists()
+    assert built.exists()
+    assert not (folder / "dvc.lock").exists()
+    assert (folder / "stages" / "attack.py").read_bytes() == (
+        ROOT / "stages/attack.py"
+    ).read_bytes()
+    caches = [
+        subprocess.run(
+            [sys.executable, "-m", "dvc", "cache", "dir"], cwd=where, capture_output=True, text=True
+        ).stdout.strip()
+        for where in (folder, ROOT)
+    ]
+    assert Path(caches[0]) == (ROOT / caches[1]).resolve()

@@ -83,7 +83,7 @@ def test_every_control_is_scored(made, tiny):
 
 
 def test_published_levels_one_half_and_one_are_the_same_picture(scored, protocols):
-    for name, same in (("as_published", True), ("only_ladder", True), ("corrected", False)):
+    for name, same in (("as_published", True), ("only_strengths", True), ("corrected", False)):
         rows = scored[
             (scored["reading"] == protocols[name].reading) & (scored["score"] == "cosine")
             & (scored["target"] == protocols[name].target)
@@ -298,7 +298,7 @@ def test_every_claim_has_a_row_and_a_verdict(made):
 def test_the_papers_oddity_is_the_loops(made):
     """A5: strengths 0.5 and 1 alike, wherever the loop is, and nowhere else."""
     rows = made["switches"].query("cell == @CELL and claim == 'A5'").set_index("protocol")
-    looped = {"as_published", "only_ladder"}
+    looped = {"as_published", "only_strengths"}
     for name, row in rows.iterrows():
         assert (row["verdict"] == claims.HOLDS) == (name in looped), name
 

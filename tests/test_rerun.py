@@ -57,7 +57,7 @@ def test_a_setting_of_an_attack_touches_its_cells_only(recorded, params):
 
 def test_a_setting_of_a_cell_touches_that_cell_and_the_report(recorded, params):
     content, save = params
-    content["cells"]["tiny_fgsm"]["ladder"] = [0.5, 1.0]
+    content["cells"]["tiny_fgsm"]["strengths"] = [0.5, 1.0]
     save()
     stages = {
         f"{name}@tiny_fgsm" for name in ("attack", "noise", "cam", "coverage", "score", "detect")
@@ -83,9 +83,9 @@ def test_an_attacks_file_touches_its_cells_only(recorded):
     file.write_text(before)
 
 
-def test_a_setting_that_nothing_uses_yet_touches_nothing(recorded, params):
+def test_a_setting_that_nothing_uses_touches_nothing(recorded, params):
     content, save = params
-    content["presets"]["tiny"]["cells"]["tiny_pgd"]["override"]["steps"] = 3
+    content["seeds"] = [1, 2, 3, 4]
     save()
     assert changed_stages(recorded) == {"check"}
 

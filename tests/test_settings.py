@@ -1,23 +1,24 @@
+import copy
 import inspect
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
-from camdrift import settings
-from camdrift.perturbations import perturbation
-from camdrift.settings import params
-from conftest import ROOT, copy_of_repository
+from camdrift import attacks, settings
+from camdrift.settings import params, presets
+from conftest import ROOT, TINY, copy_of_repository
 
 CONTENT = YAML(typ="safe").load(ROOT / "params.yaml")
 
 
-def changed(path: str, value) -> dict:
-    """params.yaml with one value set, added or (value None) removed."""
-    content = YAML(typ="safe").load(ROOT / "params.yaml")
+def changed(path: str, value, content: dict | None = None) -> dict:
+    """Settings, params.yaml's own by default, with one value set, added or (None) removed."""
+    content = copy.deepcopy(content or YAML(typ="safe").load(ROOT / "params.yaml"))
     *parents, last = path.split(".")
     place = content
     for parent in parents:
@@ -36,14 +37,9 @@ def changed(path: str, value) -> dict:
         ("seed", None, "seed: wanted, but not there"),
         ("seed", -1, "seed: input should be greater than or equal to 0, got -1"),
         ("seed", "one", "seed: input should be a valid integer, got 'one'"),
-        ("attacks.fgsm.epz", 0.1, "attacks.fgsm: no key 'epz'; there are: eps"),
-        ("attacks.pdg", {}, "attacks: no key 'pdg'; there are: dlfuzz, fgsm, none, one_pixel, pgd"),
-        ("attacks.one_pixel.pixels", 2, "attacks.one_pixel.pixels: input should be 1, 3 or 5"),
-        ("attacks.one_pixel.bounds", [1.0, 0.0], "bounds: wanted a range that rises"),
-        ("attacks.one_pixel.mutation", [1.0, 0.5], "mutation: wanted a range that does not fall"),
         ("hardenings.inspecting.model", "vgg", "hardenings.inspecting.model: no model 'vgg'"),
         ("generalisations.generalising.eps", [0.1, 0.05], "wanted eps above 0 that rise, got"),
-        ("generalisations.generalising.carried", "VGG", "no source 'VGG' on set 'photos'"),
+        ("generalisations.generalising.transferred", "VGG", "no source 'VGG' on set 'photos'"),
         ("generalisations.generalising.ranges", ["unit", "unit"], "wanted each of ranges once"),
         ("targets.vgg16.maps", False, "targets.vgg16.maps: wanted true on a set without prepro"),
         ("targets", {}, "generalisations.generalising: wanted targets on a set without prepro"),
@@ -54,34 +50,71 @@ def changed(path: str, value) -> dict:
         ("sources.vgg16.network", "mean", "sources.vgg16.network: 'mean' stands for all networks"),
         ("targets.xception.model", "resnet50", "targets.xception.model: network 'Xception' is mod"),
         ("targets.xception.network", "Chollet", "targets.xception.network: model 'xception' is ne"),
-        ("presets.orl.sources.orl_xception_3", None, "wanted source 'Xception' on set 'orl_3'"),
         ("sets.photos_cropped.size", 96, "sets.photos_cropped: wanted a set that differs from it"),
         ("sets.photos.size", 96, "sets.photos: wanted a set that differs from it in `preproces"),
         ("targets.xception", None, "no target 'Xception' on a set without preprocessing"),
-        ("presets.orl.sets.orl_3.fold", 2, "sets.orl_2: generalisation"),
-        (
-            "presets.orl.targets.orl_vgg16_3.family",
-            "wide",
-            "wanted family deep as of targets.orl_vg",
-        ),
-        (
-            "presets.orl.models.orl_vgg16_3.width",
-            0.5,
-            "targets.orl_vgg16_3: wanted width 0.25 as of",
-        ),
-        (
-            "presets.orl.models.orl_vgg16_3.set",
-            "orl_1",
-            "is trained on 'orl_1', whose training imag",
-        ),
         ("cams.methods", ["GradCAM", "GradCAM"], "wanted each of methods once, got GradCAM, GradC"),
         ("cams.methods", ["EigenCAM"], "cams.methods.0: input should be 'GradCAM'"),
         ("cams.methods", [], "cams.methods: list should have at least 1 item"),
         ("models.resnet50.new_head", True, "`weights:` and `training:` beside `new_head: true`"),
         ("models.resnet50.training.layers", "dense", "wanted `weights:`, since `layers: dense`"),
-        ("presets.orl.sets.orl_0.fold", 5, "wanted a fold whose test images are not among those"),
-        ("presets.orl.targets.orl_xception_3", None, "wanted target 'Xception' on set 'orl_3'"),
         ("hardenings.inspecting.window", 4, "window: wanted an odd number of px, got 4"),
+        ("cells.fgsm.model", "vgg", "cells.fgsm.model: no model 'vgg' in params.yaml; there are:"),
+        ("cells.fgsm.attack", "pdg", "cells.fgsm.attack: no attack 'pdg'"),
+        ("cells.fgsm.strengths", [0.5, 2.0], "wanted 1 (the attack itself) among strengths"),
+        ("cells.fgsm.strengths", [1.0, 0.5], "wanted strengths that rise"),
+        ("cells.fgsm.detect", [2.5], "wanted detect: some of the strengths"),
+        ("cells.pgd.detect", [], "wanted detect: to hold 1 (the attack itself), got []"),
+        ("cells.fgsm.detect", [0.5], "wanted detect: to hold 1 (the attack itself), got [0.5]"),
+        ("detection.probe", 0, "probe: wanted a layer counted from 1, or from the end, got 0"),
+        ("detection.window", 2, "window: wanted an odd number of px, got 2"),
+        ("detection.shares.test", 0.0, "wanted shares above 0 that add up to 1"),
+        ("detection.brightness", [0.5, 0.2], "brightness: wanted thresholds that rise"),
+        ("cells.fgsm-2", CONTENT["cells"]["fgsm"], "wanted a name of a-z, 0-9 and _ only"),
+        ("studies.layers.headline", "cw", "studies.layers.headline: no cell 'cw'"),
+        ("models.vgg16_quarter.training", None, "wanted `weights:` or `training:` (or both)"),
+        ("cells.fgsm.source", None, "cells.fgsm.source: wanted, but not there"),
+        ("sets.photos.kind", "fotos", "kind"),
+        ("sets.photos.shares.test", 0.9, "wanted shares that add up to 1"),
+        ("models.vgg16_quarter.weights", "w.pt", "wanted the sha256 of w.pt"),
+    ],
+)
+def test_refuses_with_what_was_wanted_and_what_exists(path, value, wanted):
+    with pytest.raises(settings.SettingsError, match="params.yaml is not valid") as fault:
+        params.parse(changed(path, value))
+    assert wanted in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "wanted"),
+    [
+        ("sources.orl_xception_3", None, "wanted source 'Xception' on set 'orl_3'"),
+        ("targets.orl_xception_3", None, "wanted target 'Xception' on set 'orl_3'"),
+        ("sets.orl_3.fold", 2, "sets.orl_2: generalisation"),
+        ("sets.orl_0.fold", 5, "wanted a fold whose test images are not among those"),
+        ("targets.orl_vgg16_3.family", "wide", "wanted family deep as of targets.orl_vg"),
+        ("models.orl_vgg16_3.width", 0.5, "targets.orl_vgg16_3: wanted width 0.25 as of"),
+        ("targets.orl_vgg16_3.set", "orl_1", "is trained on 'orl_3', whose training imag"),
+    ],
+)
+def test_folds_that_do_not_fit_are_refused(path, value, wanted, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(settings.SettingsError, match="preset 'orl' is not valid") as fault:
+        params.parse(changed(path, value, presets.read("orl").content), Path("preset 'orl'"))
+    assert wanted in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "wanted"),
+    [
+        ("attacks.fgsm.epz", 0.1, "attacks.fgsm: no key 'epz'; there are: eps"),
+        ("attacks.pdg", {}, "attacks.pdg: no attack 'pdg' in lib/camdrift/attacks; there are: dl"),
+        ("attacks.one_pixel.pixels", 2, "attacks.one_pixel.pixels: input should be 1, 3 or 5"),
+        ("attacks.one_pixel.bounds", [1.0, 0.0], "bounds: wanted a range that rises"),
+        ("attacks.one_pixel.mutation", [1.0, 0.5], "mutation: wanted a range that does not fall"),
+        ("attacks.fgsm.eps", 3.0, "attacks.fgsm.eps: input should be less than or equal to 1"),
+        ("cells.fgsm.override", {"epz": 1}, "cells.fgsm.override: no key 'epz'"),
+        ("hardenings.inspecting.fgsm", {"epz": 1}, "hardenings.inspecting.fgsm: no key 'epz'"),
         (
             "hardenings.inspecting.fgsm",
             {"target": 3},
@@ -92,32 +125,24 @@ def changed(path: str, value) -> dict:
             {"pixels": 3},
             "hardenings.inspecting.one_pixel.pixels: wanted 1, since",
         ),
-        ("hardenings.inspecting.fgsm", {"epz": 1}, "hardenings.inspecting.fgsm: no key 'epz'"),
-        ("attacks.fgsm.eps", 3.0, "attacks.fgsm.eps: input should be less than or equal to 1"),
-        ("cells.fgsm.model", "vgg", "cells.fgsm.model: no model 'vgg' in params.yaml; there are:"),
-        ("cells.fgsm.attack", "pdg", "cells.fgsm.attack: no attack 'pdg'"),
-        ("cells.fgsm.override", {"epz": 1}, "cells.fgsm.override: no key 'epz'"),
-        ("cells.fgsm.ladder", [0.5, 2.0], "wanted a ladder that holds 1"),
-        ("cells.fgsm.ladder", [1.0, 0.5], "wanted a ladder that rises"),
-        ("cells.fgsm.detect", [2.5], "wanted detect: strengths of the ladder"),
-        ("cells.pgd.detect", [], "wanted detect: to hold 1 (the attack itself), got []"),
-        ("cells.fgsm.detect", [0.5], "wanted detect: to hold 1 (the attack itself), got [0.5]"),
-        ("detection.probe", 0, "probe: wanted a layer counted from 1, or from the end, got 0"),
-        ("detection.window", 2, "window: wanted an odd number of px, got 2"),
-        ("detection.shares.test", 0.0, "wanted shares above 0 that add up to 1"),
-        ("detection.brightness", [0.5, 0.2], "brightness: wanted thresholds that rise"),
-        ("cells.fgsm-2", CONTENT["cells"]["fgsm"], "wanted a name of a-z, 0-9 and _ only"),
-        ("studies.layers.headline", "cw", "studies.layers.headline: no cell 'cw'"),
-        ("models.vgg16_quarter.training", None, "training: wanted, but not there"),
-        ("sets.photos.kind", "fotos", "kind"),
-        ("sets.photos.shares.test", 0.9, "wanted shares that add up to 1"),
-        ("models.vgg16_quarter.weights", "w.pt", "wanted the sha256 of w.pt"),
     ],
 )
-def test_refuses_with_what_was_wanted_and_what_exists(path, value, wanted):
-    with pytest.raises(settings.SettingsError, match="params.yaml is not valid") as fault:
-        params.parse(changed(path, value))
-    assert wanted in str(fault.value)
+def test_settings_of_attacks_are_refused_by_the_attacks_themselves(path, value, wanted):
+    (line,) = attacks.faults(params.parse(changed(path, value)))
+    assert wanted in line
+
+
+def test_old_keys_are_told_their_new_names():
+    content = changed("cells.fgsm.ladder", [1.0])
+    content["presets"] = {}
+    content["protocols"]["only_strengths"] = {"ladder": "accumulating"}
+    with pytest.raises(settings.SettingsError, match="has keys of an earlier version") as fault:
+        params.parse(content)
+    assert str(fault.value).splitlines()[1:] == [
+        "presets: no longer a key; now: each is a file of its own, see stages/presets",
+        "cells.fgsm.ladder: no longer a key; now: strengths",
+        "protocols.only_strengths.ladder: no longer a key; now: strengths",
+    ]
 
 
 def test_names_every_fault_at_once():
@@ -133,8 +158,7 @@ def test_accepts_the_committed_file_and_reads_exponents_as_numbers(tmp_path):
     text = (ROOT / "params.yaml").read_text().replace("eps: 0.00784", "eps: 7.84e-3", 1)
     (tmp_path / "params.yaml").write_text(text)
     loaded = params.load(tmp_path / "params.yaml")
-    assert loaded.attacks.fgsm is not None
-    assert loaded.attacks.fgsm.eps == 0.00784
+    assert loaded.attacks["fgsm"]["eps"] == 0.00784
 
 
 @pytest.mark.parametrize("text", ["[", "1", "", "a: b: c"])
@@ -144,23 +168,17 @@ def test_refuses_what_is_not_a_map_of_settings(text, tmp_path):
         params.load(tmp_path / "params.yaml")
 
 
-def test_settings_of_an_attack_are_its_functions_keywords():
-    files = {file.stem for file in (ROOT / "lib/camdrift/attacks").glob("[a-z]*.py")}
-    files.remove("gradients")  # what several attacks share
-    assert files == set(settings.Attacks.model_fields)
-    for name in files:
-        keywords = inspect.signature(perturbation.attack(name)).parameters.values()
-        wanted = {p.name for p in keywords if p.kind is p.KEYWORD_ONLY} - {"generators"}
-        section = settings.Attacks.model_validate(CONTENT["attacks"]).__getattribute__(name)
-        assert set(type(section).model_fields) == wanted, name
-        assert all(
-            p.default is p.empty
-            for p in inspect.signature(perturbation.attack(name)).parameters.values()
-        )
+@pytest.mark.parametrize("name", attacks.names())
+def test_settings_of_an_attack_are_its_functions_keywords(name):
+    parameters = inspect.signature(attacks.perturbing(name)).parameters.values()
+    keywords = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"generators"}
+    assert set(attacks.resolved(name, CONTENT["attacks"], {})) == keywords
+    assert set(CONTENT["attacks"][name]) == keywords  # each is explained there
+    assert all(p.default is p.empty for p in parameters)
 
 
 def test_repro_with_a_wrong_setting_stops_before_any_work(tmp_path):
-    folder = copy_of_repository(tmp_path, preset="tiny")
+    folder = copy_of_repository(tmp_path, preset=TINY)
     params = folder / "params.yaml"
     params.write_text(params.read_text().replace("attack: fgsm", "attack: fgms", 1))
     start = time.monotonic()

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings, strategies
 from ruamel.yaml import YAML
 
+from camdrift import attacks
 from camdrift.settings import Settings, SettingsError, params
 from conftest import ROOT
 
@@ -39,10 +40,7 @@ def paths(tree: Any, path: tuple = ()) -> list[tuple]:
     return found + [p for key, branch in items for p in paths(branch, (*path, key))]
 
 
-# Presets repeat the same kinds of settings: two thirds of the cases go elsewhere.
-PATHS = paths({name: part for name, part in CONTENT.items() if name != "presets"})
-PRESETS = paths({"presets": CONTENT["presets"]})
-places = strategies.one_of(*[strategies.sampled_from(PATHS)] * 2, strategies.sampled_from(PRESETS))
+places = strategies.sampled_from(paths(CONTENT))
 
 
 def changed(content: dict, path: tuple, how: str, value: Any, name: str) -> dict:
@@ -69,7 +67,9 @@ def changed(content: dict, path: tuple, how: str, value: Any, name: str) -> dict
 )
 def test_any_change_is_accepted_or_refused_by_a_message(path, how, value, name):
     try:
-        assert isinstance(params.parse(changed(CONTENT, path, how, value, name)), Settings)
+        accepted = params.parse(changed(CONTENT, path, how, value, name))
+        assert isinstance(accepted, Settings)
+        assert all(line.strip() for line in attacks.faults(accepted))
     except SettingsError as fault:
         assert str(fault).strip()
         assert len(str(fault)) < 20_000

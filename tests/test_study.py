@@ -60,7 +60,7 @@ def test_no_attack_moves_no_map():
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_tables_of_a_cell_fit_together(tiny, cell):
-    ladder = tiny.settings.cells[cell].ladder
+    strengths = tiny.settings.cells[cell].strengths
     known = settings.protocols(tiny.settings.protocols)
     chosen = {name: known[name] for name in tiny.settings.cells[cell].protocols}
     attacked, maps = part(Attacked, cell, "attack"), part(Maps, cell, "cam")
@@ -71,16 +71,16 @@ def test_tables_of_a_cell_fit_together(tiny, cell):
     assert maps.methods == tiny.settings.cams.methods
     # Of methods after the first: clean, attack and the first draw at each rung, for both targets.
     for method in maps.methods[1:]:
-        assert len(maps.of(method)) == 2 * (1 + 2 * len(ladder)) * len(tests)
+        assert len(maps.of(method)) == 2 * (1 + 2 * len(strengths)) * len(tests)
     kinds = maps.of().groupby(["variant", "strength", "draw", "recipe", "target"]).size()
     first, *others = chosen.values()
     softmax = any(p.score == "softmax_for_originals" for p in chosen.values())
     raised = "raised_noise" in kinds.index.get_level_values("variant")
     # Both targets of the first recipe: clean, attack, two draws of noise, four controls.
-    expected = 2 * (1 + softmax + 3 * len(ladder) + 4 + raised)
+    expected = 2 * (1 + softmax + 3 * len(strengths) + 4 + raised)
     for recipe in {p.recipe for p in others} - {first.recipe}:
         held_out = all(p.threshold == "held_out_quantile" for p in others if p.recipe == recipe)
-        expected += len(ladder) * (2 if held_out else 3)
+        expected += len(strengths) * (2 if held_out else 3)
     assert len(kinds) == expected
     whole = kinds.drop("raised_noise", level="variant", errors="ignore")
     assert (whole == len(tests)).all()

@@ -5,8 +5,8 @@ import torch
 from skimage.metrics import structural_similarity
 from torch.nn import functional as F
 
-from camdrift.attacks import gradients
 from camdrift.explain import cam
+from camdrift.models import gradients
 from camdrift.papers.chakraborty2022 import experiment
 from camdrift.perturbations import noise
 from camdrift.pipeline import randomness

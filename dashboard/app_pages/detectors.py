@@ -33,7 +33,7 @@ frame.table(report.trial(made, cell, strength), "trial",
 
 st.subheader("A threshold and its price", anchor=False)
 if "judged" not in made or made["judged"].query("cell == @cell").empty:
-    st.info(f"The tables hold no scores of single images. {frame.how(view.chosen, view.study)}")
+    st.info(f"The tables hold no scores of single images. {frame.how(view.study)}")
 else:
     judged = made["judged"].query("cell == @cell and strength == @strength")
     known = [name for name in made["limits"].query("cell == @cell and strength == @strength")

@@ -60,7 +60,7 @@ def generalisation(view: frame.View) -> None:
 
 def layers(view: frame.View) -> None:
     """The kept examples' maps at every layer of a network."""
-    ends = [key for key, target in view.part.targets.items()
+    ends = [key for key, target in view.chosen.targets.items()
             if target.generalisation == view.study and target.maps]  # fmt: skip
     if not ends:
         st.caption("No target of this generalisation has maps.")

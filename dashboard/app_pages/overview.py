@@ -76,7 +76,7 @@ if found:
     st.mermaid_chart(found, alt="The stages of the pipeline and what each needs of others.")
     st.caption("Stages of the DVC pipeline; an arrow leads from a stage to one that reads it.")
 st.subheader("What is built", anchor=False)
-st.dataframe(lineage.built(frame.plans(view.chosen), view.chosen), hide_index=True,
+st.dataframe(lineage.built(frame.plans(frame.chosen_settings())), hide_index=True,
              alt="Studies, and which of their results are here")  # fmt: skip
 st.caption(
     "Tables are small and in git. Artefacts (images, maps, scores of single images) are built by "

@@ -7,6 +7,7 @@ import revisions
 import streamlit as st
 
 from camdrift import storage
+from camdrift.analysis import results
 from camdrift.storage import files
 
 RUN = storage.RESULTS / "run.json"
@@ -20,7 +21,7 @@ else:
     st.text(f"Revision {here.sha}, {'with changes not committed' if here.changed else 'clean'}")
 
 own = storage.results(view.study, "run.json")
-file = RUN if view.study in frame.of(view.chosen) else own
+file = RUN if view.study in results.plans(frame.chosen_settings()) else own
 if not file.exists():
     st.info("The environment and the seconds of this study's run were not recorded; of the default "
             "studies, `make publish` records them.")  # fmt: skip

@@ -142,14 +142,14 @@ def papers() -> Iterator[dict]:
     `preset, stage, seconds, disk` (MB): work counted from the settings, times the pace of this
     machine on random weights, see `camdrift.ops.estimate`. Only the images are not there.
     """
-    from camdrift.ops import estimate, presets, work
+    from camdrift.ops import build, estimate, work
     from camdrift.ops.needs import Counted
-    from camdrift.settings.params import load
+    from camdrift.settings import presets
 
     with contextlib.chdir(ROOT), tempfile.TemporaryDirectory() as empty:
         for name in PAPERS:
-            preset = presets.find(load(), name)
-            chosen = presets.resolved(presets.overrides(name, preset, {"DATA": Path(empty)}))
+            content = build.placed(presets.read(name), {"DATA": Path(empty)})
+            chosen = build.resolved(content, [])
             (images,) = chosen.sets
             size = chosen.sets[images].size
             looks = np.random.default_rng(0).integers(0, 256, (5, size, size, 3), dtype=np.uint8)

@@ -19,7 +19,7 @@ from camdrift.papers.klawikowska2020 import experiment
 from camdrift.pipeline import randomness, run
 from camdrift.settings import Attacks
 from camdrift.storage import Attacked, ImageSet, Maps, Noise, Weights
-from conftest import ROOT, as_model, copy_of_repository, inside, script, small_network
+from conftest import ROOT, TINY, as_model, copy_of_repository, inside, script, small_network
 
 CELLS = ("tiny_pgd", "tiny_dlfuzz")
 FEW = 5
@@ -54,12 +54,12 @@ def some_digits(*, more: bool) -> ImageSet:
 
 def built(folder, *, more_images: bool = False, more_cells: bool = False):
     """What the stages make of two cells, an artefact for each (cell, kind)."""
-    copy_of_repository(folder, preset="tiny")
+    copy_of_repository(folder, preset=TINY)
     yaml = YAML()
     content = yaml.load(folder / "params.yaml")
     for cell in CELLS:
         content["cells"][cell]["protocols"] = ["corrected"]
-        content["cells"][cell]["ladder"] = content["cells"][cell]["detect"] = [1.0]
+        content["cells"][cell]["strengths"] = content["cells"][cell]["detect"] = [1.0]
     if more_cells:
         cells = content["cells"]
         other = {key: value for key, value in cells["tiny_pgd"].items()} | {"label": "given"}

@@ -41,8 +41,8 @@ class Evidence:
 
     @property
     def strengths(self) -> list[float]:
-        """The cell's ladder."""
-        return self.results.cell.ladder
+        """The cell's strengths, rising."""
+        return self.results.cell.strengths
 
     @property
     def layers(self) -> list[str]:
@@ -122,7 +122,7 @@ class Evidence:
         return float(low[0]), float(high[0])
 
     def rung(self, strength: float) -> int:
-        """Returns the place of a strength in the ladder."""
+        """Returns the place of a strength among the cell's."""
         return self.strengths.index(strength)
 
     def decided(self, values: np.ndarray) -> np.ndarray:

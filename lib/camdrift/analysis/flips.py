@@ -44,7 +44,7 @@ def groups(
     flipped = results.flipped.xs(results.first.recipe, level="recipe")
     tables = []
     for variant in (ADVERSARIAL, NOISE):
-        for strength in results.cell.ladder:
+        for strength in results.cell.strengths:
             turned = flipped.loc[variant, strength, 0]
             pairs = {}
             for group, (wanted, target) in GROUPS.items():
@@ -105,15 +105,15 @@ def square(
         index=["variant", "strength", "image"], columns=["target", "layer"], values="value"
     )
     flipped = results.flipped.xs(results.first.recipe, level="recipe")
-    turned = flipped.loc[ADVERSARIAL].droplevel("draw").unstack("strength")[results.cell.ladder]
-    noisy = flipped.loc[NOISE].xs(0, level="draw").unstack("strength")[results.cell.ladder]
+    turned = flipped.loc[ADVERSARIAL].droplevel("draw").unstack("strength")[results.cell.strengths]
+    noisy = flipped.loc[NOISE].xs(0, level="draw").unstack("strength")[results.cell.strengths]
     raised = results.noise.raised.set_index("image")["flipped"]
     arms: dict[tuple[str, bool], list[tuple[str, float, int]]] = {}
     for image in turned.index[turned.any(axis=1)]:
         rung = int(np.argmax(turned.loc[image].to_numpy()))
         if rung == 0 or not raised[image] or noisy.loc[image].iloc[rung - 1]:
             continue
-        upper, lower = results.cell.ladder[rung], results.cell.ladder[rung - 1]
+        upper, lower = results.cell.strengths[rung], results.cell.strengths[rung - 1]
         for key, place in {
             ("attack", True): (ADVERSARIAL, upper, image),
             ("attack", False): (ADVERSARIAL, lower, image),

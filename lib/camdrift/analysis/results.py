@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,9 @@ from camdrift.settings import (
     Settings,
     StatisticsSettings,
     Study,
+    params,
 )
-from camdrift.storage import Artefact, Attacked, Covered, Detected, Maps, Noise, Scores
+from camdrift.storage import Artefact, Attacked, Covered, Detected, Maps, Noise, Scores, files
 
 Tables = dict[str, pd.DataFrame]
 Plan = Study | Hardening | Generalisation
@@ -170,12 +172,42 @@ def load(study: str) -> Tables:
     return found
 
 
-def of_presets(chosen: Settings) -> dict[str, Plan]:
-    """Returns the studies, hardenings and generalisations of presets whose tables are there."""
-    plans: dict[str, Plan] = {}
-    for preset in chosen.presets.values():
-        plans |= {**preset.studies, **preset.hardenings, **preset.generalisations}
-    return {n: plan for n, plan in plans.items() if storage.results(n, "tables").is_dir()}
+def plans(chosen: Settings) -> dict[str, Plan]:
+    """Returns the studies, hardenings and generalisations that settings hold."""
+    there = chosen.__dict__
+    kinds = ("studies", "hardenings", "generalisations")
+    return {name: plan for kind in kinds for name, plan in there.get(kind, {}).items()}
+
+
+def write_settings(study: str, chosen: Settings) -> None:
+    """Writes the settings that a study's results rest on beside them, those of others left out."""
+    content = chosen.model_dump(mode="json")
+    of = {"cells": "study", "sources": "generalisation", "targets": "generalisation"}
+    for part, owner in of.items():
+        if part in content:
+            items = content[part].items()
+            content[part] = {key: item for key, item in items if item[owner] == study}
+    used = {end["set"] for part in of for end in content.get(part, {}).values()}
+    if "sets" in content:
+        content["sets"] = {key: item for key, item in content["sets"].items() if key in used}
+        for item in content["sets"].values():
+            item["path"] = Path(item["path"]).name  # a folder of this machine is nobody's business
+            if "root" in item.get("arguments", {}):
+                item["arguments"]["root"] = Path(item["arguments"]["root"]).name
+    files.write_json(storage.results(study, "settings.json"), content)
+
+
+def settings_of(study: str) -> Settings:
+    """Returns the settings that a study's results rest on, as its report wrote them."""
+    return params.typed(files.read_json(storage.results(study, "settings.json")))
+
+
+def elsewhere(chosen: Settings) -> dict[str, Plan]:
+    """Returns the studies whose results are here, but which params.yaml does not hold."""
+    built: dict[str, Plan] = {}
+    for file in sorted(storage.RESULTS.glob("*/settings.json")):
+        built |= plans(settings_of(file.parent.name))
+    return {name: plan for name, plan in built.items() if name not in plans(chosen)}
 
 
 def seen(study: str, name: str) -> tuple[Detected, dict[int, str]]:

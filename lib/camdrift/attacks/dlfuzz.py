@@ -7,14 +7,35 @@ and lowers the probability of the predicted class.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from camdrift.models import coverage
 from camdrift.models.model import Model
 from camdrift.perturbations.perturbation import Perturbation
+from camdrift.settings.section import Count, Positive, Section, Share
+
+
+class Settings(Section):
+    """Settings of DLFuzz."""
+
+    rivals: Count
+    rival_weight: Annotated[float, Field(ge=0)]
+    neurons: Annotated[int, Field(ge=0)]
+    neuron_weight: Annotated[float, Field(ge=0)]
+    strategies: Annotated[list[Literal[0, 1, 2, 3]], Field(min_length=1)]
+    threshold: Share
+    step: Positive
+    iterations: Count
+    max_steps: Count
+    norm_limit: Positive
+    min_gain: Share | None
+    tables: Literal["per_seed", "sequential"]
+    differs_from: Literal["clean", "parent"]
 
 
 @dataclass

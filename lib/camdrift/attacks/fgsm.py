@@ -4,14 +4,25 @@ Goodfellow et al. 2015, "Explaining and Harnessing Adversarial Examples", sectio
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from camdrift.attacks import gradients
+from camdrift.models import gradients
 from camdrift.models.model import Model
 from camdrift.perturbations.perturbation import Perturbation
+from camdrift.settings.section import Count, Section, Share
+
+
+class Settings(Section):
+    """Settings of the fast gradient sign method."""
+
+    eps: Share
+    gains: Count
+    target: Annotated[int, Field(ge=0)] | None
 
 
 def perturb(

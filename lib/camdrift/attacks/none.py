@@ -8,6 +8,11 @@ from torch import Tensor
 
 from camdrift.models.model import Model
 from camdrift.perturbations.perturbation import Perturbation
+from camdrift.settings.section import Section
+
+
+class Settings(Section):
+    """Settings of no attack."""
 
 
 def perturb(

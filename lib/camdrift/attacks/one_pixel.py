@@ -7,15 +7,41 @@ the public Keras code that klawikowska2020 uses.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from camdrift.models.incremental import Incremental, painted
 from camdrift.models.model import Model
 from camdrift.perturbations.perturbation import Perturbation
 from camdrift.settings import SettingsError
+from camdrift.settings.section import Finite, Section, Share
+
+
+class Settings(Section):
+    """Settings of the one-pixel attack."""
+
+    pixels: Literal[1, 3, 5]
+    population: Annotated[int, Field(ge=5)]
+    generations: Annotated[int, Field(ge=0)]
+    mutation: Annotated[
+        list[Annotated[float, Field(ge=0, le=2)]], Field(min_length=2, max_length=2)
+    ]
+    recombination: Share
+    bounds: Annotated[list[Finite], Field(min_length=2, max_length=2)]
+    success: Literal["best", "any"]
+    target: Annotated[int, Field(ge=0)] | None
+
+    @model_validator(mode="after")
+    def _rises(self) -> "Settings":
+        if self.mutation[0] > self.mutation[1]:
+            raise ValueError(f"mutation: wanted a range that does not fall, got {self.mutation}")
+        if self.bounds[0] >= self.bounds[1]:
+            raise ValueError(f"bounds: wanted a range that rises, got {self.bounds}")
+        return self
 
 
 @dataclass

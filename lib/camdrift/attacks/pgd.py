@@ -9,9 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camdrift.attacks import gradients
+from camdrift.models import gradients
 from camdrift.models.model import Model
 from camdrift.perturbations.perturbation import Perturbation
+from camdrift.settings.section import Count, Section, Share
+
+
+class Settings(Section):
+    """Settings of projected gradient descent."""
+
+    eps: Share
+    step: Share
+    steps: Count
+    random_start: bool
+    early_stop: bool
 
 
 def perturb(

@@ -84,9 +84,9 @@ def pixels(case: Case, image: int, strength: float) -> dict[str, np.ndarray]:
     i, rung = case.place(image), case.strengths.index(strength)
     clean = np.moveaxis(case.images.pixels[image].astype(np.float32) / 255, -1, 0)
     whole = np.asarray(case.attacked.perturbation[i])
-    steps = case.first.ladder == "accumulating" and len(case.attacked.last_step)
+    steps = case.first.strengths == "accumulating" and len(case.attacked.last_step)
     scaled = np.asarray(case.attacked.last_step[i]) if steps else whole
-    multiple = multipliers(case.strengths, ladder=case.first.ladder)[rung]
+    multiple = multipliers(case.strengths, applied=case.first.strengths)[rung]
     scales = case.noise.scales
     mine = (scales["image"] == image) & (scales["strength"] == strength) & (scales["draw"] == 0)
     scale = float(scales.loc[mine & (scales["recipe"] == case.first.recipe), "scale"].iloc[0])

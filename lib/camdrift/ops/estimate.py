@@ -17,10 +17,10 @@ from typing import Any
 import pandas as pd
 import psutil
 
-from camdrift.ops import needs, presets, timing, work
+from camdrift.ops import build, needs, timing, work
 from camdrift.ops.work import Task
 from camdrift.pipeline import run
-from camdrift.settings import Settings, SettingsError, params
+from camdrift.settings import Settings, SettingsError, presets
 
 # What stages import, by kind; what draws figures and tables is taken from runs that are in git.
 IMPORTS = {
@@ -146,7 +146,7 @@ def narrowed(plan: Settings, names: Sequence[str]) -> Settings:
     Raises:
         SettingsError: there is none of a name.
     """
-    there = presets.stages(plan)
+    there = build.stages(plan)
     strange = [name for name in names if name not in there]
     if strange:
         raise SettingsError(f"no study '{strange[0]}'; there are: {', '.join(there)}")
@@ -180,20 +180,18 @@ def asked(name: str, studies: Sequence[str], changes: Sequence[str]) -> tuple[Se
     Raises:
         SettingsError: something is missing or not valid.
     """
-    made: list[str] = []
-    wanted: dict = {}
+    content, wanted = None, {}
     if name:
-        preset = presets.find(params.load(), name)
-        made = presets.overrides(name, preset, presets.folders(name, preset))
+        preset = presets.read(name)
+        content = build.placed(preset, build.folders(preset))
         wanted = dict(preset.needs)
-    changes = [*made, *changes]
-    return narrowed(presets.resolved(changes) if changes else params.load(), studies), wanted
+    return narrowed(build.resolved(content, changes), studies), wanted
 
 
 def main() -> None:
     """Prints what a study needs and would take."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", nargs="?", default="", help="a preset; default: params.yaml's own")
+    parser.add_argument("name", nargs="?", default="", help="a preset, or its .yaml file")
     parser.add_argument("study", nargs="*", help="or another group of it, default all")
     parser.add_argument("-S", "--set", action="append", default=[], help="as of `dvc exp run`")
     given = parser.parse_args()

@@ -74,10 +74,10 @@ def _stand_in(cell: Cell, plan: Settings) -> tuple[ImageSet, Attacked, Noise]:
     known = protocols(plan.protocols)
     rows = []
     for protocol in {known[name].recipe: known[name] for name in cell.protocols}.values():
-        multiples = strengths.multipliers(cell.ladder, ladder=protocol.ladder)
-        for strength, multiple in zip(cell.ladder, multiples, strict=True):
-            # The size of what the ladder leaves of the perturbation, which matched noise has.
-            of_last = protocol.ladder == "accumulating" and cell.attack == "dlfuzz"
+        multiples = strengths.multipliers(cell.strengths, applied=protocol.strengths)
+        for strength, multiple in zip(cell.strengths, multiples, strict=True):
+            # The size that the strength leaves of the perturbation, which matched noise has.
+            of_last = protocol.strengths == "accumulating" and cell.attack == "dlfuzz"
             left = 1 - LAST + LAST * multiple if of_last else multiple
             # Clipping leaves it a little larger than the other noise, which is scaled as it is.
             scale = 1.01 * abs(left) if protocol.noise == "matched" else strength

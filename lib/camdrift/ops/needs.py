@@ -19,7 +19,8 @@ from camdrift.datasets.preprocessing import preprocessor
 from camdrift.models import architectures, hook_points
 from camdrift.models.model import Model
 from camdrift.pipeline.vision import torchvision
-from camdrift.settings import ImageSetSettings, ModelSettings, Need, SettingsError
+from camdrift.settings import ImageSetSettings, ModelSettings, SettingsError
+from camdrift.settings.presets import Need
 from camdrift.storage import ImageSet, files
 
 HANDFUL = 5  # images of a set that are decoded

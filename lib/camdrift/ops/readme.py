@@ -112,7 +112,7 @@ def generated(study: str) -> dict[str, str]:
 
 def _evidence(chosen: Settings, study: str, made: results.Tables) -> str:
     """Returns what each set, network and attack says of the first question, bundled tiles last."""
-    plans = {n: p for n, p in results.of_presets(chosen).items() if isinstance(p, Study)}
+    plans = {n: p for n, p in results.elsewhere(chosen).items() if isinstance(p, Study)}
     real = {name: results.load(name) for name in plans}
     return "\n".join(
         [
@@ -137,7 +137,7 @@ def _evidence(chosen: Settings, study: str, made: results.Tables) -> str:
 
 def _verdicts(chosen: Settings) -> str:
     """Returns how many of the papers' claims hold, study by study, those of presets first."""
-    studies = results.of_presets(chosen) | chosen.studies | chosen.hardenings
+    studies = results.elsewhere(chosen) | chosen.studies | chosen.hardenings
     rows = []
     for name in studies | chosen.generalisations:
         found = results.load(name)["claims"]["verdict"]
@@ -170,7 +170,7 @@ def _detection(made: results.Tables, cell: str, figures: str) -> str:
 
 def _detection_claims(chosen: Settings, study: str, made: results.Tables) -> str:
     """Returns the verdicts on tan2023's claims, study by study, those at its size first."""
-    plans = {n: p for n, p in results.of_presets(chosen).items() if isinstance(p, Study)}
+    plans = {n: p for n, p in results.elsewhere(chosen).items() if isinstance(p, Study)}
     real = {name: results.load(name) for name in plans}
     columns = {name: report.claims(tables) for name, tables in (real | {study: made}).items()}
     table = columns[study][["claim", "says"]]
@@ -207,7 +207,7 @@ def _hardenings(chosen: Settings) -> str:
 
     Those of presets, on images of the paper's size, first.
     """
-    real = {n: p for n, p in results.of_presets(chosen).items() if isinstance(p, Hardening)}
+    real = {n: p for n, p in results.elsewhere(chosen).items() if isinstance(p, Hardening)}
     plans = real | chosen.hardenings
     made = {name: results.load(name) for name in plans}
     if not made:
@@ -239,7 +239,7 @@ def _hardenings(chosen: Settings) -> str:
 
 def _elsewhere(chosen: Settings, made: results.Tables) -> str:
     """Returns the layer study's claims on real images and networks beside the bundled ones."""
-    plans = {n: p for n, p in results.of_presets(chosen).items() if isinstance(p, Study)}
+    plans = {n: p for n, p in results.elsewhere(chosen).items() if isinstance(p, Study)}
     if not plans:
         return f"On real images: {NOT_RUN}."
     mine = (made["claims"]["paper"] == claims.RENKHOFF).to_numpy()
@@ -258,7 +258,7 @@ def _generalisations(chosen: Settings) -> str:
 
     Those of presets, on images of the paper's kind, first.
     """
-    presets = results.of_presets(chosen).items()
+    presets = results.elsewhere(chosen).items()
     real = {n: plan for n, plan in presets if isinstance(plan, Generalisation)}
     plans = real | chosen.generalisations
     made = {name: results.load(name) for name in plans}
@@ -279,7 +279,8 @@ def _generalisations(chosen: Settings) -> str:
         plan = plans[name]
         behind = columns[name][["claim", "statistic", "images", "flags", "behind it"]]
         parts += [
-            "", f"Accuracy in `{name}` under the attack made on {plan.carried} (Wilson intervals):",
+            "", f"Accuracy in `{name}` under the attack made on {plan.transferred} (Wilson "
+            "intervals):",
             "", markdown(tables.accuracy(rows)),
             "", "MOD, last conv layer, in brackets intervals by source picture:",
             "", markdown(tables.mod(rows, plan.explains)),

@@ -5,7 +5,7 @@ import sys
 
 from camdrift import settings, storage
 from camdrift.analysis import results
-from camdrift.ops import presets, readme
+from camdrift.ops import build, readme
 from camdrift.papers import report
 from camdrift.pipeline import run
 from camdrift.settings import params
@@ -68,7 +68,7 @@ def stage(name: str) -> str:
     Raises:
         SettingsError: there is none of that name; the message names those that are there.
     """
-    known = presets.stages(params.load())
+    known = build.stages(params.load())
     if name not in known:
         raise settings.SettingsError(f"no study '{name}'; there are: {', '.join(known)}")
     return known[name]
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("action", choices=["show", "stage", "readme", "publish", "seeds"])
     parser.add_argument("study", nargs="*", help="or another group; default: all that are built")
     asked = parser.parse_args()
-    studies = asked.study or list(presets.stages(params.load()))
+    studies = asked.study or list(build.stages(params.load()))
     if asked.action == "show":
         for study in studies:
             sys.stdout.write(terminal(study) + "\n")

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from camdrift import storage
-from camdrift.attacks import dlfuzz, gradients, one_pixel
+from camdrift.attacks import dlfuzz, one_pixel
 from camdrift.detectors import adaptive, behaviour, measure, rules, trial
 from camdrift.detectors.names import PROFILE
 from camdrift.explain import cam, lrp, packing
-from camdrift.models import coverage, devices, training
+from camdrift.models import coverage, devices, gradients, training
 from camdrift.models.model import Model
 from camdrift.ops import needs
 from camdrift.perturbations import noise
@@ -301,7 +301,7 @@ def disturb(plan: Settings, cell: Cell, side: int) -> float:
     known = protocols(plan.protocols)
     recipes = {known[name].recipe: known[name] for name in cell.protocols}
     for protocol in recipes.values():
-        noise.fit(clean, change, last, draws, cell.ladder, protocol=protocol,
+        noise.fit(clean, change, last, draws, cell.strengths, protocol=protocol,
                   scaling=plan.noise.scaling)  # fmt: skip
     for kind in noise.CONTROLS:
         noise.control(kind, clean, change, generators)

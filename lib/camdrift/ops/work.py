@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from camdrift import attacks
 from camdrift.detectors import measure, rules, trial
 from camdrift.explain import cam
 from camdrift.ops import looks, timing
@@ -19,7 +20,16 @@ from camdrift.ops.needs import Counted
 from camdrift.ops.timing import Bench
 from camdrift.papers.klawikowska2020 import inspection
 from camdrift.perturbations import noise
-from camdrift.settings import EXTENDING, HARDENED, Cell, Settings, Training, hardened, protocols
+from camdrift.settings import (
+    ATTACKING,
+    EXTENDING,
+    HARDENED,
+    Cell,
+    Settings,
+    Training,
+    hardened,
+    protocols,
+)
 
 # What an attack that may end early does of its steps, and how far of its way noise is raised, are
 # not known before; in the studies here it is 0.2 to 0.9.
@@ -242,8 +252,8 @@ def _cell(books: _Books, name: str) -> list[Task]:
     n, at, source = books.test(cell.set), books.bench(cell.model), books.bench(cell.source)
     full, array = books.full(n), books.array(cell.set, n)
     seen = looks.of_cell(cell, plan)
-    steps, strengths = cell.attack == "dlfuzz", len(cell.ladder)
-    settings = plan.attacks.of(cell.attack, cell.override)
+    steps, strengths = cell.attack == "dlfuzz", len(cell.strengths)
+    settings = attacks.resolved(cell.attack, plan.attacks, cell.override)
     attacking = [
         _forward(at, 4 * full),
         _forward(source, full * (cell.label == "predicted")),
@@ -293,7 +303,7 @@ def _scores(books: _Books, at: Bench, cell: Cell, seen: Looks, n: int) -> list[P
     plan = books.plan
     known = protocols(plan.protocols)
     readings = {known[name].reading: known[name] for name in cell.protocols}
-    arms, unrelated = 2 * len(cell.ladder), plan.scores.unrelated
+    arms, unrelated = 2 * len(cell.strengths), plan.scores.unrelated
     jets = sum(protocol.similarity == "jet_rgb" for protocol in readings.values())
     raw = seen.maps + unrelated * (len(readings) - jets + len(plan.cams.methods) - 1)
     pairs = {"cosine": raw, "ssim": arms * (1 + FLIPPED), "jet": jets * (arms + unrelated)}
@@ -344,7 +354,9 @@ def _hardening(books: _Books, name: str) -> list[Task]:
     at, splits = books.bench(chosen.model), books.counts[chosen.set].splits
     tests = min(chosen.attacked.test, splits.get("test", 0))
     trains = min(chosen.attacked.train, splits.get("train", 0))
-    settings = {kind: plan.attacks.of(kind, getattr(chosen, kind)) for kind in (*EXTENDING, "pgd")}
+    settings = {
+        kind: attacks.resolved(kind, plan.attacks, getattr(chosen, kind)) for kind in ATTACKING
+    }
     passes: list[Pass] = []
     for kind in EXTENDING:
         passes += _attack(books, at, kind, settings[kind], trains)
@@ -398,9 +410,9 @@ def _carry(books: _Books, name: str) -> Task:
         if (s.generalisation, s.set) == (target.generalisation, target.set)
     ]  # fmt: skip
     own = next((s.network for s in sources if s.model == target.model), None)
-    others = sum(s.network not in (own, of.carried) for s in sources)
+    others = sum(s.network not in (own, of.transferred) for s in sources)
     levels = len(of.eps)
-    arms = (own not in (None, of.carried)) + 2  # its own, the carried one, noise
+    arms = (own not in (None, of.transferred)) + 2  # its own, the carried one, noise
     named = (own is not None) + 2
     further = (len(of.ranges) - 1) * (named - 1)  # of the other range without noise
     explain = partial(timing.explain, names=(cam.GRAD_CAM,), both=True)

@@ -5,20 +5,20 @@ from torch import Tensor
 from camdrift.settings import Protocol
 
 
-def scaled_part(whole: Tensor, last_step: Tensor, *, ladder: str) -> Tensor:
+def scaled_part(whole: Tensor, last_step: Tensor, *, applied: str) -> Tensor:
     """Returns the part of perturbations that a strength scales; the rest is kept as it is.
 
-    The exact ladder scales the whole; the public code of renkhoff2022 only the last step.
+    An exact strength scales the whole; the public code of renkhoff2022 only the last step.
     `last_step` may have no rows: the perturbation is one step.
     """
-    return last_step if ladder == "accumulating" and len(last_step) else whole
+    return last_step if applied == "accumulating" and len(last_step) else whole
 
 
 def attacked(
-    clean: Tensor, whole: Tensor, last_step: Tensor, multiple: float, *, ladder: str
+    clean: Tensor, whole: Tensor, last_step: Tensor, multiple: float, *, applied: str
 ) -> Tensor:
     """Returns the attack at a multiple (see `strengths.multipliers`), not clipped."""
-    scaled = scaled_part(whole, last_step, ladder=ladder)
+    scaled = scaled_part(whole, last_step, applied=applied)
     if scaled is whole:
         return clean + multiple * whole
     return clean + (whole - scaled) + multiple * scaled
@@ -43,7 +43,7 @@ def noise_base(whole: Tensor, last_step: Tensor, draw: Tensor, *, protocol: Prot
     """
     if protocol.noise == "matched":
         return like(whole, draw)
-    return like(scaled_part(whole, last_step, ladder=protocol.ladder), draw)
+    return like(scaled_part(whole, last_step, applied=protocol.strengths), draw)
 
 
 def noisy(
@@ -64,7 +64,7 @@ def noisy(
     factor = scale.float().view(-1, 1, 1, 1)
     if protocol.noise == "matched":
         return clean + factor * base
-    scaled = scaled_part(whole, last_step, ladder=protocol.ladder)
+    scaled = scaled_part(whole, last_step, applied=protocol.strengths)
     return clean + (whole - scaled) + offset * scaled + factor * base
 
 

@@ -39,7 +39,7 @@ def of_attacked(
     draws = [draw(clean.shape[1:], generators("noise", i)) for i in range(chosen.draws)]
     recipes = {protocol.recipe: protocol for protocol in protocols}
     fits = [
-        fit(clean, whole, last, draws, cell.ladder, protocol=protocol, scaling=chosen.scaling)
+        fit(clean, whole, last, draws, cell.strengths, protocol=protocol, scaling=chosen.scaling)
         for protocol in recipes.values()
     ]
     scales = pd.concat(fits, ignore_index=True)
@@ -117,9 +117,9 @@ def fit(
         `mean`, `std`, `l2`, `linf` of what is left of the attack (`attack_...`) and the noise
         (`noise_...`), in pixel values.
     """
-    multiples = multipliers(strengths, ladder=protocol.ladder)
+    multiples = multipliers(strengths, applied=protocol.strengths)
     attacks = [
-        changes.attacked(clean, whole, last_step, multiple, ladder=protocol.ladder)
+        changes.attacked(clean, whole, last_step, multiple, applied=protocol.strengths)
         for multiple in multiples
     ]
     sizes = torch.stack([changes.l2(attack.clamp(0, 1) - clean) for attack in attacks], dim=1)

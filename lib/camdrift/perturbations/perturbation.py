@@ -1,6 +1,5 @@
 """What an attack returns, and what is measured of it, for every attack alike."""
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +28,7 @@ class Perturbation:
     found: (n,) bool, the attack's own word on success, where its rule is not "the prediction
         differs from that on the clean image"; None for most.
     last_step: (n, 3, h, w), the part of `pixels` that the last of several steps added, which the
-        accumulating ladder scales alone; None where the whole is one step.
+        accumulating loop scales alone; None where the whole is one step.
     """
 
     pixels: Tensor
@@ -37,11 +36,6 @@ class Perturbation:
     log: list[dict] = field(default_factory=list)
     found: Tensor | None = None
     last_step: Tensor | None = None
-
-
-def attack(name: str) -> Callable[..., Perturbation]:
-    """Returns the `perturb` function of lib/camdrift/attacks/<name>.py."""
-    return importlib.import_module(f"camdrift.attacks.{name}").perturb
 
 
 def make(

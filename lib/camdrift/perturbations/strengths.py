@@ -1,9 +1,9 @@
-"""The ladder of strengths, as the papers mean it and as the public code climbs it."""
+"""Strengths, as the papers mean them and as the public code applies them."""
 
 from collections.abc import Sequence
 
 
-def multipliers(strengths: Sequence[float], *, ladder: str) -> list[float]:
+def multipliers(strengths: Sequence[float], *, applied: str) -> list[float]:
     """Returns the multiple of the perturbation that each strength really applies.
 
     'exact': the strengths themselves. 'accumulating': the loop of renkhoff2022's public code,
@@ -11,7 +11,7 @@ def multipliers(strengths: Sequence[float], *, ladder: str) -> list[float]:
     on from the scaled image and not from the adversarial: c_j = c_(j-1) - 1 + s_j from c_0 = 1.
     0.25, 0.5, 1, 2, 4 become 0.25, -0.25, -0.25, 0.75, 3.75.
     """
-    if ladder == "exact":
+    if applied == "exact":
         return list(strengths)
     reached, found = 1.0, []
     for strength in strengths:
@@ -26,5 +26,5 @@ def offsets(strengths: Sequence[float]) -> list[float]:
     The same loop takes the whole perturbation off what the strength before left:
     o_j = c_(j-1) - 1, which is 0, -0.75, -1.25, -1.25, -0.25 for 0.25, 0.5, 1, 2, 4.
     """
-    reached = multipliers(strengths, ladder="accumulating")
+    reached = multipliers(strengths, applied="accumulating")
     return [before - 1 for before in [1.0, *reached[:-1]]]

@@ -33,7 +33,7 @@ class Variant:
     """One variant of some of the images.
 
     table: a row an image: `image, variant, strength, draw, recipe`. `strength` is nominal, that of
-        the ladder; 0 for the clean image. `draw` is 0 for what is not noise. `recipe` is
+        the cell; 0 for the clean image. `draw` is 0 for what is not noise. `recipe` is
         `Protocol.recipe`, empty for the clean image.
     targets: the target policies that its maps are wanted for.
     pixels: returns (n, 3, h, w) in [0, 1]; called when wanted, since all variants together are
@@ -98,7 +98,7 @@ def of_images(
         return cache(lambda: changes.noise_base(whole, last, normal, protocol=protocol))
 
     def attack(protocol: Protocol, multiple: float) -> Callable[[], Tensor]:
-        return lambda: changes.attacked(clean, whole, last, multiple, ladder=protocol.ladder)
+        return lambda: changes.attacked(clean, whole, last, multiple, applied=protocol.strengths)
 
     def noisy(
         protocol: Protocol, base: Callable[[], Tensor], rung: int, draw: int
@@ -125,7 +125,7 @@ def of_images(
         made = partial(variant, protocol=protocol, targets=targets)
         held_out = all(p.threshold == "held_out_quantile" for p in sharing)
         draws = noise.draws.shape[1] if protocol is first else 1 if held_out else 2
-        multiples = multipliers(strengths, ladder=protocol.ladder)
+        multiples = multipliers(strengths, applied=protocol.strengths)
         for strength, multiple in zip(strengths, multiples, strict=True):
             make = attack(protocol, multiple)
             found.append(made(ADVERSARIAL, make, strength=strength))

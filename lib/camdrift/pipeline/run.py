@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -22,7 +23,7 @@ from camdrift.storage import files
 # Faults whose message says all.
 TOLD = (SettingsError, files.DamagedError, files.MissingError, files.UnwrittenError)
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "dvc")
-CODE = ("--", ".", ":(exclude)data/results", ":(exclude)dvc.lock")
+CODE = ("--", ":(top)", ":(top,exclude)data/results", ":(top,exclude)dvc.lock")
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,6 @@ class Stage:
     def cell(self) -> Cell:
         """The settings of the stage's cell."""
         return self.settings.cells[self.key]
-
-    @property
-    def attack(self) -> dict[str, Any]:
-        """The settings of the attack of the stage's cell."""
-        return self.settings.attacks.of(self.cell.attack, self.cell.override)
 
     @property
     def protocols(self) -> list[Protocol]:
@@ -122,12 +118,12 @@ def deterministic() -> None:
         torch.set_deterministic_debug_mode("warn" if gpu else "error")
 
 
-def taken(keys: Collection[str]) -> dict[str, Any] | None:
-    """Returns what the last run of each stage of some items took, None where none has run here.
+def taken(keys: Collection[str], folder: Path = storage.RUNS) -> dict[str, Any] | None:
+    """Returns what the last run of each stage of some items took, None where none has run.
 
     `stages`, in the order in which they ran, and the last one's `environment`.
     """
-    there = sorted(storage.RUNS.glob("*.json"), key=lambda file: file.stat().st_mtime)
+    there = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime)
     stages = [files.read_json(file) for file in there if file.stem.partition("@")[2] in keys]
     if not stages:
         return None

@@ -1,6 +1,6 @@
 """params.yaml as pydantic models: every key, range and cross-reference."""
 
-from camdrift.settings.attacks import Attacks, Descent
+from camdrift.settings.attacks import Descent
 from camdrift.settings.cells import (
     CamSettings,
     Cell,
@@ -19,11 +19,10 @@ from camdrift.settings.hardening import ATTACKING, EXTENDING, HARDENED, Hardenin
 from camdrift.settings.models import ModelSettings, Training
 from camdrift.settings.section import SettingsError, lines_of
 from camdrift.settings.sets import ImageSetSettings
-from camdrift.settings.whole import Need, Preset, Settings
+from camdrift.settings.whole import Settings
 
 __all__ = [
     "ATTACKING",
-    "Attacks",
     "CamSettings",
     "Cell",
     "CoverageSettings",
@@ -36,9 +35,7 @@ __all__ = [
     "Hardening",
     "ImageSetSettings",
     "ModelSettings",
-    "Need",
     "NoiseSettings",
-    "Preset",
     "Protocol",
     "MEAN",
     "RANGES",

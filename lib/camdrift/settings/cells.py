@@ -15,6 +15,9 @@ class Study(Section):
     headline: Name
 
 
+STRENGTHS = [0.25, 0.5, 1.0, 2.0, 4.0]  # renkhoff2022's, figures 4-8
+
+
 class Cell(Section):
     """One experiment."""
 
@@ -23,22 +26,22 @@ class Cell(Section):
     model: Name
     source: Name
     attack: Name
-    label: Literal["predicted", "given"]
-    ladder: Annotated[list[Positive], Field(min_length=1)]
-    protocols: Annotated[list[Name], Field(min_length=1)]
-    detect: list[Positive]
-    adaptive: bool
-    override: dict[str, Any]
+    label: Literal["predicted", "given"] = "predicted"
+    strengths: Annotated[list[Positive], Field(min_length=1)] = STRENGTHS
+    protocols: Annotated[list[Name], Field(min_length=1)] = ["corrected"]
+    detect: list[Positive] = []
+    adaptive: bool = False
+    override: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _has_whole(self) -> "Cell":
-        if sorted(set(self.ladder)) != self.ladder:
-            raise ValueError(f"wanted a ladder that rises, got {self.ladder}")
-        if 1.0 not in self.ladder:
-            raise ValueError(f"wanted a ladder that holds 1 (the attack itself), got {self.ladder}")
-        if self.detect != [strength for strength in self.ladder if strength in self.detect]:
+        if sorted(set(self.strengths)) != self.strengths:
+            raise ValueError(f"wanted strengths that rise, got {self.strengths}")
+        if 1.0 not in self.strengths:
+            raise ValueError(f"wanted 1 (the attack itself) among strengths, got {self.strengths}")
+        if self.detect != [strength for strength in self.strengths if strength in self.detect]:
             raise ValueError(
-                f"wanted detect: strengths of the ladder {self.ladder}, rising, got {self.detect}"
+                f"wanted detect: some of the strengths {self.strengths}, rising, got {self.detect}"
             )
         if (self.adaptive or self.detect) and 1.0 not in self.detect:
             raise ValueError(f"wanted detect: to hold 1 (the attack itself), got {self.detect}")
@@ -48,7 +51,7 @@ class Cell(Section):
 class Protocol(Section):
     """How the experiment is done and read, switch by switch; see params.yaml."""
 
-    ladder: Literal["exact", "accumulating"]
+    strengths: Literal["exact", "accumulating"]
     quantise: Literal["none", "round", "floor"]
     noise: Literal["matched", "with_negated_attack"]
     similarity: Literal["raw", "jet_rgb"]
@@ -59,7 +62,7 @@ class Protocol(Section):
     @property
     def recipe(self) -> str:
         """The switches that decide the pixels of changed images, as one word."""
-        return f"{self.ladder}-{self.quantise}-{self.noise}"
+        return f"{self.strengths}-{self.quantise}-{self.noise}"
 
     @property
     def reading(self) -> str:

@@ -1,4 +1,4 @@
-"""Networks side by side: attacks made on some, carried to all."""
+"""Networks side by side: attacks made on some, transferred to all."""
 
 from collections.abc import Collection, Mapping
 from typing import Annotated, Literal
@@ -14,15 +14,18 @@ MEAN = "mean"  # of all networks, where tables name a network
 
 
 class Generalisation(Section):
-    """A comparison of networks under attacks that are carried from one to the other."""
+    """A comparison of networks under attacks that are transferred from one to the other."""
 
     title: str
-    carried: str
-    label: Literal["given", "predicted"]
-    eps: Annotated[list[Share], Field(min_length=2)]
-    ranges: Annotated[list[Literal["unit", "signed"]], Field(min_length=1, max_length=2)]
-    explains: Literal["given", "own_top1"]
-    examples: Count
+    transferred: str
+    label: Literal["given", "predicted"] = "given"
+    eps: Annotated[list[Share], Field(min_length=2)] = [0.01, 0.05, 0.075, 0.1]
+    ranges: Annotated[list[Literal["unit", "signed"]], Field(min_length=1, max_length=2)] = [
+        "unit",
+        "signed",
+    ]
+    explains: Literal["given", "own_top1"] = "given"
+    examples: Count = 6
 
     @model_validator(mode="after")
     def _rises(self) -> "Generalisation":
@@ -43,10 +46,10 @@ class Source(Section):
 
 
 class Target(Source):
-    """A model on a set that attacks are carried to."""
+    """A model on a set that attacks are transferred to."""
 
-    family: Literal["deep", "wide"] | None
-    maps: bool
+    family: Literal["deep", "wide"] | None = None
+    maps: bool = True
 
 
 def crossed(
@@ -147,9 +150,9 @@ def _arms(
         if target.set in bare and not target.maps
     ]
     faults += [
-        f"{place}.carried: no source '{chosen.carried}' on set '{key}'"
+        f"{place}.transferred: no source '{chosen.transferred}' on set '{key}'"
         for key in used
-        if (key, chosen.carried) not in made_on
+        if (key, chosen.transferred) not in made_on
     ]
     aims = [(target.set, target.network) for target in tried.values()]
     for kind, pairs in (("target", aims), ("source", made_on)):

@@ -25,8 +25,8 @@ class AttackedImages(Section):
 class UmapSettings(Section):
     """Of the map of signatures."""
 
-    neighbours: Annotated[int, Field(ge=2)]
-    min_dist: Annotated[float, Field(ge=0, le=1)]
+    neighbours: Annotated[int, Field(ge=2)] = 15
+    min_dist: Annotated[float, Field(ge=0, le=1)] = 0.1
 
 
 class Hardening(Section):
@@ -36,15 +36,15 @@ class Hardening(Section):
     set: Name
     model: Name
     attacked: AttackedImages
-    fgsm: dict[str, Any]
-    one_pixel: dict[str, Any]
-    pgd: dict[str, Any]
-    larger: Annotated[float, Field(gt=1)]
+    fgsm: dict[str, Any] = {}
+    one_pixel: dict[str, Any] = {}
+    pgd: dict[str, Any] = {}
+    larger: Annotated[float, Field(gt=1)] = 2.0
     training: Training
     adversary: Descent
-    umap: UmapSettings
-    agreement: Count
-    window: Annotated[int, Field(ge=1)]
+    umap: UmapSettings = UmapSettings()
+    agreement: Count = 15
+    window: Annotated[int, Field(ge=1)] = 5
 
     @model_validator(mode="after")
     def _is_odd(self) -> "Hardening":

@@ -1,7 +1,7 @@
 """Networks, where their weights come from, and how they are trained."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
@@ -9,18 +9,21 @@ from pydantic import Field, model_validator
 from camdrift.settings.section import Count, Name, Positive, Section, Side
 
 FILES = (".safetensors", ".pt", ".pth")  # of weights
+HALVED = ("inception_v3", "googlenet")  # torchvision's, whose weights ask for pixels in [-1, 1]
+HALVES, QUARTERS = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 class Training(Section):
     """How a network is trained."""
 
-    layers: Literal["all", "dense"]
-    epochs: Count
-    batch: Annotated[int, Field(ge=2)]
-    learning_rate: Positive
-    weight_decay: Annotated[float, Field(ge=0)]
-    shift: Annotated[int, Field(ge=0)]
-    flip: bool
+    layers: Literal["all", "dense"] = "all"
+    epochs: Count = 10
+    batch: Annotated[int, Field(ge=2)] = 32
+    learning_rate: Positive = 0.001
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    shift: Annotated[int, Field(ge=0)] = 8
+    flip: bool = True
 
 
 class ModelSettings(Section):
@@ -28,16 +31,31 @@ class ModelSettings(Section):
 
     set: Name
     architecture: str
-    size: Side | None
-    width: Annotated[float, Field(gt=0, le=1)]
-    head: Literal["pooled", "torchvision"]
-    classes: Annotated[int, Field(ge=2)] | None
+    size: Side | None = None
+    width: Annotated[float, Field(gt=0, le=1)] = 1.0
+    head: Literal["pooled", "torchvision"] = "torchvision"
+    classes: Annotated[int, Field(ge=2)] | None = None
     mean: Annotated[list[float], Field(min_length=3, max_length=3)]
     std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
-    weights: str | None
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
-    new_head: bool
-    training: Training | None
+    weights: str | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    new_head: bool = False
+    training: Training | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_as_usual(cls, content: Any) -> Any:
+        """Fills in the mean and deviation that weights ask for, and how a new head is trained."""
+        if not isinstance(content, dict):
+            return content
+        halved = content.get("architecture") in HALVED or content.get("weights") is None
+        mean, std = (HALVES, QUARTERS) if halved else (IMAGENET_MEAN, IMAGENET_STD)
+        if halved and content.get("weights") is not None:
+            std = HALVES
+        usual: dict[str, Any] = {"mean": mean, "std": std}
+        if content.get("new_head") is True:
+            usual["training"] = {"layers": "dense"}
+        return usual | content
 
     @model_validator(mode="after")
     def _has_weights(self) -> "ModelSettings":
@@ -53,15 +71,9 @@ class ModelSettings(Section):
             raise ValueError("wanted `weights:` and `training:` beside `new_head: true`")
         if self.training and self.training.layers == "dense" and self.weights is None:
             raise ValueError("wanted `weights:`, since `layers: dense` leaves the rest as it is")
-        halves = [0.5, 0.5, 0.5]
-        inception = self.architecture in ("inception_v3", "googlenet")
-        if (
-            inception
-            and self.weights
-            and not (self.is_file or self.is_url)
-            and [self.mean, self.std] != [halves] * 2
-        ):
-            raise ValueError(f"{self.architecture}'s weights want mean and std of {halves}")
+        named = self.weights is not None and not (self.is_file or self.is_url)
+        if self.architecture in HALVED and named and [self.mean, self.std] != [HALVES] * 2:
+            raise ValueError(f"{self.architecture}'s weights ask for mean and std of {HALVES}")
         return self
 
     @property

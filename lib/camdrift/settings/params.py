@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from camdrift.settings import Settings, SettingsError, lines_of
+from camdrift.settings import Settings, SettingsError, lines_of, renamed
 
 PARAMS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
@@ -24,7 +24,7 @@ def declared(stage: str) -> dict[str, Any]:
     Raises:
         SettingsError: dvc.yaml has no such stage.
     """
-    content = _read(PARAMS)
+    content = read(PARAMS)
     found: dict[str, Any] = {}
     for path in _listed(stage, "params", content):
         source, target = content, found
@@ -41,12 +41,12 @@ def dependencies(stage: str) -> list[Path]:
     Raises:
         SettingsError: dvc.yaml has no such stage.
     """
-    return [Path(path) for path in _listed(stage, "deps", _read(PARAMS))]
+    return [Path(path) for path in _listed(stage, "deps", read(PARAMS))]
 
 
 def _listed(stage: str, part: str, content: dict[str, Any]) -> list[str]:
     """Returns one list of a stage in dvc.yaml, its names filled in."""
-    pipeline = _read(PIPELINE)["stages"]
+    pipeline = read(PIPELINE)["stages"]
     group, _, key = stage.partition("@")
     template, names = pipeline.get(group, {}), {}
     if "foreach" in template:
@@ -69,11 +69,13 @@ def load(path: Path = PARAMS) -> Settings:
     Raises:
         SettingsError: the file is missing or not YAML, or a key, a value or a name is wrong.
     """
-    return parse(_read(path), path)
+    return parse(read(path), path)
 
 
 def parse(content: dict, path: Path = PARAMS) -> Settings:
     """Returns the settings in the content of a params.yaml; raises as `load` does."""
+    if old := renamed.lines(content):
+        raise SettingsError("\n".join([f"{path} has keys of an earlier version:", *old]))
     try:
         return Settings.model_validate(content)
     except ValidationError as fault:
@@ -96,7 +98,8 @@ def typed(declared: dict[str, Any]) -> Settings:
     return chosen
 
 
-def _read(path: Path) -> dict:
+def read(path: Path) -> dict:
+    """Returns the content of a YAML file of settings; raises as `load` does for its form."""
     try:
         # Parsing takes a fifth of a second, and a stage asks several times.
         content = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
@@ -109,7 +112,7 @@ def _read(path: Path) -> dict:
     return content
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)
 def _parsed(text: str) -> Any:
     # DVC reads YAML 1.2 through ruamel; PyYAML would read 1e-3 as a string.
     return YAML(typ="safe").load(text)

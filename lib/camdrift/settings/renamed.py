@@ -1,22 +1,35 @@
-"""Old keys of params.yaml and what they are called now, for the messages of those who upgrade."""
+"""Old keys of params.yaml and what stands for them now, for those who upgrade."""
 
-# By their path; `*` stands for any name. Of 0.1, whose presets stood in params.yaml.
+from collections.abc import Iterator
+from typing import Any
+
+# By their path; `*` stands for any name.
 RENAMED = {
-    "presets": "a file of its own for each preset, see stages/presets",
+    "presets": "each is a file of its own, see stages/presets",
+    "cells.*.ladder": "strengths",
+    "protocols.*.ladder": "strengths",
+    "generalisations.*.carried": "transferred",
 }
 
 
-def renamed(place: str) -> str | None:
-    """Returns what stands today for an old key, None where a key never was one.
+def lines(content: dict[str, Any]) -> list[str]:
+    """Returns a line for each key of a params.yaml that has another name now."""
+    return [
+        f"{place}: no longer a key; now: {new}"
+        for old, new in RENAMED.items()
+        for place in _places(content, old.split("."))
+    ]
 
-    Args:
-        place: path of the key, as `cells.fgsm.ladder`.
-    """
-    parts = place.split(".")
-    for old, new in RENAMED.items():
-        wanted = old.split(".")
-        if len(wanted) == len(parts) and all(
-            w in ("*", p) for w, p in zip(wanted, parts, strict=True)
-        ):
-            return new
-    return None
+
+def _places(tree: Any, parts: list[str]) -> Iterator[str]:
+    """Yields the paths in a tree that a pattern stands for."""
+    if not isinstance(tree, dict):
+        return
+    first, *rest = parts
+    for key in list(tree) if first == "*" else [first]:
+        if key not in tree:
+            continue
+        if not rest:
+            yield str(key)
+        for place in _places(tree[key], rest) if rest else ():
+            yield f"{key}.{place}"

@@ -25,24 +25,24 @@ class Shares(Section):
 class Limits(Section):
     """The most images that a class gives to each split."""
 
-    train: Annotated[int, Field(ge=0)]
-    validation: Annotated[int, Field(ge=0)]
-    test: Annotated[int, Field(ge=0)]
+    train: Annotated[int, Field(ge=0)] = 1000
+    validation: Annotated[int, Field(ge=0)] = 200
+    test: Annotated[int, Field(ge=0)] = 200
 
 
 class Preprocessing(Section):
     """What is done to each picture before it is resized."""
 
-    align: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None
-    crop: Annotated[float, Field(gt=0, le=1)]
+    align: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class _Set(Section):
     path: str
     size: Side
-    preprocessing: Preprocessing | None
-    shares: Shares
-    limits: Limits
+    preprocessing: Preprocessing | None = None
+    shares: Shares = Shares(train=0.6, validation=0.1, test=0.3)
+    limits: Limits = Limits()
 
 
 class Photos(_Set):
@@ -63,12 +63,22 @@ class Labels(Section):
     csv: str
     image: str
     label: str
-    offset: int
+    offset: int = 0
 
 
 class _Resized(_Set):
+    size: Side = 224
     resize: Side
-    fold: Annotated[int, Field(ge=0)]
+    fold: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_resized(cls, content: Any) -> Any:
+        size = content.get("size", 224) if isinstance(content, dict) else None
+        if not isinstance(size, int):
+            return content
+        # As torchvision prepares images for a network of 224 px.
+        return {"resize": min(2048, round(size * 256 / 224))} | content
 
     @model_validator(mode="after")
     def _covers(self) -> "_Resized":
@@ -86,9 +96,9 @@ class Folder(_Resized):
     """A folder of images."""
 
     kind: Literal["folder"]
-    labels: Labels | None
-    unreadable_share: Share
-    licence: str
+    labels: Labels | None = None
+    unreadable_share: Share = 0.01
+    licence: str = "not stated"
 
 
 class TorchvisionSet(_Resized):
@@ -97,7 +107,7 @@ class TorchvisionSet(_Resized):
     kind: Literal["torchvision"]
     dataset: str
     arguments: dict[str, Any]
-    licence: str
+    licence: str = "not stated"
 
 
 ImageSetSettings = Annotated[Photos | Digits | Folder | TorchvisionSet, Field(discriminator="kind")]

@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from camdrift.settings.attacks import Attacks
 from camdrift.settings.cells import (
     CamSettings,
     Cell,
@@ -18,9 +17,9 @@ from camdrift.settings.cells import (
 )
 from camdrift.settings.detection import DetectionSettings
 from camdrift.settings.generalisation import Generalisation, Source, Target, crossed
-from camdrift.settings.hardening import ATTACKING, HARDENED, Hardening, hardened
+from camdrift.settings.hardening import HARDENED, Hardening, hardened
 from camdrift.settings.models import ModelSettings
-from camdrift.settings.section import Count, Line, Name, Section, lines_of
+from camdrift.settings.section import Name, Section, lines_of
 from camdrift.settings.sets import ImageSetSettings
 
 
@@ -33,7 +32,7 @@ class Settings(Section):
     precision: Literal["float32", "tf32", "bfloat16"]
     sets: dict[Name, ImageSetSettings]
     models: dict[Name, ModelSettings]
-    attacks: Attacks
+    attacks: dict[Name, dict[str, Any]]
     noise: NoiseSettings
     protocols: dict[Name, dict[str, Any]]
     cams: CamSettings
@@ -48,7 +47,6 @@ class Settings(Section):
     generalisations: dict[Name, Generalisation]
     sources: dict[Name, Source]
     targets: dict[Name, Target]
-    presets: dict[Name, "Preset"] = {}
 
     @field_validator("protocols")
     @classmethod
@@ -67,71 +65,20 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _refers(self) -> "Settings":
-        faults = _references(self, self)
-        for name, preset in self.presets.items():
-            faults += [f"presets.{name}.{fault}" for fault in _references(preset, self)]
+        faults = _references(self)
         if faults:
             raise ValueError("\n".join(faults))
         return self
 
 
-class Need(Section):
-    """What a folder from elsewhere is to hold, where that is to be had, and under which terms.
-
-    images, classes, megabytes: of data that torchvision downloads, as their publisher says.
-    """
-
-    what: Line
-    where: Line
-    terms: Line
-    images: Count | None = None
-    classes: Count | None = None
-    megabytes: Count | None = None
-
-    def lacking(self, wanted: str) -> str:
-        """Returns three lines: what was wanted, where to get it, and under which terms."""
-        return f"{wanted}\n  where: {self.where}\n  terms: {self.terms}"
-
-
-class Preset(Section):
-    """Another choice of what is built, see README.
-
-    needs: what it takes from elsewhere. override: other settings, by their path in params.yaml.
-    """
-
-    needs: dict[Literal["DATA", "WEIGHTS"], Need] = {}
-    override: dict[str, Any] = {}
-    sets: dict[Name, ImageSetSettings]
-    models: dict[Name, ModelSettings]
-    studies: dict[Name, Study]
-    cells: dict[Name, Cell]
-    hardenings: dict[Name, Hardening]
-    generalisations: dict[Name, Generalisation]
-    sources: dict[Name, Source]
-    targets: dict[Name, Target]
-
-
-def _references(plan: "Settings | Preset", whole: Settings) -> list[str]:
+def _references(plan: Settings) -> list[str]:
     """Returns a line for each name that stands for nothing and each group that does not fit."""
-    attacks = whole.attacks
     faults = []
 
-    def known(place: str, kind: str, name: str, names: Any) -> bool:
+    def known(place: str, kind: str, name: str, names: Any) -> None:
         if name not in names:
             there = ", ".join(sorted(names)) or "none"
             faults.append(f"{place}: no {kind} '{name}' in params.yaml; there are: {there}")
-        return name in names
-
-    def fits(name: str, place: str, attack: str, override: dict[str, Any]) -> bool:
-        there = [key for key in Attacks.model_fields if getattr(attacks, key) is not None]
-        if not known(name, "attack", attack, there):
-            return False
-        try:
-            attacks.of(attack, override)
-        except ValidationError as fault:
-            faults.extend(lines_of(fault, place))
-            return False
-        return True
 
     models = dict(plan.models)
     for key, hardening in plan.hardenings.items():
@@ -148,29 +95,14 @@ def _references(plan: "Settings | Preset", whole: Settings) -> list[str]:
         for role in ("model", "source"):
             known(f"{place}.{role}", "model", getattr(cell, role), models)
         for protocol in cell.protocols:
-            known(f"{place}.protocols", "protocol", protocol, whole.protocols)
-        fits(f"{place}.attack", f"{place}.override", cell.attack, cell.override)
+            known(f"{place}.protocols", "protocol", protocol, plan.protocols)
+        known(f"{place}.attack", "attack", cell.attack, plan.attacks)
     for name, hardening in plan.hardenings.items():
         place = f"hardenings.{name}"
         known(f"{place}.set", "set", hardening.set, plan.sets)
         known(f"{place}.model", "model", hardening.model, plan.models)
         if name in plan.studies:
             faults.append(f"{place}: a study has this name, and both own data/results/{name}")
-        for attack in ATTACKING:
-            override = getattr(hardening, attack)
-            if not fits(f"{place}.{attack}", f"{place}.{attack}", attack, override):
-                continue
-            own = attacks.of(attack, override)
-            if own.get("target") is not None:
-                faults.append(
-                    f"{place}.{attack}.target: wanted null, since models are hardened against any "
-                    f"change of class, got {own['target']}"
-                )
-            if own.get("pixels", 1) != 1:
-                faults.append(
-                    f"{place}.{attack}.pixels: wanted 1, since the relevance around one pixel is "
-                    f"looked at, got {own['pixels']}"
-                )
     for name, study in plan.studies.items():
         members = [key for key, cell in plan.cells.items() if cell.study == name]
         known(f"studies.{name}.headline", "cell", study.headline, members)

@@ -9,6 +9,7 @@ runs the stages.
 
 from camdrift.storage.paths import (
     CHECKED,
+    COPIES,
     DATA,
     RESULTS,
     RUNS,
@@ -96,6 +97,7 @@ __all__ = [
     "RESULTS",
     "RUNS",
     "SEED",
+    "COPIES",
     "SHARDS",
     "SOFTMAX",
     "Scores",

@@ -10,6 +10,7 @@ CHECKED = DATA / "checked"
 RESULTS = DATA / "results"
 RUNS = Path(os.environ.get("CAMDRIFT_RUNS", DATA / "run"))  # what runs took; of no revision
 SHARDS = Path(os.environ.get("CAMDRIFT_SHARDS", DATA / "shards"))  # of runs that were stopped
+COPIES = DATA / "copies"  # of the repository, in which presets are built
 
 
 def set_folder(name: str) -> Path:

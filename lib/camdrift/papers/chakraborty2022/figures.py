@@ -240,8 +240,8 @@ def panels(found: Comparison) -> list[Figure]:
     drawn.append(
         panel(
             "cha_figure_5", "One image under the carried attack, on all networks",
-            f"The attack was made on {found.plan.carried}. Maps of each picture's top class, last "
-            "conv layer, enlarged, yellow is strong.",
+            f"The attack was made on {found.plan.transferred}. Maps of each picture's top class, "
+            "last conv layer, enlarged, yellow is strong.",
             tiles, names, ["image", *networks],
         )
     )  # fmt: skip

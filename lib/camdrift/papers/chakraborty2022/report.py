@@ -92,7 +92,7 @@ def page(name: str, plan: Generalisation, made: Tables, drawn: list[Figure]) -> 
          report.claims(made)[shown]),
         ("Networks", "Side of the input in px, conv layers and their mean number of channels.",
          made["networks"]),
-        ("Accuracy under the carried attack", f"Made on {plan.carried}, which meets its own; "
+        ("Accuracy under the carried attack", f"Made on {plan.transferred}, which meets its own; "
          "Wilson intervals.", accuracy(made)),
         ("Accuracy under the attack made on each network itself", "", accuracy(made, "own")),
         ("Accuracy under noise of the carried attack's size", "", accuracy(made, "noise")),

@@ -89,10 +89,10 @@ def _accuracy(found: Comparison) -> Iterator[dict]:
 def _matrix(found: Comparison) -> Iterator[dict]:
     for (network, arm), tried in found.tried.items():
         clean = tried.right(OWN_ATTACK, 0.0, of=found.of).mean()
-        names = {OWN_ATTACK: network, CARRIED: found.plan.carried}
+        names = {OWN_ATTACK: network, CARRIED: found.plan.transferred}
         for kind, of, eps in tried.met:
             made_on = names.get(kind, kind.removeprefix(MADE_ON))
-            twice = kind == CARRIED and network == found.plan.carried
+            twice = kind == CARRIED and network == found.plan.transferred
             if kind == CARRIED_NOISE or of != found.of or not eps or twice:
                 continue
             reached = tried.right(kind, eps, of=of).mean()

@@ -131,7 +131,7 @@ def _families(found: Comparison) -> tuple[np.ndarray, np.ndarray] | None:
     """
 
     def kind(name: str, tried: Tried) -> str:
-        return "" if name == found.plan.carried else tried.family or ""
+        return "" if name == found.plan.transferred else tried.family or ""
 
     kinds = np.array([kind(name, tried) for name, tried in found.networks().items()])
     wide, deep = (np.flatnonzero(kinds == family) for family in ("wide", "deep"))
@@ -261,7 +261,7 @@ def carries_over(found: Comparison) -> Finding:
     Of each network but that on which the attack was made.
     """
     names = list(found.networks())
-    others = [i for i, name in enumerate(names) if name != found.plan.carried]
+    others = [i for i, name in enumerate(names) if name != found.plan.transferred]
     if not others:
         return nothing("wanted other networks than that on which the attack was made")
     eps = found.plan.eps[-1]
@@ -430,7 +430,7 @@ def claims(found: Comparison, limits: FlagSettings) -> pd.DataFrame:
     side = next(iter(networks.values())).parts[0].pictures.shape[2]
     rests_on = (
         f"{everyone} test images of {side} px, {_images(found)['source'].nunique()} source "
-        f"pictures; {', '.join(networks)}; attack made on {found.plan.carried}, "
+        f"pictures; {', '.join(networks)}; attack made on {found.plan.transferred}, "
         f"eps of pixels in {'[0, 1]' if found.of == 'unit' else '[-1, 1]'}"
     )
     whole = of_claims(

@@ -4,9 +4,10 @@ klawikowska2020, section 3 and table 1. The paper tries its retrained models on 
 the clear model; here they are attacked themselves, too, and by attacks that they have not seen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,21 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from camdrift.attacks import fgsm, one_pixel, pgd
+from camdrift import attacks
 from camdrift.models import loading
 from camdrift.models.devices import Precision
 from camdrift.models.model import Model
 from camdrift.models.training import Adversary
 from camdrift.perturbations import perturbation
-from camdrift.perturbations.perturbation import Perturbation
 from camdrift.pipeline import randomness
-from camdrift.settings import ATTACKING, EXTENDING, HARDENED, Attacks, Descent, Hardening, hardened
+from camdrift.settings import ATTACKING, EXTENDING, HARDENED, Descent, Hardening, hardened
 from camdrift.storage import CLEAR, LARGER, Hardened, ImageSet, Weights
 from camdrift.storage.pixels import from_8bit
-
-PERTURB: dict[str, Callable[..., Perturbation]] = {
-    "fgsm": fgsm.perturb, "one_pixel": one_pixel.perturb, "pgd": pgd.perturb
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ def attack(
         rows = right.nonzero().flatten()
         names = shown.index["id"].to_numpy()[rows.numpy()]
         made = perturbation.make(
-            PERTURB[name], model, shown.pixels[rows], shown.labels[rows],
+            attacks.perturbing(name), model, shown.pixels[rows], shown.labels[rows],
             generators=[randomness.generator(seed, "hardening", key, i) for i in names],
             shard=4 * model.micro_batch, settings=settings,
         )  # fmt: skip
@@ -112,7 +108,7 @@ def harden(
     images: ImageSet,
     clear: Weights,
     chosen: Hardening,
-    attacks: Attacks,
+    common: Mapping[str, Mapping[str, Any]],
     *,
     name: str,
     seed: int,
@@ -125,15 +121,15 @@ def harden(
         images: the set.
         clear: the model that is attacked, and from which the others are trained on.
         chosen: the hardening's settings.
-        attacks: settings of all attacks.
+        common: settings of all attacks, `attacks:` of params.yaml.
         name: of the hardening, part of the seeds.
         seed: of all draws.
         micro_batch: at which models are called.
         precision: of these calls; training has single precision.
     """
-    settings = {kind: attacks.of(kind, getattr(chosen, kind)) for kind in ATTACKING}
+    settings = {kind: attacks.resolved(kind, common, getattr(chosen, kind)) for kind in ATTACKING}
     larger = chosen.fgsm | {"eps": min(1.0, chosen.larger * settings["fgsm"]["eps"])}
-    settings[LARGER] = attacks.of("fgsm", larger)
+    settings[LARGER] = attacks.resolved("fgsm", common, larger)
     tests = draw(images, "test", chosen.attacked.test, seed=seed)
     trains = draw(images, "train", chosen.attacked.train, seed=seed)
     ready = partial(loading.ready, micro_batch=micro_batch, precision=precision)

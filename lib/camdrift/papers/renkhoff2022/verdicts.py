@@ -320,18 +320,18 @@ def coverage_growth(evidence: Evidence) -> Finding:
     The public code counts the attack's image only where the class changed, the noise's always, and
     its list of noise curves makes that of the first strength stand for all
     (`statistics.shared_list`). These have no switch of their own: they come with a protocol whose
-    ladder and noise are both the public code's.
+    strengths and noise are both the public code's.
     """
     if evidence.results.first.recipe != EXACT:
         return nothing(f"coverage was not counted under {EXACT}", NOT_RUN)
     bits, confidence = evidence.bits, evidence.chosen.confidence
-    ladder = sorted(strength for variant, strength in bits if variant == NOISE)
-    arms = {s: bits[CLEAN, 0.0] | bits[NOISE, s] for s in ladder}
+    strengths = sorted(strength for variant, strength in bits if variant == NOISE)
+    arms = {s: bits[CLEAN, 0.0] | bits[NOISE, s] for s in strengths}
     curves = {s: statistics.coverage_curve(arm) for s, arm in arms.items()}
     attacked, strength = bits[ADVERSARIAL, 1.0], 1.0
     protocol = evidence.protocol
-    if protocol.ladder == "accumulating" and protocol.noise == "with_negated_attack":
-        curves, strength = statistics.shared_list(curves), ladder[0]
+    if protocol.strengths == "accumulating" and protocol.noise == "with_negated_attack":
+        curves, strength = statistics.shared_list(curves), strengths[0]
         attacked = attacked & evidence.results.attacked.images["success"].to_numpy()[:, None]
     attack = bits[CLEAN, 0.0] | attacked
     count = len(attack)

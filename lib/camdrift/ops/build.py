@@ -1,0 +1,298 @@
+"""Builds a preset, another choice of what is built, in a copy of the repository.
+
+`python -m camdrift.ops.build NAME [STUDY]` brings the preset's results into `data/results`.
+Folders from elsewhere come from the environment: see stages/README.md.
+"""
+
+import argparse
+import copy
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dvc.exceptions import DvcException
+from dvc.utils import hydra
+from omegaconf.errors import OmegaConfBaseException
+from ruamel.yaml import YAML
+
+from camdrift import storage
+from camdrift.analysis import drawing
+from camdrift.pipeline import run
+from camdrift.settings import Settings, SettingsError, params, presets
+from camdrift.settings.presets import Preset
+from camdrift.storage import files
+
+FOLDERS = {"DATA": "CAMDRIFT_DATA", "WEIGHTS": "CAMDRIFT_WEIGHTS"}  # and their variables
+# Of a source archive, which has no git to ask.
+PIPELINE = ("lib", "stages", "dashboard", ".dvc/config", "constraints.txt", "dvc.yaml",
+            "params.yaml", ".dvcignore")  # fmt: skip
+
+
+def folders(preset: Preset) -> dict[str, Path]:
+    """Returns the folders that a preset needs from elsewhere.
+
+    Raises:
+        SettingsError: one is not named, or is not there; three lines for each.
+    """
+    places: dict[str, Path] = {}
+    faults = []
+    for folder, need in preset.needs.items():
+        given = os.environ.get(FOLDERS[folder], "")
+        if not given or not Path(given).is_dir():
+            got = f"got no folder '{given}'" if given else "got nothing"
+            wanted = (
+                f"preset '{preset.name}' wanted {folder}=<folder> (or {FOLDERS[folder]}), {got}"
+            )
+            faults.append(need.lacking(f"{wanted}: {need.what}"))
+        places[folder] = Path(given).resolve()
+    if faults:
+        raise SettingsError("\n".join(faults))
+    # A file of your own may name DATA and WEIGHTS without saying what it needs.
+    for folder, variable in FOLDERS.items():
+        if folder not in places and os.environ.get(variable):
+            places[folder] = Path(os.environ[variable]).resolve()
+    return places
+
+
+def placed(preset: Preset, places: dict[str, Path]) -> dict[str, Any]:
+    """Returns the params.yaml of a preset, with the folders of this machine in its paths.
+
+    The sha256 of a file of weights may be left out where its name holds the first digits of it.
+
+    Raises:
+        SettingsError: a file of weights is not there, or is another than its name says.
+    """
+    content = copy.deepcopy(preset.content)
+    spots = [(chosen, "path") for chosen in content["sets"].values()]
+    spots += [(model, "weights") for model in content["models"].values() if model.get("weights")]
+    spots += [
+        (chosen["arguments"], "root")
+        for chosen in content["sets"].values()
+        if isinstance(chosen.get("arguments"), dict) and "root" in chosen["arguments"]
+    ]
+    for item, key in spots:
+        first, _, rest = str(item.get(key)).partition("/")
+        if first in FOLDERS:
+            path = _lent(preset, first, rest, places)
+        elif Path(str(item.get(key))).exists() and item[key] != presets.BUNDLED:
+            path = Path(item[key]).resolve()
+        else:
+            continue
+        item[key] = path.as_posix()
+        if key == "weights" and item.get("sha256") is None:
+            item["sha256"] = _checked(path)
+    return content
+
+
+def _lent(preset: Preset, folder: str, rest: str, places: dict[str, Path]) -> Path:
+    if folder not in places:
+        raise SettingsError(
+            f"preset '{preset.name}' wanted {folder}=<folder> (or {FOLDERS[folder]}), got nothing"
+        )
+    path = places[folder] / rest
+    if not path.exists():
+        wanted = f"preset '{preset.name}' wanted {path}, not there"
+        need = preset.needs.get(folder)
+        raise SettingsError(need.lacking(wanted) if need else wanted)
+    return path
+
+
+def _checked(file: Path) -> str:
+    """Returns the sha256 of a file whose name ends in the first digits of it, as torch.hub's do."""
+    digest = files.sha256(file)
+    digits = file.stem.rpartition("-")[2]
+    if not digest.startswith(digits):
+        raise SettingsError(
+            f"{file} is damaged: wanted a sha256 that begins {digits}, got {digest}"
+        )
+    return digest
+
+
+def write(content: dict[str, Any], path: Path) -> None:
+    """Writes a params.yaml: this repository's, comments and all, with other values."""
+    yaml = YAML()
+    yaml.width = 100
+    whole = yaml.load(params.PARAMS)
+    _replace(whole, content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yaml.dump(whole, file)
+
+
+def _replace(place: Any, content: dict[str, Any]) -> None:
+    for key, value in content.items():
+        if key in presets.PARTS or key not in place or not isinstance(place[key], dict):
+            if key not in place or place[key] != value:
+                place[key] = value
+        else:
+            _replace(place[key], value)
+
+
+def changed(content: dict[str, Any] | None, changes: Sequence[str], path: Path) -> Settings:
+    """Writes a params.yaml with changes as `dvc exp run -S` makes them, and returns its settings.
+
+    Args:
+        content: of a preset; None for this repository's params.yaml.
+        changes: each `key=value`.
+        path: of the file that is written.
+
+    Raises:
+        SettingsError: a change names what is not there, or the settings are then not valid.
+    """
+    if content is None:
+        shutil.copy(params.PARAMS, path)
+    else:
+        # Written out with every default, so that a change may name any key.
+        plan = params.parse(content).model_dump(mode="json", include=set(presets.PARTS))
+        write(content | plan, path)
+    if not changes:
+        return params.load(path)
+    try:
+        hydra.apply_overrides(path, list(changes))
+        return params.load(path)
+    except (DvcException, OmegaConfBaseException) as fault:
+        raise SettingsError(f"SET: {fault.__cause__ or fault}") from fault
+    except SettingsError as fault:
+        raise SettingsError(str(fault).replace(str(path), "params.yaml, so changed,")) from fault
+
+
+def resolved(content: dict[str, Any] | None, changes: Sequence[str]) -> Settings:
+    """Returns what `changed` returns, and leaves no file."""
+    with tempfile.TemporaryDirectory() as folder:
+        return changed(content, changes, Path(folder) / params.PARAMS)
+
+
+def stages(plan: Settings) -> dict[str, str]:
+    """Returns the stage that reports each study, hardening and generalisation, by its name."""
+    kinds: dict[str, Collection[str]] = {
+        "report": plan.studies, "review": plan.hardenings, "generalise": plan.generalisations
+    }  # fmt: skip
+    return {name: f"{stage}@{name}" for stage, plans in kinds.items() for name in plans}
+
+
+def copied(folder: Path) -> None:
+    """Brings the code of this repository into a copy, which keeps what was built in it.
+
+    The copy is a DVC repository without git, and shares this one's cache.
+    """
+    wanted = {file for file in _code() if Path(file).is_file()}
+    for file in wanted:
+        target = folder / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists() or target.read_bytes() != Path(file).read_bytes():
+            shutil.copy(file, target)
+    for part in ("lib", "stages", "dashboard"):
+        for there in (folder / part).rglob("*.*"):
+            own = there.relative_to(folder).as_posix()
+            if there.is_file() and there.suffix != ".pyc" and own not in wanted:
+                there.unlink()
+    cache = subprocess.run(
+        [sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    local = f"[core]\n    no_scm = true\n[cache]\n    dir = {Path(cache).resolve().as_posix()}\n"
+    files.write_text(folder / ".dvc" / "config.local", local)
+
+
+def _code() -> Iterator[str]:
+    """Yields the files of this repository that its pipeline may need, as git lists them."""
+    answer = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if answer.returncode:
+        for part in PIPELINE:
+            inside = Path(part).rglob("*.*") if Path(part).is_dir() else [Path(part)]
+            yield from (file.as_posix() for file in inside if "__pycache__" not in file.parts)
+        return
+    # dvc.lock of the copy is its own, and its params.yaml that of the preset.
+    left = ("data/", "tests/", "dvc.lock", "params.yaml")
+    yield from (f for f in answer.stdout.split("\0") if f and not f.startswith(left))
+
+
+def gather(preset: Preset, plan: Settings, names: Sequence[str], folder: Path) -> None:
+    """Brings the results of some studies home from a copy, and cards of their sets and models.
+
+    Figures that hold images from elsewhere stay behind: `data/results` is in git, and not every
+    licence lets an image be passed on. What the stages took stands beside them: it is of no
+    revision, and what DVC took from its cache has run before, maybe elsewhere.
+    """
+    cells = [cell for cell in plan.cells.values() if cell.study in names]
+    hardenings = [hardening for key, hardening in plan.hardenings.items() if key in names]
+    ends = [
+        (key, end)
+        for part in (plan.sources, plan.targets)
+        for key, end in part.items()
+        if end.generalisation in names
+    ]
+    sets = {cell.set for cell in cells} | {hardening.set for hardening in hardenings}
+    sets |= {end.set for _, end in ends}
+    models = {cell.model for cell in cells} | {cell.source for cell in cells}
+    models |= {hardening.model for hardening in hardenings} | {end.model for _, end in ends}
+    wanted = [storage.set_datasheet(name) for name in sets]
+    wanted += [storage.model_card(name) for name in models & set(plan.models)]
+    for name in names:
+        results = storage.RESULTS / name
+        wanted += [f.relative_to(folder) for f in (folder / results).rglob("*.*") if f.is_file()]
+    for file in sorted(set(wanted)):
+        content = (folder / file).read_bytes()
+        if "DATA" in preset.needs and file.suffix == ".png" and drawing.holds_images(content):
+            continue
+        with files.whole(file) as temporary:
+            temporary.write_bytes(content)
+    for name in names:
+        # Of a run before; pictures of images from elsewhere are not among them.
+        for file in (storage.RESULTS / name).rglob("*.*"):
+            if file not in wanted:
+                file.unlink()
+        keys = {name} | {key for key, cell in plan.cells.items() if cell.study == name}
+        keys |= {key for key, end in ends if end.generalisation == name}
+        took = run.taken(keys | sets | models, folder / storage.RUNS)
+        if took is not None:
+            files.write_json(storage.results(name, "run.json"), took)
+
+
+def main() -> None:
+    """Builds a preset and brings its results back."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="of a file in stages/presets, or the path of a .yaml file")
+    parser.add_argument("study", nargs="*", help="of the preset; default: all")
+    parser.add_argument("-S", "--set", action="append", default=[], help="as of `dvc exp run`")
+    asked = parser.parse_args()
+    preset = presets.read(asked.name)
+    content = placed(preset, folders(preset))
+    plan = resolved(content, asked.set)
+    from camdrift.ops import needs  # which loads torch; `summary` and the tests do without
+
+    for model, of in plan.models.items():
+        needs.numbered(model, of, plan.sets[of.set])
+        sys.stdout.writelines(f"{line}\n" for line in needs.weights(model, of))
+    known = stages(plan)
+    names = asked.study or list(known)
+    strange = [name for name in names if name not in known]
+    if strange:
+        there = ", ".join(known)
+        raise SettingsError(f"no study '{strange[0]}' in '{preset.name}'; there are: {there}")
+    folder = storage.COPIES / preset.name
+    copied(folder)
+    changed(content, asked.set, folder / params.PARAMS)
+    sys.stdout.write(f"building in {folder}\n")
+    sys.stdout.flush()
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", *(known[name] for name in names)],
+        cwd=folder, env=os.environ | {"CAMDRIFT_PYTHON": sys.executable}, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        sys.exit(done.returncode)
+    gather(preset, plan, names, folder)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SettingsError as fault:
+        sys.exit(str(fault))

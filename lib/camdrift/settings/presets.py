@@ -1,0 +1,165 @@
+"""Presets: other choices of what is built, a file each, and what they change of params.yaml.
+
+A preset's file holds `sets`, `models`, `studies`, `cells` and other parts that name what is built:
+these replace those of params.yaml. Any other key in it changes that setting alone. Beside them,
+`needs` says what the preset takes from elsewhere. Names that can only mean one thing may be left
+out, see `filled`.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from camdrift.settings import Settings, SettingsError, lines_of, params
+from camdrift.settings.section import Count, Line, Section
+
+FOLDER = Path("stages/presets")
+PARTS = (
+    "sets", "models", "studies", "cells", "hardenings", "generalisations", "sources", "targets",
+)  # fmt: skip
+BUNDLED = "constraints.txt"  # pins the packages that ship images
+
+
+class Need(Section):
+    """What a folder from elsewhere is to hold, where that is to be had, and under which terms.
+
+    images, classes, megabytes: of data that torchvision downloads, as their publisher says.
+    """
+
+    what: Line
+    where: Line
+    terms: Line
+    images: Count | None = None
+    classes: Count | None = None
+    megabytes: Count | None = None
+
+    def lacking(self, wanted: str) -> str:
+        """Returns three lines: what was wanted, where to get it, and under which terms."""
+        return f"{wanted}\n  where: {self.where}\n  terms: {self.terms}"
+
+
+LENT = Literal["DATA", "WEIGHTS"]  # names that stand for folders from elsewhere
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A preset: what it needs from elsewhere, and the whole params.yaml that it stands for.
+
+    In paths, `DATA` and `WEIGHTS` stand for the folders that are needed.
+    """
+
+    name: str
+    needs: Mapping[str, Need]
+    content: dict[str, Any]
+
+    @property
+    def settings(self) -> Settings:
+        """The settings; raises as `params.parse` does."""
+        return params.parse(self.content, Path(f"preset '{self.name}'"))
+
+
+def names() -> list[str]:
+    """Returns the names of the presets of this repository."""
+    return sorted(file.stem for file in FOLDER.glob("*.yaml"))
+
+
+def read(name: str) -> Preset:
+    """Returns a preset by its name, or by the path of its file.
+
+    Raises:
+        SettingsError: there is none, or it is not valid.
+    """
+    file = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
+    if not file.is_file():
+        there = ", ".join(names())
+        raise SettingsError(f"no preset '{name}': wanted a .yaml file or one of {there}")
+    own = params.read(file)
+    content = params.read(params.PARAMS)
+    try:
+        needs = TypeAdapter(dict[LENT, Need]).validate_python(own.pop("needs", {}))
+    except ValidationError as fault:
+        raise SettingsError("\n".join(lines_of(fault, f"{file}: needs"))) from fault
+    parts = filled({key: own.pop(key, None) or {} for key in PARTS}, file.stem)
+    strange = [key for key in own if key not in content]
+    if strange:
+        there = ", ".join(sorted({*content, "needs"}))
+        raise SettingsError(f"{file}: no key '{strange[0]}'; there are: {there}")
+    return Preset(
+        file.stem, {str(key): need for key, need in needs.items()}, _merged(content, own) | parts
+    )
+
+
+def of_study(study: str) -> str | None:
+    """Returns the preset that builds a study, by the study's name; None if there is none."""
+    for name in names():
+        plan = read(name).content
+        if any(study in plan[part] for part in ("studies", "hardenings", "generalisations")):
+            return name
+    return None
+
+
+def _merged(content: Any, own: Any) -> Any:
+    """Returns settings with some of them changed; maps are merged, anything else is replaced."""
+    if not isinstance(content, dict) or not isinstance(own, dict):
+        return own
+    return content | {key: _merged(content.get(key), value) for key, value in own.items()}
+
+
+def filled(parts: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns the parts of a preset with names filled in that can only mean one thing.
+
+    - A set of bundled images is made from `BUNDLED`. One that no model is trained on is all test.
+    - A model is of the only set. Cells, sources and targets are of the only model, on its set.
+    - A cell's attack is made on its own model, and it is of the only study; without a study, of one
+      named as the preset. A study is headed by its first cell.
+    - A hardening is of the only model; sources and targets are of the only generalisation, and
+      their network is called as their model's architecture.
+
+    Args:
+        parts: by the names of `PARTS`, each a map of names to maps of settings.
+        name: of the preset.
+    """
+    full: dict[str, Any] = copy.deepcopy(dict(parts))
+    if not all(isinstance(item, dict) and all(isinstance(value, dict) for value in item.values())
+               for item in full.values()):  # fmt: skip
+        return full  # which settings refuse
+    sets, models = full["sets"], full["models"]
+    for model in models.values():
+        _fill(model, "set", _only(sets))
+    trained = {m.get("set") for m in models.values() if m.get("training") or m.get("new_head")}
+    for key, chosen in sets.items():
+        if chosen.get("kind") != "folder":
+            chosen.setdefault("path", BUNDLED)
+        if key not in trained:
+            chosen.setdefault("shares", {"train": 0.0, "validation": 0.0, "test": 1.0})
+    if full["cells"] and not full["studies"]:
+        full["studies"] = {name: {}}
+    kinds = ("cells", "hardenings", "sources", "targets")
+    for item in [item for kind in kinds for item in full[kind].values()]:
+        _fill(item, "model", _only(models))
+        _fill(item, "set", models.get(item.get("model"), {}).get("set"))
+    for cell in full["cells"].values():
+        _fill(cell, "source", cell.get("model"))
+        _fill(cell, "study", _only(full["studies"]))
+    for key, study in full["studies"].items():
+        study.setdefault("title", key)
+        own = [cell for cell, value in full["cells"].items() if value.get("study") == key]
+        _fill(study, "headline", next(iter(own), None))
+    for end in [end for kind in ("sources", "targets") for end in full[kind].values()]:
+        _fill(end, "generalisation", _only(full["generalisations"]))
+        _fill(end, "network", models.get(end.get("model"), {}).get("architecture"))
+    return full
+
+
+def _only(items: Mapping[str, Any]) -> str | None:
+    """Returns the one name of a map, None of several."""
+    return next(iter(items)) if len(items) == 1 else None
+
+
+def _fill(item: dict[str, Any], key: str, value: Any) -> None:
+    if value is not None:
+        item.setdefault(key, value)
