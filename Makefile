@@ -38,7 +38,7 @@ seeds: setup ## run the whole study with each of `seeds` in params.yaml and writ
 	done
 	$(BIN)/python -m camdrift.ops.seeds
 
-study: setup ## build a preset: NAME=nips17, and the folders it asks for, DATA= and WEIGHTS=
+study: setup ## build a preset, NAME=nips17, or your own file; DATA= and WEIGHTS= name folders
 	@CAMDRIFT_DATA="$${CAMDRIFT_DATA:-$(DATA)}" CAMDRIFT_WEIGHTS="$${CAMDRIFT_WEIGHTS:-$(WEIGHTS)}" \
 		$(BIN)/python -m camdrift.ops.build "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
 
@@ -87,8 +87,8 @@ format: setup ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-dashboard: setup ## open the dashboard on the results
-	$(BIN)/streamlit run dashboard/app.py
+dashboard: setup ## open the dashboard on the results (NAME=nips17: in the copy of a preset)
+	@cd $(if $(NAME),"data/copies/$(NAME)",.) && "$(CURDIR)/$(BIN)/streamlit" run dashboard/app.py
 
 readme: setup ## write the generated parts of the READMEs
 	$(BIN)/python -m camdrift.ops.summary readme
@@ -103,4 +103,4 @@ twice: setup ## rebuild everything from nothing and compare dvc.lock, byte by by
 	@echo "dvc.lock is the same, byte for byte"
 
 clean: ## remove the environment and what stages built (not data/results)
-	rm -rf $(VENV) data/sets data/models data/studies data/reports data/run data/shards data/checked
+	rm -rf $(VENV) data/sets data/models data/studies data/reports data/run data/shards data/copies data/checked
