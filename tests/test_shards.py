@@ -242,6 +242,21 @@ def test_workers_have_as_many_threads_as_the_run_whatever_they_were_started_with
     assert seen == [2]
 
 
+def test_several_threads_give_the_same_bytes_every_time(study, monkeypatch):
+    """Whatever `make test` gives each of its workers: most stages have more than one."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    torch.set_num_threads(2)
+    for stage in ("attack", "cam", "score"):
+        assert built(stage) == built(stage), stage
+    weights = storage.model_folder("vgg11_eighth")
+    trained = []
+    for _ in range(2):
+        shutil.rmtree(weights)
+        script("train").main(run.Stage("train@vgg11_eighth"))
+        trained.append({file.name: file.read_bytes() for file in weights.iterdir()})
+    assert trained[0] == trained[1]
+
+
 @dataclass(frozen=True)
 class Nothing:
     pass
