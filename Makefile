@@ -47,8 +47,8 @@ study-check: setup ## what a study (or the preset NAME=) needs and would take, b
 	@CAMDRIFT_DATA="$${CAMDRIFT_DATA:-$(DATA)}" CAMDRIFT_WEIGHTS="$${CAMDRIFT_WEIGHTS:-$(WEIGHTS)}" \
 		$(BIN)/python -m camdrift.ops.estimate "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
 
-# Most of the time one thread works while the others wait: workers beside one another save it. A
-# file's tests stay together, since they share what they build, and in the order of tests/conftest.py.
+# Much of the work is on one thread, so that workers of a thread each end sooner than one of all. A
+# file's tests share what they build and stay with one worker; tests/conftest.py says in which order.
 test: setup ## run the tests, on as many cores as WORKERS= says (2)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
