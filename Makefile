@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STUDY ?=
+WORKERS ?= 2
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
@@ -46,8 +47,10 @@ study-check: setup ## what a study (or the preset NAME=) needs and would take, b
 	@CAMDRIFT_DATA="$${CAMDRIFT_DATA:-$(DATA)}" CAMDRIFT_WEIGHTS="$${CAMDRIFT_WEIGHTS:-$(WEIGHTS)}" \
 		$(BIN)/python -m camdrift.ops.estimate "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
 
-test: setup ## run the tests
-	$(BIN)/python -m pytest
+# Much of the work is on one thread, so that workers of a thread each end sooner than one of all. A
+# file's tests share what they build and stay with one worker; tests/conftest.py says in which order.
+test: setup ## run the tests, on as many cores as WORKERS= says (2)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 faults: setup ## kill, starve and disturb the tiny study, and see that it ends the same
 	$(BIN)/python -m pytest tests/faults tests/test_artifacts.py tests/test_shards.py -m "faults or not faults"

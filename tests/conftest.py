@@ -1,4 +1,4 @@
-"""Fixtures: a small random network, and the whole study on tiny data, run once a session."""
+"""Fixtures: a small random network, and the whole study on tiny data, run once for all workers."""
 
 import contextlib
 import importlib.util
@@ -6,12 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import nn
 
 from camdrift import settings
@@ -165,15 +166,52 @@ def stage_names(folder: Path) -> list[str]:
     return answer.stdout.split()
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """The study on digits: every stage script's `main`, in the order of the pipeline."""
-    folder = copy_of_repository(tmp_path_factory.mktemp("tiny"), preset=TINY)
+def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
+    """A folder of this worker's own with what `build` writes, which one worker calls for all.
+
+    Others wait. The lock ends with the process that holds it, and what that one left half built is
+    built anew.
+    """
+    own = factory.mktemp(name)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        build(own)
+        return own
+    shared = factory.getbasetemp().parent / name
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            part = shared.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            build(part)
+            part.rename(shared)
+    return shutil.copytree(shared, own, symlinks=True, dirs_exist_ok=True)
+
+
+def build_tiny(folder: Path) -> None:
+    copy_of_repository(folder, preset=TINY)
     names = stage_names(folder)
-    torch.use_deterministic_algorithms(True)
     with inside(folder):
         for group in ORDER:
             main = script(group).main
             for name in (n for n in names if n.partition("@")[0] == group):
                 main() if group == "check" else main(run.Stage(name))
-        return Tiny(folder, params.load(), names)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The study on digits: every stage script's `main`, in the order of the pipeline."""
+    torch.use_deterministic_algorithms(True)
+    folder = built_once(tmp_path_factory, "tiny", build_tiny)
+    with inside(folder):
+        return Tiny(folder, params.load(), stage_names(folder))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Lets one worker build the tiny study while the others test what does without it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    uses = dict.fromkeys((item.path for item in items), False)
+    for item in items:
+        uses[item.path] |= "tiny" in getattr(item, "fixturenames", ())
+    first = next((path for path, use in uses.items() if use), None)
+    items.sort(key=lambda item: 0 if item.path == first else 1 + uses[item.path])

@@ -1,5 +1,6 @@
 """Hardening on a small network, the paper's arithmetic, and the judges of its claims."""
 
+import shutil
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -168,19 +169,17 @@ def test_hardened_models_start_from_the_clear_one_and_share_nothing_with_it(smal
         assert not any(torch.equal(one, other) for other in heads[:i])
 
 
-def test_a_cell_can_attack_and_explain_a_hardened_model(tiny):
-    yaml, path = YAML(), tiny.folder / "params.yaml"
-    before = path.read_text()
+def test_a_cell_can_attack_and_explain_a_hardened_model(tiny, tmp_path):
+    folder = shutil.copytree(tiny.folder, tmp_path / "study", symlinks=True)
+    yaml, path = YAML(), folder / "params.yaml"
     content = yaml.load(path)
     carried = {"model": "tiny_inspecting_fgsm", "source": "vgg11_eighth"}
-    content["cells"]["tiny_carried"] = dict(content["cells"]["tiny_fgsm"]) | carried
+    brief = {"ladder": [1.0]}
+    content["cells"]["tiny_carried"] = dict(content["cells"]["tiny_fgsm"]) | carried | brief
     yaml.dump(content, path)
-    with inside(tiny.folder):
-        try:
-            for group in ("attack", "noise", "cam", "score"):
-                script(group).main(run.Stage(f"{group}@tiny_carried"))
-        finally:
-            path.write_text(before)
+    with inside(folder):
+        for group in ("attack", "noise", "cam", "score"):
+            script(group).main(run.Stage(f"{group}@tiny_carried"))
         images, own = (
             storage.read(Attacked, storage.cell_folder("tiny", cell, "attack")).images
             for cell in ("tiny_carried", "tiny_fgsm")

@@ -9,9 +9,8 @@ import torch
 from camdrift import attacks, storage
 from camdrift.ops import build, estimate, looks, needs, timing, work
 from camdrift.perturbations import variants
-from camdrift.pipeline import run
 from camdrift.settings import SettingsError, params, protocols
-from conftest import ROOT, TINY, copy_of_repository, inside, script
+from conftest import ROOT, TINY, inside
 
 CHOSEN = params.load(ROOT / "params.yaml")
 GROUPS = ["fetch", "train", "harden", "signatures", "review", "sign", "carry", "generalise",
@@ -36,19 +35,10 @@ def tasks(made, counts, monkeypatch):
     return {task.stage: task for task in work.tasks(made, counts)}
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """The cells of the tiny study, as far as their maps: folder and settings."""
-    folder = copy_of_repository(tmp_path_factory.mktemp("built"), preset=TINY)
-    with inside(folder):
-        chosen = params.load()
-        names = ["fetch@digits", "train@vgg11_eighth"]
-        names += [
-            f"{group}@{cell}" for group in ("attack", "noise", "cam") for cell in chosen.cells
-        ]
-        for name in names:
-            script(name.partition("@")[0]).main(run.Stage(name))
-    return folder, chosen
+@pytest.fixture
+def built(tiny):
+    """The tiny study: folder and settings."""
+    return tiny.folder, tiny.settings
 
 
 def test_images_are_counted_as_they_are_split(counts):

@@ -242,6 +242,21 @@ def test_workers_have_as_many_threads_as_the_run_whatever_they_were_started_with
     assert seen == [2]
 
 
+def test_several_threads_give_the_same_bytes_every_time(study, monkeypatch):
+    """Whatever `make test` gives each of its workers: most stages have more than one."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    torch.set_num_threads(2)
+    for stage in ("attack", "cam", "score"):
+        assert built(stage) == built(stage), stage
+    weights = storage.model_folder("vgg11_eighth")
+    trained = []
+    for _ in range(2):
+        shutil.rmtree(weights)
+        script("train").main(run.Stage("train@vgg11_eighth"))
+        trained.append({file.name: file.read_bytes() for file in weights.iterdir()})
+    assert trained[0] == trained[1]
+
+
 @dataclass(frozen=True)
 class Nothing:
     pass
@@ -260,21 +275,22 @@ def test_workers_end_with_a_stage_that_was_killed(study):
     program.write_text(
         "import multiprocessing, time\n"
         "from concurrent.futures import ProcessPoolExecutor\n"
+        "from pathlib import Path\n"
         "from camdrift.pipeline import backends\n"
         "if __name__ == '__main__':\n"
         "    spawn = multiprocessing.get_context('spawn')\n"
         "    with ProcessPoolExecutor(1, mp_context=spawn, initializer=backends._follow) as pool:\n"
+        "        pool.submit(Path('begun').touch)\n"
         "        pool.submit(time.sleep, 60)\n"
         "        time.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, str(program)])
-    children: list[psutil.Process] = []
-    for _ in range(100):
-        children = psutil.Process(parent.pid).children(recursive=True)
-        if len(children) >= 2:  # the worker and multiprocessing's tracker
+    for _ in range(600):
+        if (study / "begun").exists():  # the worker watches from before its first task
             break
         time.sleep(0.1)
-    time.sleep(3)  # until the worker has begun to watch
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert len(children) >= 2  # the worker and multiprocessing's tracker
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     gone, alive = psutil.wait_procs(children, timeout=10)
