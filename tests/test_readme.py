@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from camdrift.analysis import flips, results
 from camdrift.ops import readme
-from camdrift.papers import claims
+from camdrift.papers import findings
 from conftest import ROOT, inside
 
 
@@ -53,7 +53,7 @@ def test_the_readmes_answer_is_what_the_committed_tables_say(published):
     # "(Claim A1 ... holds in part: one or two layers of each network have too many empty maps.)"
     for tables in made.values():
         first = tables["claims"].set_index("id").loc["A1"]
-        assert first["verdict"] == claims.PARTLY
+        assert first["verdict"] == findings.PARTLY
         assert re.search(r"\b[12] with too many empty maps", first["detail"])
     # "(SqueezeNet 1.1 classifies 56.5 % of them as labelled, ...)"
     for model, right in (
@@ -99,7 +99,7 @@ def test_what_is_under_review_is_named_in_the_readme(published):
     text = (published / "README.md").read_text()
     text += (published / "data/results/README.md").read_text()
     assert "*Under review* there: verdicts on A9 to A12" in text and "C3 and C5" in text
-    assert set(claims.UNDER_REVIEW) == {"A9", "A10", "A11", "A12", "C3", "C5"}
+    assert set(findings.UNDER_REVIEW) == {"A9", "A10", "A11", "A12", "C3", "C5"}
     rows = [line for line in text.splitlines() if line.startswith("| A9 | At the lowest")]
     assert rows and all("(under review)" in line for line in rows)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from camdrift import storage
 from camdrift.analysis import results
 from camdrift.ops import benchmarks, packages, seeds
-from camdrift.papers import claims, report
+from camdrift.papers import claims, findings, report
 from camdrift.papers.chakraborty2022 import report as generalisation_report
 from camdrift.papers.klawikowska2020 import figures as hardening_figures
 from camdrift.papers.klawikowska2020 import report as hardening_report
@@ -49,9 +49,11 @@ def generated(study: str) -> dict[str, str]:
     confidence = f"{chosen.statistics.confidence:.0%}"
     headline = "\n".join(
         [
-            f"![Drift by attack or noise, class flipped or not]({figures}/square_own.png)",
+            "![Drift by attack or noise, class flipped or not]"
+            f"({figures}/drift_by_arm_own_class.png)",
             "",
-            f"![The same, every map for the clean image's class]({figures}/square_clean.png)",
+            "![The same, every map for the clean image's class]"
+            f"({figures}/drift_by_arm_clean_class.png)",
             "",
             "Drift is 1 minus the cosine similarity to the clean map, here averaged over layers; "
             f"in brackets a {confidence} interval, resampled by source picture.",
@@ -141,7 +143,9 @@ def _verdicts(chosen: Settings) -> str:
     rows = []
     for name in studies | chosen.generalisations:
         found = results.load(name)["claims"]["verdict"]
-        rows.append({"study": f"`{name}`"} | {v: int((found == v).sum()) for v in claims.VERDICTS})
+        rows.append(
+            {"study": f"`{name}`"} | {v: int((found == v).sum()) for v in findings.VERDICTS}
+        )
     return markdown(pd.DataFrame(rows))
 
 
@@ -156,7 +160,7 @@ def _detection(made: results.Tables, cell: str, figures: str) -> str:
     )
     notes = sorted(set(table["note"]) - {""})
     shown = [
-        f"![ROC curves]({figures}/roc.png)",
+        f"![ROC curves]({figures}/roc_curves.png)",
         "",
         f"Attacked images whose class flips against clean and noisy ones: {size}, each detector "
         "fitted, chosen and tested on different images." + "".join(f" {note}." for note in notes),
@@ -219,7 +223,7 @@ def _hardenings(chosen: Settings) -> str:
         table = table.assign(**{name: (rows["corrected"] + " " + rows["verdict"]).str.strip()})
     figures = storage.results(next(iter(made)), "figures").as_posix()
     parts = [
-        f"![Every model attacked itself]({figures}/anew.png)", "", markdown(table), "",
+        f"![Every model attacked itself]({figures}/success_by_model.png)", "", markdown(table), "",
         "\n\n".join(_rests(name, rows["rests on"].iloc[0]) for name, rows in columns.items()),
     ]  # fmt: skip
     for name, tables in made.items():
@@ -270,8 +274,8 @@ def _generalisations(chosen: Settings) -> str:
         table = table.assign(**{name: (rows["corrected"] + " " + rows["verdict"]).str.strip()})
     figures = storage.results(next(iter(made)), "figures").as_posix()
     parts = [
-        f"![Accuracy by eps]({figures}/cha_table_1.png)", "",
-        f"![MOD by eps]({figures}/cha_table_3.png)", "", markdown(table), "",
+        f"![Accuracy by eps]({figures}/chakraborty_table_1.png)", "",
+        f"![MOD by eps]({figures}/chakraborty_table_3.png)", "", markdown(table), "",
         "\n\n".join(_rests(name, rows["rests on"].iloc[0]) for name, rows in columns.items()),
     ]  # fmt: skip
     tables = generalisation_report
@@ -364,7 +368,7 @@ def _methods(made: results.Tables, cell: str, figures: str) -> str:
         return NOT_RUN
     return "\n".join(
         [
-            f"![Excess drift by layer and method]({figures}/methods.png)",
+            f"![Excess drift by layer and method]({figures}/excess_by_method.png)",
             "",
             f"Excess at 100 %, mean over the layers with few empty maps, cell `{cell}`:",
             "",

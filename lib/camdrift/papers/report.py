@@ -12,7 +12,7 @@ from camdrift.analysis.flips import FIXED, NEGATED
 from camdrift.analysis.page import Part
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import PAPERS_RULE, as_text
-from camdrift.papers.claims import NOT_RUN, UNDER_REVIEW
+from camdrift.papers.findings import NOT_RUN, UNDER_REVIEW
 from camdrift.settings import StatisticsSettings, Study
 
 

@@ -9,6 +9,7 @@ from camdrift.analysis import flags, flips, results
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import DIGITS, PAPERS_RULE, TARGETS, of_cell, rounded
 from camdrift.papers import verdicts
+from camdrift.papers.claims import CLAIMS
 from camdrift.papers.tan2023 import tables as detection_tables
 from camdrift.papers.tan2023.verdicts import JUDGES, Trials, of_trials
 from camdrift.settings import (
@@ -75,6 +76,7 @@ def tables(
         tested = f"{judged.whole.weights.shape[1]} test images of '{cell.set}', {size} px; {place}"
     whole |= {key: rounded(table) for key, table in made.items()}
     whole["claims"] = verdicts.of_claims(
+        CLAIMS,
         found,
         rests_on=lambda claim: tested if claim in JUDGES else layers,
         flags=mine["flags"],
