@@ -9,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from camdrift.analysis import flips, results
+from camdrift.analysis.tables import markdown
 from camdrift.ops import readme
 from camdrift.papers import findings
 from conftest import ROOT, inside
@@ -22,6 +23,13 @@ def test_the_readmes_generated_parts_are_up_to_date(published):
 
 def test_the_readme_is_short(published):
     assert len((published / "README.md").read_bytes()) <= 12_000
+
+
+def test_every_study_has_a_readme_that_is_short(published):
+    studies = {path.parent.parent for path in published.glob("data/results/*/tables/claims.csv")}
+    assert len(studies) == 7
+    for study in studies:
+        assert 4_000 < len((study / "README.md").read_bytes()) <= 13_500, study
 
 
 def test_every_link_leads_somewhere(published):
@@ -233,3 +241,10 @@ def test_version_citation_and_changes_agree():
     citation = YAML(typ="safe").load(ROOT / "CITATION.cff")
     latest = re.search(r"^## ([\d.]+), ([\d-]+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert citation["version"] == version == latest[1]
+
+
+def test_a_table_is_markdown_with_its_texts_as_they_are():
+    table = pd.DataFrame({"name": ["a|b", ""], "value": ["0.10", " 1e3"], "n": [1, 20]})
+    assert markdown(table).split("\n") == [
+        "| name | value | n |", "| --- | --- | --- |", r"| a\|b | 0.10 | 1 |", "|  |  1e3 | 20 |"
+    ]  # fmt: skip
