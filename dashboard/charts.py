@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from camdrift.analysis import drawing
 from camdrift.analysis.drawing import COLOURS, Figure
-from camdrift.papers.claims import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED, VERDICTS
+from camdrift.papers.findings import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED, VERDICTS
 
 MEASURES = {
     "excess": "excess drift",

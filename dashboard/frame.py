@@ -151,7 +151,7 @@ def how(study: str) -> str:
     """Returns which command builds a study."""
     if study in results.plans(chosen_settings()):
         return f"Run: make repro STUDY={study}"
-    preset = presets.of_study(study)
+    preset = presets.builder(study)
     if preset is None:
         return "It was built in a copy of the repository, from a file that is not here."
     return f"It was built in a copy, which keeps them: make study NAME={preset} STUDY={study}"

@@ -1,7 +1,8 @@
-"""Writes a generalisation's tables, figures, metrics and report."""
+"""Writes a generalisation's tables, figures, metrics, report and README."""
 
 from camdrift import storage
 from camdrift.analysis import drawing, results
+from camdrift.papers import readme
 from camdrift.papers.chakraborty2022 import (
     comparison,
     figures,
@@ -33,6 +34,8 @@ def main(stage: run.Stage) -> None:
     files.write_json(storage.results(key, "metrics.json"), metrics)
     page = report.page(key, plan, made, drawn)
     files.write_text(storage.report(key), page)
+    content = report.readme_content(plan, made)
+    files.write_text(storage.results(key, "README.md"), readme.readme(key, made, content))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Writes a study's tables, figures, metrics and report."""
+"""Writes a study's tables, figures, metrics, report and README."""
 
 from camdrift import settings, storage
 from camdrift.analysis import drawing, results
-from camdrift.papers import report, study
+from camdrift.papers import readme, report, study
+from camdrift.papers.claims import CLAIMS
 from camdrift.papers.renkhoff2022 import figures
 from camdrift.papers.tan2023 import figures as detection_figures
 from camdrift.pipeline import run
@@ -28,7 +29,10 @@ def main(stage: run.Stage) -> None:
     drawn = drawing.write(drawn, storage.results(key, "figures"))
     results.write_settings(key, chosen)
     files.write_json(storage.results(key, "metrics.json"), study.metrics(made))
-    files.write_text(storage.report(key), report.page(key, plan, made, drawn, chosen.statistics))
+    page = report.page(key, plan, made, drawn, chosen.statistics, CLAIMS)
+    files.write_text(storage.report(key), page)
+    content = study.readme_content(plan, made, blur=chosen.detection.blur)
+    files.write_text(storage.results(key, "README.md"), readme.readme(key, made, content))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,22 @@
 """Claims as data, and the verdicts on paper."""
 
+import importlib
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from camdrift import storage
 from camdrift.analysis import statistics
 from camdrift.analysis.evidence import Evidence
 from camdrift.analysis.statistics import Resampler
-from camdrift.papers import claims, verdicts
-from camdrift.papers.claims import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED
+from camdrift.papers import claims, findings, verdicts
+from camdrift.papers.findings import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED
 from camdrift.papers.renkhoff2022 import verdicts as judges
 from camdrift.papers.tan2023 import verdicts as detection_verdicts
 from camdrift.settings import FlagSettings, StatisticsSettings
+from conftest import inside
 from test_changes import CORRECTED
 
 
@@ -26,6 +31,41 @@ def test_forty_claims_of_four_papers_and_each_of_the_first_two_has_a_judge():
     assert all(c.says and c.where and c.statistic and c.holds_if for c in claims.CLAIMS)
 
 
+def test_every_claim_names_tables_and_figures_that_studies_have(tiny):
+    tables, figures = {}, {}
+    with inside(tiny.folder):
+        for paper in claims.PAPERS:
+            study = {"k": "tiny_inspecting", "c": "tiny_generalising"}.get(paper[0], "tiny")
+            tables[paper] = {file.stem for file in storage.results(study, "tables").iterdir()}
+            figures[paper] = {file.stem for file in storage.results(study, "figures").iterdir()}
+    for claim in claims.CLAIMS:
+        assert claim.tables and set(claim.tables) <= tables[claim.paper], claim.id
+        assert set(claim.figures) <= figures[claim.paper], claim.id
+    assert {claim.id for claim in claims.CLAIMS if not claim.figures} == {"A15", "C7"}
+
+
+def test_a_figures_name_leads_to_the_function_that_draws_it(tiny):
+    """`tan_figure_8a` is drawn by `figure_8a` of tan2023; the study's own by one of their name."""
+    modules = {
+        paper: importlib.import_module(f"camdrift.papers.{paper}.figures")
+        for paper in claims.PAPERS
+    }
+    # By argument: which of several things of one kind is drawn.
+    several = {"drift_by_arm": "drift_by_arm_", "transfer": "transfer_"}
+    with inside(tiny.folder):
+        names = {file.stem for file in storage.RESULTS.glob("*/figures/*.png")}
+    assert len(names) > 35
+    for name in names:
+        paper = next((p for p in modules if name.startswith(p.rstrip("0123456789") + "_")), None)
+        if paper is None:
+            name = next((f for f, start in several.items() if name.startswith(start)), name)
+            assert sum(hasattr(module, name) for module in modules.values()) == 1, name
+        elif re.fullmatch("chakraborty_figure_([6-9]|10)", name):
+            assert modules[paper].figures_6_and_on
+        else:
+            assert hasattr(modules[paper], name.partition("_")[2]), name
+
+
 def test_printed_counts_of_table_1_add_up():
     """klawikowska2020: its attacked sets are the clean test set and successful attacks alone."""
     right = round(0.8580 * 2000)
@@ -38,12 +78,12 @@ def test_printed_counts_of_table_1_add_up():
 
 
 def test_verdicts_of_intervals():
-    of = claims.verdict_of_interval
+    of = findings.verdict_of_interval
     assert [of(0.1, 0.2, above=0), of(-0.2, -0.1, above=0), of(-0.1, 0.1, above=0)] == [
         HOLDS, NOT, UNDECIDED
     ]  # fmt: skip
     assert of(np.nan, np.nan, above=0) == UNDECIDED
-    within = claims.verdict_of_range
+    within = findings.verdict_of_range
     assert within(0.35, 0.45, least=0.3, most=0.5) == HOLDS
     assert within(0.6, 0.7, least=0.3, most=0.5) == NOT
     assert within(0.45, 0.55, least=0.3, most=0.5) == UNDECIDED
@@ -66,21 +106,21 @@ def test_verdicts_of_intervals():
     ],
 )
 def test_verdicts_of_several_layers(parts, wanted, verdict):
-    assert claims.verdict_of_parts(parts, wanted=wanted) == verdict
+    assert findings.verdict_of_parts(parts, wanted=wanted) == verdict
 
 
 def test_a_claim_of_several_things_is_as_good_as_the_worst():
-    of = claims.verdict_of_all
+    of = findings.verdict_of_all
     assert [of([HOLDS, HOLDS]), of([HOLDS, PARTLY]), of([HOLDS, NOT]), of([UNDECIDED, HOLDS])] == [
         HOLDS, PARTLY, NOT, UNDECIDED
     ]  # fmt: skip
 
 
 def test_the_margin_is_the_smallest_that_holds_the_interval():
-    assert claims.margin(-0.005, 0.009) == 0.01
-    assert claims.margin(-0.005, 0.011) == 0.02
-    assert claims.margin(0.03, 0.05) == 0.05
-    assert np.isnan(claims.margin(-0.06, 0.0))
+    assert findings.margin(-0.005, 0.009) == 0.01
+    assert findings.margin(-0.005, 0.011) == 0.02
+    assert findings.margin(0.03, 0.05) == 0.05
+    assert np.isnan(findings.margin(-0.06, 0.0))
 
 
 class Made(Evidence):
@@ -122,7 +162,7 @@ def similar(means, *, spread=0.02, images=60, seed=0):
     return means + spread * rng.standard_normal((images, *means.shape))
 
 
-def excess(attack, noise, **kept) -> claims.Finding:
+def excess(attack, noise, **kept) -> findings.Finding:
     made = Made(similar([attack]), similar([noise], seed=1), strengths=[1.0])
     return judges.excess(made, 1.0, **kept)
 
@@ -284,7 +324,10 @@ def test_claims_table_puts_published_beside_corrected():
     rows = [("as_published", "A1", 0.2, 0.1, 0.3, HOLDS, 9, "x"),
             ("corrected", "A1", 0.0, -0.01, 0.01, NO_EFFECT, 9, "y")]  # fmt: skip
     table = verdicts.of_claims(
-        pd.DataFrame(rows, columns=columns), rests_on=lambda claim: "these", flags=flags
+        claims.CLAIMS,
+        pd.DataFrame(rows, columns=columns),
+        rests_on=lambda claim: "these",
+        flags=flags,
     ).set_index("id")
     row = table.loc["A1"]
     assert row[["published_value", "value"]].tolist() == [0.2, 0.0]

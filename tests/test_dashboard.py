@@ -240,6 +240,14 @@ def test_claims_are_filtered_and_opened(whole, monkeypatch):
         assert not app.exception, place
 
 
+def test_a_claim_shows_the_figures_that_its_paper_names(whole, monkeypatch):
+    app = shown(whole, monkeypatch, "claims")
+    for claim, charts, pictures in (("A2", 2, 0), ("A9", 1, 0), ("A15", 0, 0), ("B5", 0, 1)):
+        app.selectbox(key="claim").set_value(claim).run()
+        assert len(app.get("plotly_chart")) == charts, claim
+        assert len(app.get("image")) == pictures, claim
+
+
 def test_the_image_page_steps_and_orders(whole, monkeypatch):
     app = shown(whole, monkeypatch, "image", cell="tiny_dlfuzz")
     before = app.selectbox(key="image").value

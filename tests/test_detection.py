@@ -10,7 +10,7 @@ from camdrift import settings
 from camdrift.detectors import evaluation, rules, trial
 from camdrift.detectors.evaluation import Trial
 from camdrift.detectors.names import READINGS
-from camdrift.papers.claims import HOLDS, NOT, NOT_RUN, UNDECIDED
+from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, UNDECIDED
 from camdrift.papers.tan2023 import tables, verdicts
 from camdrift.papers.tan2023.verdicts import Trials
 from camdrift.perturbations import variants

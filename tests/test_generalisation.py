@@ -13,7 +13,7 @@ from camdrift.analysis import drawing, results
 from camdrift.models import loading
 from camdrift.papers.chakraborty2022 import comparison, figures, report, tables, verdicts
 from camdrift.papers.chakraborty2022.comparison import PLAIN, PREPROCESSED, Comparison, Tried
-from camdrift.papers.claims import HOLDS, NOT, NOT_RUN, PARTLY, UNDECIDED
+from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, PARTLY, UNDECIDED
 from camdrift.pipeline import run
 from camdrift.settings import Generalisation, SettingsError, Target, params
 from camdrift.storage import Carried
@@ -288,11 +288,12 @@ def test_the_tiny_generalisation_is_written_and_drawn(tiny):
         drawn = figures.of_generalisation(made, explains=plan.explains)
         names = {figure.name for figure in drawn}
         files = {f.stem for f in storage.results("tiny_generalising", "figures").iterdir()}
-        assert names | {"cha_figure_5", "cha_figure_6", "cha_figure_7"} <= files
+        assert names | {f"chakraborty_figure_{k}" for k in (5, 6, 7)} <= files
         for figure in drawn:
             assert not figure.table.empty, figure.name
             drawing.plotly(figure)
-        panels = storage.results("tiny_generalising", "figures").glob("cha_figure_[5-9].png")
+        folder = storage.results("tiny_generalising", "figures")
+        panels = folder.glob("chakraborty_figure_[5-9].png")
         assert all(drawing.holds_images(file.read_bytes()) for file in panels)
         page = storage.report("tiny_generalising").read_text()
         assert "Preprocessing, image by image" in page

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from camdrift import storage
 from camdrift.models import architectures, loading, training
-from camdrift.papers.claims import HOLDS, NOT, UNDECIDED
+from camdrift.papers.findings import HOLDS, NOT, UNDECIDED
 from camdrift.papers.klawikowska2020 import (
     experiment,
     figures,
@@ -385,13 +385,17 @@ def test_tables_for_people_and_figures():
     assert row["clear"].endswith("of 18 right")
     drawn = figures.of_hardening(found)
     assert [figure.name for figure in drawn] == [
-        "accuracy", "anew", "kla_figure_4", "kla_figure_5", "kla_figure_6", "kla_one_pixel"
+        "klawikowska_table_1", "success_by_model", "klawikowska_figure_4", "klawikowska_figure_5",
+        "klawikowska_figure_6", "signatures_under_one_pixel",
     ]  # fmt: skip
     one = made()
     clean = np.zeros((20, 8, 8, 3), dtype=np.uint8)
     panels = figures.panels(found, clean, one.hardened, one.signatures)
     shows_images = {figure.name: figure.images for figure in panels}
-    assert shows_images == {"kla_figure_1": True, "kla_figure_2": True, "kla_figure_3": False}
+    assert shows_images == {
+        f"klawikowska_figure_{number}": images
+        for number, images in ((1, True), (2, True), (3, False))
+    }
     links = drawn[3].table.dropna()
     # FGSM changes images 0 to 9, five of each class; the plane has image i at (i, 0).
     assert links["series"].to_list() == ["now 0"] * 5
@@ -402,7 +406,9 @@ def test_an_attack_that_finds_nothing_leaves_its_figures_out():
     nothing = made(success={"fgsm": 0, "one_pixel": 0})
     found = tables.tables(nothing)
     drawn = figures.of_hardening(found)
-    assert [figure.name for figure in drawn] == ["accuracy", "anew", "kla_figure_4"]
+    assert [figure.name for figure in drawn] == [
+        "klawikowska_table_1", "success_by_model", "klawikowska_figure_4"
+    ]  # fmt: skip
     clean = np.zeros((20, 8, 8, 3), dtype=np.uint8)
     panels = figures.panels(found, clean, nothing.hardened, nothing.signatures)
-    assert [figure.name for figure in panels] == ["kla_figure_2"]
+    assert [figure.name for figure in panels] == ["klawikowska_figure_2"]

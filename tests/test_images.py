@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from camdrift.datasets import images, pictures
+from camdrift.datasets import folders, images, pictures
 from camdrift.settings import SettingsError
 
 EVEN = {"train": 0.5, "validation": 0.0, "test": 0.5}
@@ -155,6 +155,17 @@ def test_labels_of_a_table_are_read_or_refused(tmp_path, rows, offset, wanted):
     else:
         index = images.folder(path=str(tmp_path), **changed).index
         assert index.set_index("id")["label"].loc[["x/a.png", "b.png"]].tolist() == wanted
+
+
+def test_every_suffix_of_a_format_that_is_read_counts(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("1.PNG", "2.jfif", "3.tif", "4.jp2", "5.webp", "6.ppm"):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / "a" / name)
+    for name in ("7.txt", "8.eps", "9.psd", "png"):
+        (tmp_path / "a" / name).write_text("no picture that is read")
+    assert [entry.file.name for entry in folders.entries(tmp_path, None)] == [
+        "1.PNG", "2.jfif", "3.tif", "4.jp2", "5.webp", "6.ppm"
+    ]  # fmt: skip
 
 
 def test_unreadable_files_are_named_counted_and_bounded(tmp_path, capsys):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from camdrift.papers.claims import UNDECIDED
+from camdrift.papers.findings import UNDECIDED
 from camdrift.papers.klawikowska2020 import (
     figures as hardening_figures,
 )

@@ -15,6 +15,7 @@ from camdrift.models import (
     loading,
     training,
 )
+from camdrift.models.model import padded, top_logit
 from camdrift.settings import ModelSettings, SettingsError
 from conftest import as_model, small_network
 
@@ -119,6 +120,20 @@ def test_unusual_networks_are_tapped_where_the_definition_says():
     tapped = hook_points.tapped(traced, hook_points.map_taps(traced))
     _, tensors = tapped(torch.ones(1, 3, 9, 9))
     torch.testing.assert_close(tensors[1], expected)  # not overwritten by the addition
+
+
+def test_values_are_padded_with_copies_of_the_last():
+    values = torch.arange(6.0).reshape(3, 2)
+    assert padded(values, 5).tolist() == [[0, 1], [2, 3], [4, 5], [4, 5], [4, 5]]
+    assert padded(torch.tensor([7, 8]), 2).tolist() == [7, 8]
+
+
+def test_the_top_logit_passes_its_gradient_to_the_top_class_alone():
+    logits = torch.tensor([[0.5, 2.0, 1.0], [3.0, -1.0, 3.0]], requires_grad=True)
+    top = top_logit(logits)
+    assert top.tolist() == [2.0, 3.0]
+    (gradient,) = torch.autograd.grad(top.sum(), logits)
+    assert gradient.tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
 def test_a_tapped_network_is_post_activation_and_leaves_logits_alone(model, pixels):

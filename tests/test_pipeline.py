@@ -121,7 +121,7 @@ def test_outs_are_the_paths_of_artifacts():
     made = {storage.hardening_folder(key, "harden"), *kinds}
     assert outs("harden") == {path.as_posix() for path in made}
     assert outs("signatures") == {storage.hardening_folder(key, "signatures").as_posix()}
-    parts = ("tables", "figures", "metrics.json", "settings.json")
+    parts = ("tables", "figures", "metrics.json", "settings.json", "README.md")
     results = {storage.results(key, part).as_posix() for part in parts}
     of = "${item.generalisation}"
     for name, part in (("sign", "signs"), ("carry", "carried")):

@@ -10,7 +10,7 @@ from camdrift import settings, storage
 from camdrift.analysis import flags, flips, results, tables
 from camdrift.explain import packing
 from camdrift.models import loading
-from camdrift.papers import claims, report, verdicts
+from camdrift.papers import claims, findings, report, verdicts
 from camdrift.perturbations import variants
 from camdrift.scores import similarity
 from camdrift.storage import Attacked, Maps, Noise, Scores
@@ -283,10 +283,10 @@ def test_every_claim_has_a_row_and_a_verdict(made):
     table = made["claims"]
     assert table["id"].tolist() == [claim.id for claim in claims.CLAIMS]
     assert len(table) == 40
-    assert set(table["verdict"]) <= set(claims.VERDICTS)
-    assert set(table["published_verdict"]) <= set(claims.VERDICTS)
+    assert set(table["verdict"]) <= set(findings.VERDICTS)
+    assert set(table["published_verdict"]) <= set(findings.VERDICTS)
     ours = table["paper"].isin([claims.RENKHOFF, claims.TAN])
-    assert (table.loc[~ours, "verdict"] == claims.NOT_RUN).all()
+    assert (table.loc[~ours, "verdict"] == findings.NOT_RUN).all()
     assert (table.loc[~ours, "rests_on"] == "").all()
     assert table.loc[ours, "rests_on"].str.contains("digits").all()
     found = made["switches"].query("cell == @CELL and protocol == 'corrected'").set_index("claim")
@@ -300,7 +300,7 @@ def test_the_papers_oddity_is_the_loops(made):
     rows = made["switches"].query("cell == @CELL and claim == 'A5'").set_index("protocol")
     looped = {"as_published", "only_strengths"}
     for name, row in rows.iterrows():
-        assert (row["verdict"] == claims.HOLDS) == (name in looped), name
+        assert (row["verdict"] == findings.HOLDS) == (name in looped), name
 
 
 def test_the_tables_for_people_name_every_claim_and_protocol(made, protocols):
@@ -333,7 +333,7 @@ def test_one_source_decides_nothing_and_breaks_nothing(cell, tiny):
     assert set(made["compromised"]["rule"]) == {"layer_median", "global_mean"}
     found = verdicts.of_cell(changed, chosen, tiny.settings.flags, seed=1)
     found = found[found["protocol"] == "corrected"].set_index("claim")
-    assert set(found["verdict"]) <= {claims.UNDECIDED, claims.NOT_RUN}
+    assert set(found["verdict"]) <= {findings.UNDECIDED, findings.NOT_RUN}
 
 
 def raised(cell, made, tiny, limits=None, **columns) -> dict[str, str]:

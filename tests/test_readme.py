@@ -9,8 +9,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from camdrift.analysis import flips, results
+from camdrift.analysis.tables import markdown
 from camdrift.ops import readme
-from camdrift.papers import claims
+from camdrift.papers import findings
 from conftest import ROOT, inside
 
 
@@ -22,6 +23,13 @@ def test_the_readmes_generated_parts_are_up_to_date(published):
 
 def test_the_readme_is_short(published):
     assert len((published / "README.md").read_bytes()) <= 12_000
+
+
+def test_every_study_has_a_readme_that_is_short(published):
+    studies = {path.parent.parent for path in published.glob("data/results/*/tables/claims.csv")}
+    assert len(studies) == 7
+    for study in studies:
+        assert 4_000 < len((study / "README.md").read_bytes()) <= 13_500, study
 
 
 def test_every_link_leads_somewhere(published):
@@ -53,7 +61,7 @@ def test_the_readmes_answer_is_what_the_committed_tables_say(published):
     # "(Claim A1 ... holds in part: one or two layers of each network have too many empty maps.)"
     for tables in made.values():
         first = tables["claims"].set_index("id").loc["A1"]
-        assert first["verdict"] == claims.PARTLY
+        assert first["verdict"] == findings.PARTLY
         assert re.search(r"\b[12] with too many empty maps", first["detail"])
     # "(SqueezeNet 1.1 classifies 56.5 % of them as labelled, ...)"
     for model, right in (
@@ -99,7 +107,7 @@ def test_what_is_under_review_is_named_in_the_readme(published):
     text = (published / "README.md").read_text()
     text += (published / "data/results/README.md").read_text()
     assert "*Under review* there: verdicts on A9 to A12" in text and "C3 and C5" in text
-    assert set(claims.UNDER_REVIEW) == {"A9", "A10", "A11", "A12", "C3", "C5"}
+    assert set(findings.UNDER_REVIEW) == {"A9", "A10", "A11", "A12", "C3", "C5"}
     rows = [line for line in text.splitlines() if line.startswith("| A9 | At the lowest")]
     assert rows and all("(under review)" in line for line in rows)
 
@@ -233,3 +241,10 @@ def test_version_citation_and_changes_agree():
     citation = YAML(typ="safe").load(ROOT / "CITATION.cff")
     latest = re.search(r"^## ([\d.]+), ([\d-]+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert citation["version"] == version == latest[1]
+
+
+def test_a_table_is_markdown_with_its_texts_as_they_are():
+    table = pd.DataFrame({"name": ["a|b", ""], "value": ["0.10", " 1e3"], "n": [1, 20]})
+    assert markdown(table).split("\n") == [
+        "| name | value | n |", "| --- | --- | --- |", r"| a\|b | 0.10 | 1 |", "|  |  1e3 | 20 |"
+    ]  # fmt: skip

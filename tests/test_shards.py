@@ -219,7 +219,7 @@ def test_one_run_waits_for_another_at_the_same_shards(tmp_path):
         thread.start()
         time.sleep(0.5)
         order.append("first")
-        folder.rmdir()  # as a stage that ends
+        shutil.rmtree(folder)  # as a stage that ends
     thread.join(timeout=10)
     assert order == ["first", "second"]
 

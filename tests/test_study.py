@@ -12,7 +12,7 @@ from camdrift.analysis import drawing, results
 from camdrift.detectors import rules
 from camdrift.explain import cam, packing
 from camdrift.models import loading
-from camdrift.ops import summary
+from camdrift.ops import readme, summary
 from camdrift.papers import report, study
 from camdrift.papers.renkhoff2022 import figures
 from camdrift.perturbations import variants
@@ -291,9 +291,10 @@ def test_every_figure_of_the_paper_is_drawn_twice(tiny, made, tmp_path):
     found = {figure.name: figure for figure in drawn(tiny, made)}
     numbers = ("2a", "2b", "3", "4a", "4b", "5a", "5b", "6", "7")
     own = {
-        "square_own", "square_clean", "groups", "drift", "methods", "figure_5a_as_published",
+        "drift_by_arm_own_class", "drift_by_arm_clean_class", "excess_by_strength",
+        "excess_by_layer", "excess_by_method", "renkhoff_figure_5a_as_published",
     }  # fmt: skip
-    assert set(found) == own | {f"figure_{number}" for number in numbers}
+    assert set(found) == own | {f"renkhoff_figure_{number}" for number in numbers}
     for name, figure in found.items():
         assert figure.caption
         assert figure.kind == "panel" or len(figure.table), name
@@ -304,12 +305,36 @@ def test_every_figure_of_the_paper_is_drawn_twice(tiny, made, tmp_path):
         assert (tmp_path / "again.png").read_bytes() == committed.read_bytes()
 
 
+def test_the_readme_of_every_study_shows_its_figures_tables_and_verdicts(tiny):
+    with inside(tiny.folder):
+        written = readme.study_readmes(tiny.settings)
+        for name in ("tiny", "tiny_inspecting", "tiny_generalising"):
+            text = storage.results(name, "README.md").read_text()
+            assert text == written[name]
+            assert text.startswith(f"# {plan_of(tiny, name).title}\n")
+            for folder, ending in (("figures", "png"), ("tables", "csv")):
+                files = {f"{folder}/{f.name}" for f in storage.results(name, folder).iterdir()}
+                assert set(re.findall(rf"\]\(({folder}/[^)]+{ending})\)", text)) == files
+            table = results.load(name)["claims"].query("verdict != 'not run here'")
+            assert len(table)
+            for row in table.itertuples():
+                shown = re.search(rf"^\| {row.id}: .*$", text, re.M)[0]
+                assert f" | {row.verdict} | " in shown
+                assert pd.isna(row.value) or f"{row.value:.3f}" in shown
+            assert f"make repro STUDY={name}" in text
+
+
+def plan_of(tiny, name):
+    chosen = tiny.settings
+    return (chosen.studies | chosen.hardenings | chosen.generalisations)[name]
+
+
 def test_report_reads_without_a_network_and_shows_names_as_text(tiny, made):
     text = storage.report("tiny").read_text()
     loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=[\"']?(https?:[^\"'\s>]*)", text)
     assert loaded == []
     plan = settings.Study(title="<script>alert(1)</script>", headline="tiny_dlfuzz")
-    page = report.page("tiny", plan, made, [], tiny.settings.statistics)
+    page = report.page("tiny", plan, made, [], tiny.settings.statistics, [])
     assert "<script>alert" not in page
 
 

@@ -5,55 +5,42 @@ from collections.abc import Callable
 import frame
 import streamlit as st
 
+from camdrift import storage
 from camdrift.analysis import drawing
-from camdrift.papers import report
+from camdrift.papers import claims, report
 from camdrift.papers.chakraborty2022 import figures as generalisation_figures
 from camdrift.papers.klawikowska2020 import figures as hardening_figures
 from camdrift.papers.renkhoff2022 import figures
 from camdrift.papers.tan2023 import figures as detection_figures
 from camdrift.settings import Generalisation, Study
 
+CLAIMS = {claim.id: claim for claim in claims.CLAIMS}
 
-def about(view: frame.View) -> dict[str, Callable[[], drawing.Figure]]:
-    """Returns the figure that each claim of a study is read from."""
+
+def drawing_of(view: frame.View) -> dict[str, Callable[[], drawing.Figure]]:
+    """Returns how each figure of a study that rests on its tables is drawn, by its name."""
     made, plan = view.made, view.plan
     if isinstance(plan, Study):
-        cell = plan.headline
-        drift = lambda: figures.drift(made, cell)  # noqa: E731
-        strengths = lambda: figures.lines(made, cell, "adversarial", "5a")  # noqa: E731
-        rule = lambda: figures.compromised(made, cell)  # noqa: E731
-        return {
-            "A1": drift, "A1f": drift, "A3": drift, "A4": drift,
-            "A2": lambda: figures.boxes(made, cell, "adversarial", "4a"),
-            "A5": strengths, "A6": strengths, "A7": strengths,
-            "A8": lambda: figures.groups(made, cell),
-            "A9": rule, "A10": rule,
-            "A11": lambda: figures.compromised_counts(made, cell),
-            "A12": lambda: figures.compromised_counts(made, cell),
-            "A13": lambda: figures.coverage_by_arm(made, cell),
-            "A14": lambda: figures.coverage_by_strength(made, cell),
-            "B1": lambda: detection_figures.accuracy(made, cell),
-            "B1b": lambda: detection_figures.curves(made, cell),
-            "B2": lambda: detection_figures.rates(made, cell),
-            "B3": lambda: detection_figures.rates(made, cell),
-            "B4": lambda: detection_figures.rates(made, cell),
-            "B8": lambda: detection_figures.knowing(made, made["knowing"]["cell"].iloc[0]),
-        }  # fmt: skip
+        return figures.by_name(made, plan.headline) | detection_figures.by_name(made, plan.headline)
     if isinstance(plan, Generalisation):
-        shift = lambda: generalisation_figures.shift(made, "carried", plan.explains)  # noqa: E731
-        return {
-            "D1": shift, "D4": shift, "D2": lambda: generalisation_figures.accuracy(made),
-            "D3": lambda: generalisation_figures.relation(made, plan.explains),
-            "D5": lambda: generalisation_figures.matrix(made),
-            "D6": lambda: generalisation_figures.groups(made, plan.explains),
-            "D7": lambda: generalisation_figures.pairs(made),
-        }  # fmt: skip
-    return {
-        "C1": lambda: hardening_figures.accuracy(made),
-        "C2": lambda: hardening_figures.accuracy(made),
-        "C2b": lambda: hardening_figures.success(made),
-        "C6": lambda: hardening_figures.plane(made),
-    }
+        return generalisation_figures.by_name(made, explains=plan.explains)
+    return hardening_figures.by_name(made)
+
+
+def shown_for(view: frame.View, claim: str) -> int:
+    """Shows the figures of a claim and returns their number; pictures as the report wrote them."""
+    known, count = drawing_of(view), 0
+    for name in CLAIMS[claim].figures:
+        path = storage.results(view.study, "figures") / f"{name}.png"
+        figure = known[name]() if name in known else None
+        if figure is not None and not figure.is_blank:
+            frame.show(figure)
+        elif figure is None and path.exists():
+            st.image(path, alt=name)
+        else:
+            continue
+        count += 1
+    return count
 
 
 def selected() -> None:
@@ -106,13 +93,10 @@ for side, title, text, detail in (
 if row["flags"]:
     st.warning(f"Flags that touch this claim: {row['flags']}", icon=":material/flag:")
 st.text(f"Rests on: {row['rests on']}")
-known = about(view)
 if row["verdict"] == "not run here":
     st.info("This study does not ask it; choose another study to see it judged.")
-elif claim in known:
-    frame.show(known[claim]())
-else:
-    st.caption("No figure: the claim is a single number, above.")
+elif not shown_for(view, claim):
+    st.caption("No figure here shows it: the claim is a single number, above.")
 if isinstance(view.plan, Study):
     switches = report.switches(view.made, view.plan.headline)
     st.subheader("One switch at a time", anchor=False)

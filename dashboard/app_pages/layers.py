@@ -158,18 +158,18 @@ if len(values):
 
 st.subheader("Figures", anchor=False)
 views = {
-    "Similarity by strength, attack": lambda: figures.lines(made, cell, "adversarial", "5a"),
-    "Similarity by strength, as published": lambda: figures.published(made, cell),
-    "Excess drift by layer": lambda: figures.drift(made, cell),
-    "Excess drift by strength": lambda: figures.groups(made, cell),
-    "Excess drift by method": lambda: figures.methods(made, cell),
-    "Similarity by strength, noise": lambda: figures.lines(made, cell, "noise", "5b"),
-    "Distribution, attack": lambda: figures.boxes(made, cell, "adversarial", "4a"),
-    "Distribution, noise": lambda: figures.boxes(made, cell, "noise", "4b"),
-    "Compromised layers": lambda: figures.compromised(made, cell),
-    "Compromised layers of an image": lambda: figures.compromised_counts(made, cell),
-    "Coverage, attack and noise": lambda: figures.coverage_by_arm(made, cell),
-    "Coverage by strength": lambda: figures.coverage_by_strength(made, cell),
+    "Similarity by strength, attack": lambda: figures.figure_5a(made, cell),
+    "Similarity by strength, as published": lambda: figures.figure_5a_as_published(made, cell),
+    "Excess drift by layer": lambda: figures.excess_by_layer(made, cell),
+    "Excess drift by strength": lambda: figures.excess_by_strength(made, cell),
+    "Excess drift by method": lambda: figures.excess_by_method(made, cell),
+    "Similarity by strength, noise": lambda: figures.figure_5b(made, cell),
+    "Distribution, attack": lambda: figures.figure_4a(made, cell),
+    "Distribution, noise": lambda: figures.figure_4b(made, cell),
+    "Compromised layers": lambda: figures.figure_6(made, cell),
+    "Compromised layers of an image": lambda: figures.figure_7(made, cell),
+    "Coverage, attack and noise": lambda: figures.figure_2a(made, cell),
+    "Coverage by strength": lambda: figures.figure_2b(made, cell),
 }
 if "methods" not in made:
     del views["Excess drift by method"]

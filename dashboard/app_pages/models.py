@@ -20,10 +20,10 @@ ARMS = {"carried": "carried from another network", "own": "made on each network 
 
 def hardening(view: frame.View) -> None:
     made = view.made
-    frame.show(hardening_figures.accuracy(made))
+    frame.show(hardening_figures.table_1(made))
     frame.table(hardening_report.sets(made), "sets", "Share right, with intervals by source "
                 "picture.")  # fmt: skip
-    frame.show(hardening_figures.success(made))
+    frame.show(hardening_figures.success_by_model(made))
     frame.table(hardening_report.attacks(made), "attacks", "Share of the images that a model gets "
                 "right which an attack made for that model changes.")  # fmt: skip
     st.subheader("Which class became which", anchor=False)

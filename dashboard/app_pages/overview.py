@@ -54,20 +54,20 @@ if isinstance(plan, Study):
         "mean over decided layers, with a 95 % interval resampled by source picture."
     )
     frame.show(
-        figures.square(made, plan.headline, "own_top1")
+        figures.drift_by_arm(made, plan.headline, "own_top1")
         if len(square)
-        else figures.drift(made, plan.headline)
+        else figures.excess_by_layer(made, plan.headline)
     )
     frame.table(report.headline(made), "headline", "Every cell of the study, strength 100 %.")
     for cell in made["attacks"]["cell"]:
         for text in flags.texts(made, cell):
             st.warning(f"{cell}: {text}", icon=":material/flag:")
 elif isinstance(plan, Hardening):
-    frame.show(hardening_figures.accuracy(made))
-    frame.show(hardening_figures.success(made))
+    frame.show(hardening_figures.table_1(made))
+    frame.show(hardening_figures.success_by_model(made))
 else:
-    frame.show(generalisation_figures.accuracy(made))
-    frame.show(generalisation_figures.shift(made, "carried", plan.explains))
+    frame.show(generalisation_figures.table_1(made))
+    frame.show(generalisation_figures.table_3(made, plan.explains))
 
 frame.show(charts.verdicts(made["claims"]))
 st.subheader("How it is made", anchor=False)

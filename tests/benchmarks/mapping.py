@@ -33,7 +33,7 @@ def races() -> Iterator[Race]:
         yield _race(*both, px, batch, "pytorch-grad-cam, all layers at once", _at_once, 2.5)
         yield _torchcam(*both, px, batch)
         yield _limit(*both, px, batch)
-    yield _slow(network)
+    yield
 
 
 def _vgg16() -> nn.Module:
@@ -168,24 +168,6 @@ def _limit(network: nn.Module, ready: cam.Prepared, px: int, batch: int) -> Race
         {"px": px, "images": batch},
         lambda: cam.all_layers(ready, images, classes, micro_batch=batch), limit, same,
         1 / 1.1, rounds=5 if batch == 1 else 3,
-    )  # fmt: skip
-
-
-def _slow(network: nn.Module) -> Race:
-    """The price of a method that perturbs: Score-CAM of the last three layers of one image.
-
-    Ours is the call that makes Grad-CAM, too; what is compared is the logits.
-    """
-    images, classes = _images(64, 1)
-
-    def explained(*names: str) -> Tensor:
-        chosen = [-3, -2, -1]
-        return cam.all_layers(network, images, classes, chosen=chosen, methods=names).logits
-
-    return Race(
-        "Grad-CAM of 3 layers", "Score-CAM of them, through pytorch-grad-cam",
-        {"px": 64, "images": 1}, lambda: explained("GradCAM"), lambda: explained("ScoreCAM"),
-        torch.testing.assert_close, 1.0, rounds=1,
     )  # fmt: skip
 
 

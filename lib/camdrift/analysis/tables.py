@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 from pandas.api.typing import SeriesGroupBy
+from tabulate import DataRow, TableFormat
 
 from camdrift import storage
 from camdrift.analysis import statistics
@@ -18,6 +19,28 @@ GROUPS = {"all": [True, False], "success": [True], "failure": [False]}
 TARGETS = ("own_top1", "seed_class")
 RULES = ("layer_median", "global_mean", "held_out_quantile")
 PAPERS_RULE = "layer_median"
+
+
+# What the tables of a study hold, in a line each.
+ABOUT = {
+    "attacks": "a row a cell: images, successes, their rates, sizes in grey levels of 255",
+    "noise": "how well the noise's size fits the attack's, by recipe and strength",
+    "similarity": "distribution of similarity to the clean map, by layer, strength, variant, "
+    "target and group; strength 0 pools all",
+    "excess": "similarity under noise minus under attack by layer, with interval and Holm's p",
+    "methods": "excess at strength 1, with the maps of each method",
+    "curves": "mean similarity by protocol, strength and layer",
+    "coverage": "share of covered neurons after each seed image",
+    "compromised": "share of images whose map at a layer is compromised, by rule",
+    "counts": "share of images with 0, 1, ... compromised layers, by rule",
+    "groups": "excess by strength, of images flipped at that strength and of the others",
+    "square": "drift by attack or noise, class flipped or not, on the same images",
+    "controls": "similarity under nothing, noise, the negated perturbation, unrelated images",
+    "shares": "how much of the excess is left with the class fixed, or the sign turned",
+    "flags": "what must be known before a verdict is believed, and the claims that it touches",
+    "switches": "what each protocol says of each claim",
+    "claims": "what the paper says, statistic, threshold, value, verdict, published and corrected",
+}
 
 
 def of_cell(
@@ -361,3 +384,22 @@ def as_text(value: float, low: float, high: float) -> str:
     if pd.isna(value):
         return ""
     return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+# A cell takes no more room than its text: columns of equal width would fill pages with spaces.
+NARROW = TableFormat(
+    lineabove=None,
+    linebelowheader=lambda widths, _: f"| {' | '.join(['---'] * len(widths))} |",
+    linebetweenrows=None,
+    linebelow=None,
+    headerrow=DataRow("| ", " | ", " |"),
+    datarow=DataRow("| ", " | ", " |"),
+    padding=0,
+    with_header_hide=None,
+)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Returns a table as GitHub Markdown; a '|' in a text is escaped."""
+    texts = table.astype(str).map(lambda text: text.replace("|", r"\|"))
+    return texts.to_markdown(index=False, tablefmt=NARROW, disable_numparse=True, stralign=None)

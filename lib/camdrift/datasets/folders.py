@@ -7,9 +7,8 @@ from typing import NamedTuple
 import pandas as pd
 from tqdm import tqdm
 
+from camdrift.datasets import pictures
 from camdrift.settings import SettingsError
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 
 MOST_CLASSES = 100_000  # a model has a logit for each number up to the largest
 
@@ -315,11 +314,11 @@ def _pictures(root: Path) -> Iterator[Path]:
             continue  # it was named as a whole
         link = path.is_symlink()
         if is_left_out(path.name):
-            if path.is_dir() or path.suffix.lower() in SUFFIXES:
+            if path.is_dir() or path.suffix.lower() in pictures.suffixes():
                 _name(path)
         elif link and path.is_dir():
             tqdm.write(f"a link to a folder, not followed: {below.as_posix()!r}")
-        elif path.suffix.lower() in SUFFIXES and (link or path.is_file()):
+        elif path.suffix.lower() in pictures.suffixes() and (link or path.is_file()):
             yield path
 
 

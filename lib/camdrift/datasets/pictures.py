@@ -57,6 +57,13 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)  # AVIF came with Pillow 11.3
 
 
+@cache
+def suffixes() -> frozenset[str]:
+    """Returns the suffixes, in lower case, of files that may hold one of `FORMATS`."""
+    known = Image.registered_extensions()
+    return frozenset(suffix for suffix, name in known.items() if name in _formats())
+
+
 def fit(picture: np.ndarray, resize: int, size: int) -> np.ndarray:
     """Returns the picture with its shorter side at `resize` px (bilinear), centre `size` px.
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from camdrift.explain import external, methods
 from camdrift.models import architectures, checks, hook_points
 from camdrift.models.hook_points import Tap
-from camdrift.models.model import Model
+from camdrift.models.model import Model, padded
 from camdrift.storage import OWN, SEED
 
 Layers = tuple[Tensor, ...]  # one tensor (n, h, w) a layer, in forward order
@@ -242,7 +242,7 @@ def all_layers(
         batch = pixels[start : start + size].detach()
         rows = len(batch)
         if micro_batch:
-            batch = torch.cat([batch, batch[-1:].expand(micro_batch - rows, -1, -1, -1)])
+            batch = padded(batch, micro_batch)
         batch = batch.to(device)
         logits, tensors = ready(batch)
         if (
@@ -305,7 +305,7 @@ def _classes(wanted: Tensor | None, logits: Tensor, start: int, rows: int) -> Te
         raise ValueError(
             f"wanted targets from 0 to {logits.shape[1] - 1}, got {low if low < 0 else high}"
         )
-    return torch.cat([classes, classes[-1:].expand(len(logits) - rows, -1)])
+    return padded(classes, len(logits))
 
 
 def _of_classes(

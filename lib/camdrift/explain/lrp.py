@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from camdrift.models import devices, hook_points
 from camdrift.models.architectures import RefusedError
-from camdrift.models.model import Model
+from camdrift.models.model import Model, padded
 from camdrift.pipeline.vision import torchvision  # noqa: F401  must load before zennit's
 
 # isort: split
@@ -86,9 +86,7 @@ def relevance(model: Model, pixels: Tensor, classes: Tensor | None = None) -> Te
         for batch, rows in model.batches(pixels.detach()):
             chosen = None
             if classes is not None:
-                chosen = classes[done : done + rows]
-                chosen = torch.cat([chosen, chosen[-1:].expand(len(batch) - rows)])
-                chosen = chosen.to(model.device)
+                chosen = padded(classes[done : done + rows], len(batch)).to(model.device)
             found = _propagate(network, model.inputs(batch), chosen)[:rows]
             parts.append(found.to(pixels.device))
             done += rows

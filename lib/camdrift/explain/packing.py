@@ -13,7 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from camdrift.explain import cam
 from camdrift.explain.cam import Layers, Maps
-from camdrift.models.model import Model
+from camdrift.models.model import Model, padded
 from camdrift.perturbations.variants import Variant
 from camdrift.storage import CLEAN, NOISE, OWN, SEED, SOFTMAX, Packed
 
@@ -160,9 +160,8 @@ class _Packer:
         part = self.waiting.pop(kind)
         ((batch, rows),) = self.model.batches(torch.stack([pixels for _, pixels, _ in part]))
         seeds = torch.tensor([seed for *_, seed in part])
-        padded = torch.cat([seeds, seeds[-1:].expand(len(batch) - rows)])
         logits, own, seed = cam.explain(
-            self.model, batch, padded,
+            self.model, batch, padded(seeds, len(batch)),
             targets=kind.targets, softmax=kind.softmax, names=kind.methods,
         )  # fmt: skip
         top, chances = logits[:rows].argmax(1), logits[:rows].softmax(1).amax(1)

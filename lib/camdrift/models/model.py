@@ -17,6 +17,16 @@ from camdrift.models.hook_points import Tap
 from camdrift.storage.pixels import inputs
 
 
+def padded(values: Tensor, count: int) -> Tensor:
+    """Returns (n, ...) values with copies of the last behind them, `count` in all."""
+    return torch.cat([values, values[-1:].expand(count - len(values), *values.shape[1:])])
+
+
+def top_logit(logits: Tensor) -> Tensor:
+    """Returns the logit of each image's top class: (n, classes) -> (n,), with its gradient."""
+    return logits.gather(1, logits.argmax(1, keepdim=True))[:, 0]
+
+
 class Model(nn.Module):
     """Pixels -> logits, with taps at its conv layers and neurons.
 
@@ -80,10 +90,7 @@ class Model(nn.Module):
         """Returns micro-batches and their numbers of real images; the last is padded by copies."""
         parts = []
         for part in pixels.split(self.micro_batch):
-            rows = len(part)
-            if rows < self.micro_batch:
-                part = torch.cat([part, part[-1:].expand(self.micro_batch - rows, -1, -1, -1)])
-            parts.append((part, rows))
+            parts.append((padded(part, self.micro_batch), len(part)))
         return parts
 
     def activations(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -289,6 +289,11 @@ def main() -> None:
     if done.returncode:
         sys.exit(done.returncode)
     gather(preset, plan, names, folder)
+    from camdrift.ops import readme  # whose tables are at home now
+
+    for name in names:
+        page = readme.study_readme(name, command=f"make study NAME={asked.name} STUDY={name}")
+        files.write_text(storage.results(name, "README.md"), page)
 
 
 if __name__ == "__main__":

@@ -8,20 +8,24 @@ import pandas as pd
 
 from camdrift import storage
 from camdrift.analysis import results
+from camdrift.analysis.results import Plan
+from camdrift.analysis.tables import markdown
 from camdrift.ops import benchmarks, packages, seeds
-from camdrift.papers import claims, report
+from camdrift.papers import claims, findings, report
+from camdrift.papers import study as study_of
 from camdrift.papers.chakraborty2022 import report as generalisation_report
-from camdrift.papers.klawikowska2020 import figures as hardening_figures
 from camdrift.papers.klawikowska2020 import report as hardening_report
-from camdrift.settings import Generalisation, Hardening, Settings, Study, params
+from camdrift.papers.readme import Content
+from camdrift.papers.readme import readme as render
+from camdrift.settings import Generalisation, Hardening, Settings, Study, params, presets
 from camdrift.storage import files
 
 # Which generated parts stand in which page, in order.
 PAGES = {
     Path("README.md"): ("evidence", "verdicts"),
     storage.RESULTS / "README.md": (
-        "headline", "oddities", "claims", "switches", "seeds", "methods", "detection_claims",
-        "detection", "hardening", "generalisation",
+        "studies", "claims", "published", "oddities", "seeds", "methods", "detection_claims",
+        "detectors", "hardening", "generalisation",
     ),
     storage.RESULTS / "benchmarks" / "README.md": ("benchmarks",),
     Path("stages", "README.md"): ("run", "scaling"),
@@ -36,78 +40,108 @@ def generated(study: str) -> dict[str, str]:
     """Returns the generated parts by the name of their marker; paths are from the root."""
     chosen = params.load()
     made = results.load(study)
-    table = report.headline(made)
-    figures = storage.results(study, "figures").as_posix()
     plan = chosen.studies[study]
-    models = sorted({cell.model for cell in chosen.cells.values() if cell.study == study})
-    cards = {name: files.read_json(storage.model_card(name)) for name in models}
-    facts = [
-        f"`{name}` ({card['architecture']} at width {card['width']:g}, "
-        f"{card['test_accuracy']:.1%} of the test images right)"
-        for name, card in cards.items()
-    ]
-    confidence = f"{chosen.statistics.confidence:.0%}"
-    headline = "\n".join(
-        [
-            f"![Drift by attack or noise, class flipped or not]({figures}/square_own.png)",
-            "",
-            f"![The same, every map for the clean image's class]({figures}/square_clean.png)",
-            "",
-            "Drift is 1 minus the cosine similarity to the clean map, here averaged over layers; "
-            f"in brackets a {confidence} interval, resampled by source picture.",
-            "",
-            markdown(report.contrasts(made, plan.headline)),
-            "",
-            "All cells, at strength 100 %. *Flipped*: share of images whose prediction the "
-            "attack changed; then the share for which this survives rounding to 8 bit. *Excess*: "
-            "similarity under matched noise minus that under attack, mean over the layers with "
-            "few empty maps; 0 means no further than noise. *Layers compromised*: the rule of "
-            "the paper (less similar than the median under noise), beside what it says of a "
-            "second draw of noise on the same images.",
-            "",
-            markdown(table),
-            "",
-            f"Model: {', '.join(facts)}. Written by `make readme` from "
-            f"`{storage.results(study, 'tables').as_posix()}`.",
-        ]
+    return {
+        "evidence": _evidence(chosen, study, made),
+        "verdicts": _verdicts(chosen),
+        "studies": _studies(chosen),
+        "claims": _layer_claims(chosen, study, made),
+        "published": _published(made),
+        "oddities": _oddities(made, plan.headline),
+        "seeds": _seeds(study),
+        "methods": _methods(made, plan.headline, storage.results(study, "figures").as_posix()),
+        "detection_claims": _detection_claims(chosen, study, made),
+        "detectors": _detectors(chosen, study, made),
+        "hardening": _hardenings(chosen),
+        "generalisation": _generalisations(chosen),
+        "run": _run(),
+        "benchmarks": _benchmarks(),
+        "browsing": _browsing(),
+        "scaling": _scaling(),
+        "packages": f"{markdown(packages.table())}\n\n{packages.graph()}",
+    }
+
+
+def _plans(chosen: Settings) -> dict[str, Plan]:
+    """Returns all studies whose tables are there, those of presets first."""
+    return results.elsewhere(chosen) | results.plans(chosen)
+
+
+def _studies(chosen: Settings) -> str:
+    """Returns the list of all studies, with links to their READMEs."""
+    rows = []
+    for name, plan in _plans(chosen).items():
+        found = results.load(name)["claims"]
+        asked = found[found["verdict"] != findings.NOT_RUN]
+        link = storage.results(name, "README.md").as_posix()
+        rows.append(
+            {
+                "study": f"[{name}]({link})",
+                "what": plan.title,
+                "after": ", ".join(asked["paper"].unique()),
+                "claims asked": len(asked),
+            }
+        )
+    return markdown(pd.DataFrame(rows))
+
+
+def _beside(made: dict[str, results.Tables], paper: str) -> pd.DataFrame:
+    """Returns a paper's claims, a row each: what decides it, and its value and verdict by study."""
+    table = pd.DataFrame()
+    for name, tables in made.items():
+        rows = report.claims(tables)
+        rows = rows[rows["of"] == paper].reset_index(drop=True)
+        if table.empty:
+            table = rows[["claim", "says", "statistic", "printed"]]
+        table = table.assign(**{name: (rows["corrected"] + " " + rows["verdict"]).str.strip()})
+    return table
+
+
+def _layer_studies(chosen: Settings, study: str, made: results.Tables) -> dict[str, results.Tables]:
+    """Returns the tables of presets' studies, and of a bundled one."""
+    plans = {n: p for n, p in results.elsewhere(chosen).items() if isinstance(p, Study)}
+    return {name: results.load(name) for name in plans} | {study: made}
+
+
+def _layer_claims(chosen: Settings, study: str, made: results.Tables) -> str:
+    """Returns the verdicts on renkhoff2022's claims, study by study."""
+    found = _layer_studies(chosen, study, made)
+    rests = [_rests(name, tables["claims"]["rests_on"].iloc[0]) for name, tables in found.items()]
+    table = markdown(_beside(found, claims.RENKHOFF))
+    return "\n\n".join([table, SYMBOLS, *_reviewed("A"), *rests])
+
+
+def _reviewed(letter: str) -> list[str]:
+    """Returns why claims of a letter are under review, a sentence a reason."""
+    reasons: dict[str, list[str]] = {}
+    for claim, reason in findings.UNDER_REVIEW.items():
+        if claim.startswith(letter):
+            reasons.setdefault(reason, []).append(claim)
+    return [f"*Under review*, {', '.join(ids)}: {reason}." for reason, ids in reasons.items()]
+
+
+SYMBOLS = (
+    "*c_a*, *c_g*, *c_u*: cosine similarity of a layer's map to the clean image's map, under "
+    "attack, under noise of its size, and for unrelated clean images. *e* = c_g - c_a: the excess, "
+    "paired by image. *Holm*: p-values corrected for the number of layers. Means are over images "
+    "that the attack flips, at strength 1, unless said; in brackets intervals resampled by source "
+    "picture."
+)
+
+
+def _published(made: results.Tables) -> str:
+    """Returns the layer study's claims as the public code has them, beside corrected."""
+    rows = report.claims(made)
+    rows = rows[rows["of"] == claims.RENKHOFF]
+    return markdown(
+        pd.DataFrame(
+            {
+                "claim": rows["claim"],
+                "as published": rows["as published"],
+                "corrected": rows["corrected"] + " " + rows["verdict"],
+            }
+        )
     )
-    table_of_claims = report.claims(made)
-    run_here = made["claims"]["paper"] == claims.RENKHOFF
-    rests_on = made["claims"]["rests_on"][run_here].unique()
-    behind = table_of_claims[
-        ["claim", "statistic", "images", "behind it", "behind it, as published"]
-    ][run_here]
-    shown = ["claim", "says", "printed", "as published", "corrected", "verdict", "flags"]
-    claimed = "\n".join(
-        [
-            markdown(table_of_claims[run_here][shown]),
-            "",
-            f"Rests on: {'; '.join(rests_on)}.",
-            "",
-            _folded("What stands behind each verdict", behind),
-            "",
-            _elsewhere(chosen, made),
-        ]
-    )
-    switched = "\n".join(
-        [
-            _folded("Every claim under every protocol", report.switches(made, plan.headline)),
-            "",
-            _folded("Controls", report.controls(made, plan.headline)),
-        ]
-    )
-    parts = {"evidence": _evidence(chosen, study, made), "verdicts": _verdicts(chosen)}
-    parts |= {"headline": headline, "claims": claimed, "switches": switched, "run": _run()}
-    parts["methods"] = _methods(made, plan.headline, figures)
-    parts["detection"] = _detection(made, plan.headline, figures)
-    parts["detection_claims"] = _detection_claims(chosen, study, made)
-    parts["hardening"] = _hardenings(chosen)
-    parts["generalisation"] = _generalisations(chosen)
-    parts["benchmarks"] = _benchmarks()
-    parts["browsing"] = _browsing()
-    parts["packages"] = f"{markdown(packages.table())}\n\n{packages.graph()}"
-    parts["scaling"] = _scaling()
-    return parts | {"oddities": _oddities(made, plan.headline), "seeds": _seeds(study)}
 
 
 def _evidence(chosen: Settings, study: str, made: results.Tables) -> str:
@@ -137,180 +171,95 @@ def _evidence(chosen: Settings, study: str, made: results.Tables) -> str:
 
 def _verdicts(chosen: Settings) -> str:
     """Returns how many of the papers' claims hold, study by study, those of presets first."""
-    studies = results.elsewhere(chosen) | chosen.studies | chosen.hardenings
     rows = []
-    for name in studies | chosen.generalisations:
+    for name in _plans(chosen):
         found = results.load(name)["claims"]["verdict"]
-        rows.append({"study": f"`{name}`"} | {v: int((found == v).sum()) for v in claims.VERDICTS})
+        rows.append(
+            {"study": f"`{name}`"} | {v: int((found == v).sum()) for v in findings.VERDICTS}
+        )
     return markdown(pd.DataFrame(rows))
-
-
-def _detection(made: results.Tables, cell: str, figures: str) -> str:
-    """Returns how detectors do on the headline cell, and against an attack that knows them."""
-    rows = made["detectors"]
-    if cell not in set(rows["cell"]):
-        return NOT_RUN
-    table = report.trial(made, cell)
-    size = (
-        f"cell `{cell}` at 100 %, {table['attacked / benign'].iloc[0]} attacked and benign images"
-    )
-    notes = sorted(set(table["note"]) - {""})
-    shown = [
-        f"![ROC curves]({figures}/roc.png)",
-        "",
-        f"Attacked images whose class flips against clean and noisy ones: {size}, each detector "
-        "fitted, chosen and tested on different images." + "".join(f" {note}." for note in notes),
-        "",
-        markdown(table.drop(columns=["note", "attacked / benign"])),
-    ]
-    if len(made["knowing"]):
-        shown += ["", _folded("Against an attack that knows the detector", report.knowing(made))]
-    return "\n".join(shown)
 
 
 def _detection_claims(chosen: Settings, study: str, made: results.Tables) -> str:
     """Returns the verdicts on tan2023's claims, study by study, those at its size first."""
-    plans = {n: p for n, p in results.elsewhere(chosen).items() if isinstance(p, Study)}
-    real = {name: results.load(name) for name in plans}
-    columns = {name: report.claims(tables) for name, tables in (real | {study: made}).items()}
-    table = columns[study][["claim", "says"]]
-    mine = (made["claims"]["paper"] == claims.TAN).to_numpy()
-    parts = []
-    for name, rows in columns.items():
-        table = table.assign(**{name: rows["corrected"] + " " + rows["verdict"]})
-        behind = rows.loc[mine, ["claim", "statistic", "images", "behind it"]]
-        parts += ["", _folded(f"Behind the verdicts of `{name}`", behind)]
-    rests = [
-        _rests(name, text)
-        for name, rows in columns.items()
-        for text in rows.loc[mine, "rests on"].iloc[:1]
-    ]
-    parts = [markdown(table[mine]), "", "\n\n".join(rests), *parts]
-    for name, tables in real.items():
-        cell = plans[name].headline
-        trial = report.trial(tables, cell).drop(columns=["note"])
-        parts += ["", _folded(f"Detectors in `{name}`, cell `{cell}` at 100 %", trial)]
-        if len(tables["knowing"]):
-            knowing = report.knowing(tables)
-            parts += ["", _folded(f"Against an attack that knows them, in `{name}`", knowing)]
-        disguise = report.disguise(tables, cell)
-        parts += ["", _folded(f"NoiseCAM and confidence in `{name}`", disguise)]
-        layers = report.claims(tables)
-        layers = layers[(tables["claims"]["paper"] == claims.RENKHOFF).to_numpy()]
-        layers = layers[["claim", "says", "corrected", "verdict", "behind it"]]
-        parts += ["", _folded(f"Behind the layer study's claims in `{name}`", layers)]
-    return "\n".join(parts)
+    found = _layer_studies(chosen, study, made)
+    rests = []
+    for name, tables in found.items():
+        mine = tables["claims"]["paper"] == claims.TAN
+        rests.append(_rests(name, tables["claims"].loc[mine, "rests_on"].iloc[0]))
+    return "\n\n".join([markdown(_beside(found, claims.TAN)), *rests])
+
+
+def _detectors(chosen: Settings, study: str, made: results.Tables) -> str:
+    """Returns the AUROC of each detector, study by study, and what they have of the confidence."""
+    found = _layer_studies(chosen, study, made)
+    plans = {**results.elsewhere(chosen), **chosen.studies}
+    columns, readings = {}, {}
+    for name, tables in found.items():
+        plan = plans[name]
+        assert isinstance(plan, Study)
+        trial = report.trial(tables, plan.headline).drop_duplicates("detector")
+        columns[f"`{name}`"] = trial.set_index("detector")["AUROC"]
+        knowing = report.knowing(tables)
+        attacks = tables["attacks"].set_index("cell")["attack"]
+        for cell, rows in knowing.groupby("cell", sort=False) if len(knowing) else ():
+            column = f"`{name}`, {attacks[cell]} that knows it"
+            columns[column] = rows.set_index("detector")["AUROC, knowing"]
+        disguise = report.disguise(tables, plan.headline).set_index("reading")
+        readings[f"`{name}`"] = disguise["rank correlation, all images"]
+    order = columns[f"`{study}`"].index
+    table = pd.DataFrame(columns).loc[order].fillna("").rename_axis("detector").reset_index()
+    ranks = pd.DataFrame(readings).rename_axis("reading of NoiseCAM").reset_index()
+    return "\n\n".join(
+        [
+            "AUROC, images whose class DLFuzz flips (or an attack that knows the detector) against "
+            "clean and noisy ones, at 100 %; 0.5 is chance. Rates and thresholds: `detectors.csv` "
+            "of each study.",
+            markdown(table),
+            "Rank correlation of NoiseCAM's number of clusters with 1 minus the model's top "
+            "probability, all test images:",
+            markdown(ranks),
+        ]
+    )
 
 
 def _hardenings(chosen: Settings) -> str:
-    """Returns what hardenings found, and the verdicts on klawikowska2020's claims, side by side.
+    """Returns the verdicts on klawikowska2020's claims, side by side.
 
     Those of presets, on images of the paper's size, first.
     """
-    real = {n: p for n, p in results.elsewhere(chosen).items() if isinstance(p, Hardening)}
-    plans = real | chosen.hardenings
+    plans = {n: p for n, p in _plans(chosen).items() if isinstance(p, Hardening)}
     made = {name: results.load(name) for name in plans}
     if not made:
         return NOT_RUN
-    columns = {name: report.claims(tables) for name, tables in made.items()}
-    first = next(iter(columns.values()))
-    table = first[["claim", "says", "printed"]]
-    for name, rows in columns.items():
-        table = table.assign(**{name: (rows["corrected"] + " " + rows["verdict"]).str.strip()})
     figures = storage.results(next(iter(made)), "figures").as_posix()
-    parts = [
-        f"![Every model attacked itself]({figures}/anew.png)", "", markdown(table), "",
-        "\n\n".join(_rests(name, rows["rests on"].iloc[0]) for name, rows in columns.items()),
-    ]  # fmt: skip
-    for name, tables in made.items():
-        behind = columns[name][["claim", "statistic", "images", "flags", "behind it"]]
-        parts += [
-            "", f"Accuracy in `{name}`, on the test images, and with those added that an attack "
-            "changed successfully on the clear model:",
-            "", markdown(hardening_report.sets(tables)),
-            "", "Every model attacked itself: share of the images that it gets right which the "
-            "attack changes.",
-            "", markdown(hardening_report.attacks(tables)),
-            "", f"The plane of signatures: {hardening_figures.numbers(tables)}.", _added(tables),
-            "", _folded(f"Behind the verdicts of `{name}`", behind),
-        ]  # fmt: skip
-    return "\n".join(parts)
-
-
-def _elsewhere(chosen: Settings, made: results.Tables) -> str:
-    """Returns the layer study's claims on real images and networks beside the bundled ones."""
-    plans = {n: p for n, p in results.elsewhere(chosen).items() if isinstance(p, Study)}
-    if not plans:
-        return f"On real images: {NOT_RUN}."
-    mine = (made["claims"]["paper"] == claims.RENKHOFF).to_numpy()
-    ours = report.claims(made)[mine]
-    table = ours[["claim", "says"]].assign(bundled=ours["corrected"] + " " + ours["verdict"])
-    for name in plans:
-        rows = report.claims(results.load(name))[mine]
-        table[name] = rows["corrected"] + " " + rows["verdict"]
-    rests = [_rests(name, results.load(name)["claims"]["rests_on"].iloc[0]) for name in plans]
-    text = "The same claims, corrected, on real photographs and ImageNet classifiers at 224 px:"
-    return "\n\n".join([text, markdown(table), *rests])
+    return "\n\n".join(
+        [
+            f"![Every model attacked itself]({figures}/success_by_model.png)",
+            markdown(_beside(made, claims.KLAWIKOWSKA)),
+            *_reviewed("C"),
+            *(_rests(name, rows["claims"]["rests_on"].iloc[0]) for name, rows in made.items()),
+        ]
+    )
 
 
 def _generalisations(chosen: Settings) -> str:
-    """Returns what generalisations found, and the verdicts on chakraborty2022's claims.
+    """Returns the verdicts on chakraborty2022's claims, side by side.
 
     Those of presets, on images of the paper's kind, first.
     """
-    presets = results.elsewhere(chosen).items()
-    real = {n: plan for n, plan in presets if isinstance(plan, Generalisation)}
-    plans = real | chosen.generalisations
+    plans = {n: p for n, p in _plans(chosen).items() if isinstance(p, Generalisation)}
     made = {name: results.load(name) for name in plans}
     if not made:
         return NOT_RUN
-    columns = {name: report.claims(tables) for name, tables in made.items()}
-    table = next(iter(columns.values()))[["claim", "says", "printed"]]
-    for name, rows in columns.items():
-        table = table.assign(**{name: (rows["corrected"] + " " + rows["verdict"]).str.strip()})
     figures = storage.results(next(iter(made)), "figures").as_posix()
-    parts = [
-        f"![Accuracy by eps]({figures}/cha_table_1.png)", "",
-        f"![MOD by eps]({figures}/cha_table_3.png)", "", markdown(table), "",
-        "\n\n".join(_rests(name, rows["rests on"].iloc[0]) for name, rows in columns.items()),
-    ]  # fmt: skip
-    tables = generalisation_report
-    for name, rows in made.items():
-        plan = plans[name]
-        behind = columns[name][["claim", "statistic", "images", "flags", "behind it"]]
-        parts += [
-            "", f"Accuracy in `{name}` under the attack made on {plan.transferred} (Wilson "
-            "intervals):",
-            "", markdown(tables.accuracy(rows)),
-            "", "MOD, last conv layer, in brackets intervals by source picture:",
-            "", markdown(tables.mod(rows, plan.explains)),
-            "", _folded(f"Accuracy in `{name}` under an attack made on each network itself",
-                        tables.accuracy(rows, "own")),
-            "", _folded(f"Accuracy in `{name}` under noise of the carried attack's size",
-                        tables.accuracy(rows, "noise")),
-            *(part for of in plan.ranges[1:] for part in ("", _folded(
-                f"Accuracy in `{name}` were eps of pixels in [-1, 1]" if of == "signed" else
-                f"Accuracy in `{name}` were eps of pixels in [0, 1]",
-                tables.accuracy(rows, of=of)))),
-            "", _folded(f"Accuracy lost in `{name}` at the largest eps, every network's attack on "
-                        "every network", tables.matrix(rows)),
-            "", _folded(f"MOD in `{name}` of images that keep their class",
-                        tables.mod(rows, plan.explains, group="class kept")),
-            "", _folded(f"VID in `{name}`", tables.vid(rows, plan.explains)),
-            "", _folded(f"Networks of `{name}`", rows["networks"]),
-            *(["", _folded(f"With and without preprocessing in `{name}`", tables.pairs(rows))]
-              if len(rows["pairs"]) else []),
-            "", _folded(f"Behind the verdicts of `{name}`", behind),
-        ]  # fmt: skip
-    return "\n".join(parts)
-
-
-def _added(made: results.Tables) -> str:
-    rows = made["budgets"].dropna(subset="added")
-    return (
-        "Images added to the training set: "
-        + ", ".join(f"{row.added:g} by {row.attack}" for row in rows.itertuples())
-        + "."
+    return "\n\n".join(
+        [
+            f"![Accuracy by eps]({figures}/chakraborty_table_1.png)",
+            f"![MOD by eps]({figures}/chakraborty_table_3.png)",
+            markdown(_beside(made, claims.CHAKRABORTY)),
+            *(_rests(name, rows["claims"]["rests_on"].iloc[0]) for name, rows in made.items()),
+        ]
     )
 
 
@@ -365,7 +314,7 @@ def _methods(made: results.Tables, cell: str, figures: str) -> str:
         return NOT_RUN
     return "\n".join(
         [
-            f"![Excess drift by layer and method]({figures}/methods.png)",
+            f"![Excess drift by layer and method]({figures}/excess_by_method.png)",
             "",
             f"Excess at 100 %, mean over the layers with few empty maps, cell `{cell}`:",
             "",
@@ -427,25 +376,54 @@ def _rests(name: str, on: str) -> str:
     return f"`{name}`: {on}.{took}"
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """Returns a table as GitHub Markdown; a '|' in a text is escaped."""
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
-    return "\n".join(
-        f"| {' | '.join(str(v).replace('|', chr(92) + '|') for v in r)} |" for r in rows
-    )
-
-
 def pages(study: str) -> dict[Path, str]:
-    """Returns the pages with their generated parts anew.
+    """Returns the pages with their generated parts anew, and the README of every study.
 
     Raises:
         ValueError: a marker is missing in a page.
     """
     parts = generated(study)
-    return {
+    found = {
         page: filled(page, {name: _from(page, parts[name]) for name in names})
         for page, names in PAGES.items()
     }
+    return found | {
+        storage.results(name, "README.md"): text
+        for name, text in study_readmes(params.load()).items()
+    }
+
+
+def study_readmes(chosen: Settings) -> dict[str, str]:
+    """Returns the README of each study, hardening and generalisation whose tables are there."""
+    own = results.plans(chosen)
+    return {
+        name: study_readme(name, command="" if name in own else _command(name))
+        for name in _plans(chosen)
+    }
+
+
+def study_readme(name: str, *, command: str = "") -> str:
+    """Returns the README of a study, a hardening or a generalisation whose tables are there."""
+    settings, made = results.settings_of(name), results.load(name)
+    content = _content(results.plans(settings)[name], made, settings)
+    return render(name, made, content, command=command)
+
+
+def _content(plan: Plan, made: results.Tables, chosen: Settings) -> Content:
+    if isinstance(plan, Study):
+        return study_of.readme_content(plan, made, blur=chosen.detection.blur)
+    if isinstance(plan, Hardening):
+        return hardening_report.readme_content(plan, made)
+    return generalisation_report.readme_content(plan, made)
+
+
+def _command(study: str) -> str:
+    """Returns the command that builds a study which params.yaml does not hold."""
+    preset = presets.builder(study)
+    if preset is None:
+        return f"make study NAME=<file> STUDY={study}"
+    folders = "".join(f" {folder}=<folder>" for folder in presets.read(preset).needs)
+    return f"make study NAME={preset} STUDY={study}{folders}"
 
 
 def _from(page: Path, part: str) -> str:

@@ -1,6 +1,6 @@
 """A study's report: one HTML page that reads without a network."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 from markupsafe import Markup
@@ -12,7 +12,7 @@ from camdrift.analysis.flips import FIXED, NEGATED
 from camdrift.analysis.page import Part
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import PAPERS_RULE, as_text
-from camdrift.papers.claims import NOT_RUN, UNDER_REVIEW
+from camdrift.papers.findings import NOT_RUN, UNDER_REVIEW, Claim
 from camdrift.settings import StatisticsSettings, Study
 
 
@@ -86,12 +86,16 @@ def _decided(rows: pd.DataFrame) -> str:
     return f"{own['decided'].astype(bool).sum()}" if len(own) else "-"
 
 
-def claims(made: Tables) -> pd.DataFrame:
+def claims(made: Tables, of: Iterable[Claim] = ()) -> pd.DataFrame:
     """Returns the claims table for people: published against corrected, a row a claim.
 
     Claims that are under review say so, and why among their flags.
+
+    Args:
+        made: the tables.
+        of: claims whose figures the column `figures` names.
     """
-    rows = []
+    named, rows = {claim.id: claim.figures for claim in of}, []
     for _, claim in made["claims"].iterrows():
         review = UNDER_REVIEW.get(claim["id"]) if claim["verdict"] != NOT_RUN else None
         flagged = [claim["flags"], f"under review: {review}"] if review else [claim["flags"]]
@@ -115,6 +119,7 @@ def claims(made: Tables) -> pd.DataFrame:
                 "behind it, as published": claim["published_detail"],
                 "flags": "; ".join(filter(None, flagged)),
                 "rests on": claim["rests_on"],
+                "figures": ", ".join(named.get(claim["id"], ())),
             }
         )
     return pd.DataFrame(rows)
@@ -314,8 +319,18 @@ def page(
     made: Tables,
     drawn: list[Figure],
     chosen: StatisticsSettings,
+    of: Iterable[Claim],
 ) -> str:
-    """Returns the report's HTML; class and file names in it are text, never markup."""
+    """Returns the report's HTML; class and file names in it are text, never markup.
+
+    Args:
+        name: of the study.
+        study: its settings.
+        made: its tables.
+        drawn: its figures.
+        chosen: for the interval's confidence.
+        of: the claims, which name their figures.
+    """
     lead = Markup(
         "Study <code>{}</code>. Headline cell: <code>{}</code>. Numbers rest on this study's own "
         "images and model, not on those of any paper."
@@ -332,7 +347,8 @@ def page(
         Part("Claims", Markup(
              "Statistics and thresholds were set before any result. <i>As published</i> follows "
              "the public code, faults included; <i>corrected</i> decides. A verdict speaks of the "
-             "images and the model that it rests on, not of those of the paper."), claims(made)),
+             "images and the model that it rests on, not of those of the paper."),
+             claims(made, of)),
         Part("One switch at a time", "The statistic of each claim under the corrected protocol, "
              "under the published one, and under the corrected one with a single switch set as "
              "published.", switches(made, study.headline)),

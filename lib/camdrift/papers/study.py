@@ -1,4 +1,4 @@
-"""A study as a whole: the tables of all its cells, its claims, its summary."""
+"""A study as a whole: the tables of all its cells, its claims, its summary, its README."""
 
 import numpy as np
 import pandas as pd
@@ -7,9 +7,15 @@ from tqdm import tqdm
 from camdrift import storage
 from camdrift.analysis import flags, flips, results
 from camdrift.analysis.results import Tables
-from camdrift.analysis.tables import DIGITS, PAPERS_RULE, TARGETS, of_cell, rounded
-from camdrift.papers import verdicts
+from camdrift.analysis.tables import ABOUT, DIGITS, PAPERS_RULE, TARGETS, of_cell, rounded
+from camdrift.papers import report, verdicts
+from camdrift.papers.claims import CLAIMS
+from camdrift.papers.readme import Content, texts
+from camdrift.papers.renkhoff2022 import figures
+from camdrift.papers.renkhoff2022.claims import CLAIMS as OF_RENKHOFF
+from camdrift.papers.tan2023 import figures as detection_figures
 from camdrift.papers.tan2023 import tables as detection_tables
+from camdrift.papers.tan2023.claims import CLAIMS as OF_TAN
 from camdrift.papers.tan2023.verdicts import JUDGES, Trials, of_trials
 from camdrift.settings import (
     Cell,
@@ -75,6 +81,7 @@ def tables(
         tested = f"{judged.whole.weights.shape[1]} test images of '{cell.set}', {size} px; {place}"
     whole |= {key: rounded(table) for key, table in made.items()}
     whole["claims"] = verdicts.of_claims(
+        CLAIMS,
         found,
         rests_on=lambda claim: tested if claim in JUDGES else layers,
         flags=mine["flags"],
@@ -121,3 +128,49 @@ def metrics(tables: Tables) -> dict:
             key: value.item() if hasattr(value, "item") else value for key, value in facts.items()
         }
     return found
+
+
+def readme_content(plan: Study, made: Tables, *, blur: float) -> Content:
+    """Returns what the README of a study says.
+
+    Args:
+        plan: its settings.
+        made: its tables.
+        blur: standard deviation of the blur in tan2023's figure 1, in px.
+    """
+    cells, headline = made["attacks"], plan.headline
+    networks = ", ".join(f"[{name}](../models/{name}.json)" for name in cells["model"].unique())
+    images = ", ".join(
+        f"{row.images} test images of [{row.set}](../sets/{row.set}.json)"
+        for row in cells.drop_duplicates(["set", "images"]).itertuples()
+    )
+    attacks = ", ".join(f"`{name}`" for name in cells["cell"])
+    compared = (
+        f"Maps of every conv layer of {networks} on {images}: clean, under each attack ({attacks}) "
+        "and under noise of its size. Claims, and figures of one cell, are of the headline cell, "
+        f"`{headline}`."
+    )
+    text = (
+        "*Excess*: cosine similarity to the clean map under noise minus that under attack, at "
+        "strength 100 %, mean over layers with few empty maps, with an interval resampled by "
+        "source picture; 0 is no further than noise. *Layers compromised*: less similar than the "
+        "median under noise, on flipped images, beside a second draw of noise."
+    )
+    tried = headline in set(made["detectors"]["cell"])
+    drawn = [
+        draw() for draw in figures.by_name(made, headline).values()
+    ] + detection_figures.of_study(made, headline)
+    pictures = figures.PICTURES | detection_figures.pictures(blur=blur)
+    return Content(
+        title=plan.title,
+        papers="Renkhoff et al. 2022" + (" and Tan et al. 2023 (NoiseCAM)" if tried else ""),
+        compared=compared,
+        headline=[(text, report.headline(made).drop(columns=["flags"]))],
+        claims=[*OF_RENKHOFF, *OF_TAN],
+        flags=[f"`{cell}`: {text}" for cell in cells["cell"] for text in flags.texts(made, cell)],
+        figures=[
+            (name, title.removesuffix(f" ({headline})"), caption)
+            for name, title, caption in texts(drawn, pictures)
+        ],
+        about=ABOUT | detection_tables.ABOUT,
+    )

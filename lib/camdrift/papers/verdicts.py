@@ -1,6 +1,6 @@
 """What a cell's results say of each claim, under each of its protocols."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ import pandas as pd
 from camdrift.analysis.evidence import Evidence
 from camdrift.analysis.flags import by_claim
 from camdrift.analysis.results import Results
-from camdrift.papers.claims import CLAIMS, FOUND, NOT_RUN, nothing
+from camdrift.papers.findings import FOUND, NOT_RUN, Claim, nothing
 from camdrift.papers.renkhoff2022.verdicts import JUDGES
 from camdrift.settings import FlagSettings, StatisticsSettings
 
@@ -36,11 +36,16 @@ def of_cell(
 
 
 def of_claims(
-    switches: pd.DataFrame, *, rests_on: Callable[[str], str], flags: pd.DataFrame
+    claims: Iterable[Claim],
+    switches: pd.DataFrame,
+    *,
+    rests_on: Callable[[str], str],
+    flags: pd.DataFrame,
 ) -> pd.DataFrame:
     """Returns the claims table: every claim, published against corrected.
 
     Args:
+        claims: those that get a row.
         switches: as `of_cell` returns it, of one cell.
         rests_on: a claim's id -> the images and the model behind its verdict.
         flags: as `flags.of_cell` returns it, of the same cell.
@@ -51,8 +56,8 @@ def of_claims(
     """
     found = switches.set_index(["protocol", "claim"])
     rows = []
-    for claim in CLAIMS:
-        row = {key: getattr(claim, key) for key in claim.__dataclass_fields__}
+    for claim in claims:
+        row: dict = dict(claim.facts)
         judged = False
         for protocol, prefix in (("as_published", "published_"), ("corrected", "")):
             there = (protocol, claim.id) in found.index

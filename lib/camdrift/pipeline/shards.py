@@ -8,7 +8,7 @@ changes last digits.
 """
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from filelock import FileLock
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -117,22 +118,26 @@ def of(
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Makes a folder and holds it for this process, once no other does."""
-    while True:
+    lock = FileLock(folder / ".lock")
+    while not lock.is_locked:
         with files.writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        try:
-            place = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # it was just cleared
-            continue
-        try:
-            with contextlib.suppress(OSError):  # some file systems lock no folder
-                fcntl.flock(place, fcntl.LOCK_EX)
-            if not folder.exists() or folder.stat().st_ino != os.fstat(place).st_ino:
+            try:
+                lock.acquire()
+            except FileNotFoundError:  # it was just cleared
                 continue
-            yield
-            return
-        finally:
-            os.close(place)
+            except OSError as fault:
+                if fault.errno not in NO_LOCKS:
+                    raise
+                break
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# Of file systems that lock no file: there, runs at the same shards do not wait for one another.
+NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
 def of_attacked(stage: run.Stage, kind: type, *, size: int) -> None:

@@ -1,6 +1,7 @@
 """Functions of the user's, named in params.yaml as `package.module:function`."""
 
 import importlib
+import pkgutil
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -18,9 +19,8 @@ def function(path: str, place: str) -> Callable[..., Any]:
     Raises:
         SettingsError: the module cannot be imported, or it has no such function.
     """
-    module, _, name = path.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = pkgutil.resolve_name(path)
     except Exception as fault:  # a module may raise anything while it is imported
         raise SettingsError(f"{place}: cannot import '{path}': {told(fault)}") from fault
     if not callable(found):
@@ -33,6 +33,7 @@ def function(path: str, place: str) -> Callable[..., Any]:
 def told(fault: Exception) -> str:
     """Returns what an error says, its kind, and the line of the user's that raised it."""
     frames = traceback.extract_tb(fault.__traceback__)
-    own = [f for f in frames if not f.filename.startswith("<frozen") and f.filename != __file__]
+    ours = (__file__, importlib.__file__, pkgutil.__file__)
+    own = [f for f in frames if not f.filename.startswith(("<frozen", *ours))]
     where = f" (line {own[-1].lineno} of {own[-1].filename})" if own else ""
     return f"{type(fault).__name__}: {fault}{where}"

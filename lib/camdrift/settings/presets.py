@@ -93,7 +93,7 @@ def read(name: str) -> Preset:
     )
 
 
-def of_study(study: str) -> str | None:
+def builder(study: str) -> str | None:
     """Returns the preset that builds a study, by the study's name; None if there is none."""
     for name in names():
         plan = read(name).content

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from camdrift.explain import cam, packing
 from camdrift.explain.cam import GRAD_CAM
-from camdrift.models.model import Model
+from camdrift.models.model import Model, padded
 from camdrift.perturbations import noise
 from camdrift.scores import shifts, similarity
 from camdrift.settings import RANGES, Generalisation
@@ -170,8 +170,7 @@ def _maps(model: Model, pixels: Tensor, labels: Tensor) -> tuple[np.ndarray, lis
     Maps are float32 (policies, n, h, w), each divided by its maximum.
     """
     ((batch, rows),) = model.batches(pixels)
-    padded = torch.cat([labels, labels[-1:].expand(len(batch) - rows)])
-    logits, own, given = cam.explain(model, batch, padded)
+    logits, own, given = cam.explain(model, batch, padded(labels, len(batch)))
     assert own is not None  # asked for
     pairs = zip((given or own)[GRAD_CAM], own[GRAD_CAM], strict=True)
     layers = [torch.stack(pair)[:, :rows] for pair in pairs]  # in the order of POLICIES

@@ -1,9 +1,11 @@
 """Figures of a generalisation: accuracy, PSNR, MOD and VID by network, and maps to look at.
 
-Those that imitate chakraborty2022's bear its number.
+A function is named as its figure: `figure_3` draws `chakraborty_figure_3`, which imitates the
+paper's; the others are the study's own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -22,36 +24,64 @@ EXPLAINED = {"given": "the class that the set gives", "own_top1": "the image's o
 LAST = "Last conv layer at the input's size"
 
 
-def of_generalisation(made: Tables, *, explains: str) -> list[Figure]:
-    """Returns the figures that rest on a generalisation's tables alone.
+def by_name(made: Tables, *, explains: str) -> dict[str, Callable[[], Figure]]:
+    """Returns how each figure that rests on tables alone is drawn, by its name.
 
     Args:
         made: the tables.
         explains: the class that maps explain.
     """
-    drawn = [accuracy(made, arm) for arm in made["networks"]["preprocessing"].unique()]
-    drawn += [psnr(made), shift(made, CARRIED, explains), shift(made, OWN_ATTACK, explains)]
-    drawn += [spread(made, "nissim", explains), spread(made, "vid", explains)]
-    drawn += [matrix(made), relation(made, explains), groups(made, explains), depth(made, explains)]
-    return drawn + ([pairs(made)] if len(made["pairs"]) else [])
+    arms = {PLAIN: ("chakraborty_table_1", table_1), PREPROCESSED: ("chakraborty_table_2", table_2)}
+    found: dict[str, Callable[[], Figure]] = {
+        name: partial(table, made)
+        for name, table in (arms[arm] for arm in made["networks"]["preprocessing"].unique())
+    }
+    found |= {
+        "chakraborty_figure_3": partial(figure_3, made),
+        "chakraborty_table_3": partial(table_3, made, explains),
+        "mod_under_own_attack": partial(mod_under_own_attack, made, explains),
+        "chakraborty_figure_4_nissim": partial(figure_4_nissim, made, explains),
+        "chakraborty_figure_4_vid": partial(figure_4_vid, made, explains),
+        "accuracy_lost_by_source": partial(accuracy_lost_by_source, made),
+        "accuracy_lost_by_mod": partial(accuracy_lost_by_mod, made, explains),
+        "mod_by_class_kept": partial(mod_by_class_kept, made, explains),
+        "mod_by_depth": partial(mod_by_depth, made, explains),
+    }
+    if len(made["pairs"]):
+        found["accuracy_gain_of_preprocessing"] = partial(accuracy_gain_of_preprocessing, made)
+    return found
 
 
-def accuracy(made: Tables, arm: str = PLAIN) -> Figure:
-    """Returns table 1 of the paper, or with preprocessing table 2, as lines."""
+def of_generalisation(made: Tables, *, explains: str) -> list[Figure]:
+    """Returns the figures that rest on a generalisation's tables alone; see `by_name`."""
+    return [draw() for draw in by_name(made, explains=explains).values()]
+
+
+def table_1(made: Tables) -> Figure:
+    """Returns accuracy under the carried attack as lines, networks without preprocessing."""
+    return _accuracy(made, PLAIN, "chakraborty_table_1")
+
+
+def table_2(made: Tables) -> Figure:
+    """Returns accuracy under the carried attack as lines, networks with preprocessing."""
+    return _accuracy(made, PREPROCESSED, "chakraborty_table_2")
+
+
+def _accuracy(made: Tables, arm: str, name: str) -> Figure:
     rows = made["accuracy"]
     rows = rows[(rows["preprocessing"] == arm) & rows["attack"].isin(["clean", "carried"])]
     rows = rows[rows["range"] == rows["range"].iloc[0]]
     table = rows.rename(columns={"network": "series", "eps": "x", "accuracy": "y"})
     return Figure(
-        f"cha_table_{1 if arm == PLAIN else 2}", f"Accuracy under the carried attack{ARMS[arm]}",
+        name, f"Accuracy under the carried attack{ARMS[arm]}",
         "Share of test images right at each eps; on the network that the attack was made on it is "
         "its own. Whiskers: Wilson intervals.",
         "lines", _lines(table), "eps, largest change of a pixel value", "share right", (0, 1.02),
     )  # fmt: skip
 
 
-def psnr(made: Tables) -> Figure:
-    """Returns figure 3: PSNR by eps, measured, and what nothing clipped would give."""
+def figure_3(made: Tables) -> Figure:
+    """Returns PSNR by eps, measured, and what nothing clipped would give."""
     rows = made["psnr"]
     rows = rows[(rows["preprocessing"] == PLAIN) & (rows["range"] == rows["range"].iloc[0])]
     parts = [
@@ -62,21 +92,29 @@ def psnr(made: Tables) -> Figure:
     parts.append(first.assign(series="+-eps, not clipped", y=first["unclipped"]))
     table = pd.concat(parts).rename(columns={"eps": "x"})[["series", "x", "y"]]
     return Figure(
-        "cha_figure_3", "How visible the changes are",
+        "chakraborty_figure_3", "How visible the changes are",
         "Peak signal-to-noise ratio of attacked test images, mean; pixels in [0, 1], clipped. "
         "Lower is easier to see.",
         "lines", table, "eps, largest change of a pixel value", "PSNR, dB",
     )  # fmt: skip
 
 
-def shift(made: Tables, attack: str, explains: str) -> Figure:
-    """Returns table 3 as lines: MOD by eps, network by network."""
+def table_3(made: Tables, explains: str) -> Figure:
+    """Returns MOD by eps as lines, network by network, attack carried."""
+    return _mod(made, CARRIED, explains, "chakraborty_table_3")
+
+
+def mod_under_own_attack(made: Tables, explains: str) -> Figure:
+    """Returns MOD by eps, network by network, attack made on each."""
+    return _mod(made, OWN_ATTACK, explains, "mod_under_own_attack")
+
+
+def _mod(made: Tables, attack: str, explains: str, name: str) -> Figure:
     rows = made["mod"]
     rows = rows[(rows["attack"] == attack) & (rows["explains"] == explains)]
     rows = rows[(rows["group"] == "all") & (rows["preprocessing"] == PLAIN)]
     rows = rows[rows["network"] != MEAN]
     table = rows.rename(columns={"network": "series", "eps": "x", "mod": "y"})
-    name = "cha_table_3" if attack == CARRIED else f"mod_{attack}"
     return Figure(
         name, f"How far maps shift, attack {MADE[attack]}",
         f"{LAST}, maps of {EXPLAINED[explains]}: mean (1 - SSIM) / 2 to the clean image's map; 0 "
@@ -85,8 +123,17 @@ def shift(made: Tables, attack: str, explains: str) -> Figure:
     )  # fmt: skip
 
 
-def spread(made: Tables, of: str, explains: str) -> Figure:
-    """Returns figure 4 in one of its readings: NISSIM at each eps, or VID of each image."""
+def figure_4_nissim(made: Tables, explains: str) -> Figure:
+    """Returns figure 4 read as NISSIM of single images at each eps."""
+    return _spread(made, "nissim", explains)
+
+
+def figure_4_vid(made: Tables, explains: str) -> Figure:
+    """Returns figure 4 read as VID of single images."""
+    return _spread(made, "vid", explains)
+
+
+def _spread(made: Tables, of: str, explains: str) -> Figure:
     rows = made[of]
     rows = rows[(rows["attack"] == CARRIED) & (rows["preprocessing"] == PLAIN)]
     rows = rows[rows["explains"] == explains]
@@ -100,27 +147,27 @@ def spread(made: Tables, of: str, explains: str) -> Figure:
     table = rows.assign(series=series, x=x)
     table = table[["series", "x", "low", "q1", "median", "q3", "high"]].dropna()
     return Figure(
-        f"cha_figure_4_{of}", f"{title}, attack carried",
+        f"chakraborty_figure_4_{of}", f"{title}, attack carried",
         f"{LAST}, maps of {EXPLAINED[explains]}. Boxes: median and quartiles of the test images; "
         "whiskers: 5 and 95 %.",
         "boxes", table, "network" if of == "vid" else "eps, largest change of a pixel value", y,
     )  # fmt: skip
 
 
-def matrix(made: Tables) -> Figure:
+def accuracy_lost_by_source(made: Tables) -> Figure:
     """Returns accuracy lost at the largest eps by network that the attack was made on and tried."""
     rows = made["matrix"]
     rows = rows[(rows["preprocessing"] == PLAIN) & (rows["eps"] == rows["eps"].max())]
     table = rows.rename(columns={"made_on": "series", "network": "x", "lost": "y"})
     return Figure(
-        "matrix", "Accuracy lost, by the network that the attack was made on",
+        "accuracy_lost_by_source", "Accuracy lost, by the network that the attack was made on",
         f"At eps {rows['eps'].max():g}: share right on clean images minus that under the attack. "
         "On the diagonal a network meets its own.",
         "matrix", table[["series", "x", "y"]], "tried on", "made on",
     )  # fmt: skip
 
 
-def relation(made: Tables, explains: str) -> Figure:
+def accuracy_lost_by_mod(made: Tables, explains: str) -> Figure:
     """Returns accuracy lost against MOD, a point for each network and eps."""
     reached = made["accuracy"]
     reached = reached[reached["range"] == reached["range"].iloc[0]]
@@ -140,14 +187,14 @@ def relation(made: Tables, explains: str) -> Figure:
     table = pd.concat(sorted(parts, key=lambda part: part["attack"].iloc[0]))
     table = table.rename(columns={"mod": "x"})[["series", "x", "y"]].dropna()
     return Figure(
-        "relation", "Accuracy lost against shift",
+        "accuracy_lost_by_mod", "Accuracy lost against shift",
         "A point for each network and eps, attack carried, and of attacks made on the network "
         f"itself. {LAST}, maps of {EXPLAINED[explains]}.",
         "points", table, "MOD", "accuracy lost since clean",
     )  # fmt: skip
 
 
-def groups(made: Tables, explains: str) -> Figure:
+def mod_by_class_kept(made: Tables, explains: str) -> Figure:
     """Returns MOD at the largest eps of images that keep their class, and of those that do not."""
     rows = made["mod"]
     rows = rows[(rows["explains"] == explains) & (rows["eps"] == rows["eps"].max())]
@@ -164,14 +211,14 @@ def groups(made: Tables, explains: str) -> Figure:
         ]
     )
     return Figure(
-        "mod_groups", "Shift of maps, class kept or lost",
+        "mod_by_class_kept", "Shift of maps, class kept or lost",
         f"Carried attack at its largest eps, and noise of its size. {LAST}, maps of "
         f"{EXPLAINED[explains]}. Whiskers: intervals by source picture.",
         "bars", _lines(table.rename(columns={"network": "x", "mod": "y"})), "network", "MOD",
     )  # fmt: skip
 
 
-def depth(made: Tables, explains: str) -> Figure:
+def mod_by_depth(made: Tables, explains: str) -> Figure:
     """Returns MOD by relative depth, at each layer's own size."""
     rows = made["layers"]
     rows = rows[(rows["attack"] == CARRIED) & (rows["preprocessing"] == PLAIN)]
@@ -179,18 +226,19 @@ def depth(made: Tables, explains: str) -> Figure:
     rows = rows.assign(x=rows["depth"] / rows.groupby("network")["depth"].transform("max"))
     table = rows.rename(columns={"network": "series", "mod": "y"})[["series", "x", "y"]]
     return Figure(
-        "depth", "Shift of maps by depth, attack carried",
+        "mod_by_depth", "Shift of maps by depth, attack carried",
         "At the largest eps, each map at its layer's own size; layers too small for a window of "
         f"SSIM (3 px) are left out. Maps of {EXPLAINED[explains]}.",
         "lines", table.dropna(), "relative depth (1: last map)", "MOD",
     )  # fmt: skip
 
 
-def pairs(made: Tables) -> Figure:
+def accuracy_gain_of_preprocessing(made: Tables) -> Figure:
     """Returns accuracy with preprocessing minus without, on the same images."""
     table = made["pairs"].rename(columns={"network": "series", "eps": "x", "difference": "y"})
     return Figure(
-        "pairs", "Does preprocessing help? The same images, with minus without",
+        "accuracy_gain_of_preprocessing",
+        "Does preprocessing help? The same images, with minus without",
         "Difference of the share right under the carried attack, each arm with networks of its own "
         "and an attack of its own. Whiskers: intervals by source picture.",
         "lines", _lines(table), "eps, largest change of a pixel value", "difference of share right",
@@ -201,54 +249,99 @@ def _lines(table: pd.DataFrame) -> pd.DataFrame:
     return table[["series", "x", "y", "low", "high"]].dropna(subset="y")
 
 
+def pictures(networks: Sequence[str], *, carried: str) -> dict[str, tuple[str, str]]:
+    """Returns title and caption of the figures that hold pictures, which tables do not.
+
+    Args:
+        networks: their names, in order.
+        carried: the one that the carried attack was made on.
+    """
+    last = "Last conv layer, enlarged, yellow is strong."
+    found = {
+        "chakraborty_figure_1": (
+            "Maps shift where the class is kept",
+            "Carried attack, the largest eps at which this is so for one of the images to look at: "
+            f"clean image, map of its top class, attacked image, map of its top class. {last}",
+        ),
+        "chakraborty_figure_2": (
+            "Maps where the attack changes the class",
+            "Carried attack, the least eps at which this is so for one of the images to look at: "
+            f"clean image, map of its top class, attacked image, map of its top class. {last}",
+        ),
+        "chakraborty_figure_5": (
+            "One image under the carried attack, on all networks",
+            f"The attack was made on {carried}. Maps of each picture's top class. {last}",
+        ),
+    }
+    for number, network in enumerate(networks, 6):
+        found[f"chakraborty_figure_{number}"] = (
+            f"Every layer of {network}, attack made on itself",
+            f"Maps of one image's top class at all layers, in forward order, {COLUMNS} in a row; "
+            "below each other the clean image and each eps. Each map is divided by its maximum: "
+            "yellow is strong.",
+        )
+    return found
+
+
 def panels(found: Comparison) -> list[Figure]:
     """Returns figures 1 and 2, of an image whose class is kept and of one whose class is lost, 5,
     of one image on all networks, and 6 and on, of all layers of each network.
 
     Maps are of the image's own top class, as in the paper's examples.
     """  # noqa: D205
-    drawn = []
-    for number, kept, title in (
-        (1, True, "Maps shift where the class is kept"),
-        (2, False, "Maps where the attack changes the class"),
-    ):
-        tiles, labels = [], []
-        for network, tried in found.networks().items():
-            part = tried.parts[0]
-            row = _example(part, found, kept=kept)
-            if row is not None:
-                tiles.append(row[0])
-                labels.append(f"{network}\n{row[1]}")
-        if tiles:
-            drawn.append(
-                panel(
-                    f"cha_figure_{number}", title,
-                    f"Carried attack, the {'largest' if kept else 'least'} eps at which this is so "
-                    "for one of the images to look at: clean image, map of its top class, attacked "
-                    "image, map of its top class. Last conv layer, enlarged, yellow is strong.",
-                    tiles, ["clean", "map", "attacked", "map"], labels,
-                )
-            )  # fmt: skip
+    texts = pictures(list(found.networks()), carried=found.plan.transferred)
+    drawn = [figure_1(found, texts), figure_2(found, texts), figure_5(found, texts)]
+    return [figure for figure in drawn if figure is not None] + figures_6_and_on(found, texts)
+
+
+Texts = Mapping[str, tuple[str, str]]
+
+
+def figure_1(found: Comparison, texts: Texts) -> Figure | None:
+    """Returns maps that shift where the class is kept; None where none is."""
+    return _examples(found, "chakraborty_figure_1", texts, kept=True)
+
+
+def figure_2(found: Comparison, texts: Texts) -> Figure | None:
+    """Returns maps where the attack changes the class; None where it changes none."""
+    return _examples(found, "chakraborty_figure_2", texts, kept=False)
+
+
+def _examples(found: Comparison, name: str, texts: Texts, *, kept: bool) -> Figure | None:
+    tiles, labels = [], []
+    for network, tried in found.networks().items():
+        row = _example(tried.parts[0], found, kept=kept)
+        if row is not None:
+            tiles.append(row[0])
+            labels.append(f"{network}\n{row[1]}")
+    columns = ["clean", "map", "attacked", "map"]
+    return panel(name, *texts[name], tiles, columns, labels) if tiles else None
+
+
+def figure_5(found: Comparison, texts: Texts) -> Figure:
+    """Returns one image under the carried attack, and its maps on all networks."""
     networks = found.networks()
     parts = [tried.parts[0] for tried in networks.values()]
     first, chosen = parts[0], _right(parts)
     places = _places(first, CARRIED)
     side = first.pictures.shape[2]
-    names = ["clean", *(f"eps {eps:g}" for eps in found.plan.eps)]
+    columns = ["clean", *(f"eps {eps:g}" for eps in found.plan.eps)]
     tiles = [[first.pictures[chosen, i] for i in places]]
     tiles += [[_last(part, chosen, i, side) for i in places] for part in parts]
-    drawn.append(
-        panel(
-            "cha_figure_5", "One image under the carried attack, on all networks",
-            f"The attack was made on {found.plan.transferred}. Maps of each picture's top class, "
-            "last conv layer, enlarged, yellow is strong.",
-            tiles, names, ["image", *networks],
+    name = "chakraborty_figure_5"
+    return panel(name, *texts[name], tiles, columns, ["image", *networks])
+
+
+def figures_6_and_on(found: Comparison, texts: Texts) -> list[Figure]:
+    """Returns the maps of all layers, a figure a network: 6 to 10 in the paper."""
+    return [
+        _layers(tried.parts[0], found, name, texts)
+        for name, tried in (
+            (f"chakraborty_figure_{number}", tried)
+            for number, tried in enumerate(found.networks().values(), 6)
         )
-    )  # fmt: skip
-    for k, (network, tried) in enumerate(networks.items()):
-        if tried.has(OWN_ATTACK):
-            drawn.append(_layers(tried.parts[0], found, f"cha_figure_{6 + k}", network))
-    return drawn
+        if tried.has(OWN_ATTACK)
+    ]
 
 
 def _places(part: Carried, attack: str) -> list[int]:
@@ -304,7 +397,7 @@ def _example(
     return None
 
 
-def _layers(part: Carried, found: Comparison, name: str, network: str) -> Figure:
+def _layers(part: Carried, found: Comparison, name: str, texts: Texts) -> Figure:
     """Returns the maps of all layers of an image under the network's own attack."""
     places, chosen = _places(part, OWN_ATTACK), _right([part])
     count, side = len(part.layers), 32
@@ -318,10 +411,4 @@ def _layers(part: Carried, found: Comparison, name: str, network: str) -> Figure
             first = f"{start + 1}-{stop}, " if variant == 0 else ""
             labels.append(f"{first}{f'eps {eps:g}' if eps else 'clean'}")
     columns = [str(i + 1) for i in range(min(COLUMNS, count))]
-    return panel(
-        name, f"Every layer of {network}, attack made on itself",
-        f"Maps of one image's top class at all {count} layers, in forward order, {COLUMNS} in a "
-        "row; below each other the clean image and each eps. Each map is divided by its maximum: "
-        "yellow is strong.",
-        tiles, columns, labels, x="layer in the row",
-    )  # fmt: skip
+    return panel(name, *texts[name], tiles, columns, labels, x="layer in the row")

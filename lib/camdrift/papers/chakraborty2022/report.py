@@ -9,7 +9,10 @@ from camdrift.analysis.page import Part
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text
 from camdrift.papers import report
-from camdrift.papers.chakraborty2022.figures import EXPLAINED
+from camdrift.papers.chakraborty2022.claims import CLAIMS
+from camdrift.papers.chakraborty2022.figures import EXPLAINED, of_generalisation, pictures
+from camdrift.papers.chakraborty2022.tables import ABOUT
+from camdrift.papers.readme import Content, by_flag, texts
 from camdrift.settings import Generalisation
 
 WIDE = ["preprocessing", "network"]
@@ -80,16 +83,43 @@ def pairs(made: Tables) -> pd.DataFrame:
     )  # fmt: skip
 
 
+def readme_content(plan: Generalisation, made: Tables) -> Content:
+    """Returns what the README of a generalisation says."""
+    networks = list(made["networks"]["network"].unique())
+    images = made["networks"]["images"].max()
+    arms = " With and without preprocessing." if len(made["pairs"]) else ""
+    return Content(
+        title=plan.title,
+        papers="Chakraborty et al. 2022",
+        compared=f"{', '.join(networks)} on {images} test images under FGSM, made on each network "
+        f"and, made on {plan.transferred}, carried to the others; beside noise of its size.{arms}",
+        headline=[
+            (f"Accuracy under the attack made on {plan.transferred}, in brackets Wilson's "
+             "interval.",
+             accuracy(made)),
+            (f"MOD of maps of {EXPLAINED[plan.explains]}, last conv layer, in brackets intervals "
+             "by source picture.", mod(made, plan.explains)),
+        ],
+        claims=CLAIMS,
+        flags=by_flag(made),
+        figures=texts(
+            of_generalisation(made, explains=plan.explains),
+            pictures(networks, carried=plan.transferred),
+        ),
+        about=ABOUT,
+    )  # fmt: skip
+
+
 def page(name: str, plan: Generalisation, made: Tables, drawn: list[Figure]) -> str:
     """Returns the report's HTML."""
     shown = ["claim", "says", "printed", "corrected", "verdict", "images", "flags", "statistic",
-             "behind it"]  # fmt: skip
+             "behind it", "figures"]  # fmt: skip
     explains, scales = plan.explains, ", ".join(plan.ranges[1:])
     sections = [
         ("", "Numbers rest on this generalisation's own images and networks, not on those of any "
          "paper.", None),
         ("Claims", "Statistics and thresholds were set before any result.",
-         report.claims(made)[shown]),
+         report.claims(made, CLAIMS)[shown]),
         ("Networks", "Side of the input in px, conv layers and their mean number of channels.",
          made["networks"]),
         ("Accuracy under the carried attack", f"Made on {plan.transferred}, which meets its own; "

@@ -19,6 +19,19 @@ from camdrift.scores import shifts
 from camdrift.settings import MEAN, RANGES
 from camdrift.storage import CARRIED, CARRIED_NOISE, MADE_ON, OWN_ATTACK, POLICIES
 
+# What the tables hold, in a line each.
+ABOUT = {
+    "networks": "a row a network: family, input in px, convs, mean channels, parameters",
+    "accuracy": "images right by network, attack, range and eps, with Wilson's interval",
+    "matrix": "accuracy and accuracy lost by network attacked and network tried",
+    "psnr": "PSNR in dB by attack and eps, clipped and not",
+    "mod": "MOD by network, attack, class explained, eps and group; share of empty maps",
+    "nissim": "quartiles of single images' NISSIM by network and eps",
+    "vid": "VID by network, and quartiles of single images'",
+    "layers": "MOD at every layer, at the largest eps",
+    "pairs": "accuracy with and without preprocessing, image by image",
+    "claims": "what the paper says, statistic, threshold, value, verdict",
+}
 ATTACKS = (OWN_ATTACK, CARRIED, CARRIED_NOISE)
 
 

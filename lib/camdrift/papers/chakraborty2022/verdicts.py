@@ -18,6 +18,7 @@ from camdrift.analysis import statistics
 from camdrift.analysis.flags import AT_CHANCE
 from camdrift.analysis.tables import as_text, rounded
 from camdrift.datasets import chance
+from camdrift.papers.chakraborty2022.claims import CLAIMS
 from camdrift.papers.chakraborty2022.comparison import (
     PLAIN,
     PREPROCESSED,
@@ -26,8 +27,7 @@ from camdrift.papers.chakraborty2022.comparison import (
     levels,
     paired,
 )
-from camdrift.papers.claims import (
-    CHAKRABORTY,
+from camdrift.papers.findings import (
     FOUND,
     HOLDS,
     NOT_RUN,
@@ -433,9 +433,11 @@ def claims(found: Comparison, limits: FlagSettings) -> pd.DataFrame:
         f"pictures; {', '.join(networks)}; attack made on {found.plan.transferred}, "
         f"eps of pixels in {'[0, 1]' if found.of == 'unit' else '[-1, 1]'}"
     )
-    whole = of_claims(
-        pd.DataFrame(rows, columns=FOUND),
-        rests_on=lambda claim: rests_on,
-        flags=flags(found, limits),
+    return rounded(
+        of_claims(
+            CLAIMS,
+            pd.DataFrame(rows, columns=FOUND),
+            rests_on=lambda claim: rests_on,
+            flags=flags(found, limits),
+        )
     )
-    return rounded(whole[whole["paper"] == CHAKRABORTY])

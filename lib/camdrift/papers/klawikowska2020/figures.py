@@ -1,7 +1,11 @@
 """Figures of a hardening: accuracy and success, relevance maps, the plane of signatures.
 
-Those that imitate klawikowska2020's bear its number.
+A function is named as its figure: `figure_4` draws `klawikowska_figure_4`, which imitates the
+paper's; the others are the study's own.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -21,18 +25,57 @@ NAMES = {CLEAR: "clear", "retrained": "retrained", "fgsm": "FGSM-hardened",
 ATTACKS = {"fgsm": "FGSM", "one_pixel": "one pixel", "pgd": "PGD", "fgsm_larger": "FGSM, larger"}
 
 
+# Title and caption of the figures that hold pictures, which tables do not.
+PICTURES = {
+    "klawikowska_figure_1": (
+        "Images that the attacks change",
+        "The image, the change stretched to its largest value, and the changed image, which the "
+        "clear model takes for another class.",
+    ),
+    "klawikowska_figure_2": (
+        "Relevance of clean images, on the clear model",
+        f"LRP maps of single images. {HEATS}",
+    ),
+    "klawikowska_figure_3": (
+        "Relevance before and after attacks, on clear and hardened models",
+        f"LRP maps of single images, a row an image. {HEATS} Columns: the model, and what was done "
+        "to the image; blank where that attack does not change this image's class.",
+    ),
+}
+
+
+def by_name(made: Tables) -> dict[str, Callable[[], Figure]]:
+    """Returns how each figure that rests on tables alone is drawn, by its name.
+
+    Classes of no success are not drawn.
+    """
+    found: dict[str, Callable[[], Figure]] = {
+        "klawikowska_table_1": partial(table_1, made),
+        "success_by_model": partial(success_by_model, made),
+        "klawikowska_figure_4": partial(figure_4, made),
+    }
+    classes = _most_changed(made)
+    if classes:
+        found["klawikowska_figure_5"] = partial(figure_5, made)
+    if len(classes) > 1:
+        found["klawikowska_figure_6"] = partial(figure_6, made)
+    if (made["points"]["on"] == "one_pixel").any():
+        found["signatures_under_one_pixel"] = partial(signatures_under_one_pixel, made)
+    return found
+
+
 def of_hardening(made: Tables) -> list[Figure]:
     """Returns the figures that rest on a hardening's tables alone."""
-    return [accuracy(made), success(made), plane(made), *moved(made)]
+    return [draw() for draw in by_name(made).values()]
 
 
-def accuracy(made: Tables) -> Figure:
+def table_1(made: Tables) -> Figure:
     """Returns table 1 of the paper as bars."""
     rows = made["sets"]
     table = rows.assign(series=rows["model"].map(NAMES))
     table = table.rename(columns={"set": "x", "accuracy": "y"})[SHOWN]
     return Figure(
-        "accuracy", "Accuracy on the sets of the paper's table 1",
+        "klawikowska_table_1", "Accuracy on the sets of the paper's table 1",
         "Clean test images, and with those that an attack changed successfully on the clear model "
         "added. Hardened models are met with attacks made for another model here. Whiskers: "
         "intervals by source picture.",
@@ -49,13 +92,13 @@ def attack_names(made: Tables) -> dict[str, str]:
     }
 
 
-def success(made: Tables) -> Figure:
+def success_by_model(made: Tables) -> Figure:
     """Returns how often attacks made anew succeed, model by model."""
     rows = made["attacks"].query("split == 'test'")
     table = rows.assign(series=rows["model"].map(NAMES), x=rows["attack"].map(attack_names(made)))
     table = table.rename(columns={"rate": "y"})[SHOWN]
     return Figure(
-        "anew", "Every model attacked itself",
+        "success_by_model", "Every model attacked itself",
         "Share of the images that a model gets right which an attack made for that model changes; "
         "whiskers: intervals by source picture. A model that gets none right has no bar.",
         "bars", table, "attack", "share changed", (0.0, 1.02),
@@ -69,37 +112,46 @@ def numbers(made: Tables) -> str:
     return ", ".join(f"{row.number} {row.value:.2f}" for row in rows.itertuples()) + few
 
 
-def plane(made: Tables) -> Figure:
-    """Returns figure 4: signatures of clean images by class."""
+def figure_4(made: Tables) -> Figure:
+    """Returns signatures of clean images by class."""
     points = made["points"].query("on == @CLEAR")
     table = points.rename(columns={"class_before": "series"})[["series", "x", "y"]]
     return Figure(
-        "kla_figure_4", "Relevance signatures of clean images",
+        "klawikowska_figure_4", "Relevance signatures of clean images",
         "Each point is an image's LRP map, laid out by UMAP: near points have similar maps, axes "
         f"have no unit. Colour and mark tell the class. {numbers(made)}.",
         "points", table.dropna(), "UMAP 1", "UMAP 2",
     )  # fmt: skip
 
 
-def moved(made: Tables) -> list[Figure]:
-    """Returns where attacks move signatures: figures 5 and 6, and one of the one-pixel attack.
+def figure_5(made: Tables) -> Figure:
+    """Returns where FGSM moves the signatures of the class that it changes most often."""
+    return _moved_by_fgsm(made, 0, "klawikowska_figure_5")
 
-    The paper's are of FGSM, one of cats and one of dogs: here of the two classes that it changes
-    most often. Classes of no success are not drawn.
-    """
-    rows = made["points"].query("on == 'fgsm'")
-    counts = rows["class_before"].value_counts().sort_index()
-    most = counts.sort_values(ascending=False, kind="stable").index[:2]
-    drawn = [
-        _moved(made, rows[rows["class_before"] == name], f"kla_figure_{5 + i}",
-               f"Where FGSM moves the signatures of '{name}'")
-        for i, name in enumerate(most)
-    ]  # fmt: skip
+
+def figure_6(made: Tables) -> Figure:
+    """Returns where FGSM moves the signatures of the class that it changes second most often."""
+    return _moved_by_fgsm(made, 1, "klawikowska_figure_6")
+
+
+def _moved_by_fgsm(made: Tables, place: int, name: str) -> Figure:
+    """The paper's are of cats and of dogs: here of the two classes that FGSM changes most."""
+    rows, of = made["points"].query("on == 'fgsm'"), _most_changed(made)[place]
+    title = f"Where FGSM moves the signatures of '{of}'"
+    return _moved(made, rows[rows["class_before"] == of], name, title)
+
+
+def _most_changed(made: Tables) -> list[str]:
+    """Returns the classes that FGSM changes most often, two at most."""
+    counts = made["points"].query("on == 'fgsm'")["class_before"].value_counts().sort_index()
+    return list(counts.sort_values(ascending=False, kind="stable").index[:2])
+
+
+def signatures_under_one_pixel(made: Tables) -> Figure:
+    """Returns where the one-pixel attack moves signatures."""
     rows = made["points"].query("on == 'one_pixel'")
-    if len(rows):
-        title = "Where the one-pixel attack moves signatures"
-        drawn.append(_moved(made, rows, "kla_one_pixel", title))
-    return drawn
+    title = "Where the one-pixel attack moves signatures"
+    return _moved(made, rows, "signatures_under_one_pixel", title)
 
 
 def _moved(made: Tables, attacked: pd.DataFrame, name: str, title: str) -> Figure:
@@ -135,10 +187,25 @@ def panels(
         hardened: with the attacked ones.
         signatures: with their maps.
     """
+    drawn = [
+        figure_1(made, clean, hardened),
+        figure_2(clean, hardened, signatures),
+        figure_3(hardened, signatures),
+    ]
+    return [figure for figure in drawn if figure is not None]
+
+
+def _success(hardened: Hardened) -> dict[str, np.ndarray]:
+    """Returns which test images each attack changes on the clear model, as masks."""
     tested = hardened.attacks.query("model == @CLEAR and split == 'test'")
-    success = {
+    return {
         attack: tested.loc[tested["attack"] == attack, "success"].to_numpy() for attack in EXTENDING
     }
+
+
+def figure_1(made: Tables, clean: np.ndarray, hardened: Hardened) -> Figure | None:
+    """Returns images that attacks change, each change, and the outcome; None without a success."""
+    success = _success(hardened)
     flips = made["points"].set_index(["on", "image"])
     rows, labels = [], []
     for i, attack in enumerate(EXTENDING):
@@ -149,51 +216,43 @@ def panels(
             rows.append([clean[j], strong, after])
             flip = flips.loc[attack, hardened.tests["image"].iloc[j]]
             labels.append(f"{ATTACKS[attack]}:\n{flip['class_before']}\nto {flip['class_after']}")
-    drawn = []
-    if rows:
-        drawn.append(
-            panel(
-                "kla_figure_1", "Images that the attacks change",
-                "The image, the change stretched to its largest value, and the changed image, "
-                "which the clear model takes for another class.",
-                rows, ["clean", "change", "attacked"], labels,
-            )
-        )  # fmt: skip
-    shown = [tuple(pair) for pair in signatures.facts["shown"]]
-    first = shown.index((CLEAR, CLEAR))
+    if not rows:
+        return None
+    name = "klawikowska_figure_1"
+    return panel(name, *PICTURES[name], rows, ["clean", "change", "attacked"], labels)
+
+
+def figure_2(clean: np.ndarray, hardened: Hardened, signatures: Signatures) -> Figure:
+    """Returns clean images and their LRP maps on the clear model."""
+    first = [tuple(pair) for pair in signatures.facts["shown"]].index((CLEAR, CLEAR))
     tiles = [[clean[j], _heat(signatures.maps[first, j])] for j in range(len(clean[:EXAMPLES]))]
-    names = hardened.tests["class_name"].to_list()
-    drawn.append(
-        panel(
-            "kla_figure_2", "Relevance of clean images, on the clear model",
-            f"LRP maps of single images. {HEATS}",
-            tiles, ["image", "relevance"], names[: len(tiles)],
-        )
-    )  # fmt: skip
+    labels = hardened.tests["class_name"].to_list()[: len(tiles)]
+    name = "klawikowska_figure_2"
+    return panel(name, *PICTURES[name], tiles, ["image", "relevance"], labels)
+
+
+def figure_3(hardened: Hardened, signatures: Signatures) -> Figure | None:
+    """Returns LRP maps before and after attacks, model by model; None without a success."""
+    success = _success(hardened)
     both = [np.flatnonzero(success[attack])[:EXAMPLES] for attack in EXTENDING]
     chosen = np.unique(np.concatenate(both))
-    if len(chosen):
-        nothing = np.full((*signatures.maps.shape[2:], 3), 255, dtype=np.uint8)
-        pairs = [(k, model, on) for k, (model, on) in enumerate(shown) if model != "retrained"]
-        tiles = [
-            [_heat(signatures.maps[k, j]) if on == CLEAR or success[on][j] else nothing
-             for k, _, on in pairs]
-            for j in chosen
-        ]  # fmt: skip
-        titles = [
-            NAMES[model].replace("-", "-\n") + ":\n" + ("clean" if on == CLEAR else ATTACKS[on])
-            for _, model, on in pairs
-        ]
-        drawn.append(
-            panel(
-                "kla_figure_3", "Relevance before and after attacks, on clear and hardened models",
-                f"LRP maps of single images, a row an image. {HEATS} Columns: the model, and what "
-                "was done to the image; blank where that attack does not change this image's "
-                "class.",
-                tiles, titles, [names[j] for j in chosen], images=False,
-            )
-        )  # fmt: skip
-    return drawn
+    if not len(chosen):
+        return None
+    nothing = np.full((*signatures.maps.shape[2:], 3), 255, dtype=np.uint8)
+    shown = [tuple(pair) for pair in signatures.facts["shown"]]
+    pairs = [(k, model, on) for k, (model, on) in enumerate(shown) if model != "retrained"]
+    tiles = [
+        [_heat(signatures.maps[k, j]) if on == CLEAR or success[on][j] else nothing
+         for k, _, on in pairs]
+        for j in chosen
+    ]  # fmt: skip
+    titles = [
+        NAMES[model].replace("-", "-\n") + ":\n" + ("clean" if on == CLEAR else ATTACKS[on])
+        for _, model, on in pairs
+    ]
+    names = hardened.tests["class_name"].to_list()
+    name = "klawikowska_figure_3"
+    return panel(name, *PICTURES[name], tiles, titles, [names[j] for j in chosen], images=False)
 
 
 def _levels(pixels: np.ndarray) -> np.ndarray:

@@ -9,7 +9,16 @@ from camdrift.analysis.page import Part
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text
 from camdrift.papers import report
-from camdrift.papers.klawikowska2020.figures import NAMES, attack_names, numbers
+from camdrift.papers.klawikowska2020.claims import CLAIMS
+from camdrift.papers.klawikowska2020.figures import (
+    NAMES,
+    PICTURES,
+    attack_names,
+    numbers,
+    of_hardening,
+)
+from camdrift.papers.klawikowska2020.tables import ABOUT
+from camdrift.papers.readme import Content, by_flag, texts
 from camdrift.settings import Hardening
 
 
@@ -42,15 +51,38 @@ def attacks(made: Tables) -> pd.DataFrame:
     )
 
 
+def readme_content(plan: Hardening, made: Tables) -> Content:
+    """Returns what the README of a hardening says."""
+    images = made["sets"].query("set == 'clean'")["images"].max()
+    budgets = ", ".join(attack_names(made).values())
+    return Content(
+        title=plan.title,
+        papers="Klawikowska et al. 2020",
+        compared=f"[{plan.model}](../models/{plan.model}.json) and models retrained from it, on "
+        f"{images} test images of [{plan.set}](../sets/{plan.set}.json): accuracy, LRP maps and "
+        f"their signatures, clean and attacked ({budgets}).",
+        headline=[
+            ("Share right on clean test images, and with those added that an attack changed on the "
+             "clear model; in brackets an interval by source picture.", sets(made)),
+            ("Every model attacked itself: share of the images that it gets right which the attack "
+             "changes.", attacks(made)),
+        ],
+        claims=CLAIMS,
+        flags=by_flag(made),
+        figures=texts(of_hardening(made), PICTURES),
+        about=ABOUT,
+    )  # fmt: skip
+
+
 def page(name: str, plan: Hardening, made: Tables, drawn: list[Figure]) -> str:
     """Returns the report's HTML."""
     shown = ["claim", "says", "printed", "corrected", "verdict", "images", "flags", "statistic",
-             "behind it"]  # fmt: skip
+             "behind it", "figures"]  # fmt: skip
     sections = [
         ("", "Numbers rest on this hardening's own images and model, not on those of any paper.",
          None),
         ("Claims", "Statistics and thresholds were set before any result.",
-         report.claims(made)[shown]),
+         report.claims(made, CLAIMS)[shown]),
         ("Accuracy", "The sets of the paper's table 1: the test images, and with those added that "
          "an attack changed successfully on the clear model. In brackets an interval by source "
          "picture.", sets(made)),

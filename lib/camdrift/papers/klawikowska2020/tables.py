@@ -15,6 +15,18 @@ from camdrift.storage import CLEAR, Hardened, Signatures
 
 Interval = tuple[float, float, float]
 
+# What the tables hold, in a line each.
+ABOUT = {
+    "sets": "images right by model, on clean test images and with attacked ones added",
+    "attacks": "share of right images that an attack made for a model changes, by split",
+    "budgets": "what each attack may spend, and how many images it adds to the training set",
+    "flips": "which class became which, on the clear model",
+    "relevance": "correlation with the clear model's clean map; growth of relevance at the pixel",
+    "points": "a row an image: its signature's place on the plane, classes, distances",
+    "numbers": "what is measured of all signatures and of their plane",
+    "claims": "what the paper says, statistic, threshold, value, verdict",
+}
+
 
 @dataclass(frozen=True)
 class Inspection:

@@ -14,9 +14,8 @@ from camdrift.analysis import statistics
 from camdrift.analysis.flags import AT_CHANCE
 from camdrift.analysis.tables import rounded
 from camdrift.datasets import chance
-from camdrift.papers.claims import (
+from camdrift.papers.findings import (
     FOUND,
-    KLAWIKOWSKA,
     NOT,
     UNDECIDED,
     Finding,
@@ -25,6 +24,7 @@ from camdrift.papers.claims import (
     verdict_of_range,
     worst,
 )
+from camdrift.papers.klawikowska2020.claims import CLAIMS
 from camdrift.papers.klawikowska2020.tables import Inspection, Interval, correlations, growth
 from camdrift.papers.verdicts import of_claims
 from camdrift.settings import EXTENDING, FlagSettings, Hardening
@@ -250,5 +250,6 @@ def claims(inspection: Inspection, plan: Hardening, limits: FlagSettings) -> pd.
         f"{len(inspection.hardened.tests)} test images of '{plan.set}', {size} px; model "
         f"'{plan.model}', hardening '{inspection.name}'"
     )
-    whole = of_claims(found, rests_on=lambda claim: rests_on, flags=flags(inspection, limits))
-    return rounded(whole[whole["paper"] == KLAWIKOWSKA])
+    return rounded(
+        of_claims(CLAIMS, found, rests_on=lambda claim: rests_on, flags=flags(inspection, limits))
+    )

@@ -1,4 +1,11 @@
-"""Figures of a study's layers, from its tables; those of renkhoff2022 bear its numbers."""
+"""Figures of a study's layers.
+
+A function is named as its figure: `figure_5a` draws `renkhoff_figure_5a`, which imitates the
+paper's; the others are the study's own.
+"""
+
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -7,29 +14,43 @@ from camdrift.analysis.drawing import Figure, coloured, panel, percent
 from camdrift.analysis.results import Example, Tables
 from camdrift.analysis.tables import PAPERS_RULE
 
+# Title and caption of the figures that hold pictures, which tables do not.
+PICTURES = {
+    "renkhoff_figure_3": (
+        "Grad-CAM of one attacked image at every conv layer",
+        "Left the image itself, then its map at each layer, input to output; bright marks what the "
+        "layer's evidence for the predicted class rests on. Each map is divided by its own "
+        "maximum. Rows: the clean image, the adversarial, the same amount of noise.",
+    ),
+}
+
+
+def by_name(tables: Tables, cell: str) -> dict[str, Callable[[], Figure]]:
+    """Returns how each figure that rests on tables alone is drawn for a cell, by its name."""
+    return {
+        "drift_by_arm_own_class": partial(drift_by_arm, tables, cell, "own_top1"),
+        "drift_by_arm_clean_class": partial(drift_by_arm, tables, cell, "seed_class"),
+        "excess_by_strength": partial(excess_by_strength, tables, cell),
+        "excess_by_layer": partial(excess_by_layer, tables, cell),
+        "excess_by_method": partial(excess_by_method, tables, cell),
+        "renkhoff_figure_2a": partial(figure_2a, tables, cell),
+        "renkhoff_figure_2b": partial(figure_2b, tables, cell),
+        "renkhoff_figure_4a": partial(figure_4a, tables, cell),
+        "renkhoff_figure_4b": partial(figure_4b, tables, cell),
+        "renkhoff_figure_5a": partial(figure_5a, tables, cell),
+        "renkhoff_figure_5a_as_published": partial(figure_5a_as_published, tables, cell),
+        "renkhoff_figure_5b": partial(figure_5b, tables, cell),
+        "renkhoff_figure_6": partial(figure_6, tables, cell),
+        "renkhoff_figure_7": partial(figure_7, tables, cell),
+    }
+
 
 def of_study(tables: Tables, example: Example, headline: str) -> list[Figure]:
-    """Returns the figures of a study: its own, then the paper's, for the headline cell."""
-    return [
-        square(tables, headline, "own_top1"),
-        square(tables, headline, "seed_class"),
-        groups(tables, headline),
-        drift(tables, headline),
-        methods(tables, headline),
-        published(tables, headline),
-        coverage_by_arm(tables, headline),
-        coverage_by_strength(tables, headline),
-        maps(example),
-        boxes(tables, headline, "adversarial", "4a"),
-        boxes(tables, headline, "noise", "4b"),
-        lines(tables, headline, "adversarial", "5a"),
-        lines(tables, headline, "noise", "5b"),
-        compromised(tables, headline),
-        compromised_counts(tables, headline),
-    ]
+    """Returns the figures of a study for its headline cell: its own, then the paper's."""
+    return [draw() for draw in by_name(tables, headline).values()] + [figure_3(example)]
 
 
-def square(tables: Tables, cell: str, target: str) -> Figure:
+def drift_by_arm(tables: Tables, cell: str, target: str) -> Figure:
     """Returns the study's central figure: drift by attack or noise x flipped or not."""
     rows = tables["square"].query("cell == @cell and target == @target and layer != 'mean'")
     series = {
@@ -49,7 +70,7 @@ def square(tables: Tables, cell: str, target: str) -> Figure:
         "seed_class": "every map for the clean image's class",
     }[target]
     return Figure(
-        "square_own" if target == "own_top1" else "square_clean",
+        "drift_by_arm_own_class" if target == "own_top1" else "drift_by_arm_clean_class",
         f"Drift by attack or noise, class flipped or not: {policy} ({cell})",
         f"1 minus the cosine similarity to the clean map, on the same {seeds} images for all four "
         "lines. An image takes part at the lowest strength at which the attack flips its class, at "
@@ -64,7 +85,7 @@ def square(tables: Tables, cell: str, target: str) -> Figure:
     )
 
 
-def groups(tables: Tables, cell: str) -> Figure:
+def excess_by_strength(tables: Tables, cell: str) -> Figure:
     """Returns excess drift by strength: not flipped, flipped for either class."""
     rows = tables["groups"].query("cell == @cell and variant == 'adversarial' and layer == 'mean'")
     names = {
@@ -78,7 +99,7 @@ def groups(tables: Tables, cell: str) -> Figure:
         columns={"strength": "x", "excess": "y", "excess_low": "low", "excess_high": "high"}
     )
     return Figure(
-        "groups",
+        "excess_by_strength",
         f"Excess drift by strength, class flipped at that strength or not ({cell})",
         "Cosine similarity to the clean map under noise of the same size minus that under attack, "
         "mean over layers and images; 0 means that the attack moves the maps no further than "
@@ -91,7 +112,7 @@ def groups(tables: Tables, cell: str) -> Figure:
     )
 
 
-def published(tables: Tables, cell: str) -> Figure:
+def figure_5a_as_published(tables: Tables, cell: str) -> Figure:
     """Returns figure 5a as the public code would have drawn it, if the cell has that protocol."""
     rows = tables["curves"].query(
         "cell == @cell and protocol == 'as_published' and variant == 'adversarial'"
@@ -100,7 +121,7 @@ def published(tables: Tables, cell: str) -> Figure:
         columns={"layer": "x", "mean": "y"}
     )
     return Figure(
-        "figure_5a_as_published",
+        "renkhoff_figure_5a_as_published",
         f"Mean similarity to the clean map by strength, as the public code does it ({cell})",
         "As figure 5a, with all faults of the public code: accumulating strengths, images cut to 8 "
         "bit, jet-coloured maps, softmax for the originals. The paper finds 50 and 100 % almost "
@@ -113,7 +134,7 @@ def published(tables: Tables, cell: str) -> Figure:
     )
 
 
-def drift(tables: Tables, cell: str) -> Figure:
+def excess_by_layer(tables: Tables, cell: str) -> Figure:
     """Returns excess drift by layer, class flipped or not."""
     series = {
         ("success", "own_top1"): "class flipped, each map for its own class",
@@ -128,7 +149,7 @@ def drift(tables: Tables, cell: str) -> Figure:
         part.loc[~part["decided"].astype(bool), ["y", "low", "high"]] = np.nan
         parts.append(part[["series", "x", "y", "low", "high"]])
     return Figure(
-        "drift",
+        "excess_by_layer",
         f"How much further an attack moves the maps than noise of the same size ({cell})",
         "Each point is the cosine similarity under matched noise minus that under attack, averaged "
         "over images; 0 means that the attack moves the map no further than noise. Bars are "
@@ -142,7 +163,7 @@ def drift(tables: Tables, cell: str) -> Figure:
     )
 
 
-def methods(tables: Tables, cell: str) -> Figure:
+def excess_by_method(tables: Tables, cell: str) -> Figure:
     """Returns excess drift by layer with the maps of each method, class flipped."""
     rows = tables["methods"].query(
         "cell == @cell and group == 'success' and target == 'seed_class' and layer != 'mean'"
@@ -150,7 +171,7 @@ def methods(tables: Tables, cell: str) -> Figure:
     rows = rows.rename(columns={"method": "series", "layer": "x", "mean": "y"})
     rows.loc[~rows["decided"].astype(bool), ["y", "low", "high"]] = np.nan
     return Figure(
-        "methods",
+        "excess_by_method",
         f"Whether the method that makes the maps matters ({cell})",
         "Each point is the cosine similarity under matched noise minus that under attack, averaged "
         "over the images whose class the attack flips; all maps are for the clean image's class "
@@ -164,15 +185,15 @@ def methods(tables: Tables, cell: str) -> Figure:
     )
 
 
-def coverage_by_arm(tables: Tables, cell: str) -> Figure:
-    """Returns figure 2a: coverage of attack and noise at strength 1."""
+def figure_2a(tables: Tables, cell: str) -> Figure:
+    """Returns neuron coverage under attack and under noise, strength 1."""
     rows = tables["coverage"].query("cell == @cell and strength == 1")
     names = {"attack": "attack, 100 %", "noise": "matched noise, 100 %"}
     table = rows.assign(series=rows["arm"].map(names)).rename(
         columns={"seeds": "x", "coverage": "y"}
     )
     return Figure(
-        "figure_2a",
+        "renkhoff_figure_2a",
         f"Neuron coverage, attack against noise ({cell})",
         "Share of the network's neurons that at least one image so far has covered, when seeds "
         "come one by one, each with its changed image. The mean over all orders of the seeds.",
@@ -185,14 +206,14 @@ def coverage_by_arm(tables: Tables, cell: str) -> Figure:
     )
 
 
-def coverage_by_strength(tables: Tables, cell: str) -> Figure:
-    """Returns figure 2b: coverage under attack at each strength."""
+def figure_2b(tables: Tables, cell: str) -> Figure:
+    """Returns coverage under attack at each strength."""
     rows = tables["coverage"].query("cell == @cell and arm == 'attack'")
     table = rows.assign(series=rows["strength"].map(percent)).rename(
         columns={"seeds": "x", "coverage": "y"}
     )
     return Figure(
-        "figure_2b",
+        "renkhoff_figure_2b",
         f"Neuron coverage by strength of the attack ({cell})",
         "As figure 2a, for the attack alone; a line for each multiple of its perturbation.",
         "lines",
@@ -204,19 +225,16 @@ def coverage_by_strength(tables: Tables, cell: str) -> Figure:
     )
 
 
-def maps(example: Example) -> Figure:
-    """Returns figure 3: the maps of one image, clean, attacked and with noise, layer by layer."""
+def figure_3(example: Example) -> Figure:
+    """Returns the maps of one image, clean, attacked and with noise, layer by layer."""
     size = example.pictures.shape[1]
     rows = [
         [picture, *(coloured(layer[i], size) for layer in example.maps)]
         for i, picture in enumerate(example.pictures)
     ]
     return panel(
-        "figure_3",
-        "Grad-CAM of one attacked image at every conv layer",
-        "Left the image itself, then its map at each layer, input to output; bright marks what the "
-        "layer's evidence for the predicted class rests on. Each map is divided by its own "
-        "maximum. Rows: the clean image, the adversarial, the same amount of noise.",
+        "renkhoff_figure_3",
+        *PICTURES["renkhoff_figure_3"],
         rows,
         ["image", *example.layers],
         example.labels,
@@ -224,12 +242,21 @@ def maps(example: Example) -> Figure:
     )
 
 
-def boxes(tables: Tables, cell: str, variant: str, number: str) -> Figure:
-    """Returns figure 4a or 4b: similarity by layer, all strengths pooled, successful images."""
+def figure_4a(tables: Tables, cell: str) -> Figure:
+    """Returns similarity by layer under attack, all strengths pooled."""
+    return _boxes(tables, cell, "adversarial", "renkhoff_figure_4a")
+
+
+def figure_4b(tables: Tables, cell: str) -> Figure:
+    """Returns similarity by layer under noise, all strengths pooled."""
+    return _boxes(tables, cell, "noise", "renkhoff_figure_4b")
+
+
+def _boxes(tables: Tables, cell: str, variant: str, name: str) -> Figure:
     rows = _similarity(tables, cell, variant).query("strength == 0")
     table = rows.rename(columns={"layer": "x"}).assign(series=variant)
     return Figure(
-        f"figure_{number}",
+        name,
         f"Similarity to the clean map by layer, {_arm(variant)} ({cell})",
         "Cosine similarity of each changed map to the clean map of its image, all strengths "
         "pooled, successfully attacked images, each map for its own top class. Box: quartiles and "
@@ -242,13 +269,22 @@ def boxes(tables: Tables, cell: str, variant: str, number: str) -> Figure:
     )
 
 
-def lines(tables: Tables, cell: str, variant: str, number: str) -> Figure:
-    """Returns figure 5a or 5b: mean similarity by layer, one line a strength."""
+def figure_5a(tables: Tables, cell: str) -> Figure:
+    """Returns mean similarity by layer under attack, a line a strength."""
+    return _lines(tables, cell, "adversarial", "renkhoff_figure_5a")
+
+
+def figure_5b(tables: Tables, cell: str) -> Figure:
+    """Returns mean similarity by layer under noise, a line a strength."""
+    return _lines(tables, cell, "noise", "renkhoff_figure_5b")
+
+
+def _lines(tables: Tables, cell: str, variant: str, name: str) -> Figure:
     rows = _similarity(tables, cell, variant).query("strength > 0")
     table = rows.rename(columns={"layer": "x", "mean": "y"})
     table["series"] = table["strength"].map(percent)
     return Figure(
-        f"figure_{number}",
+        name,
         f"Mean similarity to the clean map by strength, {_arm(variant)} ({cell})",
         "Mean cosine similarity of the changed map to the clean map, successfully attacked images, "
         "each map for its own top class; a line for each multiple of the perturbation. 1 means "
@@ -272,8 +308,8 @@ def _arm(variant: str) -> str:
     return {"adversarial": "attack", "noise": "matched noise"}[variant]
 
 
-def compromised(tables: Tables, cell: str) -> Figure:
-    """Returns figure 6: the chance of a layer being compromised, beside held-out noise."""
+def figure_6(tables: Tables, cell: str) -> Figure:
+    """Returns the chance of a layer being compromised, beside held-out noise."""
     rows = tables["compromised"].query(
         f"cell == @cell and group == 'success' and target == 'own_top1' and rule == '{PAPERS_RULE}'"
     )
@@ -282,7 +318,7 @@ def compromised(tables: Tables, cell: str) -> Figure:
     attack = attack.assign(series=attack["strength"].map(percent))
     table = pd.concat([attack, noise]).rename(columns={"layer": "x", "share": "y"})
     return Figure(
-        "figure_6",
+        "renkhoff_figure_6",
         f"Chance of a layer being compromised ({cell})",
         "Share of successfully attacked images whose map is less similar to the clean map than the "
         "median under noise at that layer and strength: the paper's rule. The last line applies "
@@ -296,8 +332,8 @@ def compromised(tables: Tables, cell: str) -> Figure:
     )
 
 
-def compromised_counts(tables: Tables, cell: str) -> Figure:
-    """Returns figure 7: how many layers an adversarial compromises."""
+def figure_7(tables: Tables, cell: str) -> Figure:
+    """Returns how many layers an adversarial compromises."""
     rows = tables["counts"].query(
         f"cell == @cell and group == 'success' and target == 'own_top1' and rule == '{PAPERS_RULE}'"
     )
@@ -306,7 +342,7 @@ def compromised_counts(tables: Tables, cell: str) -> Figure:
     attack = attack.assign(series=attack["strength"].map(percent))
     table = pd.concat([attack, noise]).rename(columns={"share": "y"})
     return Figure(
-        "figure_7",
+        "renkhoff_figure_7",
         f"Number of compromised layers of an image ({cell})",
         "Share of successfully attacked images by how many of their layers are compromised under "
         "the rule of figure 6, of images without an empty map; the last series is a further draw "

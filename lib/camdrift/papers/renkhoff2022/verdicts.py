@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 from camdrift.analysis import statistics
 from camdrift.analysis.evidence import Evidence
 from camdrift.analysis.statistics import Resampler
-from camdrift.papers.claims import (
+from camdrift.papers.findings import (
     HOLDS,
     MARGIN,
     NO_EFFECT,

@@ -1,4 +1,12 @@
-"""Figures of the detectors' trial, those of tan2023 by number."""
+"""Figures of the detectors' trial.
+
+A function is named as its figure: `figure_8a` draws `tan_figure_8a`, which imitates the paper's;
+the others are the study's own. Figures 6 and 7 of the paper are 5 and 6 of renkhoff2022.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,21 +22,26 @@ SHOWN = ("behaviour_median", "noisecam_printed_logits", "noisecam_code_softmax",
 KNOWN = {ADVERSARIAL: "attack", NOISE: "noise", CLEAN: "clean"}
 
 
-def of_study(tables: Tables, cell: str) -> list[Figure]:
-    """Returns the figures that rest on a study's tables, without those that have nothing to show.
+def by_name(tables: Tables, cell: str) -> dict[str, Callable[[], Figure]]:
+    """Returns how each figure that rests on tables alone is drawn for a cell, by its name."""
+    found: dict[str, Callable[[], Figure]] = {
+        "tan_figure_8a": partial(figure_8a, tables, cell),
+        "tan_figure_8b": partial(figure_8b, tables, cell),
+        "roc_curves": partial(roc_curves, tables, cell),
+    }
+    for attacked in tables["knowing"]["cell"].unique():
+        found["auroc_under_adaptive_attack"] = partial(
+            auroc_under_adaptive_attack, tables, attacked
+        )
+    for detector in ("behaviour_median", "noisecam_printed_logits", "logistic"):
+        found[f"transfer_{detector}"] = partial(transfer, tables, detector)
+    return found
 
-    Figures 6 and 7 of tan2023 are figures 5 and 6 of renkhoff2022, see `figures`.
-    """
-    adaptive = tables["knowing"]["cell"].unique()
-    made = [
-        accuracy(tables, cell),
-        rates(tables, cell),
-        curves(tables, cell),
-        *(knowing(tables, name) for name in adaptive),
-        *(transfer(tables, name) for name in ("behaviour_median", "noisecam_printed_logits",
-                                              "logistic")),
-    ]  # fmt: skip
-    return [figure for figure in made if len(figure.table)]
+
+def of_study(tables: Tables, cell: str) -> list[Figure]:
+    """Returns the figures that rest on a study's tables, without those with nothing to show."""
+    drawn = [draw() for draw in by_name(tables, cell).values()]
+    return [figure for figure in drawn if len(figure.table)]
 
 
 def _own(tables: Tables, cell: str) -> pd.DataFrame:
@@ -40,8 +53,8 @@ def _own(tables: Tables, cell: str) -> pd.DataFrame:
     return rows[(rows["rule"] == "own") | ~rows["detector"].isin(ruled)]
 
 
-def accuracy(tables: Tables, cell: str) -> Figure:
-    """Returns figure 8a: how often detectors are right, by strength."""
+def figure_8a(tables: Tables, cell: str) -> Figure:
+    """Returns how often detectors are right, by strength."""
     rows = _own(tables, cell).assign(order=lambda t: t["detector"].map(SHOWN.index))
     rows = rows.sort_values(["order", "strength"]).dropna(subset=["balanced"])
     table = rows.assign(x=rows["strength"].map(percent)).rename(
@@ -49,7 +62,7 @@ def accuracy(tables: Tables, cell: str) -> Figure:
                  "balanced_high": "high"}
     )  # fmt: skip
     return Figure(
-        "figure_8a",
+        "tan_figure_8a",
         f"Balanced accuracy of detectors by strength ({cell})",
         "Mean of the shares of attacked images that are called adversarial and of clean and noisy "
         "images that are not; 0.5 is chance. Attacked images whose class flips, test images only. "
@@ -63,8 +76,8 @@ def accuracy(tables: Tables, cell: str) -> Figure:
     )
 
 
-def rates(tables: Tables, cell: str) -> Figure:
-    """Returns figure 8b: the two rates behind the accuracy, of the paper's detectors."""
+def figure_8b(tables: Tables, cell: str) -> Figure:
+    """Returns the two rates behind the accuracy, of the paper's detectors."""
     rows = _own(tables, cell)
     rows = rows[rows["detector"].isin(SHOWN[:3])].dropna(subset=["tpr"])
     parts = [
@@ -75,7 +88,7 @@ def rates(tables: Tables, cell: str) -> Figure:
     table = pd.concat(parts, ignore_index=True)
     table["x"] = table["strength"].map(percent)
     return Figure(
-        "figure_8b",
+        "tan_figure_8b",
         f"True positive and true negative rates by strength ({cell})",
         "TPR: share of attacked images, of those whose class flips, that are called adversarial. "
         "TNR: share of clean and noisy images that are not. By the paper's rules.",
@@ -87,13 +100,13 @@ def rates(tables: Tables, cell: str) -> Figure:
     )
 
 
-def curves(tables: Tables, cell: str) -> Figure:
+def roc_curves(tables: Tables, cell: str) -> Figure:
     """Returns ROC curves at strength 1."""
     rows = tables["roc"]
     rows = rows[(rows["cell"] == cell) & (rows["strength"] == 1) & rows["detector"].isin(SHOWN)]
     rows = rows.rename(columns={"detector": "series", "fpr": "x", "tpr": "y"})
     return Figure(
-        "roc",
+        "roc_curves",
         f"What a threshold costs: ROC curves at 100 % ({cell})",
         "Each point is a threshold on the detector's score: the share of clean and noisy images "
         "called adversarial against that of attacked images whose class flips. Chance is the "
@@ -106,7 +119,7 @@ def curves(tables: Tables, cell: str) -> Figure:
     )
 
 
-def knowing(tables: Tables, cell: str) -> Figure:
+def auroc_under_adaptive_attack(tables: Tables, cell: str) -> Figure:
     """Returns each detector's AUROC with and without an attack that knows it."""
     rows = tables["knowing"].query("cell == @cell").dropna(subset=["auroc"])
     rows = rows[rows["detector"] != "chance"]
@@ -118,7 +131,7 @@ def knowing(tables: Tables, cell: str) -> Figure:
         .rename(columns={"detector": "x", "auroc": "y"})
     )
     return Figure(
-        "adaptive",
+        "auroc_under_adaptive_attack",
         f"Detectors against an attack that knows them ({cell})",
         "AUROC, attacked images whose class flips against clean and noisy ones; 0.5 is chance. "
         "Both attacks have the same budget; the one that knows the detector also lowers its score.",
@@ -153,6 +166,67 @@ def transfer(tables: Tables, detector: str) -> Figure:
     )
 
 
+def pictures(*, blur: float) -> dict[str, tuple[str, str]]:
+    """Returns title and caption of the figures that hold pictures, which tables do not.
+
+    Args:
+        blur: standard deviation of figure 1's blur, in px.
+    """
+    return {
+        "tan_figure_1": (
+            "A Gaussian blur as a defence",
+            "One image attacked, with noise of the same size, and clean; right, each blurred "
+            f"(standard deviation {blur:g} px). The class is that before the blur.",
+        ),
+        "tan_figure_5": (
+            "NoiseCAM of an attacked, a noisy and a clean image",
+            "Grad-CAM++ and the four readings of NoiseCAM at its layer, each divided by its own "
+            "maximum. The paper finds NoiseCAM dark for noisy and clean images.",
+        ),
+        "tan_figure_9": (
+            "Attacked images, their perturbation and their maps",
+            "The perturbation as it is, around grey, and stretched to its largest value; then the "
+            "maps of the attacked image.",
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The pictures and maps of a cell that detectors keep, to look at.
+
+    detected: of the cell.
+    names: of classes, by number, where they are known.
+    """
+
+    detected: Detected
+    names: dict[int, str]
+
+    @property
+    def order(self) -> list[str]:
+        """The variants of one image, as they are kept."""
+        return list(self.detected.examples["variant"][: self.detected.pictures.shape[1]])
+
+    def label(self, variant: str) -> str:
+        """Returns a variant of the first image and the class that the model takes it for."""
+        shown = self.detected.examples.iloc[: len(self.order)].set_index("variant")["prediction"]
+        number = int(shown[variant])
+        return f"{KNOWN[variant]}: {self.names.get(number, f'class {number}')}"
+
+    def picture(self, example: int, variant: str) -> np.ndarray:
+        """Returns a picture, uint8 (h, w, 3)."""
+        return np.asarray(self.detected.pictures[example, self.order.index(variant)])
+
+    def heat(self, example: int, variant: str, method: str) -> np.ndarray:
+        """Returns a map as a picture of the same size."""
+        place = self.detected.facts["methods"].index(method)
+        values = self.detected.maps[example, self.order.index(variant), place]
+        return coloured(np.asarray(values, dtype=np.float32), self.detected.pictures.shape[2])
+
+
+ROWS = (ADVERSARIAL, NOISE, CLEAN)
+
+
 def panels(detected: Detected, names: dict[int, str], *, blur: float) -> list[Figure]:
     """Returns figures 1, 5 and 9: images and maps of attacked images.
 
@@ -161,50 +235,45 @@ def panels(detected: Detected, names: dict[int, str], *, blur: float) -> list[Fi
         names: of classes, by number, where they are known.
         blur: standard deviation of figure 1's blur, in px.
     """
-    order = list(detected.examples["variant"][: detected.pictures.shape[1]])
-    methods = {name: i for i, name in enumerate(detected.facts["methods"])}
-    size = detected.pictures.shape[2]
-    shown = detected.examples.iloc[: len(order)].set_index("variant")["prediction"]
+    seen, texts = Seen(detected, names), pictures(blur=blur)
+    return [
+        figure_1(seen, *texts["tan_figure_1"], blur=blur),
+        figure_5(seen, *texts["tan_figure_5"]),
+        figure_9(seen, *texts["tan_figure_9"]),
+    ]
 
-    def label(variant: str) -> str:
-        number = int(shown[variant])
-        return f"{KNOWN[variant]}: {names.get(number, f'class {number}')}"
 
-    def picture(example: int, variant: str) -> np.ndarray:
-        return np.asarray(detected.pictures[example, order.index(variant)])
+def figure_1(seen: Seen, title: str, caption: str, *, blur: float) -> Figure:
+    """Returns an attacked, a noisy and a clean image, and each blurred."""
+    plain = [seen.picture(0, variant) for variant in ROWS]
+    smooth = [gaussian_filter(picture.astype(float), (blur, blur, 0)) for picture in plain]
+    tiles = [[p, s.round().astype(np.uint8)] for p, s in zip(plain, smooth, strict=True)]
+    labels = [seen.label(variant) for variant in ROWS]
+    return panel("tan_figure_1", title, caption, tiles, ["image", "blurred"], labels)
 
-    def heat(example: int, variant: str, method: str) -> np.ndarray:
-        values = detected.maps[example, order.index(variant), methods[method]]
-        return coloured(np.asarray(values, dtype=np.float32), size)
 
-    rows = (ADVERSARIAL, NOISE, CLEAN)
-    smooth = [gaussian_filter(picture(0, v).astype(float), (blur, blur, 0)) for v in rows]
-    first = [[picture(0, v), s.round().astype(np.uint8)] for v, s in zip(rows, smooth, strict=True)]
-    fifth = [[picture(0, v), *(heat(0, v, name) for name in METHODS)] for v in rows]
-    ninth = []
-    for i in range(len(detected.pictures)):
-        change = picture(i, ADVERSARIAL).astype(int) - picture(i, CLEAN)
+def figure_5(seen: Seen, title: str, caption: str) -> Figure:
+    """Returns the maps that detectors read, of an attacked, a noisy and a clean image."""
+    tiles = [[seen.picture(0, v), *(seen.heat(0, v, name) for name in METHODS)] for v in ROWS]
+    labels = [seen.label(variant) for variant in ROWS]
+    return panel("tan_figure_5", title, caption, tiles, ["image", *METHODS.values()], labels)
+
+
+def figure_9(seen: Seen, title: str, caption: str) -> Figure:
+    """Returns attacked images with their perturbation and their maps."""
+    tiles = []
+    for i in range(len(seen.detected.pictures)):
+        change = seen.picture(i, ADVERSARIAL).astype(int) - seen.picture(i, CLEAN)
         plain = (128 + change).clip(0, 255).astype(np.uint8)
         strong = (128 + 127 * change / max(1, np.abs(change).max())).astype(np.uint8)
-        maps = (heat(i, ADVERSARIAL, name) for name in
-                ("printed_logits", "grad_cam_plus_plus", "layer_cam"))  # fmt: skip
-        ninth.append([picture(i, ADVERSARIAL), plain, strong, *maps])
-    labels = [label(variant) for variant in rows]
-    return [
-        panel("tan_figure_1", "A Gaussian blur as a defence",
-               f"One image attacked, with noise of the same size, and clean; right, each blurred "
-               f"(standard deviation {blur:g} px). The class is that before the blur.",
-               first, ["image", "blurred"], labels),
-        panel("tan_figure_5", "NoiseCAM of an attacked, a noisy and a clean image",
-               "Grad-CAM++ and the four readings of NoiseCAM at its layer, each divided by its own "
-               "maximum. The paper finds NoiseCAM dark for noisy and clean images.",
-               fifth, ["image", *METHODS.values()], labels),
-        panel("tan_figure_9", "Attacked images, their perturbation and their maps",
-               "The perturbation as it is, around grey, and stretched to its largest value; then "
-               "the maps of the attacked image.",
-               ninth, ["attacked", "perturbation", "stretched", "NoiseCAM", "Grad-CAM++",
-                       "LayerCAM"], [f"image {i + 1}" for i in range(len(ninth))]),
-    ]  # fmt: skip
+        maps = (
+            seen.heat(i, ADVERSARIAL, name)
+            for name in ("printed_logits", "grad_cam_plus_plus", "layer_cam")
+        )
+        tiles.append([seen.picture(i, ADVERSARIAL), plain, strong, *maps])
+    columns = ["attacked", "perturbation", "stretched", "NoiseCAM", "Grad-CAM++", "LayerCAM"]
+    labels = [f"image {i + 1}" for i in range(len(tiles))]
+    return panel("tan_figure_9", title, caption, tiles, columns, labels)
 
 
 METHODS = {

@@ -15,6 +15,18 @@ from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, StatisticsSettings
 from camdrift.storage import ADAPTIVE, CLEAN, NOISE, OBLIVIOUS, Detected
 
+# What the tables hold, in a line each.
+ABOUT = {
+    "detectors": "AUROC, TPR, TNR, balanced accuracy by detector, rule, strength and kind of image",
+    "judged": "score of each test image under each detector",
+    "limits": "each detector's chosen threshold",
+    "roc": "points of the ROC curves",
+    "transfer": "AUROC of a detector fitted on one attack and strength, tested on another",
+    "knowing": "AUROC without and with an attack that knows the detector",
+    "blank": "share of NoiseCAM maps without a cluster, and their mass",
+    "blur": "accuracy before and after a Gaussian blur",
+    "disguise": "rank correlation of NoiseCAM and the model's confidence",
+}
 POSITIVES = ("success", "failure", "all")
 NEGATIVES = ("clean", "noise", "both")
 Row = dict[str, float | int | str]

@@ -9,7 +9,7 @@ import pandas as pd
 from camdrift.analysis import statistics
 from camdrift.detectors import rules
 from camdrift.detectors.evaluation import Trial
-from camdrift.papers.claims import (
+from camdrift.papers.findings import (
     FOUND,
     HOLDS,
     NOT,
