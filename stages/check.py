@@ -3,12 +3,13 @@
 import sys
 
 from camdrift import settings, storage
+from camdrift.ops import checks
 from camdrift.settings import params
 from camdrift.storage import files
 
 
 def main() -> None:
-    params.load()
+    checks.everything(params.load())
     files.write_text(storage.CHECKED, "params.yaml is valid\n")
 
 

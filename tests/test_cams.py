@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from camdrift.explain import cam, methods, packing
+from camdrift.explain import cam, packing
+from camdrift.explain.methods import grad_cam
 from camdrift.perturbations.variants import Variant
 from conftest import as_model, small_network
 
@@ -175,7 +176,7 @@ def test_softmax_maps_explain_the_probability(model, pixels):
     probability = logits.softmax(1)[2].max()
     gradients = torch.autograd.grad(probability, activations)
     expected = [
-        methods.grad_cam(a.detach(), g)[2] for a, g in zip(activations, gradients, strict=True)
+        grad_cam.maps(a.detach(), g)[2] for a, g in zip(activations, gradients, strict=True)
     ]
     np.testing.assert_allclose(
         maxima[row["map"].item()], [float(layer.max()) for layer in expected], rtol=1e-4

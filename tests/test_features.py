@@ -8,7 +8,7 @@ from sklearn.cluster import DBSCAN
 from sklearn.decomposition import PCA
 
 from camdrift.detectors import behaviour, confidence, measure, noisecam, profile
-from camdrift.explain import methods
+from camdrift.explain.methods import grad_cam, noise_cam
 from camdrift.settings import params
 from conftest import ROOT, as_model, small_network
 
@@ -67,7 +67,7 @@ def slow_behaviour(model, image, rng, *, variance, count):
     def heat(picture):
         logits, tensors = model.activations(picture[None].clone().requires_grad_())
         (gradient,) = torch.autograd.grad(logits.max(), tensors[-1])
-        return methods.grad_cam(tensors[-1].detach(), gradient)[0].flatten().double()
+        return grad_cam.maps(tensors[-1].detach(), gradient)[0].flatten().double()
 
     clean = behaviour.cleaned(image[None], variance=variance)[0]
     noise, base = (image - clean).double(), heat(clean)
@@ -141,8 +141,8 @@ def test_the_readings_are_the_maps_of_cams(model, pixels):
     chances = logits.softmax(1).amax(1)
     (g,) = torch.autograd.grad(chances.sum(), leaf)
     a, g = leaf.detach().double(), g.double()
-    torch.testing.assert_close(found["printed_softmax"], methods.noise_cam(a, g))
-    expected = methods.noise_cam_of_code(a, g, chances.detach().double())
+    torch.testing.assert_close(found["printed_softmax"], noise_cam.maps(a, g))
+    expected = noise_cam.maps_of_code(a, g, chances.detach().double())
     torch.testing.assert_close(found["code_softmax"].detach(), expected)
 
 

@@ -20,6 +20,8 @@ PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 LIBRARY = ROOT / "lib" / "camdrift"
 # A stage that needs a module of these needs nearly all: each is one dep.
 WHOLE = {LIBRARY / name for name in ("settings", "storage", "pipeline", "models")}
+# Their members are imported by discovery: who needs such a package needs all of it.
+DISCOVERED = [LIBRARY / "explain" / "methods"]
 
 
 def template(name: str) -> dict:
@@ -27,7 +29,10 @@ def template(name: str) -> dict:
 
 
 def imported(path: Path) -> set[Path]:
-    """Modules of the library that a file imports, wherever in it; packages where they are whole."""
+    """Modules of the library that a file imports, wherever in it; packages where they are whole.
+
+    Who imports a package of discovered members, or one of them, imports all.
+    """
     if path in WHOLE:
         return set().union(*(imported(module) for module in path.glob("*.py"))) - {path}
     found = set()
@@ -36,6 +41,9 @@ def imported(path: Path) -> set[Path]:
             parts = node.module.split(".")
             if parts[0] == "camdrift":
                 names = [[*parts[1:], alias.name] for alias in node.names] + [parts[1:]]
+                for package in DISCOVERED:
+                    if any(LIBRARY.joinpath(*name[:2]) == package for name in names):
+                        found |= set(package.glob("*.py"))
                 modules = (LIBRARY.joinpath(*name).with_suffix(".py") for name in names if name)
                 found |= {p for p in modules if p.is_file() and p.parent not in WHOLE}
                 found |= {LIBRARY / name[0] for name in names if name} & WHOLE
@@ -57,8 +65,8 @@ def deps_of(*starts: Path) -> set[str]:
     found = reached(*starts)
     # An attack's file is chosen by its cells.
     for package in {path.parent for path in found} - {LIBRARY, LIBRARY / "attacks"}:
-        modules = set(package.glob("[a-z]*.py"))
-        if modules <= found and not any(package.glob("*/__init__.py")):
+        modules = set(package.glob("*.py" if package in DISCOVERED else "[a-z]*.py"))
+        if package in DISCOVERED or modules <= found and not any(package.glob("*/__init__.py")):
             found = found - modules | {package}
     return {path.relative_to(ROOT).as_posix() for path in found}
 

@@ -22,7 +22,7 @@ from camdrift.detectors.rules import (
     NoiseCam,
     Single,
 )
-from camdrift.explain import methods
+from camdrift.explain.methods import grad_cam
 from camdrift.models.model import Model
 from camdrift.settings import DetectionSettings
 
@@ -57,7 +57,7 @@ def _map(model: Model, chosen: DetectionSettings, batch: Tensor) -> tuple[Tensor
     logits, activations = model.activations(batch)
     tensor = activations[chosen.place("probe")]
     (gradient,) = torch.autograd.grad(_top(logits).sum(), tensor, create_graph=True)
-    return logits, methods.grad_cam(tensor, gradient)
+    return logits, grad_cam.maps(tensor, gradient)
 
 
 def _cosine(first: Tensor, second: Tensor) -> Tensor:

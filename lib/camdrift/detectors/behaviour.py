@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camdrift.explain import methods
+from camdrift.explain.methods import grad_cam
 from camdrift.models.model import Model
 
 
@@ -76,7 +76,7 @@ def maps(
         logits, activations = probe(batch)
         top = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
         (gradients,) = torch.autograd.grad(top, activations)
-        found = methods.grad_cam(activations.detach(), gradients)[:rows]
+        found = grad_cam.maps(activations.detach(), gradients)[:rows]
         parts.append(found.to(batch.device))
     return torch.cat(parts)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from camdrift.detectors.names import READINGS
-from camdrift.explain import methods
+from camdrift.explain.methods import noise_cam
 from camdrift.models.model import Model
 
 # exp() of a larger score overflows; there the map is that of its first term to all digits.
@@ -47,9 +47,9 @@ def raw(
         a, g = activations.double(), gradients.double()
         bounded = scores.double().clamp_max(LARGEST_SCORE).to(a.device)
         if f"printed_{kind}" in readings:
-            found[f"printed_{kind}"] = methods.noise_cam(a, g)
+            found[f"printed_{kind}"] = noise_cam.maps(a, g)
         if f"code_{kind}" in readings:
-            found[f"code_{kind}"] = methods.noise_cam_of_code(a, g, bounded)
+            found[f"code_{kind}"] = noise_cam.maps_of_code(a, g, bounded)
     return found
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from camdrift.detectors.names import PROFILE
-from camdrift.explain import methods
+from camdrift.explain.methods import grad_cam
 from camdrift.models.model import Model
 
 TINY = 1e-12
@@ -17,7 +17,7 @@ def of_layer(activations: Tensor, gradients: Tensor) -> Tensor:
     The logarithm of the Grad-CAM's maximum; its mean over its maximum, in [0, 1], 0 for an empty
     map; the logarithm of the mean activation.
     """
-    maps = methods.grad_cam(activations, gradients).flatten(1)
+    maps = grad_cam.maps(activations, gradients).flatten(1)
     peak = maps.amax(1)
     spread = torch.where(peak > 0, maps.mean(1) / peak.clamp_min(TINY), 0.0)
     activity = activations.flatten(1).mean(1).clamp_min(0)

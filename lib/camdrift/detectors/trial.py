@@ -14,7 +14,7 @@ from camdrift import storage
 from camdrift.detectors import adaptive, evaluation, measure, noisecam
 from camdrift.detectors.names import READINGS
 from camdrift.detectors.rules import BEHAVIOUR, CHANCE, NOISECAM
-from camdrift.explain import methods
+from camdrift.explain.methods import grad_cam_plus_plus, layer_cam
 from camdrift.models.model import Model
 from camdrift.perturbations import changes
 from camdrift.perturbations.variants import Variant, of_cell, shown
@@ -286,7 +286,7 @@ def _looks(model: Model, logits: Tensor, activations: Tensor, count: int) -> tup
     top = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
     (gradient,) = torch.autograd.grad(top, activations, retain_graph=True)
     found = noisecam.raw(logits, activations)
-    found["grad_cam_plus_plus"] = methods.grad_cam_plus_plus(activations, gradient)
-    found["layer_cam"] = methods.layer_cam(activations, gradient)
+    found["grad_cam_plus_plus"] = grad_cam_plus_plus.maps(activations, gradient)
+    found["layer_cam"] = layer_cam.maps(activations, gradient)
     stack = [noisecam.normalised(found[name], size=model.size) for name in METHODS]
     return torch.stack(stack, dim=1)[:count].detach().cpu(), logits.argmax(1)[:count]

@@ -107,12 +107,16 @@ def resolved(changes: Sequence[str]) -> Settings:
     Raises:
         SettingsError: a change names what is not there, or the settings are then not valid.
     """
+    from camdrift.ops import checks  # which loads torch; `summary` does without
+
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / params.PARAMS
         shutil.copy(params.PARAMS, copy)
         try:
             hydra.apply_overrides(copy, list(changes))
-            return params.load(copy)
+            plan = params.load(copy)
+            checks.everything(plan)
+            return plan
         except (DvcException, OmegaConfBaseException) as fault:
             raise SettingsError(f"SET: {fault.__cause__ or fault}") from fault
         except SettingsError as fault:
@@ -192,7 +196,7 @@ def main() -> None:
     asked = parser.parse_args()
     preset = find(params.load(), asked.name)
     changes = overrides(asked.name, preset, folders(asked.name, preset)) + asked.set
-    from camdrift.ops import needs  # which loads torch; `summary` and the tests do without
+    from camdrift.ops import needs  # which loads torch, too
 
     plan = resolved(changes)
     for model, of in plan.models.items():

@@ -1,0 +1,17 @@
+"""Checks of params.yaml against the library: names that stand for a file of one of its packages."""
+
+from camdrift.explain import methods
+from camdrift.settings import Settings, SettingsError
+
+
+def everything(settings: Settings) -> None:
+    """Checks what settings name in the library.
+
+    Raises:
+        SettingsError: something is not there, or its settings are wrong; a line for each fault,
+            with where, what was wanted, what came, and which there are.
+    """
+    faults = [f"cams.methods: {fault}" for fault in methods.check(settings.cams.methods)]
+    if faults:
+        lines = "\n".join(f"  {fault}" for fault in faults)
+        raise SettingsError(f"params.yaml is not valid:\n{lines}")
