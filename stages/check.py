@@ -3,13 +3,15 @@
 import sys
 
 from camdrift import settings, storage
-from camdrift.ops import checks
 from camdrift.settings import params
 from camdrift.storage import files
 
 
 def main() -> None:
-    checks.everything(params.load())
+    plan = params.load()
+    from camdrift.ops import checks  # which loads torch; faults that need none are told before
+
+    checks.everything(plan)
     files.write_text(storage.CHECKED, "params.yaml is valid\n")
 
 

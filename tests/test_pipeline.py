@@ -21,7 +21,7 @@ LIBRARY = ROOT / "lib" / "camdrift"
 # A stage that needs a module of these needs nearly all: each is one dep.
 WHOLE = {LIBRARY / name for name in ("settings", "storage", "pipeline", "models")}
 # Their members are imported by discovery: who needs such a package needs all of it.
-DISCOVERED = [LIBRARY / "explain" / "methods"]
+DISCOVERED = [LIBRARY / "explain" / "methods", LIBRARY / "detectors"]
 
 
 def template(name: str) -> dict:
@@ -42,7 +42,9 @@ def imported(path: Path) -> set[Path]:
             if parts[0] == "camdrift":
                 names = [[*parts[1:], alias.name] for alias in node.names] + [parts[1:]]
                 for package in DISCOVERED:
-                    if any(LIBRARY.joinpath(*name[:2]) == package for name in names):
+                    if any(
+                        package in [LIBRARY.joinpath(*name[:n]) for n in (1, 2)] for name in names
+                    ):
                         found |= set(package.glob("*.py"))
                 modules = (LIBRARY.joinpath(*name).with_suffix(".py") for name in names if name)
                 found |= {p for p in modules if p.is_file() and p.parent not in WHOLE}

@@ -8,6 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from camdrift import settings
+from camdrift.ops import checks
 from camdrift.perturbations import perturbation
 from camdrift.settings import params
 from conftest import ROOT, copy_of_repository
@@ -101,10 +102,8 @@ def changed(path: str, value) -> dict:
         ("cells.fgsm.detect", [2.5], "wanted detect: strengths of the ladder"),
         ("cells.pgd.detect", [], "wanted detect: to hold 1 (the attack itself), got []"),
         ("cells.fgsm.detect", [0.5], "wanted detect: to hold 1 (the attack itself), got [0.5]"),
-        ("detection.probe", 0, "probe: wanted a layer counted from 1, or from the end, got 0"),
-        ("detection.window", 2, "window: wanted an odd number of px, got 2"),
         ("detection.shares.test", 0.0, "wanted shares above 0 that add up to 1"),
-        ("detection.brightness", [0.5, 0.2], "brightness: wanted thresholds that rise"),
+        ("detection.detectors", {}, "detection.detectors: dictionary should have at least 1 item"),
         ("cells.fgsm-2", CONTENT["cells"]["fgsm"], "wanted a name of a-z, 0-9 and _ only"),
         ("studies.layers.headline", "cw", "studies.layers.headline: no cell 'cw'"),
         ("models.vgg16_quarter.training", None, "training: wanted, but not there"),
@@ -116,6 +115,35 @@ def changed(path: str, value) -> dict:
 def test_refuses_with_what_was_wanted_and_what_exists(path, value, wanted):
     with pytest.raises(settings.SettingsError, match="params.yaml is not valid") as fault:
         params.parse(changed(path, value))
+    assert wanted in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "wanted"),
+    [
+        (
+            "cams.methods",
+            ["EigenCAM"],
+            "cams.methods: wanted a method, got 'EigenCAM'; there are: ",
+        ),
+        ("detection.detectors.odin", {}, "detection.detectors.odin: no detector 'odin'; there are"),
+        (
+            "detection.detectors.behaviour.probe",
+            0,
+            "behaviour.probe: wanted a layer counted from 1, or from the end, got 0",
+        ),
+        (
+            "detection.detectors.noisecam.brightness",
+            [0.5, 0.2],
+            "detection.detectors.noisecam.brightness: wanted thresholds that rise, got [0.5, 0.2]",
+        ),
+        ("detection.detectors.residual", {}, "detectors.residual.variance: wanted, but not there"),
+    ],
+)
+def test_refuses_what_has_no_file_and_what_a_file_does_not_take(path, value, wanted):
+    plan = params.parse(changed(path, value))
+    with pytest.raises(settings.SettingsError, match="params.yaml is not valid") as fault:
+        checks.everything(plan)
     assert wanted in str(fault.value)
 
 

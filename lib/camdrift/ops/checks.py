@@ -1,5 +1,6 @@
 """Checks of params.yaml against the library: names that stand for a file of one of its packages."""
 
+from camdrift.detectors import families
 from camdrift.explain import methods
 from camdrift.settings import Settings, SettingsError
 
@@ -12,6 +13,7 @@ def everything(settings: Settings) -> None:
             with where, what was wanted, what came, and which there are.
     """
     faults = [f"cams.methods: {fault}" for fault in methods.check(settings.cams.methods)]
+    faults += families.check(settings.detection.detectors)
     if faults:
         lines = "\n".join(f"  {fault}" for fault in faults)
         raise SettingsError(f"params.yaml is not valid:\n{lines}")

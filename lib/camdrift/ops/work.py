@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from camdrift.detectors import measure, rules, trial
+from camdrift.detectors.families import Family, families
 from camdrift.explain import cam
 from camdrift.ops import looks, timing
 from camdrift.ops.looks import FLIPPED, Looks
@@ -20,6 +20,7 @@ from camdrift.ops.timing import Bench
 from camdrift.papers.klawikowska2020 import inspection
 from camdrift.perturbations import noise
 from camdrift.settings import EXTENDING, HARDENED, Cell, Settings, Training, hardened, protocols
+from camdrift.trial import trial
 
 # What an attack that may end early does of its steps, and how far of its way noise is raised, are
 # not known before; in the studies here it is 0.2 to 0.9.
@@ -309,31 +310,32 @@ def _detect(books: _Books, name: str, seen: Looks) -> Task:
     n = min(books.test(cell.set), chosen.images)
     passes: list[Pass] = []
 
-    def look(images: float, groups: Sequence[str]) -> None:
-        for group in groups:
-            if group == "behaviour":  # which cleans the image first, as the residual does
-                group, copies = "residual", images * (chosen.copies + 2)
-                passes.append(_pass(at, "repeat", copies, timing.repeat))
-            work = partial(timing.feature, group=group)
-            passes.append(_pass(at, f"feature {group}", books.full(images), work))
+    def look(images: float, tried: Sequence[Family]) -> None:
+        # What takes many passes an image is timed by the pass; the rest is measured together.
+        many = [family for family in tried if family.passes > timing.MANY]
+        for family in many:
+            work = partial(timing.look_often, name=family.name)
+            passes.append(_pass(at, f"look of {family.name}", images * family.passes, work))
+        rest = tuple(family.name for family in tried if family not in many)
+        passes.append(_pass(at, " ".join(["look of", *rest]), books.full(images),
+                            partial(timing.look, names=rest)))  # fmt: skip
         passes.append(_pass(at, "blur", books.full(images), timing.blur))
 
+    tried = families(chosen)
     if cell.detect:
-        groups = [group for group in measure.GROUPS if group != "chance"]
         for _ in trial.variants(seen.made, cell.detect):
-            look(n, groups)
+            look(n, tried)
     if cell.detect and cell.adaptive:
         tested = chosen.shares.test * n
-        look(tested, groups)
-        costs = ["", *(timing.COSTS_LIKE.get(name, name) for name in rules.BASELINES)]
-        costs += [rules.BEHAVIOUR[0], *rules.NOISECAM[:1] * len(rules.NOISECAM)]
-        for kind in costs:
-            work = partial(timing.descend, detector=kind)
-            steps = (chosen.adaptive.steps + 0.5) * books.full(tested)
-            passes.append(_pass(at, f"descend {kind}".rstrip(), steps, work))
-        for detector in rules.NAMES:
-            if detector != rules.CHANCE:
-                look(tested, sorted({"confidence", trial.GROUP_OF[detector]}))
+        look(tested, tried)
+        steps = (chosen.adaptive.steps + 0.5) * books.full(tested)
+        passes.append(_pass(at, "descend", steps, partial(timing.descend, name="")))
+        for family in (family for family in tried if family.has_surrogate):
+            count = len(family.readings())
+            attacks = 1 if family.shares_surrogate else count
+            work = partial(timing.descend, name=family.name)
+            passes.append(_pass(at, f"descend {family.name}", attacks * steps, work))
+            look(count * tested, [family])
     # Second derivatives keep what the first computed, too.
     held = books.passing(at, backward=3) + books.pixels("detect", cell.set, n)
     return Task(f"detect@{name}", "model", tuple(passes), held * bool(cell.detect), 0)

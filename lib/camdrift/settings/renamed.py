@@ -3,6 +3,17 @@
 # By their path; `*` stands for any name. Of 0.1, whose presets stood in params.yaml.
 RENAMED = {
     "presets": "a file of its own for each preset, see stages/presets",
+    "detection.variance": "detection.detectors.behaviour.variance and, with the same value, "
+    "detection.detectors.residual.variance",
+    "detection.copies": "detection.detectors.behaviour.copies",
+    "detection.probe": "detection.detectors.behaviour.probe",
+    "detection.layer": "detection.detectors.noisecam.layer",
+    "detection.brightness": "detection.detectors.noisecam.brightness",
+    "detection.radius": "detection.detectors.noisecam.radius",
+    "detection.neighbours": "detection.detectors.noisecam.neighbours",
+    "detection.clusters": "detection.detectors.noisecam.clusters",
+    "detection.bits": "detection.detectors.squeezing.bits",
+    "detection.window": "detection.detectors.squeezing.window",
 }
 
 

@@ -154,13 +154,15 @@ def transfer(tables: Tables, detector: str) -> Figure:
 
 
 def panels(detected: Detected, names: dict[int, str], *, blur: float) -> list[Figure]:
-    """Returns figures 1, 5 and 9: images and maps of attacked images.
+    """Returns figures 1, 5 and 9: images and maps of attacked images, if NoiseCAM was tried.
 
     Args:
         detected: of the cell.
         names: of classes, by number, where they are known.
         blur: standard deviation of figure 1's blur, in px.
     """
+    if not len(detected.pictures):
+        return []
     order = list(detected.examples["variant"][: detected.pictures.shape[1]])
     methods = {name: i for i, name in enumerate(detected.facts["methods"])}
     size = detected.pictures.shape[2]
