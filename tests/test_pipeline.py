@@ -21,7 +21,7 @@ LIBRARY = ROOT / "lib" / "camdrift"
 # A stage that needs a module of these needs nearly all: each is one dep.
 WHOLE = {LIBRARY / name for name in ("settings", "storage", "pipeline", "models")}
 # Their members are imported by discovery: who needs such a package needs all of it.
-DISCOVERED = [LIBRARY / "explain" / "methods", LIBRARY / "detectors"]
+DISCOVERED = [LIBRARY / name for name in ("explain/methods", "scores", "detectors")]
 
 
 def template(name: str) -> dict:

@@ -1,5 +1,6 @@
 """Checks of params.yaml against the library: names that stand for a file of one of its packages."""
 
+from camdrift import scores
 from camdrift.detectors import families
 from camdrift.explain import methods
 from camdrift.settings import Settings, SettingsError
@@ -13,6 +14,7 @@ def everything(settings: Settings) -> None:
             with where, what was wanted, what came, and which there are.
     """
     faults = [f"cams.methods: {fault}" for fault in methods.check(settings.cams.methods)]
+    faults += [f"scores.beside: {fault}" for fault in scores.check(settings.scores.beside)]
     faults += families.check(settings.detection.detectors)
     if faults:
         lines = "\n".join(f"  {fault}" for fault in faults)

@@ -26,7 +26,7 @@ from camdrift.settings import Settings, SettingsError, params
 IMPORTS = {
     "model": "camdrift.models.loading, camdrift.trial.trial, camdrift.perturbations.variants",
     "images": "camdrift.datasets.images",
-    "table": "camdrift.scores.similarity",
+    "table": "camdrift.scores.comparison",
 }
 MB = 1e6
 

@@ -27,7 +27,7 @@ from camdrift.models import coverage, devices, training
 from camdrift.models.model import Model
 from camdrift.ops import needs
 from camdrift.perturbations import noise
-from camdrift.scores import shifts, similarity
+from camdrift.scores import comparison
 from camdrift.settings import Cell, ModelSettings, Settings, Training, protocols
 from camdrift.storage import files
 from camdrift.trial import adaptive, measuring, trial
@@ -273,7 +273,7 @@ def query(at: Bench, settings: dict) -> float:
 
 
 def compare(at: Bench, *, score: str) -> float:
-    """Scores pairs of maps of all layers, by 'cosine', 'ssim', 'jet' or 'nissim'; a unit is a pair.
+    """Scores pairs of maps of all layers by a score; a unit is a pair.
 
     NISSIM is of each layer's maps and, at the input's size, of the last ones twice.
     """
@@ -282,12 +282,7 @@ def compare(at: Bench, *, score: str) -> float:
     sides = list(zip(at.layers["height"], at.layers["width"], strict=True))
     for height, width in sides + ([(at.model.size,) * 2] * 2 if score == "nissim" else []):
         maps = rng.random((PAIRS, height, width)).astype(np.float16).astype(np.float32)
-        if score == "cosine":
-            similarity.cosine(maps[first], maps[second], size=at.pixels.shape[-1])
-        elif score == "jet":
-            similarity.jet_cosine(maps, first, second, size=at.pixels.shape[-1])
-        else:
-            (similarity.ssim if score == "ssim" else shifts.nissim)(maps[first], maps[second])
+        comparison.of_pairs(score, maps, first, second, size=at.pixels.shape[-1])
     return PAIRS
 
 

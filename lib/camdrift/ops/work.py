@@ -297,10 +297,11 @@ def _scores(books: _Books, at: Bench, cell: Cell, seen: Looks, n: int) -> list[P
     arms, unrelated = 2 * len(cell.ladder), plan.scores.unrelated
     jets = sum(protocol.similarity == "jet_rgb" for protocol in readings.values())
     raw = seen.maps + unrelated * (len(readings) - jets + len(plan.cams.methods) - 1)
-    pairs = {"cosine": raw, "ssim": arms * (1 + FLIPPED), "jet": jets * (arms + unrelated)}
+    pairs = [("cosine", raw), ("jet_cosine", jets * (arms + unrelated))]
+    pairs += [(name, arms * (1 + FLIPPED)) for name in plan.scores.beside]
     return [
         _pass(at, f"compare {score}", count * n, partial(timing.compare, score=score))
-        for score, count in pairs.items()
+        for score, count in pairs
     ]
 
 

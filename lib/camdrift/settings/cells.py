@@ -101,6 +101,15 @@ class ScoreSettings(Section):
     """The scores."""
 
     unrelated: Count
+    # Each is one of `camdrift.scores`, which `check` looks at.
+    beside: list[Name]
+
+    @field_validator("beside")
+    @classmethod
+    def _are_there_once(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names) or "cosine" in names:
+            raise ValueError(f"wanted each once, and not the cosine, got {', '.join(names)}")
+        return names
 
 
 class CoverageSettings(Section):
