@@ -76,6 +76,7 @@ def changed(path: str, value) -> dict:
             "is trained on 'orl_1', whose training imag",
         ),
         ("cams.methods", ["GradCAM", "GradCAM"], "wanted each of methods once, got GradCAM, GradC"),
+        ("scores.beside", ["cosine"], "scores.beside: wanted each once, and not the cosine, got"),
         ("cams.methods", [], "cams.methods: list should have at least 1 item"),
         ("models.resnet50.new_head", True, "`weights:` and `training:` beside `new_head: true`"),
         ("models.resnet50.training.layers", "dense", "wanted `weights:`, since `layers: dense`"),
@@ -126,6 +127,7 @@ def test_refuses_with_what_was_wanted_and_what_exists(path, value, wanted):
             ["EigenCAM"],
             "cams.methods: wanted a method, got 'EigenCAM'; there are: ",
         ),
+        ("scores.beside", ["psnr"], "scores.beside: wanted a score, got 'psnr'; there are: cosine"),
         ("detection.detectors.odin", {}, "detection.detectors.odin: no detector 'odin'; there are"),
         (
             "detection.detectors.behaviour.probe",
