@@ -8,16 +8,16 @@ from camdrift.scores import comparison
 def shard(stage: run.Stage, places: slice) -> storage.Scores:
     """Returns the scores of some of the images' maps."""
     cell, seed = stage.cell, stage.settings.seed
-    chosen = stage.settings.scores
+    scoring = stage.settings.scores
     attack, cam = (storage.cell_folder(cell.study, stage.key, part) for part in ("attack", "cam"))
     images = storage.read(storage.Attacked, attack).images
-    strangers = comparison.partners(images, places, count=chosen.unrelated, seed=seed)
+    strangers = comparison.partners(images, places, count=scoring.unrelated, seed=seed)
     both = {*strangers.index, *strangers.to_numpy().ravel()}
     maps = storage.read(storage.Maps, cam, only={"rows": {"image": sorted(both)}})
     size = maps.pictures.shape[2]
     maps = comparison.part(maps, strangers.index, strangers.to_numpy().ravel())
     return storage.Scores(
-        comparison.drift(maps, stage.protocols, strangers, size=size, beside=chosen.beside)
+        comparison.drift(maps, stage.protocols, strangers, size=size, beside=scoring.beside)
     )
 
 

@@ -86,8 +86,8 @@ def maps(
         logits, activations = probe(batch)
         top = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
         (gradients,) = torch.autograd.grad(top, activations)
-        made = grad_cam.maps(activations.detach(), gradients)[:rows]
-        parts.append(made.to(batch.device))
+        heat = grad_cam.maps(activations.detach(), gradients)[:rows]
+        parts.append(heat.to(batch.device))
     return torch.cat(parts)
 
 
@@ -130,9 +130,9 @@ def measure(images: Images, settings: Settings) -> Columns:
         yield from pixels
         yield from copies(pixels, clean, images.generators, count=count)
 
-    made = maps(images.model, probe, stream())
+    heat = maps(images.model, probe, stream())
     n = len(pixels)
-    base, own, rest = made[:n], made[n : 2 * n], made[2 * n :].unflatten(0, (n, count))
+    base, own, rest = heat[:n], heat[n : 2 * n], heat[2 * n :].unflatten(0, (n, count))
     mine = similarity(own, base)
     drawn = similarity(rest, base[:, None]).double()
     return {

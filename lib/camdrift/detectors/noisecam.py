@@ -75,7 +75,7 @@ def raw(
 
     top = logits.argmax(1, keepdim=True)
     kinds = sorted({reading.rpartition("_")[2] for reading in readings})
-    made = {}
+    heat = {}
     for kind in kinds:
         outputs = logits if kind == "logits" else logits.softmax(1)
         scores = outputs.gather(1, top)[:, 0]
@@ -86,10 +86,10 @@ def raw(
         a, g = activations.double(), gradients.double()
         bounded = scores.double().clamp_max(LARGEST_SCORE).to(a.device)
         if f"printed_{kind}" in readings:
-            made[f"printed_{kind}"] = noise_cam.maps(a, g)
+            heat[f"printed_{kind}"] = noise_cam.maps(a, g)
         if f"code_{kind}" in readings:
-            made[f"code_{kind}"] = noise_cam.maps_of_code(a, g, bounded)
-    return made
+            heat[f"code_{kind}"] = noise_cam.maps_of_code(a, g, bounded)
+    return heat
 
 
 def normalised(maps: Tensor, *, size: int) -> Tensor:
@@ -158,8 +158,8 @@ def maps(model: Model, pixels: Tensor, *, layer: int) -> Iterator[dict[str, Tens
     """
     probe = model.probe(place(layer))
     for batch, rows in model.batches(pixels):
-        made = raw(*probe(batch))
-        yield {name: normalised(m[:rows], size=model.size) for name, m in made.items()}
+        heat = raw(*probe(batch))
+        yield {name: normalised(m[:rows], size=model.size) for name, m in heat.items()}
 
 
 def passes(settings: Settings) -> int:
@@ -174,10 +174,10 @@ def measure(images: Images, settings: Settings) -> Columns:
     clusters_<reading>_<i>: number of clusters above the i-th of the brightnesses.
     """
     parts: list[Columns] = []
-    for made in maps(images.model, images.pixels, layer=settings.layer):
+    for heat in maps(images.model, images.pixels, layer=settings.layer):
         part = {}
         for reading in READINGS:
-            values = made[reading].detach().cpu().numpy()
+            values = heat[reading].detach().cpu().numpy()
             part[f"mass_{reading}"] = values.mean((1, 2))
             for i, threshold in enumerate(settings.brightness):
                 part[f"clusters_{reading}_{i}"] = clusters(
@@ -244,8 +244,8 @@ def surrogate(detector: NoiseCam, model: Model, settings: Settings) -> Objective
     def score(batch: Tensor) -> tuple[Tensor, Tensor]:
         logits, activations = model.activations(batch)
         tensor = activations[place(settings.layer)]
-        made = raw(logits, tensor, readings=[reading], create_graph=True)[reading]
-        bright = (20 * (normalised(made, size=model.size) - threshold)).sigmoid()
+        heat = raw(logits, tensor, readings=[reading], create_graph=True)[reading]
+        bright = (20 * (normalised(heat, size=model.size) - threshold)).sigmoid()
         down, across = bright.diff(dim=1).abs(), bright.diff(dim=2).abs()
         return logits, (down.mean((1, 2)) + across.mean((1, 2))).float().to(batch.device)
 

@@ -424,8 +424,8 @@ def explain(
     outputs = logits.softmax(1) if softmax else logits
 
     def maps(names: Sequence[str], classes: Tensor, *, last: bool) -> Maps:
-        made = _maps(names, outputs, tensors, classes, last=last)
-        return {name: tuple(layer.to(batch.device) for layer in m) for name, m in made.items()}
+        layers_of = _maps(names, outputs, tensors, classes, last=last)
+        return {name: tuple(layer.to(batch.device) for layer in m) for name, m in layers_of.items()}
 
     differ = bool((own != seed_classes).any())
     second = SEED in targets and differ
