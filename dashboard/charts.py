@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from camdrift import scores
 from camdrift.analysis import drawing
 from camdrift.analysis.drawing import COLOURS, Figure
 from camdrift.papers.findings import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED, VERDICTS
@@ -93,19 +94,25 @@ def clickable(figure: Figure, counts: pd.Series) -> Any:
 
 def spread(rows: pd.DataFrame, *, score: str, title: str) -> Figure:
     """Returns the distribution of a similarity over images, under attack and under noise."""
-    least = np.nanmin(rows[["adversarial", "noise"]].to_numpy(), initial=0.0)
-    edges = np.linspace(np.floor(20 * least) / 20, 1, 21 - int(np.floor(20 * least)))
+    of = scores.by_name()[score]
+    values = rows[["adversarial", "noise"]].to_numpy()
+    low, high = np.nanmin(values, initial=0.0), np.nanmax(values, initial=of.RANGE[0])
+    if of.RANGE[1] <= 1:
+        first = int(np.floor(20 * low))
+        edges, steps = np.linspace(first / 20, 1, 21 - first), "steps of 0.05"
+    else:
+        edges, steps = np.linspace(low, max(high, low + 1e-9), 21), "twenty steps"
+    still = of.RANGE[of.HIGHER_IS_ALIKE]
     parts = []
     for name, label in (("adversarial", "attack"), ("noise", "matched noise")):
         counts, _ = np.histogram(rows[name].dropna(), bins=edges)
         middles = [f"{x:.3f}" for x in (edges[:-1] + edges[1:]) / 2]
         parts.append(pd.DataFrame({"series": label, "x": middles, "y": counts}))
-    names = {"cosine": "cosine similarity", "ssim": "structural similarity"}
     return Figure(
         "spread", title,
-        "Number of images by similarity of their changed map to their clean one, in steps of 0.05; "
-        "1 means that the map did not move. Images with an empty map are left out.",
-        "bars", pd.concat(parts), f"{names[score]}, middle of the step", "images",
+        f"Number of images by the {of.LABEL} of their changed map and their clean one, in {steps}; "
+        f"{still:g} means that the map did not move. Images with an empty map are left out.",
+        "bars", pd.concat(parts), f"{of.LABEL}, middle of the step", "images",
     )  # fmt: skip
 
 

@@ -8,7 +8,10 @@ from camdrift.storage import files
 
 
 def main() -> None:
-    params.load()
+    plan = params.load()
+    from camdrift.ops import checks  # which loads torch; faults that need none are told before
+
+    checks.everything(plan)
     files.write_text(storage.CHECKED, "params.yaml is valid\n")
 
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from camdrift import settings, storage
-from camdrift.detectors import trial
 from camdrift.models import loading
 from camdrift.models.model import Model
 from camdrift.pipeline import run, shards
+from camdrift.trial import trial
 
 
 def see(stage: run.Stage, places: slice) -> storage.Seen:

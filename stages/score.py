@@ -2,21 +2,23 @@
 
 from camdrift import storage
 from camdrift.pipeline import run, shards
-from camdrift.scores import similarity
+from camdrift.scores import comparison
 
 
 def shard(stage: run.Stage, places: slice) -> storage.Scores:
     """Returns the scores of some of the images' maps."""
     cell, seed = stage.cell, stage.settings.seed
-    count = stage.settings.scores.unrelated
+    scoring = stage.settings.scores
     attack, cam = (storage.cell_folder(cell.study, stage.key, part) for part in ("attack", "cam"))
     images = storage.read(storage.Attacked, attack).images
-    strangers = similarity.partners(images, places, count=count, seed=seed)
+    strangers = comparison.partners(images, places, count=scoring.unrelated, seed=seed)
     both = {*strangers.index, *strangers.to_numpy().ravel()}
     maps = storage.read(storage.Maps, cam, only={"rows": {"image": sorted(both)}})
     size = maps.pictures.shape[2]
-    maps = similarity.part(maps, strangers.index, strangers.to_numpy().ravel())
-    return storage.Scores(similarity.drift(maps, stage.protocols, strangers, size=size))
+    maps = comparison.part(maps, strangers.index, strangers.to_numpy().ravel())
+    return storage.Scores(
+        comparison.drift(maps, stage.protocols, strangers, size=size, beside=scoring.beside)
+    )
 
 
 def main(stage: run.Stage) -> None:

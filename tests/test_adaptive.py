@@ -4,33 +4,33 @@ import numpy as np
 import pytest
 import torch
 
-from camdrift.detectors import adaptive, measure, rules
-from camdrift.settings import params
-from conftest import ROOT
+from camdrift.detectors.families import families
+from camdrift.trial import adaptive, measuring
+from test_detectors import CHANCE, changed
 
-CHOSEN = params.load(ROOT / "params.yaml").detection.model_copy(
-    update={"probe": -1, "layer": 1, "copies": 3, "brightness": [0.3, 0.5]}
+CHOSEN = changed(
+    behaviour={"probe": -1, "copies": 3}, noisecam={"layer": 1, "brightness": [0.3, 0.5]}
 )
-NAMES = [name for name in rules.NAMES if name != rules.CHANCE]
+OWNER = {name: family for family in families(CHOSEN) for name in family.readings()}
+NAMES = [name for name, family in OWNER.items() if family.has_surrogate]
 
 
 @pytest.fixture
 def fitted(model, pixels):
     rng = [np.random.default_rng(i) for i in range(20)]
+    assert set(OWNER) - set(NAMES) == {CHANCE}
     noisy = pixels + 0.1 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(2))
     both = torch.cat([pixels, noisy.clamp(0, 1)])
-    features, _ = measure.of_images(model, both, rng, CHOSEN)
+    features, _ = measuring.of_images(model, both, lambda name: rng, families(CHOSEN))
     truth = np.repeat([False, True], 10)
-    return {
-        name: rules.make(name, thresholds=2, clusters=3).fit(features, truth) for name in NAMES
-    }, features
+    return {name: OWNER[name].readings()[name].fit(features, truth) for name in NAMES}, features
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_objective_has_a_gradient_by_the_pixels(name, fitted, model, pixels):
     made, _ = fitted
     batch = pixels[:4].clone().requires_grad_()
-    logits, scores = adaptive.objective(made[name], model, CHOSEN)(batch)
+    logits, scores = OWNER[name].surrogate(made[name], model)(batch)
     torch.testing.assert_close(logits, model(pixels[:4]))
     assert scores.shape == (4,)
     (gradient,) = torch.autograd.grad(scores.sum(), batch)
@@ -43,14 +43,14 @@ def test_every_objective_has_a_gradient_by_the_pixels(name, fitted, model, pixel
 )
 def test_where_it_can_the_objective_is_the_detectors_score(name, fitted, model, pixels):
     made, features = fitted
-    _, scores = adaptive.objective(made[name], model, CHOSEN)(pixels[:4].clone().requires_grad_())
+    _, scores = OWNER[name].surrogate(made[name], model)(pixels[:4].clone().requires_grad_())
     expected = made[name].score_samples(features.iloc[:4])
     np.testing.assert_allclose(scores.detach(), expected, rtol=2e-3, atol=1e-4)
 
 
 def test_behaviours_surrogate_is_the_drift_from_the_cleaned_image(fitted, model, pixels):
     made, features = fitted
-    score = adaptive.objective(made["behaviour_median"], model, CHOSEN)
+    score = OWNER["behaviour_median"].surrogate(made["behaviour_median"], model)
     _, scores = score(pixels[:4].clone().requires_grad_())
     expected = 1 - features["similarity"].iloc[:4]
     np.testing.assert_allclose(scores.detach(), expected, atol=1e-4)
@@ -61,7 +61,7 @@ def test_it_flips_within_its_budget_and_looks_more_benign(fitted, model, pixels)
     labels = model(pixels).argmax(1)
     budget = {"eps": 0.5, "step": 0.05, "steps": 20}
     blind = adaptive.perturb(model, pixels, labels, None, **budget)
-    score = adaptive.objective(made["energy"], model, CHOSEN)
+    score = OWNER["energy"].surrogate(made["energy"], model)
     knowing = adaptive.perturb(model, pixels, labels, score, **budget)
     for attacked in (blind, knowing):
         assert attacked.min() >= 0

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from camdrift.explain import cam, methods, packing
+from camdrift.explain.methods import grad_cam
 from camdrift.perturbations.variants import Variant
 from conftest import as_model, small_network
 
@@ -175,7 +176,7 @@ def test_softmax_maps_explain_the_probability(model, pixels):
     probability = logits.softmax(1)[2].max()
     gradients = torch.autograd.grad(probability, activations)
     expected = [
-        methods.grad_cam(a.detach(), g)[2] for a, g in zip(activations, gradients, strict=True)
+        grad_cam.maps(a.detach(), g)[2] for a, g in zip(activations, gradients, strict=True)
     ]
     np.testing.assert_allclose(
         maxima[row["map"].item()], [float(layer.max()) for layer in expected], rtol=1e-4
@@ -221,3 +222,22 @@ def test_equal_pixels_of_variants_that_explain_different_classes(model, pixels, 
         there = of_both[of_both["target"] == target].sort_values("image")
         np.testing.assert_array_equal(values[mine["map"]], both[there["map"]])
     assert len(values) == 11  # ten images, and one that is explained for two classes
+
+
+def test_a_method_that_looks_at_no_class_is_made_once(model, pixels, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        cam, "by_name",
+        lambda: {name: lambda a, g, of=of, name=name: calls.append(name) or of(a, g)
+                 for name, of in methods.by_name().items()},
+    )  # fmt: skip
+    batch = pixels[:4]
+    seeds = (model(batch).argmax(1) + 1) % 4
+    _, own, other = cam.explain(model, batch, seeds, names=["GradCAM", "FEM"])
+    assert list(other) == ["FEM", "GradCAM"]
+    assert all(a is b for a, b in zip(own["FEM"], other["FEM"], strict=True))
+    assert [calls.count(name) for name in ("GradCAM", "FEM")] == [2 * len(model.maps)] + [
+        len(model.maps)
+    ]
+    _, own, other = cam.explain(model, batch, seeds, names=["FEM"])
+    assert list(other) == list(own) == ["FEM"]

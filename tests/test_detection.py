@@ -7,20 +7,19 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from camdrift import settings
-from camdrift.detectors import evaluation, rules, trial
-from camdrift.detectors.evaluation import Trial
-from camdrift.detectors.names import READINGS
+from camdrift.detectors.families import families
+from camdrift.detectors.noisecam import READINGS
 from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, UNDECIDED
 from camdrift.papers.tan2023 import tables, verdicts
 from camdrift.papers.tan2023.verdicts import Trials
 from camdrift.perturbations import variants
 from camdrift.settings import params
+from camdrift.trial import evaluation, trial
+from camdrift.trial.evaluation import Trial
 from conftest import ROOT, inside
-from test_detectors import table
+from test_detectors import WITH_RULE, changed, table
 
-CHOSEN = params.load(ROOT / "params.yaml").detection.model_copy(
-    update={"brightness": [0.2, 0.4, 0.6]}
-)
+CHOSEN = changed(noisecam={"brightness": [0.2, 0.4, 0.6]})
 IMAGES = 40
 
 
@@ -58,16 +57,20 @@ def made(*, told: float = 1.0, strengths=(1.0,)) -> dict[float, Trial]:
     seen, facts = features(strengths=strengths, told=told), images()
     weights = evaluation.draws(facts, resamples=200, rng=np.random.default_rng(0))
     return {
-        s: Trial(evaluation.fitted(seen, facts, s, CHOSEN), evaluation.calls(seen, facts, s), 0.95,
-                 weights)
+        s: Trial(
+            evaluation.fitted(seen, facts, s, families(CHOSEN)),
+            evaluation.calls(seen, facts, s),
+            0.95,
+            weights,
+        )
         for s in strengths
-    }  # fmt: skip
+    }
 
 
 def test_a_layer_that_the_model_has_not_is_refused_where_detectors_are_tried(model):
     cell = params.load(ROOT / "params.yaml").cells["pgd"]  # the model here has two layers
     protocol = settings.protocols(params.load(ROOT / "params.yaml").protocols)["corrected"]
-    with pytest.raises(settings.SettingsError, match="detection.probe: wanted one of the 2 layers"):
+    with pytest.raises(settings.SettingsError, match=r"behaviour\.probe: wanted one of the 2 la"):
         trial.taking_part(model, cell, "pgd", protocol, CHOSEN, seed=1)
 
 
@@ -165,7 +168,7 @@ def test_performance_tells_all_kinds_apart_and_says_when_images_are_too_few():
     assert rows["tpr_at_1"].isna().all()
     assert rows["note"].str.contains("too few images").all()
     ruled = found.query("rule == 'own'")["detector"].unique()
-    assert set(ruled) == set(rules.WITH_RULE)
+    assert set(ruled) == WITH_RULE
 
 
 def test_a_share_of_all_or_none_has_an_interval():
@@ -194,18 +197,18 @@ def test_a_detector_that_is_the_confidence_in_disguise_is_found_out():
 def test_a_calibrating_split_without_adversarials_is_said_and_breaks_nothing():
     seen, facts = features(), images()
     seen["prediction"] = seen["prediction"].where(seen["image"] >= 10, 0)
-    fitted = evaluation.fitted(seen, facts, 1.0, CHOSEN)
-    assert fitted["logistic"] == "no adversarial image to learn from"
+    fitted = evaluation.fitted(seen, facts, 1.0, families(CHOSEN))
+    assert fitted["logistic"].unfit == "no adversarial image to learn from"
     one = Trial(fitted, evaluation.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
     found = tables.performance(one).set_index("detector")
     assert found.loc["logistic", "auroc"].isna().all()
-    assert (found.loc["logistic", "note"] == fitted["logistic"]).all()
+    assert (found.loc["logistic", "note"] == fitted["logistic"].unfit).all()
     assert found.loc["squeezing", "auroc"].notna().all()
 
 
 def test_no_flipped_image_breaks_nothing():
     seen, facts = features().assign(prediction=0), images()
-    fitted = evaluation.fitted(seen, facts, 1.0, CHOSEN)
+    fitted = evaluation.fitted(seen, facts, 1.0, families(CHOSEN))
     one = Trial(fitted, evaluation.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
     assert tables.performance(one).query("positives == 'success'")["auroc"].isna().all()
     assert tables.curves(one).empty

@@ -4,8 +4,30 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from camdrift.detectors import rules
-from camdrift.detectors.names import PROFILE, READINGS
+from camdrift.detectors import behaviour, chance, noisecam
+from camdrift.detectors.detector import Single, UnfitError
+from camdrift.detectors.families import check, families
+from camdrift.settings import DetectionSettings, SettingsError, params
+from conftest import ROOT
+
+CHOSEN = params.load(ROOT / "params.yaml").detection
+
+
+def changed(**settings: dict) -> DetectionSettings:
+    """The detection of params.yaml with some settings of its detectors changed, by detector."""
+    detectors = {name: of | settings.get(name, {}) for name, of in CHOSEN.detectors.items()}
+    return CHOSEN.model_copy(update={"detectors": detectors})
+
+
+def fresh() -> dict:
+    """All detectors by name; NoiseCAM has three brightnesses."""
+    chosen = changed(noisecam={"brightness": [0.2, 0.4, 0.6]})
+    return {name: each for family in families(chosen) for name, each in family.readings().items()}
+
+
+NAMES = list(fresh())
+CHANCE = next(iter(chance.readings(chance.Settings())))
+WITH_RULE = {*behaviour.NAMES, *noisecam.NAMES}
 
 
 def table(count: int, *, attacked: bool, seed: int = 0) -> pd.DataFrame:
@@ -22,11 +44,10 @@ def table(count: int, *, attacked: bool, seed: int = 0) -> pd.DataFrame:
         "similarity": near(0.8 - 0.6 * side), "copies_median": near(0.75),
         "copies_quantile": near(0.5), "copies_mean": near(0.75), "copies_std": near(0.1),
     }  # fmt: skip
-    for reading in READINGS:
+    for reading in noisecam.READINGS:
         for place in range(3):  # only the middle threshold tells them apart
             columns[f"clusters_{reading}_{place}"] = np.full(count, 6 * side if place == 1 else 9.0)
-    for name in PROFILE:
-        columns |= {f"{name}_{layer}": near(side) for layer in range(2)}
+    columns |= {f"profile_{name}_{layer}": near(side) for name in "abc" for layer in range(2)}
     return pd.DataFrame(columns)
 
 
@@ -34,30 +55,30 @@ CALIBRATING = pd.concat([table(40, attacked=False), table(40, attacked=True)], i
 TRUTH = np.repeat([False, True], 40)
 
 
-@pytest.mark.parametrize("name", rules.NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_contract(name):
-    detector = rules.make(name, thresholds=3, clusters=3)
+    detector = fresh()[name]
     assert detector.fit(CALIBRATING, TRUTH) is detector
     benign, attacked = table(30, attacked=False, seed=1), table(30, attacked=True, seed=1)
     scores = [detector.score_samples(rows) for rows in (benign, attacked)]
     assert all(part.shape == (30,) and np.isfinite(part).all() for part in scores)
     called = [detector.predict(rows) for rows in (benign, attacked)]
     assert all(part.dtype == bool for part in called)
-    if name != rules.CHANCE:
+    if name != CHANCE:
         assert scores[1].min() > scores[0].max()
         assert called[1].all()
         assert called[0].mean() <= 0.35
-    again = rules.make(name, thresholds=3, clusters=3).fit(CALIBRATING, TRUTH)
+    again = fresh()[name].fit(CALIBRATING, TRUTH)
     np.testing.assert_array_equal(again.score_samples(benign), scores[0])
 
 
-@pytest.mark.parametrize("name", rules.NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_calibrating_images_of_one_kind_are_refused_or_enough(name):
-    detector = rules.make(name, thresholds=3, clusters=3)
-    with pytest.raises(rules.UnfitError, match="no benign image"):
+    detector = fresh()[name]
+    with pytest.raises(UnfitError, match="no benign image"):
         detector.fit(CALIBRATING[TRUTH], TRUTH[TRUTH])
     if name.startswith("noisecam") or name == "logistic":
-        with pytest.raises(rules.UnfitError, match="no adversarial image"):
+        with pytest.raises(UnfitError, match="no adversarial image"):
             detector.fit(CALIBRATING[~TRUTH], TRUTH[~TRUTH])
     else:
         detector.fit(CALIBRATING[~TRUTH], TRUTH[~TRUTH])
@@ -71,13 +92,13 @@ def test_behaviours_rules_on_paper():
     expected = {"median": [True, True, True], "quantile": [False, True, True],
                 "deviations": [False, False, True]}  # fmt: skip
     for rule, called in expected.items():
-        detector = rules.BehaviourDeviation(rule)
+        detector = behaviour.BehaviourDeviation(rule)
         assert detector.predict(rows).tolist() == called
-    assert rules.BehaviourDeviation().score_samples(rows) == pytest.approx([0.1, 0.4, 0.7])
+    assert behaviour.BehaviourDeviation().score_samples(rows) == pytest.approx([0.1, 0.4, 0.7])
 
 
 def test_noise_cam_takes_the_threshold_that_is_right_most_often_and_calls_four_clusters():
-    detector = rules.NoiseCam("code_logits", thresholds=3).fit(CALIBRATING, TRUTH)
+    detector = noisecam.NoiseCam("code_logits", thresholds=3).fit(CALIBRATING, TRUTH)
     assert detector.place_ == 1
     rows = pd.DataFrame({"clusters_code_logits_1": [0, 3, 4]})
     assert detector.predict(rows).tolist() == [False, False, True]
@@ -85,5 +106,28 @@ def test_noise_cam_takes_the_threshold_that_is_right_most_often_and_calls_four_c
 
 def test_a_chosen_threshold_lets_one_in_twenty_benign_images_pass():
     benign = pd.DataFrame({"energy": np.arange(100.0)})
-    detector = rules.Single("energy").fit(benign, np.zeros(100, dtype=bool))
+    detector = Single("energy").fit(benign, np.zeros(100, dtype=bool))
     assert detector.predict(benign).sum() == 4
+
+
+def test_which_have_a_rule_of_their_own():
+    assert {name for name, detector in fresh().items() if detector.own_rule} == WITH_RULE
+
+
+def test_names_without_a_file_and_wrong_settings_are_told_all_at_once():
+    faults = check({"energie": {}, "squeezing": {"bits": 9, "window": 2}, "chance": {"seed": 1}})
+    assert [fault.removeprefix("detection.detectors.") for fault in faults] == [
+        "energie: no detector 'energie'; there are: behaviour, chance, confidence, energy, "
+        "logistic, mahalanobis, noisecam, residual, squeezing",
+        "squeezing.bits: input should be less than or equal to 8, got 9",
+        "squeezing.window: wanted an odd number of px, got 2",
+        "chance: no key 'seed'; there are: none",
+    ]
+    with pytest.raises(SettingsError, match="energie: no detector"):
+        families(CHOSEN.model_copy(update={"detectors": {"energie": {}}}))
+
+
+def test_layers_that_a_model_has_not_become_its_last():
+    layers = {family.name: family.within(2).layers for family in families(CHOSEN)}
+    assert layers["behaviour"] == {"probe": -2}
+    assert layers["noisecam"] == {"layer": 2}

@@ -7,12 +7,14 @@ from scipy.ndimage import median_filter
 from sklearn.cluster import DBSCAN
 from sklearn.decomposition import PCA
 
-from camdrift.detectors import behaviour, confidence, measure, noisecam, profile
-from camdrift.explain import methods
-from camdrift.settings import params
-from conftest import ROOT, as_model, small_network
-
-CHOSEN = params.load(ROOT / "params.yaml").detection
+from camdrift.detectors import behaviour, confidence, energy, noisecam, residual, squeezing
+from camdrift.detectors.families import families
+from camdrift.explain.methods import grad_cam, noise_cam
+from camdrift.features import cleaning, profile
+from camdrift.features.images import Images
+from camdrift.trial import measuring
+from conftest import as_model, small_network
+from test_detectors import changed
 
 
 def generators(count: int) -> list[np.random.Generator]:
@@ -35,7 +37,7 @@ def test_the_probe_is_the_network_with_a_graph_that_begins_at_its_layer(model, p
 @pytest.mark.parametrize("variance", [0.5, 0.9, 0.99])
 def test_cleaning_is_scikit_learns_pca_of_each_channel(variance):
     images = torch.rand(2, 3, 11, 9, generator=torch.Generator().manual_seed(0))
-    found = behaviour.cleaned(images, variance=variance)
+    found = cleaning.cleaned(images, variance=variance)
     for image, clean in zip(images.numpy(), found.numpy(), strict=True):
         for channel, rebuilt in zip(image, clean, strict=True):
             pca = PCA(n_components=variance, svd_solver="full").fit(channel)
@@ -45,16 +47,17 @@ def test_cleaning_is_scikit_learns_pca_of_each_channel(variance):
 
 def test_a_constant_image_is_clean_as_it_is_and_looks_benign(model):
     flat = torch.full((2, 3, 12, 12), 0.4)
-    torch.testing.assert_close(behaviour.cleaned(flat, variance=0.99), flat)
-    assert behaviour.residual(flat, variance=0.99).max() < 1e-6
-    found = behaviour.measure(model, flat, generators(2), variance=0.99, count=5, place=-1)
+    torch.testing.assert_close(cleaning.cleaned(flat, variance=0.99), flat)
+    assert residual.norm(flat, variance=0.99).max() < 1e-6
+    chosen = behaviour.Settings(variance=0.99, copies=5, probe=-1)
+    found = behaviour.measure(Images(model, flat, generators(2)), chosen)
     np.testing.assert_allclose(found["similarity"], 1, atol=1e-5)
     np.testing.assert_allclose(found["copies_median"], 1, atol=1e-5)
 
 
 def test_copies_have_the_moments_of_what_cleaning_removed():
     images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    clean = behaviour.cleaned(images, variance=0.9)
+    clean = cleaning.cleaned(images, variance=0.9)
     made = torch.stack(list(behaviour.copies(images, clean, generators(1), count=200)))
     noise, drawn = images - clean, made - clean
     assert drawn.mean().item() == pytest.approx(noise.mean().item(), abs=1e-3)
@@ -67,9 +70,9 @@ def slow_behaviour(model, image, rng, *, variance, count):
     def heat(picture):
         logits, tensors = model.activations(picture[None].clone().requires_grad_())
         (gradient,) = torch.autograd.grad(logits.max(), tensors[-1])
-        return methods.grad_cam(tensors[-1].detach(), gradient)[0].flatten().double()
+        return grad_cam.maps(tensors[-1].detach(), gradient)[0].flatten().double()
 
-    clean = behaviour.cleaned(image[None], variance=variance)[0]
+    clean = cleaning.cleaned(image[None], variance=variance)[0]
     noise, base = (image - clean).double(), heat(clean)
     drifts = []
     for _ in range(count):
@@ -83,7 +86,8 @@ def slow_behaviour(model, image, rng, *, variance, count):
 def test_behaviour_twin(model, pixels):
     single = as_model(small_network(), micro_batch=1)
     chosen = {"variance": 0.9, "count": 7}
-    found = behaviour.measure(model, pixels[:3], generators(3), place=-1, **chosen)
+    settings = behaviour.Settings(variance=0.9, copies=7, probe=-1)
+    found = behaviour.measure(Images(model, pixels[:3], generators(3)), settings)
     for i, rng in enumerate(generators(3)):
         similarity, drifts = slow_behaviour(single, pixels[i], rng, **chosen)
         assert found["similarity"][i] == pytest.approx(similarity, abs=1e-5)
@@ -100,9 +104,9 @@ def test_empty_maps_have_a_similarity():
 
 
 def test_each_image_is_measured_on_its_own(model, pixels):
-    chosen = CHOSEN.model_copy(update={"probe": -1, "layer": 1, "copies": 3})
-    whole, _ = measure.of_images(model, pixels, generators(10), chosen)
-    alone, _ = measure.of_images(model, pixels[4:5], generators(5)[4:], chosen)
+    tried = families(changed(behaviour={"probe": -1, "copies": 3}, noisecam={"layer": 1}))
+    whole, _ = measuring.of_images(model, pixels, lambda name: generators(10), tried)
+    alone, _ = measuring.of_images(model, pixels[4:5], lambda name: generators(5)[4:], tried)
     assert list(whole.columns) == list(alone.columns)
     np.testing.assert_allclose(whole.iloc[4], alone.iloc[0], rtol=1e-5, atol=1e-6)
     assert whole.notna().all().all()
@@ -141,8 +145,8 @@ def test_the_readings_are_the_maps_of_cams(model, pixels):
     chances = logits.softmax(1).amax(1)
     (g,) = torch.autograd.grad(chances.sum(), leaf)
     a, g = leaf.detach().double(), g.double()
-    torch.testing.assert_close(found["printed_softmax"], methods.noise_cam(a, g))
-    expected = methods.noise_cam_of_code(a, g, chances.detach().double())
+    torch.testing.assert_close(found["printed_softmax"], noise_cam.maps(a, g))
+    expected = noise_cam.maps_of_code(a, g, chances.detach().double())
     torch.testing.assert_close(found["code_softmax"].detach(), expected)
 
 
@@ -158,18 +162,21 @@ def test_huge_logits_do_not_break_the_codes_exponential():
 def test_the_median_filter_is_scipys_for_images_of_any_size(shape):
     images = torch.rand(2, 3, *shape, generator=torch.Generator().manual_seed(0))
     expected = median_filter(images.numpy(), size=(1, 1, 3, 3), mode="nearest")
-    np.testing.assert_array_equal(confidence.median(images, size=3).numpy(), expected)
+    np.testing.assert_array_equal(squeezing.median(images, size=3).numpy(), expected)
 
 
 def test_fewer_levels_on_paper():
     values = torch.tensor([0.0, 0.2, 0.4, 0.6, 1.0])
     torch.testing.assert_close(
-        confidence.fewer_levels(values, bits=1), torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0])
+        squeezing.fewer_levels(values, bits=1), torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0])
     )
 
 
 def test_confidence_on_paper(model, pixels):
-    found = confidence.measure(model, pixels, bits=8, window=1)
+    images = Images(model, pixels, [])
+    found = confidence.measure(images, confidence.Settings())
+    found |= energy.measure(images, energy.Settings())
+    found |= squeezing.measure(images, squeezing.Settings(bits=8, window=1))
     logits = model(pixels).double().numpy()
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(found["probability"], chances.max(1), rtol=1e-5)

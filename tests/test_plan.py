@@ -101,8 +101,10 @@ def test_work_is_counted_from_the_settings(made, tasks):
     assert tasks["detect@tiny_none"].units() == {}
     # Clean, attacked and noisy at each strength that detectors see; each copy, and the two before.
     seen = tasks["detect@tiny_dlfuzz"].units()
-    assert seen["repeat"] == 7 * 50 * (made.detection.copies + 2)
-    assert seen["feature profile"] == 7 * full
+    copies = made.detection.detectors["behaviour"]["copies"]
+    assert seen["look of behaviour"] == 7 * 50 * (copies + 2)
+    others = [name for name in made.detection.detectors if name != "behaviour"]
+    assert seen[" ".join(["look of", *others])] == 7 * full
     hardening = made.hardenings["tiny_inspecting"]
     search = attacks.resolved("one_pixel", made.attacks, hardening.one_pixel)
     tried = 30 + 5 * 20

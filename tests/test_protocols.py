@@ -12,7 +12,7 @@ from camdrift.explain import packing
 from camdrift.models import loading
 from camdrift.papers import claims, findings, report, verdicts
 from camdrift.perturbations import variants
-from camdrift.scores import similarity
+from camdrift.scores import comparison
 from camdrift.storage import Attacked, Maps, Noise, Scores
 from conftest import inside
 
@@ -113,7 +113,7 @@ def test_a_protocol_that_explains_probabilities_can_decide_with_several_methods(
     layers = packing.layer_table(model)
     maps = Maps(packed.values, packed.maxima, packed.rows, layers, pictures, examples)
     strangers = pd.DataFrame(index=facts.index)
-    made = similarity.drift(maps, [protocols[first]], strangers, size=32)
+    made = comparison.drift(maps, [protocols[first]], strangers, size=32, beside=["ssim"])
     assert set(made["method"]) == set(names)
     cosine = made.query("score == 'cosine'").groupby("method", observed=True)["value"]
     assert (cosine.count() > 0).all()

@@ -10,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from camdrift import attacks, settings
+from camdrift.ops import checks
 from camdrift.settings import params, presets
 from conftest import ROOT, TINY, copy_of_repository
 
@@ -54,7 +55,7 @@ def changed(path: str, value, content: dict | None = None) -> dict:
         ("sets.photos.size", 96, "sets.photos: wanted a set that differs from it in `preproces"),
         ("targets.xception", None, "no target 'Xception' on a set without preprocessing"),
         ("cams.methods", ["GradCAM", "GradCAM"], "wanted each of methods once, got GradCAM, GradC"),
-        ("cams.methods", ["EigenCAM"], "cams.methods.0: input should be 'GradCAM'"),
+        ("scores.beside", ["cosine"], "scores.beside: wanted each once, and not the cosine, got"),
         ("cams.methods", [], "cams.methods: list should have at least 1 item"),
         ("models.resnet50.new_head", True, "`weights:` and `training:` beside `new_head: true`"),
         ("models.resnet50.training.layers", "dense", "wanted `weights:`, since `layers: dense`"),
@@ -66,10 +67,8 @@ def changed(path: str, value, content: dict | None = None) -> dict:
         ("cells.fgsm.detect", [2.5], "wanted detect: some of the strengths"),
         ("cells.pgd.detect", [], "wanted detect: to hold 1 (the attack itself), got []"),
         ("cells.fgsm.detect", [0.5], "wanted detect: to hold 1 (the attack itself), got [0.5]"),
-        ("detection.probe", 0, "probe: wanted a layer counted from 1, or from the end, got 0"),
-        ("detection.window", 2, "window: wanted an odd number of px, got 2"),
         ("detection.shares.test", 0.0, "wanted shares above 0 that add up to 1"),
-        ("detection.brightness", [0.5, 0.2], "brightness: wanted thresholds that rise"),
+        ("detection.detectors", {}, "detection.detectors: dictionary should have at least 1 item"),
         ("cells.fgsm-2", CONTENT["cells"]["fgsm"], "wanted a name of a-z, 0-9 and _ only"),
         ("studies.layers.headline", "cw", "studies.layers.headline: no cell 'cw'"),
         ("models.vgg16_quarter.training", None, "wanted `weights:` or `training:` (or both)"),
@@ -135,6 +134,7 @@ def test_settings_of_attacks_are_refused_by_the_attacks_themselves(path, value, 
 def test_old_keys_are_told_their_new_names():
     content = changed("cells.fgsm.ladder", [1.0])
     content["presets"] = {}
+    content["detection"]["copies"] = 50
     content["protocols"]["only_strengths"] = {"ladder": "accumulating"}
     with pytest.raises(settings.SettingsError, match="has keys of an earlier version") as fault:
         params.parse(content)
@@ -142,7 +142,38 @@ def test_old_keys_are_told_their_new_names():
         "presets: no longer a key; now: each is a file of its own, see stages/presets",
         "cells.fgsm.ladder: no longer a key; now: strengths",
         "protocols.only_strengths.ladder: no longer a key; now: strengths",
+        "detection.copies: no longer a key; now: detection.detectors.behaviour.copies",
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "wanted"),
+    [
+        (
+            "cams.methods",
+            ["EigenCAM"],
+            "cams.methods: wanted a method, got 'EigenCAM'; there are: ",
+        ),
+        ("scores.beside", ["psnr"], "scores.beside: wanted a score, got 'psnr'; there are: cosine"),
+        ("detection.detectors.odin", {}, "detection.detectors.odin: no detector 'odin'; there are"),
+        (
+            "detection.detectors.behaviour.probe",
+            0,
+            "behaviour.probe: wanted a layer counted from 1, or from the end, got 0",
+        ),
+        (
+            "detection.detectors.noisecam.brightness",
+            [0.5, 0.2],
+            "detection.detectors.noisecam.brightness: wanted thresholds that rise, got [0.5, 0.2]",
+        ),
+        ("detection.detectors.residual", {}, "detectors.residual.variance: wanted, but not there"),
+    ],
+)
+def test_refuses_what_has_no_file_and_what_a_file_does_not_take(path, value, wanted):
+    plan = params.parse(changed(path, value))
+    with pytest.raises(settings.SettingsError, match="params.yaml is not valid") as fault:
+        checks.everything(plan)
+    assert wanted in str(fault.value)
 
 
 def test_names_every_fault_at_once():

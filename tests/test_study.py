@@ -9,7 +9,6 @@ import torch
 
 from camdrift import settings, storage
 from camdrift.analysis import drawing, results
-from camdrift.detectors import rules
 from camdrift.explain import cam, packing
 from camdrift.models import loading
 from camdrift.ops import readme, summary
@@ -18,6 +17,7 @@ from camdrift.papers.renkhoff2022 import figures
 from camdrift.perturbations import variants
 from camdrift.storage import Attacked, Covered, Detected, ImageSet, Maps, Noise, Scores, files
 from conftest import inside
+from test_detectors import CHANCE, NAMES
 
 CELLS = ("tiny_none", "tiny_fgsm", "tiny_pgd", "tiny_dlfuzz")
 
@@ -169,7 +169,7 @@ def test_detectors_see_every_variant_and_the_attacks_made_for_them():
     assert counts["clean", 0.0] == whole
     assert counts["oblivious", 1.0] == test
     knowing = rows[rows["variant"] == "adaptive"].groupby("against").size()
-    assert set(knowing.index) == set(rules.NAMES) - {rules.CHANCE}
+    assert set(knowing.index) == set(NAMES) - {CHANCE}
     assert (knowing == test).all()
     # What a detector reads of its own adaptive attack is there, and nothing else.
     energy = rows[rows["against"] == "energy"]
@@ -193,7 +193,7 @@ def test_features_of_a_stored_variant_are_those_of_the_library(tiny):
 
 def test_trial_tables_fit_together(tiny):
     made = results.load("tiny")
-    assert set(made["detectors"]["detector"]) == set(rules.NAMES)
+    assert set(made["detectors"]["detector"]) == set(NAMES)
     cells = made["detectors"][["cell", "strength"]].drop_duplicates().values.tolist()
     expected = [[name, s] for name in CELLS for s in tiny.settings.cells[name].detect]
     assert cells == expected
@@ -204,7 +204,7 @@ def test_trial_tables_fit_together(tiny):
     keys = ["cell", "strength", "detector"]
     pairs = own.merge(same.drop_duplicates(keys), on=keys)
     assert (pairs["auroc_x"] == pairs["auroc_y"]).all()
-    assert len(report.trial(made, "tiny_dlfuzz")) == len(rules.NAMES) + 7
+    assert len(report.trial(made, "tiny_dlfuzz")) == len(NAMES) + 7
     assert set(report.knowing(made)["cell"]) == {"tiny_pgd"}
     assert made["claims"].set_index("id").loc["B1", "verdict"] == "not decided"
 

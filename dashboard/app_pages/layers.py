@@ -5,6 +5,7 @@ import frame
 import pandas as pd
 import streamlit as st
 
+from camdrift import scores
 from camdrift.analysis.drawing import percent
 from camdrift.papers.renkhoff2022 import figures
 from camdrift.settings import Study
@@ -37,7 +38,8 @@ if rows != "controls":
 if rows == "strengths":
     measure = boxes[1].selectbox("Shows", list(charts.MEASURES), key="measure",
                                  format_func=charts.MEASURES.get, bind="query-params")  # fmt: skip
-    score = boxes[2].selectbox("Score", ["cosine", "ssim"], key="score", bind="query-params")
+    measured = made["similarity"].query("cell == @cell")["score"].unique().tolist()
+    score = boxes[2].selectbox("Score", measured, key="score", bind="query-params")
 
 
 def fields() -> pd.DataFrame:
@@ -66,6 +68,7 @@ def fields() -> pd.DataFrame:
         if len(arms) < 2:
             return pd.DataFrame()
         drift = arms["noise"]["mean"] - arms["adversarial"]["mean"]
+        drift = drift if scores.by_name()[score].HIGHER_IS_ALIKE else -drift
         found = arms["noise" if measure == "noise" else "adversarial"]
         found = found.assign(mean=drift if measure == "excess" else found["mean"]).reset_index()
     return found.assign(row=found["strength"].map(percent), method=first)

@@ -8,7 +8,7 @@ from sklearn.cluster import DBSCAN
 from torch import Tensor, nn
 
 from camdrift.detectors import behaviour, noisecam
-from camdrift.explain import methods
+from camdrift.explain.methods import grad_cam
 from camdrift.models import architectures
 from camdrift.models.model import Model
 from races import Race
@@ -34,7 +34,7 @@ def plain(copies: Tensor, net: nn.Module, layer: nn.Module) -> Tensor:
         logits = net((copy[None] - 0.5) / 0.5)
         net.zero_grad()
         logits.max().backward()
-        maps.append(methods.grad_cam(kept["a"].detach(), kept["g"]))
+        maps.append(grad_cam.maps(kept["a"].detach(), kept["g"]))
     handle.remove()
     back.remove()
     return torch.cat(maps)
@@ -101,7 +101,7 @@ def _noise_cam(size: int) -> Race:
     def theirs() -> np.ndarray:
         logits, activations = probe(pixels)
         (gradients,) = torch.autograd.grad(logits.amax(1).sum(), activations)
-        return _counted(_lit(methods.grad_cam(activations, gradients), size))
+        return _counted(_lit(grad_cam.maps(activations, gradients), size))
 
     def counted(ours: np.ndarray, theirs: np.ndarray) -> None:
         assert ours.shape == theirs.shape  # of other maps: that counts agree is the next race

@@ -9,7 +9,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 from torch.nn import functional as F
 
-from camdrift.scores import similarity
+from camdrift.scores import comparison, cosine, ssim
 from races import Race
 
 SIZE, PAIRS = 224, 256
@@ -34,7 +34,7 @@ def drawn(side: int) -> np.ndarray:
 def scored(of: Callable[[np.ndarray, np.ndarray], np.ndarray], maps: np.ndarray) -> np.ndarray:
     """Returns a score of each pair, in chunks as the study computes it."""
     places = np.arange(2 * PAIRS)
-    return similarity.by_chunk(of, maps, places[:PAIRS], places[PAIRS:])
+    return comparison.by_chunk(of, maps, places[:PAIRS], places[PAIRS:])
 
 
 def enlarged(heatmap: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def _cosine(sides: tuple[int, ...], name: str, target: float, *, rounds: int) ->
     """Theirs is at its best pair by pair, where both enlarged maps stay in a cache, in float32."""
     layers = [drawn(side) for side in sides]
     tensors = [torch.from_numpy(maps)[:, None, None].split(PAIRS) for maps in layers]
-    of = partial(similarity.cosine, size=SIZE)
+    of = partial(cosine.score, size=SIZE)
 
     def theirs() -> np.ndarray:
         pairs = ((enlarged(a), enlarged(b)) for ab in tensors for a, b in zip(*ab, strict=True))
@@ -60,7 +60,7 @@ def _cosine(sides: tuple[int, ...], name: str, target: float, *, rounds: int) ->
 
 def _ssim(side: int, target: float) -> Race:
     maps = drawn(side)
-    window = similarity.ssim_window(side)
+    window = ssim.window(side)
 
     def theirs() -> np.ndarray:
         pairs = zip(*np.split(maps, 2), strict=True)
@@ -68,6 +68,6 @@ def _ssim(side: int, target: float) -> Race:
 
     return Race(
         "SSIM of maps at their own size", "scikit-image, pair by pair",
-        {"px": side, "pairs": PAIRS}, lambda: scored(similarity.ssim, maps), theirs,
+        {"px": side, "pairs": PAIRS}, lambda: scored(partial(ssim.score, size=side), maps), theirs,
         partial(np.testing.assert_allclose, rtol=0, atol=1e-6), target, rounds=20,
     )  # fmt: skip

@@ -84,7 +84,7 @@ def sides() -> Iterator[dict]:
     """
     from camdrift import settings
     from camdrift.explain import packing
-    from camdrift.scores import similarity
+    from camdrift.scores import comparison
     from camdrift.settings.params import load
 
     with contextlib.chdir(ROOT):
@@ -96,11 +96,11 @@ def sides() -> Iterator[dict]:
         ).images.iloc[:IMAGES]
         first = settings.protocols(load().protocols)[cell.protocols[0]]
         alone = pd.DataFrame(index=images["image"])
-        maps = similarity.part(maps, alone.index, np.empty(0))
+        maps = comparison.part(maps, alone.index, np.empty(0))
         size = maps.pictures.shape[2]
 
         def cosines(these: Maps) -> pd.Series:
-            table = similarity.drift(these, [first], alone, size=size)
+            table = comparison.drift(these, [first], alone, size=size, beside=[])
             table = table[(table["score"] == "cosine") & (table["method"] == maps.methods[0])]
             keys = ["variant", "strength", "draw", "target", "layer", "image"]
             return table.astype({"layer": str}).set_index(keys)["value"].sort_index()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from camdrift.explain import cam, external
+from camdrift.explain.methods import library
 from camdrift.pipeline.vision import torchvision  # the peers import torchvision, too
 from camdrift.settings import SettingsError
 from conftest import small_network
@@ -44,10 +45,10 @@ def stretched(layer):
 
 def of_library(name, module, made, images):
     """What pytorch-grad-cam itself returns for one layer, at the input's size."""
-    library = pytest.importorskip("pytorch_grad_cam")
+    import pytorch_grad_cam
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    with getattr(library, name)(made, [module]) as method:
+    with getattr(pytorch_grad_cam, name)(made, [module]) as method:
         if name == "FinerCAM":
             return np.concatenate([
                 method(image[None].requires_grad_(), target_idx=int(target))
@@ -58,7 +59,6 @@ def of_library(name, module, made, images):
 
 @pytest.mark.parametrize("name", FROM_PASS + THROUGH)
 def test_maps_are_pytorch_grad_cams(images, name):
-    pytest.importorskip("pytorch_grad_cam")
     from pytorch_grad_cam.utils.image import scale_cam_image
 
     found = cam.all_layers(network(), images, CLASSES, methods=[name])
@@ -72,7 +72,6 @@ def test_maps_are_pytorch_grad_cams(images, name):
 
 def test_grad_cam_plus_plus_is_close_to_pytorch_grad_cams(images):
     """Theirs damps small gradients by 1e-6 in a denominator of their square; the twin decides."""
-    pytest.importorskip("pytorch_grad_cam")
     found = cam.all_layers(network(), images, CLASSES, methods=["GradCAMPlusPlus"], chosen=[0])
     made = network()
     expected = of_library("GradCAMPlusPlus", made[2], made, images).reshape(5, -1)
@@ -105,7 +104,6 @@ def test_grad_cam_is_captums(images):
 
 
 def test_a_functional_activation_is_explained_through_the_library_too(images):
-    pytest.importorskip("pytorch_grad_cam")
 
     class Functional(nn.Module):
         def __init__(self):
@@ -127,18 +125,16 @@ def test_a_functional_activation_is_explained_through_the_library_too(images):
 
 @pytest.mark.parametrize("name", ["FullGrad", "NoCAM", "GuidedBackpropReLUModel"])
 def test_what_makes_no_map_of_a_layer_is_refused(images, name):
-    pytest.importorskip("pytorch_grad_cam")
     with pytest.raises(SettingsError, match=f"no method '{name}'.*AblationCAM, .*FinerCAM"):
         cam.all_layers(network(), images, methods=[name])
     with pytest.raises(SettingsError, match="ScoreCAM' explains no probability"):
         cam.all_layers(network(), images, methods=["ScoreCAM"], softmax=True)
 
 
-@pytest.mark.parametrize("name", external.FED)
+@pytest.mark.parametrize("name", library.FED)
 def test_every_class_that_is_fed_needs_the_pass_alone(name):
-    pytest.importorskip("pytorch_grad_cam")
     a, g = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 4, 5) - 0.5
-    found = external.fed(name)(a, g)
+    found = library.fed(name)(a, g)
     assert found.shape == (2, 4, 5)
     assert found.min() >= 0
     assert name in FROM_PASS
@@ -161,7 +157,6 @@ class Joining(nn.Module):
 
 @pytest.mark.parametrize("name", THROUGH)
 def test_any_network_goes_through_the_library_also_under_autocast(images, name, monkeypatch):
-    pytest.importorskip("pytorch_grad_cam")
     calls = []
     of_image = external._of_image
     monkeypatch.setattr(external, "_of_image", lambda *a: calls.append(1) or of_image(*a))

@@ -62,6 +62,12 @@ class Results:
         """Scores of the method that decides."""
         return self.every[self.every["method"] == self.maps.methods[0]]
 
+    @property
+    def measured_by(self) -> list[str]:
+        """Scores of attack and noise under the first protocol: the cosine, then those beside it."""
+        names = self.scores["score"].unique()
+        return ["cosine", *sorted(set(names) - {"cosine"})]
+
     def main(self, score: str = "cosine", *, method: str | None = None) -> pd.DataFrame:
         """Returns a score of attack and noise under the first protocol; None: what decides."""
         found = self.every[self.every["method"] == (method or self.maps.methods[0])]

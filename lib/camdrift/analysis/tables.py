@@ -128,7 +128,7 @@ def similarity(results: Results) -> pd.DataFrame:
     `mean`, `mean_empty_0` (with 0 in place of the empty), `std`, quartiles, and whiskers at the
     furthest value within 1.5 interquartile ranges. Strength 0 stands for all strengths pooled.
     """
-    values = pd.concat([results.main("cosine"), results.main("ssim")])
+    values = pd.concat([results.main(score) for score in results.measured_by])
     values = values[values["draw"] == 0]
     keys = ["target", "score", "variant", "strength", "layer"]
     tables = []

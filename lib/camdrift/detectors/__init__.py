@@ -1,6 +1,19 @@
-"""Detectors: features of one image, rules on them, and their evaluation.
+"""Detectors, one file a detector: does an image look attacked?
 
-A score (`camdrift.scores`) needs the clean map and so is no feature: a detector works on features
-only, and cannot see the clean image by accident. One module a group of features; `measure` joins
-them.
+Every file in this folder that has a function `readings` is a detector, and tried where
+`detection.detectors` of params.yaml names it. It has:
+
+- `Settings`: a pydantic section, what params.yaml holds under the file's name;
+- `measure(images, settings)`: the feature, arrays (n,) by name, of each image on its own;
+- `passes(settings)`: forward passes of the model that an image costs;
+- `readings(settings)`: fresh detectors by their names in tables, one or several that read the same
+  feature, see `detector`;
+- `surrogate(detector, model, settings)`: what the attack that knows a fitted detector lowers, its
+  score or a stand-in that has a gradient by the pixels; without it that attack does not try it.
+
+And, where these are not what is said here: `LAYERS`, names of those of its settings that are layers
+(none); `STREAM`, the name of the random numbers that it draws (the file's own); `ONE_SURROGATE`,
+whether one attack knows all its readings (each has its own).
+
+Reports read detectors without torch: files import it, and what imports it, within functions.
 """

@@ -1,45 +1,49 @@
 """Behaviour deviation: how far an image's map lies from that of the image cleaned by PCA.
 
-tan2023, section III-D, steps 1-4: clean the image, take what that removed for noise, draw noisy
-copies of the cleaned image that are statistically similar, and compare the drift of the image's
-map with the distribution of the copies' drift. Step 5, the decision, is the detector's.
+Tan et al. 2023, "NoiseCAM", section III-D. Steps 1-4: clean the image, take what that removed for
+noise, draw noisy copies of the cleaned image that are statistically similar, and compare the drift
+of the image's map with the distribution of the copies' drift. Step 5 is the decision, for which
+there are three readings.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import torch
-from torch import Tensor
+import pandas as pd
+from pydantic import Field
 
-from camdrift.explain import methods
-from camdrift.models.model import Model
+from camdrift.detectors.detector import Detector
+from camdrift.settings.detection import Layer, place
+from camdrift.settings.section import Section
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from camdrift.features.images import Columns, Images, Objective
+    from camdrift.models.model import Model
+
+RULES = ("median", "quantile", "deviations")
+NAMES = tuple(f"behaviour_{rule}" for rule in RULES)
+LAYERS = ("probe",)
+STREAM = ""  # behind the number that `chance` draws
+ONE_SURROGATE = True
 
 
-def cleaned(pixels: Tensor, *, variance: float) -> Tensor:
-    """Returns images rebuilt from the components that explain a share of their variance.
+class Settings(Section):
+    """What cleaning keeps, the copies, and where the map is looked at.
 
-    Each channel on its own, rows of pixels as samples; as many components as
-    `sklearn.decomposition.PCA(n_components=variance)` keeps. Not clipped. A constant channel has
-    no variance and stays as it is.
-
-    Args:
-        pixels: (n, 3, h, w).
-        variance: share that is kept, in (0, 1).
+    variance: share of its variance that a cleaned image keeps.
+    copies: noisy copies of the cleaned image; the paper asks for 50 or more.
+    probe: the layer, counted from 1, or from the end if negative.
     """
-    values = pixels.double()
-    mean = values.mean(dim=2, keepdim=True)
-    u, s, v = torch.linalg.svd(values - mean, full_matrices=False)
-    explained = s.square().cumsum(-1)
-    total = explained[..., -1:]
-    kept = (explained <= variance * total).sum(-1, keepdim=True) + 1
-    s = torch.where(torch.arange(s.shape[-1]) < kept, s, 0.0)
-    return (mean + u * s[..., None, :] @ v).float()
 
-
-def residual(pixels: Tensor, *, variance: float) -> Tensor:
-    """Returns the L2 norm of what cleaning removes: (n,), in pixel values."""
-    return (pixels - cleaned(pixels, variance=variance)).flatten(1).norm(dim=1)
+    variance: Annotated[float, Field(gt=0, lt=1)]
+    copies: Annotated[int, Field(ge=2)]
+    probe: Layer
 
 
 def copies(
@@ -50,6 +54,8 @@ def copies(
     The noise is N(mean, std) of what cleaning removed, one mean and one standard deviation an
     image (renkhoff2022, equation 2). Not clipped.
     """
+    import torch
+
     for image, base, generator in zip(pixels, clean, generators, strict=True):
         noise = (image - base).double()
         mean, spread = float(noise.mean()), float(noise.std(correction=0))
@@ -70,14 +76,18 @@ def maps(
     Each image costs a forward and a backward down to the probed layer, no further; a micro-batch
     of the stream is in memory at a time.
     """
+    import torch
+
+    from camdrift.explain.methods import grad_cam
+
     parts = []
     while group := list(islice(images, model.micro_batch)):
         ((batch, rows),) = model.batches(torch.stack(group))
         logits, activations = probe(batch)
         top = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
         (gradients,) = torch.autograd.grad(top, activations)
-        found = methods.grad_cam(activations.detach(), gradients)[:rows]
-        parts.append(found.to(batch.device))
+        heat = grad_cam.maps(activations.detach(), gradients)[:rows]
+        parts.append(heat.to(batch.device))
     return torch.cat(parts)
 
 
@@ -87,6 +97,8 @@ def similarity(first: Tensor, second: Tensor) -> Tensor:
     A map without evidence is defined, so that no image is left undecided: two empty maps are
     alike (1), an empty one and another are not (0).
     """
+    import torch
+
     a, b = first.flatten(-2), second.flatten(-2)
     norms = a.norm(dim=-1) * b.norm(dim=-1)
     both_empty = (a.norm(dim=-1) == 0) & (b.norm(dim=-1) == 0)
@@ -94,41 +106,33 @@ def similarity(first: Tensor, second: Tensor) -> Tensor:
     return torch.where(both_empty, 1.0, cosine.clamp(0, 1))
 
 
-def measure(
-    model: Model,
-    pixels: Tensor,
-    generators: Sequence[np.random.Generator],
-    *,
-    variance: float,
-    count: int,
-    place: int,
-) -> dict[str, np.ndarray]:
-    """Returns the behaviour of each image: arrays (n,) by name.
+def passes(settings: Settings) -> int:
+    """Returns the forward passes of the model that an image costs."""
+    return settings.copies + 2
+
+
+def measure(images: Images, settings: Settings) -> Columns:
+    """Returns the behaviour of each image.
 
     similarity: of the image's map to that of the cleaned image, in [0, 1].
     copies_median, copies_quantile, copies_mean, copies_std: of the copies' similarity to it; the
         quantile is that of 5 %.
     copies_below: share of copies that are no more similar than the image.
-
-    Args:
-        model: the model under attack.
-        pixels: (n, 3, h, w), in [0, 1].
-        generators: one an image.
-        variance: share of the variance that cleaning keeps.
-        count: of the noisy copies; the paper asks for 50 or more.
-        place: of the probed layer among the model's maps, from 0, or from the end if negative.
     """
-    clean = cleaned(pixels, variance=variance)
-    probe = model.probe(place)
+    from camdrift.features.cleaning import cleaned
+
+    pixels, count = images.pixels, settings.copies
+    clean = cleaned(pixels, variance=settings.variance)
+    probe = images.model.probe(place(settings.probe))
 
     def stream() -> Iterator[Tensor]:
         yield from clean
         yield from pixels
-        yield from copies(pixels, clean, generators, count=count)
+        yield from copies(pixels, clean, images.generators, count=count)
 
-    found = maps(model, probe, stream())
+    heat = maps(images.model, probe, stream())
     n = len(pixels)
-    base, own, rest = found[:n], found[n : 2 * n], found[2 * n :].unflatten(0, (n, count))
+    base, own, rest = heat[:n], heat[n : 2 * n], heat[2 * n :].unflatten(0, (n, count))
     mine = similarity(own, base)
     drawn = similarity(rest, base[:, None]).double()
     return {
@@ -139,3 +143,63 @@ def measure(
         "copies_std": drawn.std(1, correction=0).numpy(),
         "copies_below": (drawn <= mine[:, None]).double().mean(1).numpy(),
     }
+
+
+class BehaviourDeviation(Detector):
+    """tan2023, section III-D, step 5: the image's map drifts further than its noisy copies'.
+
+    Args:
+        rule: what a similarity must be below to be called adversarial, of the copies': 'median'
+            (the paper's), 'quantile' (5 %) or 'deviations' (mean minus two standard deviations).
+    """
+
+    own_rule = True
+
+    def __init__(self, rule: str = "median") -> None:
+        self.rule = rule
+
+    def score_samples(self, features: pd.DataFrame) -> np.ndarray:
+        """Returns how far the similarity lies below the rule's limit."""
+        limit = {
+            "median": features["copies_median"],
+            "quantile": features["copies_quantile"],
+            "deviations": features["copies_mean"] - 2 * features["copies_std"],
+        }[self.rule]
+        return (limit - features["similarity"]).to_numpy(dtype=float)
+
+    def predict(self, features: pd.DataFrame) -> np.ndarray:
+        """Returns whether the similarity lies below the rule's limit."""
+        return self.score_samples(features) > 0
+
+
+def readings(settings: Settings) -> dict[str, Detector]:
+    """Returns the rules by their names in tables."""
+    return {name: BehaviourDeviation(rule) for name, rule in zip(NAMES, RULES, strict=True)}
+
+
+def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective:
+    """Returns the drift of the map from the cleaned image's, which leaves the copies out.
+
+    The components that cleaning keeps are held fixed in a step.
+    """
+    import torch
+    from torch.nn.functional import cosine_similarity
+
+    from camdrift.explain.methods import grad_cam
+    from camdrift.features.cleaning import cleaned
+    from camdrift.features.images import top
+
+    def probed(batch: Tensor) -> tuple[Tensor, Tensor]:
+        logits, activations = model.activations(batch)
+        tensor = activations[place(settings.probe)]
+        (gradient,) = torch.autograd.grad(top(logits).sum(), tensor, create_graph=True)
+        return logits, grad_cam.maps(tensor, gradient)
+
+    def score(batch: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            removed = batch - cleaned(batch, variance=settings.variance)
+        (logits, own), (_, base) = probed(batch), probed(batch - removed)
+        alike = cosine_similarity(own.flatten(1), base.flatten(1), dim=1)
+        return logits, 1 - alike.to(batch.device)
+
+    return score

@@ -1,52 +1,47 @@
-"""Confidence: what the logits of an image, and of a simpler copy of it, say by themselves."""
+"""Confidence: the largest probability that the model gives a class; little of it is suspect.
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+Hendrycks & Gimpel 2017, "A Baseline for Detecting Misclassified and Out-of-Distribution Examples in
+Neural Networks".
+"""
 
-from camdrift.models.model import Model
+from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
-def median(pixels: Tensor, *, size: int) -> Tensor:
-    """Returns images filtered by the median of a window of `size` px, an odd number.
+from camdrift.detectors.detector import Detector, Single
+from camdrift.settings.section import Section
 
-    Edges are repeated, so that images of any size have an outcome.
-    """
-    reach = size // 2
-    padded = F.pad(pixels, (reach,) * 4, mode="replicate")
-    windows = padded.unfold(2, size, 1).unfold(3, size, 1)
-    return windows.flatten(-2).median(dim=-1).values
+if TYPE_CHECKING:
+    from torch import Tensor
 
-
-def fewer_levels(pixels: Tensor, *, bits: int) -> Tensor:
-    """Returns images at 2 ** bits levels."""
-    steps = 2**bits - 1
-    return pixels.mul(steps).round().div(steps)
+    from camdrift.features.images import Columns, Images, Objective
+    from camdrift.models.model import Model
 
 
-def squeezed(pixels: Tensor, *, bits: int, window: int) -> list[Tensor]:
-    """Returns the copies of feature squeezing: fewer levels, and the median filter."""
-    return [fewer_levels(pixels, bits=bits), median(pixels, size=window)]
+class Settings(Section):
+    """It has none."""
 
 
-def measure(model: Model, pixels: Tensor, *, bits: int, window: int) -> dict[str, np.ndarray]:
-    """Returns the confidence of each image: arrays (n,) by name.
+def passes(settings: Settings) -> int:
+    """Returns the forward passes of the model that an image costs."""
+    return 1
 
-    prediction: the top class.
-    probability: of the top class (Hendrycks & Gimpel 2017).
-    energy: -log of the sum of exp(logits) (Liu et al. 2020, equation 4, at temperature 1).
-    squeezing: the largest L1 distance between the probabilities of the image and of a squeezed
-        copy (Xu et al. 2018, section 5), in [0, 2].
-    """
-    with torch.no_grad():
-        logits = model(pixels)
-        chances = logits.softmax(1)
-        others = [model(copy).softmax(1) for copy in squeezed(pixels, bits=bits, window=window)]
-    distances = torch.stack([(chances - other).abs().sum(1) for other in others])
-    return {
-        "prediction": logits.argmax(1).numpy(),
-        "probability": chances.amax(1).numpy(),
-        "energy": -logits.logsumexp(1).numpy(),
-        "squeezing": distances.amax(0).numpy(),
-    }
+
+def measure(images: Images, settings: Settings) -> Columns:
+    """Returns `probability`, of the top class, in [0, 1]."""
+    return {"probability": images.logits.softmax(1).amax(1).numpy()}
+
+
+def readings(settings: Settings) -> dict[str, Detector]:
+    """Returns the detector by its name in tables."""
+    return {"confidence": Single("probability", sign=-1)}
+
+
+def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective:
+    """Returns the score itself."""
+
+    def score(batch: Tensor) -> tuple[Tensor, Tensor]:
+        logits = model(batch)
+        return logits, -logits.softmax(1).amax(1)
+
+    return score

@@ -1,25 +1,60 @@
 """NoiseCAM: the map of an image's noise, and the clusters of its bright pixels.
 
-tan2023, section III-E. The paper leaves open what its gradients are of: NoiseCAM has four readings,
-the printed equations or the public code's, of the logits or of the probabilities.
+Tan et al. 2023, "NoiseCAM", section III-E. The paper leaves open what its gradients are of: there
+are four readings, the printed equations or the public code's, of the logits or of the
+probabilities.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import torch
+import pandas as pd
+from pydantic import Field, field_validator
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor
-from torch.nn import functional as F
 
-from camdrift.detectors.names import READINGS
-from camdrift.explain import methods
-from camdrift.models.model import Model
+from camdrift.detectors.detector import Detector, UnfitError
+from camdrift.settings.detection import Layer, place
+from camdrift.settings.section import Count, Section
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from camdrift.features.images import Columns, Images, Objective
+    from camdrift.models.model import Model
+
+READINGS = ("printed_logits", "printed_softmax", "code_logits", "code_softmax")
+NAMES = tuple(f"noisecam_{reading}" for reading in READINGS)
+LAYERS = ("layer",)
 # exp() of a larger score overflows; there the map is that of its first term to all digits.
 LARGEST_SCORE = 300.0
+
+
+class Settings(Section):
+    """Where the map is looked at, what is bright in it, and what is a cluster of that.
+
+    layer: counted from 1, or from the end if negative.
+    brightness: values above which a pixel of the map is bright; one of them is chosen.
+    radius, neighbours: of DBSCAN, in px and in pixels.
+    clusters: more of them are adversarial.
+    """
+
+    layer: Layer
+    brightness: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)]
+    radius: Count
+    neighbours: Count
+    clusters: Annotated[int, Field(ge=0)]
+
+    @field_validator("brightness")
+    @classmethod
+    def _rises(cls, values: list[float]) -> list[float]:
+        if sorted(set(values)) != values:
+            raise ValueError(f"wanted thresholds that rise, got {values}")
+        return values
 
 
 def raw(
@@ -34,9 +69,13 @@ def raw(
     Two backward passes to `activations`, one for the logits and one for the probabilities, or the
     one that the readings want.
     """
+    import torch
+
+    from camdrift.explain.methods import noise_cam
+
     top = logits.argmax(1, keepdim=True)
     kinds = sorted({reading.rpartition("_")[2] for reading in readings})
-    found = {}
+    heat = {}
     for kind in kinds:
         outputs = logits if kind == "logits" else logits.softmax(1)
         scores = outputs.gather(1, top)[:, 0]
@@ -47,10 +86,10 @@ def raw(
         a, g = activations.double(), gradients.double()
         bounded = scores.double().clamp_max(LARGEST_SCORE).to(a.device)
         if f"printed_{kind}" in readings:
-            found[f"printed_{kind}"] = methods.noise_cam(a, g)
+            heat[f"printed_{kind}"] = noise_cam.maps(a, g)
         if f"code_{kind}" in readings:
-            found[f"code_{kind}"] = methods.noise_cam_of_code(a, g, bounded)
-    return found
+            heat[f"code_{kind}"] = noise_cam.maps_of_code(a, g, bounded)
+    return heat
 
 
 def normalised(maps: Tensor, *, size: int) -> Tensor:
@@ -59,7 +98,9 @@ def normalised(maps: Tensor, *, size: int) -> Tensor:
     As the public code: 1e-7 is added to what is divided by, so that a map of tiny values stays
     dark. Enlarged bilinearly, half-pixel centres (the code's corners lie on corners).
     """
-    large = F.interpolate(maps[:, None], (size, size), mode="bilinear")[:, 0]
+    from torch.nn.functional import interpolate
+
+    large = interpolate(maps[:, None], (size, size), mode="bilinear")[:, 0]
     low = large.amin((1, 2), keepdim=True)
     high = large.amax((1, 2), keepdim=True)
     return (large - low) / (high - low + 1e-7)
@@ -107,43 +148,105 @@ def clusters(lit: np.ndarray, *, radius: int, neighbours: int) -> np.ndarray:
     return np.bincount(image[1:][first], minlength=count)
 
 
-def maps(model: Model, pixels: Tensor, *, place: int) -> Iterator[dict[str, Tensor]]:
+def maps(model: Model, pixels: Tensor, *, layer: int) -> Iterator[dict[str, Tensor]]:
     """Yields the normalised maps of every reading, a micro-batch at a time.
 
     Args:
         model: the model under attack.
         pixels: (n, 3, h, w), in [0, 1].
-        place: of the layer among the model's maps, from 0, or from the end if negative.
+        layer: counted from 1, or from the end if negative.
     """
-    probe = model.probe(place)
+    probe = model.probe(place(layer))
     for batch, rows in model.batches(pixels):
-        found = raw(*probe(batch))
-        yield {name: normalised(m[:rows], size=model.size) for name, m in found.items()}
+        heat = raw(*probe(batch))
+        yield {name: normalised(m[:rows], size=model.size) for name, m in heat.items()}
 
 
-def measure(
-    model: Model,
-    pixels: Tensor,
-    *,
-    place: int,
-    thresholds: list[float],
-    radius: int,
-    neighbours: int,
-) -> dict[str, np.ndarray]:
-    """Returns what NoiseCAM sees of each image: arrays (n,) by name.
+def passes(settings: Settings) -> int:
+    """Returns the forward passes of the model that an image costs."""
+    return 1
+
+
+def measure(images: Images, settings: Settings) -> Columns:
+    """Returns what NoiseCAM sees of each image.
 
     mass_<reading>: mean of the normalised map.
-    clusters_<reading>_<i>: number of clusters above the i-th of `thresholds`, in (0, 1).
+    clusters_<reading>_<i>: number of clusters above the i-th of the brightnesses.
     """
-    parts: list[dict[str, np.ndarray]] = []
-    for found in maps(model, pixels, place=place):
+    parts: list[Columns] = []
+    for heat in maps(images.model, images.pixels, layer=settings.layer):
         part = {}
         for reading in READINGS:
-            values = found[reading].detach().cpu().numpy()
+            values = heat[reading].detach().cpu().numpy()
             part[f"mass_{reading}"] = values.mean((1, 2))
-            for i, threshold in enumerate(thresholds):
+            for i, threshold in enumerate(settings.brightness):
                 part[f"clusters_{reading}_{i}"] = clusters(
-                    values > threshold, radius=radius, neighbours=neighbours
+                    values > threshold, radius=settings.radius, neighbours=settings.neighbours
                 )
         parts.append(part)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+class NoiseCam(Detector):
+    """tan2023, section III-E: more than 3 clusters of bright pixels are adversarial.
+
+    The paper does not say what is bright: the threshold is the one, of those that were measured,
+    at which the rule is most often right on the calibrating images, both kinds weighing the same.
+
+    Args:
+        reading: of `READINGS`.
+        thresholds: number of thresholds that were measured.
+        limit: clusters that are still benign.
+    """
+
+    own_rule = True
+
+    def __init__(self, reading: str, thresholds: int, limit: int = 3) -> None:
+        self.reading = reading
+        self.thresholds = thresholds
+        self.limit = limit
+
+    def learn(self, features: pd.DataFrame, adversarial: np.ndarray) -> None:
+        """Chooses the brightness."""
+        if not adversarial.any():
+            raise UnfitError("no adversarial image to choose the brightness by")
+        rates = []
+        for i in range(self.thresholds):
+            called = self._clusters(features, i) > self.limit
+            rates.append((called[adversarial].mean() + (~called[~adversarial]).mean()) / 2)
+        self.place_ = int(np.argmax(rates))
+
+    def _clusters(self, features: pd.DataFrame, place: int) -> np.ndarray:
+        return features[f"clusters_{self.reading}_{place}"].to_numpy(dtype=float)
+
+    def score_samples(self, features: pd.DataFrame) -> np.ndarray:
+        """Returns the number of clusters."""
+        return self._clusters(features, self.place_)
+
+    def predict(self, features: pd.DataFrame) -> np.ndarray:
+        """Returns whether there are more clusters than the limit."""
+        return self.score_samples(features) > self.limit
+
+
+def readings(settings: Settings) -> dict[str, Detector]:
+    """Returns the detectors by their names in tables."""
+    count, limit = len(settings.brightness), settings.clusters
+    return {f"noisecam_{reading}": NoiseCam(reading, count, limit) for reading in READINGS}
+
+
+def surrogate(detector: NoiseCam, model: Model, settings: Settings) -> Objective:
+    """Returns the length of the edge of the bright area.
+
+    Clusters have no gradient, their outlines have.
+    """
+    threshold, reading = settings.brightness[detector.place_], detector.reading
+
+    def score(batch: Tensor) -> tuple[Tensor, Tensor]:
+        logits, activations = model.activations(batch)
+        tensor = activations[place(settings.layer)]
+        heat = raw(logits, tensor, readings=[reading], create_graph=True)[reading]
+        bright = (20 * (normalised(heat, size=model.size) - threshold)).sigmoid()
+        down, across = bright.diff(dim=1).abs(), bright.diff(dim=2).abs()
+        return logits, (down.mean((1, 2)) + across.mean((1, 2))).float().to(batch.device)
+
+    return score

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from camdrift.explain import external, methods
+from camdrift.explain import external
+from camdrift.explain.methods import blind, by_name, library
 from camdrift.models import architectures, checks, hook_points
 from camdrift.models.hook_points import Tap
 from camdrift.models.model import Model, padded
@@ -210,7 +211,7 @@ def all_layers(
         pixels: (n, c, h, w), what the network is called with.
         targets: classes to explain: one, (n,), (n, k) for several an image, or None for each
             image's own top class.
-        methods: of `methods.BY_NAME`, or classes of pytorch-grad-cam, see `foreign`.
+        methods: by name, see `methods`, or classes of pytorch-grad-cam, see `external`.
         chosen: layers, as `prepare` takes them.
         softmax: whether maps explain the class's probability and not its logit.
         micro_batch: the one number of images that the network is called with, the last call padded
@@ -324,7 +325,7 @@ def _of_classes(
     """
     columns = list(dict.fromkeys(tuple(column.tolist()) for column in classes.T))
     outputs = logits.softmax(1) if softmax else logits
-    passed = [name for name in names if name in methods.BY_NAME or name in external.FED]
+    passed = [name for name in names if name in by_name() or name in library.FED]
     found: dict[tuple, Maps] = {}
     for i, column in enumerate(columns):
         target = torch.tensor(column, device=logits.device)
@@ -363,14 +364,14 @@ def _maps(
         FloatingPointError: a map is not finite.
     """
     activations = [tensor.detach() for tensor in tensors]
+    of = {name: by_name().get(name) or library.fed(name) for name in names}
     # What no gradient reaches has no map.
     found = {name: [torch.zeros_like(a[:, 0]) for a in activations] for name in names}
 
     def make(place: int, gradient: Tensor) -> None:
         with torch.autocast(outputs.device.type, enabled=False):
             for name in names:
-                of = methods.BY_NAME.get(name) or external.fed(name)
-                found[name][place] = of(activations[place], gradient)
+                found[name][place] = of[name](activations[place], gradient)
 
     # As a gradient arrives it is still in the processor's cache, and no two need be held.
     hooks = [tensor.register_hook(partial(make, place)) for place, tensor in enumerate(tensors)]
@@ -422,11 +423,15 @@ def explain(
     own = logits.argmax(1)
     outputs = logits.softmax(1) if softmax else logits
 
-    def maps(classes: Tensor, *, last: bool) -> Maps:
-        found = _maps(names, outputs, tensors, classes, last=last)
-        return {name: tuple(layer.to(batch.device) for layer in m) for name, m in found.items()}
+    def maps(names: Sequence[str], classes: Tensor, *, last: bool) -> Maps:
+        layers_of = _maps(names, outputs, tensors, classes, last=last)
+        return {name: tuple(layer.to(batch.device) for layer in m) for name, m in layers_of.items()}
 
     differ = bool((own != seed_classes).any())
     second = SEED in targets and differ
-    first = maps(own, last=not second) if OWN in targets or not differ else None
-    return logits.detach(), first, maps(seed_classes, last=True) if second else None
+    first = maps(names, own, last=not second) if OWN in targets or not differ else None
+    if not second:
+        return logits.detach(), first, None
+    shared = {name: first[name] for name in names if first is not None and name in blind()}
+    rest = [name for name in names if name not in shared]
+    return logits.detach(), first, shared | maps(rest, seed_classes, last=True)

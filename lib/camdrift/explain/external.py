@@ -1,68 +1,23 @@
 """Methods of pytorch-grad-cam by class name, beyond those of `camdrift.explain.methods`.
 
-What needs activations and gradients alone is fed from the pass that all methods share. What
-perturbs the input or takes gradients of its own goes through the library, an image and a layer at
-a time: Score-CAM and Ablation-CAM call the network once for every channel of every layer (4,224
-times an image for a VGG-16), Finer-CAM and Shapley-CAM once a layer, forward and backward.
+What needs activations and gradients alone is fed from the pass that all methods share, see
+`methods.library`. What perturbs the input or takes gradients of its own goes through the library,
+an image and a layer at a time: Score-CAM and Ablation-CAM call the network once for every channel
+of every layer (4,224 times an image for a VGG-16), Finer-CAM and Shapley-CAM once a layer, forward
+and backward.
 """
 
-from collections.abc import Callable, Sequence
-from functools import cache
-from importlib import import_module
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from camdrift.explain.methods import library
 from camdrift.models import hook_points
 from camdrift.models.hook_points import Tap
 from camdrift.settings import SettingsError
-
-FED = ("EigenCAM", "EigenGradCAM", "FEM", "GradCAMElementWise", "KPCA_CAM", "SegEigenCAM")
-# It looks at the gradients of biases, not at layers.
-WITHOUT_LAYERS = ("FullGrad",)
-
-
-@cache
-def _kind(name: str) -> Any:
-    """Returns a class of pytorch-grad-cam that makes a map of a layer.
-
-    Raises:
-        SettingsError: there is none of that name, or the library is not installed.
-    """
-    import_module("camdrift.pipeline.vision")  # it imports torchvision, too
-    try:
-        library = import_module("pytorch_grad_cam")
-        base = import_module("pytorch_grad_cam.base_cam").BaseCAM
-    except ModuleNotFoundError as fault:
-        raise SettingsError(
-            f"method '{name}' is none of camdrift's own; it may be one of pytorch-grad-cam, which "
-            "is not installed: pip install -c constraints.txt grad-cam"
-        ) from fault
-    known = {
-        key: kind
-        for key, kind in vars(library).items()
-        if isinstance(kind, type) and issubclass(kind, base) and key not in WITHOUT_LAYERS
-    } | {"FinerCAM": library.FinerCAM}
-    if name not in known:
-        raise SettingsError(
-            f"no method '{name}' that makes a map of a layer; pytorch-grad-cam has: "
-            + ", ".join(sorted(known))
-        )
-    return known[name]
-
-
-def fed(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Returns a method of `FED` as a function of activations and gradients, see `methods`."""
-    method = _kind(name)(nn.Linear(1, 1), [])
-
-    def of(activations: Tensor, gradients: Tensor) -> Tensor:
-        arrays = (value.float().cpu().numpy() for value in (activations, gradients))
-        found = method.get_cam_image(None, None, None, *arrays, False)
-        return torch.from_numpy(np.maximum(found, 0).astype(np.float32)).to(activations.device)
-
-    return of
 
 
 def through(
@@ -90,7 +45,7 @@ def through(
     if softmax:
         raise SettingsError(f"method '{name}' explains no probability; wanted softmax: False")
     network, modules = hook_points.with_modules(traced, taps)
-    kind = _kind(name)
+    kind = library.kind(name)
     with torch.autocast(inputs.device.type, enabled=False):
         return tuple(
             torch.cat([_of_image(kind, network, module, *each)
@@ -115,11 +70,11 @@ def _of_image(
 
         inner.get_cam_image = keep
         # Finer-CAM chooses the classes that it compares with by itself, given the target's number.
-        chosen = (
+        explained = (
             {"targets": None, "target_idx": target}
             if kind.__name__ == "FinerCAM"
             else {"targets": [ClassifierOutputTarget(target)]}
         )
-        method(image.detach().requires_grad_(), **chosen)
-    found = torch.as_tensor(np.maximum(np.asarray(raw[0]), 0), dtype=torch.float32)
-    return found.to(image.device)
+        method(image.detach().requires_grad_(), **explained)
+    maps = torch.as_tensor(np.maximum(np.asarray(raw[0]), 0), dtype=torch.float32)
+    return maps.to(image.device)

@@ -144,17 +144,20 @@ def changed(content: dict[str, Any] | None, changes: Sequence[str], path: Path) 
     Raises:
         SettingsError: a change names what is not there, or the settings are then not valid.
     """
+    from camdrift.ops import checks  # which loads torch; `summary` does without
+
     if content is None:
         shutil.copy(params.PARAMS, path)
     else:
         # Written out with every default, so that a change may name any key.
-        plan = params.parse(content).model_dump(mode="json", include=set(presets.PARTS))
-        write(content | plan, path)
-    if not changes:
-        return params.load(path)
+        parts = params.parse(content).model_dump(mode="json", include=set(presets.PARTS))
+        write(content | parts, path)
     try:
-        hydra.apply_overrides(path, list(changes))
-        return params.load(path)
+        if changes:
+            hydra.apply_overrides(path, list(changes))
+        plan = params.load(path)
+        checks.everything(plan)
+        return plan
     except (DvcException, OmegaConfBaseException) as fault:
         raise SettingsError(f"SET: {fault.__cause__ or fault}") from fault
     except SettingsError as fault:

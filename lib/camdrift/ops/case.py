@@ -12,6 +12,7 @@ import pandas as pd
 
 from camdrift import storage
 from camdrift.perturbations.strengths import multipliers, offsets
+from camdrift.scores import by_name
 from camdrift.settings import Cell, Protocol
 from camdrift.storage import (
     ADVERSARIAL,
@@ -141,8 +142,9 @@ def scores(study: str, name: str, **equal: Any) -> pd.DataFrame:
 def pairs(study: str, name: str, first: Protocol, *, strength: float, **equal: Any) -> pd.DataFrame:
     """Returns similarity under attack and under noise, a row an image and layer.
 
-    Columns: `image, layer, adversarial, noise` and `excess`, the latter minus the former. Under the
-    first protocol, noise of the first draw. `equal` are a method, a score, a target and a layer.
+    Columns: `image, layer, adversarial, noise` and `excess`, by how much less alike maps are under
+    attack. Under the first protocol, noise of the first draw. `equal` are a method, a score, a
+    target and a layer.
     """
     found = scores(
         study, name, reading=first.reading, strength=strength, draw=0,
@@ -151,7 +153,8 @@ def pairs(study: str, name: str, first: Protocol, *, strength: float, **equal: A
     found = found.astype({"layer": str, "variant": str})
     wide = found.pivot(index=["image", "layer"], columns="variant", values="value")
     wide = wide.reindex(columns=[ADVERSARIAL, NOISE]).rename_axis(columns=None).reset_index()
-    return wide.assign(excess=wide[NOISE] - wide[ADVERSARIAL])
+    sign = 1 if by_name()[equal["score"]].HIGHER_IS_ALIKE else -1
+    return wide.assign(excess=sign * (wide[NOISE] - wide[ADVERSARIAL]))
 
 
 def overview(case: Case) -> pd.DataFrame:

@@ -24,9 +24,9 @@ from camdrift.settings import Settings, SettingsError, presets
 
 # What stages import, by kind; what draws figures and tables is taken from runs that are in git.
 IMPORTS = {
-    "model": "camdrift.models.loading, camdrift.detectors.trial, camdrift.perturbations.variants",
+    "model": "camdrift.models.loading, camdrift.trial.trial, camdrift.perturbations.variants",
     "images": "camdrift.datasets.images",
-    "table": "camdrift.scores.similarity",
+    "table": "camdrift.scores.comparison",
 }
 MB = 1e6
 

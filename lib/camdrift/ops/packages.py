@@ -8,11 +8,10 @@ import pandas as pd
 import camdrift
 
 LIBRARY = Path(camdrift.__file__).parent
-# A package imports only from those before it. `analysis` stands before `detectors`, whose
-# evaluation resamples.
+# A package imports only from those before it. `analysis` stands before `trial`, which resamples.
 ORDER = (
     "settings", "storage", "pipeline", "datasets", "models", "perturbations", "attacks", "explain",
-    "scores", "analysis", "detectors", "papers", "ops",
+    "scores", "analysis", "features", "detectors", "trial", "papers", "ops",
 )  # fmt: skip
 
 

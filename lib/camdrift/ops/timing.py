@@ -21,16 +21,16 @@ from torch import Tensor, nn
 
 from camdrift import storage
 from camdrift.attacks import dlfuzz, one_pixel
-from camdrift.detectors import adaptive, behaviour, measure, rules, trial
-from camdrift.detectors.names import PROFILE
+from camdrift.detectors.families import Family, families
 from camdrift.explain import cam, lrp, packing
 from camdrift.models import coverage, devices, gradients, training
 from camdrift.models.model import Model
 from camdrift.ops import needs
 from camdrift.perturbations import noise
-from camdrift.scores import shifts, similarity
+from camdrift.scores import comparison
 from camdrift.settings import Cell, ModelSettings, Settings, Training, protocols
 from camdrift.storage import files
+from camdrift.trial import adaptive, measuring, trial
 
 ENOUGH = 0.2  # seconds that a forward is to take to be timed
 LONG = 1.0
@@ -38,7 +38,7 @@ ROUNDS = 3
 FEW = 4  # images, of what is slow an image
 PAIRS = 64  # of maps
 MOST = 40  # individuals of a search
-COSTS_LIKE = {"confidence": "energy"}  # attacks that know a detector, measured on another
+MANY = 10  # passes an image, of a detector that is timed by the pass
 
 
 def seconds(work: Callable[[], float]) -> float:
@@ -116,9 +116,10 @@ class Bench:
         return 3.0 * largest, sum(kept.values()) + 2.0 * largest
 
     @cached_property
-    def probe(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """Explains a micro-batch at the layer that detectors look at."""
-        return self.model.probe(_within(self.model)["probe"])
+    def families(self) -> dict[str, Family]:
+        """Detectors, by name, at layers that the model has: the trial refuses others."""
+        count = len(self.model.maps)
+        return {each.name: each.within(count) for each in families(self.plan.detection)}
 
     @cached_property
     def layers(self) -> pd.DataFrame:
@@ -135,6 +136,10 @@ class Bench:
     def generators(self) -> list[np.random.Generator]:
         """One an image."""
         return [np.random.default_rng(i) for i in range(len(self.pixels))]
+
+    def streams(self, name: str) -> list[np.random.Generator]:
+        """Returns them whatever they are for."""
+        return self.generators
 
 
 def bench(name: str, chosen: ModelSettings, *, classes: int, side: int, plan: Settings) -> Bench:
@@ -198,24 +203,17 @@ def cover(at: Bench) -> float:
     return len(at.pixels)
 
 
-def feature(at: Bench, *, group: str) -> float:
-    """Measures a group of features of images."""
-    chosen = at.plan.detection.model_copy(update=_within(at.model))
-    measure.of_images(at.model, at.pixels, at.generators, chosen, groups=[group])
+def look(at: Bench, *, names: tuple[str, ...]) -> float:
+    """Measures what some detectors see of images."""
+    measuring.of_images(at.model, at.pixels, at.streams, [at.families[name] for name in names])
     return len(at.pixels)
 
 
-def repeat(at: Bench) -> float:
-    """Draws noisy copies of an image and explains them at the probed layer; a unit is a copy."""
-    count, image = 2 * len(at.pixels), at.pixels[:1]
-    copies = behaviour.copies(image, 0.99 * image, at.generators[:1], count=count)
-    behaviour.maps(at.model, at.probe, copies)
-    return count
-
-
-def _within(model: Model) -> dict[str, int]:
-    """Returns the detectors' layers; of a model with too few the last, the trial refuses it."""
-    return {"probe": -min(3, len(model.maps)), "layer": min(3, len(model.maps))}
+def look_often(at: Bench, *, name: str) -> float:
+    """Measures what a detector of many passes sees of an image; a unit is a pass."""
+    family = at.families[name]
+    measuring.of_images(at.model, at.pixels[:1], at.streams, [family])
+    return family.passes
 
 
 def blur(at: Bench) -> float:
@@ -225,22 +223,25 @@ def blur(at: Bench) -> float:
     return len(at.pixels)
 
 
-def descend(at: Bench, *, detector: str) -> float:
+def descend(at: Bench, *, name: str) -> float:
     """Attacks a detector for a step; '' is none. A unit is an image's step."""
-    chosen = at.plan.detection.model_copy(update=_within(at.model))
-    objective = None
-    if detector:
-        made = rules.make(detector, thresholds=len(chosen.brightness), clusters=0)
-        columns = [f"{name}_{layer}" for name in PROFILE for layer in range(len(at.model.maps))]
-        table = np.random.default_rng(0).random((2 * len(columns), len(columns)))
-        if isinstance(made, rules.NoiseCam):
-            made.place_ = 0
-        else:
-            made._learn(pd.DataFrame(table, columns=columns), np.arange(len(table)) % 2 == 0)
-        objective = adaptive.objective(made, at.model, chosen)
-    budget = chosen.adaptive.model_dump() | {"steps": 1}
-    adaptive.perturb(at.model, at.pixels, at.labels, objective, **budget)
+    surrogate = None
+    if name:
+        family = at.families[name]
+        detector = next(iter(family.readings().values()))
+        surrogate = family.surrogate(detector.fit(*_calibrating(at, family)), at.model)
+    budget = at.plan.detection.adaptive.model_dump() | {"steps": 1}
+    adaptive.perturb(at.model, at.pixels, at.labels, surrogate, **budget)
     return len(at.pixels) * 1.5  # two looks, one of them with a step
+
+
+def _calibrating(at: Bench, family: Family) -> tuple[pd.DataFrame, np.ndarray]:
+    """Returns what a detector sees of one image, with noise: as many rows as it can learn from."""
+    seen, _ = measuring.of_images(at.model, at.pixels[:1], at.streams, [family])
+    count = 2 * len(seen.columns)
+    rng = np.random.default_rng(0)
+    rows = seen.to_numpy(dtype=float) + rng.random((count, len(seen.columns)))
+    return pd.DataFrame(rows, columns=seen.columns), np.arange(count) % 2 == 0
 
 
 def train(at: Bench, *, network: nn.Module, chosen: Training) -> float:
@@ -272,7 +273,7 @@ def query(at: Bench, settings: dict) -> float:
 
 
 def compare(at: Bench, *, score: str) -> float:
-    """Scores pairs of maps of all layers, by 'cosine', 'ssim', 'jet' or 'nissim'; a unit is a pair.
+    """Scores pairs of maps of all layers by a score; a unit is a pair.
 
     NISSIM is of each layer's maps and, at the input's size, of the last ones twice.
     """
@@ -281,12 +282,7 @@ def compare(at: Bench, *, score: str) -> float:
     sides = list(zip(at.layers["height"], at.layers["width"], strict=True))
     for height, width in sides + ([(at.model.size,) * 2] * 2 if score == "nissim" else []):
         maps = rng.random((PAIRS, height, width)).astype(np.float16).astype(np.float32)
-        if score == "cosine":
-            similarity.cosine(maps[first], maps[second], size=at.pixels.shape[-1])
-        elif score == "jet":
-            similarity.jet_cosine(maps, first, second, size=at.pixels.shape[-1])
-        else:
-            (similarity.ssim if score == "ssim" else shifts.nissim)(maps[first], maps[second])
+        comparison.of_pairs(score, maps, first, second, size=at.pixels.shape[-1])
     return PAIRS
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from camdrift import attacks
-from camdrift.detectors import measure, rules, trial
+from camdrift.detectors.families import Family, families
 from camdrift.explain import cam
 from camdrift.ops import looks, timing
 from camdrift.ops.looks import FLIPPED, Looks
@@ -30,6 +30,7 @@ from camdrift.settings import (
     hardened,
     protocols,
 )
+from camdrift.trial import trial
 
 # What an attack that may end early does of its steps, and how far of its way noise is raised, are
 # not known before; in the studies here it is 0.2 to 0.9.
@@ -306,10 +307,11 @@ def _scores(books: _Books, at: Bench, cell: Cell, seen: Looks, n: int) -> list[P
     arms, unrelated = 2 * len(cell.strengths), plan.scores.unrelated
     jets = sum(protocol.similarity == "jet_rgb" for protocol in readings.values())
     raw = seen.maps + unrelated * (len(readings) - jets + len(plan.cams.methods) - 1)
-    pairs = {"cosine": raw, "ssim": arms * (1 + FLIPPED), "jet": jets * (arms + unrelated)}
+    pairs = [("cosine", raw), ("jet_cosine", jets * (arms + unrelated))]
+    pairs += [(name, arms * (1 + FLIPPED)) for name in plan.scores.beside]
     return [
         _pass(at, f"compare {score}", count * n, partial(timing.compare, score=score))
-        for score, count in pairs.items()
+        for score, count in pairs
     ]
 
 
@@ -319,31 +321,32 @@ def _detect(books: _Books, name: str, seen: Looks) -> Task:
     n = min(books.test(cell.set), chosen.images)
     passes: list[Pass] = []
 
-    def look(images: float, groups: Sequence[str]) -> None:
-        for group in groups:
-            if group == "behaviour":  # which cleans the image first, as the residual does
-                group, copies = "residual", images * (chosen.copies + 2)
-                passes.append(_pass(at, "repeat", copies, timing.repeat))
-            work = partial(timing.feature, group=group)
-            passes.append(_pass(at, f"feature {group}", books.full(images), work))
+    def look(images: float, tried: Sequence[Family]) -> None:
+        # What takes many passes an image is timed by the pass; the rest is measured together.
+        many = [family for family in tried if family.passes > timing.MANY]
+        for family in many:
+            work = partial(timing.look_often, name=family.name)
+            passes.append(_pass(at, f"look of {family.name}", images * family.passes, work))
+        rest = tuple(family.name for family in tried if family not in many)
+        passes.append(_pass(at, " ".join(["look of", *rest]), books.full(images),
+                            partial(timing.look, names=rest)))  # fmt: skip
         passes.append(_pass(at, "blur", books.full(images), timing.blur))
 
+    tried = families(chosen)
     if cell.detect:
-        groups = [group for group in measure.GROUPS if group != "chance"]
         for _ in trial.variants(seen.made, cell.detect):
-            look(n, groups)
+            look(n, tried)
     if cell.detect and cell.adaptive:
         tested = chosen.shares.test * n
-        look(tested, groups)
-        costs = ["", *(timing.COSTS_LIKE.get(name, name) for name in rules.BASELINES)]
-        costs += [rules.BEHAVIOUR[0], *rules.NOISECAM[:1] * len(rules.NOISECAM)]
-        for kind in costs:
-            work = partial(timing.descend, detector=kind)
-            steps = (chosen.adaptive.steps + 0.5) * books.full(tested)
-            passes.append(_pass(at, f"descend {kind}".rstrip(), steps, work))
-        for detector in rules.NAMES:
-            if detector != rules.CHANCE:
-                look(tested, sorted({"confidence", trial.GROUP_OF[detector]}))
+        look(tested, tried)
+        steps = (chosen.adaptive.steps + 0.5) * books.full(tested)
+        passes.append(_pass(at, "descend", steps, partial(timing.descend, name="")))
+        for family in (family for family in tried if family.has_surrogate):
+            count = len(family.readings())
+            attacks = 1 if family.shares_surrogate else count
+            work = partial(timing.descend, name=family.name)
+            passes.append(_pass(at, f"descend {family.name}", attacks * steps, work))
+            look(count * tested, [family])
     # Second derivatives keep what the first computed, too.
     held = books.passing(at, backward=3) + books.pixels("detect", cell.set, n)
     return Task(f"detect@{name}", "model", tuple(passes), held * bool(cell.detect), 0)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 from markupsafe import Markup
 
+from camdrift import scores
 from camdrift.analysis import flags
 from camdrift.analysis import page as pages
 from camdrift.analysis.drawing import Figure
@@ -79,6 +80,27 @@ def by_method(made: Tables, cell: str) -> pd.DataFrame:
             | {"layers decided, of " + str(part["layer"].nunique() - 1): _decided(part)}
         )
     return pd.DataFrame(found)
+
+
+def by_score(made: Tables, cell: str) -> pd.DataFrame:
+    """Returns what each score says of flipped images' maps for people: a row a score.
+
+    Of maps explained for their own class at strength 100 %, mean over layers.
+    """
+    rows = made["similarity"].query(
+        "cell == @cell and strength == 1 and group == 'success' and target == 'own_top1'"
+    )
+    means = rows.groupby(["score", "variant"], sort=False)["mean"].mean().unstack()
+    known = scores.by_name()
+    return pd.DataFrame(
+        {
+            "score": known[name].LABEL,
+            "maps are alike where it is": "high" if known[name].HIGHER_IS_ALIKE else "low",
+            "under attack": f"{row['adversarial']:.3f}",
+            "under matched noise": f"{row['noise']:.3f}",
+        }
+        for name, row in means.iterrows()
+    )
 
 
 def _decided(rows: pd.DataFrame) -> str:
@@ -355,6 +377,7 @@ def page(
         Part("Controls", table=controls(made, study.headline)),
         Part("Attack or noise, flipped or not", table=contrasts(made, study.headline)),
         Part("By the method that makes the maps", table=by_method(made, study.headline)),
+        Part("By the score that compares them", table=by_score(made, study.headline)),
     ]  # fmt: skip
     tried = trial(made, study.headline)
     if len(tried):

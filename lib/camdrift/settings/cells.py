@@ -1,6 +1,5 @@
 """Studies, their cells, and how an experiment is done and read."""
 
-from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -85,18 +84,11 @@ class NoiseSettings(Section):
     raise_to: Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
 
-# Methods that need one pass alone and no decomposition of a layer; of `methods` and `foreign`.
-Method = Literal[
-    "GradCAM", "GradCAMPlusPlus", "LayerCAM", "HiResCAM", "XGradCAM", "NoiseCAM", "FEM",
-    "GradCAMElementWise",
-]  # fmt: skip
-FOREIGN = ("FEM", "GradCAMElementWise")
-
-
 class CamSettings(Section):
     """The maps."""
 
-    methods: Annotated[list[Method], Field(min_length=1)]
+    # Each is one of `camdrift.explain.methods`, which `check` looks at: that needs torch.
+    methods: Annotated[list[str], Field(min_length=1)]
     examples: Count
     max_side: Side | None
 
@@ -105,12 +97,6 @@ class CamSettings(Section):
     def _are_there_once(cls, names: list[str]) -> list[str]:
         if len(set(names)) < len(names):
             raise ValueError(f"wanted each of methods once, got {', '.join(names)}")
-        strange = [name for name in names if name in FOREIGN]
-        if strange and find_spec("pytorch_grad_cam") is None:
-            raise ValueError(
-                f"{strange[0]} is of pytorch-grad-cam, which is not installed: pip install -c "
-                "constraints.txt grad-cam"
-            )
         return names
 
 
@@ -118,6 +104,15 @@ class ScoreSettings(Section):
     """The scores."""
 
     unrelated: Count
+    # Each is one of `camdrift.scores`, which `check` looks at.
+    beside: list[Name]
+
+    @field_validator("beside")
+    @classmethod
+    def _are_there_once(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names) or "cosine" in names:
+            raise ValueError(f"wanted each once, and not the cosine, got {', '.join(names)}")
+        return names
 
 
 class CoverageSettings(Section):

@@ -1,13 +1,25 @@
-"""Detectors, their features and their trial."""
+"""Detectors and their trial."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from camdrift.settings.attacks import Descent
-from camdrift.settings.section import Count, Positive, Section, Share
+from camdrift.settings.section import Count, Name, Positive, Section, Share
 
-Layer = int  # counted from 1, or from the end if negative
+
+def _is_counted(layer: int) -> int:
+    if layer == 0:
+        raise ValueError("wanted a layer counted from 1, or from the end, got 0")
+    return layer
+
+
+Layer = Annotated[int, AfterValidator(_is_counted)]  # from 1, or from the end if negative
+
+
+def place(layer: int) -> int:
+    """Returns the place of a layer in the list of a model's maps."""
+    return layer - 1 if layer > 0 else layer
 
 
 class DetectionShares(Section):
@@ -26,35 +38,11 @@ class DetectionShares(Section):
 
 
 class DetectionSettings(Section):
-    """Detectors, their features and their trial."""
+    """The detectors' trial, and the settings of each detector that is tried."""
 
     images: Count
     shares: DetectionShares
-    variance: Annotated[float, Field(gt=0, lt=1)]
-    copies: Annotated[int, Field(ge=2)]
-    probe: Layer
-    layer: Layer
-    brightness: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)]
-    radius: Count
-    neighbours: Count
-    clusters: Annotated[int, Field(ge=0)]
-    bits: Annotated[int, Field(ge=1, le=8)]
-    window: Annotated[int, Field(ge=1)]
     blur: Positive
     adaptive: Descent
-
-    def place(self, layer: Literal["probe", "layer"]) -> int:
-        """Returns the place of a layer in the list of maps."""
-        number = getattr(self, layer)
-        return number - 1 if number > 0 else number
-
-    @model_validator(mode="after")
-    def _fits(self) -> "DetectionSettings":
-        for name in ("probe", "layer"):
-            if getattr(self, name) == 0:
-                raise ValueError(f"{name}: wanted a layer counted from 1, or from the end, got 0")
-        if self.window % 2 == 0:
-            raise ValueError(f"window: wanted an odd number of px, got {self.window}")
-        if sorted(set(self.brightness)) != self.brightness:
-            raise ValueError(f"brightness: wanted thresholds that rise, got {self.brightness}")
-        return self
+    # By the file of each in `camdrift.detectors`, which holds what its settings are.
+    detectors: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]

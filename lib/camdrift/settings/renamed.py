@@ -9,6 +9,17 @@ RENAMED = {
     "cells.*.ladder": "strengths",
     "protocols.*.ladder": "strengths",
     "generalisations.*.carried": "transferred",
+    "detection.variance": "detection.detectors.behaviour.variance and, with the same value, "
+    "detection.detectors.residual.variance",
+    "detection.copies": "detection.detectors.behaviour.copies",
+    "detection.probe": "detection.detectors.behaviour.probe",
+    "detection.layer": "detection.detectors.noisecam.layer",
+    "detection.brightness": "detection.detectors.noisecam.brightness",
+    "detection.radius": "detection.detectors.noisecam.radius",
+    "detection.neighbours": "detection.detectors.noisecam.neighbours",
+    "detection.clusters": "detection.detectors.noisecam.clusters",
+    "detection.bits": "detection.detectors.squeezing.bits",
+    "detection.window": "detection.detectors.squeezing.window",
 }
 
 

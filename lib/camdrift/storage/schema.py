@@ -174,7 +174,7 @@ class Detected:
     """What detectors see of a cell's images, one image at a time.
 
     features: a row for each (image, variant, strength, against): its features, see
-        `features.measure`. Variants are clean, adversarial, noise and, at strength 1, the attack
+        `trial.measuring`. Variants are clean, adversarial, noise and, at strength 1, the attack
         made for the trial: 'adaptive', which knows the detector `against`, with that detector's
         features alone, and 'oblivious' at the same budget. `blurred` is the prediction after
         a blur.
@@ -182,7 +182,7 @@ class Detected:
     maps: float16 (examples, variants, methods, h, w): normalised maps to look at.
     pictures: uint8 (examples, variants, h, w, 3).
     examples: `image, variant, prediction` of each picture, in the order of `pictures`.
-    facts: `methods` of `maps`, `evaluations`: of the model, by group of features.
+    facts: `methods` of `maps`, `passes`: forward ones of the model, by detector.
     """
 
     features: pd.DataFrame
@@ -195,7 +195,7 @@ class Detected:
 
 @dataclass(frozen=True)
 class Seen:
-    """Some of the rows of `Detected.features`, and seconds that an image took by group of them."""
+    """Some of the rows of `Detected.features`, and seconds an image, by detector."""
 
     features: pd.DataFrame
     seconds: dict

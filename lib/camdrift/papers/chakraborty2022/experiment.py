@@ -17,7 +17,7 @@ from camdrift.explain import cam, packing
 from camdrift.explain.cam import GRAD_CAM
 from camdrift.models.model import Model, padded
 from camdrift.perturbations import noise
-from camdrift.scores import shifts, similarity
+from camdrift.scores import comparison, nissim, psnr, resizing
 from camdrift.settings import RANGES, Generalisation
 from camdrift.storage import CARRIED, CARRIED_NOISE, MADE_ON, OWN_ATTACK, POLICIES, Carried
 from camdrift.storage.pixels import to_8bit
@@ -204,10 +204,10 @@ def _shifts(stack: np.ndarray, *, size: int | None = None) -> np.ndarray:
 
     def of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         if size is not None:
-            a, b = (shifts.enlarged(maps, size=size) for maps in (a, b))
-        return shifts.nissim(a, b)
+            a, b = (resizing.enlarged(maps, size=size) for maps in (a, b))
+        return nissim.shift(a, b)
 
-    found = similarity.by_chunk(of, flat, first, second, values=(size or 0) ** 2)
+    found = comparison.by_chunk(of, flat, first, second, values=(size or 0) ** 2)
     return np.moveaxis(found.reshape(place[1:].shape), 2, 0)
 
 
@@ -235,7 +235,7 @@ def _outcomes(
         if top is None:
             with torch.no_grad():
                 top = model(pixels).argmax(1).numpy()
-        ratio = shifts.psnr(attacks.pixels.numpy(), pixels.numpy())
+        ratio = psnr.ratio(attacks.pixels.numpy(), pixels.numpy())
         facts = {"image": images["image"], "attack": kind, "range": of, "eps": eps}
         facts |= {"prediction": top, "psnr": np.where(np.isinf(ratio), np.nan, ratio)}
         tables.append(pd.DataFrame(facts))

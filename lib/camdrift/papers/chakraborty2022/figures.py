@@ -13,7 +13,7 @@ import pandas as pd
 from camdrift.analysis.drawing import Figure, coloured, panel
 from camdrift.analysis.results import Tables
 from camdrift.papers.chakraborty2022.comparison import PLAIN, PREPROCESSED, Comparison
-from camdrift.scores.shifts import enlarged
+from camdrift.scores.resizing import enlarged
 from camdrift.settings import MEAN
 from camdrift.storage import CARRIED, CARRIED_NOISE, OWN, OWN_ATTACK, POLICIES, Carried
 

@@ -15,7 +15,7 @@ from camdrift.papers.chakraborty2022.comparison import (
     levels,
     paired,
 )
-from camdrift.scores import shifts
+from camdrift.scores import psnr, vid
 from camdrift.settings import MEAN, RANGES
 from camdrift.storage import CARRIED, CARRIED_NOISE, MADE_ON, OWN_ATTACK, POLICIES
 
@@ -121,7 +121,7 @@ def _psnr(found: Comparison) -> Iterator[dict]:
         for (kind, of, eps), part in rows.groupby(["attack", "range", "eps"], sort=False):
             yield {"preprocessing": arm, "attack": kind, "range": of, "eps": eps,
                    "psnr": part["psnr"].mean(),
-                   "unclipped": shifts.psnr_of(RANGES[of] * eps)}  # fmt: skip
+                   "unclipped": psnr.of_eps(RANGES[of] * eps)}  # fmt: skip
 
 
 def _mod(found: Comparison) -> pd.DataFrame:
@@ -177,7 +177,7 @@ def _vid(found: Comparison) -> Iterator[dict]:
     for (network, arm), tried in found.tried.items():
         for kind in (kind for kind in ATTACKS if tried.has(kind)):
             for explains, with_clean in product(POLICIES, (False, True)):
-                each = shifts.vid(levels(found, tried, kind, explains, with_clean=with_clean))
+                each = vid.spread(levels(found, tried, kind, explains, with_clean=with_clean))
                 mean, drawn = found.means(each[:, None], tried.images)
                 low, high = found.interval(drawn[:, 0])
                 yield {"network": network, "preprocessing": arm, "attack": kind,

@@ -39,7 +39,7 @@ from camdrift.papers.findings import (
     verdict_of_parts,
 )
 from camdrift.papers.verdicts import of_claims
-from camdrift.scores.shifts import vid
+from camdrift.scores import vid
 from camdrift.settings import FlagSettings
 from camdrift.storage import CARRIED, CARRIED_NOISE, OWN_ATTACK, POLICIES
 
@@ -236,7 +236,7 @@ def one_is_most_stable(found: Comparison, reading: Reading) -> Finding:
     if STABLE not in names or len(names) < 2:
         return nothing(f"wanted {STABLE} beside other networks, got {', '.join(names)}")
     shift = _shift(found, reading)
-    each = np.stack([vid(shift[:, i]) for i in range(len(names))], axis=1)
+    each = np.stack([vid.spread(shift[:, i]) for i in range(len(names))], axis=1)
     value, drawn = found.means(np.stack([shift[:, :, -1], each], axis=2), _images(found))
     if np.isnan(value).any():
         return nothing(NO_MAPS)

@@ -228,13 +228,15 @@ ROWS = (ADVERSARIAL, NOISE, CLEAN)
 
 
 def panels(detected: Detected, names: dict[int, str], *, blur: float) -> list[Figure]:
-    """Returns figures 1, 5 and 9: images and maps of attacked images.
+    """Returns figures 1, 5 and 9: images and maps of attacked images, if NoiseCAM was tried.
 
     Args:
         detected: of the cell.
         names: of classes, by number, where they are known.
         blur: standard deviation of figure 1's blur, in px.
     """
+    if not len(detected.pictures):
+        return []
     seen, texts = Seen(detected, names), pictures(blur=blur)
     return [
         figure_1(seen, *texts["tan_figure_1"], blur=blur),

@@ -9,11 +9,12 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_curve
 
 from camdrift.analysis import statistics
-from camdrift.detectors import rules
-from camdrift.detectors.evaluation import Trial, calls, draws, fitted, told
+from camdrift.detectors import noisecam
+from camdrift.detectors.families import families
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, StatisticsSettings
 from camdrift.storage import ADAPTIVE, CLEAN, NOISE, OBLIVIOUS, Detected
+from camdrift.trial.evaluation import Trial, calls, draws, fitted, told
 
 # What the tables hold, in a line each.
 ABOUT = {
@@ -43,14 +44,13 @@ def performance(trial: Trial) -> pd.DataFrame:
     rows: list[Row] = []
     clean = int((trial.test["kind"] == CLEAN).sum())
     for name, detector in trial.fitted.items():
-        chosen_by = ("own", "chosen") if name in rules.WITH_RULE else ("chosen",)
-        for rule in chosen_by:
+        for rule in ("own", "chosen") if detector.own_rule else ("chosen",):
             for positives in POSITIVES:
                 for negatives in NEGATIVES:
                     row: Row = {"detector": name, "rule": rule, "positives": positives,
                            "negatives": negatives, "note": ""}  # fmt: skip
-                    if isinstance(detector, str):
-                        rows.append(row | {"note": detector})
+                    if detector.unfit:
+                        rows.append(row | {"note": detector.unfit})
                         continue
                     rows.append(row | _numbers(trial, name, rule, positives, negatives, clean))
     return pd.DataFrame(rows)
@@ -122,7 +122,7 @@ def transfer(trials: Iterator[tuple[dict, Trial]]) -> pd.DataFrame:
         if not len(yes) or not len(no):
             continue
         for name in trial.scores:
-            called = trial.fitted[name].predict(trial.test)  # type: ignore[union-attr]
+            called = trial.fitted[name].predict(trial.test)
             balanced = (called[yes].mean() + (~called[no]).mean()) / 2
             auroc = trial.auroc(name, "success", "both")[0]
             rows.append(facts | {"detector": name, "auroc": auroc, "balanced": balanced})
@@ -142,7 +142,7 @@ def knowing(features: pd.DataFrame, images: pd.DataFrame, trial: Trial) -> pd.Da
         for arm in (OBLIVIOUS, ADAPTIVE):
             mine = features[features["variant"] == arm]
             mine = mine[(mine["against"] == name) | (arm == OBLIVIOUS)]
-            if not len(mine) or isinstance(detector, str):
+            if not len(mine) or detector.unfit:
                 continue
             attacked = told(mine, images)
             both = pd.concat([benign, attacked], ignore_index=True)
@@ -187,7 +187,7 @@ def blankness(trial: Trial) -> pd.DataFrame:
     """
     rows = []
     test = trial.test
-    for name in rules.NOISECAM:
+    for name in noisecam.NAMES:
         if name not in trial.scores:
             continue
         reading = name.removeprefix("noisecam_")
@@ -216,17 +216,21 @@ def disguise(trial: Trial) -> pd.DataFrame:
     `gain`, NoiseCAM's AUROC minus that of the confidence on the same images (successes against
     clean and noisy ones), with `gain_low` and `gain_high`; missing for 'benign'.
     """
-    rows = []
-    doubt = 1 - trial.test["probability"].to_numpy(dtype=float)
+    rows: list[Row] = []
+    if "confidence" not in trial.scores:
+        return pd.DataFrame(rows, columns=DISGUISE)
+    doubt = 1 + trial.scores["confidence"]
     yes, no = trial.members("success", "both")
     everyone = np.arange(len(trial.test))
-    for name in rules.NOISECAM:
+    for name in noisecam.NAMES:
         if name not in trial.scores:
             continue
         for kind, mine in (("all", everyone), ("benign", no)):
             pair = trial.scores[name][mine], doubt[mine]
             found = trial.interval(statistics.spearman(*pair, weights=trial.drawn(mine)))
-            row = {"reading": name.removeprefix("noisecam_"), "kind": kind, "images": len(mine)}
+            row: Row = {
+                "reading": name.removeprefix("noisecam_"), "kind": kind, "images": len(mine)
+            }  # fmt: skip
             row |= dict(zip(("spearman", "low", "high"), found, strict=True))
             if kind == "all" and len(yes) and len(no):
                 pairs = [trial.auroc(one, "success", "both") for one in (name, "confidence")]
@@ -268,8 +272,8 @@ def of_study(
         weights = draws(detected.images, resamples=count, rng=rng)
         for strength in cell.detect:
             rows[key, strength] = calls(detected.features, detected.images, strength)
-            found = fitted(detected.features, detected.images, strength, chosen)
-            trial = Trial(found, rows[key, strength], settings.confidence, weights)
+            detectors = fitted(detected.features, detected.images, strength, families(chosen))
+            trial = Trial(detectors, rows[key, strength], settings.confidence, weights)
             trials.setdefault(key, {})[strength] = trial
             for name, table in (
                 ("detectors", performance(trial)),

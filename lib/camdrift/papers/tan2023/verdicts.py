@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from camdrift.analysis import statistics
-from camdrift.detectors import rules
-from camdrift.detectors.evaluation import Trial
+from camdrift.detectors import behaviour, noisecam
 from camdrift.papers.findings import (
     FOUND,
     HOLDS,
@@ -23,7 +22,10 @@ from camdrift.papers.findings import (
     verdict_of_range,
 )
 from camdrift.storage import CLEAN, NOISE
+from camdrift.trial.evaluation import Trial
 
+# Detectors of others, that the paper's are held against.
+BASELINES = ("confidence", "energy", "squeezing", "residual", "logistic", "mahalanobis")
 MINIMUM = 10  # flipped test images at each strength, below which rates are not compared
 TOO_FEW = f"no flipped image to choose on, or fewer than {MINIMUM} to test at one of the strengths"
 PAPERS_SIZE = 224  # px: radius 2 and 3 clusters are of this size
@@ -61,8 +63,8 @@ class Trials:
             return None
         found = {}
         for name in names:
-            detector = trial.fitted[name]
-            if isinstance(detector, str):
+            detector = trial.fitted.get(name)
+            if detector is None or detector.unfit:
                 continue
             if rule == "own":
                 called = detector.predict(rows)
@@ -80,7 +82,7 @@ def more_accurate(trials: Trials, rivals: tuple[str, ...], rule: str) -> Finding
     By balanced accuracy, attacked images whose class flips against clean and noisy ones; which
     reading and which rival stand for their kind is told by the choosing images.
     """
-    mine, other = trials.best(rules.NOISECAM, "own"), trials.best(rivals, rule)
+    mine, other = trials.best(noisecam.NAMES, "own"), trials.best(rivals, rule)
     if mine is None or other is None:
         return nothing("the choosing images lack one kind")
     trial = trials.whole
@@ -92,7 +94,7 @@ def more_accurate(trials: Trials, rivals: tuple[str, ...], rule: str) -> Finding
 
 def misses_and_alarms(trials: Trials) -> Finding:
     """Judges B2: behaviour deviation's TPR is lower and its TNR higher; the value is the first."""
-    mine, other = trials.best(rules.BEHAVIOUR, "own"), trials.best(rules.NOISECAM, "own")
+    mine, other = trials.best(behaviour.NAMES, "own"), trials.best(noisecam.NAMES, "own")
     if mine is None or other is None:
         return nothing("the choosing images lack one kind")
     trial = trials.whole
@@ -131,7 +133,7 @@ def falls_with_strength(trials: Trials) -> Finding:
     """Judges B3: the slope of behaviour deviation's TPR in log2 strength."""
     if len(trials.by_strength) < 2:
         return nothing("one strength: no slope", NOT_RUN)
-    found = _tprs(trials, rules.BEHAVIOUR)
+    found = _tprs(trials, behaviour.NAMES)
     if found is None:
         return nothing(TOO_FEW)
     name, rates = found
@@ -155,7 +157,7 @@ def does_not_depend(trials: Trials) -> Finding:
     """
     if len(trials.by_strength) < 2:
         return nothing("one strength: no range", NOT_RUN)
-    found = _tprs(trials, rules.NOISECAM)
+    found = _tprs(trials, noisecam.NAMES)
     if found is None:
         return nothing(TOO_FEW)
     name, rates = found
@@ -182,7 +184,7 @@ def does_not_depend(trials: Trials) -> Finding:
 
 def blank(trials: Trials) -> Finding:
     """Judges B5: maps of clean and noisy images have no cluster and little light."""
-    name = trials.best(rules.NOISECAM, "own")
+    name = trials.best(noisecam.NAMES, "own")
     if name is None:
         return nothing("the choosing images lack one kind")
     trial = trials.whole
@@ -219,7 +221,7 @@ def blur_breaks(trials: Trials) -> Finding:
 def survives_knowledge(trials: Trials) -> Finding:
     """Judges B8: the paper's detectors' AUROC under an attack that knows them, the least."""
     rows = trials.knowing[trials.knowing["arm"] == "adaptive"].dropna(subset="auroc")
-    rows = rows[rows["detector"].isin(rules.WITH_RULE)]
+    rows = rows[rows["detector"].isin([*behaviour.NAMES, *noisecam.NAMES])]
     if not len(rows):
         return nothing("no adaptive attack that flips", NOT_RUN)
     parts = [verdict_of_interval(row.low, row.high, above=0.7) for row in rows.itertuples()]
@@ -233,8 +235,8 @@ def survives_knowledge(trials: Trials) -> Finding:
 
 # Each claim's judge, and the threshold that its value is held against.
 JUDGES: dict[str, tuple[Callable[[Trials], Finding], float]] = {
-    "B1": (lambda trials: more_accurate(trials, rules.BEHAVIOUR, "own"), 0),
-    "B1b": (lambda trials: more_accurate(trials, rules.BASELINES, "chosen"), 0),
+    "B1": (lambda trials: more_accurate(trials, behaviour.NAMES, "own"), 0),
+    "B1b": (lambda trials: more_accurate(trials, BASELINES, "chosen"), 0),
     "B2": (misses_and_alarms, 0),
     "B3": (falls_with_strength, 0),
     "B4": (does_not_depend, 0.05),

@@ -1,5 +1,6 @@
 """The detectors' trial: fitted on some images, chosen on others, tested on the rest."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,31 +9,29 @@ import pandas as pd
 from sklearn.metrics import roc_curve
 
 from camdrift.analysis import statistics
-from camdrift.detectors import rules
-from camdrift.detectors.rules import Detector, UnfitError
-from camdrift.settings import DetectionSettings
+from camdrift.detectors.detector import Detector, UnfitError
+from camdrift.detectors.families import Family
 from camdrift.storage import ADVERSARIAL, CLEAN, NOISE
 
 
 def fitted(
-    features: pd.DataFrame, images: pd.DataFrame, strength: float, chosen: DetectionSettings
-) -> dict[str, Detector | str]:
-    """Returns every detector fitted on the calibrating images, or why it could not be.
+    features: pd.DataFrame, images: pd.DataFrame, strength: float, families: Sequence[Family]
+) -> dict[str, Detector]:
+    """Returns every detector fitted on the calibrating images, by name.
 
     Benign are the clean and the noisy images, adversarial those whose class the attack flips at
-    that strength.
+    that strength. One that could not be fitted says why in `unfit`.
     """
     rows = calls(features, images, strength)
     rows = rows[(rows["split"] == "calibrate") & (rows["kind"] != "failure")]
     adversarial = (rows["kind"] == "success").to_numpy()
-    found: dict[str, Detector | str] = {}
-    for name in rules.NAMES:
-        made = rules.make(name, thresholds=len(chosen.brightness), clusters=chosen.clusters)
+    detectors = {name: each for family in families for name, each in family.readings().items()}
+    for detector in detectors.values():
         try:
-            found[name] = made.fit(rows, adversarial)
+            detector.fit(rows, adversarial)
         except UnfitError as fault:
-            found[name] = str(fault)
-    return found
+            detector.unfit = str(fault)
+    return detectors
 
 
 def calls(features: pd.DataFrame, images: pd.DataFrame, strength: float) -> pd.DataFrame:
@@ -66,7 +65,7 @@ class Trial:
         are drawn together.
     """
 
-    fitted: dict[str, Detector | str]
+    fitted: dict[str, Detector]
     rows: pd.DataFrame
     confidence: float
     weights: np.ndarray
@@ -85,7 +84,7 @@ class Trial:
     def scores(self) -> dict[str, np.ndarray]:
         """Scores of the test rows by detector, of those that could be fitted."""
         known = self.fitted.items()
-        return {name: d.score_samples(self.test) for name, d in known if not isinstance(d, str)}
+        return {name: d.score_samples(self.test) for name, d in known if not d.unfit}
 
     def called(self, name: str, rule: str) -> np.ndarray:
         """Returns which test rows are called adversarial: bool (n,).
@@ -95,7 +94,7 @@ class Trial:
         """
         limit = self.limit(name)
         if rule == "own" or np.isnan(limit):
-            return self._detector(name).predict(self.test)
+            return self.fitted[name].predict(self.test)
         return self.scores[name] >= limit
 
     def limit(self, name: str) -> float:
@@ -104,13 +103,8 @@ class Trial:
         adversarial = (rows["kind"] == "success").to_numpy()
         if adversarial.all() or not adversarial.any():
             return np.nan
-        wrong, right, limits = roc_curve(adversarial, self._detector(name).score_samples(rows))
+        wrong, right, limits = roc_curve(adversarial, self.fitted[name].score_samples(rows))
         return float(limits[np.argmax(right - wrong)])
-
-    def _detector(self, name: str) -> Detector:
-        detector = self.fitted[name]
-        assert not isinstance(detector, str)
-        return detector
 
     def members(self, positives: str, negatives: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the places of the test rows of each kind."""

@@ -1,7 +1,7 @@
 """Who takes part in the detectors' trial: images, their splits, and what is done to them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -11,29 +11,22 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from camdrift import storage
-from camdrift.detectors import adaptive, evaluation, measure, noisecam
-from camdrift.detectors.names import READINGS
-from camdrift.detectors.rules import BEHAVIOUR, CHANCE, NOISECAM
-from camdrift.explain import methods
+from camdrift.detectors import noisecam
+from camdrift.detectors.families import PLACE, Family, families
+from camdrift.explain.methods import grad_cam_plus_plus, layer_cam
+from camdrift.features.images import Objective, top
 from camdrift.models.model import Model
 from camdrift.perturbations import changes
 from camdrift.perturbations.variants import Variant, of_cell, shown
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, Protocol, SettingsError
+from camdrift.settings.detection import place
 from camdrift.storage import ADAPTIVE, ADVERSARIAL, CLEAN, NOISE, OBLIVIOUS, Detected, Seen
 from camdrift.storage.pixels import to_8bit
+from camdrift.trial import adaptive, evaluation, measuring
 
-METHODS = ("grad_cam_plus_plus", "layer_cam", *READINGS)  # of the maps to look at
+METHODS = ("grad_cam_plus_plus", "layer_cam", *noisecam.READINGS)  # of the maps to look at
 EXAMPLES = 4
-# The group of features that each detector reads.
-GROUP_OF = (
-    dict.fromkeys(BEHAVIOUR, "behaviour")
-    | dict.fromkeys(NOISECAM, "noisecam")
-    | dict.fromkeys(("confidence", "energy", "squeezing"), "confidence")
-    | dict.fromkeys(("logistic", "mahalanobis"), "profile")
-    | {"residual": "residual"}
-)
-
 SPLITS = ("calibrate", "choose", "test")
 
 
@@ -110,12 +103,13 @@ def taking_part(
     Raises:
         SettingsError: the model has not the layers that are to be looked at.
     """
-    for setting, number in (("probe", settings.probe), ("layer", settings.layer)):
-        if abs(number) > len(model.maps):
-            raise SettingsError(
-                f"detection.{setting}: wanted one of the {len(model.maps)} layers of "
-                f"'{cell.model}', got {number}"
-            )
+    for family in families(settings):
+        for setting, number in family.layers.items():
+            if abs(number) > len(model.maps):
+                raise SettingsError(
+                    f"{PLACE}.{family.name}.{setting}: wanted one of the {len(model.maps)} layers "
+                    f"of '{cell.model}', got {number}"
+                )
     folder = storage.cell_folder(cell.study, name, "attack")
     images = storage.read(storage.Attacked, folder).images
     return Part(cell, name, protocol, chosen(images, settings, seed=seed))
@@ -140,11 +134,14 @@ def see(
     parts, seconds = [], []
     for variant in made:
         strength, pixels = float(variant.table["strength"].iloc[0]), variant.pixels()
-        found, took = _features(model, pixels, rows, variant.name, strength, settings, key, seed)
-        parts.append(found)
+        features, took = _features(
+            model, pixels, rows, variant.name, strength, families(settings), key, seed,
+            blur=settings.blur,
+        )  # fmt: skip
+        parts.append(features)
         seconds.append(took)
     taken = len(table) * len(made)
-    mean = {group: sum(took[group] for took in seconds) / taken for group in seconds[0]}
+    mean = {name: sum(took[name] for took in seconds) / taken for name in seconds[0]}
     return Seen(pd.concat(parts, ignore_index=True), mean)
 
 
@@ -159,17 +156,11 @@ def in_order(*steps: Sequence[Seen]) -> pd.DataFrame:
 
 
 def seconds(parts: Sequence[Seen]) -> dict[str, float]:
-    """Returns the mean of parts' seconds an image, by group of features; parts are of a size."""
+    """Returns the mean of parts' seconds an image, by detector; parts are of a size."""
     return {
-        group: round(float(np.mean([part.seconds[group] for part in parts])), 4)
-        for group in parts[0].seconds
+        name: round(float(np.mean([part.seconds[name] for part in parts])), 4)
+        for name in parts[0].seconds
     }
-
-
-def evaluations(settings: DetectionSettings) -> dict[str, int]:
-    """Returns the forward passes of the model that an image costs, by group of features."""
-    return {"confidence": 3, "residual": 0, "profile": 1, "noisecam": 1,
-            "behaviour": settings.copies + 2, "chance": 0}  # fmt: skip
 
 
 def _features(
@@ -178,20 +169,24 @@ def _features(
     table: pd.DataFrame,
     variant: str,
     strength: float,
-    settings: DetectionSettings,
+    detectors: Sequence[Family],
     key: str,
     seed: int,
     against: str = "",
+    *,
+    blur: float,
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    parts: tuple[int | str, ...] = (seed, "detect", key, variant, repr(strength), against)
-    generators = [randomness.generator(*parts, int(image)) for image in table["image"]]
-    groups = {"confidence", GROUP_OF[against]} if against else set(measure.GROUPS)
-    found, seconds = measure.of_images(model, pixels, generators, settings, groups=sorted(groups))
+    def streams(name: str) -> list[np.random.Generator]:
+        parts: list[int | str] = [seed, "detect", key, variant, repr(strength), against]
+        parts += [name] * bool(name)
+        return [randomness.generator(*parts, int(image)) for image in table["image"]]
+
+    features, seconds = measuring.of_images(model, pixels, streams, detectors)
     with torch.no_grad():
-        smooth = model(blurred(pixels, radius=settings.blur)).argmax(1).numpy()
+        smooth = model(blurred(pixels, radius=blur)).argmax(1).numpy()
     facts = {"image": table["image"].to_numpy(), "variant": variant, "strength": strength,
              "against": against, "blurred": smooth}  # fmt: skip
-    return pd.concat([pd.DataFrame(facts), found], axis=1), seconds
+    return pd.concat([pd.DataFrame(facts), features], axis=1), seconds
 
 
 def adapt(
@@ -223,25 +218,32 @@ def adapt(
     budget = settings.adaptive.model_dump()
     images = part.images.reset_index(drop=True)
 
-    def attacked(score: adaptive.Objective | None) -> Tensor:
+    def attacked(score: Objective | None) -> Tensor:
         pixels = adaptive.perturb(model, clean, labels, score, **budget)
         return changes.stored(pixels, quantise=quantise)
 
-    def seen(pixels: Tensor, variant: str, name: str) -> pd.DataFrame:
+    def seen(
+        pixels: Tensor, variant: str, detectors: Sequence[Family], name: str = ""
+    ) -> pd.DataFrame:
         rows = tested.reset_index(drop=True)
-        return _features(model, pixels, rows, variant, 1.0, settings, key, seed, name)[0]
+        return _features(
+            model, pixels, rows, variant, 1.0, detectors, key, seed, name, blur=settings.blur
+        )[0]
 
-    found = [seen(attacked(None), OBLIVIOUS, "")]
-    known: dict[str, Tensor] = {}
-    for name, detector in evaluation.fitted(features, images, 1.0, settings).items():
-        if isinstance(detector, str) or name == CHANCE:
-            continue
-        # Behaviour deviation's rules have one surrogate, so one attack knows them all.
-        group = "behaviour" if name in BEHAVIOUR else name
-        if group not in known:
-            known[group] = attacked(adaptive.objective(detector, model, settings))
-        found.append(seen(known[group], ADAPTIVE, name))
-    return Seen(pd.concat(found, ignore_index=True), {})
+    tried = families(settings)
+    fitted = evaluation.fitted(features, images, 1.0, tried)
+    parts = [seen(attacked(None), OBLIVIOUS, tried)]
+    for family in tried:
+        shared = None
+        for name in family.readings():
+            if not family.has_surrogate or fitted[name].unfit:
+                continue
+            pixels = shared
+            if pixels is None:
+                pixels = attacked(family.surrogate(fitted[name], model))
+            shared = pixels if family.shares_surrogate else None
+            parts.append(seen(pixels, ADAPTIVE, [family], name))
+    return Seen(pd.concat(parts, ignore_index=True), {})
 
 
 def nothing() -> Detected:
@@ -254,39 +256,42 @@ def detected(
     model: Model, part: Part, features: pd.DataFrame, settings: DetectionSettings
 ) -> Detected:
     """Returns the features of all that take part, with maps and pictures of some to look at."""
+    tried = families(settings)
+    facts = {"methods": list(METHODS), "passes": {family.name: family.passes for family in tried}}
+    images = part.images.reset_index(drop=True)
+    layers = [family.layers["layer"] for family in tried if family.module is noisecam]
+    if not layers:
+        return replace(nothing(), features=features, images=images, facts=facts)
     some = part.images.iloc[np.sort(shown(part.images, count=EXAMPLES))]
     order = shown(some, count=EXAMPLES)
-    maps, pictures, examples = _examples(model, part.variants(some), order, settings)
-    facts = {"methods": list(METHODS), "evaluations": evaluations(settings)}
-    images = part.images.reset_index(drop=True)
+    maps, pictures, examples = _examples(model, part.variants(some), order, layers[0])
     return Detected(features, images, maps, pictures, examples, facts)
 
 
 def _examples(
-    model: Model, made: Sequence[Variant], order: np.ndarray, settings: DetectionSettings
+    model: Model, made: Sequence[Variant], order: np.ndarray, layer: int
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Returns maps, pictures and their rows of images in some order, each variant at strength 1."""
-    probe = model.probe(settings.place("layer"))
+    probe = model.probe(place(layer))
     maps, pictures, rows = [], [], []
     for variant in made:
         if variant.table["strength"].iloc[0] not in (0.0, 1.0):
             continue
         pixels, image = variant.pixels()[order], variant.table["image"].to_numpy()[order]
-        found = [_looks(model, *probe(batch), count) for batch, count in model.batches(pixels)]
-        maps.append(torch.cat([looks for looks, _ in found]).half().numpy())
+        looks = [_looks(model, *probe(batch), count) for batch, count in model.batches(pixels)]
+        maps.append(torch.cat([each for each, _ in looks]).half().numpy())
         pictures.append(to_8bit(pixels))
-        top = torch.cat([classes for _, classes in found]).numpy()
-        rows.append(pd.DataFrame({"image": image, "variant": variant.name, "prediction": top}))
+        own = torch.cat([classes for _, classes in looks]).numpy()
+        rows.append(pd.DataFrame({"image": image, "variant": variant.name, "prediction": own}))
     names = pd.concat([part.iloc[[i]] for i in range(len(image)) for part in rows])
     return np.stack(maps, axis=1), np.stack(pictures, axis=1), names.reset_index(drop=True)
 
 
 def _looks(model: Model, logits: Tensor, activations: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Returns the first `count` images' maps of every method (n, methods, h, w), and classes."""
-    top = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
-    (gradient,) = torch.autograd.grad(top, activations, retain_graph=True)
-    found = noisecam.raw(logits, activations)
-    found["grad_cam_plus_plus"] = methods.grad_cam_plus_plus(activations, gradient)
-    found["layer_cam"] = methods.layer_cam(activations, gradient)
-    stack = [noisecam.normalised(found[name], size=model.size) for name in METHODS]
+    (gradient,) = torch.autograd.grad(top(logits).sum(), activations, retain_graph=True)
+    maps = noisecam.raw(logits, activations)
+    maps["grad_cam_plus_plus"] = grad_cam_plus_plus.maps(activations, gradient)
+    maps["layer_cam"] = layer_cam.maps(activations, gradient)
+    stack = [noisecam.normalised(maps[name], size=model.size) for name in METHODS]
     return torch.stack(stack, dim=1)[:count].detach().cpu(), logits.argmax(1)[:count]

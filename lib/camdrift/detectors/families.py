@@ -1,0 +1,115 @@
+"""Families: the detectors that params.yaml names, each with its file and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from camdrift.detectors.detector import Detector
+from camdrift.pipeline import discovery
+from camdrift.settings import DetectionSettings, SettingsError, lines_of
+from camdrift.settings.section import Section
+
+if TYPE_CHECKING:
+    from camdrift.features.images import Columns, Images, Objective
+    from camdrift.models.model import Model
+
+PLACE = "detection.detectors"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A detector's file and its settings; see the package for what a file has.
+
+    name: of the file, and in params.yaml.
+    """
+
+    name: str
+    settings: Section
+    module: ModuleType
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of the model that an image costs."""
+        return self.module.passes(self.settings)
+
+    @property
+    def stream(self) -> str:
+        """Name of the random numbers that it draws."""
+        return getattr(self.module, "STREAM", self.name)
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """Layers that it looks at, by setting."""
+        return {name: getattr(self.settings, name) for name in getattr(self.module, "LAYERS", ())}
+
+    @property
+    def has_surrogate(self) -> bool:
+        """Whether the attack that knows a detector tries it."""
+        return hasattr(self.module, "surrogate")
+
+    @property
+    def shares_surrogate(self) -> bool:
+        """Whether one attack knows all its readings."""
+        return getattr(self.module, "ONE_SURROGATE", False)
+
+    def measure(self, images: Images) -> Columns:
+        """Returns the feature of images: arrays (n,) by name."""
+        return self.module.measure(images, self.settings)
+
+    def readings(self) -> dict[str, Detector]:
+        """Returns fresh detectors by their names in tables."""
+        return self.module.readings(self.settings)
+
+    def surrogate(self, detector: Detector, model: Model) -> Objective:
+        """Returns what the attack that knows a fitted detector lowers."""
+        return self.module.surrogate(detector, model, self.settings)
+
+    def within(self, count: int) -> Family:
+        """Returns it with layers of a model that has `count`: one that it has not is the last."""
+        layers = {name: max(-count, min(count, layer)) for name, layer in self.layers.items()}
+        return replace(self, settings=self.settings.model_copy(update=layers))
+
+
+def families(chosen: DetectionSettings) -> list[Family]:
+    """Returns the detectors that are tried, in the order of params.yaml, which tables keep.
+
+    Raises:
+        SettingsError: there is no such detector, or its settings are wrong; a line for each fault.
+    """
+    faults = check(chosen.detectors)
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return [_family(name, content) for name, content in chosen.detectors.items()]
+
+
+def check(detectors: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns a line for each detector that is not there or whose settings are wrong."""
+    there = discovery.members(__package__, "readings")
+    faults: list[str] = []
+    owners: dict[str, str] = {}
+    for name, content in detectors.items():
+        if name not in there:
+            faults.append(f"{PLACE}.{name}: no detector '{name}'; there are: {', '.join(there)}")
+            continue
+        try:
+            family = _family(name, content)
+        except ValidationError as fault:
+            faults += lines_of(fault, f"{PLACE}.{name}")
+            continue
+        for reading in family.readings():
+            if owners.setdefault(reading, name) != name:
+                faults.append(
+                    f"{PLACE}.{name}: wanted names of its own, got '{reading}', which "
+                    f"'{owners[reading]}' has, too"
+                )
+    return faults
+
+
+def _family(name: str, content: Mapping[str, Any]) -> Family:
+    module = discovery.members(__package__, "readings")[name]
+    return Family(name, module.Settings.model_validate(content), module)

@@ -1,0 +1,73 @@
+"""Logistic regression on all layers' profiles, standardised, both kinds weighing the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from camdrift.detectors.detector import Detector, UnfitError, columns_of
+from camdrift.settings.section import Section
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from camdrift.features.images import Columns, Images, Objective
+    from camdrift.models.model import Model
+
+
+class Settings(Section):
+    """It has none."""
+
+
+def passes(settings: Settings) -> int:
+    """Returns the forward passes of the model that an image costs."""
+    return 1
+
+
+def measure(images: Images, settings: Settings) -> Columns:
+    """Returns the profile of each image at all layers, see `camdrift.features.profile`."""
+    from camdrift.features import profile
+
+    return images.once(profile.measure)
+
+
+class Logistic(Detector):
+    """The regression; what is adversarial is learnt from the calibrating images."""
+
+    def learn(self, features: pd.DataFrame, adversarial: np.ndarray) -> None:
+        """Fits the regression."""
+        if not adversarial.any():
+            raise UnfitError("no adversarial image to learn from")
+        self.model_ = make_pipeline(
+            StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000)
+        ).fit(columns_of(features, "profile"), adversarial)
+
+    def score_samples(self, features: pd.DataFrame) -> np.ndarray:
+        """Returns the log odds."""
+        return self.model_.decision_function(columns_of(features, "profile"))
+
+
+def readings(settings: Settings) -> dict[str, Detector]:
+    """Returns the detector by its name in tables."""
+    return {"logistic": Logistic()}
+
+
+def surrogate(detector: Logistic, model: Model, settings: Settings) -> Objective:
+    """Returns the log odds themselves."""
+    import torch
+
+    from camdrift.features import profile
+
+    scaler, linear = (step for _, step in detector.model_.steps)
+    mean, scale, weights = map(torch.from_numpy, (scaler.mean_, scaler.scale_, linear.coef_[0]))
+
+    def score(batch: Tensor) -> tuple[Tensor, Tensor]:
+        logits, profiles = profile.differentiable(model, batch)
+        return logits, ((profiles - mean) / scale @ weights + linear.intercept_[0]).float()
+
+    return score

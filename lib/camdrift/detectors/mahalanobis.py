@@ -1,0 +1,77 @@
+"""Mahalanobis distance of all layers' profiles from those of benign images.
+
+Lee et al. 2018, "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
+Adversarial Attacks", equation 2, without classes and on profiles in place of activations; the
+covariance is shrunk (Ledoit & Wolf 2004), since calibrating images are few.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from sklearn.covariance import LedoitWolf
+from sklearn.preprocessing import StandardScaler
+
+from camdrift.detectors.detector import Detector, columns_of
+from camdrift.settings.section import Section
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from camdrift.features.images import Columns, Images, Objective
+    from camdrift.models.model import Model
+
+
+class Settings(Section):
+    """It has none."""
+
+
+def passes(settings: Settings) -> int:
+    """Returns the forward passes of the model that an image costs."""
+    return 1
+
+
+def measure(images: Images, settings: Settings) -> Columns:
+    """Returns the profile of each image at all layers, see `camdrift.features.profile`."""
+    from camdrift.features import profile
+
+    return images.once(profile.measure)
+
+
+class Mahalanobis(Detector):
+    """The distance; what is benign is learnt from the calibrating images."""
+
+    def learn(self, features: pd.DataFrame, adversarial: np.ndarray) -> None:
+        """Fits the benign images' mean and covariance."""
+        benign = columns_of(features[~adversarial], "profile")
+        self.scaler_ = StandardScaler().fit(benign)
+        self.covariance_ = LedoitWolf().fit(self.scaler_.transform(benign))
+
+    def score_samples(self, features: pd.DataFrame) -> np.ndarray:
+        """Returns the squared distance."""
+        return self.covariance_.mahalanobis(self.scaler_.transform(columns_of(features, "profile")))
+
+
+def readings(settings: Settings) -> dict[str, Detector]:
+    """Returns the detector by its name in tables."""
+    return {"mahalanobis": Mahalanobis()}
+
+
+def surrogate(detector: Mahalanobis, model: Model, settings: Settings) -> Objective:
+    """Returns the squared distance itself."""
+    import torch
+
+    from camdrift.features import profile
+
+    mean, scale = map(torch.from_numpy, (detector.scaler_.mean_, detector.scaler_.scale_))
+    centre = torch.from_numpy(detector.covariance_.location_)
+    precision = torch.from_numpy(detector.covariance_.get_precision())
+
+    def score(batch: Tensor) -> tuple[Tensor, Tensor]:
+        logits, profiles = profile.differentiable(model, batch)
+        off = (profiles - mean) / scale - centre
+        return logits, (off @ precision * off).sum(1).float()
+
+    return score

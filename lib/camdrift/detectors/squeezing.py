@@ -1,0 +1,96 @@
+"""Feature squeezing: how far an image's probabilities lie from those of simpler copies of it.
+
+Xu et al. 2018, "Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks", section
+5: fewer levels, and the median filter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, field_validator
+
+from camdrift.detectors.detector import Detector, Single
+from camdrift.settings.section import Section
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from camdrift.features.images import Columns, Images, Objective
+    from camdrift.models.model import Model
+
+
+class Settings(Section):
+    """The bits of a level, and the median filter's window in px."""
+
+    bits: Annotated[int, Field(ge=1, le=8)]
+    window: Annotated[int, Field(ge=1)]
+
+    @field_validator("window")
+    @classmethod
+    def _odd(cls, window: int) -> int:
+        if window % 2 == 0:
+            raise ValueError(f"wanted an odd number of px, got {window}")
+        return window
+
+
+def median(pixels: Tensor, *, size: int) -> Tensor:
+    """Returns images filtered by the median of a window of `size` px, an odd number.
+
+    Edges are repeated, so that images of any size have an outcome.
+    """
+    from torch.nn import functional
+
+    reach = size // 2
+    padded = functional.pad(pixels, (reach,) * 4, mode="replicate")
+    windows = padded.unfold(2, size, 1).unfold(3, size, 1)
+    return windows.flatten(-2).median(dim=-1).values
+
+
+def fewer_levels(pixels: Tensor, *, bits: int) -> Tensor:
+    """Returns images at 2 ** bits levels."""
+    steps = 2**bits - 1
+    return pixels.mul(steps).round().div(steps)
+
+
+def passes(settings: Settings) -> int:
+    """Returns the forward passes of the model that an image costs."""
+    return 3
+
+
+def measure(images: Images, settings: Settings) -> Columns:
+    """Returns `squeezing`, in [0, 2].
+
+    The largest L1 distance between the probabilities of the image and of a squeezed copy.
+    """
+    import torch
+
+    copies = [
+        fewer_levels(images.pixels, bits=settings.bits),
+        median(images.pixels, size=settings.window),
+    ]
+    chances = images.logits.softmax(1)
+    with torch.no_grad():
+        others = [images.model(copy).softmax(1) for copy in copies]
+    distances = torch.stack([(chances - other).abs().sum(1) for other in others])
+    return {"squeezing": distances.amax(0).numpy()}
+
+
+def readings(settings: Settings) -> dict[str, Detector]:
+    """Returns the detector by its name in tables."""
+    return {"squeezing": Single("squeezing")}
+
+
+def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective:
+    """Returns the distance; rounding to fewer levels passes its gradient straight through."""
+    import torch
+
+    def score(batch: Tensor) -> tuple[Tensor, Tensor]:
+        logits = model(batch)
+        chances = logits.softmax(1)
+        rounded = batch + (fewer_levels(batch, bits=settings.bits) - batch).detach()
+        others = [rounded, median(batch, size=settings.window)]
+        distances = [(chances - model(other).softmax(1)).abs().sum(1) for other in others]
+        return logits, torch.stack(distances).amax(0)
+
+    return score

@@ -1,0 +1,16 @@
+"""Grad-CAM: channels weighted by the mean of their gradient.
+
+Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+Localization", equations 1 and 2.
+"""
+
+from torch import Tensor
+
+from camdrift.explain.methods.weighting import weighted
+
+NAME = "GradCAM"
+
+
+def maps(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Returns relu of the sum over channels of the mean gradient times the activation."""
+    return weighted(activations, gradients.mean(dim=(2, 3))).relu()

@@ -1,0 +1,16 @@
+"""Element-wise Grad-CAM, of pytorch-grad-cam: HiResCAM whose products are rectified one by one.
+
+Gildenblat et al., pytorch-grad-cam, `GradCAMElementWise`. What speaks against the class in one
+channel takes nothing away from another.
+"""
+
+from torch import Tensor
+
+from camdrift.explain.methods import library
+
+NAME = "GradCAMElementWise"
+
+
+def maps(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Returns the sum over channels of relu of gradient times activation."""
+    return library.fed(NAME)(activations, gradients)

@@ -1,0 +1,44 @@
+"""NoiseCAM: with rectified activations, what Grad-CAM++ has beyond LayerCAM.
+
+Tan et al. 2023, "NoiseCAM: Explainable AI for the Boundary Between Noise and Adversarial Attacks",
+equations 9-16, and what its public code does instead.
+"""
+
+import torch
+from torch import Tensor
+
+from camdrift.explain.methods import grad_cam_plus_plus, layer_cam
+
+NAME = "NoiseCAM"
+
+
+def maps(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Returns NoiseCAM as the paper prints it."""
+    plain = grad_cam_plus_plus.unrectified(activations, gradients)
+    return (plain - layer_cam.unrectified(activations, gradients)).relu()
+
+
+def maps_of_code(activations: Tensor, gradients: Tensor, scores: Tensor) -> Tensor:
+    """Returns NoiseCAM before its last normalisation, as the public code has it.
+
+    tan2023's code does what the paper does not print: alpha is divided by its sum over space, and
+    the gradient under alpha is that of exp(score).
+
+    Args:
+        activations: (n, c, h, w), A.
+        gradients: (n, c, h, w), g, of the score by A.
+        scores: (n,), of the class that is explained; zeros leave the exponential out.
+    """
+    weight, shares = scores.exp().view(-1, 1, 1, 1), _alpha_of_code(activations, gradients, scores)
+    spread = (weight * gradients).relu().mul(shares).sum(dim=(2, 3), keepdim=True)
+    return ((spread - gradients.relu()) * activations).sum(dim=1).relu()
+
+
+def _alpha_of_code(activations: Tensor, gradients: Tensor, scores: Tensor) -> Tensor:
+    """Returns Grad-CAM++'s alpha as NoiseCAM's code has it: each channel adds up to 1, or is 0."""
+    weight = scores.exp().view(-1, 1, 1, 1)
+    second, third = weight * gradients**2, weight * gradients**3
+    denominator = 2 * second + activations.sum(dim=(2, 3), keepdim=True) * third
+    alpha = second / torch.where(second == 0, 1.0, denominator)
+    total = alpha.sum(dim=(2, 3), keepdim=True)
+    return alpha / torch.where(total == 0, 1.0, total)

@@ -1,0 +1,19 @@
+"""XGrad-CAM: as Grad-CAM, the mean of gradients weighted by the activations.
+
+Fu et al. 2020, "Axiom-based Grad-CAM: Towards Accurate Visualization and Explanation of CNNs"
+(arXiv 2008.02312), equation 8.
+"""
+
+import torch
+from torch import Tensor
+
+from camdrift.explain.methods.weighting import weighted
+
+NAME = "XGradCAM"
+
+
+def maps(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Returns relu of the weighted sum; a channel without activation has no weight."""
+    sums = activations.sum(dim=(2, 3))
+    products = (gradients * activations).sum(dim=(2, 3))
+    return weighted(activations, products / torch.where(sums == 0, 1.0, sums)).relu()

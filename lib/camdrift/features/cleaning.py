@@ -1,0 +1,25 @@
+"""Cleaning: an image rebuilt from its principal components, and what that removes."""
+
+import torch
+from torch import Tensor
+
+
+def cleaned(pixels: Tensor, *, variance: float) -> Tensor:
+    """Returns images rebuilt from the components that explain a share of their variance.
+
+    tan2023, section III-D, step 1. Each channel on its own, rows of pixels as samples; as many
+    components as `sklearn.decomposition.PCA(n_components=variance)` keeps. Not clipped. A constant
+    channel has no variance and stays as it is.
+
+    Args:
+        pixels: (n, 3, h, w).
+        variance: share that is kept, in (0, 1).
+    """
+    values = pixels.double()
+    mean = values.mean(dim=2, keepdim=True)
+    u, s, v = torch.linalg.svd(values - mean, full_matrices=False)
+    explained = s.square().cumsum(-1)
+    total = explained[..., -1:]
+    kept = (explained <= variance * total).sum(-1, keepdim=True) + 1
+    s = torch.where(torch.arange(s.shape[-1]) < kept, s, 0.0)
+    return (mean + u * s[..., None, :] @ v).float()

@@ -1,0 +1,56 @@
+"""Profile: what an image's activations and maps look like, layer by layer."""
+
+import torch
+from torch import Tensor
+
+from camdrift.explain.methods import grad_cam
+from camdrift.features.images import Columns, top
+from camdrift.models.model import Model
+
+TINY = 1e-12
+# What is told of each layer; a column is `profile_<name>_<layer>`, layers from 0.
+NAMES = ("peak", "spread", "activity")
+
+
+def of_layer(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Returns an image's profile at one layer: (n, 3), in the order of `NAMES`.
+
+    The logarithm of the Grad-CAM's maximum; its mean over its maximum, in [0, 1], 0 for an empty
+    map; the logarithm of the mean activation.
+    """
+    maps = grad_cam.maps(activations, gradients).flatten(1)
+    peak = maps.amax(1)
+    spread = torch.where(peak > 0, maps.mean(1) / peak.clamp_min(TINY), 0.0)
+    activity = activations.flatten(1).mean(1).clamp_min(0)
+    return torch.stack([(peak + TINY).log(), spread, (activity + TINY).log()], dim=1)
+
+
+def measure(model: Model, pixels: Tensor) -> Columns:
+    """Returns the profile of each image: arrays (n,) by name, see `NAMES`.
+
+    For the own top class; one forward and one backward an image.
+    """
+    parts = []
+    for batch, rows in model.batches(pixels.detach()):
+        logits, activations = model.probes(batch)
+        gradients = torch.autograd.grad(top(logits).sum(), activations)
+        pairs = zip(activations, gradients, strict=True)
+        parts.append(torch.stack([of_layer(a.detach(), g)[:rows] for a, g in pairs], dim=1))
+    values = torch.cat(parts).cpu().numpy()
+    return {
+        f"profile_{name}_{layer}": values[:, layer, i]
+        for layer in range(values.shape[1])
+        for i, name in enumerate(NAMES)
+    }
+
+
+def differentiable(model: Model, batch: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the logits of a micro-batch, and its profiles in the columns' order: double (n, k).
+
+    Both can be differentiated by the pixels.
+    """
+    logits, activations = model.activations(batch)
+    gradients = torch.autograd.grad(top(logits).sum(), activations, create_graph=True)
+    pairs = zip(activations, gradients, strict=True)
+    layers = torch.stack([of_layer(a, g) for a, g in pairs], dim=1)
+    return logits, layers.flatten(1).double().to(batch.device)

@@ -1,0 +1,66 @@
+"""Cosine similarity of maps as they are seen at the images' size.
+
+Renkhoff et al. 2022, "Exploring Adversarial Attacks on Neural Networks: An Explainable Approach",
+equation 6, on raw maps.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from camdrift.scores.resizing import upsampling
+
+LABEL = "cosine similarity"
+RANGE = (0.0, 1.0)
+HIGHER_IS_ALIKE = True
+BANDED = 96  # the side in px from which two diagonals are faster than a matrix product
+
+
+def score(first: np.ndarray, second: np.ndarray, *, size: int) -> np.ndarray:
+    """Returns the cosine of maps as seen at `size` px, in [0, 1]; NaN where a map is empty.
+
+    Exact without upsampling: with U the resizing matrix and U'U = F'F, the inner product of two
+    resized maps is that of F a F' and F b F', which are no larger than the maps. In the
+    precision of the maps, which for float32 is 2e-7.
+    """
+    a, b = first, second
+    if a.shape[1:] != (size, size):
+        a, b = _weighed(a, size), _weighed(b, size)
+    return np.minimum(_angle(_inner(a, b), _inner(a, a), _inner(b, b)), 1)
+
+
+@cache
+def _factor(side: int, size: int) -> np.ndarray:
+    """Returns F with F'F = U'U for the resizing matrix U, no larger than the map.
+
+    Where the map is enlarged, F has two diagonals: a row of U has two entries, side by side.
+    """
+    resize = upsampling(side, size)
+    return resize if side >= size else np.linalg.cholesky(resize.T @ resize).T
+
+
+def _weighed(maps: np.ndarray, size: int) -> np.ndarray:
+    """Returns F a F' of maps a (n, h, w), in their precision."""
+    rows, columns = (_factor(side, size).astype(maps.dtype) for side in maps.shape[1:])
+    if not BANDED <= min(maps.shape[1:]) <= max(maps.shape[1:]) < size:
+        return rows @ maps @ columns.T
+    wide = maps * columns.diagonal()
+    wide[:, :, :-1] += maps[:, :, 1:] * columns.diagonal(1)
+    tall = wide * rows.diagonal()[:, None]
+    wide[:, 1:] *= rows.diagonal(1)[:, None]
+    tall[:, :-1] += wide[:, 1:]
+    return tall
+
+
+def _inner(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns inner products of pairs of maps: float64 (n,)."""
+    n = len(first)
+    products = first.reshape(n, 1, -1) @ second.reshape(n, -1, 1)
+    return products.reshape(n).astype(np.float64)
+
+
+def _angle(inner: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns inner products over the roots of squared norms, NaN where a norm is 0."""
+    norms = np.sqrt(first * second)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(norms > 0, inner / norms, np.nan)

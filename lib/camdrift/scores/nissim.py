@@ -1,0 +1,25 @@
+"""NISSIM: how far maps move, half of what their structural similarity lacks to 1.
+
+Chakraborty et al. 2022, "Generalizing Adversarial Explanations with Grad-CAM", equation 1.
+"""
+
+import numpy as np
+
+from camdrift.scores.ssim import structural_similarity
+
+LABEL = "NISSIM"
+RANGE = (0.0, 1.0)
+HIGHER_IS_ALIKE = False
+
+
+def score(first: np.ndarray, second: np.ndarray, *, size: int) -> np.ndarray:
+    """Returns `shift`, whatever the images' size: (n,)."""
+    return shift(first, second)
+
+
+def shift(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns (1 - SSIM) / 2 of pairs of maps: 0 for the same map, at most 1: (n,).
+
+    NaN where the maps are too small for a window; an empty map is compared as it is, blank.
+    """
+    return (1 - structural_similarity(first, second)) / 2

@@ -1,0 +1,22 @@
+"""PSNR: the peak signal-to-noise ratio of changed images, in dB.
+
+As Chakraborty et al. 2022 use it, "Generalizing Adversarial Explanations with Grad-CAM". It is of
+pixels, not of maps.
+"""
+
+import numpy as np
+
+RANGE = (0.0, float("inf"))
+HIGHER_IS_ALIKE = True
+
+
+def ratio(clean: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """Returns the ratio of pixels in [0, 1]: (n,), inf where equal."""
+    error = np.square(changed - clean).reshape(len(clean), -1).mean(1, dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        return -10 * np.log10(error)
+
+
+def of_eps(eps: float) -> float:
+    """Returns the ratio of a change of +-eps of every pixel value that nothing clips."""
+    return float(-20 * np.log10(eps))

@@ -1,0 +1,18 @@
+"""VID: how much the shift of an image's map differs from strength to strength.
+
+Chakraborty et al. 2022, "Generalizing Adversarial Explanations with Grad-CAM", equations 3 and 4.
+It is of an image's NISSIM at several strengths, not of a pair of maps.
+"""
+
+import numpy as np
+
+RANGE = (0.0, 0.5)
+HIGHER_IS_ALIKE = False
+
+
+def spread(shift: np.ndarray) -> np.ndarray:
+    """Returns the root of the mean squared difference from the mean: (n,), of (n, levels).
+
+    A standard deviation, though called variance. NaN where a level is.
+    """
+    return shift.std(axis=1)

@@ -1,0 +1,77 @@
+"""An attack that knows the detector: it must flip the class and look benign at once.
+
+Selective projected gradient descent (Bryniarski et al. 2022, "Evading Adversarial Example
+Detection Defenses with Orthogonal Projected Gradient Descent", section 4.1): a step follows the
+classifier's loss while the class stands, and the detector's score once it has flipped, so there
+is no weight between the two to tune. L-infinity. What stands for a detector's score is the
+surrogate in its file.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from camdrift.features.images import Objective
+from camdrift.models.model import Model
+
+
+def perturb(
+    model: Model, pixels: Tensor, labels: Tensor, score: Objective | None, *,
+    eps: float, step: float, steps: int,
+) -> Tensor:  # fmt: skip
+    """Returns attacked pixels (n, 3, h, w), in [0, 1].
+
+    Of the iterates that flip the class the one with the lowest score, or else the last one. Without
+    a score the attack does not know the detector: it climbs the classifier's loss to the end.
+
+    Args:
+        model: the model under attack.
+        pixels: (n, 3, h, w), clean.
+        labels: (n,), the classes to lead away from.
+        score: the detector's surrogate, or None.
+        eps: largest change of a pixel value.
+        step: size of a step, in pixel values.
+        steps: number of steps.
+    """
+    parts = []
+    done = 0
+    for batch, rows in model.batches(pixels):
+        label = labels[done : done + rows]
+        label = torch.cat([label, label[-1:].expand(len(batch) - rows)])
+        attacked = _descend(batch, label, score or _blind(model), eps=eps, step=step, steps=steps)
+        parts.append(attacked[:rows])
+        done += rows
+    return torch.cat(parts)
+
+
+def _blind(model: Model) -> Objective:
+    def score(batch: Tensor) -> tuple[Tensor, Tensor]:
+        logits = model(batch)
+        return logits, torch.full((len(batch),), torch.nan)
+
+    return score
+
+
+def _descend(
+    clean: Tensor, labels: Tensor, score: Objective, *, eps: float, step: float, steps: int
+) -> Tensor:
+    current, best = clean, clean.clone()
+    lowest = torch.full((len(clean),), torch.inf)
+    for i in range(steps + 1):
+        current = current.detach().requires_grad_()
+        logits, scores = score(current)
+        flipped = logits.argmax(1) != labels
+        known = flipped & scores.isfinite()
+        better = known & (scores.detach() < lowest)
+        best[better] = current.detach()[better]
+        lowest[better] = scores.detach()[better]
+        if i == steps:
+            break
+        # Above, the class still stands: raise the loss. Below, it has flipped: lower the score.
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        climbed = torch.where(known, -scores.nan_to_num(), loss).sum()
+        (gradient,) = torch.autograd.grad(climbed, current)
+        with torch.no_grad():
+            moved = current + step * gradient.nan_to_num().sign()
+            current = (moved - clean).clamp(-eps, eps).add(clean).clamp(0, 1)
+    return torch.where(lowest.isinf().view(-1, 1, 1, 1), current.detach(), best)

@@ -1,0 +1,224 @@
+"""A new method, score and detector is a file and a line of params.yaml, and is in all results.
+
+Into a copy of the repository one new file of each kind is dropped, and the tiny study is run there.
+"""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+import small
+from conftest import activate, copy_of_repository
+
+STUDY, CELL = "tiny", "tiny_fgsm"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file of the library, and the line of params.yaml that it wants.
+
+    file: below lib/camdrift.
+    text: of the file.
+    before: a piece of params.yaml.
+    after: what takes its place.
+    """
+
+    file: str
+    text: str
+    before: str
+    after: str
+
+
+METHOD = Piece(
+    "explain/methods/squared_gradients.py",
+    '''"""Squared gradients: places weighted by how much they matter, whichever way."""
+
+from torch import Tensor
+
+NAME = "SquaredGradients"
+
+
+def maps(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Returns relu of the sum over channels of squared gradient times activation."""
+    return (gradients.square() * activations).sum(dim=1).relu()
+''',
+    "XGradCAM, FEM]",
+    "XGradCAM, FEM, SquaredGradients]",
+)
+SCORE = Piece(
+    "scores/rank_correlation.py",
+    '''"""Spearman's rank correlation of the values of two maps."""
+
+import numpy as np
+from scipy.stats import rankdata
+
+LABEL = "rank correlation"
+RANGE = (-1.0, 1.0)
+HIGHER_IS_ALIKE = True
+
+
+def score(first: np.ndarray, second: np.ndarray, *, size: int) -> np.ndarray:
+    """Returns the correlation of ranks, NaN where a map is flat: (n,)."""
+    a, b = (rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (first, second))
+    a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (a, b))
+    norms = np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    return np.where(norms > 0, (a * b).sum(1) / np.where(norms > 0, norms, 1), np.nan)
+''',
+    "beside: [ssim]",
+    "beside: [ssim, rank_correlation]",
+)
+DETECTOR = Piece(
+    "detectors/total_variation.py",
+    '''"""Total variation: the mean difference of neighbouring pixels, which perturbations raise."""
+
+from camdrift.detectors.detector import Single
+from camdrift.settings.section import Positive, Section
+
+
+class Settings(Section):
+    """The power of a difference."""
+
+    power: Positive
+
+
+def passes(settings):
+    """Returns the forward passes of the model that an image costs."""
+    return 0
+
+
+def _variation(pixels, power):
+    down, across = pixels.diff(dim=2).abs(), pixels.diff(dim=3).abs()
+    return down.pow(power).mean((1, 2, 3)) + across.pow(power).mean((1, 2, 3))
+
+
+def measure(images, settings):
+    """Returns `total_variation`."""
+    return {"total_variation": _variation(images.pixels, settings.power).numpy()}
+
+
+def readings(settings):
+    """Returns the detector by its name in tables."""
+    return {"total_variation": Single("total_variation")}
+
+
+def surrogate(detector, model, settings):
+    """Returns the variation itself."""
+    return lambda batch: (model(batch), _variation(batch, settings.power))
+''',
+    "    chance: {}\n",
+    "    chance: {}\n    total_variation: {power: 1.5}\n",
+)
+# An attack is to be one more, with a cell that names it.
+PIECES = (METHOD, SCORE, DETECTOR)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """The copy, with a study of one cell built."""
+    folder = copy_of_repository(tmp_path_factory.mktemp("one_file"), preset=None)
+    text = (folder / "params.yaml").read_text()
+    for piece in PIECES:
+        assert not (folder / "lib" / "camdrift" / piece.file).exists()
+        (folder / "lib" / "camdrift" / piece.file).write_text(piece.text)
+        assert text.count(piece.before) == 1, piece.before
+        text = text.replace(piece.before, piece.after)
+    (folder / "params.yaml").write_text(text)
+    activate(folder / "params.yaml", "tiny")
+    yaml = YAML()
+    content = yaml.load(folder / "params.yaml")
+    content |= {part: {} for part in (*small.WITHOUT, "presets")}
+    content |= {"cells": {CELL: content["cells"][CELL]}}
+    content["cells"][CELL]["adaptive"] = True
+    content["studies"][STUDY]["headline"] = CELL
+    content |= {"models": {"vgg11_eighth": content["models"]["vgg11_eighth"]}}
+    content |= {"sets": {"digits": content["sets"]["digits"]}}
+    yaml.dump(content, folder / "params.yaml")
+    small.repro(folder)
+    return folder
+
+
+def table(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / "data/results" / STUDY / "tables" / f"{name}.csv")
+
+
+def test_a_method_is_in_tables_and_report(built):
+    rows = table(built, "methods").query("method == 'SquaredGradients'")
+    assert rows["mean"].notna().any()
+    assert "SquaredGradients" in (built / "data/reports" / f"{STUDY}.html").read_text()
+
+
+def test_a_score_is_in_tables_and_report(built):
+    rows = table(built, "similarity").query("score == 'rank_correlation'")
+    assert rows["mean"].dropna().between(-1, 1).all()
+    assert rows["n"].sum() > 0
+    assert "rank correlation" in (built / "data/reports" / f"{STUDY}.html").read_text()
+
+
+def test_a_detector_is_in_tables_and_report(built):
+    rows = table(built, "detectors").query("detector == 'total_variation'")
+    assert rows["auroc"].notna().any()
+    assert set(rows["rule"]) == {"chosen"}
+    assert table(built, "judged")["total_variation"].notna().all()
+    knowing = table(built, "knowing").query("detector == 'total_variation'")
+    assert set(knowing["arm"]) == {"oblivious", "adaptive"}
+    assert "total_variation" in (built / "data/reports" / f"{STUDY}.html").read_text()
+
+
+# In a process of its own, whose library is the copy's.
+SHOWN = """
+from streamlit.testing.v1 import AppTest
+
+
+def page(name, **query):
+    app = AppTest.from_file("dashboard/app.py", default_timeout=60)
+    app.query_params["study"] = "tiny"
+    for key, value in query.items():
+        app.query_params[key] = value
+    app.run()
+    app.switch_page(f"app_pages/{name}.py").run()
+    assert not app.exception, app.exception
+    return app
+
+
+layers = page("layers")
+assert "SquaredGradients" in layers.selectbox(key="method").options
+assert "rank_correlation" in layers.selectbox(key="score").options
+layers.selectbox(key="score").set_value("rank_correlation").run()
+assert not layers.exception, layers.exception
+assert len(layers.get("plotly_chart")) > 1
+layers.selectbox(key="rows").set_value("methods").run()
+assert not layers.exception, layers.exception
+detectors = page("detectors")
+assert "total_variation" in detectors.selectbox(key="detector").options
+detectors.selectbox(key="detector").set_value("total_variation").run()
+assert not detectors.exception, detectors.exception
+"""
+
+
+def test_the_dashboard_offers_them(built):
+    pytest.importorskip("streamlit")
+    path = {"PYTHONPATH": str(built / "lib")}
+    answer = subprocess.run(
+        [sys.executable, "-c", SHOWN], cwd=built, env=small.environment(**path),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("piece", PIECES, ids=lambda piece: piece.file)
+def test_without_the_file_the_line_is_refused(piece, tmp_path):
+    folder = copy_of_repository(tmp_path, preset=None)
+    text = (folder / "params.yaml").read_text().replace(piece.before, piece.after)
+    (folder / "params.yaml").write_text(text)
+    answer = subprocess.run(
+        ["sh", "stages/run", "check"], cwd=folder, env=small.environment(),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert answer.returncode
+    assert Path(piece.file).stem in answer.stderr or "SquaredGradients" in answer.stderr
+    assert "there are: " in answer.stderr
