@@ -79,13 +79,13 @@ def maps(
     import torch
 
     from camdrift.explain.methods import grad_cam
+    from camdrift.models.model import top_logit
 
     parts = []
     while group := list(islice(images, model.micro_batch)):
         ((batch, rows),) = model.batches(torch.stack(group))
         logits, activations = probe(batch)
-        top = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
-        (gradients,) = torch.autograd.grad(top, activations)
+        (gradients,) = torch.autograd.grad(top_logit(logits).sum(), activations)
         heat = grad_cam.maps(activations.detach(), gradients)[:rows]
         parts.append(heat.to(batch.device))
     return torch.cat(parts)
@@ -187,12 +187,12 @@ def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective
 
     from camdrift.explain.methods import grad_cam
     from camdrift.features.cleaning import cleaned
-    from camdrift.features.images import top
+    from camdrift.models.model import top_logit
 
     def probed(batch: Tensor) -> tuple[Tensor, Tensor]:
         logits, activations = model.activations(batch)
         tensor = activations[place(settings.probe)]
-        (gradient,) = torch.autograd.grad(top(logits).sum(), tensor, create_graph=True)
+        (gradient,) = torch.autograd.grad(top_logit(logits).sum(), tensor, create_graph=True)
         return logits, grad_cam.maps(tensor, gradient)
 
     def score(batch: Tensor) -> tuple[Tensor, Tensor]:

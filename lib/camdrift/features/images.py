@@ -50,8 +50,3 @@ class Images:
 def _logits(model: Model, pixels: Tensor) -> Tensor:
     with torch.no_grad():
         return model(pixels)
-
-
-def top(logits: Tensor) -> Tensor:
-    """Returns the largest logit of each image, in the graph: (n,)."""
-    return logits.gather(1, logits.argmax(1, keepdim=True))[:, 0]

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from camdrift.explain.methods import grad_cam
-from camdrift.features.images import Columns, top
-from camdrift.models.model import Model
+from camdrift.features.images import Columns
+from camdrift.models.model import Model, top_logit
 
 TINY = 1e-12
 # What is told of each layer; a column is `profile_<name>_<layer>`, layers from 0.
@@ -33,7 +33,7 @@ def measure(model: Model, pixels: Tensor) -> Columns:
     parts = []
     for batch, rows in model.batches(pixels.detach()):
         logits, activations = model.probes(batch)
-        gradients = torch.autograd.grad(top(logits).sum(), activations)
+        gradients = torch.autograd.grad(top_logit(logits).sum(), activations)
         pairs = zip(activations, gradients, strict=True)
         parts.append(torch.stack([of_layer(a.detach(), g)[:rows] for a, g in pairs], dim=1))
     values = torch.cat(parts).cpu().numpy()
@@ -50,7 +50,7 @@ def differentiable(model: Model, batch: Tensor) -> tuple[Tensor, Tensor]:
     Both can be differentiated by the pixels.
     """
     logits, activations = model.activations(batch)
-    gradients = torch.autograd.grad(top(logits).sum(), activations, create_graph=True)
+    gradients = torch.autograd.grad(top_logit(logits).sum(), activations, create_graph=True)
     pairs = zip(activations, gradients, strict=True)
     layers = torch.stack([of_layer(a, g) for a, g in pairs], dim=1)
     return logits, layers.flatten(1).double().to(batch.device)

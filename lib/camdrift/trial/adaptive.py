@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from camdrift.features.images import Objective
-from camdrift.models.model import Model
+from camdrift.models.model import Model, padded
 
 
 def perturb(
@@ -36,8 +36,7 @@ def perturb(
     parts = []
     done = 0
     for batch, rows in model.batches(pixels):
-        label = labels[done : done + rows]
-        label = torch.cat([label, label[-1:].expand(len(batch) - rows)])
+        label = padded(labels[done : done + rows], len(batch))
         attacked = _descend(batch, label, score or _blind(model), eps=eps, step=step, steps=steps)
         parts.append(attacked[:rows])
         done += rows

@@ -14,8 +14,8 @@ from camdrift import storage
 from camdrift.detectors import noisecam
 from camdrift.detectors.families import PLACE, Family, families
 from camdrift.explain.methods import grad_cam_plus_plus, layer_cam
-from camdrift.features.images import Objective, top
-from camdrift.models.model import Model
+from camdrift.features.images import Objective
+from camdrift.models.model import Model, top_logit
 from camdrift.perturbations import changes
 from camdrift.perturbations.variants import Variant, of_cell, shown
 from camdrift.pipeline import randomness
@@ -289,7 +289,7 @@ def _examples(
 
 def _looks(model: Model, logits: Tensor, activations: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Returns the first `count` images' maps of every method (n, methods, h, w), and classes."""
-    (gradient,) = torch.autograd.grad(top(logits).sum(), activations, retain_graph=True)
+    (gradient,) = torch.autograd.grad(top_logit(logits).sum(), activations, retain_graph=True)
     maps = noisecam.raw(logits, activations)
     maps["grad_cam_plus_plus"] = grad_cam_plus_plus.maps(activations, gradient)
     maps["layer_cam"] = layer_cam.maps(activations, gradient)
