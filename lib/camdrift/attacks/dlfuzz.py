@@ -144,7 +144,7 @@ def perturb(
         adversarial = bool(seed.steps > 0 and prediction != reference)
         if seed.steps:
             seed.times += covered
-            enough = min_gain is None or gain > gain_wanted(min_gain, seed.order)
+            enough = min_gain is None or gain > required_gain(min_gain, seed.order)
             seed.passed = seed.passed or (enough and norm < norm_limit)
             if adversarial or not seed.found:
                 seed.change, seed.last_step = change, seed.latest
@@ -212,7 +212,7 @@ def perturb(
     return Perturbation(changes, looks, log, found, last_steps)
 
 
-def gain_wanted(min_gain: float, order: int) -> float:
+def required_gain(min_gain: float, order: int) -> float:
     """Returns the share of all neurons of which a mutant must newly cover more.
 
     It falls with the seed's 0-based place among those that share a coverage table.

@@ -153,8 +153,8 @@ def _user_network(path: str, classes: int) -> nn.Module:
         network = build(classes)
     except Exception as fault:  # it may raise anything
         raise RefusedError(
-            f"'{path}', called with {classes}, raised {imports.told(fault)}. Wanted a function of "
-            "the number of classes that returns a network"
+            f"'{path}', called with {classes}, raised {imports.message(fault)}. Wanted a function "
+            "of the number of classes that returns a network"
         ) from fault
     if not isinstance(network, nn.Module):
         raise RefusedError(f"wanted a network from '{path}', got a {type(network).__name__}")

@@ -83,7 +83,7 @@ def refuse_dependence(
             copies, again, other = (call(torch.cat([pale, images])) for images in beside)
     except Exception as fault:  # a network's forward may raise anything
         raise UnsoundError(
-            f"the network does not run on {number} images: {imports.told(fault)}"
+            f"the network does not run on {number} images: {imports.message(fault)}"
         ) from fault
     if copies.shape != (number, classes):
         raise UnsoundError(

@@ -16,7 +16,7 @@ from camdrift.settings import SettingsError
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 
-def chosen() -> torch.device:
+def current() -> torch.device:
     """Returns the device that CAMDRIFT_DEVICE names, else the first CUDA GPU, else the CPU.
 
     Raises:

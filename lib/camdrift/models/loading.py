@@ -179,7 +179,7 @@ def _refuse_lost(network: nn.Module, facts: dict[str, Any]) -> None:
         except Exception as fault:  # a network's forward may raise anything
             raise checks.UnsoundError(
                 f"{facts['architecture']}, built anew and given the weights of its state dict, "
-                f"does not run: {imports.told(fault)}"
+                f"does not run: {imports.message(fault)}"
             ) from fault
         if not bool(own.isfinite().all()) or not checks.differ(own, other):
             return
@@ -233,7 +233,7 @@ def load(name: str, *, micro_batch: int, precision: devices.Precision = "float32
     """
     devices.hold(precision)  # of a model that is held, too
     content = storage.digest(storage.model_folder(name))
-    return _held(name, micro_batch, precision, devices.chosen(), content)
+    return _held(name, micro_batch, precision, devices.current(), content)
 
 
 @lru_cache(maxsize=4)
@@ -259,4 +259,4 @@ def ready(weights: Weights, *, micro_batch: int, precision: devices.Precision = 
         size=facts["size"],
         micro_batch=micro_batch,
         precision=precision,
-    ).to(devices.chosen())
+    ).to(devices.current())

@@ -56,7 +56,7 @@ def train(
     """
     pixels, labels = training
     generator = torch.Generator().manual_seed(seed)
-    device = devices.chosen()
+    device = devices.current()
     architectures.channels_last(network.to(device))
     centre, spread = (torch.tensor(value).view(1, -1, 1, 1).to(device) for value in (mean, std))
     trained = network if layers == "all" else _dense(network)

@@ -26,7 +26,7 @@ class LostError(SettingsError):
     """What computes was lost, or cannot be reached."""
 
 
-def chosen() -> Backend:
+def current() -> Backend:
     """Returns the backend that CAMDRIFT_BACKEND names: (work, tasks) -> None as each is done.
 
     Raises:

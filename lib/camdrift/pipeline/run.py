@@ -118,7 +118,7 @@ def deterministic() -> None:
         torch.set_deterministic_debug_mode("warn" if gpu else "error")
 
 
-def taken(keys: Collection[str], folder: Path = storage.RUNS) -> dict[str, Any] | None:
+def last_runs(keys: Collection[str], folder: Path = storage.RUNS) -> dict[str, Any] | None:
     """Returns what the last run of each stage of some items took, None where none has run.
 
     `stages`, in the order in which they ran, and the last one's `environment`.

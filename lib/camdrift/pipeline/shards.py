@@ -85,7 +85,7 @@ def of(
         SettingsError: the backend is unknown, or cannot be used.
         DamagedError: an input is not what was written.
     """
-    compute_all = backends.chosen()
+    compute_all = backends.current()
     key = fingerprint(stage)
     paths = code_of(stage.name)
     version = code(paths)

@@ -52,7 +52,7 @@ class Target(Source):
     maps: bool = True
 
 
-def crossed(
+def generalisation_faults(
     generalisations: Mapping[str, Generalisation],
     sources: Mapping[str, Source],
     targets: Mapping[str, Target],

@@ -22,7 +22,7 @@ def function(path: str, place: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), name)
     except Exception as fault:  # a module may raise anything while it is imported
-        raise SettingsError(f"{place}: cannot import '{path}': {told(fault)}") from fault
+        raise SettingsError(f"{place}: cannot import '{path}': {message(fault)}") from fault
     if not callable(found):
         raise SettingsError(
             f"{place}: wanted a function, got '{path}', which is a {type(found).__name__}"
@@ -30,7 +30,7 @@ def function(path: str, place: str) -> Callable[..., Any]:
     return found
 
 
-def told(fault: Exception) -> str:
+def message(fault: Exception) -> str:
     """Returns what an error says, its kind, and the line of the user's that raised it."""
     frames = traceback.extract_tb(fault.__traceback__)
     own = [f for f in frames if not f.filename.startswith("<frozen") and f.filename != __file__]

@@ -16,7 +16,7 @@ from camdrift.settings.cells import (
     Study,
 )
 from camdrift.settings.detection import DetectionSettings
-from camdrift.settings.generalisation import Generalisation, Source, Target, crossed
+from camdrift.settings.generalisation import Generalisation, Source, Target, generalisation_faults
 from camdrift.settings.hardening import HARDENED, Hardening, hardened
 from camdrift.settings.models import ModelSettings
 from camdrift.settings.section import Name, Section, lines_of
@@ -108,4 +108,4 @@ def _references(plan: Settings) -> list[str]:
         known(f"studies.{name}.headline", "cell", study.headline, members)
     taken = {*plan.studies, *plan.hardenings}
     groups = plan.generalisations, plan.sources, plan.targets
-    return faults + crossed(*groups, sets=plan.sets, models=models, taken=taken)
+    return faults + generalisation_faults(*groups, sets=plan.sets, models=models, taken=taken)
