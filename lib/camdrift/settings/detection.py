@@ -11,7 +11,7 @@ Layer = int  # counted from 1, or from the end if negative
 
 
 class DetectionShares(Section):
-    """Shares of a cell's images that detectors calibrate, choose and are tested on."""
+    """Shares of a cell's images on which detectors are calibrated, chosen and tested."""
 
     calibrate: Share
     choose: Share
@@ -44,7 +44,7 @@ class DetectionSettings(Section):
     adaptive: Descent
 
     def place(self, layer: Literal["probe", "layer"]) -> int:
-        """Returns the place of a layer in the list of maps."""
+        """Returns the index of a layer in the list of maps."""
         number = getattr(self, layer)
         return number - 1 if number > 0 else number
 
