@@ -276,7 +276,7 @@ def test_the_last_step_of_dlfuzz_is_what_the_last_mutant_added(model, pixels):
     ("place", "neurons"), [(0, 149), (1, 75), (19, 8), (49, 3), (99, 2), (147, 2), (148, 1)]
 )
 def test_the_published_gain_in_neurons_of_vgg16(place, neurons):
-    wanted = dlfuzz.gain_wanted(0.01, place)
+    wanted = dlfuzz.required_gain(0.01, place)
     assert (neurons - 1) / 14_888 <= wanted < neurons / 14_888
 
 

@@ -138,9 +138,9 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
     for name in ("cuda:77", "gpu"):
         monkeypatch.setenv("CAMDRIFT_DEVICE", name)
         with pytest.raises(settings.SettingsError, match=f"CAMDRIFT_DEVICE.*'{name}'"):
-            devices.chosen()
+            devices.current()
     monkeypatch.setenv("CAMDRIFT_DEVICE", "cpu")
-    assert devices.chosen() == torch.device("cpu")
+    assert devices.current() == torch.device("cpu")
 
 
 def tf32() -> set[str]:

@@ -281,7 +281,7 @@ def test_a_misclassified_image_is_left_alone(model, pixels):
 
 
 def test_the_first_generation_is_a_latin_hypercube():
-    search = one_pixel._begun(0, False, False, np.random.default_rng(0), 20, 5, 0)
+    search = one_pixel._search(0, False, False, np.random.default_rng(0), 20, 5, 0)
     for gene in search.population.T:
         assert sorted(math.floor(value * 20) for value in gene) == list(range(20))
 

@@ -1,8 +1,8 @@
 """Attacks: one file an attack, each with its `Settings` and a function `perturb`.
 
 `perturb(model, pixels, labels, *, generators, **settings) -> Perturbation` is batched, takes one
-random generator an image, and leads away from `labels`. It may return anything of the images'
-shape: the caller (`stages/attack.py`) clips, measures and judges, for every attack alike.
+random generator an image, and leads away from `labels`. It may return any values in the images'
+shape: the caller (`stages/attack.py`) clips, measures and judges them the same for every attack.
 `Settings` has a field for each of its settings, all of which params.yaml lists under `attacks:`.
 """
 
@@ -18,7 +18,7 @@ from camdrift.settings import ATTACKING, SettingsError, lines_of
 
 
 def names() -> list[str]:
-    """Returns the names of all attacks, those of their files."""
+    """Returns the names of all attacks, which are their files' names."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
@@ -37,20 +37,20 @@ def resolved(
     """Returns an attack's settings: those under `attacks:`, overridden by a cell's own.
 
     Args:
-        name: of the attack.
+        name: the attack's name.
         common: `attacks:` of params.yaml.
-        override: the cell's.
+        override: the cell's own settings.
 
     Raises:
         SettingsError: there is no such attack.
-        ValidationError: of pydantic, a value is not valid.
+        ValidationError: pydantic's; a value is not valid.
     """
     given = {**common.get(name, {}), **override}
     return _module(name).Settings.model_validate(given).model_dump()
 
 
 def faults(plan: settings.Settings) -> list[str]:
-    """Returns a line for each fault of settings of attacks, those of cells and hardenings, too."""
+    """Returns a line for each fault in attacks' settings, also in those of cells and hardenings."""
     lines = []
     for name in plan.attacks:
         try:

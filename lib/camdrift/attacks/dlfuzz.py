@@ -1,6 +1,6 @@
 """DLFuzz (Guo et al. 2018) as renkhoff2022 uses it, equation 8 and the public code.
 
-The perturbation raises the probability of the rival classes and the activation of chosen neurons
+The perturbation raises the probability of the rival classes and the activation of selected neurons
 and lowers the probability of the predicted class.
 """
 
@@ -40,7 +40,7 @@ class Settings(Section):
 
 @dataclass
 class _Seed:
-    """One seed on its way: the current mutant, what it climbs, and the best mutant so far."""
+    """One seed's state: the current mutant, its objective, and the best mutant so far."""
 
     image: int
     order: int  # its 0-based place among the seeds that share a coverage table
@@ -52,10 +52,10 @@ class _Seed:
     parent: int = -1
     steps: int = 0
     passed: bool = True
-    found: bool = False
+    succeeded: bool = False
     picks: Tensor | None = None
     rivals: Tensor | None = None
-    latest: Tensor = field(default_factory=lambda: torch.empty(0))  # the step just taken
+    latest: Tensor = field(default_factory=lambda: torch.empty(0))  # the latest step
     change: Tensor = field(default_factory=lambda: torch.empty(0))
     last_step: Tensor = field(default_factory=lambda: torch.empty(0))  # the one that ended `change`
 
@@ -80,38 +80,38 @@ def perturb(
     tables: str,
     differs_from: str,
 ) -> Perturbation:
-    """Returns the last adversarial mutant of each seed, or its last mutant where none was found.
+    """Returns the last adversarial mutant of each seed, or its last mutant if none is adversarial.
 
     A mutant is the image plus its steps so far. Each step is `step` grey levels (of 255) times the
     objective's gradient divided by its root mean square. After every `iterations` steps the mutant
-    goes on if one of them passed the gate: it covered more than min_gain / (i + 1) new neurons (a
-    share of all; i is the seed's place; no gain is asked for where `min_gain` is None) and its
-    norm, relative to the zero-centred image, is below `norm_limit`.
+    continues if one of them passed the gate: it covered more than min_gain / (i + 1) new neurons (a
+    share of all; i is the seed's place; no gain is required if `min_gain` is None) and its norm,
+    relative to the zero-centred image, is below `norm_limit`.
 
     Args:
-        model: the model; not trusted to be batch-invariant beyond its own micro-batch.
+        model: the model; not assumed to be batch-invariant beyond its own micro-batch.
         pixels: the seeds, (n, 3, h, w) in [0, 1].
         labels: not used: DLFuzz leads away from each mutant's own prediction.
         generators: one for each image, for the choice of neurons.
         rivals: number of classes after the first whose probability is raised.
         rival_weight: their weight; the predicted class has weight -1.
-        neurons: number of neurons to activate, dealt equally to the strategies.
+        neurons: number of neurons to activate, divided equally among the strategies.
         neuron_weight: their weight.
         strategies: of 0-3, see `_choose`.
         threshold: scaled activation above which a neuron is covered, in [0, 1].
         step: length of one step in grey levels (0-255), root mean square.
-        iterations: steps between two looks at the gate.
-        max_steps: steps after which a seed ends whatever the gate says; the log shows how many
-            ended there.
-        norm_limit: of the gate, relative L2.
-        min_gain: of the gate, a share of the neurons, or None.
-        tables: 'per_seed' gives each image a coverage table of its own, and images are batched;
+        iterations: steps between two checks of the gate.
+        max_steps: steps after which a seed ends regardless of the gate; the log shows how many
+            seeds ended there.
+        norm_limit: the gate's limit, relative L2.
+        min_gain: the gate's minimum, a share of the neurons, or None.
+        tables: 'per_seed' gives each image its own coverage table, and images are batched;
             'sequential' is the published order, one table for all seeds, one seed after another.
         differs_from: 'clean' calls a mutant adversarial when its prediction differs from that of
-            the clean image; 'parent' (published) from that of the mutant it was made from.
+            the clean image; 'parent' (published) when it differs from that of its parent mutant.
 
-    Departs: the public code emits every adversarial mutant, here one stands for its seed; with
-    `iterations` > 1 it queues the same array once for every mutant that passes, here once.
+    Departs: the public code emits every adversarial mutant, this one a single mutant for each seed;
+    with `iterations` > 1 it queues the same array once for every mutant that passes, this one once.
     """
     spatial = coverage.spatial(model)
     mean = model.mean[0].to(pixels.device)
@@ -134,7 +134,7 @@ def perturb(
     log: list[dict] = []
 
     def look(seed: _Seed, prediction: int, level: np.ndarray) -> None:
-        """Judges the mutant that was just evaluated and decides whether its seed goes on."""
+        """Judges the mutant that was just evaluated and decides whether its seed continues."""
         covered, known = level > threshold, seed.times > 0
         gain = float((covered & ~known).mean())
         change = seed.current - seed.clean
@@ -144,18 +144,18 @@ def perturb(
         adversarial = bool(seed.steps > 0 and prediction != reference)
         if seed.steps:
             seed.times += covered
-            enough = min_gain is None or gain > gain_wanted(min_gain, seed.order)
+            enough = min_gain is None or gain > required_gain(min_gain, seed.order)
             seed.passed = seed.passed or (enough and norm < norm_limit)
-            if adversarial or not seed.found:
+            if adversarial or not seed.succeeded:
                 seed.change, seed.last_step = change, seed.latest
-                seed.found = adversarial or seed.found
+                seed.succeeded = adversarial or seed.succeeded
         log.append(
             {"image": seed.image, "step": seed.steps, "prediction": prediction, "norm": norm,
              "gain": gain, "coverage": float((covered | known).mean()), "adversarial": adversarial}
         )  # fmt: skip
 
     def aim(seed: _Seed, probabilities: Tensor, level: np.ndarray) -> None:
-        """Chooses what the next `iterations` steps climb."""
+        """Chooses the objective of the next `iterations` steps."""
         seed.times += level > threshold
         top = probabilities.argsort(descending=True)[: rivals + 1]
         seed.rivals = torch.zeros_like(probabilities)
@@ -167,7 +167,7 @@ def perturb(
         seed.passed = False
 
     def climb(batch: list[_Seed]) -> list[_Seed]:
-        """Evaluates the mutants of one micro-batch, moves those that go on, returns them."""
+        """Evaluates the mutants of one micro-batch, moves those that continue, returns them."""
         (stack, rows), *_ = model.batches(torch.stack([seed.current for seed in batch]))
         stack.requires_grad_()
         logits, excitations = model.excitations(stack)
@@ -207,15 +207,17 @@ def perturb(
     log.sort(key=lambda row: (row["image"], row["step"]))
     looks = torch.tensor([seed.steps + 1 for seed in seeds])
     changes = torch.stack([seed.change for seed in seeds])
-    found = torch.tensor([seed.found for seed in seeds]) if differs_from == "parent" else None
+    successes = (
+        torch.tensor([seed.succeeded for seed in seeds]) if differs_from == "parent" else None
+    )
     last_steps = torch.stack([seed.last_step for seed in seeds])
-    return Perturbation(changes, looks, log, found, last_steps)
+    return Perturbation(changes, looks, log, successes, last_steps)
 
 
-def gain_wanted(min_gain: float, order: int) -> float:
-    """Returns the share of all neurons of which a mutant must newly cover more.
+def required_gain(min_gain: float, order: int) -> float:
+    """Returns the share of all neurons that a mutant's newly covered neurons must exceed.
 
-    It falls with the seed's 0-based place among those that share a coverage table.
+    It falls with the seed's 0-based place among the seeds that share a coverage table.
     """
     return min_gain / (order + 1)
 
@@ -233,9 +235,8 @@ def _choose(
 
     Strategies of the public code: 0, often covered neurons (probability proportional to their
     count); 1, seldom covered ones (maximum count minus count); 2, any of the tenth with the
-    largest mean kernel weight; 3, half from just above the threshold, to be raised, half from just
-    below, to be lowered, dense layers left out. Each strategy draws its equal part without
-    replacement.
+    largest mean kernel weight; 3, half from just above the threshold, to raise, half from just
+    below, to lower, without dense layers. Each strategy draws its equal part without replacement.
     """
     signs = np.zeros(len(level), dtype=np.float32)
     part = neurons // len(strategies)
@@ -259,6 +260,6 @@ def _choose(
         if not weights.any():
             weights = np.ones(len(level))
         count = min(part, int((weights > 0).sum()))
-        chosen = seed.generator.choice(len(level), count, replace=False, p=weights / weights.sum())
-        signs[chosen] = 1
+        picks = seed.generator.choice(len(level), count, replace=False, p=weights / weights.sum())
+        signs[picks] = 1
     return signs

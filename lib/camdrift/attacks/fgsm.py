@@ -38,17 +38,17 @@ def perturb(
     """Returns eps * sign(gradient of the cross-entropy at the image); eps in pixel values.
 
     With `gains` > 1, the first of eps * 1/gains, 2/gains, ... 1 that changes the prediction from
-    the label (klawikowska2020's tool, which looks once at the gradient and raises the gain), else
+    the label (klawikowska2020's tool, which computes the gradient once and raises the gain), else
     eps itself; the log has a row an image: `gain` (missing where none did), `before` and `after`,
-    the label and the class that it became. With a `target` class the loss of that class is lowered,
-    and what counts is to reach it; an image that is of that class already stays as it is.
+    the label and the class after the attack. With a `target` class the loss of that class is
+    lowered, and success is to reach it; an image that has that class already stays unchanged.
     """
-    wanted = labels if target is None else torch.full_like(labels, target)
-    gradient, after = gradients.cross_entropy(model, pixels, wanted)
+    targets = labels if target is None else torch.full_like(labels, target)
+    gradient, after = gradients.cross_entropy(model, pixels, targets)
     sign = gradient.sign() if target is None else -gradient.sign()
 
     def reached(classes: Tensor) -> Tensor:
-        return classes != labels if target is None else classes == wanted
+        return classes != labels if target is None else classes == targets
 
     gain = torch.full((len(pixels),), eps)
     evaluations = torch.ones(len(pixels), dtype=torch.int64)
@@ -66,12 +66,12 @@ def perturb(
             after[waiting] = model(changed).argmax(1)
         evaluations[waiting] += 1
         waiting = waiting[~reached(after)[waiting]]
-    found = reached(after)
+    successes = reached(after)
     log = [
-        {"image": i, "gain": float(gain[i]) if found[i] else float("nan"),
+        {"image": i, "gain": float(gain[i]) if successes[i] else float("nan"),
          "before": int(labels[i]), "after": int(after[i])}
         for i in range(len(pixels) if gains > 1 else 0)
     ]  # fmt: skip
     return Perturbation(
-        gain.view(-1, 1, 1, 1) * sign, evaluations, log, None if target is None else found
+        gain.view(-1, 1, 1, 1) * sign, evaluations, log, None if target is None else successes
     )

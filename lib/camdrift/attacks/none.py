@@ -1,4 +1,4 @@
-"""No attack: the control whose maps must not drift at all."""
+"""No attack: a control whose maps must not drift at all."""
 
 from collections.abc import Sequence
 

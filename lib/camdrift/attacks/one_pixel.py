@@ -49,17 +49,17 @@ class _Search:
     """One image's population, (members, genes) in [0, 1]: row, column, red, green, blue a pixel."""
 
     image: int
-    aim: int  # the class that is led to, or away from
-    wanted: bool  # whether it is led to
+    aim: int  # the class to lead to, or away from
+    targeted: bool  # whether to lead to it
     by_any: bool  # whether any member may reach the goal, or the best alone
     generator: np.random.Generator
     population: np.ndarray
-    energies: np.ndarray  # what is minimised, of each member
+    energies: np.ndarray  # each member's objective, which is minimised
     predictions: np.ndarray
     evaluations: int = 0
 
     def hits(self, predictions: np.ndarray) -> np.ndarray:
-        return (predictions == self.aim) == self.wanted
+        return (predictions == self.aim) == self.targeted
 
     @property
     def best(self) -> int:
@@ -73,7 +73,7 @@ class _Search:
         return bool(self.hits(self.predictions)[self.best])
 
     def take(self, trials: np.ndarray, energies: np.ndarray, predictions: np.ndarray) -> None:
-        """Puts each trial in the place of its member where it is better, or reaches the goal."""
+        """Replaces each member by its trial if that is better, or reaches the goal."""
         better = energies < self.energies
         if self.by_any:
             better |= self.hits(predictions)
@@ -99,44 +99,44 @@ def perturb(
     success: str,
     target: int | None,
 ) -> Perturbation:
-    """Returns each image's best individual: the one that least looks like its label.
+    """Returns each image's best individual: the one least likely to have the image's label.
 
     An individual is `pixels` places and their colours, which replace the image's. Differential
     evolution (best1bin, Latin hypercube start) minimises the probability of the label, or raises
-    that of `target`. A generation is evaluated as a whole before any of it takes its parent's
-    place. An image is done as soon as the best individual of a generation, the first included, is
-    not predicted as the label, or is predicted as the target.
+    that of `target`. A generation is evaluated as a whole before any of it replaces its parent. An
+    image is done as soon as the best individual of a generation, the first included, is not
+    predicted as the label, or is predicted as the target.
 
-    An image that is so from the start is left alone: no evaluation, no change, not found. The look
-    that tells so is not counted, as in the published count of at most population * (generations
+    An image that meets this from the start is left alone: no evaluation, no change, no success. Its
+    first prediction is not counted, as in the published count of at most population * (generations
     + 1).
 
     Args:
         model: the model.
         images: (n, 3, h, w) in [0, 1].
-        labels: what is led away from, (n,).
+        labels: the classes to lead away from, (n,).
         generators: one for each image.
-        pixels: how many pixels are replaced.
-        population: individuals of a generation.
-        generations: after the first, at most.
+        pixels: the number of pixels to replace.
+        population: the number of individuals in a generation.
+        generations: the largest number of generations after the first.
         mutation: range of the weight of the difference of two individuals that is added to the
             best; drawn once a generation.
-        recombination: probability that a gene is taken from the mutant.
-        bounds: of the channels' values; what lies beyond [0, 1] is searched unclipped, and then
-            clipped by the caller.
-        success: 'best', where the best individual alone can end the search, as in the public code,
-            or 'any', where each can, also one that makes the label more likely than another does.
-        target: the wanted class, None for any but the label.
+        recombination: probability that a gene comes from the mutant.
+        bounds: of the channels' values; values beyond [0, 1] are searched unclipped, and the caller
+            then clips them.
+        success: 'best' if only the best individual can end the search, as in the public code, or
+            'any' if each can, also one that makes the label more likely than another does.
+        target: the class to reach, None for any but the label.
 
     Returns:
         `log` has a row a generation: the best individual's `energy` (the probability of the label,
         or minus that of the target) and `prediction`, the `evaluations` so far and whether the goal
         is `reached`, before any clipping. `found`, with a target only: whether the clipped image is
-        predicted as the target. Without one, success is what the caller says it is: the clipped
-        image's prediction differs, on the model that is attacked in the end.
+        predicted as the target. Without a target the caller judges success: the clipped image's
+        prediction differs, on the model that is attacked in the end.
 
-    Departs: the public code puts a new best individual in the place of the first member, too, and
-    cuts colours to whole grey levels.
+    Departs: the public code also puts a new best individual in the first member's place, and cuts
+    colours to whole grey levels.
 
     Raises:
         SettingsError: the model has no class `target`.
@@ -145,9 +145,9 @@ def perturb(
         logits = model(images)
     if target is not None and target >= logits.shape[1]:
         raise SettingsError(f"target: wanted a class below {logits.shape[1]}, got {target}")
-    wanted = target is not None
+    targeted = target is not None
     aims = labels if target is None else torch.full_like(labels, target)
-    standing = (logits.argmax(1) == aims) != wanted
+    standing = (logits.argmax(1) == aims) != targeted
     change = torch.zeros_like(images)
     evaluations = torch.zeros(len(images), dtype=torch.int64)
     log: list[dict] = []
@@ -156,9 +156,9 @@ def perturb(
     for start in range(0, len(waiting), model.micro_batch):
         rows = waiting[start : start + model.micro_batch]
         searches = [
-            _begun(
+            _search(
                 int(aims[row]),
-                wanted,
+                targeted,
                 success == "any",
                 generators[row],
                 population,
@@ -168,17 +168,17 @@ def perturb(
             for place, row in enumerate(rows)
         ]
         breed = partial(_trials, mutation=mutation, recombination=recombination)
-        made = _evolve(Incremental(model, images[rows]), searches, generations, breed, decode)
-        log += [row | {"image": int(rows[row["image"]])} for row in made]
+        records = _evolve(Incremental(model, images[rows]), searches, generations, breed, decode)
+        log += [row | {"image": int(rows[row["image"]])} for row in records]
         best = np.stack([search.population[search.best] for search in searches])
         change[rows] = painted(images[rows], *decode(best)) - images[rows]
         evaluations[rows] = torch.tensor([search.evaluations for search in searches])
     log.sort(key=lambda row: (row["image"], row["generation"]))
-    found = None
-    if wanted:
+    successes = None
+    if targeted:
         with torch.no_grad():
-            found = (model((images + change).clamp(0, 1)).argmax(1) == aims) & standing
-    return Perturbation(change, evaluations, log, found)
+            successes = (model((images + change).clamp(0, 1)).argmax(1) == aims) & standing
+    return Perturbation(change, evaluations, log, successes)
 
 
 def _evolve(
@@ -188,7 +188,7 @@ def _evolve(
     breed: Callable[[_Search], np.ndarray],
     decode: Callable[[np.ndarray], tuple[Tensor, Tensor]],
 ) -> list[dict]:
-    """Runs searches side by side, each until it reaches its goal, and returns the log."""
+    """Runs searches in parallel, each until it reaches its goal, and returns the log."""
     log = []
     for generation in range(generations + 1):
         trials = [breed(each) if generation else each.population.copy() for each in searches]
@@ -210,31 +210,31 @@ def _evolve(
     return log
 
 
-def _begun(
+def _search(
     aim: int,
-    wanted: bool,
+    targeted: bool,
     by_any: bool,
     generator: np.random.Generator,
     members: int,
     genes: int,
     image: int,
 ) -> _Search:
-    """Returns a search that begins with a Latin hypercube.
+    """Returns a search that starts from a Latin hypercube.
 
-    Each gene has one member in each of as many equal parts of [0, 1] as there are members.
+    Each gene has one member in each of n equal parts of [0, 1], for n members.
     """
     spread = (np.arange(members)[:, None] + generator.random((members, genes))) / members
     population = generator.permuted(spread, axis=0)
     nothing = np.full(members, np.inf), np.full(members, -1)
-    return _Search(image, aim, wanted, by_any, generator, population, *nothing)
+    return _Search(image, aim, targeted, by_any, generator, population, *nothing)
 
 
 def _trials(search: _Search, *, mutation: Sequence[float], recombination: float) -> np.ndarray:
     """Returns a trial for each member, best1bin.
 
     The mutant is the best member plus a weighted difference of two others; the trial takes each
-    gene from it with probability `recombination`, one gene at least. Genes outside [0, 1] are
-    drawn anew.
+    gene from it with probability `recombination`, at least one gene. Genes outside [0, 1] are
+    drawn again.
     """
     rng, population = search.generator, search.population
     members, genes = population.shape
@@ -245,9 +245,9 @@ def _trials(search: _Search, *, mutation: Sequence[float], recombination: float)
     second += second >= first
     one, other = population[(own + first) % members], population[(own + second) % members]
     mutants = population[search.best] + weight * (one - other)
-    taken = rng.random((members, genes)) < recombination
-    taken[own, rng.integers(0, genes, members)] = True
-    trials = np.where(taken, mutants, population)
+    mutated = rng.random((members, genes)) < recombination
+    mutated[own, rng.integers(0, genes, members)] = True
+    trials = np.where(mutated, mutants, population)
     outside = (trials < 0) | (trials > 1)
     trials[outside] = rng.random(int(outside.sum()))
     return trials
@@ -259,7 +259,7 @@ def _evaluate(
     searches: list[_Search],
     trials: list[np.ndarray],
 ) -> None:
-    """Evaluates the trials of all searches together and hands each its own."""
+    """Evaluates the trials of all searches together and gives each search its own results."""
     members = len(trials[0])
     owners, aims = (
         torch.tensor([getattr(search, name) for search in searches]).repeat_interleave(members)
@@ -269,10 +269,10 @@ def _evaluate(
     # In float64, because a confident model's probabilities would all be 1 in float32.
     chances = logits.double().softmax(1).gather(1, aims[:, None]).view(-1, members).numpy()
     predictions = logits.argmax(1).view(-1, members).numpy()
-    for search, tried, chance, predicted in zip(
+    for search, own_trials, chance, predicted in zip(
         searches, trials, chances, predictions, strict=True
     ):
-        search.take(tried, -chance if search.wanted else chance, predicted)
+        search.take(own_trials, -chance if search.targeted else chance, predicted)
 
 
 def _decoded(

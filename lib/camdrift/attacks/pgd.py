@@ -48,7 +48,7 @@ def perturb(
             row.copy_(torch.from_numpy(generator.uniform(-eps, eps, tuple(row.shape))))
     evaluations = torch.zeros(len(pixels), dtype=torch.int64)
     active = torch.arange(len(pixels))
-    clean, targets, moved = pixels, labels, change.clone()  # of those that are active
+    clean, targets, moved = pixels, labels, change.clone()  # of the active images
     for _ in range(steps):
         current = (clean + moved).clamp_(0, 1)
         gradient, predictions = gradients.cross_entropy(model, current, targets)

@@ -1,9 +1,9 @@
-"""Whether a model classifies better than one that has learned nothing."""
+"""A comparison of a model's accuracy with that of a model that has learned nothing."""
 
 import numpy as np
 from scipy.stats import binomtest
 
-CONFIDENCE = 0.95  # of the interval that must lie above chance
+CONFIDENCE = 0.95  # level of the interval that must lie above chance
 
 
 def level(labels: np.ndarray) -> float:
@@ -21,7 +21,7 @@ def is_surely_above(right: int, labels: np.ndarray) -> bool:
 
     Args:
         right: number of images that are classified correctly.
-        labels: (n,), of all images.
+        labels: (n,), labels of all images.
     """
     if not len(labels):
         return False
@@ -30,7 +30,7 @@ def is_surely_above(right: int, labels: np.ndarray) -> bool:
 
 
 def warning(right: int, labels: np.ndarray) -> str:
-    """Returns what is to be said of an accuracy that is not surely above chance, '' of another."""
+    """Returns a warning about an accuracy that is not surely above chance, '' for any other."""
     if is_surely_above(right, labels):
         return ""
     share = right / max(1, len(labels))

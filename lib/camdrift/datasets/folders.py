@@ -1,4 +1,4 @@
-"""Folders of images: which files a set is made from, the label and the split of each."""
+"""Folders of images: the files of a set, with the label and the split of each."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,28 +12,28 @@ from camdrift.settings import SettingsError
 
 MOST_CLASSES = 100_000  # a model has a logit for each number up to the largest
 
-# Of file managers, archives and caches; names that begin with a dot are hidden anyway.
+# Folders of file managers, archives and caches; names that begin with a dot are hidden anyway.
 SYSTEM = {
     "__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found",
     "system volume information",
 }  # fmt: skip
 
-# What folders of splits are called, in lower case.
+# Names of folders of splits, in lower case.
 SPLITS = {
     "train": "train", "training": "train", "train_set": "train", "training_set": "train",
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
     "val_set": "validation", "validation_set": "validation",
     "test": "test", "testing": "test", "test_set": "test", "testing_set": "test", "eval": "test",
 }  # fmt: skip
-# Of a folder `train` beside no folder of validation images: divided in the ratio of the shares.
+# The split of `train` without a folder of validation images: divided in the ratio of the shares.
 DIVIDED = "train+validation"
 
 
 class Entry(NamedTuple):
     """An image file of a set.
 
-    split: the one that its folder names, `DIVIDED` where that is to be divided in two, or None
-        where the set's shares decide.
+    split: the one that its folder names, `DIVIDED` if that must be divided in two, or None if the
+        set's shares decide.
     """
 
     file: Path
@@ -46,34 +46,34 @@ def entries(root: Path, labels: dict | None) -> list[Entry]:
     """Returns the image files of a folder in sorted order, each with label, class name and split.
 
     The layout is ImageFolder's (a class a subfolder), or any folder with a table of labels: then
-    `labels` names the CSV file and its columns. Where the subfolders are those of splits (`train`,
-    `val`, `test`, see `SPLITS`), classes are the subfolders of these, numbered over all of them,
-    and images keep the split that they lie in; without a test folder, that of validation images
-    is tested. Hidden and system folders and files are left out, and symbolic links to folders are
-    not followed: both are named on the terminal, as are given splits and folders of classes that
-    hold no image. Links to files are listed, see `within`.
+    `labels` names the CSV file and its columns. If the subfolders are splits (`train`, `val`,
+    `test`, see `SPLITS`), classes are the subfolders of these, numbered over all splits, and images
+    keep the split of their folder; without a test folder, the validation images are tested. Hidden
+    and system folders and files are left out, and symbolic links to folders are not followed: both
+    are named on the terminal, as are the splits and folders of classes that hold no image. Links
+    to files are listed, see `within`.
 
     Raises:
         SettingsError: there is no such folder, it holds no image, a file has no label, a file's
-            name is not UTF-8, the folder of a class is a link, or folders of splits stand beside
-            others, have no classes, lack test images, or hold classes that are not trained.
+            name is not UTF-8, the folder of a class is a link, or folders of splits are mixed with
+            others, have no classes, lack test images, or hold classes without training images.
     """
     if not root.is_dir():
         raise SettingsError(f"no folder {root}; wanted the folder of the images")
     splits = _splits(root)
     if labels:
-        given = splits if "test" in splits.values() else {}
-        found = _from_table(root, given, **labels)
+        folder_splits = splits if "test" in splits.values() else {}
+        images = _from_table(root, folder_splits, **labels)
     elif splits:
-        found = _from_splits(root, splits)
+        images = _from_splits(root, splits)
     else:
-        found = _from_subfolders(root)
-    if not found:
+        images = _from_subfolders(root)
+    if not images:
         raise SettingsError(
             f"no image in the subfolders of {root}; wanted {root}/<class>/<image>, or set "
             "`labels:` with the CSV file that names each image's class"
         )
-    for entry in found:
+    for entry in images:
         name = entry.file.relative_to(root).as_posix()
         try:
             name.encode()
@@ -82,50 +82,51 @@ def entries(root: Path, labels: dict | None) -> list[Entry]:
                 f"the name {ascii(name)} in {root} is not UTF-8, which images are identified by; "
                 "rename it"
             ) from fault
-    return found
+    return images
 
 
 def classes(root: Path) -> list[str]:
     """Returns the names of the classes of a folder without a table of labels, in their order.
 
     Raises:
-        SettingsError: as `entries`, of links and of folders of splits.
+        SettingsError: as `entries`, for links and for folders of splits.
     """
     return _class_names(_split_folders(root, _splits(root)) or [root])
 
 
 def _splits(root: Path) -> dict[str, str]:
-    """Returns the split of each subfolder, empty where the subfolders are not those of splits.
+    """Returns the split of each subfolder, {} if the subfolders are not splits.
 
-    One such name among others is a class (a train beside cars).
+    A single such name among others is a class (a train beside cars).
 
     Raises:
-        SettingsError: several are among others, or two are of one split.
+        SettingsError: several are mixed with others, or two name the same split.
     """
     folders = _subfolders(root)
-    named = {folder.name: SPLITS.get(folder.name.lower()) for folder in folders}
-    known = [split for split in named.values() if split]
-    other = [name for name, split in named.items() if not split]
-    if not known or (other and len(known) == 1):
+    splits = {folder.name: SPLITS.get(folder.name.lower()) for folder in folders}
+    names_of_splits = [split for split in splits.values() if split]
+    other = [name for name, split in splits.items() if not split]
+    if not names_of_splits or (other and len(names_of_splits) == 1):
         return {}
     if other:
-        there = ", ".join(sorted(set(named) - set(other)))
+        there = ", ".join(sorted(set(splits) - set(other)))
         raise SettingsError(
             f"{root} holds folders that are named like splits ({there}) beside others ({other[0]} "
             f"and {len(other) - 1} more); wanted either splits or classes: set `path` to the "
             "folder of one split, or rename those that are classes"
         )
-    if len(set(known)) < len(known):
+    if len(set(names_of_splits)) < len(names_of_splits):
         raise SettingsError(
-            f"{root} holds two folders of one split: {', '.join(sorted(named))}; wanted one of each"
+            f"{root} holds two folders of one split: {', '.join(sorted(splits))}; wanted one of "
+            "each"
         )
-    by_split = {split: name for name, split in named.items() if split}
-    found = {name: split for split, name in by_split.items()}
+    by_split = {split: name for name, split in splits.items() if split}
+    split_of = {name: split for split, name in by_split.items()}
     if "test" not in by_split and "validation" in by_split:
-        found[by_split["validation"]] = "test"
-    if "train" in by_split and "validation" not in found.values():
-        found[by_split["train"]] = DIVIDED
-    return found
+        split_of[by_split["validation"]] = "test"
+    if "train" in by_split and "validation" not in split_of.values():
+        split_of[by_split["train"]] = DIVIDED
+    return split_of
 
 
 def _from_splits(root: Path, splits: Mapping[str, str]) -> list[Entry]:
@@ -145,24 +146,24 @@ def _from_splits(root: Path, splits: Mapping[str, str]) -> list[Entry]:
             "the classes stand in a CSV file, set `labels:`"
         )
     numbers = {name: number for number, name in enumerate(names)}
-    found = [
+    images = [
         Entry(file, numbers[folder.name], folder.name, split)
         for name, split in splits.items()
         for folder in _classes(root / name)
         for file in _pictures(folder)
     ]
     by_split: dict[str, set[str]] = {}
-    for entry in found:
+    for entry in images:
         by_split.setdefault(str(entry.split), set()).add(entry.class_name)
-    trained = by_split.get("train", set()) | by_split.get(DIVIDED, set())
-    strange = sorted(set().union(*by_split.values()) - trained) if trained else []
+    training_classes = by_split.get("train", set()) | by_split.get(DIVIDED, set())
+    strange = sorted(set().union(*by_split.values()) - training_classes) if training_classes else []
     if strange:
         raise SettingsError(
             f"{root}: class '{strange[0]}' and {len(strange) - 1} more have images to test or "
             "validate and none to train; wanted the classes of each split among those of training"
         )
     _report(splits)
-    return sorted(found)
+    return sorted(images)
 
 
 def _split_folders(root: Path, splits: Mapping[str, str]) -> list[Path]:
@@ -171,9 +172,9 @@ def _split_folders(root: Path, splits: Mapping[str, str]) -> list[Path]:
 
 
 def _report(splits: Mapping[str, str]) -> None:
-    """Says on the terminal which folder each split is taken from."""
-    told = {DIVIDED: "train and validation, in the ratio of their shares"}
-    parts = [f"'{name}' -> {told.get(split, split)}" for name, split in splits.items()]
+    """Prints the folder of each split on the terminal."""
+    phrases = {DIVIDED: "train and validation, in the ratio of their shares"}
+    parts = [f"'{name}' -> {phrases.get(split, split)}" for name, split in splits.items()]
     tqdm.write(f"the folders are splits, which images keep: {'; '.join(parts)}")
 
 
@@ -185,8 +186,7 @@ def _classes(root: Path) -> list[Path]:
     """Returns the folders of the classes, or of the splits.
 
     Raises:
-        SettingsError: one is a link. One that is left out would change the number of every later
-            class.
+        SettingsError: one is a link. Leaving it out would change the number of every later class.
     """
     folders = _subfolders(root)
     for folder in folders:
@@ -204,12 +204,12 @@ def _subfolders(root: Path) -> list[Path]:
 
 
 def is_left_out(name: str) -> bool:
-    """Returns whether a file or folder of that name is hidden, or of the system's own."""
+    """Returns whether a file or folder of that name is hidden, or belongs to the system."""
     return name.startswith(".") or name.lower() in SYSTEM
 
 
 def within(root: Path, file: Path) -> Path:
-    """Returns a file of a folder, if it is in there.
+    """Returns a file of a folder, if it really lies there.
 
     Raises:
         ValueError: it is a symbolic link that leads out of the folder, or to nothing.
@@ -218,7 +218,7 @@ def within(root: Path, file: Path) -> Path:
         return file
     try:
         target = file.resolve(strict=True)
-    except (OSError, RuntimeError) as fault:  # of a loop of links: Python 3.11 raises the latter
+    except (OSError, RuntimeError) as fault:  # Python 3.11 raises the latter for a loop of links
         raise ValueError("a symbolic link that leads nowhere") from fault
     if not target.is_relative_to(root.resolve()):
         raise ValueError(
@@ -230,13 +230,13 @@ def within(root: Path, file: Path) -> Path:
 
 def _from_subfolders(root: Path) -> list[Entry]:
     _name_left_out(root)
-    found = []
+    images = []
     for label, folder in enumerate(_classes(root)):
         files = list(_pictures(folder))
         if not files:
             tqdm.write(f"no image in '{folder.name}', which counts as class {label} all the same")
-        found += [Entry(file, label, folder.name, None) for file in files]
-    return found
+        images += [Entry(file, label, folder.name, None) for file in files]
+    return images
 
 
 def _from_table(
@@ -246,8 +246,8 @@ def _from_table(
 
     The `image` column holds paths or file names, with or without suffix. A numeric `label` column
     is the class index plus `offset`; any other is a class name, numbered in sorted order over the
-    whole table. Images in the table that are not in the folder are passed over: a table may
-    describe a larger set.
+    whole table. Images in the table that are not in the folder are ignored: a table may describe a
+    larger set.
     """
     table = _table(root, csv, image)
     for column in (image, label):
@@ -255,22 +255,22 @@ def _from_table(
             raise SettingsError(f"no column '{column}' in {root / csv}; it has {list(table)}")
     rows = {name: i for i, name in enumerate(table[image])}
     files = list(_pictures(root))
-    found = []
+    indices = []
     for file in files:
         path = file.relative_to(root)
         names = (path.as_posix(), path.with_suffix("").as_posix(), path.name, path.stem)
         row = next((rows[name] for name in names if name in rows), None)
         if row is None:
             raise SettingsError(f"{path} has no row in {csv}, column '{image}'")
-        found.append(row)
+        indices.append(row)
     if not files:
         raise SettingsError(f"no image in {root}")
     if (
-        len(set(found)) < len(found)
-        or table[image].iloc[found].isin(table[image][table[image].duplicated()]).any()
+        len(set(indices)) < len(indices)
+        or table[image].iloc[indices].isin(table[image][table[image].duplicated()]).any()
     ):
         raise SettingsError(f"column '{image}' of {csv} does not name each image once")
-    values = table[label].iloc[found]
+    values = table[label].iloc[indices]
     if values.isna().any():
         raise SettingsError(f"{int(values.isna().sum())} images have no '{label}' in {csv}")
     if pd.api.types.is_numeric_dtype(values):
@@ -288,14 +288,14 @@ def _from_table(
         numbers = class_names.map({name: i for i, name in enumerate(known)})
     if splits:
         _report(splits)
-    given = [splits.get(file.relative_to(root).parts[0]) for file in files]
-    loose = [file for file, split in zip(files, given, strict=True) if not split]
+    file_splits = [splits.get(file.relative_to(root).parts[0]) for file in files]
+    loose = [file for file, split in zip(files, file_splits, strict=True) if not split]
     if splits and loose:
         raise SettingsError(
             f"{loose[0]} and {len(loose) - 1} more lie beside the folders of splits "
             f"({', '.join(splits)}); wanted each image in one of these, or none of these"
         )
-    columns = (files, numbers.astype(int), class_names, given)
+    columns = (files, numbers.astype(int), class_names, file_splits)
     return [Entry(*values) for values in zip(*columns, strict=True)]
 
 
@@ -307,11 +307,11 @@ def _table(root: Path, csv: str, image: str) -> pd.DataFrame:
 
 
 def _pictures(root: Path) -> Iterator[Path]:
-    """Yields the image files below a folder, sorted; names what is hidden and links to folders."""
+    """Yields the image files below a folder, sorted; prints hidden files and links to folders."""
     for path in sorted(root.rglob("*")):
         below = path.relative_to(root)
         if any(is_left_out(parent.name) for parent in below.parents):
-            continue  # it was named as a whole
+            continue  # its hidden folder has been printed already
         link = path.is_symlink()
         if is_left_out(path.name):
             if path.is_dir() or path.suffix.lower() in pictures.suffixes():
@@ -323,7 +323,7 @@ def _pictures(root: Path) -> Iterator[Path]:
 
 
 def _name_left_out(root: Path) -> None:
-    """Names the hidden and system folders that stand beside those of classes or of splits."""
+    """Prints the hidden and system folders beside the folders of classes or of splits."""
     for entry in sorted(root.iterdir()):
         if entry.is_dir() and is_left_out(entry.name):
             _name(entry)

@@ -2,7 +2,7 @@
 
 Every function returns an `ImageSet`: uint8 pixels (n, height, width, 3) and an index table with one
 row an image: `id, label, class_name, split, source, sha256, licence`. `source` is the picture that
-an image was cut from; intervals are clustered by it.
+the image was cut from; intervals are clustered by it.
 """
 
 import hashlib
@@ -73,7 +73,7 @@ def photos(
     random by `shares`, so no pixel belongs to two splits. Validation and test tiles are the cells
     themselves. Training tiles are all windows at half a cell's stride that lie in training cells
     only. `limits` bounds the tiles a class gives to each split, so that large pictures do not
-    dominate. `preprocessing` is of each tile, which is brought back to `size` px.
+    dominate. `preprocessing` applies to each tile, which is then resized back to `size` px.
     """
     prepare = preprocessor(preprocessing)
     tiles, rows = [], []
@@ -83,8 +83,8 @@ def photos(
         owner = _deal(picture.shape[0] // size, picture.shape[1] // size, shares, rng)
         for split in SPLITS:
             corners = _windows(owner == SPLITS.index(split), size, overlap=split == "train")
-            chosen = np.sort(rng.permutation(len(corners))[: limits[split]])
-            for top, left in (corners[i] for i in chosen):
+            picks = np.sort(rng.permutation(len(corners))[: limits[split]])
+            for top, left in (corners[i] for i in picks):
                 tiles.append(
                     pictures.fit(prepare(picture[top : top + size, left : left + size]), size, size)
                 )
@@ -160,12 +160,12 @@ def folder(
     """Returns the images of a folder, resized (shorter side) and centre-cropped to `size` px.
 
     Layouts are those of `folders.entries`: a class a subfolder, splits above classes, or a table of
-    labels. Files that cannot be read are named on the terminal and left out; links that lead out of
-    the folder are among them.
+    labels. Files that cannot be read are named on the terminal and left out, and so are links that
+    lead out of the folder.
 
     Raises:
         UnreadableError: more than `unreadable_share` of the files could not be read.
-        SettingsError: as of `folders.entries`, or `align` returns no picture.
+        SettingsError: as `folders.entries`, or `align` returns no picture.
     """
     root = Path(path)
     entries = folders.entries(root, labels)
@@ -174,7 +174,7 @@ def folder(
     tiles, rows, unreadable = [], [], []
     work = [item for item in zip(entries, names, splits, strict=True) if item[2]]
     for (file, label, class_name, _), name, split in tqdm(work, desc="reading", unit="image"):
-        shown = name if name.isprintable() else ascii(name)  # it may hold what a terminal obeys
+        shown = name if name.isprintable() else ascii(name)  # it may hold a terminal's commands
         try:
             picture = pictures.decode(folders.within(root, file))
             tiles.append(pictures.fit(prepare(picture), resize, size))
@@ -211,15 +211,15 @@ def torchvision_set(
     preprocessing: dict | None,
     licence: str,
 ) -> ImageSet:
-    """Returns a `torchvision.datasets` class by name, called with `arguments`.
+    """Returns the images of a `torchvision.datasets` class by name, called with `arguments`.
 
-    Images are resized and centre-cropped as those of a folder, and held one at a time. Whether
-    anything may be downloaded is the user's `arguments: {download: true}`.
+    Images are resized and centre-cropped as those of a folder, and held one at a time. Nothing is
+    downloaded unless the user's `arguments` allow it, by `{download: true}`.
 
     Raises:
         SettingsError: there is no such class, it takes no such arguments, its files are not there
-            or cannot be read, it does not give an image and a class, or it takes a hidden folder
-            for a class.
+            or cannot be read, its items are not an image and a class, or it treats a hidden folder
+            as a class.
     """
     source = _dataset(dataset, arguments)
     labels = _labels(source, dataset)
@@ -242,7 +242,7 @@ def torchvision_set(
     return _image_set(tiles, rows)
 
 
-# It unpickles a file that it finds beside the images, which nothing verifies.
+# They unpickle a file beside the images, which nothing verifies.
 UNPICKLING = ("LSUN", "LSUNClass")
 
 
@@ -255,14 +255,14 @@ def _dataset(name: str, arguments: dict) -> Any:
         raise SettingsError(f"no dataset '{name}' in torchvision.datasets that is used{reason}")
     try:
         return kind(**arguments)
-    except Exception as fault:  # arguments, files that are not there, downloads
+    except Exception as fault:  # bad arguments, missing files, failed downloads
         raise SettingsError(
             f"torchvision.datasets.{name} with {arguments}: {type(fault).__name__}: {fault}"
         ) from fault
 
 
 def _labels(source: Any, dataset: str) -> list[int]:
-    """Returns the class of each item, without its image where the dataset lists them."""
+    """Returns the class of each item; reads no image if the dataset lists the classes."""
     listed = np.asarray(getattr(source, "targets", ()))
     if listed.shape == (len(source),) and listed.dtype.kind == "i":
         return listed.tolist()
@@ -301,7 +301,7 @@ def split_entries(
     """Returns the names of a folder's images, relative to it, and the split of each.
 
     Raises:
-        SettingsError: as `assign_splits`, or another fold than 0 of splits that are given.
+        SettingsError: as `assign_splits`, or a fold other than 0 although folders name the splits.
     """
     given = [entry.split for entry in entries]
     if fold and any(given):
@@ -323,11 +323,11 @@ def assign_splits(
     fold: int = 0,
     given: Sequence[str | None] | None = None,
 ) -> list[str]:
-    """Returns each image's split, or '' where its class is over the limit of its split.
+    """Returns each image's split, or '' where its class exceeds the limit of its split.
 
     Within a class the images are ordered by a hash of (seed, name) and cut at the shares: a new
-    image changes no other's place in the order. Each further `fold` turns the order on by as many
-    images as are tested, so that no image is tested in two folds. Images of a `given` split keep
+    image does not change the order of the others. Each further `fold` rotates the order by the
+    number of test images, so that no image is tested in two folds. Images of a `given` split keep
     it, and are ordered among themselves for its limit; see `folders.DIVIDED`.
 
     Raises:
@@ -336,7 +336,7 @@ def assign_splits(
     frame = pd.DataFrame({"name": names, "label": labels})
     frame["given"] = [split or "" for split in given or [None] * len(names)]
     frame["rank"] = [randomness.entropy(seed, "split", name) for name in names]
-    chosen = [""] * len(frame)
+    splits = [""] * len(frame)
     for (_, own), group in frame.groupby(["label", "given"]):
         order = group.sort_values("rank").index
         parts = _shares_of(own, shares)
@@ -350,12 +350,12 @@ def assign_splits(
         order = np.roll(order, fold * tested)
         for split, start, end in zip(SPLITS, [0, *ends[:-1]], ends, strict=True):
             for i in order[start : min(end, start + limits[split])]:
-                chosen[i] = split
-    return chosen
+                splits[i] = split
+    return splits
 
 
 def _shares_of(given: str, shares: dict[str, float]) -> dict[str, float]:
-    """Returns the shares of images whose split is given, '' where it is not."""
+    """Returns the shares for images of a given split, or for those without one, ''."""
     if not given:
         return shares
     if given == folders.DIVIDED:

@@ -1,4 +1,4 @@
-"""Pictures: a file's picture as upright RGB, and a picture as a tile of a set's size."""
+"""Pictures: decoded from files as upright RGB, and resized to tiles of a set's size."""
 
 import warnings
 from functools import cache
@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-# A quarter of a gigabyte as RGB: where Pillow warns of a decompression bomb. Copies are made on the
-# way to a tile, and a file of some bytes may declare any size.
+# A quarter of a gigabyte as RGB, the size at which Pillow warns of a decompression bomb. A tile
+# needs several copies of its picture, and a file of a few bytes may declare any size.
 MOST_PIXELS = 89_478_485
-# By content, whatever a file is called. Of the others that Pillow knows, an EPS is a program, which
-# would be run by Ghostscript, and few have a reader that many people test.
+# Recognised by content, not by the file's name. Pillow's other formats are left out: an EPS is a
+# program, which Ghostscript would run, and few of the others have a reader that many people test.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "AVIF", "JPEG2000")
 
 
@@ -23,8 +23,8 @@ def decode(file: Path) -> np.ndarray:
 
     Raises:
         ValueError: the picture has more than `MOST_PIXELS`, or grey values outside 16 bit.
-        OSError: the file is cut short, corrupt, or none of `FORMATS`. Rubbish in the middle of a
-            JPEG is not noticed: the format has no checksum, and its reader guesses on.
+        OSError: the file is truncated, corrupt, or none of `FORMATS`. Rubbish in the middle of a
+            JPEG goes unnoticed: the format has no checksum, and its reader guesses the rest.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -54,7 +54,7 @@ def _decoded(file: Path) -> np.ndarray:
 @cache
 def _formats() -> tuple[str, ...]:
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)  # AVIF came with Pillow 11.3
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # AVIF needs Pillow 11.3
 
 
 @cache
@@ -65,11 +65,13 @@ def suffixes() -> frozenset[str]:
 
 
 def fit(picture: np.ndarray, resize: int, size: int) -> np.ndarray:
-    """Returns the picture with its shorter side at `resize` px (bilinear), centre `size` px.
+    """Returns the picture, its shorter side resized to `resize` px (bilinear), its centre cropped.
+
+    The result has `size` px a side.
 
     Raises:
-        ValueError: the picture has more than `MOST_PIXELS`, or would have them when it is resized,
-            as a thin strip.
+        ValueError: the picture has more than `MOST_PIXELS`, or would have after resizing, as a thin
+            strip does.
     """
     _refuse_size(picture.shape[1], picture.shape[0])
     image = Image.fromarray(picture)

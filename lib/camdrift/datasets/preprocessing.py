@@ -6,23 +6,23 @@ import numpy as np
 
 from camdrift.settings import SettingsError, imports
 
-Change = Callable[[np.ndarray], np.ndarray]  # a picture, uint8 (height, width, 3), to another
+Change = Callable[[np.ndarray], np.ndarray]  # picture -> picture, both uint8 (height, width, 3)
 
 
-def preprocessor(chosen: dict | None) -> Change:
-    """Returns what is done to each picture.
+def preprocessor(settings: dict | None) -> Change:
+    """Returns the function that preprocesses a picture.
 
-    `align` first: a function of the user's, `package.module:function`, picture -> picture, as one
-    that turns faces upright by their eyes; then `crop` keeps that share of each side, the centre.
+    First `align`, the user's own function, `package.module:function`, picture -> picture, for
+    example to turn faces upright by their eyes; then `crop` keeps that share of each side, centred.
 
     Raises:
-        SettingsError: the function cannot be imported, or what it returns is no picture.
+        SettingsError: the function cannot be imported, or does not return a picture.
     """
-    if chosen is None:
+    if settings is None:
         return lambda picture: picture
     align = None
-    if chosen["align"] is not None:
-        align = imports.function(chosen["align"], "preprocessing.align")
+    if settings["align"] is not None:
+        align = imports.function(settings["align"], "preprocessing.align")
 
     def prepare(picture: np.ndarray) -> np.ndarray:
         aligned = picture if align is None else np.asarray(align(picture))
@@ -34,10 +34,10 @@ def preprocessor(chosen: dict | None) -> Change:
         ):
             raise SettingsError(
                 f"preprocessing.align: wanted a picture, uint8 (height, width, 3), from "
-                f"'{chosen['align']}', got {aligned.dtype} {aligned.shape}; a picture is left out "
-                "where the function raises an error"
+                f"'{settings['align']}', got {aligned.dtype} {aligned.shape}; a picture is left "
+                "out where the function raises an error"
             )
-        height, width = (max(1, round(side * chosen["crop"])) for side in aligned.shape[:2])
+        height, width = (max(1, round(side * settings["crop"])) for side in aligned.shape[:2])
         top, left = (aligned.shape[0] - height) // 2, (aligned.shape[1] - width) // 2
         return aligned[top : top + height, left : left + width]
 

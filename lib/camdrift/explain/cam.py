@@ -1,4 +1,4 @@
-"""Class-activation maps: raw, of every conv layer, from one forward and one backward a class."""
+"""Class-activation maps: raw, at every conv layer, from one forward and one backward a class."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -21,26 +21,26 @@ from camdrift.storage import OWN, SEED
 Layers = tuple[Tensor, ...]  # one tensor (n, h, w) a layer, in forward order
 Maps = dict[str, Layers]  # by method
 GRAD_CAM = "GradCAM"
-FIRST = 8  # images that are explained at once before it is known how many fit the memory
+FIRST = 8  # images to explain at once before their memory is known
 MOST = 64
-# Memory that an image takes at most, in sizes of its tapped tensors: these, what lies between them,
-# their gradients, and what a method makes of both.
+# Most memory of an image, in sizes of its tapped tensors: these, the tensors between them, their
+# gradients, and a method's own tensors.
 HELD = 6
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A network that is ready to be explained, see `prepare`.
+    """A network that is ready to explain, see `prepare`.
 
     traced: the network, inputs -> logits.
-    taps: where its maps are taken, in forward order.
-    inputs: pixels -> what the network is called with.
+    taps: the taps of its maps, in forward order.
+    inputs: pixels -> the network's inputs.
     """
 
     traced: fx.GraphModule
     taps: tuple[Tap, ...]
     inputs: Callable[[Tensor], Tensor]
-    # The network as it was given, until its logits have been compared; a list, to let go of it.
+    # The original network, until its logits have been compared; in a list, to release it then.
     untried: list[nn.Module] = field(default_factory=list)
 
     @cached_property
@@ -48,17 +48,17 @@ class Prepared:
         return hook_points.tapped(self.traced, self.taps, leaves=True)
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Layers]:
-        """Returns the logits and the tensor of each tap, at which the graph of gradients begins."""
+        """Returns the logits and the tensor of each tap, where the graph of gradients begins."""
         return self._probed(self.inputs(pixels))
 
     def compare(self, pixels: Tensor, logits: Tensor) -> None:
-        """Raises UnsoundError where the network itself gives other logits than those for pixels.
+        """Raises UnsoundError where the network itself returns other logits than `logits`.
 
-        Once: a network that passed is let go of. Both are called without autocast, whose rounding
-        could hide a difference.
+        Only once: a network that passed is released. Both are called without autocast, whose
+        rounding could hide a difference.
         """
-        given = self.untried[:1]  # another thread may let go of it meanwhile
-        if not given:
+        networks = self.untried[:1]  # another thread may release it in the meantime
+        if not networks:
             return
         kind = pixels.device.type
         cast = torch.is_autocast_enabled(kind)
@@ -71,8 +71,8 @@ class Prepared:
                 pixels = pixels.to(next(self.traced.parameters()).dtype)
                 logits = self.traced(self.inputs(pixels))
             inputs = self.inputs(pixels)
-            own = given[0](inputs)
-            checks.refuse_other_logits(own, logits, lambda: given[0](inputs))
+            own = networks[0](inputs)
+            checks.refuse_other_logits(own, logits, lambda: networks[0](inputs))
         self.untried.clear()
 
 
@@ -82,7 +82,7 @@ class Explained:
 
     layers: names, in forward order.
     logits: (n, classes).
-    targets: the classes that are explained, (n,), or (n, k) where several were asked for.
+    targets: the explained classes, (n,), or (n, k) for several an image.
     maps: by method, a tensor a layer, (n, h, w) or (n, k, h, w): raw, not negative.
     """
 
@@ -96,14 +96,14 @@ class Explained:
 
         An empty map stays empty.
         """
-        found = {}
+        by_method = {}
         for name, maps in self.maps.items():
             tops = [layer.amax((-2, -1), keepdim=True) for layer in maps]
             shares = [m / torch.where(top > 0, top, 1) for m, top in zip(maps, tops, strict=True)]
             if size is not None:
                 shares = [_resized(layer, size) for layer in shares]
-            found[name] = tuple(shares)
-        return found
+            by_method[name] = tuple(shares)
+        return by_method
 
 
 def _resized(maps: Tensor, size: int) -> Tensor:
@@ -113,18 +113,18 @@ def _resized(maps: Tensor, size: int) -> Tensor:
 
 @torch.inference_mode(False)
 def prepare(model: nn.Module, *, chosen: Sequence[str | int] | None = None) -> Prepared:
-    """Returns a network ready to be explained many times, which spares a call its preparation.
+    """Returns a network ready to explain many times, which saves each call the preparation.
 
-    A copy in eval mode, of the weights as they are now, without in-place operations and hooks,
-    batch norm folded into its convs; the network is left as it is. A `Model` is frozen already and
-    shares its weights.
-    What is prepared can be called from several threads; preparing must not run beside another
-    thread's network, since `torch.fx` changes how modules are called while it traces one.
+    It is a copy in eval mode, with the present weights, without in-place operations and hooks, its
+    batch norm folded into its convs; the network itself is not changed. A `Model` is frozen already
+    and shares its weights.
+    Several threads can call the prepared network; but preparing must not run while another thread
+    calls a network, since `torch.fx` changes the calling of modules while it traces one.
 
     Args:
         model: a network, inputs -> logits, or a `Model`, pixels in [0, 1] -> logits.
         chosen: layers by name, or by place in forward order (a negative one counts from the end);
-            None is all. Those before the first are not explained, and no backward goes there.
+            None is all. Earlier layers are not explained, and no backward reaches them.
 
     The first call compares its logits with those of the network itself.
 
@@ -138,9 +138,9 @@ def prepare(model: nn.Module, *, chosen: Sequence[str | int] | None = None) -> P
 
 
 def _prepared(
-    model: nn.Module, chosen: Sequence[str | int] | None, *, compared: bool = False
+    model: nn.Module, layers: Sequence[str | int] | None, *, compared: bool = False
 ) -> Prepared:
-    """Returns `prepare`, of a copy that shares weights, which may have been compared before."""
+    """Returns a prepared network that shares weights; `compared`: its logits have been compared."""
     untried: list[nn.Module] = []
     if isinstance(model, Model):
         traced, taps, inputs = model.network, model.maps, model.inputs
@@ -150,36 +150,36 @@ def _prepared(
         traced = hook_points.trace(hook_points.frozen(model))
         if not any(weight.is_cuda for weight in traced.parameters()):
             architectures.channels_last(traced)
-        taps, inputs = hook_points.map_taps(traced), _as_they_are
-    if chosen is not None:
-        taps = _chosen(taps, chosen)
+        taps, inputs = hook_points.map_taps(traced), _unchanged
+    if layers is not None:
+        taps = _selection(taps, layers)
     return Prepared(traced, taps, inputs, untried)
 
 
-# Networks whose logits have been compared, each with its weights as they were then.
+# Networks whose logits have been compared, each with the versions of its weights at that time.
 _compared: WeakKeyDictionary[nn.Module, list[tuple[int, int]]] = WeakKeyDictionary()
 
 
 def _weights(network: nn.Module) -> list[tuple[int, int]]:
-    """Returns what changes when a weight or buffer is written to or replaced."""
+    """Returns the identities and versions of weights and buffers, which change when these do."""
     tensors = [*network.parameters(), *network.buffers()]
-    # Of tensors that were made in inference mode no version is kept.
+    # Tensors that were created in inference mode have no version.
     return [(id(t), 0 if t.is_inference() else t._version) for t in tensors]
 
 
-def _as_they_are(pixels: Tensor) -> Tensor:
+def _unchanged(pixels: Tensor) -> Tensor:
     return pixels
 
 
-def _chosen(taps: tuple[Tap, ...], chosen: Sequence[str | int]) -> tuple[Tap, ...]:
+def _selection(taps: tuple[Tap, ...], layers: Sequence[str | int]) -> tuple[Tap, ...]:
     places: dict[str | int, int] = {tap.name: place for place, tap in enumerate(taps)}
     places |= {place: place % len(taps) for place in range(-len(taps), len(taps))}
-    strange = [name for name in chosen if name not in places]
-    if strange or not chosen:
+    strange = [name for name in layers if name not in places]
+    if strange or not layers:
         there = ", ".join(tap.name for tap in taps)
         fault = f"no layer {strange[0]!r}" if strange else "wanted a layer at least, got none"
         raise ValueError(f"{fault}; there are, 0 to {len(taps) - 1}: {there}")
-    return tuple(taps[place] for place in sorted({places[name] for name in chosen}))
+    return tuple(taps[place] for place in sorted({places[name] for name in layers}))
 
 
 @torch.inference_mode(False)
@@ -197,33 +197,33 @@ def all_layers(
 ) -> Explained:
     """Returns the maps of images by several methods at all conv layers, raw, at their own sizes.
 
-    One forward and, for each class of an image, one backward to the layers' tensors, whatever the
-    number of methods: no gradient of a weight or of the pixels is computed. Where all images of a
-    call of the network have one class twice, it is explained once. The network is left as it was,
-    also after an error. Works under `torch.autocast` (maps are float32 all the same), under
-    `torch.no_grad` and wherever the network lies; what is returned lies where `pixels` do. At the
-    first call with a network, and again when its weights have changed, its logits are compared with
-    those that the network itself gives for the first images.
+    One forward and, for each class of an image, one backward to the layers' tensors, for any number
+    of methods: no gradient of a weight or of the pixels is computed. If all images of a call of the
+    network have one class twice, it is explained once. The network is not changed, not even after
+    an error. Works under `torch.autocast` (maps are float32 all the same), under `torch.no_grad`
+    and with the network on any device; results are on the device of `pixels`. At the first call
+    with a network, and again when its weights have changed, its logits are compared with those that
+    the network itself returns for the first images.
 
     Args:
         model: a network, inputs -> logits; a `Model`; or either as `prepare` returns it, which
-            spares preparation at every call and holds for the weights as they were then.
-        pixels: (n, c, h, w), what the network is called with.
+            saves every call the preparation and keeps the weights of that time.
+        pixels: (n, c, h, w), the inputs of the network, or the pixels of a `Model`.
         targets: classes to explain: one, (n,), (n, k) for several an image, or None for each
             image's own top class.
         methods: by name, see `methods`, or classes of pytorch-grad-cam, see `external`.
-        chosen: layers, as `prepare` takes them.
+        chosen: layers, as in `prepare`.
         softmax: whether maps explain the class's probability and not its logit.
-        micro_batch: the one number of images that the network is called with, the last call padded
-            by copies: results for an image do then not depend on those beside it. None: as many as
-            `memory` allows; then they do, in the last digits.
-        memory: bytes to use beyond what is returned; None: half of what is free.
+        micro_batch: the fixed number of images in each call of the network, the last call padded
+            with copies: an image's results then do not depend on the images beside it. None: as
+            many as `memory` allows; then they do, in the last digits.
+        memory: bytes to use beyond the results; None: half of the free memory.
 
     Raises:
-        SettingsError: no method of a name.
+        SettingsError: there is no method of a name.
         UntraceableError: the forward cannot be traced, or there is no conv layer.
-        UnsoundError: the network itself gives other logits.
-        ValueError: targets, layers, pixels or what the network returns do not fit.
+        UnsoundError: the network itself returns other logits.
+        ValueError: targets, layers, pixels or the network's output do not fit.
         FloatingPointError: a map is not finite.
     """
     if isinstance(model, Prepared) and chosen is not None:
@@ -235,7 +235,7 @@ def all_layers(
     else:
         weights = _weights(model)
         ready = _prepared(model, chosen, compared=_compared.get(model) == weights)
-    wanted = _targets(targets, len(pixels))
+    aims = _targets(targets, len(pixels))
     device = next(ready.traced.parameters()).device
     parts: list[tuple[Tensor, Tensor, Maps]] = []
     size, start = micro_batch or (FIRST if memory is None else 1), 0
@@ -257,7 +257,7 @@ def all_layers(
             ready.compare(batch, logits.detach())
             if not isinstance(model, Prepared):
                 _compared[model] = weights
-        classes = _classes(wanted, logits, start, rows)
+        classes = _classes(aims, logits, start, rows)
         maps = _of_classes(ready, batch[:rows], logits, tensors, classes, methods, softmax=softmax)
         home = [value.detach()[:rows].to(pixels.device) for value in (logits, classes)]
         kept = {n: tuple(m[:rows].to(pixels.device) for m in each) for n, each in maps.items()}
@@ -269,8 +269,8 @@ def all_layers(
             size = int(min(max(1, most // held), MOST))
     logits = torch.cat([part[0] for part in parts])
     classes = torch.cat([part[1] for part in parts])
-    several = wanted is not None and wanted.ndim == 2
-    made = {
+    several = aims is not None and aims.ndim == 2
+    by_method = {
         name: tuple(
             torch.cat(layer) for layer in zip(*(part[2][name] for part in parts), strict=True)
         )
@@ -278,28 +278,28 @@ def all_layers(
     }
     if not several:
         classes = classes[:, 0]
-        made = {name: tuple(layer[:, 0] for layer in maps) for name, maps in made.items()}
-    return Explained(tuple(tap.name for tap in ready.taps), logits, classes, made)
+        by_method = {name: tuple(layer[:, 0] for layer in maps) for name, maps in by_method.items()}
+    return Explained(tuple(tap.name for tap in ready.taps), logits, classes, by_method)
 
 
 def _targets(targets: Tensor | int | None, n: int) -> Tensor | None:
     if targets is None:
         return None
-    found = torch.as_tensor(targets)
-    found = found.expand(n) if found.ndim == 0 else found
-    if found.ndim > 2 or len(found) != n or found.is_floating_point():
+    classes = torch.as_tensor(targets)
+    classes = classes.expand(n) if classes.ndim == 0 else classes
+    if classes.ndim > 2 or len(classes) != n or classes.is_floating_point():
         raise ValueError(
             f"wanted targets as a class, (n,) or (n, k) whole numbers for {n} images, got "
-            f"{found.dtype} {tuple(found.shape)}"
+            f"{classes.dtype} {tuple(classes.shape)}"
         )
-    return found.long()
+    return classes.long()
 
 
-def _classes(wanted: Tensor | None, logits: Tensor, start: int, rows: int) -> Tensor:
-    """Returns the classes of a micro-batch, (len(logits), k); padding has those of the last row."""
-    if wanted is None:
+def _classes(aims: Tensor | None, logits: Tensor, start: int, rows: int) -> Tensor:
+    """Returns the classes of a micro-batch, (len(logits), k); padding repeats the last row's."""
+    if aims is None:
         return logits.argmax(1, keepdim=True)
-    classes = wanted[start : start + rows].to(logits.device)
+    classes = aims[start : start + rows].to(logits.device)
     classes = classes[:, None] if classes.ndim == 1 else classes
     low, high = int(classes.min()), int(classes.max())
     if low < 0 or high >= logits.shape[1]:
@@ -321,22 +321,22 @@ def _of_classes(
 ) -> Maps:
     """Returns the maps of each column of classes: a tensor (n, k, h, w) a layer, by method.
 
-    `batch` is without the padding, which what is slow does not explain.
+    `batch` has no padding: the slow methods of `external` do not explain it.
     """
     columns = list(dict.fromkeys(tuple(column.tolist()) for column in classes.T))
     outputs = logits.softmax(1) if softmax else logits
-    passed = [name for name in names if name in by_name() or name in library.FED]
-    found: dict[tuple, Maps] = {}
+    shared = [name for name in names if name in by_name() or name in library.FED]
+    maps_of: dict[tuple, Maps] = {}
     for i, column in enumerate(columns):
         target = torch.tensor(column, device=logits.device)
         last = i == len(columns) - 1
-        found[column] = _maps(passed, outputs, tensors, target, last=last) if passed else {}
-        for name in set(names).difference(passed):
-            found[column][name] = _finite(name, external.through(
+        maps_of[column] = _maps(shared, outputs, tensors, target, last=last) if shared else {}
+        for name in set(names).difference(shared):
+            maps_of[column][name] = _finite(name, external.through(
                 name, ready.traced, ready.taps, ready.inputs(batch), target[: len(batch)],
                 softmax=softmax,
             ))  # fmt: skip
-    each = [found[tuple(column.tolist())] for column in classes.T]
+    each = [maps_of[tuple(column.tolist())] for column in classes.T]
     return {
         name: tuple(torch.stack(maps, 1) for maps in zip(*(m[name] for m in each), strict=True))
         for name in names
@@ -354,26 +354,26 @@ def _maps(
     """Returns the maps of a micro-batch for a class an image, from one backward.
 
     Args:
-        names: of methods that need no more than tensors and gradients.
-        outputs: (n, classes), of which that of the class is explained.
+        names: methods that need only tensors and gradients.
+        outputs: (n, classes); the one of the class is explained.
         tensors: of the layers.
         classes: (n,).
-        last: whether no further backward follows.
+        last: whether this is the last backward.
 
     Raises:
         FloatingPointError: a map is not finite.
     """
     activations = [tensor.detach() for tensor in tensors]
     of = {name: by_name().get(name) or library.fed(name) for name in names}
-    # What no gradient reaches has no map.
-    found = {name: [torch.zeros_like(a[:, 0]) for a in activations] for name in names}
+    # A layer that no gradient reaches has an empty map.
+    by_method = {name: [torch.zeros_like(a[:, 0]) for a in activations] for name in names}
 
     def make(place: int, gradient: Tensor) -> None:
         with torch.autocast(outputs.device.type, enabled=False):
             for name in names:
-                found[name][place] = of[name](activations[place], gradient)
+                by_method[name][place] = of[name](activations[place], gradient)
 
-    # As a gradient arrives it is still in the processor's cache, and no two need be held.
+    # A gradient is used when it arrives, while it is in the processor's cache; none is kept.
     hooks = [tensor.register_hook(partial(make, place)) for place, tensor in enumerate(tensors)]
     first = [tensor for tensor in tensors if tensor.is_leaf]
     score = outputs.gather(1, classes[:, None]).sum()
@@ -382,11 +382,11 @@ def _maps(
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: _finite(name, tuple(maps)) for name, maps in found.items()}
+    return {name: _finite(name, tuple(maps)) for name, maps in by_method.items()}
 
 
 def _finite(name: str, maps: Layers) -> Layers:
-    """Returns the maps of a method as they are.
+    """Returns the maps of a method unchanged.
 
     Raises:
         FloatingPointError: one is not finite.
@@ -415,17 +415,17 @@ def explain(
 ) -> tuple[Tensor, Maps | None, Maps | None]:
     """Returns the logits of one micro-batch and its maps for the own top class and the seed's.
 
-    As `all_layers`, for the study's two target policies. Maps that no target asks for are None,
-    and so are the seed's where no image's top class differs from its seed's: they are those of the
-    own class. `names` are of methods that need no more than the pass.
+    As `all_layers`, for the study's two target policies. Maps that no target requires are None,
+    and so are the seed's if no image's top class differs from its seed's: they equal those of the
+    own class. `names` are methods that need only this pass.
     """
     logits, tensors = model.probes(batch.detach())
     own = logits.argmax(1)
     outputs = logits.softmax(1) if softmax else logits
 
     def maps(names: Sequence[str], classes: Tensor, *, last: bool) -> Maps:
-        layers_of = _maps(names, outputs, tensors, classes, last=last)
-        return {name: tuple(layer.to(batch.device) for layer in m) for name, m in layers_of.items()}
+        by_method = _maps(names, outputs, tensors, classes, last=last)
+        return {name: tuple(layer.to(batch.device) for layer in m) for name, m in by_method.items()}
 
     differ = bool((own != seed_classes).any())
     second = SEED in targets and differ

@@ -1,10 +1,11 @@
 """Methods of pytorch-grad-cam by class name, beyond those of `camdrift.explain.methods`.
 
-What needs activations and gradients alone is fed from the pass that all methods share, see
-`methods.library`. What perturbs the input or takes gradients of its own goes through the library,
-an image and a layer at a time: Score-CAM and Ablation-CAM call the network once for every channel
-of every layer (4,224 times an image for a VGG-16), Finer-CAM and Shapley-CAM once a layer, forward
-and backward.
+Methods that need only activations and gradients use those of the pass that all methods share, see
+`methods.library`.
+Methods that perturb the input or compute their own gradients go through the library, one image and
+one layer at a time: Score-CAM and Ablation-CAM call the network once for every channel of every
+layer (4,224 times an image for a VGG-16), Finer-CAM and Shapley-CAM once a layer, forward and
+backward.
 """
 
 from collections.abc import Sequence
@@ -29,18 +30,18 @@ def through(
     *,
     softmax: bool = False,
 ) -> tuple[Tensor, ...]:
-    """Returns a method's maps, made by pytorch-grad-cam itself: a tensor (n, h, w) a layer.
+    """Returns a method's maps from pytorch-grad-cam itself: a tensor (n, h, w) a layer.
 
     Args:
-        name: of its class.
+        name: the name of its class.
         traced: the network.
         taps: of the layers.
-        inputs: (n, c, h, w) of the network.
-        classes: (n,), those explained.
-        softmax: wanted False: these methods choose by themselves what of a class they look at.
+        inputs: (n, c, h, w), inputs of the network.
+        classes: (n,), the classes to explain.
+        softmax: must be False: these methods choose themselves between logit and probability.
 
     Raises:
-        SettingsError: there is no method of that name, or `softmax` is wanted.
+        SettingsError: there is no method of that name, or `softmax` is True.
     """
     if softmax:
         raise SettingsError(f"method '{name}' explains no probability; wanted softmax: False")
@@ -64,17 +65,17 @@ def _of_image(
         inner = getattr(method, "base_cam", method)
         make = inner.get_cam_image
 
-        def keep(*given: Any) -> np.ndarray:
-            raw.append(make(*given))
+        def keep(*arguments: Any) -> np.ndarray:
+            raw.append(make(*arguments))
             return raw[-1]
 
         inner.get_cam_image = keep
-        # Finer-CAM chooses the classes that it compares with by itself, given the target's number.
-        explained = (
+        # Finer-CAM takes the target's number and chooses the classes to compare it with itself.
+        options = (
             {"targets": None, "target_idx": target}
             if kind.__name__ == "FinerCAM"
             else {"targets": [ClassifierOutputTarget(target)]}
         )
-        method(image.detach().requires_grad_(), **explained)
+        method(image.detach().requires_grad_(), **options)
     maps = torch.as_tensor(np.maximum(np.asarray(raw[0]), 0), dtype=torch.float32)
     return maps.to(image.device)

@@ -1,22 +1,22 @@
-"""Relevance: which places of the input a logit comes from, by LRP preset A flat, through zennit.
+"""Relevance: the places of the input behind a logit, by LRP preset A flat, through zennit.
 
-Layer-wise relevance propagation (Bach et al. 2015, doi:10.1371/journal.pone.0130140) hands a logit
-back from layer to layer, each neuron's share to the neurons that fed it. Preset A flat is what
-iNNvestigate calls `LRPSequentialPresetAFlat`, which klawikowska2020 used:
+Layer-wise relevance propagation (Bach et al. 2015, doi:10.1371/journal.pone.0130140) passes a logit
+back from layer to layer, each neuron's share to the neurons that fed it. Preset A flat is
+iNNvestigate's `LRPSequentialPresetAFlat`, which klawikowska2020 used:
 
 | layer | rule |
 |---|---|
 | dense | epsilon, Bach et al. 2015, equation 58, with 0.1 |
 | conv | alpha1-beta0, equation 60, the whole bias in the denominator |
 | the one that the input enters | flat, Lapuschkin et al. 2019, supplementary note 2 |
-| average pooling, residual addition | in proportion to what each input contributes |
+| average pooling, residual addition | in proportion to each input's contribution |
 | max-pooling, concatenation, reshaping | along the gradient: the winner takes all |
-| activation, of any kind | passed on as it is |
+| activation, of any kind | passed on unchanged |
 
-Relevance is conserved but for three things. A bias takes its share, which is dropped; one below 0
-in a conv hands on more than came. Epsilon takes a share. And where nothing contributes positively
-to a conv's output, the relevance of that output is lost. A denominator of exactly 0 counts as 1e-7.
-Batch norm is part of its conv, see `hook_points.trace`.
+Relevance is conserved with three exceptions. A bias takes its share, which is dropped; a negative
+bias in a conv passes on more than it received. Epsilon takes a share. And where nothing contributes
+positively to a conv's output, the relevance of that output is lost. A denominator of exactly 0
+counts as 1e-7. Batch norm is part of its conv, see `hook_points.trace`.
 """
 
 import copy
@@ -52,7 +52,7 @@ ROUTES = (nn.MaxPool2d, nn.AdaptiveMaxPool2d)
 ROUTE_FUNCTIONS = {
     F.max_pool2d, torch.max_pool2d, F.adaptive_max_pool2d, operator.getitem, *hook_points.CONCATS,
 }  # fmt: skip
-# Methods become functions, so that a module can hold them.
+# Functions in place of tensor methods, so that a module can hold them.
 METHODS = {"mean": torch.mean, "relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
 
 
@@ -60,18 +60,18 @@ METHODS = {"mean": torch.mean, "relu": torch.relu, "sigmoid": torch.sigmoid, "ta
 def relevance(model: Model, pixels: Tensor, classes: Tensor | None = None) -> Tensor:
     """Returns each image's relevance map: raw and signed, summed over channels, (n, h, w).
 
-    The logit itself is handed back. In the last dense layer, where most networks end, it cancels
-    but for the epsilon, so a map's sign does not tell that of the logit. Alpha1-beta0 and flat take
-    no share against the sign that they are given: only dense layers do, and a network with one of
-    them may have maps of one sign everywhere.
+    Propagation starts from the logit itself. In the last dense layer, where most networks end, it
+    cancels except for the epsilon, so a map's sign does not show the logit's. Alpha1-beta0 and flat
+    assign no share against the sign that they receive: only dense layers do, and a network with one
+    dense layer may have maps of one sign everywhere.
 
-    The map has the sides of the network's input, `model.size`. The flat rule looks at no value of
-    the input, so the relevance of pixels is that of normalised pixels.
+    The map has the sides of the network's input, `model.size`. The flat rule uses no value of the
+    input, so the relevance of pixels equals that of normalised pixels.
 
     Args:
-        model: the explained model; it is left as it is, also after an error.
+        model: the explained model; it is not changed, not even after an error.
         pixels: (n, 3, height, width), in [0, 1].
-        classes: (n,), whose logits are explained; each image's own top class where None.
+        classes: (n,), the classes of the explained logits; None for each image's own top class.
 
     Raises:
         RefusedError: the network holds a layer that no rule treats.
@@ -79,28 +79,28 @@ def relevance(model: Model, pixels: Tensor, classes: Tensor | None = None) -> Te
     """
     if classes is not None and classes.shape != pixels.shape[:1]:
         raise ValueError(f"wanted {len(pixels)} classes, one an image, got {tuple(classes.shape)}")
-    network, rules = _taken_apart(model.network)
+    network, rules = _with_own_modules(model.network)
     parts = []
     done = 0
     with Composite(lambda _, name, __: rules.get(name)).context(network):
         for batch, rows in model.batches(pixels.detach()):
-            chosen = None
+            targets = None
             if classes is not None:
-                chosen = padded(classes[done : done + rows], len(batch)).to(model.device)
-            found = _propagate(network, model.inputs(batch), chosen)[:rows]
-            parts.append(found.to(pixels.device))
+                targets = padded(classes[done : done + rows], len(batch)).to(model.device)
+            maps = _propagate(network, model.inputs(batch), targets)[:rows]
+            parts.append(maps.to(pixels.device))
             done += rows
     return torch.cat(parts)
 
 
 def _propagate(network: nn.Module, inputs: Tensor, classes: Tensor | None) -> Tensor:
-    """Returns the relevance of one micro-batch; the rules stand in for the gradients."""
+    """Returns the relevance of one micro-batch; the rules replace the gradients."""
     inputs = inputs.detach().requires_grad_()
     logits = network(inputs)
     place = (logits.argmax(1) if classes is None else classes)[:, None]
     start = torch.zeros_like(logits).scatter(1, place, logits.detach().gather(1, place))
-    (found,) = torch.autograd.grad(logits, inputs, start)
-    return found.sum(1)
+    (gradient,) = torch.autograd.grad(logits, inputs, start)
+    return gradient.sum(1)
 
 
 def _nonzero(denominator: Tensor) -> Tensor:
@@ -110,9 +110,9 @@ def _nonzero(denominator: Tensor) -> Tensor:
 class AlphaOne(Hook):
     """The alpha1-beta0 rule with the whole bias: R x+ w+ / z and R x- w- / z.
 
-    z = sum(x+ w+) + sum(x- w-) + b. As in iNNvestigate, where b's positive part stands beside w+
-    and its negative part beside w-; zennit's `ZPlus` has the positive part alone. So z may be 0 or
-    below where the bias is far below 0.
+    z = sum(x+ w+) + sum(x- w-) + b. As in iNNvestigate, which adds b's positive part to w+ and its
+    negative part to w-; zennit's `ZPlus` has the positive part alone. So z may be 0 or negative if
+    the bias is very negative.
     """
 
     def forward(self, module: nn.Module, input: tuple[Tensor], output: Tensor) -> None:
@@ -125,8 +125,8 @@ class AlphaOne(Hook):
         """Returns the relevance of the layer's input from that of its output."""
         x, w = self.stored_tensors["input"], module.weight
         parts = [(x.clamp(min=0), w.clamp(min=0), module.bias)]
-        # Behind a ReLU there is none, and convolving zeros would take as long again. They would
-        # change no bit, so that an image's map does not depend on the others' signs.
+        # After a ReLU there are none, and convolving zeros would double the time. Zeros change no
+        # bit, so an image's map does not depend on the signs of other images.
         if (x < 0).any():
             parts.append((x.clamp(max=0), w.clamp(max=0), None))
         inputs = [values.requires_grad_() for values, _, _ in parts]
@@ -147,7 +147,7 @@ def _conv(module: nn.Conv2d, values: Tensor, weight: Tensor, bias: Tensor | None
 
 
 class _Call(nn.Module):
-    """A function of one tensor as a module, since zennit's rules stand at modules."""
+    """A function of one tensor as a module, since zennit's rules apply to modules."""
 
     def __init__(self, function: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         super().__init__()
@@ -164,11 +164,11 @@ def _stacked(*tensors: Tensor) -> Tensor:
     return torch.stack(tensors, dim=-1)
 
 
-def _taken_apart(traced: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Hook]]:
+def _with_own_modules(traced: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Hook]]:
     """Returns a network that shares the weights alone, and the rule of each of its modules.
 
-    Every call has a module of its own, also the second call of one ReLU, because a rule remembers
-    what went through its module. Nothing is hung on the model's own modules.
+    Every call has its own module, also the second call of one ReLU, because a rule remembers its
+    module's tensors. The model's own modules get no hooks.
     """
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
@@ -205,7 +205,7 @@ def _rule(node: fx.Node, traced: fx.GraphModule) -> Hook | None:
     """Returns the rule of a node, None where the gradient is the rule.
 
     Raises:
-        RefusedError: there is none.
+        RefusedError: no rule treats it.
     """
     if node.op in ("placeholder", "output"):
         return None
@@ -215,7 +215,7 @@ def _rule(node: fx.Node, traced: fx.GraphModule) -> Hook | None:
     if hook_points.matches(node, traced, (), hook_points.ADDS):
         if not node.kwargs and all(isinstance(term, fx.Node) for term in node.args):
             return Norm(stabilizer=_nonzero)
-    elif node.all_input_nodes == list(node.args[:1]):  # one tensor goes in, and only once
+    elif node.all_input_nodes == list(node.args[:1]):  # it has one tensor as input, once
         if isinstance(module, nn.Conv2d | nn.Linear) and _enters(node, traced):
             return Flat(stabilizer=_nonzero)
         if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros":
@@ -226,16 +226,16 @@ def _rule(node: fx.Node, traced: fx.GraphModule) -> Hook | None:
             return Norm(stabilizer=_nonzero)
         if hook_points.is_activation(node, traced):
             return Pass()
-    what = module if module is not None else getattr(node.target, "__name__", node.target)
+    name = module if module is not None else getattr(node.target, "__name__", node.target)
     raise RefusedError(
-        f"relevance has no rule for {what} ('{node.name}'). Wanted Conv2d with zero padding, "
+        f"relevance has no rule for {name} ('{node.name}'). Wanted Conv2d with zero padding, "
         "batch norm right behind one, Linear, activations, max and average pooling, addition of "
         "two tensors, concatenation, flattening, dropout"
     )
 
 
 def _enters(node: fx.Node, traced: fx.GraphModule) -> bool:
-    """Returns whether the network's input enters a layer, at most reshaped before."""
+    """Returns whether the network's input enters a layer directly, or only reshaped."""
     source = node.args[0]
     while isinstance(source, fx.Node) and source.op != "placeholder":
         if not hook_points.matches(source, traced, RESHAPES, RESHAPE_FUNCTIONS):

@@ -1,4 +1,4 @@
-"""Packed maps: of every variant of a cell's images, each once, at half precision."""
+"""Packed maps: all variants of a cell's images, each map once, at half precision."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,11 +17,11 @@ from camdrift.models.model import Model, padded
 from camdrift.perturbations.variants import Variant
 from camdrift.storage import CLEAN, NOISE, OWN, SEED, SOFTMAX, Packed
 
-Pixels = tuple[int, bool, bytes]  # of an image, as a probability or not, digest of its pixels
+Pixels = tuple[int, bool, bytes]  # image, whether its probability is explained, digest of pixels
 
 
 class _Kind(NamedTuple):
-    """What the images of a micro-batch have in common."""
+    """The common properties of the images in a micro-batch."""
 
     targets: tuple[str, ...]
     softmax: bool
@@ -29,7 +29,7 @@ class _Kind(NamedTuple):
     likely_flipped: bool
 
     def covers(self, targets: Sequence[str], methods: Sequence[str]) -> bool:
-        """Whether all these maps are among those of the kind."""
+        """Returns whether the kind includes all maps of these targets and methods."""
         return set(targets) <= set(self.targets) and set(methods) <= set(self.methods)
 
 
@@ -42,7 +42,7 @@ def pack(maps: Layers) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shrunk(maps: Layers, side: int | None) -> Layers:
-    """Returns maps averaged down to at most `side` px a side, None: as they are."""
+    """Returns maps averaged down to at most `side` px a side, unchanged for None."""
     if side is None:
         return maps
     return tuple(
@@ -62,17 +62,17 @@ def of_variants(
 ) -> Packed:
     """Returns packed maps, their maxima, and a row for each (method, image, variant, target).
 
-    Pixels that occur in several variants of an image, as protocols and controls bring, are
+    Pixels that occur in several variants of an image, because of protocols or controls, are
     explained once.
 
     Args:
         model: the model to explain.
-        variants: as `variants.of_images` gives them.
+        variants: as `variants.of_images` returns them.
         seed_classes: the model's prediction on the clean image, by image.
         likely_flipped: by image, whether the attack is likely to have changed its class. It changes
-            no result; batched with their like, fewer micro-batches need the second backward.
-        methods: of the maps; those after the first of central variants alone.
-        max_side: of the maps as they are stored, in px, see `shrunk`.
+            no result; likely flips share micro-batches, so fewer of these need a second backward.
+        methods: of the maps; those after the first explain central variants alone.
+        max_side: of the stored maps, in px, see `shrunk`.
     """
     packer = _Packer(model, methods, max_side)
     tables = []
@@ -96,14 +96,14 @@ def of_variants(
         seeds = variant.table["image"].map(lambda image: int(seed_classes[image]))
         classes = {OWN: facts["prediction"], SEED: seeds}
         for name in names:
-            found = pd.DataFrame([packer.places[key, name] for key in keys], columns=[OWN, SEED])
+            places = pd.DataFrame([packer.places[key, name] for key in keys], columns=[OWN, SEED])
             for target in variant.targets:
-                of = {"target": target, "target_class": classes[target], "map": found[target]}
+                of = {"target": target, "target_class": classes[target], "map": places[target]}
                 parts.append(table.assign(method=name, **of))
     rows = pd.concat(parts, ignore_index=True)
     filled = [0, *packer.filled.values()]
     rows["map"] += rows["method"].map(dict(zip(methods, np.cumsum(filled), strict=False)))
-    # Method after method, so that the rows of one stand together.
+    # Method after method, so that the rows of each are contiguous.
     rows = rows.iloc[np.argsort(rows["method"].map(methods.index), kind="stable")]
     values, maxima = (
         np.concatenate([pair[i] for pairs in packer.packed.values() for pair in pairs])
@@ -113,7 +113,7 @@ def of_variants(
 
 
 def end_to_end(parts: Iterable[Packed]) -> Iterator[Packed]:
-    """Yields parts whose rows count through the maps of all."""
+    """Yields the parts with `map` counted through the maps of all parts."""
     before = 0
     for part in parts:
         yield replace(part, rows=part.rows.assign(map=part.rows["map"] + before))
@@ -121,30 +121,30 @@ def end_to_end(parts: Iterable[Packed]) -> Iterator[Packed]:
 
 
 class _Packer:
-    """Explains images as soon as a micro-batch of them waits, whatever variants they are of."""
+    """Explains images of any variants as soon as a micro-batch of them waits."""
 
     def __init__(self, model: Model, methods: Sequence[str], max_side: int | None) -> None:
         self.model = model
         self.max_side = max_side
         self.packed: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {n: [] for n in methods}
         self.filled = dict.fromkeys(methods, 0)
-        # Prediction and its probability; and by method the places among its maps of that for the
-        # own class and of that for the seed's, -1: not made.
+        # The prediction and its probability; and by method the places, among its maps, of the map
+        # for the own class and the map for the seed's, -1 if there is none.
         self.known: dict[Pixels, tuple[int, float]] = {}
         self.places: dict[tuple[Pixels, str], tuple[int, int]] = {}
         self.waiting: dict[_Kind, list[tuple[Pixels, Tensor, int]]] = {}
-        self.kind_of: dict[Pixels, _Kind] = {}  # of those that wait
+        self.kind_of: dict[Pixels, _Kind] = {}  # of the waiting images
 
     def want(self, key: Pixels, pixels: Tensor, seed: int, kind: _Kind) -> None:
-        """Asks for the maps of an image that are not there and do not wait."""
+        """Requests the maps of an image that neither exist nor wait yet."""
         before = self.kind_of.get(key)
         if before is not None:
             if before.covers(kind.targets, kind.methods):
                 return
             self._explain(before)
-        wanted = [(OWN, SEED).index(target) for target in kind.targets]
-        there = [self.places.get((key, name), (-1, -1)) for name in kind.methods]
-        if all(places[which] >= 0 for places in there for which in wanted):
+        columns = [(OWN, SEED).index(target) for target in kind.targets]
+        known = [self.places.get((key, name), (-1, -1)) for name in kind.methods]
+        if all(places[which] >= 0 for places in known for which in columns):
             return
         self.waiting.setdefault(kind, []).append((key, pixels, seed))
         self.kind_of[key] = kind
@@ -152,7 +152,7 @@ class _Packer:
             self._explain(kind)
 
     def finish(self) -> None:
-        """Explains what still waits."""
+        """Explains the images that still wait."""
         for kind in list(self.waiting):
             self._explain(kind)
 
@@ -166,7 +166,7 @@ class _Packer:
         )  # fmt: skip
         top, chances = logits[:rows].argmax(1), logits[:rows].softmax(1).amax(1)
         flipped = (top != seeds).tolist()
-        # A seed map of an image that did not flip is that of its own class.
+        # If an image did not flip, its seed map is the map of its own class.
         shared = own if own is not None else seed
         mine = [k for k in range(rows) if OWN in kind.targets or not flipped[k]]
         others = [k for k in range(rows) if SEED in kind.targets and flipped[k]]
@@ -177,7 +177,7 @@ class _Packer:
             own_maps = dict(zip(mine, self._keep(shared, name, mine), strict=True))
             seed_maps = dict(zip(others, self._keep(seed, name, others), strict=True))
             for k, (key, _, _) in enumerate(part):
-                # What another variant of the same pixels has had made stays where it is.
+                # Maps that another variant of the same pixels has required keep their places.
                 before = self.places.get((key, name), (-1, -1))
                 own_map = own_maps.get(k, before[0])
                 seed_map = seed_maps.get(k, before[1]) if flipped[k] else own_map
@@ -186,8 +186,8 @@ class _Packer:
     def _keep(self, maps: Maps | None, name: str, rows: list[int]) -> range:
         """Stores a method's maps of some rows of a micro-batch and returns their places."""
         if rows and maps is not None:
-            chosen = tuple(layer[rows] for layer in maps[name])
-            self.packed[name].append(pack(shrunk(chosen, self.max_side)))
+            layers = tuple(layer[rows] for layer in maps[name])
+            self.packed[name].append(pack(shrunk(layers, self.max_side)))
         first = self.filled[name]
         self.filled[name] += len(rows)
         return range(first, self.filled[name])
@@ -196,7 +196,7 @@ class _Packer:
 def layer_table(model: Model, *, max_side: int | None = None) -> pd.DataFrame:
     """Returns a row a layer, in forward order: `name, label, height, width, start, rectified`.
 
-    Sides are those of stored maps, see `shrunk`.
+    Heights and widths are those of stored maps, see `shrunk`.
     """
     with torch.no_grad():
         _, activations = model.probes(torch.zeros(1, 3, model.size, model.size))

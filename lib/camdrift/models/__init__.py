@@ -1,1 +1,1 @@
-"""Models: pixels -> logits. Build, load, train and check them; where their maps are taken."""
+"""Models: pixels -> logits. Builds, loads, trains and checks them, and taps them for their maps."""

@@ -1,4 +1,4 @@
-"""Networks: build one by name, give it another head, slim it."""
+"""Networks: builds one by name, replaces its head, slims it."""
 
 import importlib
 from collections.abc import Iterable, Iterator
@@ -19,9 +19,9 @@ AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 
 
 def channels_last(network: nn.Module) -> None:
-    """Lays the weights out with channels last, which is a third faster on a CPU."""
+    """Stores the weights with channels last, which is a third faster on a CPU."""
     for tensor in (*network.parameters(), *network.buffers()):
-        if tensor.dim() == 4:  # `Module.to` would ask for it of five dimensions, too, and raise
+        if tensor.dim() == 4:  # `Module.to` would convert five dimensions, too, and raise
             tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
@@ -39,23 +39,23 @@ def build(
     Args:
         architecture: a torchvision classifier by name, `timm:<name>`, or `package.module:function`,
             which is called with `classes` and returns a network.
-        width: factor on the channels of every Conv2d, BatchNorm2d and Linear; 1 leaves them.
+        width: factor on the channels of every Conv2d, BatchNorm2d and Linear; 1 keeps them.
         head: `torchvision` keeps the network's head; `pooled` is global average pooling and one
             linear layer.
         classes: number of logits.
-        size: side of the input in px, at which the slimmed network is tried.
-        initialised: False leaves the weights of a full-width network on torch's meta device, to be
-            assigned from a state dict; drawing those of a VGG takes seconds. A network with tensors
-            that no state dict holds is built on the CPU.
+        size: side of the input in px, at which the built network is run once.
+        initialised: False leaves the weights of a full-width network on torch's meta device, for a
+            state dict to assign; drawing those of a VGG takes seconds. A network with tensors that
+            no state dict holds is built on the CPU.
 
     Raises:
-        RefusedError: there is no such architecture, or it does not survive the slimming.
+        RefusedError: there is no such architecture, or it does not run when slimmed.
     """
     place = "cpu" if is_own(architecture) or (initialised and width == 1) else "meta"
-    network = _made(architecture, classes, head, place)
+    network = _full_network(architecture, classes, head, place)
     if place == "meta" and _has_more_than_its_state(network):
         place = "cpu"
-        network = _made(architecture, classes, head, place)
+        network = _full_network(architecture, classes, head, place)
     try:
         if width != 1:
             _slim(network, width, classes)
@@ -79,7 +79,7 @@ def build(
     return network
 
 
-def _made(architecture: str, classes: int, head: str, place: str) -> nn.Module:
+def _full_network(architecture: str, classes: int, head: str, place: str) -> nn.Module:
     """Returns a network of full width on a device."""
     with torch.device(place):
         if is_own(architecture):
@@ -96,8 +96,8 @@ def _made(architecture: str, classes: int, head: str, place: str) -> nn.Module:
 def _has_more_than_its_state(network: nn.Module) -> bool:
     """Returns whether modules of a network hold tensors that its state dict does not.
 
-    Such as buffers that are not persistent (a blur's kernel, a table of positions), or tensors that
-    are plain attributes.
+    Such tensors are non-persistent buffers (a blur's kernel, a table of positions), or plain
+    attributes.
     """
     state = network.state_dict(keep_vars=True)
     kept = {id(tensor) for tensor in state.values()}
@@ -109,7 +109,7 @@ def _has_more_than_its_state(network: nn.Module) -> bool:
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """Yields the tensors among values, and in lists, tuples and dicts of them."""
+    """Yields the tensors among values, and in their lists, tuples and dicts."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -120,7 +120,7 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def is_own(architecture: str) -> bool:
-    """Returns whether an architecture is a function of the user's, `package.module:function`."""
+    """Returns whether an architecture is the user's own function, `package.module:function`."""
     return ":" in architecture and not architecture.startswith("timm:")
 
 
@@ -131,7 +131,7 @@ def _torchvision_network(name: str, classes: int) -> nn.Module:
         builder = torchvision.models.get_model_builder(name)
     except ValueError as fault:
         raise RefusedError(f"no architecture '{name}' in torchvision.models") from fault
-    # The auxiliary heads of these two are left out: they want large images, and no map needs them.
+    # These two go without auxiliary heads, which require large images and which no map needs.
     extra: dict[str, Any] = {}
     if name in AUXILIARY:
         extra = {"init_weights": True, "aux_logits": False}
@@ -147,14 +147,14 @@ def _timm_network(name: str, classes: int) -> nn.Module:
 
 
 def _user_network(path: str, classes: int) -> nn.Module:
-    importlib.import_module("camdrift.pipeline.vision")  # it may import torchvision, too
+    importlib.import_module("camdrift.pipeline.vision")  # the user's module may import torchvision
     build = imports.function(path, "architecture")
     try:
         network = build(classes)
     except Exception as fault:  # it may raise anything
         raise RefusedError(
-            f"'{path}', called with {classes}, raised {imports.told(fault)}. Wanted a function of "
-            "the number of classes that returns a network"
+            f"'{path}', called with {classes}, raised {imports.message(fault)}. Wanted a function "
+            "of the number of classes that returns a network"
         ) from fault
     if not isinstance(network, nn.Module):
         raise RefusedError(f"wanted a network from '{path}', got a {type(network).__name__}")
@@ -177,14 +177,14 @@ def _pool_head(network: nn.Module, architecture: str, classes: int) -> None:
 
 
 def with_own_head(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns a state dict for the network: its own dense layers where the given do not fit.
+    """Returns a state dict for the network: its own dense layers where the given ones do not fit.
 
     Raises:
-        RefusedError: another layer than a dense one does not fit.
+        RefusedError: a layer other than a dense one does not fit.
     """
     own = network.state_dict()
     dense = tuple(f"{n}." for n, m in network.named_modules() if isinstance(m, nn.Linear))
-    # Older weights have no count of the batches that a norm has seen; in eval mode it is not used.
+    # Older weights lack a norm's count of batches, which is not used in eval mode.
     spared = (*dense, *(name for name in own if name.endswith(".num_batches_tracked")))
     strange = [
         name for name, value in own.items()
@@ -205,7 +205,7 @@ SLIMMED = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
 def _slim(network: nn.Module, width: float, classes: int) -> None:
     """Scales the channels of every Conv2d, BatchNorm2d and Linear in place, with fresh weights.
 
-    The image's three channels and the logits stay as they are.
+    The image's three channels and the number of logits stay the same.
     """
 
     def scaled(channels: int) -> int:
@@ -216,7 +216,7 @@ def _slim(network: nn.Module, width: float, classes: int) -> None:
             fresh: nn.Module
             kind = type(module)
             if isinstance(module, SLIMMED) and kind not in SLIMMED:
-                # timm's norm-and-activation in one, or its convs with other padding.
+                # For example timm's norm with its activation, or its convs with other padding.
                 raise ValueError(f"{kind.__name__} is more than a {kind.__bases__[0].__name__}")
             if isinstance(module, nn.Conv2d):
                 depthwise = module.groups == module.in_channels > 1

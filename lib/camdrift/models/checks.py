@@ -1,4 +1,4 @@
-"""Whether a network can be explained: its logits are numbers, and of each image by itself."""
+"""Checks that a network can be explained: its logits are finite and depend on one image alone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +16,8 @@ RANDOM_FUNCTIONS = {
     F.rrelu,
 }  # fmt: skip
 
-# What rounding does to logits, as a share of the largest: beside other images, and where batch norm
-# is folded. Of twenty networks with random weights the most was 0 and 2.5e-5.
+# Largest error of logits by rounding, as a share of the largest logit: in batches of other images,
+# and with folded batch norm. The largest in twenty networks with random weights: 0 and 2.5e-5.
 ROUNDING, FOLDING = 1e-4, 1e-3
 RANDOMLY = (
     "asked twice for the same images, the network gives other logits: something in it is drawn at "
@@ -26,7 +26,7 @@ RANDOMLY = (
 
 
 class UnsoundError(SettingsError):
-    """A network whose logits are not numbers, or not of each image by itself."""
+    """A network whose logits are not finite, or depend on more than one image."""
 
 
 def refuse_training(traced: fx.GraphModule) -> None:
@@ -35,25 +35,25 @@ def refuse_training(traced: fx.GraphModule) -> None:
     Batch norm then takes its statistics from the images of a batch, and dropout draws anew.
     """
     for node in traced.graph.nodes:
-        wanted = None
+        remedy = None
         if node.op == "call_module":
             module = traced.get_submodule(str(node.target))
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 if module.training:
-                    wanted = "a train() that leaves it in eval mode when the network is"
+                    remedy = "a train() that leaves it in eval mode when the network is"
                 elif module.running_mean is None:
-                    wanted = "track_running_stats=True"
+                    remedy = "track_running_stats=True"
             elif isinstance(module, RANDOM) and module.training:
-                wanted = "a train() that leaves it in eval mode when the network is"
-            what = f"{type(module).__name__} '{node.target}'"
+                remedy = "a train() that leaves it in eval mode when the network is"
+            call = f"{type(module).__name__} '{node.target}'"
         elif node.op == "call_function" and node.kwargs.get("training"):
             if node.target is F.batch_norm or node.target in RANDOM_FUNCTIONS:
-                wanted = "training=self.training"
-            what = f"{getattr(node.target, '__name__', '')}(training=True)"
-        if wanted:
+                remedy = "training=self.training"
+            call = f"{getattr(node.target, '__name__', '')}(training=True)"
+        if remedy:
             raise UnsoundError(
-                f"in eval mode, too, {what} works as in training: an image's logits would depend "
-                f"on the images beside it, or on chance; wanted {wanted}"
+                f"in eval mode, too, {call} works as in training: an image's logits would depend "
+                f"on the images beside it, or on chance; wanted {remedy}"
             )
 
 
@@ -62,18 +62,18 @@ def refuse_dependence(
 ) -> None:
     """Raises UnsoundError where the logits of an image depend on more than the image.
 
-    A few images are asked for beside their copies, again, and beside harsh ones. What depends on
-    its neighbours by less than rounding does, or in other ways than these show, is not noticed.
+    A few images are evaluated with their copies, once more, and with harsh images. A dependence
+    smaller than rounding, or of a kind that these batches do not show, goes unnoticed.
 
     Args:
         call: pixels -> logits, for any number of images.
-        pixels: (n, 3, h, w) of which the first two are tried, made pale; none are no fault.
-        classes: the number of logits that is wanted.
-        finite: whether logits that are not are refused; before training they may be.
+        pixels: (n, 3, h, w), of which pale versions of the first two are used; n may be 0.
+        classes: the number of logits that the network must return.
+        finite: whether to refuse logits that are not finite; before training they may occur.
     """
     if not len(pixels):
         return
-    # Pale against black and white, so that extremes over a batch, too, are others beside those.
+    # Pale images with black and white ones: extremes over the batch differ, too.
     pale = pixels[:2] * 0.5 + 0.25
     harsh = (pale <= pale.mean()).float()
     number = 2 * len(pale)
@@ -83,7 +83,7 @@ def refuse_dependence(
             copies, again, other = (call(torch.cat([pale, images])) for images in beside)
     except Exception as fault:  # a network's forward may raise anything
         raise UnsoundError(
-            f"the network does not run on {number} images: {imports.told(fault)}"
+            f"the network does not run on {number} images: {imports.message(fault)}"
         ) from fault
     if copies.shape != (number, classes):
         raise UnsoundError(
@@ -107,11 +107,11 @@ def refuse_dependence(
 def refuse_other_logits(own: Tensor, prepared: Tensor, again: Callable[[], Tensor]) -> None:
     """Raises UnsoundError where a prepared network gives other logits than the network itself.
 
-    Logits that are not finite are left to those that explain them.
+    Logits that are not finite pass: the code that explains them reports them.
 
     Args:
-        own: of the network, for some images.
-        prepared: of what stands for it, for the same images.
+        own: the network's logits for some images.
+        prepared: the prepared network's logits for the same images.
         again: calls the network once more, to tell chance from a difference.
     """
     if not bool(own.isfinite().all()) or not differ(own, prepared, FOLDING):
@@ -127,14 +127,14 @@ def refuse_other_logits(own: Tensor, prepared: Tensor, again: Callable[[], Tenso
 
 
 def differ(first: Tensor, second: Tensor, share: float = ROUNDING) -> bool:
-    """Returns whether logits are further apart than a share of the largest."""
+    """Returns whether logits differ by more than a share of the largest."""
     finite = first[first.isfinite()].abs()
     allowed = share * float(finite.max()) if finite.numel() else 0.0
     return not torch.allclose(first, second, rtol=0, atol=allowed)
 
 
 def not_numbers(logits: Tensor) -> str:
-    """Returns what is said of logits of which some are NaN or infinite."""
+    """Returns the message about logits of which some are NaN or infinite."""
     bad = int((~(logits < float("inf")).all(1)).sum())
     return (
         f"the network returns NaN or infinite logits for {bad} of {len(logits)} images. Wanted the "

@@ -1,8 +1,8 @@
 """Neuron coverage, as the public code of renkhoff2022 counts it (after DLFuzz, Guo et al. 2018).
 
 A neuron is a channel of a conv or pooling layer, a unit of a dense layer, or a class of the
-softmax. It is covered by an image when the mean of its activation, min-max scaled over the whole
-output of its layer for that one image, exceeds a threshold.
+softmax. An image covers it when the mean of its activation, min-max scaled over the whole output
+of its layer for that one image, exceeds a threshold.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ def levels(logits: Tensor, excitations: tuple[Tensor, ...]) -> Tensor:
         axes = tuple(range(1, tensor.dim()))
         low, high = tensor.amin(axes)[:, None], tensor.amax(axes)[:, None]
         span = high - low
-        # The scaling is affine, so the mean may be scaled in place of the tensor.
+        # The scaling is affine, so it suffices to scale the mean.
         level = torch.where(span > 0, (_spatial_mean(tensor) - low) / span, 0.0)
         parts.append(level.to(logits.device))
     return torch.cat(parts, dim=1)
@@ -39,7 +39,7 @@ def _layers(logits: Tensor, excitations: tuple[Tensor, ...]) -> tuple[Tensor, ..
 
 
 def _spatial_mean(tensor: Tensor) -> Tensor:
-    # Permuted, the sum runs along memory where the channels lie last.
+    # Permuted, the sum runs along memory when channels are stored last.
     return tensor.permute(0, 2, 3, 1).mean((1, 2)) if tensor.dim() > 2 else tensor
 
 
@@ -60,7 +60,7 @@ def kernel_means(model: Model) -> np.ndarray:
         logits, excitations = model.excitations(torch.zeros(1, 3, model.size, model.size))
     for tap, tensor in zip(model.neurons, excitations, strict=True):
         weights = [model.weight_of(name) for name in tap.name.split("+")]
-        # After a concatenation a tap has more channels than the kernel of any of its convs.
+        # After a concatenation a tap has more channels than any of its convs' kernels.
         fits = (w for w in weights if w is not None and len(w) == tensor.shape[1])
         known = [w.flatten(1).mean(1) for w in fits]
         missing = tensor.new_full((tensor.shape[1],), float("nan"))

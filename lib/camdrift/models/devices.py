@@ -1,7 +1,7 @@
-"""Devices: where models lie and how exactly they compute there.
+"""Devices: the device of models and the precision of their arithmetic.
 
-Pixels, and all that is made of maps and logits, stay on the CPU; a `Model` takes them to its device
-and brings them back.
+Pixels, and all results of maps and logits, stay on the CPU; a `Model` moves pixels to its device
+and its results back.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from camdrift.settings import SettingsError
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 
-def chosen() -> torch.device:
+def current() -> torch.device:
     """Returns the device that CAMDRIFT_DEVICE names, else the first CUDA GPU, else the CPU.
 
     Raises:
@@ -34,13 +34,13 @@ def chosen() -> torch.device:
 
 
 def hold(precision: Precision) -> None:
-    """Lets this process compute in TF32 on GPUs that have it, or not; PyTorch does by itself."""
+    """Turns TF32 on or off for this process, on GPUs that have it; PyTorch has its own default."""
     _set("tf32" if precision == "tf32" else "ieee")
 
 
 @contextlib.contextmanager
 def exactly() -> Iterator[None]:
-    """Lets the block, or a function that it decorates, compute without TF32."""
+    """Turns TF32 off in the block, or in the function that it decorates."""
     before = torch.backends.cuda.matmul.fp32_precision
     _set("ieee")
     try:
@@ -57,7 +57,7 @@ def _set(precision: str) -> None:
 def computing(
     device: torch.device, precision: Precision
 ) -> contextlib.AbstractContextManager[object]:
-    """Returns the context in which a network is called: autocast for bfloat16."""
+    """Returns the context in which to call a network: autocast for bfloat16."""
     if precision == "bfloat16":
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()

@@ -11,7 +11,7 @@ def cross_entropy(model: Model, pixels: Tensor, labels: Tensor) -> tuple[Tensor,
     """Returns each image's own gradient of the cross-entropy, and the predictions.
 
     One forward and one backward an image. Losses are summed, not averaged, so no image's gradient
-    depends on how many stand beside it.
+    depends on the size of its batch.
 
     Returns:
         Gradient (n, 3, h, w), in loss per unit of pixel value, and predicted classes (n,).
@@ -32,7 +32,7 @@ def cross_entropy(model: Model, pixels: Tensor, labels: Tensor) -> tuple[Tensor,
 def vanish(model: Model, pixels: Tensor, labels: Tensor) -> Tensor:
     """Returns whether each image's gradient of the cross-entropy is zero everywhere: bool (n,).
 
-    Where it is, a gradient attack sees nothing and its failure says nothing about robustness
+    Where it is, a gradient attack has no direction and its failure says nothing about robustness
     (AutoAttack's check for zero gradients; Croce & Hein 2020, arXiv 2003.01690).
     """
     gradient, _ = cross_entropy(model, pixels, labels)

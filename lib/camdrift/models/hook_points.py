@@ -1,7 +1,7 @@
-"""Where a network is tapped: the tensor at which each conv layer's map is taken, and the neurons.
+"""Taps of a network: the tensor of each conv layer's map, and the tensors of the neurons.
 
-The network is traced by `torch.fx`, and a tapped copy of its graph returns the wanted tensors
-beside the logits. There are no hooks: nothing is left on the network, after an error neither.
+The network is traced by `torch.fx`, and a tapped copy of its graph returns these tensors beside
+the logits. There are no hooks: nothing remains on the network, not even after an error.
 """
 
 import copy
@@ -26,7 +26,7 @@ NORMS = (
     nn.LayerNorm,
     nn.LocalResponseNorm,
 )
-# In eval mode these pass their input on.
+# In eval mode these return their input.
 IDENTITIES = (nn.Identity, nn.modules.dropout._DropoutNd)
 NOT_ACTIVATIONS = (nn.MultiheadAttention, nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
@@ -49,7 +49,7 @@ ACTIVATION_FUNCTIONS = {
 class Tap:
     """A tensor of the network that is returned beside the logits.
 
-    name: the modules it belongs to, joined by '+' (convs that share an activation share a map).
+    name: its modules, joined by '+' (convs that share an activation share a map).
     label: short name for figures ('4-1' in a VGG).
     node: its node in the traced graph.
     rectified: whether it is an activation's output; False marks a conv that reaches none.
@@ -68,8 +68,8 @@ class UntraceableError(SettingsError):
 def trace(network: nn.Module) -> fx.GraphModule:
     """Returns the network's graph without in-place operations, batch norm folded into its conv.
 
-    An in-place ReLU overwrites the tensor that is to be tapped, and an in-place addition the one
-    it adds to. Folding makes a VGG a quarter faster; it changes logits in the sixth digit.
+    An in-place ReLU overwrites the tensor of the tap, and an in-place addition its own first term.
+    Folding makes a VGG a quarter faster; it changes logits in the sixth digit.
 
     Raises:
         UntraceableError: the forward branches on its input, or there is no conv layer.
@@ -96,11 +96,11 @@ def trace(network: nn.Module) -> fx.GraphModule:
 
 
 def _fold_norms(traced: fx.GraphModule) -> None:
-    """Folds each BatchNorm2d into the Conv2d before it, where nothing else sees that conv.
+    """Folds each BatchNorm2d into the Conv2d before it, where nothing else uses that conv.
 
     The conv is called once, its output goes to that norm alone, the norm normalises that output
     alone, no other part of the graph reads the conv's parameters, and neither has a hook. Other
-    pairs stay as they are. (`torch.fx.experimental.optimization.fuse` asks only for the second,
+    pairs stay unfolded. (`torch.fx.experimental.optimization.fuse` checks only the second condition
     and folds a BatchNorm1d, which normalises dimension 1, into the last dimension of a Linear.)
     """
     nodes = list(traced.graph.nodes)
@@ -134,10 +134,10 @@ def _is_hooked(module: nn.Module) -> bool:
 
 
 def frozen(network: nn.Module) -> nn.Module:
-    """Returns a copy of a network in eval mode that shares its weights and asks for no gradient.
+    """Returns a copy of a network in eval mode that shares its weights and requires no gradient.
 
-    Without its hooks, but those before a forward, by which some modules make their weights. Its
-    buffers are its own: a forward may write into them.
+    It has none of the network's hooks, except those before a forward, in which some modules compute
+    their weights. It has its own buffers: a forward may write into them.
 
     Raises:
         UntraceableError: the network cannot be copied.
@@ -147,22 +147,22 @@ def frozen(network: nn.Module) -> nn.Module:
         for weight in network.parameters()
     }
     try:
-        found = copy.deepcopy(network, shared).eval()
+        clone = copy.deepcopy(network, shared).eval()
     except RuntimeError as fault:
         raise UntraceableError(
             f"{type(network).__name__} cannot be copied: {fault}. Wanted torch.nn.utils."
             "parametrizations in place of weight_norm and spectral_norm of torch.nn.utils"
         ) from fault
-    for module in found.modules():
+    for module in clone.modules():
         for hooks in (module._forward_hooks, module._backward_hooks, module._backward_pre_hooks):
             hooks.clear()
-    return found
+    return clone
 
 
 def _out_of_place(traced: fx.GraphModule, modules: set[str]) -> None:
-    """Turns operations in place into their counterparts; `modules` are those that were in place.
+    """Replaces in-place operations by their counterparts; `modules` are the in-place modules.
 
-    What used the tensor that was overwritten, behind the operation, uses its result.
+    Later nodes that used the overwritten tensor then use the operation's result.
     """
     order = {node: i for i, node in enumerate(traced.graph.nodes)}
     for node in traced.graph.nodes:
@@ -184,7 +184,7 @@ def _out_of_place(traced: fx.GraphModule, modules: set[str]) -> None:
 
 
 def _counterpart(node: fx.Node) -> object | None:
-    """Returns what does out of place what a node does in place, None where it does not."""
+    """Returns the out-of-place counterpart of an in-place node, None for any other node."""
     name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
     assert isinstance(name, str)
     if node.op == "call_method":
@@ -195,16 +195,16 @@ def _counterpart(node: fx.Node) -> object | None:
     if node.target in vars(operator).values():
         return getattr(operator, name[1:], None) if name in IN_PLACE else None
     bare = name.removesuffix("_")
-    found = getattr(torch, bare, None) or getattr(F, bare, None)
-    return found if name == f"{bare}_" else None
+    function = getattr(torch, bare, None) or getattr(F, bare, None)
+    return function if name == f"{bare}_" else None
 
 
 def tapped(traced: fx.GraphModule, taps: Sequence[Tap], *, leaves: bool = False) -> fx.GraphModule:
-    """Returns a network that shares the weights and gives (logits, tensors of the taps).
+    """Returns a network that shares the weights and returns (logits, tensors of the taps).
 
-    With `leaves`, the graph of gradients begins at the taps: one that does not depend on another
+    With `leaves`, the graph of gradients begins at the taps: a tap that does not depend on another
     is a leaf, the layers before it keep nothing for a backward, and a backward stops there.
-    Tensors of half precision, as autocast makes them, pass a tap in single precision.
+    A tap converts tensors of half precision, from autocast, to single precision.
     """
     graph, logits, tensors = _copied(traced, taps)
     for number, node in enumerate(tensors):
@@ -219,10 +219,10 @@ def tapped(traced: fx.GraphModule, taps: Sequence[Tap], *, leaves: bool = False)
 def with_modules(
     traced: fx.GraphModule, taps: Sequence[Tap]
 ) -> tuple[fx.GraphModule, list[nn.Module]]:
-    """Returns a copy of a network, and for each tap a module of it that the tensor passes.
+    """Returns a copy of a network, and for each tap a module through which the tensor passes.
 
     Other libraries hook modules; a tap may be the output of a function. The copy shares the
-    weights, and they ask for gradients: second derivatives want that.
+    weights, and they require gradients, which second derivatives need.
     """
     own = frozen(traced).requires_grad_()
     assert isinstance(own, fx.GraphModule)
@@ -230,12 +230,12 @@ def with_modules(
     for number, node in enumerate(tensors):
         own.add_module(f"tap_{number}", nn.Identity())
         with graph.inserting_after(node):
-            passed = graph.call_module(f"tap_{number}", (node,))
-        with graph.inserting_after(passed):
+            identity = graph.call_module(f"tap_{number}", (node,))
+        with graph.inserting_after(identity):
             # A concatenation's gradients are views, which no library may change.
-            further = graph.call_function(operator.mul, (passed, 1))
-        _replace(node, further, user=passed)
-        logits = further if logits is node else logits
+            product = graph.call_function(operator.mul, (identity, 1))
+        _replace(node, product, user=identity)
+        logits = product if logits is node else logits
     graph.output(logits)
     network = fx.GraphModule(own, graph)
     return network, [network.get_submodule(f"tap_{number}") for number in range(len(taps))]
@@ -251,18 +251,18 @@ def _copied(traced: fx.GraphModule, taps: Sequence[Tap]) -> tuple[fx.Graph, fx.N
 
 
 def _replace(node: fx.Node, following: fx.Node, *, user: fx.Node) -> None:
-    """Lets all that used a node use the following one, but for one user, which goes on using it."""
+    """Makes all users of a node but `user` use the following one instead."""
     node.replace_all_uses_with(following, delete_user_cb=lambda other: other is not user)
 
 
 def _leaf(tensor: torch.Tensor) -> torch.Tensor:
-    """Returns a tensor that gradients reach: itself where it depends on another that they reach."""
+    """Returns a tensor that gradients reach: itself if they reach it already, else a new leaf."""
     tensor = _whole(tensor)
     return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    """Returns a tensor in single precision at least: half of it is too coarse for sums."""
+    """Returns a tensor in single precision at least: half precision is too coarse for sums."""
     return tensor.float() if tensor.itemsize < 4 else tensor
 
 
@@ -283,11 +283,11 @@ def left_out(network: nn.Module, traced: fx.GraphModule) -> dict[str, str]:
 def map_taps(traced: fx.GraphModule) -> tuple[Tap, ...]:
     """Returns a tap for each conv layer's map, in forward order.
 
-    A map is taken at the first activation output that the conv reaches through norm, addition or
+    A conv's map is the first activation output that the conv reaches through norm, addition or
     concatenation only; convs that share that tensor share a map, named after all of them. A conv
-    that reaches no activation is tapped at its own output. Where the last map is joined with those
-    of other branches (Inception), what is joined is a further map, the last, named after the block:
-    it is what the head sees.
+    that reaches no activation is tapped at its own output. Where the last map is concatenated with
+    those of other branches (Inception), the concatenation is a further map, the last, named after
+    the block: it is the input of the head.
     """
     order = {node: i for i, node in enumerate(traced.graph.nodes)}
     owners: dict[fx.Node, list[str]] = {}
@@ -311,8 +311,8 @@ def neuron_taps(traced: fx.GraphModule) -> tuple[Tap, ...]:
     """Returns a tap for each layer whose units count as neurons, in forward order.
 
     As in the public code of renkhoff2022: conv layers (at their maps), pooling layers, dense
-    layers after their activation. The softmax of the logits comes last and needs no tap. What a
-    last map is joined with counts at the branches that it is joined of.
+    layers after their activation. The softmax of the logits comes last and needs no tap. A
+    concatenated last map does not count; its branches do.
     """
     order = {node: i for i, node in enumerate(traced.graph.nodes)}
     names = {tap.node: tap for tap in map_taps(traced)}
@@ -331,12 +331,12 @@ def neuron_taps(traced: fx.GraphModule) -> tuple[Tap, ...]:
 def _activations(start: fx.Node, traced: fx.GraphModule) -> Iterator[fx.Node]:
     """Yields the activations that a node reaches through norm, addition or concatenation only."""
     passing: set = ADDS | CONCATS | NORM_FUNCTIONS | IDENTITY_FUNCTIONS
-    seen, waiting = set(), list(start.users)
+    visited, waiting = set(), list(start.users)
     while waiting:
         node = waiting.pop()
-        if node in seen:
+        if node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         if is_activation(node, traced):
             yield _gate(node) or node
         elif matches(node, traced, NORMS + IDENTITIES, passing):
@@ -355,7 +355,7 @@ def _joint(last: fx.Node, traced: fx.GraphModule) -> fx.Node | None:
 
 
 def _branches(joint: fx.Node, traced: fx.GraphModule) -> Iterator[fx.Node]:
-    """Yields what a concatenation joins, and what those do that it joins in turn."""
+    """Yields the tensors that a concatenation joins, recursively through other concatenations."""
     for node in joint.all_input_nodes:
         if matches(node, traced, (), CONCATS):
             yield from _branches(node, traced)
@@ -364,20 +364,20 @@ def _branches(joint: fx.Node, traced: fx.GraphModule) -> Iterator[fx.Node]:
 
 
 def _block(joint: fx.Node, owners: dict[fx.Node, list[str]], traced: fx.GraphModule) -> str:
-    """Returns the name of the module that holds all convs of a concatenation, or the node's own."""
+    """Returns the module's name that holds all convs of a concatenation, or the node's name."""
     names = [name for node in _branches(joint, traced) for name in owners.get(node, [])]
     return ".".join(os.path.commonprefix([name.split(".") for name in names])) or joint.name
 
 
 def _is_rectified(place: fx.Node, traced: fx.GraphModule) -> bool:
-    """Returns whether a map's tensor is an activation's output, or joined of such alone."""
+    """Returns whether a map's tensor is an activation's output, or a concatenation of such."""
     joined = matches(place, traced, (), CONCATS)
     tensors = _branches(place, traced) if joined else [place]
     return not any(_is_conv(node, traced) for node in tensors)
 
 
 def _name(node: fx.Node) -> str:
-    """Returns the module's name, with ':2' at its second call; the node's own for a function."""
+    """Returns the module's name, with ':2' at its second call; the node's name for a function."""
     if node.op != "call_module":
         return node.name
     calls = [other for other in node.graph.nodes if other.target == node.target]
@@ -399,7 +399,7 @@ def is_activation(node: fx.Node, traced: fx.GraphModule) -> bool:
 
 
 def matches(node: fx.Node, traced: fx.GraphModule, kinds: tuple, functions: set) -> bool:
-    """Returns whether a node calls a module of some kinds, or one of some functions."""
+    """Returns whether a node calls a module of one of these kinds, or one of these functions."""
     module = module_of(node, traced)
     return node.target in functions if module is None else isinstance(module, kinds)
 
@@ -420,10 +420,10 @@ def _labels(places: list[fx.Node], owners: dict, traced: fx.GraphModule) -> list
     )
     if branched or len(pools) < 2:
         return ["+".join(owners[place]) for place in places]
-    wanted, labels = set(places), []
+    map_nodes, labels = set(places), []
     block, conv = 1, 0
     for node in traced.graph.nodes:
-        if node in wanted:
+        if node in map_nodes:
             conv += 1
             labels.append(f"{block}-{conv}")
         elif node in pools:

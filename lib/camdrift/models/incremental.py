@@ -1,7 +1,7 @@
-"""Incremental evaluation: logits of images with one pixel changed, at the cost of its surroundings.
+"""Incremental evaluation: logits of images with one changed pixel, at the cost of a window.
 
-What a clean image leaves behind in every layer is kept. A changed pixel then reaches only a window
-of each layer's output, which grows from layer to layer; the rest is the clean image's.
+Every layer's output for the clean image is kept. A changed pixel then affects only a window of each
+layer's output, which grows from layer to layer; the rest is the clean image's.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from camdrift.models.model import Model
 
-CHUNK = 64  # changed images evaluated at once; 32 is slower, 128 no faster than its memory is worth
+CHUNK = 64  # changed images evaluated at once; 32 is slower, 128 hardly faster for twice the memory
 POINTWISE = (
     nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.ELU, nn.GELU, nn.Hardswish, nn.Identity,
     nn.LeakyReLU, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Sigmoid, nn.Tanh,
@@ -20,12 +20,12 @@ POINTWISE = (
 
 
 def painted(pixels: Tensor, places: Tensor, values: Tensor) -> Tensor:
-    """Returns images in which pixels are replaced, the last where two have one place.
+    """Returns images in which pixels are replaced; of two at the same place the last one counts.
 
     Args:
-        pixels: images, (n, 3, h, w); they stay as they are.
+        pixels: images, (n, 3, h, w), not modified.
         places: row and column of each replaced pixel, int64 (n, k, 2).
-        values: what they are replaced by, (n, k, 3).
+        values: their new values, (n, k, 3).
     """
     changed = pixels.clone()
     image = torch.arange(len(pixels), device=pixels.device)
@@ -36,11 +36,11 @@ def painted(pixels: Tensor, places: Tensor, values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Stage:
-    """A layer that sees a neighbourhood, and the pointwise ones after it.
+    """A layer whose output depends on a neighbourhood, and the pointwise ones after it.
 
-    reach: px of its input, in a row, that one place of its output sees. side: of its input, in px,
-    with `padding` on both sides, filled by `fill`. window: px of its output, in a row, that what
-    came before can reach, wherever the changed pixel lies. out: of its whole output.
+    reach: px of its input, in a row, on which one place of its output depends. side: of its input,
+    in px, padded by `padding` on both sides with `fill`. window: px of its output, in a row, that
+    the changed pixel can affect, wherever it lies. out: side of its whole output.
     """
 
     layer: nn.Conv2d | nn.MaxPool2d
@@ -55,7 +55,7 @@ class _Stage:
 
     @property
     def crop(self) -> int:
-        """Px of the padded input, in a row, that the window sees."""
+        """Px of the padded input, in a row, on which the window depends."""
         return (self.window - 1) * self.stride + self.reach
 
     def padded(self, clean: Tensor) -> Tensor:
@@ -64,20 +64,20 @@ class _Stage:
         return bordered.permute(0, 2, 3, 1).reshape(-1, bordered.shape[1])
 
     def whole(self, clean: Tensor) -> Tensor:
-        """Returns the output of whole inputs."""
+        """Returns the output for whole inputs."""
         return self._followed(self.layer(clean))
 
     def of(self, crop: Tensor) -> Tensor:
-        """Returns the output of crops that hold their border, (n, c, crop, crop)."""
+        """Returns the output for crops that include their border, (n, c, crop, crop)."""
         if isinstance(self.layer, nn.MaxPool2d):
             pool = self.layer
-            made = F.max_pool2d(crop, pool.kernel_size, self.stride, 0, pool.dilation)
+            output = F.max_pool2d(crop, pool.kernel_size, self.stride, 0, pool.dilation)
         else:
             conv = self.layer
-            made = F.conv2d(
+            output = F.conv2d(
                 crop, conv.weight, conv.bias, self.stride, 0, conv.dilation, conv.groups
             )
-        return self._followed(made)
+        return self._followed(output)
 
     def _followed(self, output: Tensor) -> Tensor:
         for module in self.after:
@@ -86,19 +86,19 @@ class _Stage:
 
 
 class Incremental:
-    """Logits of images with changed pixels, from what their clean images leave behind.
+    """Logits of images with changed pixels, from the layers' outputs for their clean images.
 
     From the input on, convs, max-pooling and pointwise layers are recomputed around a changed pixel
     only, as long as they form a chain and the window is smaller than the layer's output. From the
-    first other layer, branch (an addition or concatenation comes after one) or full window on, the
-    network runs on whole tensors; one that begins with such a layer, on all of it. So does any for
-    several changed pixels an image, whose windows would cover most of the early layers, and for
-    images that the model resizes.
+    first other layer, branch (an addition or concatenation follows one) or full window on, the
+    network runs on whole tensors; a network that begins with such a layer does so throughout. So
+    does any network for several changed pixels an image, whose windows would cover most of the
+    early layers, and for images that the model resizes.
 
-    Every layer is called at one fixed batch size, so what is returned for a changed image does not
-    depend on the others. It agrees with `model`'s to rounding: a conv may add up the same products
-    in another order. What is kept is what a gradient of as many images keeps in the model, and lies
-    on its device. In half precision the network runs on whole tensors, as the model's own.
+    Every layer is called at one fixed batch size, so the logits of a changed image do not depend on
+    the others. They agree with `model`'s up to rounding: a conv may add the same products in
+    another order. The kept tensors take as much memory as a gradient for as many images, on the
+    model's device. In half precision the network runs on whole tensors, as the model itself does.
 
     Args:
         model: the model; its weights must not change while this is in use.
@@ -122,7 +122,7 @@ class Incremental:
         """Returns the logits of changed images, (n, classes); n and k are at least 1.
 
         Args:
-            images: which clean image each is made from, int64 (n,).
+            images: index of the clean image behind each, int64 (n,).
             places: row and column of each changed pixel, int64 (n, k, 2).
             values: of the changed pixels, (n, k, 3), in [0, 1] or outside.
         """
@@ -131,9 +131,9 @@ class Incremental:
         parts = []
         for start in range(0, len(images), size):
             rows = torch.arange(start, start + size).clamp(max=len(images) - 1)
-            part = [given[rows].to(self._model.device) for given in (images, places, values)]
-            made = self._windowed(*part) if windowed else self._full(*part)
-            parts.append(made[: len(images) - start].to(self._home))
+            part = [tensor[rows].to(self._model.device) for tensor in (images, places, values)]
+            output = self._windowed(*part) if windowed else self._full(*part)
+            parts.append(output[: len(images) - start].to(self._home))
         return torch.cat(parts)
 
     def _full(self, images: Tensor, places: Tensor, values: Tensor) -> Tensor:
@@ -156,11 +156,11 @@ class Incremental:
         corner = torch.zeros_like(origin)
         whole = _crop(self._clean[-1], out, images, corner, out, self._buffers[-1])
         _paste(self._buffers[-1], out, origin, patch)
-        return self._rest(whole).clone()  # where it only flattens, it returns the buffer itself
+        return self._rest(whole).clone()  # a rest that only flattens returns the buffer itself
 
     @torch.no_grad()
     def _keep(self, pixels: Tensor) -> None:
-        """Keeps the clean images' tensors, and room for the crops of a chunk."""
+        """Keeps the clean images' tensors, and allocates memory for the crops of a chunk."""
         model = self._model
         kept: list[list[Tensor]] = [[] for _ in range(len(self._stages) + 1)]
         for part, rows in model.batches(pixels):
@@ -173,10 +173,10 @@ class Incremental:
         self._clean = [torch.cat(parts) for parts in kept]
         sides = [stage.crop for stage in self._stages] + [self._stages[-1].out]
         shapes = [
-            (CHUNK * side**2 + 1, clean.shape[1])  # the last row takes what falls outside a crop
+            (CHUNK * side**2 + 1, clean.shape[1])  # the last row takes values outside a crop
             for clean, side in zip(self._clean, sides, strict=True)
         ]
-        # Made once: for a large tensor, asking the system for memory takes longer than filling it.
+        # Allocated once: for a large tensor, allocation takes longer than filling it.
         room = self._clean[0].new_empty(max(places * channels for places, channels in shapes))
         self._buffers = [room[: rows * columns].view(rows, columns) for rows, columns in shapes]
 
@@ -220,10 +220,10 @@ def _stages(traced: fx.GraphModule, size: int) -> tuple[list[_Stage], fx.Node]:
     node = next(node for node in traced.graph.nodes if node.op == "placeholder")
     patch, side = 1, size
     while True:
-        found = _follower(node, traced)
-        if found is None:
+        following = _follower(node, traced)
+        if following is None:
             return stages, node
-        follower, layer = found
+        follower, layer = following
         if isinstance(layer, POINTWISE):
             if not stages:
                 return stages, node
@@ -239,7 +239,7 @@ def _stages(traced: fx.GraphModule, size: int) -> tuple[list[_Stage], fx.Node]:
 
 
 def _follower(node: fx.Node, traced: fx.GraphModule) -> tuple[fx.Node, nn.Module] | None:
-    """Returns the node that alone uses a node, and nothing else, and its module; else None."""
+    """Returns the only user of a node, if the node is its only input, and its module; else None."""
     if len(node.users) != 1:
         return None
     (user,) = node.users
@@ -249,7 +249,7 @@ def _follower(node: fx.Node, traced: fx.GraphModule) -> tuple[fx.Node, nn.Module
 
 
 def _stage(layer: nn.Module, patch: int, side: int) -> _Stage | None:
-    """Returns the stage of a layer, None where the layer is not known or not square."""
+    """Returns the stage of a layer, None where the layer is unknown or not square."""
     if type(layer) not in (nn.Conv2d, nn.MaxPool2d):
         return None
     assert isinstance(layer, nn.Conv2d | nn.MaxPool2d)
@@ -272,7 +272,7 @@ def _stage(layer: nn.Module, patch: int, side: int) -> _Stage | None:
 def _rest(traced: fx.GraphModule, start: fx.Node) -> fx.GraphModule:
     """Returns a network that shares the weights: the tensor of `start` -> logits.
 
-    The nodes from the input to `start` are a chain, of which nothing else is used.
+    The nodes from the input to `start` are a chain that no other node uses.
     """
     graph = fx.Graph()
     begin = graph.placeholder("tensor")

@@ -1,4 +1,4 @@
-"""Loading: the weights of models, read or trained, and models ready to be called."""
+"""Loading: the weights of models, read or trained, and models ready to call."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -22,12 +22,12 @@ Split = Callable[[str], tuple[Tensor, Tensor]]  # 'train' -> its pixels and labe
 
 
 def obtain(
-    chosen: ModelSettings, *, size: int, labels: Any, split: Split, seed: int, name: str
+    settings: ModelSettings, *, size: int, labels: Any, split: Split, seed: int, name: str
 ) -> Weights:
-    """Returns the weights of a model: loaded, trained, or loaded and trained on.
+    """Returns the weights of a model: loaded, trained, or loaded and trained further.
 
     Args:
-        chosen: the model's settings.
+        settings: the model's settings.
         size: side of the set's images in px, and of the input unless the settings name another.
         labels: of all images of the set.
         split: returns pixels and labels of 'train', 'validation' or 'test'.
@@ -35,96 +35,96 @@ def obtain(
         name: of the model, part of the seed.
 
     Raises:
-        RefusedError: the weights cannot be had or do not fit; the network cannot be built.
-        UntraceableError: there is no graph of its forward, or no conv layer.
-        UnsoundError: its logits are not numbers, or not of each image by itself.
+        RefusedError: the weights are not available or do not fit; the network cannot be built.
+        UntraceableError: its forward cannot be traced, or it has no conv layer.
+        UnsoundError: its logits are not finite, or depend on more than one image.
     """
-    classes = chosen.classes or int(max(labels)) + 1
+    classes = settings.classes or int(max(labels)) + 1
     if int(max(labels)) >= classes:
         raise RefusedError(
             f"models.{name}.classes: wanted more than {int(max(labels))}, the largest class number "
             f"of the set, got {classes}"
         )
-    facts = chosen.model_dump(include={"architecture", "width", "head", "mean", "std"})
-    facts |= {"classes": classes, "size": chosen.size or size}
+    facts = settings.model_dump(include={"architecture", "width", "head", "mean", "std"})
+    facts |= {"classes": classes, "size": settings.size or size}
     torch.manual_seed(randomness.entropy(seed, "weights", name))  # torch has no local way to init
-    network = _network(facts, initialised=chosen.weights is None or chosen.new_head)
-    if chosen.weights is not None:
-        state = weights.read(chosen)
-        if chosen.new_head:
+    network = _network(facts, initialised=settings.weights is None or settings.new_head)
+    if settings.weights is not None:
+        state = weights.read(settings)
+        if settings.new_head:
             state = architectures.with_own_head(network, state)
         try:
             network.load_state_dict(state, assign=True)
         except RuntimeError as fault:
             raise RefusedError(
-                f"{chosen.weights} does not fit {chosen.architecture} with {classes} classes "
+                f"{settings.weights} does not fit {settings.architecture} with {classes} classes "
                 f"(models.{name}.classes: the number of the weights; or new_head: true, to train "
                 f"dense layers of your own): {fault}"
             ) from fault
-    return _trained(network, facts, chosen.training, split, seed=seed, name=name)
+    return _trained(network, facts, settings.training, split, seed=seed, name=name)
 
 
 def retrained(
     base: Weights,
-    chosen: Training,
+    settings: Training,
     split: Split,
     *,
     seed: int,
     name: str,
     adversary: training.Adversary | None = None,
 ) -> Weights:
-    """Returns a model trained on from the weights of another.
+    """Returns the weights of a model trained further from those of another.
 
     Args:
-        base: the other model's.
-        chosen: how it is trained.
+        base: the other model's weights.
+        settings: the settings of training.
         split: returns pixels and labels of 'train', 'validation' or 'test'.
         seed: of the batches.
         name: of the new model, part of the seed.
         adversary: see `training.train`.
     """
     network = _network(base.facts, initialised=False)
-    # Of their own memory: training writes into the weights that it starts from.
+    # Cloned, because training writes into the weights that it starts from.
     own = {key: value.clone() for key, value in base.state.items()}
     network.load_state_dict(own, assign=True)
     facts = {key: base.facts[key] for key in FACTS}
-    return _trained(network, facts, chosen, split, seed=seed, name=name, adversary=adversary)
+    return _trained(network, facts, settings, split, seed=seed, name=name, adversary=adversary)
 
 
-FACTS = ("architecture", "width", "head", "mean", "std", "classes", "size")  # that make a model
+FACTS = ("architecture", "width", "head", "mean", "std", "classes", "size")  # that define a model
 
 
 @devices.exactly()
 def _trained(
     network: nn.Module,
     facts: dict[str, Any],
-    chosen: Training | None,
+    settings: Training | None,
     split: Split,
     *,
     seed: int,
     name: str,
     adversary: training.Adversary | None = None,
 ) -> Weights:
-    given: dict[str, Any] = {key: facts[key] for key in ("mean", "std", "size")}
+    preparation: dict[str, Any] = {key: facts[key] for key in ("mean", "std", "size")}
     curve: list[dict] = []
     _refuse_lost(network, facts)
-    if chosen is not None:
-        seen = split("train")
-        _refuse_early(network, seen[0], facts)
+    if settings is not None:
+        images = split("train")
+        _refuse_early(network, images[0], facts)
         curve = training.train(
             network,
-            seen,
+            images,
             split("validation"),
-            **given,
-            **chosen.model_dump(),
+            **preparation,
+            **settings.model_dump(),
             seed=randomness.entropy(seed, "batches", name),
             adversary=adversary,
             progress=lambda epochs: tqdm(epochs, desc=f"training {name}", unit="epoch"),
         )
         weights.refuse_infinite(network.state_dict(), f"models.{name}, trained")
-    model, tests = Model(network, **given, micro_batch=1), split("test")
+    model, tests = Model(network, **preparation, micro_batch=1), split("test")
     _refuse(network, model, tests[0], facts)
-    accuracy = training.accuracy(network, *tests, **given)
+    accuracy = training.accuracy(network, *tests, **preparation)
     facts = facts | {
         "layers": [{"name": tap.name, "label": tap.label} for tap in model.maps],
         "own_output": [tap.label for tap in model.maps if not tap.rectified],
@@ -143,12 +143,12 @@ def _trained(
 
 
 def _refuse_early(network: nn.Module, pixels: Tensor, facts: dict[str, Any]) -> None:
-    """Refuses before the hours of training what would be refused behind them."""
+    """Refuses before hours of training a network that would be refused after them."""
     try:
-        copied = hook_points.frozen(network)
+        clone = hook_points.frozen(network)
     except (hook_points.UntraceableError, TypeError):
-        return  # it may be trained and explained, but not copied
-    model = Model(copied, **{key: facts[key] for key in ("mean", "std", "size")}, micro_batch=1)
+        return  # it can be trained and explained, but not copied
+    model = Model(clone, **{key: facts[key] for key in ("mean", "std", "size")}, micro_batch=1)
     checks.refuse_dependence(
         lambda images: model.network(model.inputs(images)),
         pixels,
@@ -160,17 +160,17 @@ def _refuse_early(network: nn.Module, pixels: Tensor, facts: dict[str, Any]) -> 
 def _refuse_lost(network: nn.Module, facts: dict[str, Any]) -> None:
     """Refuses a network whose logits depend on more than its state dict holds.
 
-    Stages behind build it anew and load its state dict.
+    Later stages build it again and load its state dict.
 
     Raises:
-        UnsoundError: built and loaded so, it does not run, or gives other logits.
+        UnsoundError: after that, it does not run, or returns other logits.
     """
     side = facts["size"]
     images = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     network.eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         again = _network(facts, initialised=False)
-        # Of its own memory: training writes into the weights that it starts from.
+        # Cloned, because training writes into the weights that it starts from.
         state = {key: value.detach().clone() for key, value in network.state_dict().items()}
         again.load_state_dict(state, assign=True)
         own = network(images)
@@ -179,11 +179,11 @@ def _refuse_lost(network: nn.Module, facts: dict[str, Any]) -> None:
         except Exception as fault:  # a network's forward may raise anything
             raise checks.UnsoundError(
                 f"{facts['architecture']}, built anew and given the weights of its state dict, "
-                f"does not run: {imports.told(fault)}"
+                f"does not run: {imports.message(fault)}"
             ) from fault
         if not bool(own.isfinite().all()) or not checks.differ(own, other):
             return
-        if not checks.differ(own, network(images)):  # else it is random, which is said later
+        if not checks.differ(own, network(images)):  # else it is random, and refused later
             raise checks.UnsoundError(
                 f"{facts['architecture']}, built anew and given the weights of its state dict, "
                 "gives other logits: something in it is drawn when it is built and is in no state "
@@ -192,7 +192,7 @@ def _refuse_lost(network: nn.Module, facts: dict[str, Any]) -> None:
 
 
 def _refuse(network: nn.Module, model: Model, pixels: Tensor, facts: dict[str, Any]) -> None:
-    """Raises UnsoundError where a network, or the graph that stands for it, is not sound."""
+    """Raises UnsoundError where a network, or its traced graph, is not sound."""
     checks.refuse_dependence(
         lambda images: network(model.inputs(images)), pixels, classes=facts["classes"]
     )
@@ -203,37 +203,37 @@ def _refuse(network: nn.Module, model: Model, pixels: Tensor, facts: dict[str, A
 
 
 def _network(facts: dict[str, Any], *, initialised: bool) -> nn.Module:
-    wanted = {key: facts[key] for key in ("architecture", "width", "head", "classes", "size")}
-    return architectures.build(**wanted, initialised=initialised)
+    arguments = {key: facts[key] for key in ("architecture", "width", "head", "classes", "size")}
+    return architectures.build(**arguments, initialised=initialised)
 
 
 def stored(name: str) -> Weights:
     """Returns the weights of a model of the study, as its stage wrote them.
 
     Raises:
-        RefusedError: they name a function of the user's that params.yaml does not: data, which may
-            come from elsewhere, does not decide which code runs.
+        RefusedError: they name the user's own function, and params.yaml does not: data, which may
+            be from elsewhere, must not decide which code runs.
     """
-    found = storage.read(Weights, storage.model_folder(name))
-    architecture = found.facts["architecture"]
+    artefact = storage.read(Weights, storage.model_folder(name))
+    architecture = artefact.facts["architecture"]
     if architectures.is_own(architecture):
-        named = {model.architecture for model in params.load().models.values()}
-        if architecture not in named:
+        known = {model.architecture for model in params.load().models.values()}
+        if architecture not in known:
             raise RefusedError(
                 f"{storage.model_folder(name)} is of '{architecture}', which would be imported, "
                 "and no model in params.yaml names it"
             )
-    return found
+    return artefact
 
 
 def load(name: str, *, micro_batch: int, precision: devices.Precision = "float32") -> Model:
-    """Returns a model of the study, ready to be explained; raises as `stored` does.
+    """Returns a model of the study, ready to explain; raises as `stored` does.
 
-    A process holds the last few that it was asked for: shard after shard wants the same.
+    A process keeps the last few models: shard after shard needs the same ones.
     """
-    devices.hold(precision)  # of a model that is held, too
+    devices.hold(precision)  # for a kept model, too
     content = storage.digest(storage.model_folder(name))
-    return _held(name, micro_batch, precision, devices.chosen(), content)
+    return _held(name, micro_batch, precision, devices.current(), content)
 
 
 @lru_cache(maxsize=4)
@@ -244,9 +244,9 @@ def _held(
 
 
 def ready(weights: Weights, *, micro_batch: int, precision: devices.Precision = "float32") -> Model:
-    """Returns the model of some weights on its device, ready to be explained.
+    """Returns the model of some weights on its device, ready to explain.
 
-    The process is held to the precision.
+    Sets the precision for the whole process.
     """
     devices.hold(precision)
     facts = weights.facts
@@ -259,4 +259,4 @@ def ready(weights: Weights, *, micro_batch: int, precision: devices.Precision = 
         size=facts["size"],
         micro_batch=micro_batch,
         precision=precision,
-    ).to(devices.chosen())
+    ).to(devices.current())

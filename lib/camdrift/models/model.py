@@ -1,8 +1,8 @@
 """The model: pixels -> logits, with hook points at its conv layers and neurons.
 
 A `Model` takes pixels in [0, 1] and returns logits. It is frozen, in eval mode, without in-place
-operations, with normalisation inside, and it calls its network at one fixed batch size, so that
-what it returns for an image does not depend on the images beside it.
+operations, with normalisation inside, and it calls its network at one fixed batch size, so that an
+image's logits do not depend on the images beside it.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,18 +32,18 @@ class Model(nn.Module):
 
     Args:
         network: the network, normalised inputs -> logits.
-        mean: of each channel, taken off the pixels.
-        std: of each channel, by which they are then divided.
-        size: side of the input in px; other pixels are resized (bilinear) inside.
+        mean: of each channel, subtracted from the pixels.
+        std: of each channel, by which the difference is divided.
+        size: side of the input in px; pixels of another size are resized (bilinear) inside.
         micro_batch: the one batch size at which the network is called.
-        precision: with which it computes.
+        precision: of its arithmetic.
 
-    Pixels may lie anywhere: logits come back to where they lie, tensors of taps stay with the
-    network.
+    Pixels may lie on any device: logits return to it, tensors of taps stay with the network.
 
     Raises:
         UntraceableError: the forward cannot be traced, or there is no conv layer.
-        UnsoundError: for an image of noise, the traced network gives other logits than the network.
+        UnsoundError: for an image of noise, the traced network returns other logits than the
+            network.
     """
 
     mean: Tensor
@@ -68,10 +68,10 @@ class Model(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1).to(place))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1).to(place))
         network.eval().requires_grad_(False)
-        drawn = torch.Generator().manual_seed(0)
-        noise = torch.randn(1, len(mean), size, size, generator=drawn).to(first)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(1, len(mean), size, size, generator=generator).to(first)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            own = network(noise)  # before it is traced, which turns what works in place
+            own = network(noise)  # before tracing, which turns off in-place modules
             traced = hook_points.trace(network)
             checks.refuse_other_logits(own, traced(noise), lambda: network(noise))
         self.maps: tuple[Tap, ...] = hook_points.map_taps(traced)
@@ -87,7 +87,7 @@ class Model(nn.Module):
         )
 
     def batches(self, pixels: Tensor) -> list[tuple[Tensor, int]]:
-        """Returns micro-batches and their numbers of real images; the last is padded by copies."""
+        """Returns micro-batches and their numbers of images, the last one padded with copies."""
         parts = []
         for part in pixels.split(self.micro_batch):
             parts.append((padded(part, self.micro_batch), len(part)))
@@ -96,7 +96,7 @@ class Model(nn.Module):
     def activations(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns the logits of one micro-batch and the tensor of each map tap.
 
-        Gradients reach the tensors and, where the batch asks for them, pass on to the pixels.
+        Gradients reach the tensors and, if the batch requires them, the pixels.
         """
         logits, tensors = self._call(self._mapped, batch)
         return logits, tensors
@@ -104,7 +104,7 @@ class Model(nn.Module):
     def probes(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns the logits of one micro-batch and the tensor of each map tap.
 
-        Gradients reach the tensors and stop at the first, the cheapest way to all of them.
+        Gradients reach the tensors and stop at the first, the cheapest way to obtain all of them.
         """
         logits, tensors = self._call(self._probed, batch)
         return logits, tensors
@@ -128,7 +128,7 @@ class Model(nn.Module):
         logits, tensors = self._call(self._excited, batch)
         return logits, tensors
 
-    # Made when first wanted: most stages want one of them.
+    # Built at first use: most stages need one of them.
     @cached_property
     def _mapped(self) -> fx.GraphModule:
         return hook_points.tapped(self._plain, self.maps)
@@ -148,24 +148,24 @@ class Model(nn.Module):
 
     @property
     def network(self) -> fx.GraphModule:
-        """The traced network, `inputs` -> logits; a caller copies what it wants to change."""
+        """The traced network, `inputs` -> logits; callers must copy it before changing it."""
         return self._plain
 
     def inputs(self, pixels: Tensor) -> Tensor:
-        """Returns what the network is called with, on its device: of its size, normalised."""
-        there = pixels.to(self.device)
-        return inputs(there, size=self.size, mean=self.mean, std=self.std)
+        """Returns the network's inputs on its device: pixels of its size, normalised."""
+        moved = pixels.to(self.device)
+        return inputs(moved, size=self.size, mean=self.mean, std=self.std)
 
     @property
     def device(self) -> torch.device:
-        """Where the network lies."""
+        """The network's device."""
         return self.mean.device
 
     def _call(self, network: nn.Module, pixels: Tensor) -> tuple[Tensor, Any]:
-        """Returns the logits, where the pixels lie, and what else the network returns."""
+        """Returns the logits, on the pixels' device, and the rest of the network's output."""
         with devices.computing(self.device, self.precision):
-            found = network(self.inputs(pixels))
-        logits, rest = found if isinstance(found, tuple) else (found, None)
+            output = network(self.inputs(pixels))
+        logits, rest = output if isinstance(output, tuple) else (output, None)
         if self.precision == "bfloat16":
             logits = logits.float()
         return logits.to(pixels.device), rest

@@ -11,7 +11,7 @@ from camdrift.models import architectures, checks, devices
 from camdrift.settings import SettingsError
 from camdrift.storage.pixels import inputs
 
-# (network on pixels, pixels, labels) -> other pixels to train on.
+# (network on pixels, pixels, labels) -> attacked pixels to train on.
 Adversary = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
 
 
@@ -40,23 +40,23 @@ def train(
 ) -> list[dict]:
     """Trains a network in place and keeps the epoch of the best validation accuracy.
 
-    Wherever it lies when it is given, it is trained on the chosen device and then lies there.
-    `training` and `validation` are pixels and labels. AdamW under a one-cycle learning rate,
-    cross-entropy, batches drawn without replacement; each image is shifted by up to `shift` px
-    (edges repeated) and mirrored at random where `flip`, then resized to the input's `size`. With
-    an `adversary`, each batch is replaced by what that makes of it against the network as it then
-    is, in eval mode. Of `layers` 'dense', all others stay as they are, statistics of norms too.
+    The network is moved to the current device and stays there. `training` and `validation` are
+    pixels and labels. AdamW with a one-cycle learning rate, cross-entropy, batches without
+    replacement; each image is shifted by up to `shift` px (edges repeated), mirrored at random if
+    `flip`, then resized to the input's `size`. An `adversary` replaces each batch by its attack on
+    the network at that step, in eval mode. With `layers` 'dense', all other layers stay unchanged,
+    and so do the statistics of norms.
 
     Returns:
         The curve: `epoch` (from 1), `loss` (mean over the epoch), `validation_accuracy` in [0, 1].
 
     Raises:
         DivergedError: the loss is not finite.
-        RefusedError: of `layers` 'dense', the network has none.
+        RefusedError: `layers` is 'dense' and the network has no dense layer.
     """
     pixels, labels = training
     generator = torch.Generator().manual_seed(seed)
-    device = devices.chosen()
+    device = devices.current()
     architectures.channels_last(network.to(device))
     centre, spread = (torch.tensor(value).view(1, -1, 1, 1).to(device) for value in (mean, std))
     trained = network if layers == "all" else _dense(network)
@@ -80,14 +80,14 @@ def train(
         for step in range(steps):
             rows = order[step * batch : (step + 1) * batch]
             images = _augmented(pixels[rows], shift, flip, generator).to(device)
-            wanted = labels[rows].to(device)
+            targets = labels[rows].to(device)
             if adversary is not None:
                 network.eval()
-                images = adversary(inside, images, wanted)
+                images = adversary(inside, images, targets)
                 trained.train()
             logits = inside(images)
             logits = logits if isinstance(logits, Tensor) else logits[0]  # an auxiliary head's
-            loss = F.cross_entropy(logits, wanted)
+            loss = F.cross_entropy(logits, targets)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -101,7 +101,7 @@ def train(
         if not len(validation[1]):
             reached = float("nan")
         curve.append({"epoch": epoch, "loss": total / steps, "validation_accuracy": reached})
-        if not reached <= best:  # NaN, without validation images: the last epoch is kept
+        if not reached <= best:  # NaN without validation images, which keeps the last epoch
             best = reached
             kept = {name: value.clone() for name, value in network.state_dict().items()}
     network.load_state_dict(kept)
@@ -109,18 +109,18 @@ def train(
 
 
 def _dense(network: nn.Module) -> nn.Module:
-    """Returns the dense layers of a network and what stands between them, as dropout, in a list.
+    """Returns the dense and the dropout layers of a network, in a list.
 
     Raises:
         RefusedError: there are none.
     """
     kinds = (nn.Linear, nn.modules.dropout._DropoutNd)
-    found = [module for module in network.modules() if isinstance(module, kinds)]
-    if not any(isinstance(module, nn.Linear) for module in found):
+    layers = [module for module in network.modules() if isinstance(module, kinds)]
+    if not any(isinstance(module, nn.Linear) for module in layers):
         raise architectures.RefusedError(
             f"{type(network).__name__} has no dense layer to train; wanted training.layers: all"
         )
-    return nn.ModuleList(found)
+    return nn.ModuleList(layers)
 
 
 def _augmented(images: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
@@ -158,7 +158,7 @@ def accuracy(
     with torch.no_grad():
         for images, classes in zip(pixels.split(128), labels.split(128), strict=True):
             logits = network(inputs(images.to(device), size=size, mean=centre, std=spread))
-            if not (logits < float("inf")).all():  # of NaN, too, whose argmax is a class
+            if not (logits < float("inf")).all():  # also for NaN, whose argmax is a class
                 raise checks.UnsoundError(checks.not_numbers(logits))
             right += int((logits.argmax(1).cpu() == classes).sum())
     return right / max(1, len(labels))

@@ -1,4 +1,4 @@
-"""Weights: read from a file, a URL or torchvision's own, verified, and nothing but tensors."""
+"""Weights: read from a file, from a URL or from torchvision, verified, nothing but tensors."""
 
 import hashlib
 import pickle
@@ -19,29 +19,29 @@ from camdrift.settings import ModelSettings
 from camdrift.storage import files
 
 MOST_BYTES = 8 * 2**30  # of a download; torchvision's largest weights have 2.6 GB
-NAMED = re.compile(r"[-_]([a-f0-9]{8,})\.")  # a hash in the name of a file of torchvision's
-SECONDS = 60  # without a byte, after which a download is given up
+NAMED = re.compile(r"[-_]([a-f0-9]{8,})\.")  # a hash in the name of torchvision's file
+SECONDS = 60  # without a byte, after which a download is abandoned
 
 
-def read(chosen: ModelSettings) -> dict[str, Tensor]:
+def read(settings: ModelSettings) -> dict[str, Tensor]:
     """Returns the state dict that a model's settings name, as float32.
 
-    A file of the user's, a URL, or torchvision's weights by name; the latter two are kept in
-    torch's folder of downloads (`TORCH_HOME`). A file is used if its sha256 is the one of the
-    settings, or, of torchvision's, begins as the file's own name says.
+    They name the user's own file, a URL, or torchvision's weights; downloads of the latter two are
+    kept in torch's folder (`TORCH_HOME`). A file's sha256 must equal that in the settings or, for
+    torchvision's weights, begin with the digits in the file's name.
 
     Raises:
-        RefusedError: the file is not there, cannot be downloaded, is not the one that was meant,
-            cannot be read, or holds what is no tensor or not finite.
+        RefusedError: the file is not there, cannot be downloaded, has another sha256, cannot be
+            read, or holds anything but finite tensors.
     """
-    path = _file(chosen)
-    auxiliary = architectures.AUXILIARY.get(chosen.architecture, ())
+    path = _file(settings)
+    auxiliary = architectures.AUXILIARY.get(settings.architecture, ())
     state = {
         key: tensor.float() if tensor.is_floating_point() else tensor
         for key, tensor in _tensors(path).items()
         if not key.startswith(tuple(auxiliary))
     }
-    refuse_infinite(state, str(chosen.weights))
+    refuse_infinite(state, str(settings.weights))
     return state
 
 
@@ -57,48 +57,50 @@ def refuse_infinite(state: Mapping[str, Tensor], place: str) -> None:
         )
 
 
-def _file(chosen: ModelSettings) -> Path:
+def _file(settings: ModelSettings) -> Path:
     """Returns the file of some weights, verified."""
-    if chosen.is_file:
-        path = Path(str(chosen.weights))
+    if settings.is_file:
+        path = Path(str(settings.weights))
         if not path.is_file():
             raise RefusedError(f"no weights file {path}")
-        found = files.sha256(path)
-        if found != chosen.sha256:
-            raise RefusedError(f"{path} has sha256 {found}, params.yaml says {chosen.sha256}")
+        checksum = files.sha256(path)
+        if checksum != settings.sha256:
+            raise RefusedError(f"{path} has sha256 {checksum}, params.yaml says {settings.sha256}")
         return path
-    if chosen.is_url:
-        url, digest = str(chosen.weights), str(chosen.sha256)
-        return _downloaded(url, digest, f"camdrift-{digest}{chosen.suffix}")
-    url = _url_of(chosen)
+    if settings.is_url:
+        url, digest = str(settings.weights), str(settings.sha256)
+        return _downloaded(url, digest, f"camdrift-{digest}{settings.suffix}")
+    url = _url_of(settings)
     name = PurePosixPath(urlsplit(url).path).name
     prefix = NAMED.search(name)
-    if prefix is None and chosen.sha256 is None:
+    if prefix is None and settings.sha256 is None:
         raise RefusedError(f"{url} does not name its sha256; wanted `sha256:` of the model")
-    return _downloaded(url, chosen.sha256 or prefix[1], name)  # type: ignore[index]
+    return _downloaded(url, settings.sha256 or prefix[1], name)  # type: ignore[index]
 
 
-def _url_of(chosen: ModelSettings) -> str:
+def _url_of(settings: ModelSettings) -> str:
     from camdrift.pipeline.vision import torchvision
 
     try:
-        return torchvision.models.get_model_weights(chosen.architecture)[str(chosen.weights)].url
+        return torchvision.models.get_model_weights(settings.architecture)[
+            str(settings.weights)
+        ].url
     except (ValueError, KeyError) as fault:
         raise RefusedError(
-            f"no weights '{chosen.weights}': wanted a .safetensors, .pt or .pth file, its URL, or "
-            f"the name of torchvision's weights of {chosen.architecture}"
+            f"no weights '{settings.weights}': wanted a .safetensors, .pt or .pth file, its URL, "
+            f"or the name of torchvision's weights of {settings.architecture}"
         ) from fault
 
 
 def _downloaded(url: str, digest: str, name: str) -> Path:
-    """Returns the file of a URL, whose sha256 begins with `digest`; one that is there stays.
+    """Returns the file of a URL, whose sha256 begins with `digest`; an existing one is reused.
 
-    A new one is written under another name and renamed once it is whole and verified.
+    A new one is written under another name and renamed once it is complete and verified.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if path.is_file() and files.sha256(path).startswith(digest):
         return path
-    found, received, wanted = hashlib.sha256(), 0, None
+    checksum, received, length = hashlib.sha256(), 0, None
     try:
         with files.whole(path) as temporary:
             request = Request(url, headers={"User-Agent": "camdrift"})
@@ -107,21 +109,21 @@ def _downloaded(url: str, digest: str, name: str) -> Path:
                 temporary.open("wb") as file,
                 tqdm(total=answer.length, desc=name, unit="B", unit_scale=True) as bar,
             ):
-                wanted = answer.length
+                length = answer.length
                 while chunk := answer.read(2**20):
                     received += len(chunk)
                     if received > MOST_BYTES:
                         raise RefusedError(f"{url} is larger than {MOST_BYTES:,} bytes")
                     file.write(chunk)
-                    found.update(chunk)
+                    checksum.update(chunk)
                     bar.update(len(chunk))
-            if wanted is not None and received != wanted:
-                raise OSError(f"it broke off after {received:,} of {wanted:,} bytes")
-            if not found.hexdigest().startswith(digest):
+            if length is not None and received != length:
+                raise OSError(f"it broke off after {received:,} of {length:,} bytes")
+            if not checksum.hexdigest().startswith(digest):
                 raise RefusedError(
-                    f"{url} has sha256 {found.hexdigest()}, wanted {digest}; nothing was kept"
+                    f"{url} has sha256 {checksum.hexdigest()}, wanted {digest}; nothing was kept"
                 )
-    except (OSError, HTTPException, ValueError) as fault:  # ValueError: of no proper URL
+    except (OSError, HTTPException, ValueError) as fault:  # ValueError: an invalid URL
         raise RefusedError(
             f"{url} cannot be downloaded: {type(fault).__name__}: {fault}; nothing was kept"
         ) from fault
@@ -129,7 +131,7 @@ def _downloaded(url: str, digest: str, name: str) -> Path:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors of a file by name; a pickle is read for tensors alone."""
+    """Returns the tensors of a file by name; of a pickle, only tensors are read."""
     state = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
     if isinstance(state, Mapping):
         state = state.get("state_dict", state)
@@ -145,7 +147,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             )
         plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
         plain = plain and not tensor.is_quantized and not tensor.is_complex()
-        # A small file may name a tensor of any size that repeats a few values.
+        # A small file may declare a tensor of any size that repeats a few values.
         if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise RefusedError(
                 f"{path}: wanted dense, real tensors, got {name!r} of {tuple(tensor.shape)}, which "
@@ -172,5 +174,5 @@ def _pickled(path: Path) -> object:
             f"{path} is corrupt, or holds more than tensors, and loading it could run any code. "
             "Save only the state dict, best as .safetensors"
         ) from fault
-    except Exception as fault:  # torch raises many kinds for a file that is cut short
+    except Exception as fault:  # torch raises many kinds for a truncated file
         raise RefusedError(f"{path} cannot be read: {type(fault).__name__}: {fault}") from fault

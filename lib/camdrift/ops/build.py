@@ -254,7 +254,7 @@ def gather(preset: Preset, plan: Settings, names: Sequence[str], folder: Path) -
                 file.unlink()
         keys = {name} | {key for key, cell in plan.cells.items() if cell.study == name}
         keys |= {key for key, end in ends if end.generalisation == name}
-        took = run.taken(keys | sets | models, folder / storage.RUNS)
+        took = run.last_runs(keys | sets | models, folder / storage.RUNS)
         if took is not None:
             files.write_json(storage.results(name, "run.json"), took)
 

@@ -358,7 +358,7 @@ def _run() -> str:
 
 
 def _time(facts: dict) -> str:
-    """Returns the minutes that stages took, on what, and by which code; see `run.taken`."""
+    """Returns the minutes that stages took, on what, and by which code; see `run.last_runs`."""
     machine = facts["environment"]
     minutes = sum(stage["seconds"] for stage in facts["stages"]) / 60
     code = f", code of revision {machine['revision'][:7]}" if machine["revision"] else ""

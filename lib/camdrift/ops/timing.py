@@ -148,7 +148,7 @@ def bench(name: str, chosen: ModelSettings, *, classes: int, side: int, plan: Se
     Raises:
         RefusedError: the network cannot be built.
     """
-    model = needs.function(name, chosen, classes=classes, size=side).to(devices.chosen())
+    model = needs.function(name, chosen, classes=classes, size=side).to(devices.current())
     model.precision = plan.precision
     devices.hold(plan.precision)
     rng = torch.Generator().manual_seed(0)
@@ -340,7 +340,7 @@ print(psutil.Process().memory_info().rss / 1e6)"""
 
 
 def recorded(group: str) -> list[Base]:
-    """Returns what stages of a group took in the runs that are in git, see `run.taken`."""
+    """Returns what stages of a group took in the runs that are in git, see `run.last_runs`."""
     return [
         Base(stage["seconds"], stage["peak_memory_mb"])
         for file in sorted(storage.RESULTS.rglob("run.json"))

@@ -1,1 +1,1 @@
-"""What is done to an image: an attack's perturbation, noise of its size, controls, strengths."""
+"""Changes to an image: an attack's perturbation, noise of its size, controls, strengths."""

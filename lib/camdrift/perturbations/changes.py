@@ -1,4 +1,4 @@
-"""What is done to an image's pixels: the attack or its noise at a strength, clipped and stored."""
+"""Changes to an image's pixels: the attack or its noise at a strength, clipped and stored."""
 
 from torch import Tensor
 
@@ -6,10 +6,10 @@ from camdrift.settings import Protocol
 
 
 def scaled_part(whole: Tensor, last_step: Tensor, *, applied: str) -> Tensor:
-    """Returns the part of perturbations that a strength scales; the rest is kept as it is.
+    """Returns the part of perturbations that a strength scales; the rest stays unscaled.
 
-    An exact strength scales the whole; the public code of renkhoff2022 only the last step.
-    `last_step` may have no rows: the perturbation is one step.
+    An exact strength scales the whole perturbation; the public code of renkhoff2022 scales only the
+    last step. `last_step` has no rows where the perturbation is one step.
     """
     return last_step if applied == "accumulating" and len(last_step) else whole
 
@@ -25,7 +25,7 @@ def attacked(
 
 
 def like(perturbation: Tensor, draw: Tensor) -> Tensor:
-    """Returns noise N(mean, std), mean and std over each image's whole perturbation.
+    """Returns noise N(mean, std), with mean and std over each image's whole perturbation.
 
     renkhoff2022, section III-C: one mean and one standard deviation an image, not one a channel.
     `draw` is standard normal, of the perturbation's shape.
@@ -38,8 +38,7 @@ def like(perturbation: Tensor, draw: Tensor) -> Tensor:
 def noise_base(whole: Tensor, last_step: Tensor, draw: Tensor, *, protocol: Protocol) -> Tensor:
     """Returns the noise that a scale multiplies.
 
-    It is like the whole perturbation or, as in the public code, like the part that a strength
-    scales.
+    It resembles the whole perturbation or, as in the public code, the part that a strength scales.
     """
     if protocol.noise == "matched":
         return like(whole, draw)
@@ -58,8 +57,8 @@ def noisy(
 ) -> Tensor:
     """Returns the noise at a scale (one an image) of its `base`, not clipped.
 
-    Noise 'with_negated_attack' stands beside the attack's part that no strength scales and
-    `offset` (see `strengths.offsets`) times the part that it does, as in the public code.
+    Noise 'with_negated_attack' is added to the unscaled part of the attack and to `offset` (see
+    `strengths.offsets`) times its scaled part, as in the public code.
     """
     factor = scale.float().view(-1, 1, 1, 1)
     if protocol.noise == "matched":
@@ -71,14 +70,14 @@ def noisy(
 def stored(pixels: Tensor, *, quantise: str) -> Tensor:
     """Returns pixels clipped to [0, 1] and, unless 'none', at one of 256 levels.
 
-    'floor' is the cast to uint8 of the public code: what lies between two levels takes the lower.
+    'floor' is the cast to uint8 of the public code: a value between two levels takes the lower.
     """
     clipped = pixels.clamp(0, 1)
     if quantise == "none":
         return clipped
     levels = clipped * 255
-    # A level that came through float32 may lie a hair below itself; the published chain, which
-    # works in grey levels, loses none of them.
+    # A level may be slightly too small after float32; the published code works in grey levels, and
+    # its cast loses none of them.
     levels = levels.round() if quantise == "round" else (levels + 1e-4).floor()
     return levels / 255
 

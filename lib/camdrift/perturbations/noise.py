@@ -1,4 +1,4 @@
-"""What an attack is compared with: noise of its size, and the perturbation itself turned about."""
+"""The controls of an attack: noise of its size, and its own perturbation, rearranged."""
 
 from collections.abc import Callable, Sequence
 
@@ -22,7 +22,7 @@ def of_attacked(
     attacked: Attacked,
     cell: Cell,
     protocols: Sequence[Protocol],
-    chosen: NoiseSettings,
+    settings: NoiseSettings,
     *,
     key: str,
     seed: int,
@@ -36,16 +36,16 @@ def of_attacked(
     def generators(*kind: int | str) -> list[np.random.Generator]:
         return [randomness.generator(seed, *kind, key, name) for name in names]
 
-    draws = [draw(clean.shape[1:], generators("noise", i)) for i in range(chosen.draws)]
+    draws = [draw(clean.shape[1:], generators("noise", i)) for i in range(settings.draws)]
     recipes = {protocol.recipe: protocol for protocol in protocols}
     fits = [
-        fit(clean, whole, last, draws, cell.strengths, protocol=protocol, scaling=chosen.scaling)
+        fit(clean, whole, last, draws, cell.strengths, protocol=protocol, scaling=settings.scaling)
         for protocol in recipes.values()
     ]
     scales = pd.concat(fits, ignore_index=True)
     controls = [control(kind, clean, whole, generators("control", kind)) for kind in CONTROLS]
     base = changes.like(whole, draws[0])
-    by, to = chosen.raise_by, chosen.raise_to
+    by, to = settings.raise_by, settings.raise_to
     return Noise(
         torch.stack(draws, dim=1).numpy(),
         torch.stack(controls, dim=1).numpy(),
@@ -66,9 +66,9 @@ def scale_to(clean: Tensor, base: Tensor, targets: Tensor) -> Tensor:
     """Returns the factors at which each image's clipped noise has the L2 sizes `targets`.
 
     Solves ||clip(x + f * base, 0, 1) - x|| = target for f (Rauber & Bethge 2020, arXiv
-    2007.07677): a value moves by min(f |b|, room), so the squared size is, between the factors at
-    which values saturate, quadratic in f. Noise that saturates everywhere before it is large
-    enough stays at its largest; a base of zeros, or a target of 0, gives 0.
+    2007.07677): a value moves by min(f |b|, room), so between the factors at which values saturate
+    the squared size is quadratic in f. Noise that saturates everywhere before it is large enough
+    gets its largest factor; a base of zeros, or a target of 0, gives 0.
 
     Args:
         clean: (n, 3, h, w), pixels.
@@ -84,12 +84,12 @@ def scale_to(clean: Tensor, base: Tensor, targets: Tensor) -> Tensor:
     turn = torch.where(step > 0, room / step, 0.0)  # the factor at which the value saturates
     turn, order = turn.sort(dim=1)
     room_squared, step_squared = room.gather(1, order).square(), step.gather(1, order).square()
-    saturated = room_squared.cumsum(1)  # up to and with the value
+    saturated = room_squared.cumsum(1)  # up to and including the value
     moving = step_squared.flip(1).cumsum(1).flip(1)  # from the value on
-    reached = turn.square() * (moving - step_squared) + saturated
-    wanted = targets.double().square()
-    first = torch.searchsorted(reached, wanted).clamp_max(reached.shape[1] - 1)
-    left = wanted - saturated.gather(1, first) + room_squared.gather(1, first)
+    size_squared = turn.square() * (moving - step_squared) + saturated
+    target_squared = targets.double().square()
+    first = torch.searchsorted(size_squared, target_squared).clamp_max(size_squared.shape[1] - 1)
+    left = target_squared - saturated.gather(1, first) + room_squared.gather(1, first)
     rate = moving.gather(1, first)
     factor = torch.where(rate > 0, (left.clamp_min(0) / rate).sqrt(), 0.0)
     return factor.minimum(turn[:, -1:])
@@ -105,17 +105,17 @@ def fit(
     protocol: Protocol,
     scaling: str,
 ) -> pd.DataFrame:
-    """Returns the scale of the noise at each strength, and what was measured of attack and noise.
+    """Returns the scale of the noise at each strength, with measurements of attack and noise.
 
     Matched noise has, with `scaling` 'after_clipping', the L2 norm of the clipped attack; with
     'unclipped' the scale is the multiple's size, the paper's reading. Noise 'with_negated_attack'
-    is scaled by the strength, as in the public code. Quantising comes after matching: what it does
-    to the sizes is part of what is measured.
+    is scaled by the strength, as in the public code. Quantising follows matching, so the
+    measurements include its effect on the sizes.
 
     Returns:
         A row for each (draw, strength, image), images counted from 0 as `row`: `scale`, `recipe`;
-        `mean`, `std`, `l2`, `linf` of what is left of the attack (`attack_...`) and the noise
-        (`noise_...`), in pixel values.
+        `mean`, `std`, `l2`, `linf` of the attack (`attack_...`) and the noise (`noise_...`) after
+        clipping and quantising, in pixel values.
     """
     multiples = multipliers(strengths, applied=protocol.strengths)
     attacks = [
@@ -171,7 +171,7 @@ def raised(
     times as large.
 
     Args:
-        model: whose prediction is to flip.
+        model: the model whose prediction must flip.
         clean: (n, 3, h, w), pixels.
         base: (n, 3, h, w), the unscaled noise.
         sizes: (n,), the attack's L2 norms.
@@ -179,7 +179,7 @@ def raised(
         raise_to: the last factor is the largest power of `raise_by` not above it.
 
     Returns:
-        A row an image: `scale`, `size` (wanted L2 norm over the attack's), `flipped`.
+        A row an image: `scale`, `size` (required L2 norm over the attack's), `flipped`.
     """
     rungs = int(np.log(raise_to) / np.log(raise_by) + 1e-9) + 1
     factors = torch.tensor([raise_by**rung for rung in range(rungs)], dtype=torch.float64)
@@ -203,12 +203,12 @@ def raised(
 
 
 def negated(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
-    """Returns the perturbation with every sign turned: as structured, and leading elsewhere."""
+    """Returns the perturbation with every sign flipped: the same structure, the opposite way."""
     return -perturbation
 
 
 def sign_shuffled(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
-    """Returns the perturbation with its signs dealt out anew: each value keeps its size."""
+    """Returns the perturbation with its signs shuffled: each value keeps its size."""
     signs = perturbation.sign().flatten()
     moved = signs.nonzero().flatten()
     signs[moved] = signs[moved[torch.from_numpy(generator.permutation(len(moved)))]]
@@ -216,7 +216,7 @@ def sign_shuffled(perturbation: Tensor, generator: np.random.Generator) -> Tenso
 
 
 def permuted(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
-    """Returns the perturbation with its pixels moved about; channels stay together."""
+    """Returns the perturbation with its pixels shuffled; channels stay together."""
     order = torch.from_numpy(generator.permutation(perturbation[0].numel()))
     return perturbation.flatten(1)[:, order].view_as(perturbation)
 
@@ -224,7 +224,7 @@ def permuted(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
 def phase_randomised(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
     """Returns noise with the perturbation's power spectrum in each channel.
 
-    Every phase of its Fourier transform is turned by that of white noise, the same in all
+    Every phase of its Fourier transform is shifted by that of white noise, by the same in all
     channels, which keeps their cross-spectra and the mean (Theiler et al. 1992, Physica D 58,
     77-94, in two dimensions).
     """
@@ -254,7 +254,7 @@ def control(
         generators: one for each image.
 
     Returns:
-        (n, 3, h, w), to be added to the pixels and then clipped.
+        (n, 3, h, w), to add to the pixels and then clip.
     """
     pairs = zip(perturbation, generators, strict=True)
     turned = torch.stack([CONTROLS[kind](change, generator) for change, generator in pairs])

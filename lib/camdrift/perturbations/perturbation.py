@@ -1,4 +1,4 @@
-"""What an attack returns, and what is measured of it, for every attack alike."""
+"""Perturbations: the result of any attack, and its measurements, the same for all attacks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,13 +22,13 @@ class SpoiltError(SettingsError, FloatingPointError):
 class Perturbation:
     """Perturbations of n images.
 
-    pixels: (n, 3, h, w), to be added to pixels in [0, 1]; not promised to stay inside them.
+    pixels: (n, 3, h, w), to add to pixels in [0, 1]; the sum may leave that range.
     evaluations: (n,) int64, forward passes of the model spent on each image.
-    log: the attack's own record, one dict a row, `image` counting from 0; empty for most.
-    found: (n,) bool, the attack's own word on success, where its rule is not "the prediction
-        differs from that on the clean image"; None for most.
+    log: the attack's own record, one dict a row, `image` counts from 0; empty for most attacks.
+    found: (n,) bool, the attack's own judgement of success, if its rule is not "the prediction
+        differs from that on the clean image"; None for most attacks.
     last_step: (n, 3, h, w), the part of `pixels` that the last of several steps added, which the
-        accumulating loop scales alone; None where the whole is one step.
+        accumulating loop scales alone; None if the whole perturbation is one step.
     """
 
     pixels: Tensor
@@ -48,10 +48,10 @@ def make(
     shard: int,
     settings: dict[str, Any],
 ) -> Perturbation:
-    """Returns the perturbations of all images, made `shard` images at a time.
+    """Returns the perturbations of all images, computed `shard` images at a time.
 
-    An image's result does not depend on the shard, but for attacks that carry something from one
-    image to the next (DLFuzz with sequential tables): those want one shard of all images.
+    An image's result does not depend on the shard, except for attacks that carry something from one
+    image to the next (DLFuzz with sequential tables): those require one shard of all images.
     """
     parts: list[Perturbation] = []
     log: list[dict] = []
@@ -75,13 +75,13 @@ def make(
 
 
 def measure(model: Model, pixels: Tensor, perturbation: Perturbation) -> pd.DataFrame:
-    """Returns what the clipped perturbations do to `model`, one row an image.
+    """Returns the effect of the clipped perturbations on `model`, one row an image.
 
     Columns: `clean`, `adversarial` and `adversarial_8bit` (predictions; the last after rounding to
     256 levels), `success` and `success_8bit` (the prediction differs from the clean one),
-    `unclipped` (the prediction where pixels may leave [0, 1]), `l2`, `linf`, `rms` of what
-    clipping leaves, in pixel values, `evaluations`, and `probabilities` (the model's outputs for
-    the clean image are not below 0 and add up to 1: it ends in a softmax).
+    `unclipped` (the prediction where pixels may leave [0, 1]), `l2`, `linf`, `rms` of the
+    perturbation after clipping, in pixel values, `evaluations`, and `probabilities` (the model's
+    outputs for the clean image are not below 0 and add up to 1: it ends in a softmax).
     """
     changed = (pixels + perturbation.pixels).clamp(0, 1)
     if not torch.isfinite(changed).all():
@@ -101,14 +101,14 @@ def measure(model: Model, pixels: Tensor, perturbation: Perturbation) -> pd.Data
             )
         )
     adds_up = (outputs.sum(1) - 1).abs() < 1e-4
-    found = perturbation.found
+    successes = perturbation.found
     left = (changed - pixels).double().flatten(1)
     return pd.DataFrame(
         {
             "clean": clean,
             "adversarial": adversarial,
             "adversarial_8bit": rounded,
-            "success": adversarial != clean if found is None else found.numpy(),
+            "success": adversarial != clean if successes is None else successes.numpy(),
             "success_8bit": rounded != clean,
             "unclipped": unclipped,
             "l2": left.norm(dim=1).numpy(),

@@ -32,13 +32,13 @@ from camdrift.storage.pixels import from_8bit, to_8bit
 class Variant:
     """One variant of some of the images.
 
-    table: a row an image: `image, variant, strength, draw, recipe`. `strength` is nominal, that of
-        the cell; 0 for the clean image. `draw` is 0 for what is not noise. `recipe` is
+    table: a row an image: `image, variant, strength, draw, recipe`. `strength` is the cell's
+        nominal one; 0 for the clean image. `draw` is 0 for variants without noise. `recipe` is
         `Protocol.recipe`, empty for the clean image.
-    targets: the target policies that its maps are wanted for.
-    pixels: returns (n, 3, h, w) in [0, 1]; called when wanted, since all variants together are
-        many times as large as the images.
-    central: whether maps of every method are wanted, or of the first alone.
+    targets: the target policies of its maps.
+    pixels: returns (n, 3, h, w) in [0, 1]; called only when needed, since all variants together
+        are many times as large as the images.
+    central: whether every method maps it, or the first alone.
     """
 
     table: pd.DataFrame
@@ -48,25 +48,25 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """What was done to the images."""
+        """The name of the variant, as in tables."""
         return str(self.table["variant"].iloc[0])
 
 
 def of_images(
     images: ImageSet, attacked: Attacked, noise: Noise, protocols: Sequence[Protocol]
 ) -> list[Variant]:
-    """Returns the variants of a cell's images that its protocols speak of.
+    """Returns the variants of a cell's images that its protocols need.
 
-    The clean image; under each recipe the attack and the noise at each strength. Under the first
-    protocol's recipe also every draw of the noise and, at strength 1, each control and, of those
-    images that it flips, the raised noise; and maps are wanted for both targets. A further recipe
-    has the noise's second draw where a protocol's threshold judges the images that set it, and
-    maps for its protocols' targets alone.
+    The clean image; under each recipe the attack and the noise at each strength. The first
+    protocol's recipe also has every draw of the noise and, at strength 1, each control and the
+    raised noise of those images that it flips; and it has maps for both targets. A further recipe
+    has the noise's second draw if a protocol's threshold judges the same images that set it, and
+    has maps for its protocols' targets alone.
     Central are the clean image as the first protocol explains it and, under the first recipe, the
     attack and the first draw.
     """
-    chosen = attacked.images["image"].to_numpy()
-    clean = from_8bit(images.pixels[chosen])
+    numbers = attacked.images["image"].to_numpy()
+    clean = from_8bit(images.pixels[numbers])
     whole, last = (torch.from_numpy(a.copy()) for a in (attacked.perturbation, attacked.last_step))
     strengths = sorted(noise.scales["strength"].unique())
     steps = offsets(strengths)
@@ -81,7 +81,7 @@ def of_images(
         protocol: Protocol = first,
         targets: tuple[str, ...] = both,
     ) -> Variant:
-        table = pd.DataFrame({"image": chosen, "variant": name, "strength": float(strength)})
+        table = pd.DataFrame({"image": numbers, "variant": name, "strength": float(strength)})
         table = table.assign(draw=draw, recipe=protocol.recipe)
         central = protocol is first and draw == 0 and name in (ADVERSARIAL, NOISE)
         return Variant(
@@ -89,7 +89,7 @@ def of_images(
         )
 
     def original(name: str) -> Variant:
-        table = pd.DataFrame({"image": chosen, "variant": name, "strength": 0.0})
+        table = pd.DataFrame({"image": numbers, "variant": name, "strength": 0.0})
         central = name == CLEAN or first.score == "softmax_for_originals"
         return Variant(table.assign(draw=0, recipe=""), both, lambda: clean, central)
 
@@ -113,28 +113,28 @@ def of_images(
     def control(place: int) -> Callable[[], Tensor]:
         return lambda: clean + torch.from_numpy(noise.controls[:, place].copy())
 
-    found = [original(CLEAN)]
+    variants = [original(CLEAN)]
     if any(protocol.score == "softmax_for_originals" for protocol in protocols):
-        found.append(original(SOFTMAX))
+        variants.append(original(SOFTMAX))
     by_recipe: dict[str, list[Protocol]] = {}
     for protocol in protocols:
         by_recipe.setdefault(protocol.recipe, []).append(protocol)
     for sharing in by_recipe.values():
         protocol = sharing[0]
         targets = both if protocol is first else tuple(sorted({p.target for p in sharing}))
-        made = partial(variant, protocol=protocol, targets=targets)
+        build = partial(variant, protocol=protocol, targets=targets)
         held_out = all(p.threshold == "held_out_quantile" for p in sharing)
         draws = noise.draws.shape[1] if protocol is first else 1 if held_out else 2
         multiples = multipliers(strengths, applied=protocol.strengths)
         for strength, multiple in zip(strengths, multiples, strict=True):
             make = attack(protocol, multiple)
-            found.append(made(ADVERSARIAL, make, strength=strength))
+            variants.append(build(ADVERSARIAL, make, strength=strength))
         for draw in range(draws):
             like = base(protocol, draw)
             for rung, strength in enumerate(strengths):
                 make = noisy(protocol, like, rung, draw)
-                found.append(made(NOISE, make, strength=strength, draw=draw))
-    found += [variant(kind, control(i)) for i, kind in enumerate(noise.facts["controls"])]
+                variants.append(build(NOISE, make, strength=strength, draw=draw))
+    variants += [variant(kind, control(i)) for i, kind in enumerate(noise.facts["controls"])]
     flipped = noise.raised["flipped"].to_numpy(copy=True)
     if flipped.any():
         scale = (
@@ -143,16 +143,16 @@ def of_images(
         normal = torch.from_numpy(noise.draws[:, 0].copy())
         raised = variant(RAISED, lambda: clean + scale * changes.like(whole, normal))
         table = raised.table[flipped].reset_index(drop=True)
-        found.append(Variant(table, both, lambda: raised.pixels()[flipped]))
-    return found
+        variants.append(Variant(table, both, lambda: raised.pixels()[flipped]))
+    return variants
 
 
 def of_cell(
     cell: Cell, name: str, protocols: Sequence[Protocol], places: storage.Places = slice(None)
 ) -> tuple[Attacked, list[Variant]]:
-    """Returns what the attack of a cell wrote, and the variants of its images.
+    """Returns the `Attacked` of a cell, and the variants of its images.
 
-    Both of the images at some `places` among those attacked, which rise.
+    Both are limited to the images at `places` among the attacked ones; places rise.
     """
     images = storage.read(ImageSet, storage.set_folder(cell.set))
     folder = storage.cell_folder(cell.study, name, "attack")
@@ -165,22 +165,22 @@ def of_cell(
 def examples(
     attacked: Attacked, variants: list[Variant], *, count: int
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Returns pictures to look at: of `count` images, see `shown`, clean, attacked and noisy.
+    """Returns example pictures of `count` images, see `shown`: clean, attacked and noisy.
 
     At each strength under the first recipe, draw 0. The table has a row a picture (`image, variant,
     strength`), pictures are uint8 (images, variants, h, w, 3).
     """
     order = shown(attacked.images, count=count)
     recipe = next(v.table["recipe"].iloc[0] for v in variants if v.name == ADVERSARIAL)
-    wanted = [
+    picks = [
         variant
         for variant in variants
         if variant.name in (CLEAN, ADVERSARIAL, NOISE)
         and (variant.table["draw"] == 0).all()
         and variant.table["recipe"].isin(["", recipe]).all()
     ]
-    pictures = np.stack([to_8bit(variant.pixels()[order]) for variant in wanted], axis=1)
-    rows = [variant.table.iloc[order][["image", "variant", "strength"]] for variant in wanted]
+    pictures = np.stack([to_8bit(variant.pixels()[order]) for variant in picks], axis=1)
+    rows = [variant.table.iloc[order][["image", "variant", "strength"]] for variant in picks]
     table = pd.concat(rows)
     place = {image: i for i, image in enumerate(attacked.images["image"].to_numpy()[order])}
     table = table.sort_values("image", key=lambda column: column.map(place), kind="stable")
@@ -188,10 +188,10 @@ def examples(
 
 
 def shown(images: pd.DataFrame, *, count: int) -> np.ndarray:
-    """Returns the places of the first `count` images to look at.
+    """Returns the places of the first `count` images to show.
 
-    Those that are classified correctly when clean come first, and among them those that the attack
-    flips: an attack that corrects a wrong class is no example of what it does.
+    Images that are classified correctly when clean come first, and among them those that the attack
+    flips: an attack that corrects a wrong class is a poor example of its effect.
     """
     wrong = (images["clean"] != images["label"]).to_numpy()
     return np.lexsort((~images["success"].to_numpy(), wrong))[:count]

@@ -1,1 +1,1 @@
-"""The frame of a stage: its settings, shards, backends and random generators."""
+"""The framework of a stage: its settings, shards, backends and random generators."""

@@ -1,8 +1,9 @@
-"""Backends: where the tasks of a stage are computed, and by how many at once.
+"""Backends: compute the tasks of a stage, one after another or several at once.
 
-CAMDRIFT_BACKEND says where: `serial` (the default), `processes` on this machine, CAMDRIFT_WORKERS
-of them, or `dask`. CAMDRIFT_SCHEDULER names Dask's scheduler, or is `slurm`: then as many jobs are
-asked for, as dask-jobqueue's own file describes them. A cluster shares the repository's folder.
+CAMDRIFT_BACKEND names one: `serial` (the default), `processes` on this machine, or `dask`.
+CAMDRIFT_WORKERS is the number of processes. CAMDRIFT_SCHEDULER names Dask's scheduler, or is
+`slurm`: camdrift then submits CAMDRIFT_WORKERS jobs, which dask-jobqueue's own file describes. All
+machines of a cluster must share the repository's folder.
 """
 
 import contextlib
@@ -23,24 +24,24 @@ Backend = Callable[[Callable[[Task], None], Sequence[Task]], Iterator[None]]
 
 
 class LostError(SettingsError):
-    """What computes was lost, or cannot be reached."""
+    """A worker was lost, or a cluster cannot be reached."""
 
 
-def chosen() -> Backend:
-    """Returns the backend that CAMDRIFT_BACKEND names: (work, tasks) -> None as each is done.
+def current() -> Backend:
+    """Returns the backend that CAMDRIFT_BACKEND names: (work, tasks) -> None for each done task.
 
     Raises:
         SettingsError: there is no such backend.
     """
-    named = os.environ.get("CAMDRIFT_BACKEND") or "serial"
-    known: dict[str, Backend] = {"serial": serial, "processes": processes, "dask": dask}
-    if named not in known:
-        raise SettingsError(f"CAMDRIFT_BACKEND: wanted one of {', '.join(known)}, got '{named}'")
-    return known[named]
+    name = os.environ.get("CAMDRIFT_BACKEND") or "serial"
+    backends: dict[str, Backend] = {"serial": serial, "processes": processes, "dask": dask}
+    if name not in backends:
+        raise SettingsError(f"CAMDRIFT_BACKEND: wanted one of {', '.join(backends)}, got '{name}'")
+    return backends[name]
 
 
 def serial(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[None]:
-    """Computes tasks one after the other, in this process."""
+    """Computes tasks one after another, in this process."""
     yield from map(work, tasks)
 
 
@@ -61,12 +62,12 @@ def processes(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[N
     ):
         try:
             with _deaf():
-                submitted = [pool.submit(work, task) for task in tasks]
-            for done in futures.as_completed(submitted):
+                jobs = [pool.submit(work, task) for task in tasks]
+            for done in futures.as_completed(jobs):
                 yield done.result()
         except BaseException as fault:
             pool.shutdown(wait=False, cancel_futures=True)
-            # What they work at is lost and made again; to wait for it may take minutes.
+            # Their current tasks are lost and computed again; waiting for them may take minutes.
             for worker in multiprocessing.active_children():
                 worker.kill()
             if isinstance(fault, futures.process.BrokenProcessPool):
@@ -79,9 +80,9 @@ AGAIN = "What others had done is kept: run again, with fewer CAMDRIFT_WORKERS if
 
 @contextlib.contextmanager
 def _with_threads() -> Iterator[None]:
-    """Lets processes that start within the block have as many threads as this one may use.
+    """Gives processes that start within the block as many threads as this one may use.
 
-    Libraries read these when they are loaded; Dask would set them to 1.
+    Libraries read the variables when they are loaded; Dask would set them to 1.
     """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
@@ -98,7 +99,7 @@ def _with_threads() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _deaf() -> Iterator[None]:
-    """Lets processes that start within the block never hear Ctrl-C: their parent answers it."""
+    """Makes processes that start within the block ignore Ctrl-C: their parent handles it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -107,7 +108,7 @@ def _deaf() -> Iterator[None]:
 
 
 def _follow() -> None:
-    """Lets a worker end with the process that started it, however that one ends."""
+    """Ends a worker together with the process that started it, however that process ends."""
     parent = multiprocessing.parent_process()
     assert parent
 
@@ -123,14 +124,14 @@ def dask(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[None]:
 
     Raises:
         SettingsError: Dask is not installed.
-        LostError: the cluster cannot be reached, or a task's workers were lost again and again.
+        LostError: the cluster cannot be reached, or a task lost its workers several times.
     """
     if not tasks:
         return
     try:
         import distributed
     except ImportError as fault:
-        raise SettingsError(_wanted("Dask")) from fault
+        raise SettingsError(_missing("Dask")) from fault
     try:
         with _with_threads(), _cluster() as cluster, _client(cluster) as client:
             if not client.scheduler_info()["workers"]:
@@ -146,19 +147,19 @@ def _client(cluster: Any) -> Any:
 
     try:
         return distributed.Client(cluster)
-    except OSError as fault:  # of a task's own faults some are OSErrors, too
+    except OSError as fault:  # caught here alone: a task's own fault may be an OSError, too
         raise LostError(f"CAMDRIFT_SCHEDULER: {cluster} cannot be reached: {fault}") from fault
 
 
 @contextlib.contextmanager
 def _cluster() -> Iterator[Any]:
     """Lends Dask's cluster: the one that CAMDRIFT_SCHEDULER names, or one on this machine."""
-    named = os.environ.get("CAMDRIFT_SCHEDULER") or ""
-    if named == "slurm":
+    scheduler = os.environ.get("CAMDRIFT_SCHEDULER") or ""
+    if scheduler == "slurm":
         try:
             from dask_jobqueue import SLURMCluster
         except ImportError as fault:
-            raise SettingsError(_wanted("dask-jobqueue")) from fault
+            raise SettingsError(_missing("dask-jobqueue")) from fault
         try:
             cluster = SLURMCluster()
         except ValueError as fault:  # its file does not say how many cores and how much memory
@@ -166,14 +167,14 @@ def _cluster() -> Iterator[Any]:
         with cluster:
             cluster.scale(jobs=run.workers())
             yield cluster
-    elif named:
-        yield named
+    elif scheduler:
+        yield scheduler
     else:
         from dask import config
         from distributed import LocalCluster
 
         with (
-            # Dask would let workers hand memory back after every array, and ask for it again.
+            # By default Dask's workers release memory after every array and allocate it again.
             config.set({"distributed.nanny.pre-spawn-environ": {}}),
             LocalCluster(
                 n_workers=run.workers(), threads_per_worker=1, dashboard_address=None
@@ -182,7 +183,7 @@ def _cluster() -> Iterator[Any]:
             yield cluster
 
 
-def _wanted(library: str) -> str:
+def _missing(library: str) -> str:
     return (
         f"CAMDRIFT_BACKEND=dask wants {library}, which is not installed; run "
         "`pip install -c constraints.txt -e .[dask]`"

@@ -6,7 +6,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 
 from camdrift.settings import SettingsError
-from camdrift.settings.imports import told
+from camdrift.settings.imports import message
 
 
 @cache
@@ -29,5 +29,5 @@ def members(package: str, marked_by: str) -> dict[str, ModuleType]:
         try:
             known[name] = import_module(f"{package}.{name}")
         except Exception as fault:  # a module may raise anything while it is imported
-            raise SettingsError(f"cannot import {package}.{name}: {told(fault)}") from fault
+            raise SettingsError(f"cannot import {package}.{name}: {message(fault)}") from fault
     return {name: module for name, module in known.items() if hasattr(module, marked_by)}

@@ -9,7 +9,7 @@ def entropy(*key: int | str) -> int:
     """Returns a 63-bit integer that depends on every part of `key` and on nothing else.
 
     Two keys that differ in any part give unrelated integers, so a draw for one image or cell
-    never moves when another image or cell is added.
+    does not change when another image or cell is added.
     """
     text = "\x1f".join(str(part) for part in key)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

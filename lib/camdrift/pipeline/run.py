@@ -1,4 +1,4 @@
-"""The frame of a stage script: which stage it is, its settings, its seconds and its memory."""
+"""The framework of a stage script: its stage, its settings, its run time and its memory."""
 
 import argparse
 import os
@@ -20,8 +20,8 @@ from camdrift import storage
 from camdrift.settings import Cell, Protocol, Settings, SettingsError, params, protocols
 from camdrift.storage import files
 
-# Faults whose message says all.
-TOLD = (SettingsError, files.DamagedError, files.MissingError, files.UnwrittenError)
+# Faults that are reported by their message alone, without a traceback.
+FAULTS = (SettingsError, files.DamagedError, files.MissingError, files.UnwrittenError)
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "dvc")
 CODE = ("--", ":(top)", ":(top,exclude)data/results", ":(top,exclude)dvc.lock")
 
@@ -31,16 +31,16 @@ class Stage:
     """A stage as DVC names it, `attack@fgsm`, and the settings that dvc.yaml declares for it."""
 
     name: str
-    measured: dict[str, Any] = field(default_factory=dict)  # of this run, beside its seconds
+    measured: dict[str, Any] = field(default_factory=dict)  # further facts for the run's record
 
     @property
     def key(self) -> str:
-        """The item of the stage's group: a set, a model, a cell or a study."""
+        """The stage's item within its group: a set, a model, a cell or a study."""
         return self.name.partition("@")[2]
 
     @property
     def group(self) -> str:
-        """The stage's group, by which its script is named."""
+        """The stage's group, which is also the name of its script."""
         return self.name.partition("@")[0]
 
     @cached_property
@@ -50,14 +50,14 @@ class Stage:
 
     @cached_property
     def settings(self) -> Settings:
-        """The declared settings, typed; a script that reads another fails."""
+        """The declared settings, typed; reading any other setting fails."""
         return params.typed(self.params)
 
     @property
     def calling(self) -> dict[str, Any]:
-        """How models are called, for `loading.load`."""
-        chosen = self.settings
-        return {"micro_batch": chosen.micro_batch, "precision": chosen.precision}
+        """Arguments for `loading.load`: the batch size and the precision."""
+        settings = self.settings
+        return {"micro_batch": settings.micro_batch, "precision": settings.precision}
 
     @property
     def cell(self) -> Cell:
@@ -66,15 +66,15 @@ class Stage:
 
     @property
     def protocols(self) -> list[Protocol]:
-        """The protocols of the stage's cell, the one that decides its figures first."""
-        known = protocols(self.settings.protocols)
-        return [known[name] for name in self.cell.protocols]
+        """The protocols of the stage's cell; the first one decides its figures."""
+        by_name = protocols(self.settings.protocols)
+        return [by_name[name] for name in self.cell.protocols]
 
 
 def stage(main: Callable[[Stage], None]) -> None:
-    """Runs a stage script's `main` and writes what it took, `<stage>.json` in `storage.RUNS`.
+    """Runs a stage script's `main` and writes the run's costs to `<stage>.json` in `storage.RUNS`.
 
-    The stage is the script's argument. Torch, where the script uses it, is held to deterministic
+    The stage is the script's argument. Torch, if the script uses it, is limited to deterministic
     algorithms.
     """
     parser = argparse.ArgumentParser()
@@ -82,49 +82,49 @@ def stage(main: Callable[[Stage], None]) -> None:
     name = parser.parse_args().stage
     deterministic()
     try:
-        running = Stage(name)
-        main(running)
-        _record(running)
-    except TOLD as fault:
+        current = Stage(name)
+        main(current)
+        _record(current)
+    except FAULTS as fault:
         sys.exit(str(fault))
     except KeyboardInterrupt:
         sys.exit(f"{name} was stopped; what it had done is kept where it works by shards")
 
 
-def _record(ran: Stage) -> None:
-    # Of this process, or of the largest that it has started.
+def _record(stage: Stage) -> None:
+    # The peak of this process, or of the largest process that it started.
     of = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     peak = max(resource.getrusage(who).ru_maxrss for who in of)
     peak_mb = peak / (2**20 if platform.system() == "Darwin" else 2**10)
     facts = {
-        "stage": ran.name,
+        "stage": stage.name,
         "seconds": round(time.time() - psutil.Process().create_time(), 1),
         "peak_memory_mb": round(peak_mb),
-        **ran.measured,
+        **stage.measured,
         "environment": environment(),
     }
-    files.write_json(storage.RUNS / f"{ran.name}.json", facts)
+    files.write_json(storage.RUNS / f"{stage.name}.json", facts)
 
 
 def deterministic() -> None:
-    """Holds torch, where it is loaded, to deterministic algorithms.
+    """Limits torch, if it is loaded, to deterministic algorithms.
 
     Some operations have none on a GPU: there PyTorch warns, and last digits may change.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for it
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
     if torch := sys.modules.get("torch"):
-        # As `use_deterministic_algorithms`, without the second that its import of a compiler takes.
+        # As `use_deterministic_algorithms`, but without its import of a compiler, which takes 1 s.
         gpu = torch.cuda.is_available() and os.environ.get("CAMDRIFT_DEVICE") != "cpu"
         torch.set_deterministic_debug_mode("warn" if gpu else "error")
 
 
-def taken(keys: Collection[str], folder: Path = storage.RUNS) -> dict[str, Any] | None:
-    """Returns what the last run of each stage of some items took, None where none has run.
+def last_runs(keys: Collection[str], folder: Path = storage.RUNS) -> dict[str, Any] | None:
+    """Returns the costs of the last run of each stage of some items, None where none has run.
 
     `stages`, in the order in which they ran, and the last one's `environment`.
     """
-    there = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime)
-    stages = [files.read_json(file) for file in there if file.stem.partition("@")[2] in keys]
+    records = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime)
+    stages = [files.read_json(file) for file in records if file.stem.partition("@")[2] in keys]
     if not stages:
         return None
     environments = [stage.pop("environment") for stage in stages]
@@ -134,7 +134,7 @@ def taken(keys: Collection[str], folder: Path = storage.RUNS) -> dict[str, Any] 
 def workers() -> int:
     """Returns the number of processes that a stage may use.
 
-    CAMDRIFT_WORKERS, else as many as have cores for their `threads`.
+    CAMDRIFT_WORKERS, else the number of cores divided by `threads`.
 
     Raises:
         SettingsError: it is no number from 1.
@@ -159,14 +159,14 @@ def _cores() -> int:
 
 
 def _number(variable: str, otherwise: int) -> int:
-    given = os.environ.get(variable) or str(otherwise)
-    if not given.isdecimal() or int(given) < 1:
-        raise SettingsError(f"{variable}: wanted a number from 1, got '{given}'")
-    return int(given)
+    text = os.environ.get(variable) or str(otherwise)
+    if not text.isdecimal() or int(text) < 1:
+        raise SettingsError(f"{variable}: wanted a number from 1, got '{text}'")
+    return int(text)
 
 
 def environment() -> dict[str, Any]:
-    """Returns the machine, the packages and the revision that a run stands on."""
+    """Returns the machine, the packages and the revision of a run."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -174,7 +174,7 @@ def environment() -> dict[str, Any]:
         "memory_gb": round(psutil.virtual_memory().total / 2**30),
         "packages": {name: version(name) for name in PACKAGES},
         "revision": _git("rev-parse", "HEAD"),
-        # A preset's results are brought back beside the code that made them.
+        # Results do not count: a preset's are copied back beside the code that produced them.
         "changed_files": len((_git("status", "--porcelain", *CODE) or "").splitlines()),
     }
 

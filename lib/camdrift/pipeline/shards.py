@@ -1,9 +1,9 @@
-"""Shards: a stage's images, some at a time, wherever the backend computes them, see `backends`.
+"""Shards: parts of a stage's images, computed one by one by a backend, see `backends`.
 
-What a shard gives is kept in a folder that a digest of its code, settings, inputs and packages
-names, so a run that was stopped takes up where it was, whatever the backend. A finished stage
-clears its own. Every shard is computed with as many threads (OMP_NUM_THREADS, else all cores of the
-machine that asks for it), and so results are the same byte for byte; another number of threads
+A shard's result is kept in a folder named by a digest of its code, settings, inputs and packages,
+so an interrupted run resumes where it stopped, with any backend. A finished stage deletes its
+shards. Every shard is computed with the same number of threads (OMP_NUM_THREADS, else all cores of
+the machine that starts the stage), so results are the same byte for byte; another number of threads
 changes last digits.
 """
 
@@ -35,8 +35,8 @@ from camdrift.settings import SettingsError, params
 from camdrift.storage import files
 
 PACKAGE = Path(camdrift.__file__).parent
-SOURCE = Path("lib/camdrift")  # where a repository has it
-# Where models lie and how sums are ordered: no settings, but they change last digits.
+SOURCE = Path("lib/camdrift")  # the package's folder in a repository
+# The device of models and the order of sums: no settings, but they change last digits.
 PLACES = ("CAMDRIFT_DEVICE", "CUDA_VISIBLE_DEVICES", "MKL_CBWR")
 
 
@@ -44,15 +44,15 @@ PLACES = ("CAMDRIFT_DEVICE", "CUDA_VISIBLE_DEVICES", "MKL_CBWR")
 class Task:
     """One shard's work.
 
-    stage: its settings travel with it.
+    stage: the stage, with its settings.
     work: the function in the stage's script, (stage, places, *given) -> artefact.
-    places: of the images.
-    given: folders of what an earlier step of the stage made.
-    folder: of the result.
-    root: of the repository.
-    files: of code that the stage depends on.
+    places: the indices of the images.
+    given: folders with the results of an earlier step of the stage.
+    folder: the folder of the result.
+    root: the root of the repository.
+    files: the files of code that the stage depends on.
     code: a digest of these.
-    threads: to compute with.
+    threads: the number of threads to compute with.
     """
 
     stage: run.Stage
@@ -70,23 +70,23 @@ class Task:
 def of(
     stage: run.Stage, work: str, count: int, *, size: int, given: Sequence[Path] = ()
 ) -> Iterator[list[Path]]:
-    """Lends the folders of the results of all shards, in order, and clears them in the end.
+    """Lends the folders of the results of all shards, in order, and deletes them in the end.
 
-    They stay where the block does not end well. Another run that wants the same ones waits. What
-    the stage has `measured` then holds `images_a_second`, by work, the start of workers in it.
+    They stay if the block fails. Another run that needs the same ones waits. Afterwards the
+    stage's `measured` holds `images_a_second` by work, which includes the start of workers.
 
     Args:
-        stage: whose script has the function.
-        work: its name; it takes the stage, the places of some images as a slice, and what is given.
-        count: of images.
-        size: images of a shard.
-        given: folders of what an earlier step of the stage made, in this same way.
+        stage: the stage whose script has the function.
+        work: the function's name; it takes the stage, a slice of the images, and `given`.
+        count: the number of images.
+        size: the number of images in a shard.
+        given: folders with the results of an earlier step of the stage, from this same function.
 
     Raises:
         SettingsError: the backend is unknown, or cannot be used.
-        DamagedError: an input is not what was written.
+        DamagedError: an input is not the file that was written.
     """
-    compute_all = backends.chosen()
+    compute_all = backends.current()
     key = fingerprint(stage)
     paths = code_of(stage.name)
     version = code(paths)
@@ -117,14 +117,14 @@ def of(
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Makes a folder and holds it for this process, once no other does."""
+    """Creates a folder and locks it for this process, as soon as no other process has it."""
     lock = FileLock(folder / ".lock")
     while not lock.is_locked:
         with files.writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire()
-            except FileNotFoundError:  # it was just cleared
+            except FileNotFoundError:  # another process has just deleted it
                 continue
             except OSError as fault:
                 if fault.errno not in NO_LOCKS:
@@ -141,12 +141,12 @@ NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
 def of_attacked(stage: run.Stage, kind: type, *, size: int) -> None:
-    """Writes a cell's artefact of a kind: what the script's `shard` gives of its attacked images.
+    """Writes a cell's artefact, joined from what the script's `shard` returns for all its images.
 
     Args:
-        stage: of the cell.
-        kind: of the artefact.
-        size: images of a shard.
+        stage: the stage of the cell.
+        kind: the artefact's class.
+        size: the number of images in a shard.
     """
     of_cell = (stage.cell.study, stage.key)
     attacked = storage.read(storage.Attacked, storage.cell_folder(*of_cell, "attack"))
@@ -156,12 +156,12 @@ def of_attacked(stage: run.Stage, kind: type, *, size: int) -> None:
 
 
 def fingerprint(stage: run.Stage) -> str:
-    """Returns a digest of what a stage's results depend on.
+    """Returns a digest of everything that a stage's results depend on.
 
-    Code, settings, inputs, which are checked, packages, threads and where models lie.
+    Code, settings, inputs (which are checked), packages, threads and the device of models.
 
     Raises:
-        DamagedError: an input is not what was written.
+        DamagedError: an input is not the file that was written.
     """
     inputs = {
         path.as_posix(): storage.digest(path, content=True)
@@ -196,7 +196,7 @@ def _joined(digests: Iterable[bytes]) -> str:
 
 
 def _whole(folder: Path) -> bool:
-    """Whether a shard is there; one that was damaged is cleared away."""
+    """Returns whether a shard is there; a damaged one is deleted."""
     if not (folder / files.MANIFEST).exists():
         return False
     try:
@@ -211,12 +211,12 @@ def _whole(folder: Path) -> bool:
 def compute(task: Task) -> None:
     """Does one shard's work and writes its result, whole or not at all.
 
-    Inputs were checked by the process that asks for it.
+    The process that starts the stage has checked the inputs.
 
     Raises:
         SettingsError: this process has another version of the library or of the stage's script.
     """
-    # A worker's threads share the folder, and what traces one network may meet no other.
+    # A worker's threads share the folder, and nothing may call a network while another is traced.
     with ONE, contextlib.chdir(task.root), threadpool_limits(task.threads):
         if _loaded(task.files) != task.code:
             raise SettingsError(
@@ -229,25 +229,25 @@ def compute(task: Task) -> None:
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(task.threads)
         with files.checked():
-            made = work(task.stage, task.places, *task.given)
-        storage.place(task.folder, made)
+            artefact = work(task.stage, task.places, *task.given)
+        storage.place(task.folder, artefact)
 
 
 ONE = threading.Lock()
 
 
 def _loaded(paths: Sequence[Path]) -> str:
-    """Returns `code` of files as this process first saw them: what it has imported stays."""
-    return _joined(_seen(file.absolute()) for file in _files(paths))
+    """Returns the `code` of files as this process first read them, since it keeps its imports."""
+    return _joined(_digest(file.absolute()) for file in _files(paths))
 
 
 @cache
-def _seen(file: Path) -> bytes:
+def _digest(file: Path) -> bytes:
     return hashlib.sha256(file.read_bytes()).digest()
 
 
 for _file in PACKAGE.rglob("*.py"):
-    _seen(_file.absolute())  # now, before any of them changes
+    _digest(_file.absolute())  # now, before any of them changes
 
 
 @cache

@@ -1,12 +1,12 @@
 """torchvision, also where its compiled extension does not fit the installed torch.
 
-The registry's torchvision wheel is built against a CUDA torch. Beside a CPU build of torch its
+The registry's torchvision wheel is built against a CUDA torch. With a CPU build of torch its
 extension cannot be loaded, and `import torchvision` fails with `operator torchvision::nms does not
-exist`. Then, and only then, the missing operators are declared here without an implementation:
-camdrift calls none of them, and a caller who does gets torch's own "no kernel" error.
+exist`. Only then are the missing operators declared here, without an implementation: camdrift calls
+none of them, and any other caller gets torch's own "no kernel" error.
 
-Its datasets unpack the archives that they download. Before Python 3.14 a tar archive could thereby
-write anywhere; here it is held to the folder that it is unpacked in (zip archives are anyway).
+Its datasets unpack the archives that they download. Before Python 3.14 a tar archive could write
+anywhere; here it can write only to the folder in which it is unpacked, as zip archives always can.
 """
 
 import tarfile

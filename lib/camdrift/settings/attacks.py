@@ -1,10 +1,10 @@
-"""Attacks that are part of another setting: training's, detection's."""
+"""Attacks inside another section of the settings: training's, detection's."""
 
 from camdrift.settings.section import Count, Section, Share
 
 
 class Descent(Section):
-    """An attack by steps: largest change of a pixel value, size and number of the steps."""
+    """An attack in steps: the largest change of a pixel value, the size and number of steps."""
 
     eps: Share
     step: Share

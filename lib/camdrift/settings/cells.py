@@ -1,4 +1,4 @@
-"""Studies, their cells, and how an experiment is done and read."""
+"""Studies, their cells, and how an experiment is run and read."""
 
 from typing import Annotated, Any, Literal
 
@@ -48,7 +48,7 @@ class Cell(Section):
 
 
 class Protocol(Section):
-    """How the experiment is done and read, switch by switch; see params.yaml."""
+    """How the experiment is run and read, switch by switch; see params.yaml."""
 
     strengths: Literal["exact", "accumulating"]
     quantise: Literal["none", "round", "floor"]
@@ -70,13 +70,13 @@ class Protocol(Section):
 
 
 def protocols(content: dict[str, dict[str, str]]) -> dict[str, Protocol]:
-    """Returns the protocols of params.yaml, each `corrected` with its own switches set."""
+    """Returns the protocols of params.yaml: each is `corrected` with its own switches set."""
     corrected = content.get("corrected", {})
     return {name: Protocol.model_validate(corrected | own) for name, own in content.items()}
 
 
 class NoiseSettings(Section):
-    """The noise that attacks are compared with."""
+    """The noise to compare attacks with."""
 
     draws: Annotated[int, Field(ge=2)]
     scaling: Literal["after_clipping", "unclipped"]
@@ -131,7 +131,7 @@ class StatisticsSettings(Section):
 
 
 class FlagSettings(Section):
-    """From where on a number is flagged."""
+    """The thresholds at which a number is flagged."""
 
     empty_share: Share
     minimum_successes: Count

@@ -23,7 +23,7 @@ def place(layer: int) -> int:
 
 
 class DetectionShares(Section):
-    """Shares of a cell's images that detectors calibrate, choose and are tested on."""
+    """Shares of a cell's images on which detectors are calibrated, chosen and tested."""
 
     calibrate: Share
     choose: Share

@@ -1,4 +1,4 @@
-"""Networks side by side: attacks made on some, transferred to all."""
+"""A comparison of networks under attacks on some of them, transferred to all."""
 
 from collections.abc import Collection, Mapping
 from typing import Annotated, Literal
@@ -9,12 +9,12 @@ from camdrift.settings.models import ModelSettings
 from camdrift.settings.section import Count, Name, Section, Share
 from camdrift.settings.sets import ImageSetSettings
 
-RANGES = {"unit": 1.0, "signed": 0.5}  # what eps 1 of a range is in pixels of [0, 1]
-MEAN = "mean"  # of all networks, where tables name a network
+RANGES = {"unit": 1.0, "signed": 0.5}  # eps 1 of each range, in pixel values in [0, 1]
+MEAN = "mean"  # stands for all networks in the tables' column of networks
 
 
 class Generalisation(Section):
-    """A comparison of networks under attacks that are transferred from one to the other."""
+    """A comparison of networks under attacks that are transferred from one to another."""
 
     title: str
     transferred: str
@@ -37,7 +37,7 @@ class Generalisation(Section):
 
 
 class Source(Section):
-    """A model on a set that attacks are made on."""
+    """A model and its set, on which attacks are computed."""
 
     generalisation: Name
     set: Name
@@ -46,30 +46,30 @@ class Source(Section):
 
 
 class Target(Source):
-    """A model on a set that attacks are transferred to."""
+    """A model and its set, to which attacks are transferred."""
 
     family: Literal["deep", "wide"] | None = None
     maps: bool = True
 
 
-def crossed(
+def generalisation_faults(
     generalisations: Mapping[str, Generalisation],
     sources: Mapping[str, Source],
     targets: Mapping[str, Target],
     *,
     sets: Mapping[str, ImageSetSettings],
     models: Mapping[str, ModelSettings],
-    taken: Collection[str],
+    others: Collection[str],
 ) -> list[str]:
-    """Returns a line for each fault of generalisations, their sources and their targets.
+    """Returns a line for each fault in generalisations, their sources and their targets.
 
     Args:
         generalisations: by name.
         sources: by name.
         targets: by name.
         sets: by name.
-        models: by name, those that hardenings make as the one that they are made from.
-        taken: names of other groups with results of their own.
+        models: by name; a hardened model stands under its own name with its clear model's settings.
+        others: names of other groups that have their own results.
     """
     faults = []
     ends = {f"sources.{key}": end for key, end in sources.items()}
@@ -85,28 +85,30 @@ def crossed(
                 faults.append(
                     f"{place}.{kind}: no {kind} '{key}' in params.yaml; there are: {there}"
                 )
-    for name, chosen in generalisations.items():
+    for name, generalisation in generalisations.items():
         own = {place: end for place, end in ends.items() if end.generalisation == name}
-        made_on = [(s.set, s.network) for s in sources.values() if s.generalisation == name]
-        tried = {key: t for key, t in targets.items() if t.generalisation == name}
-        if name in taken:
+        source_pairs = [(s.set, s.network) for s in sources.values() if s.generalisation == name]
+        own_targets = {key: t for key, t in targets.items() if t.generalisation == name}
+        if name in others:
             faults.append(
                 f"generalisations.{name}: another group has this name, and both own "
                 f"data/results/{name}"
             )
-        faults += _named_alike(own, made_on, [(t.set, t.network) for t in tried.values()])
+        faults += _named_alike(
+            own, source_pairs, [(t.set, t.network) for t in own_targets.values()]
+        )
         faults += _trained(own, models)
-        faults += _arms(name, chosen, made_on, tried, sets)
-        faults += _one_network(name, tried, sets, models)
+        faults += _arms(name, generalisation, source_pairs, own_targets, sets)
+        faults += _one_network(name, own_targets, sets, models)
     return faults
 
 
 def _named_alike(
-    ends: dict[str, Source], made_on: list[tuple[str, str]], tried: list[tuple[str, str]]
+    ends: dict[str, Source], sources: list[tuple[str, str]], targets: list[tuple[str, str]]
 ) -> list[str]:
-    """Returns faults of names: on a set, a network is one model and a model one network."""
+    """Returns faults in names: on one set, each network is one model and each model one network."""
     faults = []
-    for group, pairs in (("sources", made_on), ("targets", tried)):
+    for group, pairs in (("sources", sources), ("targets", targets)):
         twice = sorted({pair for pair in pairs if pairs.count(pair) > 1})
         faults += [f"{group}: network '{n}' stands twice on set '{s}'" for s, n in twice]
     model_of: dict[tuple[str, str], str] = {}
@@ -131,14 +133,14 @@ def _named_alike(
 
 def _arms(
     name: str,
-    chosen: Generalisation,
-    made_on: list[tuple[str, str]],
-    tried: dict[str, Target],
+    generalisation: Generalisation,
+    source_pairs: list[tuple[str, str]],
+    targets: dict[str, Target],
     sets: Mapping[str, ImageSetSettings],
 ) -> list[str]:
-    """Returns faults of what is compared: on all sets of an arm the same is tried."""
+    """Returns faults in the comparison: all sets of an arm need the same sources and targets."""
     place = f"generalisations.{name}"
-    used = sorted({target.set for target in tried.values() if target.set in sets})
+    used = sorted({target.set for target in targets.values() if target.set in sets})
     bare = [key for key in used if sets[key].preprocessing is None]
     preprocessed = [key for key in used if key not in bare]
     faults = []
@@ -146,16 +148,16 @@ def _arms(
         faults.append(f"{place}: wanted targets on a set without preprocessing, got none")
     faults += [
         f"targets.{key}.maps: wanted true on a set without preprocessing, got false"
-        for key, target in tried.items()
+        for key, target in targets.items()
         if target.set in bare and not target.maps
     ]
     faults += [
-        f"{place}.transferred: no source '{chosen.transferred}' on set '{key}'"
+        f"{place}.transferred: no source '{generalisation.transferred}' on set '{key}'"
         for key in used
-        if (key, chosen.transferred) not in made_on
+        if (key, generalisation.transferred) not in source_pairs
     ]
-    aims = [(target.set, target.network) for target in tried.values()]
-    for kind, pairs in (("target", aims), ("source", made_on)):
+    target_pairs = [(target.set, target.network) for target in targets.values()]
+    for kind, pairs in (("target", target_pairs), ("source", source_pairs)):
         for arm in (bare, preprocessed):
             networks = sorted({network for key, network in pairs if key in arm})
             faults += [
@@ -165,7 +167,8 @@ def _arms(
                 if (key, network) not in pairs
             ]
     lost = sorted(
-        {n for key, n in aims if key in preprocessed} - {n for key, n in aims if key in bare}
+        {n for key, n in target_pairs if key in preprocessed}
+        - {n for key, n in target_pairs if key in bare}
     )
     faults += [f"{place}: no target '{n}' on a set without preprocessing" for n in lost]
     for key in used:
@@ -182,7 +185,7 @@ def _arms(
 
 
 def _trained(ends: dict[str, Source], models: Mapping[str, ModelSettings]) -> list[str]:
-    """Returns faults of models on other sets than theirs, whose test images they may have seen."""
+    """Returns faults of models on a set that may test the images they were trained on."""
     return [
         f"{place}.set: model '{end.model}' is trained on '{models[end.model].set}', whose training "
         f"images may be tested on '{end.set}'"
@@ -195,30 +198,30 @@ def _trained(ends: dict[str, Source], models: Mapping[str, ModelSettings]) -> li
 
 def _one_network(
     name: str,
-    tried: dict[str, Target],
+    targets: dict[str, Target],
     sets: Mapping[str, ImageSetSettings],
     models: Mapping[str, ModelSettings],
 ) -> list[str]:
-    """Returns faults of networks that are not the same on all sets of an arm."""
+    """Returns faults of networks that differ between the sets of an arm."""
     faults = []
     first: dict[tuple[str, bool], tuple[str, dict]] = {}
-    for key, target in tried.items():
+    for key, target in targets.items():
         if target.set not in sets or target.model not in models:
             continue
-        made_of = {"architecture", "width", "head", "size"}
-        facts = models[target.model].model_dump(include=made_of)
+        keys = {"architecture", "width", "head", "size"}
+        facts = models[target.model].model_dump(include=keys)
         facts |= {"family": target.family, "maps": target.maps}
         arm = sets[target.set].preprocessing is None
-        known, wanted = first.setdefault((target.network, arm), (key, facts))
+        reference, expected = first.setdefault((target.network, arm), (key, facts))
         faults += [
-            f"targets.{key}: wanted {fact} {wanted[fact]} as of targets.{known}, which is network "
-            f"'{target.network}' in generalisation '{name}', too, got {facts[fact]}"
+            f"targets.{key}: wanted {fact} {expected[fact]} as of targets.{reference}, which is "
+            f"network '{target.network}' in generalisation '{name}', too, got {facts[fact]}"
             for fact in facts
-            if facts[fact] != wanted[fact]
+            if facts[fact] != expected[fact]
         ]
     return faults
 
 
-def _images(chosen: ImageSetSettings) -> dict:
-    """Returns what decides which images a set has, before they are preprocessed."""
-    return chosen.model_dump(exclude={"preprocessing", "licence"})
+def _images(settings: ImageSetSettings) -> dict:
+    """Returns the settings that decide which images a set has, before they are preprocessed."""
+    return settings.model_dump(exclude={"preprocessing", "licence"})

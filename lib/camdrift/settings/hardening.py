@@ -9,21 +9,21 @@ from camdrift.settings.models import Training
 from camdrift.settings.section import Count, Name, Section
 
 EXTENDING = ("fgsm", "one_pixel")  # attacks whose successes extend the training set
-ATTACKING = (*EXTENDING, "pgd")  # attacks that every model meets
-# Kinds of models that a hardening makes: trained on with the same images as before, with what each
-# attack changed added, and adversarially.
+ATTACKING = (*EXTENDING, "pgd")  # attacks that every model faces
+# Kinds of models that a hardening makes: trained further on the same images, on these and one
+# attack's successes, and adversarially.
 HARDENED = ("retrained", *EXTENDING, "pgd")
 
 
 class AttackedImages(Section):
-    """The most images attacked of each split."""
+    """The largest number of images to attack in each split."""
 
     train: Count
     test: Count
 
 
 class UmapSettings(Section):
-    """Of the map of signatures."""
+    """Settings of the map of signatures."""
 
     neighbours: Annotated[int, Field(ge=2)] = 15
     min_dist: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -54,5 +54,5 @@ class Hardening(Section):
 
 
 def hardened(hardening: str, kind: str) -> str:
-    """Returns the name of a model that a hardening makes, a kind of `HARDENED`."""
+    """Returns the name of the model of a kind, one of `HARDENED`, that a hardening makes."""
     return f"{hardening}_{kind}"

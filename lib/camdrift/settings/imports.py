@@ -1,4 +1,4 @@
-"""Functions of the user's, named in params.yaml as `package.module:function`."""
+"""The user's own functions, named in params.yaml as `package.module:function`."""
 
 import importlib
 import pkgutil
@@ -10,28 +10,28 @@ from camdrift.settings import SettingsError
 
 
 def function(path: str, place: str) -> Callable[..., Any]:
-    """Returns the function that a setting names; its module is imported, which runs its code.
+    """Returns the function that a setting names; importing its module runs the module's code.
 
     Args:
         path: `package.module:function`.
-        place: of the setting, for messages.
+        place: the setting's path, for messages.
 
     Raises:
         SettingsError: the module cannot be imported, or it has no such function.
     """
     try:
-        found = pkgutil.resolve_name(path)
+        value = pkgutil.resolve_name(path)
     except Exception as fault:  # a module may raise anything while it is imported
-        raise SettingsError(f"{place}: cannot import '{path}': {told(fault)}") from fault
-    if not callable(found):
+        raise SettingsError(f"{place}: cannot import '{path}': {message(fault)}") from fault
+    if not callable(value):
         raise SettingsError(
-            f"{place}: wanted a function, got '{path}', which is a {type(found).__name__}"
+            f"{place}: wanted a function, got '{path}', which is a {type(value).__name__}"
         )
-    return found
+    return value
 
 
-def told(fault: Exception) -> str:
-    """Returns what an error says, its kind, and the line of the user's that raised it."""
+def message(fault: Exception) -> str:
+    """Returns an error's kind and message, and the line of the user's code that raised it."""
     frames = traceback.extract_tb(fault.__traceback__)
     ours = (__file__, importlib.__file__, pkgutil.__file__)
     own = [f for f in frames if not f.filename.startswith(("<frozen", *ours))]

@@ -1,4 +1,4 @@
-"""Networks, where their weights come from, and how they are trained."""
+"""Networks, the sources of their weights, and their training."""
 
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from camdrift.settings.section import Count, Name, Positive, Section, Side
 
 FILES = (".safetensors", ".pt", ".pth")  # of weights
-HALVED = ("inception_v3", "googlenet")  # torchvision's, whose weights ask for pixels in [-1, 1]
+HALVED = ("inception_v3", "googlenet")  # torchvision's; their weights expect pixels in [-1, 1]
 HALVES, QUARTERS = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -27,7 +27,7 @@ class Training(Section):
 
 
 class ModelSettings(Section):
-    """A network and where its weights come from."""
+    """A network and the source of its weights."""
 
     set: Name
     architecture: str
@@ -45,7 +45,7 @@ class ModelSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _is_as_usual(cls, content: Any) -> Any:
-        """Fills in the mean and deviation that weights ask for, and how a new head is trained."""
+        """Fills in the mean and deviation that the weights expect, and a new head's training."""
         if not isinstance(content, dict):
             return content
         halved = content.get("architecture") in HALVED or content.get("weights") is None
@@ -63,7 +63,7 @@ class ModelSettings(Section):
             raise ValueError("wanted `weights:` or `training:` (or both), got neither")
         if self.is_url and self.suffix not in FILES:
             raise ValueError(f"wanted a URL that ends in {', '.join(FILES)}, got {self.weights}")
-        # Of a preset's file in WEIGHTS it is filled in when the file is there, see `presets`.
+        # For a preset's file in WEIGHTS it is filled in once the file is there, see `presets`.
         lent = str(self.weights).startswith("WEIGHTS/")
         if (self.is_file or self.is_url) and self.sha256 is None and not lent:
             raise ValueError(f"wanted the sha256 of {self.weights}; `sha256sum` prints it")
@@ -78,7 +78,7 @@ class ModelSettings(Section):
 
     @property
     def is_url(self) -> bool:
-        """Whether the weights are downloaded from a URL of the user's."""
+        """Whether the weights are downloaded from the user's own URL."""
         return str(self.weights).startswith(("http://", "https://"))
 
     @property
@@ -88,6 +88,6 @@ class ModelSettings(Section):
 
     @property
     def suffix(self) -> str:
-        """Suffix of the weights' file, of that which a URL names, too."""
+        """Suffix of the weights' file, also of the file that a URL names."""
         weights = str(self.weights)
         return PurePosixPath(urlsplit(weights).path if self.is_url else weights).suffix

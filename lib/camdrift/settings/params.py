@@ -1,4 +1,4 @@
-"""params.yaml: read, checked, and dealt out to the stages as dvc.yaml declares."""
+"""params.yaml: reads it, checks it, and gives each stage the settings that dvc.yaml declares."""
 
 import copy
 import re
@@ -19,20 +19,20 @@ PIPELINE = Path("dvc.yaml")
 def declared(stage: str) -> dict[str, Any]:
     """Returns the settings that a stage declares in dvc.yaml, and no others, as plain values.
 
-    The same as `dvc.api.params_show(stages=stage)`, which costs each stage two seconds.
+    Replaces `dvc.api.params_show(stages=stage)`, which costs each stage two seconds.
 
     Raises:
         SettingsError: dvc.yaml has no such stage.
     """
     content = read(PARAMS)
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for path in _listed(stage, "params", content):
-        source, target = content, found
+        source, target = content, values
         *parents, last = path.split(".")
         for parent in parents:
             source, target = source[parent], target.setdefault(parent, {})
         target[last] = source[last]
-    return found
+    return values
 
 
 def dependencies(stage: str) -> list[Path]:
@@ -45,7 +45,7 @@ def dependencies(stage: str) -> list[Path]:
 
 
 def _listed(stage: str, part: str, content: dict[str, Any]) -> list[str]:
-    """Returns one list of a stage in dvc.yaml, its names filled in."""
+    """Returns one of a stage's lists in dvc.yaml, with its names filled in."""
     pipeline = read(PIPELINE)["stages"]
     group, _, key = stage.partition("@")
     template, names = pipeline.get(group, {}), {}
@@ -84,22 +84,22 @@ def parse(content: dict, path: Path = PARAMS) -> Settings:
 
 
 def typed(declared: dict[str, Any]) -> Settings:
-    """Returns settings that hold what is declared alone: any other is no attribute of them.
+    """Returns settings that hold the declared ones alone: the others are no attributes of them.
 
-    They are taken from a params.yaml that was checked, so what refers to what is not checked anew.
+    The params.yaml has been checked before, so references between settings are not checked again.
     """
     kinds: dict[str, Any] = {name: Settings.model_fields[name].annotation for name in declared}
-    given = {
+    values = {
         name: TypeAdapter(kind).validate_python(declared[name]) for name, kind in kinds.items()
     }
-    chosen = Settings.model_construct(_fields_set=set(given), **given)
-    for name in chosen.__dict__.keys() - given.keys():
-        del chosen.__dict__[name]
-    return chosen
+    settings = Settings.model_construct(_fields_set=set(values), **values)
+    for name in settings.__dict__.keys() - values.keys():
+        del settings.__dict__[name]
+    return settings
 
 
 def read(path: Path) -> dict:
-    """Returns the content of a YAML file of settings; raises as `load` does for its form."""
+    """Returns the content of a YAML file of settings; raises as `load` does for a bad file."""
     try:
         # Parsing takes a fifth of a second, and a stage asks several times.
         content = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))

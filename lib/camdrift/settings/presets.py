@@ -1,9 +1,9 @@
-"""Presets: other choices of what is built, a file each, and what they change of params.yaml.
+"""Presets: other things to build, a file each, as changes to params.yaml.
 
-A preset's file holds `sets`, `models`, `studies`, `cells` and other parts that name what is built:
-these replace those of params.yaml. Any other key in it changes that setting alone. Beside them,
-`needs` says what the preset takes from elsewhere. Names that can only mean one thing may be left
-out, see `filled`.
+A preset's file holds the parts that name the things to build (`sets`, `models`, `studies`, `cells`
+and others): these replace those of params.yaml. Any other key in it changes that setting alone.
+Beside them, `needs` lists the data that the preset takes from elsewhere. Names that can only mean
+one thing may be left out, see `filled`.
 """
 
 import copy
@@ -25,7 +25,7 @@ BUNDLED = "constraints.txt"  # pins the packages that ship images
 
 
 class Need(Section):
-    """What a folder from elsewhere is to hold, where that is to be had, and under which terms.
+    """The content of a folder from elsewhere, where to get it, and under which terms.
 
     images, classes, megabytes: of data that torchvision downloads, as their publisher says.
     """
@@ -37,9 +37,9 @@ class Need(Section):
     classes: Count | None = None
     megabytes: Count | None = None
 
-    def lacking(self, wanted: str) -> str:
-        """Returns three lines: what was wanted, where to get it, and under which terms."""
-        return f"{wanted}\n  where: {self.where}\n  terms: {self.terms}"
+    def lacking(self, requirement: str) -> str:
+        """Returns three lines: the requirement, where to get it, and under which terms."""
+        return f"{requirement}\n  where: {self.where}\n  terms: {self.terms}"
 
 
 LENT = Literal["DATA", "WEIGHTS"]  # names that stand for folders from elsewhere
@@ -47,7 +47,7 @@ LENT = Literal["DATA", "WEIGHTS"]  # names that stand for folders from elsewhere
 
 @dataclass(frozen=True)
 class Preset:
-    """A preset: what it needs from elsewhere, and the whole params.yaml that it stands for.
+    """A preset: its needs from elsewhere, and the whole params.yaml that it stands for.
 
     In paths, `DATA` and `WEIGHTS` stand for the folders that are needed.
     """
@@ -112,12 +112,12 @@ def _merged(content: Any, own: Any) -> Any:
 def filled(parts: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Returns the parts of a preset with names filled in that can only mean one thing.
 
-    - A set of bundled images is made from `BUNDLED`. One that no model is trained on is all test.
-    - A model is of the only set. Cells, sources and targets are of the only model, on its set.
-    - A cell's attack is made on its own model, and it is of the only study; without a study, of one
-      named as the preset. A study is headed by its first cell.
-    - A hardening is of the only model; sources and targets are of the only generalisation, and
-      their network is called as their model's architecture.
+    - A set of bundled images has the path `BUNDLED`. A set that trains no model is all test.
+    - A model belongs to the only set. Cells, sources and targets use the only model, on its set.
+    - A cell's source is its own model, and the cell belongs to the only study; without a study, to
+      one with the preset's name. The first cell of a study is its headline.
+    - A hardening uses the only model; sources and targets belong to the only generalisation, and
+      their network has the name of their model's architecture.
 
     Args:
         parts: by the names of `PARTS`, each a map of names to maps of settings.
@@ -126,16 +126,16 @@ def filled(parts: Mapping[str, Any], name: str) -> dict[str, Any]:
     full: dict[str, Any] = copy.deepcopy(dict(parts))
     if not all(isinstance(item, dict) and all(isinstance(value, dict) for value in item.values())
                for item in full.values()):  # fmt: skip
-        return full  # which settings refuse
+        return full  # the settings refuse it
     sets, models = full["sets"], full["models"]
     for model in models.values():
         _fill(model, "set", _only(sets))
     trained = {m.get("set") for m in models.values() if m.get("training") or m.get("new_head")}
-    for key, chosen in sets.items():
-        if chosen.get("kind") != "folder":
-            chosen.setdefault("path", BUNDLED)
+    for key, image_set in sets.items():
+        if image_set.get("kind") != "folder":
+            image_set.setdefault("path", BUNDLED)
         if key not in trained:
-            chosen.setdefault("shares", {"train": 0.0, "validation": 0.0, "test": 1.0})
+            image_set.setdefault("shares", {"train": 0.0, "validation": 0.0, "test": 1.0})
     if full["cells"] and not full["studies"]:
         full["studies"] = {name: {}}
     kinds = ("cells", "hardenings", "sources", "targets")
@@ -156,7 +156,7 @@ def filled(parts: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _only(items: Mapping[str, Any]) -> str | None:
-    """Returns the one name of a map, None of several."""
+    """Returns the only name of a map, None where there are several."""
     return next(iter(items)) if len(items) == 1 else None
 
 

@@ -1,4 +1,4 @@
-"""Old keys of params.yaml and what stands for them now, for those who upgrade."""
+"""Old keys of params.yaml and their replacements, for those who upgrade."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +24,7 @@ RENAMED = {
 
 
 def lines(content: dict[str, Any]) -> list[str]:
-    """Returns a line for each key of a params.yaml that has another name now."""
+    """Returns a line for each key of a params.yaml that has a new name."""
     return [
         f"{place}: no longer a key; now: {new}"
         for old, new in RENAMED.items()
@@ -33,7 +33,7 @@ def lines(content: dict[str, Any]) -> list[str]:
 
 
 def _places(tree: Any, parts: list[str]) -> Iterator[str]:
-    """Yields the paths in a tree that a pattern stands for."""
+    """Yields the paths in a tree that a pattern matches."""
     if not isinstance(tree, dict):
         return
     first, *rest = parts

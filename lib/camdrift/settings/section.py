@@ -1,4 +1,4 @@
-"""The base of every part of params.yaml, the kinds of values in it, and what is said of a fault."""
+"""The base of every part of params.yaml, the kinds of its values, and the messages of faults."""
 
 from reprlib import Repr
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ class SettingsError(Exception):
 
 
 class Section(BaseModel):
-    """A part of params.yaml: unknown keys are refused, types are not bent."""
+    """A part of params.yaml: unknown keys are refused, values are not converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -37,7 +37,7 @@ class Section(BaseModel):
 
 
 def lines_of(fault: ValidationError, place: str) -> list[str]:
-    """Returns a line for each error of pydantic: where, what was wanted, what came."""
+    """Returns a line for each error of pydantic: the place, the valid values, the given value."""
     lines = []
     for error in fault.errors():
         parts = [str(part) for part in error["loc"] if str(part) not in _KINDS]
@@ -59,7 +59,7 @@ def lines_of(fault: ValidationError, place: str) -> list[str]:
 
 
 _KINDS = {"photos", "digits", "folder", "torchvision"}
-# What came may be of any length; a message is read by people.
+# A given value may have any length, and people read the message.
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 _SHORT.maxlist = _SHORT.maxdict = 20

@@ -1,4 +1,4 @@
-"""What images are made from."""
+"""Image sets: the sources of their images, their splits and sizes."""
 
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,7 @@ class Shares(Section):
 
 
 class Limits(Section):
-    """The most images that a class gives to each split."""
+    """The largest number of images that a class gives to each split."""
 
     train: Annotated[int, Field(ge=0)] = 1000
     validation: Annotated[int, Field(ge=0)] = 200
@@ -31,7 +31,7 @@ class Limits(Section):
 
 
 class Preprocessing(Section):
-    """What is done to each picture before it is resized."""
+    """The changes to each picture before it is resized."""
 
     align: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -77,7 +77,7 @@ class _Resized(_Set):
         size = content.get("size", 224) if isinstance(content, dict) else None
         if not isinstance(size, int):
             return content
-        # As torchvision prepares images for a network of 224 px.
+        # The ratio with which torchvision prepares images for a network of 224 px.
         return {"resize": min(2048, round(size * 256 / 224))} | content
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The whole of params.yaml: its keys, and what refers to what."""
+"""The whole of params.yaml: its keys, and the references between its parts."""
 
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ from camdrift.settings.cells import (
     Study,
 )
 from camdrift.settings.detection import DetectionSettings
-from camdrift.settings.generalisation import Generalisation, Source, Target, crossed
+from camdrift.settings.generalisation import Generalisation, Source, Target, generalisation_faults
 from camdrift.settings.hardening import HARDENED, Hardening, hardened
 from camdrift.settings.models import ModelSettings
 from camdrift.settings.section import Name, Section, lines_of
@@ -72,7 +72,7 @@ class Settings(Section):
 
 
 def _references(plan: Settings) -> list[str]:
-    """Returns a line for each name that stands for nothing and each group that does not fit."""
+    """Returns a line for each name that refers to nothing and each group that is inconsistent."""
     faults = []
 
     def known(place: str, kind: str, name: str, names: Any) -> None:
@@ -106,6 +106,6 @@ def _references(plan: Settings) -> list[str]:
     for name, study in plan.studies.items():
         members = [key for key, cell in plan.cells.items() if cell.study == name]
         known(f"studies.{name}.headline", "cell", study.headline, members)
-    taken = {*plan.studies, *plan.hardenings}
+    others = {*plan.studies, *plan.hardenings}
     groups = plan.generalisations, plan.sources, plan.targets
-    return faults + crossed(*groups, sets=plan.sets, models=models, taken=taken)
+    return faults + generalisation_faults(*groups, sets=plan.sets, models=models, others=others)

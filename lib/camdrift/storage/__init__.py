@@ -1,4 +1,4 @@
-"""Every file that one stage writes and another reads: path, format, shape, atomic writing.
+"""The files that one stage writes and another reads: path, format, shape, atomic writing.
 
 An artefact is a frozen dataclass. Each field is one file in the artefact's folder: an array is
 `<field>.npy`, a table `<field>.parquet`, a dict `<field>.json`, a dict of tensors

@@ -1,6 +1,7 @@
-"""Files: written whole or not at all, plain, the same bytes for the same content, and checked.
+"""Files: plain, written whole or not at all, checked, the same bytes for the same content.
 
-A folder of files ends with its manifest, which names each file's size and sha256 and the folder.
+The last file written to a folder is its manifest: the folder's name, and each file's size and
+sha256.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ _sizes_alone = ContextVar("_sizes_alone", default=False)
 
 
 class DamagedError(Exception):
-    """A file is not what was written."""
+    """A file's content differs from the content that was written."""
 
 
 class MissingError(FileNotFoundError):
@@ -35,7 +36,7 @@ class UnwrittenError(OSError):
     """A file could not be written."""
 
 
-# What a full, a worn out or a read-only disk says, a quota, and a file where a folder is wanted.
+# Errors of a full, a failing or a read-only disk, of a quota, and of a file in a folder's place.
 REFUSALS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
     errno.ENOTDIR, errno.EEXIST,
@@ -44,7 +45,7 @@ REFUSALS = {
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Says of which file or folder it is that the block cannot write it.
+    """Names the file or folder that the block cannot write.
 
     Raises:
         UnwrittenError: the disk is full or the place read-only.
@@ -62,7 +63,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Lends a temporary path that becomes `path` when the block ends well, and else vanishes.
+    """Lends a temporary path, renamed to `path` when the block succeeds and deleted otherwise.
 
     Raises:
         UnwrittenError: the disk is full or the folder read-only.
@@ -118,7 +119,7 @@ def read_state(path: Path) -> dict:
     return load_file(path)
 
 
-# Writers of many parts, one behind the other: each lends a function that takes the next part.
+# Writers of many parts, one after another: each lends a function that takes the next part.
 
 
 @contextlib.contextmanager
@@ -145,7 +146,7 @@ def arrays(path: Path) -> Iterator[Callable[[np.ndarray], None]]:
         if like is not None:
             end = file.tell()
             file.seek(0)
-            # NumPy leaves room in a header for as many rows as come.
+            # NumPy leaves room in a header for any number of rows.
             _header(file, like, rows)
             file.seek(end)
 
@@ -163,7 +164,7 @@ def _header(file: BinaryIO, like: np.ndarray, rows: int) -> None:
 
 @contextlib.contextmanager
 def tables(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
-    """Writes tables end to end, as one `.parquet` file; a part without rows is passed over."""
+    """Writes tables end to end, as one `.parquet` file; skips parts without rows."""
     with whole(path) as temporary, contextlib.ExitStack() as stack:
         writer: pq.ParquetWriter | None = None
         blank = pd.DataFrame()
@@ -189,8 +190,8 @@ def sign(folder: Path, name: str, parts: list[str]) -> None:
     """Writes the manifest of a folder.
 
     Args:
-        folder: that holds them.
-        name: of the folder, by which another's files are known as such.
+        folder: the folder that holds the files.
+        name: the folder's name, which tells its files from another folder's.
         parts: names of its files.
     """
     facts = {part: _facts(folder / part) for part in parts}
@@ -198,7 +199,7 @@ def sign(folder: Path, name: str, parts: list[str]) -> None:
 
 
 def digest(folder: Path) -> str:
-    """Returns a digest of all that a folder's manifest names."""
+    """Returns a digest of all files that a folder's manifest names."""
     return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 
 
@@ -214,7 +215,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def checked() -> Iterator[None]:
-    """Spares the block reading files to check them: another process has."""
+    """Lets the block skip the check of files' contents: another process has made it."""
     before = _sizes_alone.set(True)
     try:
         yield
@@ -226,31 +227,31 @@ def check(folder: Path, name: str, parts: list[str], *, content: bool) -> None:
     """Checks files against the manifest of their folder.
 
     Args:
-        folder: that holds them.
-        name: that the folder is to have.
+        folder: the folder that holds the files.
+        name: the name that the manifest must give the folder.
         parts: names of the files to check.
-        content: whether to read them, once a process, or to look at their sizes alone.
+        content: whether to read the files, once a process, or to check only their sizes.
 
     Raises:
-        DamagedError: one is not what was written; the message names it.
+        DamagedError: a file's content is not the written one; the message names the file.
     """
     try:
         manifest = read_json(folder / MANIFEST)
-        known, files = manifest["folder"], manifest["files"]
+        owner, files = manifest["folder"], manifest["files"]
     except (ValueError, KeyError) as fault:
         raise DamagedError(f"{folder / MANIFEST} cannot be read: {fault}") from fault
-    if known != name:
-        raise DamagedError(f"{folder} holds the files of {known}")
+    if owner != name:
+        raise DamagedError(f"{folder} holds the files of {owner}")
     for part in parts:
         path = folder / part
         facts = path.stat()
-        wanted = files.get(part, {"bytes": None})
-        if facts.st_size != wanted["bytes"]:
-            raise DamagedError(f"{path} has {facts.st_size} bytes, wanted {wanted['bytes']}")
-        seen = (path.absolute(), facts.st_size, facts.st_mtime_ns, facts.st_ino)
-        if not content or _sizes_alone.get() or seen in _checked:
+        expected = files.get(part, {"bytes": None})
+        if facts.st_size != expected["bytes"]:
+            raise DamagedError(f"{path} has {facts.st_size} bytes, wanted {expected['bytes']}")
+        identity = (path.absolute(), facts.st_size, facts.st_mtime_ns, facts.st_ino)
+        if not content or _sizes_alone.get() or identity in _checked:
             continue
-        found = _facts(path)["sha256"]
-        if found != wanted["sha256"]:
-            raise DamagedError(f"{path} has sha256 {found}, wanted {wanted['sha256']}")
-        _checked.add(seen)
+        checksum = _facts(path)["sha256"]
+        if checksum != expected["sha256"]:
+            raise DamagedError(f"{path} has sha256 {checksum}, wanted {expected['sha256']}")
+        _checked.add(identity)

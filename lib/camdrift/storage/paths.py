@@ -1,4 +1,4 @@
-"""Places: where every artefact lies, relative to the root of the repository."""
+"""Paths of all artefacts, relative to the root of the repository."""
 
 import os
 from pathlib import Path
@@ -8,9 +8,9 @@ from camdrift.settings import HARDENED
 DATA = Path("data")
 CHECKED = DATA / "checked"
 RESULTS = DATA / "results"
-RUNS = Path(os.environ.get("CAMDRIFT_RUNS", DATA / "run"))  # what runs took; of no revision
-SHARDS = Path(os.environ.get("CAMDRIFT_SHARDS", DATA / "shards"))  # of runs that were stopped
-COPIES = DATA / "copies"  # of the repository, in which presets are built
+RUNS = Path(os.environ.get("CAMDRIFT_RUNS", DATA / "run"))  # costs of runs, in no revision
+SHARDS = Path(os.environ.get("CAMDRIFT_SHARDS", DATA / "shards"))  # shards of interrupted runs
+COPIES = DATA / "copies"  # copies of the repository, in which presets are built
 
 
 def set_folder(name: str) -> Path:
@@ -24,32 +24,32 @@ def model_folder(name: str) -> Path:
 
 
 def cell_folder(study: str, cell: str, stage: str) -> Path:
-    """Returns the folder of what `stage` made in a cell."""
+    """Returns the folder of a stage's artefact in a cell."""
     return DATA / "studies" / study / cell / stage
 
 
 def hardening_folder(name: str, stage: str) -> Path:
-    """Returns the folder of what `stage` made in a hardening."""
+    """Returns the folder of a stage's artefact in a hardening."""
     return DATA / "studies" / name / stage
 
 
 def generalisation_folder(name: str, stage: str, end: str) -> Path:
-    """Returns the folder of what `stage` made of a source or target of a generalisation."""
+    """Returns the folder of a stage's artefact for a source or target of a generalisation."""
     return DATA / "studies" / name / stage / end
 
 
 def shard_folder(stage: str, digest: str, work: str, start: int) -> Path:
-    """Returns the folder of a shard's result, `digest` that of all it depends on."""
+    """Returns the folder of a shard's result; `digest` covers everything that it depends on."""
     return SHARDS / f"{stage}-{digest[:16]}" / work / f"{start:07d}"
 
 
 def set_datasheet(name: str) -> Path:
-    """Returns the path of a set's datasheet, kept in git."""
+    """Returns the path of a set's datasheet, which is in git."""
     return RESULTS / "sets" / f"{name}.json"
 
 
 def model_card(name: str) -> Path:
-    """Returns the path of a model's card, kept in git."""
+    """Returns the path of a model's card, which is in git."""
     return RESULTS / "models" / f"{name}.json"
 
 

@@ -1,4 +1,4 @@
-"""Pixels: float32 (n, 3, h, w) in [0, 1], from images at 256 levels and on to a network."""
+"""Pixels: float32 (n, 3, h, w) in [0, 1], between 8-bit images and the inputs of a network."""
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ def to_8bit(values: Tensor) -> np.ndarray:
 
 
 def inputs(pixels: Tensor, *, size: int, mean: Tensor, std: Tensor) -> Tensor:
-    """Returns what a network is called with: pixels of its size (bilinear), normalised.
+    """Returns the inputs of a network: pixels resized to its size (bilinear) and normalised.
 
-    Pixels of that size already are not touched. `mean` and `std` are (1, 3, 1, 1).
+    Pixels that have that size already are not resized. `mean` and `std` are (1, 3, 1, 1).
     """
     if pixels.shape[-1] != size or pixels.shape[-2] != size:
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=False)

@@ -5,19 +5,19 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-Places = slice | np.ndarray  # of some images among those of a cell
+Places = slice | np.ndarray  # indices of some of a cell's images
 
-# Variants of an image, as tables name them; controls stand under their own names.
+# Variants of an image, as tables name them; controls have their own names.
 CLEAN, ADVERSARIAL, NOISE, RAISED = "clean", "adversarial", "noise", "raised_noise"
 SOFTMAX = "clean_softmax"  # the clean image, its map explaining the probability of its class
-ADAPTIVE, OBLIVIOUS = "adaptive", "oblivious"  # attacked for the detectors' trial alone
-NOTHING, UNRELATED = "nothing", "unrelated"  # scored only: they pair clean maps
+ADAPTIVE, OBLIVIOUS = "adaptive", "oblivious"  # attacks for the detectors' trial alone
+NOTHING, UNRELATED = "nothing", "unrelated"  # in scores only: pairs of clean maps
 CLEAR, LARGER = "clear", "fgsm_larger"  # the model before hardening; an attack on all models
 # Target policies: the class that a map explains.
 OWN, SEED, GIVEN = "own_top1", "seed_class", "given"
 POLICIES = (GIVEN, OWN)  # of a generalisation, in the order of its arrays
-# Attacks on a target: made on itself, on the network that a generalisation names, noise of that
-# one's size, and with the name of a network behind it, made on that.
+# Attacks on a target: computed on itself; on the network that a generalisation names; noise of
+# that one's size; and, followed by the name of a network, computed on that network.
 OWN_ATTACK, CARRIED, CARRIED_NOISE, MADE_ON = "own", "carried", "noise", "from "
 
 
@@ -27,8 +27,8 @@ class ImageSet:
 
     pixels: uint8 (n, height, width, 3), RGB.
     index: n rows of `id, label, class_name, split, source, licence, sha256`.
-    facts: `unreadable_files`, how many could not be read; `split_by`, 'shares' or 'folders';
-        `class_folders`, the names of the folders that number the classes, where there are such.
+    facts: `unreadable_files`, the number of files that could not be read; `split_by`, 'shares' or
+        'folders'; `class_folders`, the names of the folders that number the classes, if any do.
     """
 
     pixels: np.ndarray
@@ -53,15 +53,15 @@ class Weights:
 
 @dataclass(frozen=True)
 class Attacked:
-    """What an attack did to the n test images of a cell.
+    """The effect of an attack on the n test images of a cell.
 
     perturbation: float32 (n, 3, height, width), before clipping, pixels in [0, 1].
-    last_step: the part of it that the last of several steps added; no rows where it is one step.
+    last_step: the part of it that the last of several steps added; no rows if it is one step.
     images: n rows, `image` (its place among the set's images), `id`, `source`, `label`,
         `clean` (prediction), `adversarial`, `adversarial_8bit`, `unclipped` (predictions at
         strength 1), `success`, `success_8bit`, `l2`, `linf`, `rms`, `evaluations`,
         `probabilities`, `zero_gradient`.
-    log: the attack's own record, empty for most.
+    log: the attack's own record, empty for most attacks.
     """
 
     perturbation: np.ndarray
@@ -70,7 +70,7 @@ class Attacked:
     log: pd.DataFrame
 
     def only(self, places: Places) -> "Attacked":
-        """Returns what was done to some of the images, which rise; the log stays whole."""
+        """Returns the part for the images at rising `places`; the log stays whole."""
         images = self.images.iloc[places].reset_index(drop=True)
         last_step = self.last_step[places] if len(self.last_step) else self.last_step
         return Attacked(self.perturbation[places], last_step, images, self.log)
@@ -78,16 +78,16 @@ class Attacked:
 
 @dataclass(frozen=True)
 class Noise:
-    """The noise that each perturbation is compared with.
+    """The noise to compare each perturbation with.
 
     draws: float32 (n, draws, 3, height, width), standard normal.
-    controls: float32 (n, kinds, 3, height, width), the perturbation turned about, at strength 1.
+    controls: float32 (n, kinds, 3, height, width), the perturbation rearranged, at strength 1.
     facts: `controls`, their names in that order.
     scales: a row for each (image, draw, strength, recipe): `scale`, the factor on N(mean, std) of
-        the perturbation, and the measured `mean`, `std`, `l2`, `linf` of what clipping and
-        quantising leave of the attack (`attack_*`) and of the noise (`noise_*`).
-    raised: a row an image: the first draw raised until the prediction flips: `scale`, `size` (its
-        L2 norm over the attack's), `flipped`.
+        the perturbation, and, after clipping and quantising, the measured `mean`, `std`, `l2`,
+        `linf` of the attack (`attack_*`) and of the noise (`noise_*`).
+    raised: a row an image, for the first draw, raised until the prediction flips: `scale`, `size`
+        (its L2 norm over the attack's), `flipped`.
     """
 
     draws: np.ndarray
@@ -97,7 +97,7 @@ class Noise:
     raised: pd.DataFrame
 
     def only(self, places: Places) -> "Noise":
-        """Returns the noise of some of the images, which rise."""
+        """Returns the noise of the images at rising `places`."""
         raised = self.raised.iloc[places].reset_index(drop=True)
         mine = self.scales["image"].isin(raised["image"])
         scales = self.scales[mine].reset_index(drop=True)
@@ -127,7 +127,7 @@ class Maps:
 
     @property
     def methods(self) -> list[str]:
-        """The methods, that which decides first."""
+        """The methods; the first decides the verdicts."""
         return list(self.rows["method"].unique())
 
     def of(self, method: str | None = None) -> pd.DataFrame:
@@ -137,7 +137,7 @@ class Maps:
 
 @dataclass(frozen=True)
 class Packed:
-    """Some of a cell's `Maps`: `values`, `maxima` and `rows`, whose `map` counts from 0 here."""
+    """Part of a cell's `Maps`: `values`, `maxima` and `rows`, whose `map` counts from 0 here."""
 
     values: np.ndarray
     maxima: np.ndarray
@@ -146,10 +146,10 @@ class Packed:
 
 @dataclass(frozen=True)
 class Covered:
-    """Which neurons each variant of each image covers.
+    """The neurons that each variant of each image covers.
 
     bits: uint8 (rows, bytes): a bit a neuron, packed by `np.packbits`.
-    rows: `image, variant, strength, draw`, one a row of `bits`.
+    rows: `image, variant, strength, draw`, one for each row of `bits`.
     facts: `neurons`, their number.
     """
 
@@ -171,15 +171,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class Detected:
-    """What detectors see of a cell's images, one image at a time.
+    """The detectors' features of a cell's images, each image by itself.
 
     features: a row for each (image, variant, strength, against): its features, see
         `trial.measuring`. Variants are clean, adversarial, noise and, at strength 1, the attack
-        made for the trial: 'adaptive', which knows the detector `against`, with that detector's
+        for the trial: 'adaptive', which knows the detector `against`, with that detector's
         features alone, and 'oblivious' at the same budget. `blurred` is the prediction after
         a blur.
     images: a row an image: `image, split, source, label, clean, success`.
-    maps: float16 (examples, variants, methods, h, w): normalised maps to look at.
+    maps: float16 (examples, variants, methods, h, w): normalised maps to show.
     pictures: uint8 (examples, variants, h, w, 3).
     examples: `image, variant, prediction` of each picture, in the order of `pictures`.
     facts: `methods` of `maps`, `passes`: forward ones of the model, by detector.
@@ -203,17 +203,17 @@ class Seen:
 
 @dataclass(frozen=True)
 class Hardened:
-    """What a hardening found.
+    """The results of a hardening.
 
     attacks: a row for each (model, attack, split, image), see `hardening.attack`. Models are
         'clear' and the kinds of hardened ones; attacks 'fgsm', 'one_pixel', 'pgd', 'fgsm_larger'.
-        The training split for the clear model and the first two alone.
+        The training split is attacked on the clear model alone, by the first two attacks.
     predictions: a row for each (model, on, image): `source, label, prediction` of the test images,
-        on 'clear' (as they are), and as 'fgsm' and 'one_pixel' left them on the clear model.
+        on 'clear' (unchanged), and after 'fgsm' and 'one_pixel' on the clear model.
     tests: a row a test image: `image` (its place in the set), `id, source, label, class_name`.
     changed: float32 (2, n, 3, h, w): the test images after 'fgsm' and 'one_pixel' on the clear
         model, in [0, 1].
-    facts: `settings`, of each attack; `added`, the number of images that each of 'fgsm' and
+    facts: `settings` of each attack; `added`, the number of images that each of 'fgsm' and
         'one_pixel' adds to the training set.
     """
 
@@ -249,7 +249,7 @@ class Signatures:
 
 @dataclass(frozen=True)
 class Signs:
-    """Which way each pixel value of a source's test images raises its loss.
+    """The sign of change in each pixel value of a source's test images that raises its loss.
 
     Goodfellow et al. 2015, section 4, for every eps at once.
 
@@ -263,17 +263,17 @@ class Signs:
 
 @dataclass(frozen=True)
 class Carried:
-    """What attacks do to a target, on the n test images of its set.
+    """The effect of attacks on a target, on the n test images of its set.
 
     images: n rows, `image` (its place in the set), `id, source, label, class_name`.
     outcomes: a row for each (image, attack, range, eps): `prediction`, `psnr` in dB, missing where
         nothing changes. Attacks are 'own', 'carried', 'noise' and, as 'from <network>', those of
-        each other source; eps 0 is the clean image, under 'own' alone.
+        each other source; eps 0 is the clean image, which stands under 'own' alone.
     variants: a row for each variant whose maps were compared with the clean image's: `attack, eps`.
     shifts: float32 (n, variants, policies, layers), NISSIM at each layer's own size, NaN where a
         map is empty or too small for a window. Policies are the label and the own top class.
     last: float32 (n, variants, policies, 2), NISSIM of the last layer at the input's size; first
-        NaN where a map is empty, then with an empty map taken as it is, blank.
+        NaN where a map is empty, then with an empty map compared as a blank one.
     layers: a row a layer, as of `Maps`.
     values: float16 (examples, 1 + variants, policies, total), maps of the clean image and of each
         variant, all layers, each divided by its maximum, flattened and joined.

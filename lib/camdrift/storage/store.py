@@ -21,8 +21,8 @@ Artefact = TypeVar("Artefact")
 class _Format:
     suffix: str
     read: Callable[[Path], Any]
-    write: Callable[[Path, Any], None] = lambda path, value: None  # of what comes whole
-    parts: Callable[[Path], Any] | None = None  # or of what may come in parts
+    write: Callable[[Path, Any], None] = lambda path, value: None  # of whole values
+    parts: Callable[[Path], Any] | None = None  # or of values in parts
 
 
 _ARRAY = _Format(".npy", files.read_array, parts=files.arrays)
@@ -45,11 +45,11 @@ def write(folder: Path, artefact: Any) -> None:
 
 
 def join(folder: Path, parts: Iterable[Any], **own: Any) -> None:
-    """Writes many artefacts of one kind as one: arrays and tables end to end, in their order.
+    """Writes several artefacts of one kind as one: arrays and tables end to end, in their order.
 
-    `own` are further fields, given whole; a dict is the last part's. A part is let go before the
-    next is asked for, so that memory does not grow with their number. The manifest of what was
-    there goes first and the new one comes last: what is written by halves is no artefact.
+    `own` holds further fields as whole values; a dict is the last part's. Each part is released
+    before the next is requested, so memory does not grow with their number. The old manifest is
+    deleted first and the new one written last, so a half-written folder is no artefact.
 
     Raises:
         UnwrittenError: the disk is full or the folder read-only; the message names it.
@@ -58,9 +58,9 @@ def join(folder: Path, parts: Iterable[Any], **own: Any) -> None:
 
 
 def place(folder: Path, artefact: Any) -> None:
-    """Writes an artefact beside `folder`, whose parent is there, and renames it: whole or not.
+    """Writes an artefact beside `folder`, whose parent exists, and renames it: whole or not at all.
 
-    Where another process has written it meanwhile, that one's stays.
+    If another process has written the folder in the meantime, that artefact stays.
 
     Raises:
         UnwrittenError: as `join`.
@@ -107,12 +107,12 @@ def _join(folder: Path, parts: Iterable[Any], own: dict[str, Any], *, name: Path
 
 
 def rows(kind: type, folder: Path, field: str, **equal: object) -> pd.DataFrame:
-    """Returns the rows of one table of the artefact in `folder` whose columns have these values.
+    """Returns the rows of one table of the artefact in `folder` whose columns equal `equal`.
 
-    Where a value is a list, those that have one of them. A large table is read in part.
+    For a list, the rows whose column holds one of its values. A large table is read in part.
 
     Raises:
-        MissingError: the table is missing; the message says what to run.
+        MissingError: the table is missing; the message gives the command to run.
     """
     name = f"{field}{_format(field, kind.__annotations__[field]).suffix}"
     _check(folder, [name], content=False)
@@ -134,14 +134,14 @@ def read(
     """Returns the artefact in `folder`; arrays are memory-mapped, read-only.
 
     Args:
-        kind: of the artefact.
-        folder: that holds it.
+        kind: the artefact's class.
+        folder: the folder that holds it.
         check: whether to compare the files with their checksums, once a process; else their sizes.
-        only: by the name of a table, which of its rows are wanted, see `rows`.
+        only: conditions on the rows to read, as in `rows`, by the name of the table.
 
     Raises:
-        MissingError: a file is missing; the message says what to run.
-        DamagedError: a file is not what was written; the message names it, and what to run.
+        MissingError: a file is missing; the message gives the command to run.
+        DamagedError: a file is not the written one; the message names it and the command to run.
     """
     forms = {f.name: _format(f.name, f.type) for f in fields(kind)}  # type: ignore[arg-type]
     names = {name: f"{name}{form.suffix}" for name, form in forms.items()}
@@ -163,15 +163,15 @@ def each(kind: type[Artefact], folders: Iterable[Path]) -> Iterator[Artefact]:
 
 
 def digest(folder: Path, *, content: bool = False) -> str:
-    """Returns a digest of an artefact's content, as its manifest has it.
+    """Returns a digest of an artefact's content, from its manifest.
 
     Args:
-        folder: that holds it.
-        content: whether its files are checked against the manifest, as `read` does.
+        folder: the folder that holds it.
+        content: whether to check its files against the manifest, as `read` does.
 
     Raises:
-        MissingError: it is missing; the message says what to run.
-        DamagedError: a file is not what was written; the message names it, and what to run.
+        MissingError: it is missing; the message gives the command to run.
+        DamagedError: a file is not the written one; the message names it and the command to run.
     """
     _check(folder, [], content=False)
     if content:
