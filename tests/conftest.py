@@ -118,9 +118,12 @@ def tiny_settings() -> settings.Settings:
 
 
 def activate(path: Path, preset: str) -> None:
-    """Writes a preset's params.yaml, whose defaults are this repository's."""
-    with inside(ROOT):
-        build.changed(presets.read(preset).content, [], path)
+    """Turns a params.yaml into that of a preset, a name or a file in this repository."""
+    file = str(ROOT / preset) if preset.endswith(".yaml") else preset
+    with inside(path.parent):
+        content = presets.read(file).content
+        parts = params.parse(content).model_dump(mode="json", include=set(presets.PARTS))
+        build.write(content | parts, path)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A new method, score and detector is a file and a line of params.yaml, and is in all results.
+"""A new attack, method, score or detector is a file and a line of params.yaml, and in all results.
 
 Into a copy of the repository one new file of each kind is dropped, and the tiny study is run there.
 """
@@ -13,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import small
-from conftest import activate, copy_of_repository
+from conftest import TINY, activate, copy_of_repository
 
 STUDY, CELL = "tiny", "tiny_fgsm"
 
@@ -113,8 +113,42 @@ def surrogate(detector, model, settings):
     "    chance: {}\n",
     "    chance: {}\n    total_variation: {power: 1.5}\n",
 )
-# An attack is to be one more, with a cell that names it.
-PIECES = (METHOD, SCORE, DETECTOR)
+ATTACK = Piece(
+    "attacks/momentum.py",
+    '''"""The momentum iterative method: steps along the sign of an accumulated gradient.
+
+Dong et al. 2018, "Boosting Adversarial Attacks with Momentum", algorithm 1.
+"""
+
+import torch
+
+from camdrift.models import gradients
+from camdrift.perturbations.perturbation import Perturbation
+from camdrift.settings.section import Count, Section, Share
+
+
+class Settings(Section):
+    """Settings of the momentum iterative method."""
+
+    eps: Share
+    steps: Count
+    decay: Share = 1.0
+
+
+def perturb(model, pixels, labels, *, generators, eps, steps, decay):
+    """Returns a change of at most eps of each pixel value, after `steps` steps of eps / steps."""
+    change, momentum = torch.zeros_like(pixels), torch.zeros_like(pixels)
+    for _ in range(steps):
+        gradient, _ = gradients.cross_entropy(model, (pixels + change).clamp(0, 1), labels)
+        size = gradient.abs().mean((1, 2, 3), keepdim=True)
+        momentum = decay * momentum + gradient / size.clamp_min(1e-12)
+        change = (change + eps / steps * momentum.sign()).clamp(-eps, eps)
+    return Perturbation(change, torch.full((len(pixels),), steps))
+''',
+    "  none: {}\n",
+    "  none: {}\n  momentum: {eps: 0.1, steps: 4}\n",
+)
+PIECES = (ATTACK, METHOD, SCORE, DETECTOR)
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +162,13 @@ def built(tmp_path_factory) -> Path:
         assert text.count(piece.before) == 1, piece.before
         text = text.replace(piece.before, piece.after)
     (folder / "params.yaml").write_text(text)
-    activate(folder / "params.yaml", "tiny")
+    activate(folder / "params.yaml", TINY)
     yaml = YAML()
     content = yaml.load(folder / "params.yaml")
-    content |= {part: {} for part in (*small.WITHOUT, "presets")}
-    content |= {"cells": {CELL: content["cells"][CELL]}}
-    content["cells"][CELL]["adaptive"] = True
+    content |= {part: {} for part in small.WITHOUT}
+    cell = content["cells"][CELL]
+    other = {"attack": "momentum", "override": {}, "strengths": [1.0]}
+    content |= {"cells": {CELL: cell | {"adaptive": True}, "tiny_momentum": cell | other}}
     content["studies"][STUDY]["headline"] = CELL
     content |= {"models": {"vgg11_eighth": content["models"]["vgg11_eighth"]}}
     content |= {"sets": {"digits": content["sets"]["digits"]}}
@@ -144,6 +179,13 @@ def built(tmp_path_factory) -> Path:
 
 def table(folder: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(folder / "data/results" / STUDY / "tables" / f"{name}.csv")
+
+
+def test_an_attack_is_in_tables_and_report(built):
+    rows = table(built, "attacks").query("attack == 'momentum'")
+    assert (rows["evaluations"] == 4).all()
+    assert rows["success_rate"].between(0, 1).all()
+    assert "momentum" in (built / "data/reports" / f"{STUDY}.html").read_text()
 
 
 def test_a_method_is_in_tables_and_report(built):
@@ -186,6 +228,7 @@ def page(name, **query):
 
 
 layers = page("layers")
+assert "tiny_momentum" in layers.selectbox(key="cell").options
 assert "SquaredGradients" in layers.selectbox(key="method").options
 assert "rank_correlation" in layers.selectbox(key="score").options
 layers.selectbox(key="score").set_value("rank_correlation").run()

@@ -41,6 +41,19 @@ def built(tiny):
     return tiny.folder, tiny.settings
 
 
+def test_an_attack_of_which_nothing_is_known_is_timed_as_it_is(made, counts, monkeypatch):
+    calls = []
+    monkeypatch.setattr(timing, "attack", lambda at, **given: calls.append(given) or 4)
+    monkeypatch.setattr(attacks, "resolved", lambda name, common, override: {"steps": 4})
+    cell = made.cells["tiny_fgsm"].model_copy(update={"attack": "momentum"})
+    plan = made.model_copy(update={"cells": {"mine": cell}, "hardenings": {}, "studies": {}})
+    (task,) = [task for task in work.tasks(plan, counts) if task.stage == "attack@mine"]
+    (own,) = [done for done in task.passes if done.kind == "attack momentum"]
+    assert own.units >= 50
+    own.seconds()
+    assert calls[0] == {"name": "momentum", "settings": {"steps": 4}}
+
+
 def test_images_are_counted_as_they_are_split(counts):
     found = counts["digits"]
     assert found.splits == {"train": 400, "validation": 100, "test": 50}

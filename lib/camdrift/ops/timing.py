@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from camdrift import storage
+from camdrift import attacks, storage
 from camdrift.attacks import dlfuzz, one_pixel
 from camdrift.detectors.families import Family, families
 from camdrift.explain import cam, lrp, packing
@@ -184,6 +184,14 @@ def fuzz(at: Bench, settings: dict) -> float:
         at.model, at.pixels, at.labels, generators=at.generators, **(settings | limits)
     )
     return float(found.evaluations.sum())
+
+
+def attack(at: Bench, *, name: str, settings: dict) -> float:
+    """Attacks a few images; a unit is an image."""
+    images, labels = at.pixels[:FEW], at.labels[:FEW]
+    perturb = attacks.perturbing(name)
+    perturb(at.model, images, labels, generators=at.generators[:FEW], **settings)
+    return len(images)
 
 
 def explain(at: Bench, *, names: tuple[str, ...], both: bool) -> float:

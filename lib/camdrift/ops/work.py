@@ -234,7 +234,11 @@ def _attack(
     if kind == "dlfuzz":
         work = partial(timing.fuzz, settings=settings)
         return [_pass(at, "fuzz", _mutants(at, settings) * full, work)]
-    return []
+    if kind == "none":
+        return []
+    # Nothing is known of its work but itself.
+    work = partial(timing.attack, name=kind, settings=settings)
+    return [_pass(at, f"attack {kind}", full, work)]
 
 
 def _mutants(at: Bench, settings: dict[str, Any]) -> float:
