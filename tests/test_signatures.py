@@ -1,8 +1,13 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from camdrift.papers.klawikowska2020 import signatures
+from conftest import ROOT
 
 NAN = float("nan")
 
@@ -179,3 +184,20 @@ def test_what_cannot_be_told_apart_is_nan():
     assert np.isnan(identified(points[:0], kinds[:0], groups[:0], seed=0))
     two = signatures.guesses(points[[0, 40]], kinds[[0, 40]], groups[[0, 40]], seed=0)
     assert two.tolist() == [None, None]
+
+
+# In a process of its own, whose libraries have set no number of threads yet.
+THREADS = """
+import numpy as np
+import torch
+from camdrift.papers.klawikowska2020 import signatures
+
+before = torch.get_num_threads()
+signatures.embedding(np.random.default_rng(0).random((40, 6)), seed=1)
+assert torch.get_num_threads() == before == 1, (before, torch.get_num_threads())
+"""
+
+
+def test_a_layout_leaves_torch_its_number_of_threads():
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "lib")}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", THREADS], env=environment, check=True)

@@ -14,9 +14,10 @@ from sklearn.metrics import pairwise_distances
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from camdrift.pipeline import randomness
+from camdrift.pipeline import randomness, run
 
 NEIGHBOURS = 15
 FEWEST = 4  # points that UMAP can lay out: its spectral start needs three eigenvectors
@@ -69,15 +70,21 @@ def embedding(
         raise TooFewError(
             f"wanted at least {FEWEST} signatures for a plane, got {len(vectors)}; take more images"
         )
-    from umap import UMAP  # it takes seconds, as numba does
+    import numba  # it takes seconds, as umap does
+    from umap import UMAP
 
-    return UMAP(
+    layout = UMAP(
         n_neighbors=min(neighbours, len(vectors) - 1),
         n_components=2,
         min_dist=min_dist,
         random_state=_seed(seed, "umap"),
         n_jobs=1,
-    ).fit_transform(vectors)
+    )
+    # Numba takes all cores, and leaves that number of threads to torch.
+    threads = run.threads()
+    with threadpool_limits(threads):
+        numba.set_num_threads(min(threads, numba.get_num_threads()))
+        return layout.fit_transform(vectors)
 
 
 def _seed(*key: int | str) -> int:
