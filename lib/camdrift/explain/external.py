@@ -41,17 +41,17 @@ def _kind(name: str) -> Any:
             f"method '{name}' is none of camdrift's own; it may be one of pytorch-grad-cam, which "
             "is not installed: pip install -c constraints.txt grad-cam"
         ) from fault
-    known = {
+    kinds = {
         key: kind
         for key, kind in vars(library).items()
         if isinstance(kind, type) and issubclass(kind, base) and key not in WITHOUT_LAYERS
     } | {"FinerCAM": library.FinerCAM}
-    if name not in known:
+    if name not in kinds:
         raise SettingsError(
             f"no method '{name}' that makes a map of a layer; pytorch-grad-cam has: "
-            + ", ".join(sorted(known))
+            + ", ".join(sorted(kinds))
         )
-    return known[name]
+    return kinds[name]
 
 
 def fed(name: str) -> Callable[[Tensor, Tensor], Tensor]:
