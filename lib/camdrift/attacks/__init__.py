@@ -45,8 +45,8 @@ def resolved(
         SettingsError: there is no such attack.
         ValidationError: pydantic's; a value is not valid.
     """
-    given = {**common.get(name, {}), **override}
-    return _module(name).Settings.model_validate(given).model_dump()
+    values = {**common.get(name, {}), **override}
+    return _module(name).Settings.model_validate(values).model_dump()
 
 
 def faults(plan: settings.Settings) -> list[str]:

@@ -135,8 +135,8 @@ def perturb(
 
     def look(seed: _Seed, prediction: int, level: np.ndarray) -> None:
         """Judges the mutant that was just evaluated and decides whether its seed continues."""
-        covered, known = level > threshold, seed.times > 0
-        gain = float((covered & ~known).mean())
+        covered, before = level > threshold, seed.times > 0
+        gain = float((covered & ~before).mean())
         change = seed.current - seed.clean
         norm = float(change.norm() / (seed.clean - mean).norm())
         seed.prediction = seed.prediction if seed.steps else prediction
@@ -151,7 +151,7 @@ def perturb(
                 seed.succeeded = adversarial or seed.succeeded
         log.append(
             {"image": seed.image, "step": seed.steps, "prediction": prediction, "norm": norm,
-             "gain": gain, "coverage": float((covered | known).mean()), "adversarial": adversarial}
+             "gain": gain, "coverage": float((covered | before).mean()), "adversarial": adversarial}
         )  # fmt: skip
 
     def aim(seed: _Seed, probabilities: Tensor, level: np.ndarray) -> None:

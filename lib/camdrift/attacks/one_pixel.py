@@ -151,7 +151,7 @@ def perturb(
     change = torch.zeros_like(images)
     evaluations = torch.zeros(len(images), dtype=torch.int64)
     log: list[dict] = []
-    decode = partial(_decoded, shape=images.shape[-2:], bounds=bounds)
+    decode = partial(_replacements, shape=images.shape[-2:], bounds=bounds)
     waiting = standing.nonzero().flatten()
     for start in range(0, len(waiting), model.micro_batch):
         rows = waiting[start : start + model.micro_batch]
@@ -275,7 +275,7 @@ def _evaluate(
         search.take(own_trials, -chance if search.targeted else chance, predicted)
 
 
-def _decoded(
+def _replacements(
     genes: np.ndarray, *, shape: Sequence[int], bounds: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
     """Returns rows and columns, int64 (n, k, 2), and colours, (n, k, 3), of individuals."""

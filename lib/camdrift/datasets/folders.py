@@ -284,8 +284,8 @@ def _from_table(
         class_names = numbers.astype(str)
     else:
         class_names = values.astype(str)
-        known = sorted(table[label].dropna().astype(str).unique())
-        numbers = class_names.map({name: i for i, name in enumerate(known)})
+        class_order = sorted(table[label].dropna().astype(str).unique())
+        numbers = class_names.map({name: i for i, name in enumerate(class_order)})
     if splits:
         _report(splits)
     file_splits = [splits.get(file.relative_to(root).parts[0]) for file in files]

@@ -271,9 +271,9 @@ def _labels(source: Any, dataset: str) -> list[int]:
 
 def _class_names(source: Any, arguments: dict, count: int) -> list[str]:
     binary = arguments.get("target_types") == "binary-category"  # OxfordIIITPet's cats and dogs
-    known = getattr(source, "bin_classes" if binary else "classes", None) or range(count)
+    classes = getattr(source, "bin_classes" if binary else "classes", None) or range(count)
     # Imagenette names a class by several words.
-    return [name[0] if isinstance(name, tuple) else str(name) for name in known]
+    return [name[0] if isinstance(name, tuple) else str(name) for name in classes]
 
 
 def _item(source: Any, place: int, dataset: str) -> tuple[Image.Image, int]:
@@ -341,13 +341,13 @@ def assign_splits(
         order = group.sort_values("rank").index
         parts = _shares_of(own, shares)
         ends = np.round(np.cumsum([parts[split] for split in SPLITS]) * len(order)).astype(int)
-        tested = ends[2] - ends[1]
-        if (fold + 1) * tested > len(order):
+        test_count = ends[2] - ends[1]
+        if (fold + 1) * test_count > len(order):
             raise SettingsError(
                 f"fold {fold} would test images of another fold again: a class has {len(order)} "
-                f"images and a fold tests {tested}; wanted a smaller shares.test or fewer folds"
+                f"images and a fold tests {test_count}; wanted a smaller shares.test or fewer folds"
             )
-        order = np.roll(order, fold * tested)
+        order = np.roll(order, fold * test_count)
         for split, start, end in zip(SPLITS, [0, *ends[:-1]], ends, strict=True):
             for i in order[start : min(end, start + limits[split])]:
                 splits[i] = split

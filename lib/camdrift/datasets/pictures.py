@@ -29,12 +29,12 @@ def decode(file: Path) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            return _decoded(file)
+            return _read(file)
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as fault:
             raise ValueError(f"{_too_large()}: {fault}") from fault
 
 
-def _decoded(file: Path) -> np.ndarray:
+def _read(file: Path) -> np.ndarray:
     with Image.open(file, formats=_formats()) as opened:
         _refuse_size(*opened.size)
         image: Image.Image = ImageOps.exif_transpose(opened)

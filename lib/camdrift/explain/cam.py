@@ -101,12 +101,12 @@ class Explained:
             tops = [layer.amax((-2, -1), keepdim=True) for layer in maps]
             shares = [m / torch.where(top > 0, top, 1) for m, top in zip(maps, tops, strict=True)]
             if size is not None:
-                shares = [_resized(layer, size) for layer in shares]
+                shares = [_resize(layer, size) for layer in shares]
             by_method[name] = tuple(shares)
         return by_method
 
 
-def _resized(maps: Tensor, size: int) -> Tensor:
+def _resize(maps: Tensor, size: int) -> Tensor:
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
     return F.interpolate(flat, (size, size), mode="bilinear").reshape(*maps.shape[:-2], size, size)
 
@@ -260,13 +260,13 @@ def all_layers(
         classes = _classes(aims, logits, start, rows)
         maps = _of_classes(ready, batch[:rows], logits, tensors, classes, methods, softmax=softmax)
         home = [value.detach()[:rows].to(pixels.device) for value in (logits, classes)]
-        kept = {n: tuple(m[:rows].to(pixels.device) for m in each) for n, each in maps.items()}
-        parts.append((home[0], home[1], kept))
+        home_maps = {n: tuple(m[:rows].to(pixels.device) for m in each) for n, each in maps.items()}
+        parts.append((home[0], home[1], home_maps))
         start += rows
         if micro_batch is None:
-            held = HELD * sum(tensor.nbytes for tensor in tensors) / rows
+            image_memory = HELD * sum(tensor.nbytes for tensor in tensors) / rows
             most = _free(device) / 2 if memory is None else memory
-            size = int(min(max(1, most // held), MOST))
+            size = int(min(max(1, most // image_memory), MOST))
     logits = torch.cat([part[0] for part in parts])
     classes = torch.cat([part[1] for part in parts])
     several = aims is not None and aims.ndim == 2

@@ -157,7 +157,7 @@ class _Call(nn.Module):
         return self.function(input, *self.args, **self.kwargs)
 
 
-def _stacked(*tensors: Tensor) -> Tensor:
+def _stack(*tensors: Tensor) -> Tensor:
     if len({tensor.shape for tensor in tensors}) > 1:
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors)
         raise RefusedError(f"relevance cannot share an addition of {shapes}; wanted equal shapes")
@@ -186,7 +186,7 @@ def _with_own_modules(traced: fx.GraphModule) -> tuple[fx.GraphModule, dict[str,
             inputs = tuple(copies[source] for source in node.args)
         elif node.target in hook_points.ADDS:
             modules[node.name] = Sum(dim=-1)
-            inputs = (graph.call_function(_stacked, tuple(copies[term] for term in node.args)),)
+            inputs = (graph.call_function(_stack, tuple(copies[term] for term in node.args)),)
         else:
             function = METHODS.get(node.target, node.target)
             modules[node.name] = _Call(function, node.args[1:], dict(node.kwargs))

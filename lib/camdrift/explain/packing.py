@@ -86,12 +86,14 @@ def of_variants(
             keys.append((int(image), softmax, content))
             likely = attack and bool(likely_flipped[image])
             kind = _Kind(variant.targets, softmax, tuple(names), likely)
-            packer.want(keys[-1], pixel, int(seed_classes[image]), kind)
+            packer.request(keys[-1], pixel, int(seed_classes[image]), kind)
         tables.append((variant, names, keys))
     packer.finish()
     parts = []
     for variant, names, keys in tables:
-        facts = pd.DataFrame([packer.known[k] for k in keys], columns=["prediction", "probability"])
+        facts = pd.DataFrame(
+            [packer.predictions[k] for k in keys], columns=["prediction", "probability"]
+        )
         table = pd.concat([variant.table, facts.astype({"probability": np.float32})], axis=1)
         seeds = variant.table["image"].map(lambda image: int(seed_classes[image]))
         classes = {OWN: facts["prediction"], SEED: seeds}
@@ -130,12 +132,12 @@ class _Packer:
         self.filled = dict.fromkeys(methods, 0)
         # The prediction and its probability; and by method the places, among its maps, of the map
         # for the own class and the map for the seed's, -1 if there is none.
-        self.known: dict[Pixels, tuple[int, float]] = {}
+        self.predictions: dict[Pixels, tuple[int, float]] = {}
         self.places: dict[tuple[Pixels, str], tuple[int, int]] = {}
         self.waiting: dict[_Kind, list[tuple[Pixels, Tensor, int]]] = {}
         self.kind_of: dict[Pixels, _Kind] = {}  # of the waiting images
 
-    def want(self, key: Pixels, pixels: Tensor, seed: int, kind: _Kind) -> None:
+    def request(self, key: Pixels, pixels: Tensor, seed: int, kind: _Kind) -> None:
         """Requests the maps of an image that neither exist nor wait yet."""
         before = self.kind_of.get(key)
         if before is not None:
@@ -143,8 +145,8 @@ class _Packer:
                 return
             self._explain(before)
         columns = [(OWN, SEED).index(target) for target in kind.targets]
-        known = [self.places.get((key, name), (-1, -1)) for name in kind.methods]
-        if all(places[which] >= 0 for places in known for which in columns):
+        pairs = [self.places.get((key, name), (-1, -1)) for name in kind.methods]
+        if all(places[which] >= 0 for places in pairs for which in columns):
             return
         self.waiting.setdefault(kind, []).append((key, pixels, seed))
         self.kind_of[key] = kind
@@ -171,7 +173,7 @@ class _Packer:
         mine = [k for k in range(rows) if OWN in kind.targets or not flipped[k]]
         others = [k for k in range(rows) if SEED in kind.targets and flipped[k]]
         for k, (key, _, _) in enumerate(part):
-            self.known[key] = (int(top[k]), float(chances[k]))
+            self.predictions[key] = (int(top[k]), float(chances[k]))
             del self.kind_of[key]
         for name in kind.methods:
             own_maps = dict(zip(mine, self._keep(shared, name, mine), strict=True))

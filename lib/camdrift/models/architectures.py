@@ -100,9 +100,9 @@ def _has_more_than_its_state(network: nn.Module) -> bool:
     attributes.
     """
     state = network.state_dict(keep_vars=True)
-    kept = {id(tensor) for tensor in state.values()}
+    state_ids = {id(tensor) for tensor in state.values()}
     return any(
-        id(tensor) not in kept
+        id(tensor) not in state_ids
         for module in network.modules()
         for tensor in _tensors(vars(module).values())
     )

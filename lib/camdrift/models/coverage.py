@@ -62,9 +62,9 @@ def kernel_means(model: Model) -> np.ndarray:
         weights = [model.weight_of(name) for name in tap.name.split("+")]
         # After a concatenation a tap has more channels than any of its convs' kernels.
         fits = (w for w in weights if w is not None and len(w) == tensor.shape[1])
-        known = [w.flatten(1).mean(1) for w in fits]
+        kernels = [w.flatten(1).mean(1) for w in fits]
         missing = tensor.new_full((tensor.shape[1],), float("nan"))
-        parts.append(torch.stack(known).mean(0) if known else missing)
+        parts.append(torch.stack(kernels).mean(0) if kernels else missing)
     parts.append(tensor.new_full((logits.shape[1],), float("nan")))
     return torch.cat(parts).cpu().numpy()
 

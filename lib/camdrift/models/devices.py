@@ -22,14 +22,14 @@ def current() -> torch.device:
     Raises:
         SettingsError: there is no such device here.
     """
-    named = os.environ.get("CAMDRIFT_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = os.environ.get("CAMDRIFT_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=named).device
+        return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as fault:
         first = str(fault).partition("\n")[0]
         raise SettingsError(
             f"CAMDRIFT_DEVICE: wanted a device of this machine, as cpu, cuda or cuda:1, got "
-            f"'{named}': {first}"
+            f"'{name}': {first}"
         ) from fault
 
 

@@ -206,7 +206,7 @@ def tapped(traced: fx.GraphModule, taps: Sequence[Tap], *, leaves: bool = False)
     is a leaf, the layers before it keep nothing for a backward, and a backward stops there.
     A tap converts tensors of half precision, from autocast, to single precision.
     """
-    graph, logits, tensors = _copied(traced, taps)
+    graph, logits, tensors = _copy(traced, taps)
     for number, node in enumerate(tensors):
         with graph.inserting_after(node):
             tensors[number] = graph.call_function(_leaf if leaves else _whole, (node,))
@@ -226,7 +226,7 @@ def with_modules(
     """
     own = frozen(traced).requires_grad_()
     assert isinstance(own, fx.GraphModule)
-    graph, logits, tensors = _copied(own, taps)
+    graph, logits, tensors = _copy(own, taps)
     for number, node in enumerate(tensors):
         own.add_module(f"tap_{number}", nn.Identity())
         with graph.inserting_after(node):
@@ -241,7 +241,7 @@ def with_modules(
     return network, [network.get_submodule(f"tap_{number}") for number in range(len(taps))]
 
 
-def _copied(traced: fx.GraphModule, taps: Sequence[Tap]) -> tuple[fx.Graph, fx.Node, list[fx.Node]]:
+def _copy(traced: fx.GraphModule, taps: Sequence[Tap]) -> tuple[fx.Graph, fx.Node, list[fx.Node]]:
     """Returns a copy of a graph that has no output yet, its logits, and the tensors of taps."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}

@@ -65,7 +65,7 @@ class _Stage:
 
     def whole(self, clean: Tensor) -> Tensor:
         """Returns the output for whole inputs."""
-        return self._followed(self.layer(clean))
+        return self._pointwise(self.layer(clean))
 
     def of(self, crop: Tensor) -> Tensor:
         """Returns the output for crops that include their border, (n, c, crop, crop)."""
@@ -77,9 +77,9 @@ class _Stage:
             output = F.conv2d(
                 crop, conv.weight, conv.bias, self.stride, 0, conv.dilation, conv.groups
             )
-        return self._followed(output)
+        return self._pointwise(output)
 
-    def _followed(self, output: Tensor) -> Tensor:
+    def _pointwise(self, output: Tensor) -> Tensor:
         for module in self.after:
             output = module(output)
         return output
@@ -162,15 +162,15 @@ class Incremental:
     def _keep(self, pixels: Tensor) -> None:
         """Keeps the clean images' tensors, and allocates memory for the crops of a chunk."""
         model = self._model
-        kept: list[list[Tensor]] = [[] for _ in range(len(self._stages) + 1)]
+        tensors: list[list[Tensor]] = [[] for _ in range(len(self._stages) + 1)]
         for part, rows in model.batches(pixels):
             tensor = (part - model.mean) / model.std
-            for places, stage in zip(kept, self._stages, strict=False):
+            for places, stage in zip(tensors, self._stages, strict=False):
                 places.append(stage.padded(tensor[:rows]))
                 tensor = stage.whole(tensor)
             channels = tensor.shape[1]
-            kept[-1].append(tensor[:rows].permute(0, 2, 3, 1).reshape(-1, channels))
-        self._clean = [torch.cat(parts) for parts in kept]
+            tensors[-1].append(tensor[:rows].permute(0, 2, 3, 1).reshape(-1, channels))
+        self._clean = [torch.cat(parts) for parts in tensors]
         sides = [stage.crop for stage in self._stages] + [self._stages[-1].out]
         shapes = [
             (CHUNK * side**2 + 1, clean.shape[1])  # the last row takes values outside a crop
@@ -259,14 +259,14 @@ def _stage(layer: nn.Module, patch: int, side: int) -> _Stage | None:
         return None
     kernel, stride, padding, dilation = (int(pair[0]) for pair in pairs)
     if isinstance(layer, nn.Conv2d):
-        known, fill = layer.padding_mode == "zeros", 0.0
+        supported, fill = layer.padding_mode == "zeros", 0.0
     else:
-        known, fill = not (layer.ceil_mode or layer.return_indices), float("-inf")
+        supported, fill = not (layer.ceil_mode or layer.return_indices), float("-inf")
     reach = (kernel - 1) * dilation + 1
     out = (side + 2 * padding - reach) // stride + 1
     window = min(out, (patch + reach - 2) // stride + 1)
     stage = _Stage(layer, (), reach, stride, padding, fill, side, window, out)
-    return stage if known else None
+    return stage if supported else None
 
 
 def _rest(traced: fx.GraphModule, start: fx.Node) -> fx.GraphModule:

@@ -61,7 +61,7 @@ def obtain(
                 f"(models.{name}.classes: the number of the weights; or new_head: true, to train "
                 f"dense layers of your own): {fault}"
             ) from fault
-    return _trained(network, facts, settings.training, split, seed=seed, name=name)
+    return _train(network, facts, settings.training, split, seed=seed, name=name)
 
 
 def retrained(
@@ -88,14 +88,14 @@ def retrained(
     own = {key: value.clone() for key, value in base.state.items()}
     network.load_state_dict(own, assign=True)
     facts = {key: base.facts[key] for key in FACTS}
-    return _trained(network, facts, settings, split, seed=seed, name=name, adversary=adversary)
+    return _train(network, facts, settings, split, seed=seed, name=name, adversary=adversary)
 
 
 FACTS = ("architecture", "width", "head", "mean", "std", "classes", "size")  # that define a model
 
 
 @devices.exactly()
-def _trained(
+def _train(
     network: nn.Module,
     facts: dict[str, Any],
     settings: Training | None,

@@ -59,32 +59,32 @@ def train(
     device = devices.current()
     architectures.channels_last(network.to(device))
     centre, spread = (torch.tensor(value).view(1, -1, 1, 1).to(device) for value in (mean, std))
-    trained = network if layers == "all" else _dense(network)
+    module = network if layers == "all" else _dense(network)
     network.requires_grad_(layers == "all")
-    trained.requires_grad_()
+    module.requires_grad_()
 
     def inside(images: Tensor) -> Any:
         return network(inputs(images, size=size, mean=centre, std=spread))
 
-    optimiser = torch.optim.AdamW(trained.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    optimiser = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=weight_decay)
     steps = max(1, len(pixels) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, learning_rate, total_steps=epochs * steps
     )
-    curve, best, kept = [], -1.0, {}
+    curve, best, best_state = [], -1.0, {}
     for epoch in progress(range(1, epochs + 1)):
         network.eval()
-        trained.train()
+        module.train()
         order = torch.randperm(len(pixels), generator=generator)
         total = 0.0
         for step in range(steps):
             rows = order[step * batch : (step + 1) * batch]
-            images = _augmented(pixels[rows], shift, flip, generator).to(device)
+            images = _augment(pixels[rows], shift, flip, generator).to(device)
             targets = labels[rows].to(device)
             if adversary is not None:
                 network.eval()
                 images = adversary(inside, images, targets)
-                trained.train()
+                module.train()
             logits = inside(images)
             logits = logits if isinstance(logits, Tensor) else logits[0]  # an auxiliary head's
             loss = F.cross_entropy(logits, targets)
@@ -103,8 +103,8 @@ def train(
         curve.append({"epoch": epoch, "loss": total / steps, "validation_accuracy": reached})
         if not reached <= best:  # NaN without validation images, which keeps the last epoch
             best = reached
-            kept = {name: value.clone() for name, value in network.state_dict().items()}
-    network.load_state_dict(kept)
+            best_state = {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(best_state)
     return curve
 
 
@@ -123,7 +123,7 @@ def _dense(network: nn.Module) -> nn.Module:
     return nn.ModuleList(layers)
 
 
-def _augmented(images: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
+def _augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
     if shift:
         size = images.shape[-1]
         padded = F.pad(images, (shift,) * 4, mode="replicate")

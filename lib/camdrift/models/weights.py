@@ -69,13 +69,13 @@ def _file(settings: ModelSettings) -> Path:
         return path
     if settings.is_url:
         url, digest = str(settings.weights), str(settings.sha256)
-        return _downloaded(url, digest, f"camdrift-{digest}{settings.suffix}")
+        return _download(url, digest, f"camdrift-{digest}{settings.suffix}")
     url = _url_of(settings)
     name = PurePosixPath(urlsplit(url).path).name
     prefix = NAMED.search(name)
     if prefix is None and settings.sha256 is None:
         raise RefusedError(f"{url} does not name its sha256; wanted `sha256:` of the model")
-    return _downloaded(url, settings.sha256 or prefix[1], name)  # type: ignore[index]
+    return _download(url, settings.sha256 or prefix[1], name)  # type: ignore[index]
 
 
 def _url_of(settings: ModelSettings) -> str:
@@ -92,7 +92,7 @@ def _url_of(settings: ModelSettings) -> str:
         ) from fault
 
 
-def _downloaded(url: str, digest: str, name: str) -> Path:
+def _download(url: str, digest: str, name: str) -> Path:
     """Returns the file of a URL, whose sha256 begins with `digest`; an existing one is reused.
 
     A new one is written under another name and renamed once it is complete and verified.
@@ -132,7 +132,7 @@ def _downloaded(url: str, digest: str, name: str) -> Path:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     """Returns the tensors of a file by name; of a pickle, only tensors are read."""
-    state = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+    state = _safetensors(path) if path.suffix == ".safetensors" else _unpickle(path)
     if isinstance(state, Mapping):
         state = state.get("state_dict", state)
     if not isinstance(state, Mapping):
@@ -166,7 +166,7 @@ def _safetensors(path: Path) -> object:
         raise RefusedError(f"{path} cannot be read as safetensors: {fault}") from fault
 
 
-def _pickled(path: Path) -> object:
+def _unpickle(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as fault:

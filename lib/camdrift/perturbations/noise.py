@@ -89,9 +89,9 @@ def scale_to(clean: Tensor, base: Tensor, targets: Tensor) -> Tensor:
     size_squared = turn.square() * (moving - step_squared) + saturated
     target_squared = targets.double().square()
     first = torch.searchsorted(size_squared, target_squared).clamp_max(size_squared.shape[1] - 1)
-    left = target_squared - saturated.gather(1, first) + room_squared.gather(1, first)
+    remainder = target_squared - saturated.gather(1, first) + room_squared.gather(1, first)
     rate = moving.gather(1, first)
-    factor = torch.where(rate > 0, (left.clamp_min(0) / rate).sqrt(), 0.0)
+    factor = torch.where(rate > 0, (remainder.clamp_min(0) / rate).sqrt(), 0.0)
     return factor.minimum(turn[:, -1:])
 
 

@@ -102,7 +102,7 @@ def measure(model: Model, pixels: Tensor, perturbation: Perturbation) -> pd.Data
         )
     adds_up = (outputs.sum(1) - 1).abs() < 1e-4
     successes = perturbation.found
-    left = (changed - pixels).double().flatten(1)
+    change = (changed - pixels).double().flatten(1)
     return pd.DataFrame(
         {
             "clean": clean,
@@ -111,9 +111,9 @@ def measure(model: Model, pixels: Tensor, perturbation: Perturbation) -> pd.Data
             "success": adversarial != clean if successes is None else successes.numpy(),
             "success_8bit": rounded != clean,
             "unclipped": unclipped,
-            "l2": left.norm(dim=1).numpy(),
-            "linf": left.abs().amax(1).numpy(),
-            "rms": left.square().mean(1).sqrt().numpy(),
+            "l2": change.norm(dim=1).numpy(),
+            "linf": change.abs().amax(1).numpy(),
+            "rms": change.square().mean(1).sqrt().numpy(),
             "evaluations": perturbation.evaluations.numpy(),
             "probabilities": ((outputs >= 0).all(1) & adds_up).numpy(),
         }

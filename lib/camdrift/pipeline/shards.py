@@ -182,7 +182,7 @@ def code_of(stage: str) -> tuple[Path, ...]:
 
 def code(paths: Sequence[Path]) -> str:
     """Returns a digest of files of code, those of the library as this process imports them."""
-    return _joined(hashlib.sha256(file.read_bytes()).digest() for file in _files(paths))
+    return _combine(hashlib.sha256(file.read_bytes()).digest() for file in _files(paths))
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -191,7 +191,7 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
         yield from sorted(own.rglob("*.py")) if own.is_dir() else [own]
 
 
-def _joined(digests: Iterable[bytes]) -> str:
+def _combine(digests: Iterable[bytes]) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
@@ -218,7 +218,7 @@ def compute(task: Task) -> None:
     """
     # A worker's threads share the folder, and nothing may call a network while another is traced.
     with ONE, contextlib.chdir(task.root), threadpool_limits(task.threads):
-        if _loaded(task.files) != task.code:
+        if _code_at_import(task.files) != task.code:
             raise SettingsError(
                 f"a worker has another camdrift ({PACKAGE}), or another stages/"
                 f"{task.stage.group}.py, than the run in {task.root}; start workers anew, from the "
@@ -236,9 +236,9 @@ def compute(task: Task) -> None:
 ONE = threading.Lock()
 
 
-def _loaded(paths: Sequence[Path]) -> str:
+def _code_at_import(paths: Sequence[Path]) -> str:
     """Returns the `code` of files as this process first read them, since it keeps its imports."""
-    return _joined(_digest(file.absolute()) for file in _files(paths))
+    return _combine(_digest(file.absolute()) for file in _files(paths))
 
 
 @cache

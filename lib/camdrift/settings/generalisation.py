@@ -94,16 +94,16 @@ def generalisation_faults(
                 f"generalisations.{name}: another group has this name, and both own "
                 f"data/results/{name}"
             )
-        faults += _named_alike(
+        faults += _name_faults(
             own, source_pairs, [(t.set, t.network) for t in own_targets.values()]
         )
-        faults += _trained(own, models)
-        faults += _arms(name, generalisation, source_pairs, own_targets, sets)
-        faults += _one_network(name, own_targets, sets, models)
+        faults += _on_other_sets(own, models)
+        faults += _arm_faults(name, generalisation, source_pairs, own_targets, sets)
+        faults += _network_faults(name, own_targets, sets, models)
     return faults
 
 
-def _named_alike(
+def _name_faults(
     ends: dict[str, Source], sources: list[tuple[str, str]], targets: list[tuple[str, str]]
 ) -> list[str]:
     """Returns faults in names: on one set, each network is one model and each model one network."""
@@ -131,7 +131,7 @@ def _named_alike(
     return faults
 
 
-def _arms(
+def _arm_faults(
     name: str,
     generalisation: Generalisation,
     source_pairs: list[tuple[str, str]],
@@ -166,11 +166,11 @@ def _arms(
                 for network in networks
                 if (key, network) not in pairs
             ]
-    lost = sorted(
+    missing = sorted(
         {n for key, n in target_pairs if key in preprocessed}
         - {n for key, n in target_pairs if key in bare}
     )
-    faults += [f"{place}: no target '{n}' on a set without preprocessing" for n in lost]
+    faults += [f"{place}: no target '{n}' on a set without preprocessing" for n in missing]
     for key in used:
         alike = [k for k in used if _images(sets[k]) == _images(sets[key])]
         arms = [(k in bare) for k in alike]
@@ -184,7 +184,7 @@ def _arms(
     return faults
 
 
-def _trained(ends: dict[str, Source], models: Mapping[str, ModelSettings]) -> list[str]:
+def _on_other_sets(ends: dict[str, Source], models: Mapping[str, ModelSettings]) -> list[str]:
     """Returns faults of models on a set that may test the images they were trained on."""
     return [
         f"{place}.set: model '{end.model}' is trained on '{models[end.model].set}', whose training "
@@ -196,7 +196,7 @@ def _trained(ends: dict[str, Source], models: Mapping[str, ModelSettings]) -> li
     ]
 
 
-def _one_network(
+def _network_faults(
     name: str,
     targets: dict[str, Target],
     sets: Mapping[str, ImageSetSettings],

@@ -26,7 +26,7 @@ def declared(stage: str) -> dict[str, Any]:
     """
     content = read(PARAMS)
     values: dict[str, Any] = {}
-    for path in _listed(stage, "params", content):
+    for path in _list(stage, "params", content):
         source, target = content, values
         *parents, last = path.split(".")
         for parent in parents:
@@ -41,10 +41,10 @@ def dependencies(stage: str) -> list[Path]:
     Raises:
         SettingsError: dvc.yaml has no such stage.
     """
-    return [Path(path) for path in _listed(stage, "deps", read(PARAMS))]
+    return [Path(path) for path in _list(stage, "deps", read(PARAMS))]
 
 
-def _listed(stage: str, part: str, content: dict[str, Any]) -> list[str]:
+def _list(stage: str, part: str, content: dict[str, Any]) -> list[str]:
     """Returns one of a stage's lists in dvc.yaml, with its names filled in."""
     pipeline = read(PIPELINE)["stages"]
     group, _, key = stage.partition("@")

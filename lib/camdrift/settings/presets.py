@@ -89,7 +89,7 @@ def read(name: str) -> Preset:
         there = ", ".join(sorted({*content, "needs"}))
         raise SettingsError(f"{file}: no key '{strange[0]}'; there are: {there}")
     return Preset(
-        file.stem, {str(key): need for key, need in needs.items()}, _merged(content, own) | parts
+        file.stem, {str(key): need for key, need in needs.items()}, _merge(content, own) | parts
     )
 
 
@@ -102,11 +102,11 @@ def builder(study: str) -> str | None:
     return None
 
 
-def _merged(content: Any, own: Any) -> Any:
+def _merge(content: Any, own: Any) -> Any:
     """Returns settings with some of them changed; maps are merged, anything else is replaced."""
     if not isinstance(content, dict) or not isinstance(own, dict):
         return own
-    return content | {key: _merged(content.get(key), value) for key, value in own.items()}
+    return content | {key: _merge(content.get(key), value) for key, value in own.items()}
 
 
 def filled(parts: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -130,11 +130,13 @@ def filled(parts: Mapping[str, Any], name: str) -> dict[str, Any]:
     sets, models = full["sets"], full["models"]
     for model in models.values():
         _fill(model, "set", _only(sets))
-    trained = {m.get("set") for m in models.values() if m.get("training") or m.get("new_head")}
+    training_sets = {
+        m.get("set") for m in models.values() if m.get("training") or m.get("new_head")
+    }
     for key, image_set in sets.items():
         if image_set.get("kind") != "folder":
             image_set.setdefault("path", BUNDLED)
-        if key not in trained:
+        if key not in training_sets:
             image_set.setdefault("shares", {"train": 0.0, "validation": 0.0, "test": 1.0})
     if full["cells"] and not full["studies"]:
         full["studies"] = {name: {}}
