@@ -22,7 +22,7 @@ from conftest import ROOT, inside, script
 
 SETTINGS = params.load(ROOT / "params.yaml")
 EPS = [0.01, 0.1]
-PLAN = Generalisation(title="", carried="ResNet50", label="given", eps=EPS, ranges=["unit"],
+PLAN = Generalisation(title="", transferred="ResNet50", label="given", eps=EPS, ranges=["unit"],
                       explains="given", examples=1)  # fmt: skip
 N = 40
 FAMILIES = {"VGG16": "deep", "ResNet50": "deep", "ResNet101": "deep", "InceptionV3": "wide",

@@ -15,7 +15,7 @@ from camdrift.storage import CARRIED, CARRIED_NOISE, GIVEN, OWN, OWN_ATTACK, POL
 from conftest import as_model, small_network
 
 PLAN = Generalisation(
-    title="", carried="A", label="given", eps=[0.1, 0.4], ranges=["unit", "signed"],
+    title="", transferred="A", label="given", eps=[0.1, 0.4], ranges=["unit", "signed"],
     explains="given", examples=2,
 )  # fmt: skip
 N = 6
