@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from camdrift.detectors.families import families
-from camdrift.trial import adaptive, measuring
+from camdrift.evaluation import adaptive, measuring
 from test_detectors import CHANCE, changed
 
 CHOSEN = changed(

@@ -1,4 +1,4 @@
-"""The trial's numbers against scikit-learn and on paper, and the judges of tan2023's claims."""
+"""Evaluations against scikit-learn and on paper, and the judges of tan2023's claims."""
 
 import numpy as np
 import pandas as pd
@@ -9,13 +9,13 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from camdrift import settings
 from camdrift.detectors.families import families
 from camdrift.detectors.noisecam import READINGS
+from camdrift.evaluation import evaluation, experiment
+from camdrift.evaluation.evaluation import Evaluation
 from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, UNDECIDED
 from camdrift.papers.tan2023 import tables, verdicts
-from camdrift.papers.tan2023.verdicts import Trials
+from camdrift.papers.tan2023.verdicts import Evaluations
 from camdrift.perturbations import variants
 from camdrift.settings import params
-from camdrift.trial import evaluation, trial
-from camdrift.trial.evaluation import Trial
 from conftest import ROOT, inside
 from test_detectors import WITH_RULE, changed, table
 
@@ -53,11 +53,11 @@ def features(*, strengths=(1.0,), told: float = 1.0) -> pd.DataFrame:
     return whole.assign(against="", blurred=1, **masses)
 
 
-def made(*, told: float = 1.0, strengths=(1.0,)) -> dict[float, Trial]:
+def made(*, told: float = 1.0, strengths=(1.0,)) -> dict[float, Evaluation]:
     seen, facts = features(strengths=strengths, told=told), images()
     weights = evaluation.draws(facts, resamples=200, rng=np.random.default_rng(0))
     return {
-        s: Trial(
+        s: Evaluation(
             evaluation.fitted(seen, facts, s, families(CHOSEN)),
             evaluation.calls(seen, facts, s),
             0.95,
@@ -71,25 +71,27 @@ def test_a_layer_that_the_model_has_not_is_refused_where_detectors_are_tried(mod
     cell = params.load(ROOT / "params.yaml").cells["pgd"]  # the model here has two layers
     protocol = settings.protocols(params.load(ROOT / "params.yaml").protocols)["corrected"]
     with pytest.raises(settings.SettingsError, match=r"behaviour\.probe: wanted one of the 2 la"):
-        trial.taking_part(model, cell, "pgd", protocol, CHOSEN, seed=1)
+        experiment.taking_part(model, cell, "pgd", protocol, CHOSEN, seed=1)
 
 
 def test_splits_are_disjoint_and_the_same_in_every_cell():
     ids = [f"image {i}" for i in range(100)]
     table = pd.DataFrame({"image": range(100), "id": ids, "source": ids, "label": 0, "clean": 0})
     chosen = CHOSEN.model_copy(update={"images": 64})
-    first = trial.chosen(table.assign(success=True), chosen, seed=1)
-    other = trial.chosen(table.assign(success=False)[::-1].reset_index(drop=True), chosen, seed=1)
+    first = experiment.chosen(table.assign(success=True), chosen, seed=1)
+    other = experiment.chosen(
+        table.assign(success=False)[::-1].reset_index(drop=True), chosen, seed=1
+    )
     assert len(first) == 64 == first["image"].nunique()
     both = first.set_index("image")["split"], other.set_index("image")["split"]
     pd.testing.assert_series_equal(both[0].sort_index(), both[1].sort_index())
     counts = first["split"].value_counts()
     assert counts.to_dict() == {"test": 32, "calibrate": 16, "choose": 16}
-    assert not trial.chosen(table.assign(success=True), chosen, seed=2)["image"].equals(
+    assert not experiment.chosen(table.assign(success=True), chosen, seed=2)["image"].equals(
         first["image"]
     )
     taking_part = table.assign(success=True).iloc[first.index].reset_index(drop=True)
-    again = trial.chosen(taking_part, chosen, seed=1)
+    again = experiment.chosen(taking_part, chosen, seed=1)
     pd.testing.assert_frame_equal(again, first.reset_index(drop=True))
 
 
@@ -112,7 +114,7 @@ def test_tiles_of_a_picture_are_in_one_split():
     ids = [f"tile {i}" for i in range(100)]
     table = pd.DataFrame({"image": range(100), "id": ids, "label": 0, "clean": 0, "success": True})
     table["source"] = [f"picture {i % 20}" for i in range(100)]
-    found = trial.chosen(table, CHOSEN, seed=1)
+    found = experiment.chosen(table, CHOSEN, seed=1)
     assert (found.groupby("source")["split"].nunique() == 1).all()
     shares = found["split"].value_counts(normalize=True)
     assert shares["test"] == pytest.approx(0.5, abs=0.06)
@@ -154,7 +156,7 @@ def test_a_threshold_is_chosen_on_the_choosing_images_alone():
     one = made()[1.0]
     changed = one.rows.copy()
     changed.loc[changed["split"] == "test", "squeezing"] += 100.0
-    other = Trial(one.fitted, changed, one.confidence, one.weights)
+    other = Evaluation(one.fitted, changed, one.confidence, one.weights)
     assert one.called("squeezing", "chosen").mean() < 0.5
     assert other.called("squeezing", "chosen").all()
 
@@ -186,7 +188,7 @@ def test_a_detector_that_is_the_confidence_in_disguise_is_found_out():
     one = made()[1.0]
     clusters = [name for name in one.rows if name.startswith("clusters_code_softmax")]
     same = one.rows.assign(**dict.fromkeys(clusters, 100 * (1 - one.rows["probability"])))
-    found = tables.disguise(Trial(one.fitted, same, one.confidence, one.weights))
+    found = tables.disguise(Evaluation(one.fitted, same, one.confidence, one.weights))
     rows = found.set_index(["reading", "kind"])
     assert rows.loc[("code_softmax", "all"), "spearman"] == pytest.approx(1)
     assert rows.loc[("code_softmax", "all"), ["gain", "gain_low", "gain_high"]].eq(0).all()
@@ -199,7 +201,7 @@ def test_a_calibrating_split_without_adversarials_is_said_and_breaks_nothing():
     seen["prediction"] = seen["prediction"].where(seen["image"] >= 10, 0)
     fitted = evaluation.fitted(seen, facts, 1.0, families(CHOSEN))
     assert fitted["logistic"].unfit == "no adversarial image to learn from"
-    one = Trial(fitted, evaluation.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
+    one = Evaluation(fitted, evaluation.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
     found = tables.performance(one).set_index("detector")
     assert found.loc["logistic", "auroc"].isna().all()
     assert (found.loc["logistic", "note"] == fitted["logistic"].unfit).all()
@@ -209,22 +211,24 @@ def test_a_calibrating_split_without_adversarials_is_said_and_breaks_nothing():
 def test_no_flipped_image_breaks_nothing():
     seen, facts = features().assign(prediction=0), images()
     fitted = evaluation.fitted(seen, facts, 1.0, families(CHOSEN))
-    one = Trial(fitted, evaluation.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
+    one = Evaluation(fitted, evaluation.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
     assert tables.performance(one).query("positives == 'success'")["auroc"].isna().all()
     assert tables.curves(one).empty
     nothing = pd.DataFrame(columns=tables.TABLES["knowing"])
-    found = verdicts.of_trials(Trials({1.0: one}, nothing, 224)).set_index("claim")["verdict"]
+    found = verdicts.of_evaluations(Evaluations({1.0: one}, nothing, 224)).set_index("claim")[
+        "verdict"
+    ]
     assert found.pop("B8") == NOT_RUN
     assert set(found) == {UNDECIDED}
 
 
 def judged(told=1.0, size=224, **changes) -> pd.DataFrame:
-    trials = made(told=told, strengths=(0.25, 1.0, 4.0))
+    evaluations = made(told=told, strengths=(0.25, 1.0, 4.0))
     knowing = pd.DataFrame(
         {"cell": "pgd", "detector": ["behaviour_median", "noisecam_code_logits"], "arm": "adaptive",
          "auroc": [0.4, 0.3], "low": [0.3, 0.2], "high": [0.5, 0.4]} | changes
     )  # fmt: skip
-    return verdicts.of_trials(Trials(trials, knowing, size)).set_index("claim")
+    return verdicts.of_evaluations(Evaluations(evaluations, knowing, size)).set_index("claim")
 
 
 def test_verdicts_where_everything_is_told_apart():

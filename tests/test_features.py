@@ -9,10 +9,10 @@ from sklearn.decomposition import PCA
 
 from camdrift.detectors import behaviour, confidence, energy, noisecam, residual, squeezing
 from camdrift.detectors.families import families
+from camdrift.evaluation import measuring
 from camdrift.explain.methods import grad_cam, noise_cam
 from camdrift.features import cleaning, profile
 from camdrift.features.images import Images
-from camdrift.trial import measuring
 from conftest import as_model, small_network
 from test_detectors import changed
 

@@ -191,7 +191,7 @@ def test_features_of_a_stored_variant_are_those_of_the_library(tiny):
     assert rows["prediction"].equals(attacked.loc[rows.index, "adversarial"].rename("prediction"))
 
 
-def test_trial_tables_fit_together(tiny):
+def test_evaluation_tables_fit_together(tiny):
     made = results.load("tiny")
     assert set(made["detectors"]["detector"]) == set(NAMES)
     cells = made["detectors"][["cell", "strength"]].drop_duplicates().values.tolist()
@@ -204,7 +204,7 @@ def test_trial_tables_fit_together(tiny):
     keys = ["cell", "strength", "detector"]
     pairs = own.merge(same.drop_duplicates(keys), on=keys)
     assert (pairs["auroc_x"] == pairs["auroc_y"]).all()
-    assert len(report.trial(made, "tiny_dlfuzz")) == len(NAMES) + 7
+    assert len(report.evaluation(made, "tiny_dlfuzz")) == len(NAMES) + 7
     assert set(report.knowing(made)["cell"]) == {"tiny_pgd"}
     assert made["claims"].set_index("id").loc["B1", "verdict"] == "not decided"
 

@@ -28,7 +28,7 @@ st.caption(
     "Each detector sees one image, never its clean twin. Attacked images whose class flips against "
     "clean and noisy ones; fitted, chosen and tested on images of different pictures."
 )
-frame.table(report.trial(made, cell, strength), "trial",
+frame.table(report.evaluation(made, cell, strength), "evaluation",
             "Test images; in brackets 95 % intervals by source picture.")  # fmt: skip
 
 st.subheader("A threshold and its price", anchor=False)

@@ -198,8 +198,8 @@ def _detectors(chosen: Settings, study: str, made: results.Tables) -> str:
     for name, tables in found.items():
         plan = plans[name]
         assert isinstance(plan, Study)
-        trial = report.trial(tables, plan.headline).drop_duplicates("detector")
-        columns[f"`{name}`"] = trial.set_index("detector")["AUROC"]
+        evaluation = report.evaluation(tables, plan.headline).drop_duplicates("detector")
+        columns[f"`{name}`"] = evaluation.set_index("detector")["AUROC"]
         knowing = report.knowing(tables)
         attacks = tables["attacks"].set_index("cell")["attack"]
         for cell, rows in knowing.groupby("cell", sort=False) if len(knowing) else ():

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from camdrift import storage
 from camdrift.attacks import dlfuzz, one_pixel
 from camdrift.detectors.families import Family, families
+from camdrift.evaluation import adaptive, experiment, measuring
 from camdrift.explain import cam, lrp, packing
 from camdrift.models import coverage, devices, gradients, training
 from camdrift.models.model import Model
@@ -30,7 +31,6 @@ from camdrift.perturbations import noise
 from camdrift.scores import comparison
 from camdrift.settings import Cell, ModelSettings, Settings, Training, protocols
 from camdrift.storage import files
-from camdrift.trial import adaptive, measuring, trial
 
 ENOUGH = 0.2  # seconds that a forward is to take to be timed
 LONG = 1.0
@@ -117,7 +117,7 @@ class Bench:
 
     @cached_property
     def families(self) -> dict[str, Family]:
-        """Detectors, by name, at layers that the model has: the trial refuses others."""
+        """Detectors, by name, at layers that the model has: the evaluation refuses others."""
         count = len(self.model.maps)
         return {each.name: each.within(count) for each in families(self.plan.detection)}
 
@@ -219,7 +219,7 @@ def look_often(at: Bench, *, name: str) -> float:
 def blur(at: Bench) -> float:
     """Blurs images and looks at them."""
     with torch.no_grad():
-        at.model(trial.blurred(at.pixels, radius=at.plan.detection.blur))
+        at.model(experiment.blurred(at.pixels, radius=at.plan.detection.blur))
     return len(at.pixels)
 
 

@@ -256,8 +256,8 @@ def contrasts(made: Tables, cell: str) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def trial(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
-    """Returns how detectors do on a cell for people: a row a detector and rule.
+def evaluation(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
+    """Returns the rates of the detectors on a cell as text: a row a detector and rule.
 
     Attacked images whose class flips against clean and noisy ones, test images only.
     """
@@ -379,7 +379,7 @@ def page(
         Part("By the method that makes the maps", table=by_method(made, study.headline)),
         Part("By the score that compares them", table=by_score(made, study.headline)),
     ]  # fmt: skip
-    tried = trial(made, study.headline)
+    tried = evaluation(made, study.headline)
     if len(tried):
         adaptive = knowing(made) if len(made["knowing"]) else None
         parts += [

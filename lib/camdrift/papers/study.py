@@ -16,7 +16,7 @@ from camdrift.papers.renkhoff2022.claims import CLAIMS as OF_RENKHOFF
 from camdrift.papers.tan2023 import figures as detection_figures
 from camdrift.papers.tan2023 import tables as detection_tables
 from camdrift.papers.tan2023.claims import CLAIMS as OF_TAN
-from camdrift.papers.tan2023.verdicts import JUDGES, Trials, of_trials
+from camdrift.papers.tan2023.verdicts import JUDGES, Evaluations, of_evaluations
 from camdrift.settings import (
     Cell,
     DetectionSettings,
@@ -69,15 +69,15 @@ def tables(
         for key, cell in cells.items()
         if cell.detect
     }
-    made, trials = detection_tables.of_study(seen, detecting, chosen, seed=seed)
+    made, evaluations = detection_tables.of_study(seen, detecting, chosen, seed=seed)
     mine = {key: rows[rows["cell"] == headline] for key, rows in whole.items()}
     found, tested = mine["switches"], ""
-    if 1.0 in trials.get(headline, {}):
+    if 1.0 in evaluations.get(headline, {}):
         size = seen[headline][1].pictures.shape[2]
         alike = [key for key, (other, _) in seen.items() if other.model == cell.model]
         knowing = made["knowing"][made["knowing"]["cell"].isin(alike)]
-        judged = Trials(trials[headline], knowing, size)
-        found = pd.concat([found, rounded(of_trials(judged))], ignore_index=True)
+        judged = Evaluations(evaluations[headline], knowing, size)
+        found = pd.concat([found, rounded(of_evaluations(judged))], ignore_index=True)
         tested = f"{judged.whole.weights.shape[1]} test images of '{cell.set}', {size} px; {place}"
     whole |= {key: rounded(table) for key, table in made.items()}
     whole["claims"] = verdicts.of_claims(

@@ -1,4 +1,4 @@
-"""Figures of the detectors' trial.
+"""Figures of the evaluation of detectors.
 
 A function is named as its figure: `figure_8a` draws `tan_figure_8a`, which imitates the paper's;
 the others are the study's own. Figures 6 and 7 of the paper are 5 and 6 of renkhoff2022.

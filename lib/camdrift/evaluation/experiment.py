@@ -1,4 +1,4 @@
-"""Who takes part in the detectors' trial: images, their splits, and what is done to them."""
+"""The experiment on detectors: which images take part, their splits, and what is done to them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ from torch import Tensor
 from camdrift import storage
 from camdrift.detectors import noisecam
 from camdrift.detectors.families import PLACE, Family, families
+from camdrift.evaluation import adaptive, evaluation, measuring
 from camdrift.explain.methods import grad_cam_plus_plus, layer_cam
 from camdrift.features.images import Objective
 from camdrift.models.model import Model, top_logit
@@ -23,7 +24,6 @@ from camdrift.settings import Cell, DetectionSettings, Protocol, SettingsError
 from camdrift.settings.detection import place
 from camdrift.storage import ADAPTIVE, ADVERSARIAL, CLEAN, NOISE, OBLIVIOUS, Detected, Seen
 from camdrift.storage.pixels import to_8bit
-from camdrift.trial import adaptive, evaluation, measuring
 
 METHODS = ("grad_cam_plus_plus", "layer_cam", *noisecam.READINGS)  # of the maps to look at
 EXAMPLES = 4
@@ -37,6 +37,7 @@ def chosen(images: pd.DataFrame, settings: DetectionSettings, *, seed: int) -> p
     splits. A source picture's images are in one split: they are not independent. The index is each
     image's row in `images`, and rises.
     """
+    # "trial" is part of the seed: another word would draw other images.
     key = [randomness.entropy(seed, "trial", name) for name in images["id"]]
     drawn = images.iloc[np.argsort(key)[: settings.images]]
     table = drawn[["image", "source", "label", "clean", "success"]].sort_index()
@@ -71,7 +72,7 @@ def blurred(pixels: Tensor, *, radius: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Part:
-    """What takes part in a cell's trial: see `chosen` for `images`, whose index are places."""
+    """What takes part in a cell's evaluation: see `chosen` for `images`, whose index are places."""
 
     cell: Cell
     name: str
@@ -177,6 +178,7 @@ def _features(
     blur: float,
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     def streams(name: str) -> list[np.random.Generator]:
+        # These words are part of the seed: others would draw other numbers.
         parts: list[int | str] = [seed, "detect", key, variant, repr(strength), against]
         parts += [name] * bool(name)
         return [randomness.generator(*parts, int(image)) for image in table["image"]]

@@ -1,4 +1,4 @@
-"""The detectors' trial: fitted on some images, chosen on others, tested on the rest."""
+"""The evaluation of detectors: fitted on some images, chosen on others, tested on the rest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def told(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Evaluation:
     """Detectors fitted at one strength of a cell, tested on the rows of one strength of a cell.
 
     fitted: as `fitted` returns it.
