@@ -1,4 +1,4 @@
-"""The attack that knows the detector, on a small random network."""
+"""The adaptive attack on detectors, on a small random network."""
 
 import numpy as np
 import pytest
@@ -60,14 +60,14 @@ def test_it_flips_within_its_budget_and_looks_more_benign(fitted, model, pixels)
     made, _ = fitted
     labels = model(pixels).argmax(1)
     budget = {"eps": 0.5, "step": 0.05, "steps": 20}
-    blind = adaptive.perturb(model, pixels, labels, None, **budget)
+    non_adaptive = adaptive.perturb(model, pixels, labels, None, **budget)
     score = OWNER["energy"].surrogate(made["energy"], model)
-    knowing = adaptive.perturb(model, pixels, labels, score, **budget)
-    for attacked in (blind, knowing):
+    evasive = adaptive.perturb(model, pixels, labels, score, **budget)
+    for attacked in (non_adaptive, evasive):
         assert attacked.min() >= 0
         assert attacked.max() <= 1
         assert (attacked - pixels).abs().max() <= 0.5 + 1e-6
-    both = (model(blind).argmax(1) != labels) & (model(knowing).argmax(1) != labels)
+    both = (model(non_adaptive).argmax(1) != labels) & (model(evasive).argmax(1) != labels)
     assert both.any()
-    energy = [-model(x)[both].logsumexp(1).mean() for x in (knowing, blind)]
+    energy = [-model(x)[both].logsumexp(1).mean() for x in (evasive, non_adaptive)]
     assert energy[0] < energy[1]

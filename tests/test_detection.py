@@ -214,7 +214,7 @@ def test_no_flipped_image_breaks_nothing():
     one = Evaluation(fitted, evaluation.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
     assert tables.performance(one).query("positives == 'success'")["auroc"].isna().all()
     assert tables.curves(one).empty
-    nothing = pd.DataFrame(columns=tables.TABLES["knowing"])
+    nothing = pd.DataFrame(columns=tables.TABLES["adaptive"])
     found = verdicts.of_evaluations(Evaluations({1.0: one}, nothing, 224)).set_index("claim")[
         "verdict"
     ]
@@ -224,11 +224,11 @@ def test_no_flipped_image_breaks_nothing():
 
 def judged(told=1.0, size=224, **changes) -> pd.DataFrame:
     evaluations = made(told=told, strengths=(0.25, 1.0, 4.0))
-    knowing = pd.DataFrame(
+    adaptive = pd.DataFrame(
         {"cell": "pgd", "detector": ["behaviour_median", "noisecam_code_logits"], "arm": "adaptive",
          "auroc": [0.4, 0.3], "low": [0.3, 0.2], "high": [0.5, 0.4]} | changes
     )  # fmt: skip
-    return verdicts.of_evaluations(Evaluations(evaluations, knowing, size)).set_index("claim")
+    return verdicts.of_evaluations(Evaluations(evaluations, adaptive, size)).set_index("claim")
 
 
 def test_verdicts_where_everything_is_told_apart():

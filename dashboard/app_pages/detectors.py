@@ -86,10 +86,10 @@ if figures:
                                     format_func=titles.get)])  # fmt: skip
 else:
     st.caption("No figure: no test image's class was flipped.")
-if len(made["knowing"]):
-    st.subheader("Against an attack that knows the detector", anchor=False)
-    frame.table(report.knowing(made), "knowing", "AUROC at the same budget, without and with "
-                "knowledge of the detector; 0.5 is chance.")  # fmt: skip
+if len(made["adaptive"]):
+    st.subheader("Under a non-adaptive and an adaptive attack", anchor=False)
+    frame.table(report.adaptive(made), "adaptive", "AUROC at the same budget; the adaptive attack "
+                "knows the detector. 0.5 is chance.")  # fmt: skip
 st.subheader("Is NoiseCAM the confidence in disguise?", anchor=False)
 frame.table(report.disguise(made, cell, strength), "disguise", "Rank correlation of its number of "
             "clusters with 1 minus the model's top probability, on test images, and the difference "

@@ -49,12 +49,12 @@ class Family:
 
     @property
     def has_surrogate(self) -> bool:
-        """Whether the attack that knows a detector tries it."""
+        """Whether there is an adaptive attack on it."""
         return hasattr(self.module, "surrogate")
 
     @property
     def shares_surrogate(self) -> bool:
-        """Whether one attack knows all its readings."""
+        """Whether one adaptive attack serves all its readings."""
         return getattr(self.module, "ONE_SURROGATE", False)
 
     def measure(self, images: Images) -> Columns:
@@ -66,7 +66,7 @@ class Family:
         return self.module.readings(self.settings)
 
     def surrogate(self, detector: Detector, model: Model) -> Objective:
-        """Returns what the attack that knows a fitted detector lowers."""
+        """Returns the objective that the adaptive attack on a fitted detector lowers."""
         return self.module.surrogate(detector, model, self.settings)
 
     def within(self, count: int) -> Family:

@@ -22,11 +22,13 @@ from camdrift.perturbations.variants import Variant, of_cell, shown
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, Protocol, SettingsError
 from camdrift.settings.detection import place
-from camdrift.storage import ADAPTIVE, ADVERSARIAL, CLEAN, NOISE, OBLIVIOUS, Detected, Seen
+from camdrift.storage import ADAPTIVE, ADVERSARIAL, CLEAN, NOISE, NON_ADAPTIVE, Detected, Seen
 from camdrift.storage.pixels import to_8bit
 
 METHODS = ("grad_cam_plus_plus", "layer_cam", *noisecam.READINGS)  # of the maps to look at
 EXAMPLES = 4
+# In seeds, variants keep their first names: others would draw other numbers.
+SEED_NAMES = {NON_ADAPTIVE: "oblivious"}
 SPLITS = ("calibrate", "choose", "test")
 
 
@@ -178,8 +180,9 @@ def _features(
     blur: float,
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     def streams(name: str) -> list[np.random.Generator]:
-        # These words are part of the seed: others would draw other numbers.
-        parts: list[int | str] = [seed, "detect", key, variant, repr(strength), against]
+        # "detect" is part of the seed, too.
+        word = SEED_NAMES.get(variant, variant)
+        parts: list[int | str] = [seed, "detect", key, word, repr(strength), against]
         parts += [name] * bool(name)
         return [randomness.generator(*parts, int(image)) for image in table["image"]]
 
@@ -202,7 +205,7 @@ def adapt(
     seed: int,
     quantise: str,
 ) -> Seen:
-    """Returns features of some test images attacked with and without knowing each detector.
+    """Returns features of some test images under the non-adaptive and the adaptive attacks.
 
     Args:
         model: the model under attack.
@@ -234,7 +237,7 @@ def adapt(
 
     tried = families(settings)
     fitted = evaluation.fitted(features, images, 1.0, tried)
-    parts = [seen(attacked(None), OBLIVIOUS, tried)]
+    parts = [seen(attacked(None), NON_ADAPTIVE, tried)]
     for family in tried:
         shared = None
         for name in family.readings():

@@ -75,8 +75,8 @@ def tables(
     if 1.0 in evaluations.get(headline, {}):
         size = seen[headline][1].pictures.shape[2]
         alike = [key for key, (other, _) in seen.items() if other.model == cell.model]
-        knowing = made["knowing"][made["knowing"]["cell"].isin(alike)]
-        judged = Evaluations(evaluations[headline], knowing, size)
+        adaptive = made["adaptive"][made["adaptive"]["cell"].isin(alike)]
+        judged = Evaluations(evaluations[headline], adaptive, size)
         found = pd.concat([found, rounded(of_evaluations(judged))], ignore_index=True)
         tested = f"{judged.whole.weights.shape[1]} test images of '{cell.set}', {size} px; {place}"
     whole |= {key: rounded(table) for key, table in made.items()}

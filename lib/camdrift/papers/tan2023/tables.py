@@ -14,7 +14,7 @@ from camdrift.detectors.families import families
 from camdrift.evaluation.evaluation import Evaluation, calls, draws, fitted, told
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, StatisticsSettings
-from camdrift.storage import ADAPTIVE, CLEAN, NOISE, OBLIVIOUS, Detected
+from camdrift.storage import ADAPTIVE, CLEAN, NOISE, NON_ADAPTIVE, Detected
 
 # What the tables hold, in a line each.
 ABOUT = {
@@ -23,7 +23,7 @@ ABOUT = {
     "limits": "each detector's chosen threshold",
     "roc": "points of the ROC curves",
     "transfer": "AUROC of a detector fitted on one attack and strength, tested on another",
-    "knowing": "AUROC without and with an attack that knows the detector",
+    "adaptive": "AUROC under a non-adaptive and an adaptive attack",
     "blank": "share of NoiseCAM maps without a cluster, and their mass",
     "blur": "accuracy before and after a Gaussian blur",
     "disguise": "rank correlation of NoiseCAM and the model's confidence",
@@ -132,18 +132,18 @@ def transfer(evaluations: Iterator[tuple[dict, Evaluation]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def knowing(features: pd.DataFrame, images: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
-    """Returns each detector's AUROC against an attack that knows it, beside one that does not.
+def adaptive(features: pd.DataFrame, images: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
+    """Returns each detector's AUROC under a non-adaptive and an adaptive attack.
 
     At the same budget, attacked test images whose class flips against clean and noisy ones.
-    Columns: `detector, arm` ('oblivious' or 'adaptive'), `images, flipped, auroc, low, high`.
+    Columns: `detector, arm` ('non_adaptive' or 'adaptive'), `images, flipped, auroc, low, high`.
     """
     rows = []
     benign = evaluation.test[evaluation.test["kind"].isin([CLEAN, NOISE])]
     for name, detector in evaluation.fitted.items():
-        for arm in (OBLIVIOUS, ADAPTIVE):
+        for arm in (NON_ADAPTIVE, ADAPTIVE):
             mine = features[features["variant"] == arm]
-            mine = mine[(mine["against"] == name) | (arm == OBLIVIOUS)]
+            mine = mine[(mine["against"] == name) | (arm == NON_ADAPTIVE)]
             if not len(mine) or detector.unfit:
                 continue
             attacked = told(mine, images)
@@ -251,8 +251,8 @@ def of_study(
 ) -> tuple[dict[str, pd.DataFrame], dict[str, dict[float, Evaluation]]]:
     """Returns the tables of the evaluation of detectors, and the evaluations by cell and strength.
 
-    Tables, each with the columns `cell` and, but for `knowing` and `transfer`, `strength`:
-    detectors (see `performance`), roc (`curves`), judged, limits, transfer, knowing, blur
+    Tables, each with the columns `cell` and, but for `adaptive` and `transfer`, `strength`:
+    detectors (see `performance`), roc (`curves`), judged, limits, transfer, adaptive, blur
     (`blurring`), blank (`blankness`) and disguise.
 
     Args:
@@ -288,8 +288,8 @@ def of_study(
             ):
                 made[name].append(table.assign(cell=key, strength=strength))
         if cell.adaptive:
-            table = knowing(detected.features, detected.images, evaluations[key][1.0])
-            made["knowing"].append(table.assign(cell=key))
+            table = adaptive(detected.features, detected.images, evaluations[key][1.0])
+            made["adaptive"].append(table.assign(cell=key))
     for model, name in dict.fromkeys((cell.model, cell.set) for cell, _ in seen.values()):
         mine = [k for k, (cell, _) in seen.items() if (cell.model, cell.set) == (model, name)]
         pairs = _pairs({key: evaluations[key] for key in mine}, rows)
@@ -309,7 +309,7 @@ TABLES = {
     "judged": ["cell", "strength", "image", "kind"],
     "limits": ["cell", "strength", "detector", "limit"],
     "transfer": ["fitted_cell", "fitted_strength", "cell", "strength", "detector"],
-    "knowing": ["cell", "detector", "arm", "images", "flipped", "auroc", "low", "high"],
+    "adaptive": ["cell", "detector", "arm", "images", "flipped", "auroc", "low", "high"],
     "blur": ["cell", "strength", "kind"],
     "blank": ["cell", "strength", "reading", "kind"],
     "disguise": ["cell", "strength", "reading", "kind"],

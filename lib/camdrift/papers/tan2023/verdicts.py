@@ -36,13 +36,13 @@ class Evaluations:
     """The evaluations of a cell.
 
     by_strength: fitted and tested at the same strength.
-    knowing: as `detection_tables.knowing` returns it, of the cells of the same model with an
-        adaptive attack, and `cell`.
+    adaptive: as `detection_tables.adaptive` returns it, with `cell`, of the cells of the same model
+        with an adaptive attack.
     size: side of the images in px.
     """
 
     by_strength: dict[float, Evaluation]
-    knowing: pd.DataFrame
+    adaptive: pd.DataFrame
     size: int
 
     @property
@@ -220,9 +220,9 @@ def blur_breaks(evaluations: Evaluations) -> Finding:
     return Finding(*min(found.values()), verdict, detail)
 
 
-def survives_knowledge(evaluations: Evaluations) -> Finding:
-    """Judges B8: the paper's detectors' AUROC under an attack that knows them, the least."""
-    rows = evaluations.knowing[evaluations.knowing["arm"] == "adaptive"].dropna(subset="auroc")
+def withstands_adaptive_attack(evaluations: Evaluations) -> Finding:
+    """Judges B8: the least AUROC of the paper's detectors under an adaptive attack."""
+    rows = evaluations.adaptive[evaluations.adaptive["arm"] == "adaptive"].dropna(subset="auroc")
     rows = rows[rows["detector"].isin([*behaviour.NAMES, *noisecam.NAMES])]
     if not len(rows):
         return nothing("no adaptive attack that flips", NOT_RUN)
@@ -244,7 +244,7 @@ JUDGES: dict[str, tuple[Callable[[Evaluations], Finding], float]] = {
     "B4": (does_not_depend, 0.05),
     "B5": (blank, 0.9),
     "B7": (blur_breaks, 0.1),
-    "B8": (survives_knowledge, 0.7),
+    "B8": (withstands_adaptive_attack, 0.7),
 }
 
 
