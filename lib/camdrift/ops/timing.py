@@ -205,21 +205,21 @@ def cover(at: Bench) -> float:
 
 def look(at: Bench, *, names: tuple[str, ...]) -> float:
     """Measures what some detectors see of images."""
-    measuring.of_images(at.model, at.pixels, at.streams, [at.families[name] for name in names])
+    measuring.measure_images(at.model, at.pixels, at.streams, [at.families[name] for name in names])
     return len(at.pixels)
 
 
 def look_often(at: Bench, *, name: str) -> float:
     """Measures what a detector of many passes sees of an image; a unit is a pass."""
     family = at.families[name]
-    measuring.of_images(at.model, at.pixels[:1], at.streams, [family])
+    measuring.measure_images(at.model, at.pixels[:1], at.streams, [family])
     return family.passes
 
 
 def blur(at: Bench) -> float:
     """Blurs images and looks at them."""
     with torch.no_grad():
-        at.model(experiment.blurred(at.pixels, radius=at.plan.detection.blur))
+        at.model(experiment.blur_images(at.pixels, radius=at.plan.detection.blur))
     return len(at.pixels)
 
 
@@ -237,7 +237,7 @@ def descend(at: Bench, *, name: str) -> float:
 
 def _calibrating(at: Bench, family: Family) -> tuple[pd.DataFrame, np.ndarray]:
     """Returns what a detector sees of one image, with noise: as many rows as it can learn from."""
-    seen, _ = measuring.of_images(at.model, at.pixels[:1], at.streams, [family])
+    seen, _ = measuring.measure_images(at.model, at.pixels[:1], at.streams, [family])
     count = 2 * len(seen.columns)
     rng = np.random.default_rng(0)
     rows = seen.to_numpy(dtype=float) + rng.random((count, len(seen.columns)))

@@ -334,7 +334,7 @@ def _detect(books: _Books, name: str, seen: Looks) -> Task:
 
     tried = families(chosen)
     if cell.detect:
-        for _ in experiment.variants(seen.made, cell.detect):
+        for _ in experiment.select_variants(seen.made, cell.detect):
             look(n, tried)
     if cell.detect and cell.adaptive:
         tested = chosen.shares.test * n

@@ -11,7 +11,13 @@ from sklearn.metrics import average_precision_score, roc_curve
 from camdrift.analysis import statistics
 from camdrift.detectors import noisecam
 from camdrift.detectors.families import families
-from camdrift.evaluation.evaluation import Evaluation, calls, draws, fitted, told
+from camdrift.evaluation.evaluation import (
+    Evaluation,
+    add_facts,
+    draw_resamples,
+    fit_detectors,
+    rows_at_strength,
+)
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, StatisticsSettings
 from camdrift.storage import ADAPTIVE, CLEAN, NOISE, NON_ADAPTIVE, Detected
@@ -43,7 +49,7 @@ def performance(evaluation: Evaluation) -> pd.DataFrame:
     """
     rows: list[Row] = []
     clean = int((evaluation.test["kind"] == CLEAN).sum())
-    for name, detector in evaluation.fitted.items():
+    for name, detector in evaluation.detectors.items():
         for rule in ("own", "chosen") if detector.own_rule else ("chosen",):
             for positives in POSITIVES:
                 for negatives in NEGATIVES:
@@ -63,18 +69,18 @@ def _numbers(
     row: Row = {"n_positive": len(yes), "n_negative": len(no)}
     if not len(yes) or not len(no):
         return row | {"note": f"no test image of the kind '{positives}'"}
-    called, scores = evaluation.called(name, rule), evaluation.scores[name]
-    balanced = (evaluation.rate(called, yes) + evaluation.rate(~called, no)) / 2
+    alarms, scores = evaluation.alarms(name, rule), evaluation.scores[name]
+    balanced = (evaluation.rate(alarms, yes) + evaluation.rate(~alarms, no)) / 2
     for key, estimate in {
         "auroc": evaluation.interval(evaluation.auroc(name, positives, negatives)),
-        "tpr": evaluation.share(called, yes),
-        "tnr": evaluation.share(~called, no),
+        "tpr": evaluation.share(alarms, yes),
+        "tnr": evaluation.share(~alarms, no),
         "balanced": evaluation.interval(balanced),
     }.items():
         row[key], row[f"{key}_low"], row[f"{key}_high"] = estimate
     truth = np.isin(np.concatenate([yes, no]), yes)
     row["precision"] = average_precision_score(truth, scores[np.concatenate([yes, no])])
-    right = called[yes].sum() + (~called[no]).sum()
+    right = alarms[yes].sum() + (~alarms[no]).sum()
     row["accuracy"] = right / (len(yes) + len(no))
     for share in (0.05, 0.01):
         limit = np.quantile(scores[no], 1 - share, method="higher")
@@ -93,23 +99,23 @@ def curves(evaluation: Evaluation) -> pd.DataFrame:
     both = np.concatenate([yes, no])
     parts = []
     for name, scores in evaluation.scores.items():
-        wrong, right, _ = roc_curve(np.isin(both, yes), scores[both])
-        parts.append(pd.DataFrame({"detector": name, "fpr": wrong, "tpr": right}))
+        fpr, tpr, _ = roc_curve(np.isin(both, yes), scores[both])
+        parts.append(pd.DataFrame({"detector": name, "fpr": fpr, "tpr": tpr}))
     return pd.concat(parts, ignore_index=True)
 
 
-def judged(evaluation: Evaluation) -> pd.DataFrame:
+def image_scores(evaluation: Evaluation) -> pd.DataFrame:
     """Returns each detector's score of each test image: `image, kind`, a column a detector.
 
     Missing where a detector could not be fitted.
     """
-    scores = {name: evaluation.scores.get(name, np.nan) for name in evaluation.fitted}
+    scores = {name: evaluation.scores.get(name, np.nan) for name in evaluation.detectors}
     return evaluation.test[["image", "kind"]].assign(**scores)
 
 
 def limits(evaluation: Evaluation) -> pd.DataFrame:
     """Returns the chosen threshold of each detector: `detector, limit`, missing where none is."""
-    rows = [(name, evaluation.limit(name)) for name in evaluation.scores]
+    rows = [(name, evaluation.threshold(name)) for name in evaluation.scores]
     return pd.DataFrame(rows, columns=["detector", "limit"])
 
 
@@ -124,8 +130,8 @@ def transfer(evaluations: Iterator[tuple[dict, Evaluation]]) -> pd.DataFrame:
         if not len(yes) or not len(no):
             continue
         for name in evaluation.scores:
-            called = evaluation.fitted[name].predict(evaluation.test)
-            balanced = (called[yes].mean() + (~called[no]).mean()) / 2
+            alarms = evaluation.detectors[name].predict(evaluation.test)
+            balanced = (alarms[yes].mean() + (~alarms[no]).mean()) / 2
             auroc = evaluation.auroc(name, "success", "both")[0]
             rows.append(facts | {"detector": name, "auroc": auroc, "balanced": balanced})
     names = [*TABLES["transfer"], "auroc", "balanced"]
@@ -140,13 +146,13 @@ def adaptive(features: pd.DataFrame, images: pd.DataFrame, evaluation: Evaluatio
     """
     rows = []
     benign = evaluation.test[evaluation.test["kind"].isin([CLEAN, NOISE])]
-    for name, detector in evaluation.fitted.items():
+    for name, detector in evaluation.detectors.items():
         for arm in (NON_ADAPTIVE, ADAPTIVE):
-            mine = features[features["variant"] == arm]
-            mine = mine[(mine["against"] == name) | (arm == NON_ADAPTIVE)]
-            if not len(mine) or detector.unfit:
+            arm_rows = features[features["variant"] == arm]
+            arm_rows = arm_rows[(arm_rows["against"] == name) | (arm == NON_ADAPTIVE)]
+            if not len(arm_rows) or detector.unfit:
                 continue
-            attacked = told(mine, images)
+            attacked = add_facts(arm_rows, images)
             both = pd.concat([benign, attacked], ignore_index=True)
             part = Evaluation({name: detector}, both, evaluation.confidence, evaluation.weights)
             row = {"detector": name, "arm": arm, "images": len(attacked),
@@ -172,11 +178,11 @@ def blurring(evaluation: Evaluation) -> pd.DataFrame:
     after = (test["blurred"] == test["label"]).to_numpy(dtype=float)
     back = (test["blurred"] == test["clean"]).to_numpy(dtype=float)
     for kind in (CLEAN, NOISE, "success", "failure"):
-        mine = np.flatnonzero(test["kind"] == kind)
-        if len(mine):
-            lost = evaluation.interval(evaluation.rate(right - after, mine))
-            row = {"kind": kind, "images": len(mine), "before": right[mine].mean(),
-                   "after": after[mine].mean(), "restored": back[mine].mean()}  # fmt: skip
+        places = np.flatnonzero(test["kind"] == kind)
+        if len(places):
+            lost = evaluation.interval(evaluation.rate(right - after, places))
+            row = {"kind": kind, "images": len(places), "before": right[places].mean(),
+                   "after": after[places].mean(), "restored": back[places].mean()}  # fmt: skip
             rows.append(row | dict(zip(("lost", "low", "high"), lost, strict=True)))
     return pd.DataFrame(rows)
 
@@ -195,10 +201,10 @@ def blankness(evaluation: Evaluation) -> pd.DataFrame:
         reading = name.removeprefix("noisecam_")
         masses = test.groupby("kind")[f"mass_{reading}"].mean()
         for kind in (CLEAN, NOISE, "success", "failure"):
-            mine = np.flatnonzero(test["kind"] == kind)
-            if len(mine):
-                blank = evaluation.share(evaluation.scores[name] == 0, mine)
-                row = {"reading": reading, "kind": kind, "images": len(mine),
+            places = np.flatnonzero(test["kind"] == kind)
+            if len(places):
+                blank = evaluation.share(evaluation.scores[name] == 0, places)
+                row = {"reading": reading, "kind": kind, "images": len(places),
                        "mass": masses[kind],
                        "relative_mass": masses[kind] / masses.get("success", np.nan)}  # fmt: skip
                 names = ("without_clusters", "low", "high")
@@ -227,13 +233,15 @@ def disguise(evaluation: Evaluation) -> pd.DataFrame:
     for name in noisecam.NAMES:
         if name not in evaluation.scores:
             continue
-        for kind, mine in (("all", everyone), ("benign", no)):
-            pair = evaluation.scores[name][mine], doubt[mine]
-            found = evaluation.interval(statistics.spearman(*pair, weights=evaluation.drawn(mine)))
+        for kind, places in (("all", everyone), ("benign", no)):
+            pair = evaluation.scores[name][places], doubt[places]
+            correlation = evaluation.interval(
+                statistics.spearman(*pair, weights=evaluation.counts(places))
+            )
             row: Row = {
-                "reading": name.removeprefix("noisecam_"), "kind": kind, "images": len(mine)
+                "reading": name.removeprefix("noisecam_"), "kind": kind, "images": len(places)
             }  # fmt: skip
-            row |= dict(zip(("spearman", "low", "high"), found, strict=True))
+            row |= dict(zip(("spearman", "low", "high"), correlation, strict=True))
             if kind == "all" and len(yes) and len(no):
                 pairs = [evaluation.auroc(one, "success", "both") for one in (name, "confidence")]
                 gain = evaluation.interval(pairs[0] - pairs[1])
@@ -242,9 +250,9 @@ def disguise(evaluation: Evaluation) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=DISGUISE)
 
 
-def of_study(
-    seen: dict[str, tuple[Cell, Detected]],
-    chosen: DetectionSettings,
+def study_tables(
+    cells: dict[str, tuple[Cell, Detected]],
+    detection: DetectionSettings,
     settings: StatisticsSettings,
     *,
     seed: int,
@@ -256,47 +264,49 @@ def of_study(
     (`blurring`), blank (`blankness`) and disguise.
 
     Args:
-        seen: what detectors saw of each cell that names strengths for them.
-        chosen: settings of the detection.
+        cells: what detectors saw of each cell that names strengths for them.
+        detection: settings of the detection.
         settings: of the intervals.
         seed: of the resamples.
     """
-    made: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
+    parts_by_table: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     evaluations: dict[str, dict[float, Evaluation]] = {}
     rows: dict[tuple[str, float], pd.DataFrame] = {}
-    for key, (cell, detected) in seen.items():
+    for key, (cell, detected) in cells.items():
         rng = randomness.generator(seed, "detection", cell.set)
         count = statistics.enough(
             settings.resamples,
             comparisons=math.comb(len(cell.detect), 2),  # B4's: of each two strengths
             confidence=settings.confidence,
         )
-        weights = draws(detected.images, resamples=count, rng=rng)
+        weights = draw_resamples(detected.images, resamples=count, rng=rng)
         for strength in cell.detect:
-            rows[key, strength] = calls(detected.features, detected.images, strength)
-            detectors = fitted(detected.features, detected.images, strength, families(chosen))
+            rows[key, strength] = rows_at_strength(detected.features, detected.images, strength)
+            detectors = fit_detectors(
+                detected.features, detected.images, strength, families(detection)
+            )
             evaluation = Evaluation(detectors, rows[key, strength], settings.confidence, weights)
             evaluations.setdefault(key, {})[strength] = evaluation
             for name, table in (
                 ("detectors", performance(evaluation)),
                 ("roc", curves(evaluation)),
-                ("judged", judged(evaluation)),
+                ("judged", image_scores(evaluation)),
                 ("limits", limits(evaluation)),
                 ("blur", blurring(evaluation)),
                 ("blank", blankness(evaluation)),
                 ("disguise", disguise(evaluation)),
             ):
-                made[name].append(table.assign(cell=key, strength=strength))
+                parts_by_table[name].append(table.assign(cell=key, strength=strength))
         if cell.adaptive:
             table = adaptive(detected.features, detected.images, evaluations[key][1.0])
-            made["adaptive"].append(table.assign(cell=key))
-    for model, name in dict.fromkeys((cell.model, cell.set) for cell, _ in seen.values()):
-        mine = [k for k, (cell, _) in seen.items() if (cell.model, cell.set) == (model, name)]
-        pairs = _pairs({key: evaluations[key] for key in mine}, rows)
-        made["transfer"].append(transfer(pairs))
+            parts_by_table["adaptive"].append(table.assign(cell=key))
+    for model, name in dict.fromkeys((cell.model, cell.set) for cell, _ in cells.values()):
+        keys = [k for k, (cell, _) in cells.items() if (cell.model, cell.set) == (model, name)]
+        pairs = _pairs({key: evaluations[key] for key in keys}, rows)
+        parts_by_table["transfer"].append(transfer(pairs))
     whole = {
         name: pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
-        for (name, columns), parts in zip(TABLES.items(), made.values(), strict=True)
+        for (name, columns), parts in zip(TABLES.items(), parts_by_table.values(), strict=True)
     }
     return {n: t[[*(c for c in TABLES[n] if c in t), *t.columns.difference(TABLES[n], sort=False)]]
             for n, t in whole.items()}, evaluations  # fmt: skip

@@ -63,19 +63,19 @@ class Evaluations:
         adversarial = (rows["kind"] == "success").to_numpy()
         if adversarial.all() or not adversarial.any():
             return None
-        found = {}
+        accuracies = {}
         for name in names:
-            detector = evaluation.fitted.get(name)
+            detector = evaluation.detectors.get(name)
             if detector is None or detector.unfit:
                 continue
             if rule == "own":
-                called = detector.predict(rows)
-                found[name] = (called[adversarial].mean() + (~called[~adversarial]).mean()) / 2
+                alarms = detector.predict(rows)
+                accuracies[name] = (alarms[adversarial].mean() + (~alarms[~adversarial]).mean()) / 2
             else:
                 scores = detector.score_samples(rows)
                 above = scores[adversarial][:, None] - scores[~adversarial]
-                found[name] = ((above > 0) + 0.5 * (above == 0)).mean()
-        return max(found, key=found.__getitem__) if found else None
+                accuracies[name] = ((above > 0) + 0.5 * (above == 0)).mean()
+        return max(accuracies, key=accuracies.__getitem__) if accuracies else None
 
 
 def more_accurate(evaluations: Evaluations, rivals: tuple[str, ...], rule: str) -> Finding:
@@ -101,9 +101,9 @@ def misses_and_alarms(evaluations: Evaluations) -> Finding:
         return nothing("the choosing images lack one kind")
     evaluation = evaluations.whole
     yes, no = evaluation.members("success", "both")
-    called = [evaluation.called(name, "own") for name in (other, mine)]
-    tpr = evaluation.interval(evaluation.rate(called[0], yes) - evaluation.rate(called[1], yes))
-    tnr = evaluation.interval(evaluation.rate(called[0], no) - evaluation.rate(called[1], no))
+    alarms = [evaluation.alarms(name, "own") for name in (other, mine)]
+    tpr = evaluation.interval(evaluation.rate(alarms[0], yes) - evaluation.rate(alarms[1], yes))
+    tnr = evaluation.interval(evaluation.rate(alarms[0], no) - evaluation.rate(alarms[1], no))
     parts = [verdict_of_interval(low, high, above=0) for _, low, high in (tpr, tnr)]
     verdict = verdict_of_all(parts)
     detail = (
@@ -123,11 +123,11 @@ def _tprs(evaluations: Evaluations, names: tuple[str, ...]) -> tuple[str, np.nda
         return None
     columns = []
     for evaluation in evaluations.by_strength.values():
-        same = replace(evaluation, fitted=evaluations.whole.fitted)
+        same = replace(evaluation, detectors=evaluations.whole.detectors)
         yes, _ = same.members("success", "both")
         if len(yes) < MINIMUM:
             return None
-        columns.append(same.rate(same.called(name, "own"), yes))
+        columns.append(same.rate(same.alarms(name, "own"), yes))
     return name, np.stack(columns, axis=1)
 
 
@@ -135,19 +135,19 @@ def falls_with_strength(evaluations: Evaluations) -> Finding:
     """Judges B3: the slope of behaviour deviation's TPR in log2 strength."""
     if len(evaluations.by_strength) < 2:
         return nothing("one strength: no slope", NOT_RUN)
-    found = _tprs(evaluations, behaviour.NAMES)
-    if found is None:
+    best = _tprs(evaluations, behaviour.NAMES)
+    if best is None:
         return nothing(TOO_FEW)
-    name, rates = found
+    name, rates = best
     x = np.log2(list(evaluations.by_strength))
     x = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
     value, low, high = evaluations.whole.interval(rates @ x)
     verdict = verdict_of_interval(-high, -low, above=0)
-    detail = f"{name}: {_listed(evaluations, rates)}"
+    detail = f"{name}: {_rates_text(evaluations, rates)}"
     return Finding(value, low, high, verdict, detail)
 
 
-def _listed(evaluations: Evaluations, rates: np.ndarray) -> str:
+def _rates_text(evaluations: Evaluations, rates: np.ndarray) -> str:
     pairs = zip(evaluations.by_strength, rates[0], strict=True)
     return ", ".join(f"{strength:g}: {rate:.0%}" for strength, rate in pairs)
 
@@ -159,10 +159,10 @@ def does_not_depend(evaluations: Evaluations) -> Finding:
     """
     if len(evaluations.by_strength) < 2:
         return nothing("one strength: no range", NOT_RUN)
-    found = _tprs(evaluations, noisecam.NAMES)
-    if found is None:
+    best = _tprs(evaluations, noisecam.NAMES)
+    if best is None:
         return nothing(TOO_FEW)
-    name, rates = found
+    name, rates = best
     count = rates.shape[1]
     pairs = [(i, j) for i in range(count) for j in range(i)]
     differences = np.stack([rates[:, i] - rates[:, j] for i, j in pairs], axis=1)
@@ -174,7 +174,7 @@ def does_not_depend(evaluations: Evaluations) -> Finding:
         verdict = HOLDS
     else:
         verdict = NOT if (p < 1 - evaluations.whole.confidence).any() else UNDECIDED
-    detail = f"{name}: {_listed(evaluations, rates)}"
+    detail = f"{name}: {_rates_text(evaluations, rates)}"
     reach = statistics.out_of_reach(
         len(pairs), resamples=len(differences) - 1, confidence=evaluations.whole.confidence
     )
@@ -212,12 +212,12 @@ def blur_breaks(evaluations: Evaluations) -> Finding:
     test = evaluation.test
     right, after = (test[n] == test["label"] for n in ("prediction", "blurred"))
     lost = right.to_numpy(dtype=float) - after.to_numpy(dtype=float)
-    found = {k: evaluation.interval(evaluation.rate(lost, np.flatnonzero(test["kind"] == k)))
+    losses = {k: evaluation.interval(evaluation.rate(lost, np.flatnonzero(test["kind"] == k)))
              for k in (CLEAN, NOISE)}  # fmt: skip
-    parts = [verdict_of_interval(low, high, above=0.1) for _, low, high in found.values()]
+    parts = [verdict_of_interval(low, high, above=0.1) for _, low, high in losses.values()]
     verdict = verdict_of_all(parts)
-    detail = ", ".join(f"{kind}: {value:.0%}" for kind, (value, _, _) in found.items())
-    return Finding(*min(found.values()), verdict, detail)
+    detail = ", ".join(f"{kind}: {value:.0%}" for kind, (value, _, _) in losses.items())
+    return Finding(*min(losses.values()), verdict, detail)
 
 
 def withstands_adaptive_attack(evaluations: Evaluations) -> Finding:
@@ -248,7 +248,7 @@ JUDGES: dict[str, tuple[Callable[[Evaluations], Finding], float]] = {
 }
 
 
-def of_evaluations(evaluations: Evaluations) -> pd.DataFrame:
+def judge_evaluations(evaluations: Evaluations) -> pd.DataFrame:
     """Returns what a cell's evaluations say of each claim: as `verdicts.of_cell`, one protocol.
 
     The paper's constants belong to 224 px. At another size each verdict is "not decided", and the
@@ -257,15 +257,15 @@ def of_evaluations(evaluations: Evaluations) -> pd.DataFrame:
     rows = []
     successes = evaluations.whole.members("success", "both")[0]
     for claim, (judge, threshold) in JUDGES.items():
-        told = len(successes) or claim == "B8"  # judged by cells of its own
-        found = judge(evaluations) if told else nothing("no flipped test image")
+        decidable = len(successes) or claim == "B8"  # judged by cells of its own
+        finding = judge(evaluations) if decidable else nothing("no flipped test image")
         images = evaluations.whole.weights.shape[1]
-        found = found.wanting(images, threshold)
-        verdict, detail = found.verdict, found.detail
+        finding = finding.wanting(images, threshold)
+        verdict, detail = finding.verdict, finding.detail
         if evaluations.size != PAPERS_SIZE and verdict not in (UNDECIDED, NOT_RUN):
             place = f"at {evaluations.size} px, not the paper's {PAPERS_SIZE}"
             detail = f"{place}: would be '{verdict}'; {detail}"
             verdict = UNDECIDED
-        rows.append(("corrected", claim, found.value, found.low, found.high, verdict, images,
+        rows.append(("corrected", claim, finding.value, finding.low, finding.high, verdict, images,
                      detail))  # fmt: skip
     return pd.DataFrame(rows, columns=FOUND)
