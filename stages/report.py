@@ -22,7 +22,7 @@ def main(stage: run.Stage) -> None:
         files.write_csv(storage.results(key, "tables") / f"{name}.csv", table)
     made = results.load(key)  # figures and texts rest on what can be read in git, no more
     drawn = figures.of_study(made, results.example(key, plan.headline), plan.headline)
-    drawn += detection_figures.of_study(made, plan.headline)
+    drawn += detection_figures.study_figures(made, plan.headline)
     if cells[plan.headline].detect:
         seen, names = results.seen(key, plan.headline)
         drawn += detection_figures.panels(seen, names, blur=chosen.detection.blur)

@@ -1,17 +1,17 @@
-"""The attack that knows the detector, on a small random network."""
+"""The adaptive attack on detectors, on a small random network."""
 
 import numpy as np
 import pytest
 import torch
 
 from camdrift.detectors.families import families
-from camdrift.trial import adaptive, measuring
+from camdrift.evaluation import adaptive, measuring
 from test_detectors import CHANCE, changed
 
-CHOSEN = changed(
+SETTINGS = changed(
     behaviour={"probe": -1, "copies": 3}, noisecam={"layer": 1, "brightness": [0.3, 0.5]}
 )
-OWNER = {name: family for family in families(CHOSEN) for name in family.readings()}
+OWNER = {name: family for family in families(SETTINGS) for name in family.readings()}
 NAMES = [name for name, family in OWNER.items() if family.has_surrogate]
 
 
@@ -21,16 +21,16 @@ def fitted(model, pixels):
     assert set(OWNER) - set(NAMES) == {CHANCE}
     noisy = pixels + 0.1 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(2))
     both = torch.cat([pixels, noisy.clamp(0, 1)])
-    features, _ = measuring.of_images(model, both, lambda name: rng, families(CHOSEN))
+    features, _ = measuring.measure_images(model, both, lambda name: rng, families(SETTINGS))
     truth = np.repeat([False, True], 10)
     return {name: OWNER[name].readings()[name].fit(features, truth) for name in NAMES}, features
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_objective_has_a_gradient_by_the_pixels(name, fitted, model, pixels):
-    made, _ = fitted
+    detectors, _ = fitted
     batch = pixels[:4].clone().requires_grad_()
-    logits, scores = OWNER[name].surrogate(made[name], model)(batch)
+    logits, scores = OWNER[name].surrogate(detectors[name], model)(batch)
     torch.testing.assert_close(logits, model(pixels[:4]))
     assert scores.shape == (4,)
     (gradient,) = torch.autograd.grad(scores.sum(), batch)
@@ -42,32 +42,32 @@ def test_every_objective_has_a_gradient_by_the_pixels(name, fitted, model, pixel
     "name", ["confidence", "energy", "squeezing", "residual", "logistic", "mahalanobis"]
 )
 def test_where_it_can_the_objective_is_the_detectors_score(name, fitted, model, pixels):
-    made, features = fitted
-    _, scores = OWNER[name].surrogate(made[name], model)(pixels[:4].clone().requires_grad_())
-    expected = made[name].score_samples(features.iloc[:4])
+    detectors, features = fitted
+    _, scores = OWNER[name].surrogate(detectors[name], model)(pixels[:4].clone().requires_grad_())
+    expected = detectors[name].score_samples(features.iloc[:4])
     np.testing.assert_allclose(scores.detach(), expected, rtol=2e-3, atol=1e-4)
 
 
 def test_behaviours_surrogate_is_the_drift_from_the_cleaned_image(fitted, model, pixels):
-    made, features = fitted
-    score = OWNER["behaviour_median"].surrogate(made["behaviour_median"], model)
+    detectors, features = fitted
+    score = OWNER["behaviour_median"].surrogate(detectors["behaviour_median"], model)
     _, scores = score(pixels[:4].clone().requires_grad_())
     expected = 1 - features["similarity"].iloc[:4]
     np.testing.assert_allclose(scores.detach(), expected, atol=1e-4)
 
 
 def test_it_flips_within_its_budget_and_looks_more_benign(fitted, model, pixels):
-    made, _ = fitted
+    detectors, _ = fitted
     labels = model(pixels).argmax(1)
     budget = {"eps": 0.5, "step": 0.05, "steps": 20}
-    blind = adaptive.perturb(model, pixels, labels, None, **budget)
-    score = OWNER["energy"].surrogate(made["energy"], model)
-    knowing = adaptive.perturb(model, pixels, labels, score, **budget)
-    for attacked in (blind, knowing):
+    non_adaptive = adaptive.perturb(model, pixels, labels, None, **budget)
+    score = OWNER["energy"].surrogate(detectors["energy"], model)
+    evasive = adaptive.perturb(model, pixels, labels, score, **budget)
+    for attacked in (non_adaptive, evasive):
         assert attacked.min() >= 0
         assert attacked.max() <= 1
         assert (attacked - pixels).abs().max() <= 0.5 + 1e-6
-    both = (model(blind).argmax(1) != labels) & (model(knowing).argmax(1) != labels)
+    both = (model(non_adaptive).argmax(1) != labels) & (model(evasive).argmax(1) != labels)
     assert both.any()
-    energy = [-model(x)[both].logsumexp(1).mean() for x in (knowing, blind)]
+    energy = [-model(x)[both].logsumexp(1).mean() for x in (evasive, non_adaptive)]
     assert energy[0] < energy[1]

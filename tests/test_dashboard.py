@@ -272,7 +272,7 @@ def test_a_threshold_moves_the_rates(whole, monkeypatch):
 
 
 def test_a_threshold_as_chosen_gives_the_table_s_rates(whole):
-    """What the page shows first is what the trial said."""
+    """The page first shows the rates of the evaluation."""
     tables = whole / "data" / "results" / "tiny" / "tables"
     judged, limits, detectors = (
         pd.read_csv(tables / f"{name}.csv") for name in ("judged", "limits", "detectors")

@@ -1,4 +1,4 @@
-"""The trial's numbers against scikit-learn and on paper, and the judges of tan2023's claims."""
+"""Evaluations against scikit-learn and on paper, and the judges of tan2023's claims."""
 
 import numpy as np
 import pandas as pd
@@ -9,17 +9,17 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from camdrift import settings
 from camdrift.detectors.families import families
 from camdrift.detectors.noisecam import READINGS
+from camdrift.evaluation import evaluation, experiment
+from camdrift.evaluation.evaluation import Evaluation
 from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, UNDECIDED
 from camdrift.papers.tan2023 import tables, verdicts
-from camdrift.papers.tan2023.verdicts import Trials
+from camdrift.papers.tan2023.verdicts import Evaluations
 from camdrift.perturbations import variants
 from camdrift.settings import params
-from camdrift.trial import evaluation, trial
-from camdrift.trial.evaluation import Trial
 from conftest import ROOT, inside
 from test_detectors import WITH_RULE, changed, table
 
-CHOSEN = changed(noisecam={"brightness": [0.2, 0.4, 0.6]})
+SETTINGS = changed(noisecam={"brightness": [0.2, 0.4, 0.6]})
 IMAGES = 40
 
 
@@ -36,14 +36,14 @@ def images() -> pd.DataFrame:
     )
 
 
-def features(*, strengths=(1.0,), told: float = 1.0) -> pd.DataFrame:
+def features(*, strengths=(1.0,), share: float = 1.0) -> pd.DataFrame:
     """Clean, noisy and attacked images; a share of the attacked look attacked, every third flips
     not."""
     parts = [table(IMAGES, attacked=False).assign(variant="clean", strength=0.0, prediction=0)]
     for strength in strengths:
         noisy = table(IMAGES, attacked=False, seed=1)
         parts.append(noisy.assign(variant="noise", strength=strength, prediction=0))
-        looks = np.random.default_rng(3).random(IMAGES) < told
+        looks = np.random.default_rng(3).random(IMAGES) < share
         attacked = table(IMAGES, attacked=True)
         attacked[~looks] = table(IMAGES, attacked=False)[~looks]
         flips = (np.arange(IMAGES) % 3 > 0).astype(int)
@@ -53,13 +53,13 @@ def features(*, strengths=(1.0,), told: float = 1.0) -> pd.DataFrame:
     return whole.assign(against="", blurred=1, **masses)
 
 
-def made(*, told: float = 1.0, strengths=(1.0,)) -> dict[float, Trial]:
-    seen, facts = features(strengths=strengths, told=told), images()
-    weights = evaluation.draws(facts, resamples=200, rng=np.random.default_rng(0))
+def evaluate(*, share: float = 1.0, strengths=(1.0,)) -> dict[float, Evaluation]:
+    rows, facts = features(strengths=strengths, share=share), images()
+    weights = evaluation.draw_resamples(facts, resamples=200, rng=np.random.default_rng(0))
     return {
-        s: Trial(
-            evaluation.fitted(seen, facts, s, families(CHOSEN)),
-            evaluation.calls(seen, facts, s),
+        s: Evaluation(
+            evaluation.fit_detectors(rows, facts, s, families(SETTINGS)),
+            evaluation.rows_at_strength(rows, facts, s),
             0.95,
             weights,
         )
@@ -71,25 +71,27 @@ def test_a_layer_that_the_model_has_not_is_refused_where_detectors_are_tried(mod
     cell = params.load(ROOT / "params.yaml").cells["pgd"]  # the model here has two layers
     protocol = settings.protocols(params.load(ROOT / "params.yaml").protocols)["corrected"]
     with pytest.raises(settings.SettingsError, match=r"behaviour\.probe: wanted one of the 2 la"):
-        trial.taking_part(model, cell, "pgd", protocol, CHOSEN, seed=1)
+        experiment.load_part(model, cell, "pgd", protocol, SETTINGS, seed=1)
 
 
 def test_splits_are_disjoint_and_the_same_in_every_cell():
     ids = [f"image {i}" for i in range(100)]
     table = pd.DataFrame({"image": range(100), "id": ids, "source": ids, "label": 0, "clean": 0})
-    chosen = CHOSEN.model_copy(update={"images": 64})
-    first = trial.chosen(table.assign(success=True), chosen, seed=1)
-    other = trial.chosen(table.assign(success=False)[::-1].reset_index(drop=True), chosen, seed=1)
+    detection = SETTINGS.model_copy(update={"images": 64})
+    first = experiment.select_images(table.assign(success=True), detection, seed=1)
+    other = experiment.select_images(
+        table.assign(success=False)[::-1].reset_index(drop=True), detection, seed=1
+    )
     assert len(first) == 64 == first["image"].nunique()
     both = first.set_index("image")["split"], other.set_index("image")["split"]
     pd.testing.assert_series_equal(both[0].sort_index(), both[1].sort_index())
     counts = first["split"].value_counts()
     assert counts.to_dict() == {"test": 32, "calibrate": 16, "choose": 16}
-    assert not trial.chosen(table.assign(success=True), chosen, seed=2)["image"].equals(
-        first["image"]
-    )
-    taking_part = table.assign(success=True).iloc[first.index].reset_index(drop=True)
-    again = trial.chosen(taking_part, chosen, seed=1)
+    assert not experiment.select_images(table.assign(success=True), detection, seed=2)[
+        "image"
+    ].equals(first["image"])
+    selection = table.assign(success=True).iloc[first.index].reset_index(drop=True)
+    again = experiment.select_images(selection, detection, seed=1)
     pd.testing.assert_frame_equal(again, first.reset_index(drop=True))
 
 
@@ -112,28 +114,33 @@ def test_tiles_of_a_picture_are_in_one_split():
     ids = [f"tile {i}" for i in range(100)]
     table = pd.DataFrame({"image": range(100), "id": ids, "label": 0, "clean": 0, "success": True})
     table["source"] = [f"picture {i % 20}" for i in range(100)]
-    found = trial.chosen(table, CHOSEN, seed=1)
-    assert (found.groupby("source")["split"].nunique() == 1).all()
-    shares = found["split"].value_counts(normalize=True)
+    result = experiment.select_images(table, SETTINGS, seed=1)
+    assert (result.groupby("source")["split"].nunique() == 1).all()
+    shares = result["split"].value_counts(normalize=True)
     assert shares["test"] == pytest.approx(0.5, abs=0.06)
     assert shares["calibrate"] == pytest.approx(0.25, abs=0.06)
 
 
 def test_tiles_of_a_picture_are_drawn_together_and_one_picture_has_no_interval():
     facts = images()
-    found = evaluation.draws(facts, resamples=50, rng=np.random.default_rng(0))
-    assert found.shape == (50, 20)
-    np.testing.assert_array_equal(found[:, ::2], found[:, 1::2])
-    assert (found.sum(1) == 20).all()
+    result = evaluation.draw_resamples(facts, resamples=50, rng=np.random.default_rng(0))
+    assert result.shape == (50, 20)
+    np.testing.assert_array_equal(result[:, ::2], result[:, 1::2])
+    assert (result.sum(1) == 20).all()
     alone = facts.assign(source="one")
-    assert np.isnan(evaluation.draws(alone, resamples=5, rng=np.random.default_rng(0))).all()
+    assert np.isnan(
+        evaluation.draw_resamples(alone, resamples=5, rng=np.random.default_rng(0))
+    ).all()
     none = facts[facts["split"] != "test"]
-    assert evaluation.draws(none, resamples=5, rng=np.random.default_rng(0)).shape == (5, 0)
+    assert evaluation.draw_resamples(none, resamples=5, rng=np.random.default_rng(0)).shape == (
+        5,
+        0,
+    )
 
 
-@pytest.mark.parametrize("told", [1.0, 0.6, 0.0])
-def test_auroc_and_rates_are_scikit_learns_also_in_a_resample(told):
-    one = made(told=told)[1.0]
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.0])
+def test_auroc_and_rates_are_scikit_learns_also_in_a_resample(share):
+    one = evaluate(share=share)[1.0]
     rows = one.test
     kept = rows["kind"] != "failure"
     truth = (rows["kind"] == "success")[kept]
@@ -143,36 +150,36 @@ def test_auroc_and_rates_are_scikit_learns_also_in_a_resample(told):
         weights = one.weights[7][one.place][kept]
         expected = roc_auc_score(truth, one.scores[name][kept], sample_weight=weights)
         assert values[8] == pytest.approx(expected)
-        called = one.called(name, "chosen")[kept]
+        alarms = one.alarms(name, "chosen")[kept]
         balanced = one.balanced(name, "chosen")
-        assert balanced[0] == pytest.approx(balanced_accuracy_score(truth, called))
-        expected = balanced_accuracy_score(truth, called, sample_weight=weights)
+        assert balanced[0] == pytest.approx(balanced_accuracy_score(truth, alarms))
+        expected = balanced_accuracy_score(truth, alarms, sample_weight=weights)
         assert balanced[8] == pytest.approx(expected)
 
 
 def test_a_threshold_is_chosen_on_the_choosing_images_alone():
-    one = made()[1.0]
+    one = evaluate()[1.0]
     changed = one.rows.copy()
     changed.loc[changed["split"] == "test", "squeezing"] += 100.0
-    other = Trial(one.fitted, changed, one.confidence, one.weights)
-    assert one.called("squeezing", "chosen").mean() < 0.5
-    assert other.called("squeezing", "chosen").all()
+    other = Evaluation(one.detectors, changed, one.confidence, one.weights)
+    assert one.alarms("squeezing", "chosen").mean() < 0.5
+    assert other.alarms("squeezing", "chosen").all()
 
 
 def test_performance_tells_all_kinds_apart_and_says_when_images_are_too_few():
-    found = tables.performance(made()[1.0])
-    rows = found.query("rule == 'chosen' and detector == 'squeezing'")
+    result = tables.performance(evaluate()[1.0])
+    rows = result.query("rule == 'chosen' and detector == 'squeezing'")
     assert len(rows) == 9
     assert set(rows["n_positive"]) == {13, 7, 20}
     assert set(rows["n_negative"]) == {20, 40}
     assert rows["tpr_at_1"].isna().all()
     assert rows["note"].str.contains("too few images").all()
-    ruled = found.query("rule == 'own'")["detector"].unique()
-    assert set(ruled) == WITH_RULE
+    with_rule = result.query("rule == 'own'")["detector"].unique()
+    assert set(with_rule) == WITH_RULE
 
 
 def test_a_share_of_all_or_none_has_an_interval():
-    one = made()[1.0]
+    one = evaluate()[1.0]
     rows, _ = one.members("success", "both")
     pictures = one.test["source"].iloc[rows].nunique()
     none, every = np.zeros(len(one.test), bool), np.ones(len(one.test), bool)
@@ -183,11 +190,11 @@ def test_a_share_of_all_or_none_has_an_interval():
 
 
 def test_a_detector_that_is_the_confidence_in_disguise_is_found_out():
-    one = made()[1.0]
+    one = evaluate()[1.0]
     clusters = [name for name in one.rows if name.startswith("clusters_code_softmax")]
     same = one.rows.assign(**dict.fromkeys(clusters, 100 * (1 - one.rows["probability"])))
-    found = tables.disguise(Trial(one.fitted, same, one.confidence, one.weights))
-    rows = found.set_index(["reading", "kind"])
+    result = tables.disguise(Evaluation(one.detectors, same, one.confidence, one.weights))
+    rows = result.set_index(["reading", "kind"])
     assert rows.loc[("code_softmax", "all"), "spearman"] == pytest.approx(1)
     assert rows.loc[("code_softmax", "all"), ["gain", "gain_low", "gain_high"]].eq(0).all()
     assert rows.loc[("printed_logits", "all"), "spearman"] < 1
@@ -195,65 +202,71 @@ def test_a_detector_that_is_the_confidence_in_disguise_is_found_out():
 
 
 def test_a_calibrating_split_without_adversarials_is_said_and_breaks_nothing():
-    seen, facts = features(), images()
-    seen["prediction"] = seen["prediction"].where(seen["image"] >= 10, 0)
-    fitted = evaluation.fitted(seen, facts, 1.0, families(CHOSEN))
-    assert fitted["logistic"].unfit == "no adversarial image to learn from"
-    one = Trial(fitted, evaluation.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
-    found = tables.performance(one).set_index("detector")
-    assert found.loc["logistic", "auroc"].isna().all()
-    assert (found.loc["logistic", "note"] == fitted["logistic"].unfit).all()
-    assert found.loc["squeezing", "auroc"].notna().all()
+    rows, facts = features(), images()
+    rows["prediction"] = rows["prediction"].where(rows["image"] >= 10, 0)
+    detectors = evaluation.fit_detectors(rows, facts, 1.0, families(SETTINGS))
+    assert detectors["logistic"].unfit == "no adversarial image to learn from"
+    one = Evaluation(
+        detectors, evaluation.rows_at_strength(rows, facts, 1.0), 0.95, evaluate()[1.0].weights
+    )
+    result = tables.performance(one).set_index("detector")
+    assert result.loc["logistic", "auroc"].isna().all()
+    assert (result.loc["logistic", "note"] == detectors["logistic"].unfit).all()
+    assert result.loc["squeezing", "auroc"].notna().all()
 
 
 def test_no_flipped_image_breaks_nothing():
-    seen, facts = features().assign(prediction=0), images()
-    fitted = evaluation.fitted(seen, facts, 1.0, families(CHOSEN))
-    one = Trial(fitted, evaluation.calls(seen, facts, 1.0), 0.95, made()[1.0].weights)
+    rows, facts = features().assign(prediction=0), images()
+    detectors = evaluation.fit_detectors(rows, facts, 1.0, families(SETTINGS))
+    one = Evaluation(
+        detectors, evaluation.rows_at_strength(rows, facts, 1.0), 0.95, evaluate()[1.0].weights
+    )
     assert tables.performance(one).query("positives == 'success'")["auroc"].isna().all()
     assert tables.curves(one).empty
-    nothing = pd.DataFrame(columns=tables.TABLES["knowing"])
-    found = verdicts.of_trials(Trials({1.0: one}, nothing, 224)).set_index("claim")["verdict"]
-    assert found.pop("B8") == NOT_RUN
-    assert set(found) == {UNDECIDED}
+    no_rows = pd.DataFrame(columns=tables.TABLES["adaptive"])
+    result = verdicts.judge_evaluations(Evaluations({1.0: one}, no_rows, 224)).set_index("claim")[
+        "verdict"
+    ]
+    assert result.pop("B8") == NOT_RUN
+    assert set(result) == {UNDECIDED}
 
 
-def judged(told=1.0, size=224, **changes) -> pd.DataFrame:
-    trials = made(told=told, strengths=(0.25, 1.0, 4.0))
-    knowing = pd.DataFrame(
+def judged(share=1.0, size=224, **changes) -> pd.DataFrame:
+    evaluations = evaluate(share=share, strengths=(0.25, 1.0, 4.0))
+    adaptive = pd.DataFrame(
         {"cell": "pgd", "detector": ["behaviour_median", "noisecam_code_logits"], "arm": "adaptive",
          "auroc": [0.4, 0.3], "low": [0.3, 0.2], "high": [0.5, 0.4]} | changes
     )  # fmt: skip
-    return verdicts.of_trials(Trials(trials, knowing, size)).set_index("claim")
+    return verdicts.judge_evaluations(Evaluations(evaluations, adaptive, size)).set_index("claim")
 
 
 def test_verdicts_where_everything_is_told_apart():
-    found = judged()
-    assert found.loc["B1", "value"] == 0  # both are always right
-    assert found.loc["B4", "verdict"] == HOLDS
-    assert found.loc["B3", "value"] == 0
-    assert found.loc["B5", "verdict"] == NOT  # as bright as the attacked
-    assert found.loc["B7", "value"] == 1  # blurred, every right image is wrong
-    assert found.loc["B7", "verdict"] == HOLDS
-    assert found.loc["B8", "verdict"] == NOT
+    result = judged()
+    assert result.loc["B1", "value"] == 0  # both are always right
+    assert result.loc["B4", "verdict"] == HOLDS
+    assert result.loc["B3", "value"] == 0
+    assert result.loc["B5", "verdict"] == NOT  # as bright as the attacked
+    assert result.loc["B7", "value"] == 1  # blurred, every right image is wrong
+    assert result.loc["B7", "verdict"] == HOLDS
+    assert result.loc["B8", "verdict"] == NOT
 
 
 def test_an_undecided_claim_says_how_many_images_would_decide_it():
     # Half the width, 0.2, is to shrink to the distance of 0.1: four times as many images.
-    found = judged(auroc=[0.6, 0.6], low=[0.4, 0.4], high=[0.8, 0.8]).loc["B8"]
-    assert found["verdict"] == UNDECIDED
-    assert found["detail"].endswith("; about 80 test images would decide it")
+    result = judged(auroc=[0.6, 0.6], low=[0.4, 0.4], high=[0.8, 0.8]).loc["B8"]
+    assert result["verdict"] == UNDECIDED
+    assert result["detail"].endswith("; about 80 test images would decide it")
 
 
 def test_rates_of_a_few_flipped_images_are_not_compared(monkeypatch):
     monkeypatch.setattr(verdicts, "MINIMUM", 14)  # there are 13
-    found = judged()
-    assert (found.loc[["B3", "B4"], "detail"] == verdicts.TOO_FEW).all()
-    assert (found.loc[["B3", "B4"], "verdict"] == UNDECIDED).all()
+    result = judged()
+    assert (result.loc[["B3", "B4"], "detail"] == verdicts.TOO_FEW).all()
+    assert (result.loc[["B3", "B4"], "verdict"] == UNDECIDED).all()
 
 
 def test_at_another_size_a_verdict_is_a_demonstration():
-    found = judged(size=64)
-    assert set(found["verdict"]) <= {UNDECIDED, NOT_RUN}
-    assert "would be 'holds'" in found.loc["B4", "detail"]
-    assert found.loc["B4", "detail"].startswith("at 64 px, not the paper's 224")
+    result = judged(size=64)
+    assert set(result["verdict"]) <= {UNDECIDED, NOT_RUN}
+    assert "would be 'holds'" in result.loc["B4", "detail"]
+    assert result.loc["B4", "detail"].startswith("at 64 px, not the paper's 224")

@@ -10,19 +10,21 @@ from camdrift.detectors.families import check, families
 from camdrift.settings import DetectionSettings, SettingsError, params
 from conftest import ROOT
 
-CHOSEN = params.load(ROOT / "params.yaml").detection
+SETTINGS = params.load(ROOT / "params.yaml").detection
 
 
 def changed(**settings: dict) -> DetectionSettings:
     """The detection of params.yaml with some settings of its detectors changed, by detector."""
-    detectors = {name: of | settings.get(name, {}) for name, of in CHOSEN.detectors.items()}
-    return CHOSEN.model_copy(update={"detectors": detectors})
+    detectors = {name: of | settings.get(name, {}) for name, of in SETTINGS.detectors.items()}
+    return SETTINGS.model_copy(update={"detectors": detectors})
 
 
 def fresh() -> dict:
     """All detectors by name; NoiseCAM has three brightnesses."""
-    chosen = changed(noisecam={"brightness": [0.2, 0.4, 0.6]})
-    return {name: each for family in families(chosen) for name, each in family.readings().items()}
+    detection = changed(noisecam={"brightness": [0.2, 0.4, 0.6]})
+    return {
+        name: each for family in families(detection) for name, each in family.readings().items()
+    }
 
 
 NAMES = list(fresh())
@@ -62,12 +64,12 @@ def test_contract(name):
     benign, attacked = table(30, attacked=False, seed=1), table(30, attacked=True, seed=1)
     scores = [detector.score_samples(rows) for rows in (benign, attacked)]
     assert all(part.shape == (30,) and np.isfinite(part).all() for part in scores)
-    called = [detector.predict(rows) for rows in (benign, attacked)]
-    assert all(part.dtype == bool for part in called)
+    alarms = [detector.predict(rows) for rows in (benign, attacked)]
+    assert all(part.dtype == bool for part in alarms)
     if name != CHANCE:
         assert scores[1].min() > scores[0].max()
-        assert called[1].all()
-        assert called[0].mean() <= 0.35
+        assert alarms[1].all()
+        assert alarms[0].mean() <= 0.35
     again = fresh()[name].fit(CALIBRATING, TRUTH)
     np.testing.assert_array_equal(again.score_samples(benign), scores[0])
 
@@ -91,9 +93,9 @@ def test_behaviours_rules_on_paper():
     })  # fmt: skip
     expected = {"median": [True, True, True], "quantile": [False, True, True],
                 "deviations": [False, False, True]}  # fmt: skip
-    for rule, called in expected.items():
+    for rule, alarms in expected.items():
         detector = behaviour.BehaviourDeviation(rule)
-        assert detector.predict(rows).tolist() == called
+        assert detector.predict(rows).tolist() == alarms
     assert behaviour.BehaviourDeviation().score_samples(rows) == pytest.approx([0.1, 0.4, 0.7])
 
 
@@ -124,10 +126,10 @@ def test_names_without_a_file_and_wrong_settings_are_told_all_at_once():
         "chance: no key 'seed'; there are: none",
     ]
     with pytest.raises(SettingsError, match="energie: no detector"):
-        families(CHOSEN.model_copy(update={"detectors": {"energie": {}}}))
+        families(SETTINGS.model_copy(update={"detectors": {"energie": {}}}))
 
 
 def test_layers_that_a_model_has_not_become_its_last():
-    layers = {family.name: family.within(2).layers for family in families(CHOSEN)}
+    layers = {family.name: family.within(2).layers for family in families(SETTINGS)}
     assert layers["behaviour"] == {"probe": -2}
     assert layers["noisecam"] == {"layer": 2}

@@ -9,10 +9,10 @@ from sklearn.decomposition import PCA
 
 from camdrift.detectors import behaviour, confidence, energy, noisecam, residual, squeezing
 from camdrift.detectors.families import families
+from camdrift.evaluation import measuring
 from camdrift.explain.methods import grad_cam, noise_cam
 from camdrift.features import cleaning, profile
 from camdrift.features.images import Images
-from camdrift.trial import measuring
 from conftest import as_model, small_network
 from test_detectors import changed
 
@@ -37,8 +37,8 @@ def test_the_probe_is_the_network_with_a_graph_that_begins_at_its_layer(model, p
 @pytest.mark.parametrize("variance", [0.5, 0.9, 0.99])
 def test_cleaning_is_scikit_learns_pca_of_each_channel(variance):
     images = torch.rand(2, 3, 11, 9, generator=torch.Generator().manual_seed(0))
-    found = cleaning.cleaned(images, variance=variance)
-    for image, clean in zip(images.numpy(), found.numpy(), strict=True):
+    result = cleaning.rebuild(images, variance=variance)
+    for image, clean in zip(images.numpy(), result.numpy(), strict=True):
         for channel, rebuilt in zip(image, clean, strict=True):
             pca = PCA(n_components=variance, svd_solver="full").fit(channel)
             expected = pca.inverse_transform(pca.transform(channel))
@@ -47,21 +47,21 @@ def test_cleaning_is_scikit_learns_pca_of_each_channel(variance):
 
 def test_a_constant_image_is_clean_as_it_is_and_looks_benign(model):
     flat = torch.full((2, 3, 12, 12), 0.4)
-    torch.testing.assert_close(cleaning.cleaned(flat, variance=0.99), flat)
+    torch.testing.assert_close(cleaning.rebuild(flat, variance=0.99), flat)
     assert residual.norm(flat, variance=0.99).max() < 1e-6
-    chosen = behaviour.Settings(variance=0.99, copies=5, probe=-1)
-    found = behaviour.measure(Images(model, flat, generators(2)), chosen)
-    np.testing.assert_allclose(found["similarity"], 1, atol=1e-5)
-    np.testing.assert_allclose(found["copies_median"], 1, atol=1e-5)
+    settings = behaviour.Settings(variance=0.99, copies=5, probe=-1)
+    result = behaviour.measure(Images(model, flat, generators(2)), settings)
+    np.testing.assert_allclose(result["similarity"], 1, atol=1e-5)
+    np.testing.assert_allclose(result["copies_median"], 1, atol=1e-5)
 
 
 def test_copies_have_the_moments_of_what_cleaning_removed():
     images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    clean = cleaning.cleaned(images, variance=0.9)
-    made = torch.stack(list(behaviour.copies(images, clean, generators(1), count=200)))
-    noise, drawn = images - clean, made - clean
-    assert drawn.mean().item() == pytest.approx(noise.mean().item(), abs=1e-3)
-    assert drawn.std().item() == pytest.approx(noise.std().item(), rel=0.01)
+    clean = cleaning.rebuild(images, variance=0.9)
+    copies = torch.stack(list(behaviour.copies(images, clean, generators(1), count=200)))
+    noise, copy_noise = images - clean, copies - clean
+    assert copy_noise.mean().item() == pytest.approx(noise.mean().item(), abs=1e-3)
+    assert copy_noise.std().item() == pytest.approx(noise.std().item(), rel=0.01)
 
 
 def slow_behaviour(model, image, rng, *, variance, count):
@@ -72,7 +72,7 @@ def slow_behaviour(model, image, rng, *, variance, count):
         (gradient,) = torch.autograd.grad(logits.max(), tensors[-1])
         return grad_cam.maps(tensors[-1].detach(), gradient)[0].flatten().double()
 
-    clean = cleaning.cleaned(image[None], variance=variance)[0]
+    clean = cleaning.rebuild(image[None], variance=variance)[0]
     noise, base = (image - clean).double(), heat(clean)
     drifts = []
     for _ in range(count):
@@ -85,16 +85,16 @@ def slow_behaviour(model, image, rng, *, variance, count):
 
 def test_behaviour_twin(model, pixels):
     single = as_model(small_network(), micro_batch=1)
-    chosen = {"variance": 0.9, "count": 7}
+    twin_settings = {"variance": 0.9, "count": 7}
     settings = behaviour.Settings(variance=0.9, copies=7, probe=-1)
-    found = behaviour.measure(Images(model, pixels[:3], generators(3)), settings)
+    result = behaviour.measure(Images(model, pixels[:3], generators(3)), settings)
     for i, rng in enumerate(generators(3)):
-        similarity, drifts = slow_behaviour(single, pixels[i], rng, **chosen)
-        assert found["similarity"][i] == pytest.approx(similarity, abs=1e-5)
-        assert found["copies_median"][i] == pytest.approx(np.median(drifts), abs=1e-5)
-        assert found["copies_quantile"][i] == pytest.approx(np.quantile(drifts, 0.05), abs=1e-5)
-        assert found["copies_mean"][i] == pytest.approx(drifts.mean(), abs=1e-5)
-        assert found["copies_std"][i] == pytest.approx(drifts.std(), abs=1e-5)
+        similarity, drifts = slow_behaviour(single, pixels[i], rng, **twin_settings)
+        assert result["similarity"][i] == pytest.approx(similarity, abs=1e-5)
+        assert result["copies_median"][i] == pytest.approx(np.median(drifts), abs=1e-5)
+        assert result["copies_quantile"][i] == pytest.approx(np.quantile(drifts, 0.05), abs=1e-5)
+        assert result["copies_mean"][i] == pytest.approx(drifts.mean(), abs=1e-5)
+        assert result["copies_std"][i] == pytest.approx(drifts.std(), abs=1e-5)
 
 
 def test_empty_maps_have_a_similarity():
@@ -104,9 +104,11 @@ def test_empty_maps_have_a_similarity():
 
 
 def test_each_image_is_measured_on_its_own(model, pixels):
-    tried = families(changed(behaviour={"probe": -1, "copies": 3}, noisecam={"layer": 1}))
-    whole, _ = measuring.of_images(model, pixels, lambda name: generators(10), tried)
-    alone, _ = measuring.of_images(model, pixels[4:5], lambda name: generators(5)[4:], tried)
+    detectors = families(changed(behaviour={"probe": -1, "copies": 3}, noisecam={"layer": 1}))
+    whole, _ = measuring.measure_images(model, pixels, lambda name: generators(10), detectors)
+    alone, _ = measuring.measure_images(
+        model, pixels[4:5], lambda name: generators(5)[4:], detectors
+    )
     assert list(whole.columns) == list(alone.columns)
     np.testing.assert_allclose(whole.iloc[4], alone.iloc[0], rtol=1e-5, atol=1e-6)
     assert whole.notna().all().all()
@@ -115,47 +117,47 @@ def test_each_image_is_measured_on_its_own(model, pixels):
 @pytest.mark.parametrize("radius", [1, 2, 3, 30])
 @pytest.mark.parametrize("share", [0.05, 0.15, 0.3, 0.6])
 def test_clusters_are_dbscans(share, radius):
-    lit = np.random.default_rng(0).random((5, 17, 23)) < share
-    found = noisecam.clusters(lit, radius=radius, neighbours=3)
-    for i, one in enumerate(lit):
+    bright = np.random.default_rng(0).random((5, 17, 23)) < share
+    result = noisecam.clusters(bright, radius=radius, neighbours=3)
+    for i, one in enumerate(bright):
         labels = DBSCAN(eps=radius, min_samples=3).fit(np.argwhere(one)).labels_
-        assert found[i] == len(set(labels) - {-1})
+        assert result[i] == len(set(labels) - {-1})
 
 
 def test_clusters_on_paper():
-    lit = np.zeros((3, 8, 8), dtype=bool)
-    lit[1, 0, :3] = lit[1, 7, 5:] = True  # two rows of three, far apart
-    lit[2, 4, 4] = lit[2, 4, 5] = True  # two pixels are too few
-    assert noisecam.clusters(lit, radius=2, neighbours=3).tolist() == [0, 2, 0]
+    bright = np.zeros((3, 8, 8), dtype=bool)
+    bright[1, 0, :3] = bright[1, 7, 5:] = True  # two rows of three, far apart
+    bright[2, 4, 4] = bright[2, 4, 5] = True  # two pixels are too few
+    assert noisecam.clusters(bright, radius=2, neighbours=3).tolist() == [0, 2, 0]
 
 
 def test_noise_cam_of_a_dark_map_stays_dark_and_has_no_cluster():
-    dark = noisecam.normalised(torch.full((1, 4, 4), 1e-12, dtype=torch.float64), size=8)
-    tiny = noisecam.normalised(torch.rand(1, 4, 4, dtype=torch.float64) * 1e-9, size=8)
+    dark = noisecam.normalise(torch.full((1, 4, 4), 1e-12, dtype=torch.float64), size=8)
+    tiny = noisecam.normalise(torch.rand(1, 4, 4, dtype=torch.float64) * 1e-9, size=8)
     assert dark.max() == 0
     assert tiny.max() < 0.011
-    bright = noisecam.normalised(torch.rand(1, 4, 4, dtype=torch.float64), size=8)
+    bright = noisecam.normalise(torch.rand(1, 4, 4, dtype=torch.float64), size=8)
     assert bright.max() == pytest.approx(1, abs=1e-5)
 
 
 def test_the_readings_are_the_maps_of_cams(model, pixels):
     logits, leaf = model.probe(0)(pixels[:4])
-    found = noisecam.raw(logits, leaf)
+    result = noisecam.raw_maps(logits, leaf)
     logits, leaf = model.probe(0)(pixels[:4])
     chances = logits.softmax(1).amax(1)
     (g,) = torch.autograd.grad(chances.sum(), leaf)
     a, g = leaf.detach().double(), g.double()
-    torch.testing.assert_close(found["printed_softmax"], noise_cam.maps(a, g))
+    torch.testing.assert_close(result["printed_softmax"], noise_cam.maps(a, g))
     expected = noise_cam.maps_of_code(a, g, chances.detach().double())
-    torch.testing.assert_close(found["code_softmax"].detach(), expected)
+    torch.testing.assert_close(result["code_softmax"].detach(), expected)
 
 
 def test_huge_logits_do_not_break_the_codes_exponential():
     logits = torch.full((2, 3), 900.0)
     leaf = torch.rand(2, 4, 3, 3).requires_grad_()
     logits = logits + leaf.sum((1, 2, 3))[:, None] * torch.tensor([1.0, 0.5, 0.2])
-    found = noisecam.raw(logits, leaf)
-    assert all(values.isfinite().all() for values in found.values())
+    result = noisecam.raw_maps(logits, leaf)
+    assert all(values.isfinite().all() for values in result.values())
 
 
 @pytest.mark.parametrize("shape", [(9, 13), (2, 2), (1, 5)])
@@ -174,19 +176,21 @@ def test_fewer_levels_on_paper():
 
 def test_confidence_on_paper(model, pixels):
     images = Images(model, pixels, [])
-    found = confidence.measure(images, confidence.Settings())
-    found |= energy.measure(images, energy.Settings())
-    found |= squeezing.measure(images, squeezing.Settings(bits=8, window=1))
+    result = confidence.measure(images, confidence.Settings())
+    result |= energy.measure(images, energy.Settings())
+    result |= squeezing.measure(images, squeezing.Settings(bits=8, window=1))
     logits = model(pixels).double().numpy()
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    np.testing.assert_allclose(found["probability"], chances.max(1), rtol=1e-5)
-    np.testing.assert_allclose(found["energy"], -np.log(np.exp(logits).sum(1)), rtol=1e-5)
-    assert found["squeezing"].max() < 0.01  # 256 levels and a window of one pixel change nothing
+    np.testing.assert_allclose(result["probability"], chances.max(1), rtol=1e-5)
+    np.testing.assert_allclose(result["energy"], -np.log(np.exp(logits).sum(1)), rtol=1e-5)
+    assert result["squeezing"].max() < 0.01  # 256 levels and a window of one pixel change nothing
 
 
 def test_profile_on_paper():
     activations = torch.tensor([[[[1.0, 2.0], [0.0, 1.0]]], [[[0.0, 0.0], [0.0, 0.0]]]])
-    found = profile.of_layer(activations, torch.ones_like(activations))
-    torch.testing.assert_close(found[0], torch.tensor([np.log(2.0), 0.5, 0.0], dtype=torch.float32))
-    assert found[1, 1] == 0
-    assert found.isfinite().all()
+    result = profile.layer_profile(activations, torch.ones_like(activations))
+    torch.testing.assert_close(
+        result[0], torch.tensor([np.log(2.0), 0.5, 0.0], dtype=torch.float32)
+    )
+    assert result[1, 1] == 0
+    assert result.isfinite().all()

@@ -206,8 +206,8 @@ def test_a_detector_is_in_tables_and_report(built):
     assert rows["auroc"].notna().any()
     assert set(rows["rule"]) == {"chosen"}
     assert table(built, "judged")["total_variation"].notna().all()
-    knowing = table(built, "knowing").query("detector == 'total_variation'")
-    assert set(knowing["arm"]) == {"oblivious", "adaptive"}
+    adaptive = table(built, "adaptive").query("detector == 'total_variation'")
+    assert set(adaptive["arm"]) == {"non_adaptive", "adaptive"}
     assert "total_variation" in (built / "data/reports" / f"{STUDY}.html").read_text()
 
 

@@ -129,10 +129,10 @@ def test_the_readmes_words_on_detectors_are_what_the_committed_tables_say(publis
         assert found.loc["B2", "high"] < 0
         # "... and a cheap baseline tells attacked images far better: ..."
         assert baseline in found.loc["B1b", "detail"]
-    # "An attack that knows a detector, tried on SqueezeNet, hides from it: ... below chance."
-    knowing = made["squeezenet1_1"]["knowing"].query("arm == 'adaptive'")
-    assert (knowing["high"] < 0.5).all()
-    assert not len(made["resnet18"]["knowing"])
+    # "An adaptive attack, tried on SqueezeNet, evades every detector: ... below chance."
+    adaptive = made["squeezenet1_1"]["adaptive"].query("arm == 'adaptive'")
+    assert (adaptive["high"] < 0.5).all()
+    assert not len(made["resnet18"]["adaptive"])
     # "As printed no ... As the public code has it, with softmax, ... on ResNet-18 (-0.27)"
     for name, tables in made.items():
         ranks = tables["disguise"].query("strength == 1").set_index(["reading", "kind"])

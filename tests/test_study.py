@@ -167,10 +167,10 @@ def test_detectors_see_every_variant_and_the_attacks_made_for_them():
     for strength in (0.5, 1.0):
         assert counts["adversarial", strength] == counts["noise", strength] == whole
     assert counts["clean", 0.0] == whole
-    assert counts["oblivious", 1.0] == test
-    knowing = rows[rows["variant"] == "adaptive"].groupby("against").size()
-    assert set(knowing.index) == set(NAMES) - {CHANCE}
-    assert (knowing == test).all()
+    assert counts["non_adaptive", 1.0] == test
+    adaptive = rows[rows["variant"] == "adaptive"].groupby("against").size()
+    assert set(adaptive.index) == set(NAMES) - {CHANCE}
+    assert (adaptive == test).all()
     # What a detector reads of its own adaptive attack is there, and nothing else.
     energy = rows[rows["against"] == "energy"]
     assert energy["energy"].notna().all()
@@ -191,7 +191,7 @@ def test_features_of_a_stored_variant_are_those_of_the_library(tiny):
     assert rows["prediction"].equals(attacked.loc[rows.index, "adversarial"].rename("prediction"))
 
 
-def test_trial_tables_fit_together(tiny):
+def test_evaluation_tables_fit_together(tiny):
     made = results.load("tiny")
     assert set(made["detectors"]["detector"]) == set(NAMES)
     cells = made["detectors"][["cell", "strength"]].drop_duplicates().values.tolist()
@@ -204,8 +204,8 @@ def test_trial_tables_fit_together(tiny):
     keys = ["cell", "strength", "detector"]
     pairs = own.merge(same.drop_duplicates(keys), on=keys)
     assert (pairs["auroc_x"] == pairs["auroc_y"]).all()
-    assert len(report.trial(made, "tiny_dlfuzz")) == len(NAMES) + 7
-    assert set(report.knowing(made)["cell"]) == {"tiny_pgd"}
+    assert len(report.evaluation(made, "tiny_dlfuzz")) == len(NAMES) + 7
+    assert set(report.adaptive(made)["cell"]) == {"tiny_pgd"}
     assert made["claims"].set_index("id").loc["B1", "verdict"] == "not decided"
 
 

@@ -11,9 +11,9 @@ from camdrift.papers.tan2023 import figures as detection_figures
 from camdrift.settings import Study
 
 view = frame.view(Study, what="detectors")
-made = view.made
+tables = view.made
 st.header("Detectors", anchor=False)
-cells = made["detectors"]["cell"].unique().tolist()
+cells = tables["detectors"]["cell"].unique().tolist()
 if not cells:
     st.info("No cell of this study names strengths under `detect:` in params.yaml.")
     st.stop()
@@ -21,53 +21,53 @@ headline = view.plan.headline
 boxes = st.columns(3)
 cell = frame.choice(boxes[0], "Cell", cells, key="cell",
                     default=headline if headline in cells else None)  # fmt: skip
-strengths = made["detectors"].query("cell == @cell")["strength"].unique().tolist()
+strengths = tables["detectors"].query("cell == @cell")["strength"].unique().tolist()
 strength = frame.choice(boxes[1], "Strength", strengths, key="strength", default=1.0,
                         format_func=percent)  # fmt: skip
 st.caption(
     "Each detector sees one image, never its clean twin. Attacked images whose class flips against "
     "clean and noisy ones; fitted, chosen and tested on images of different pictures."
 )
-frame.table(report.trial(made, cell, strength), "trial",
+frame.table(report.evaluation(tables, cell, strength), "evaluation",
             "Test images; in brackets 95 % intervals by source picture.")  # fmt: skip
 
 st.subheader("A threshold and its price", anchor=False)
-if "judged" not in made or made["judged"].query("cell == @cell").empty:
+if "judged" not in tables or tables["judged"].query("cell == @cell").empty:
     st.info(f"The tables hold no scores of single images. {frame.how(view.study)}")
 else:
-    judged = made["judged"].query("cell == @cell and strength == @strength")
-    known = [name for name in made["limits"].query("cell == @cell and strength == @strength")
+    judged = tables["judged"].query("cell == @cell and strength == @strength")
+    detectors = [name for name in tables["limits"].query("cell == @cell and strength == @strength")
              ["detector"] if judged[name].notna().any()]  # fmt: skip
-    best = "behaviour_median" if "behaviour_median" in known else known[0]
-    detector = frame.choice(boxes[2], "Detector", known, key="detector", default=best)
-    limits = made["limits"].query("cell == @cell and strength == @strength")
-    chosen = float(limits.set_index("detector")["limit"].get(detector, np.nan))
+    best = "behaviour_median" if "behaviour_median" in detectors else detectors[0]
+    detector = frame.choice(boxes[2], "Detector", detectors, key="detector", default=best)
+    limits = tables["limits"].query("cell == @cell and strength == @strength")
+    threshold = float(limits.set_index("detector")["limit"].get(detector, np.nan))
     scores = judged[detector].dropna()
     low, high = float(scores.min()), float(scores.max())
     step = max(high - low, 1e-6) / 200
     # One step beyond: nothing is called there, as by a chosen threshold that is infinite.
-    low, high = min(low, chosen if np.isfinite(chosen) else low), high + step
-    high = max(high, chosen if np.isfinite(chosen) else high)
+    low, high = min(low, threshold if np.isfinite(threshold) else low), high + step
+    high = max(high, threshold if np.isfinite(threshold) else high)
     boxes = st.columns(2)
-    limit = boxes[0].slider("Threshold", low, high, chosen if np.isfinite(chosen) else high,
+    limit = boxes[0].slider("Threshold", low, high, threshold if np.isfinite(threshold) else high,
                             step=step, format="%.4g", key=f"limit_{cell}_{strength}_{detector}",
                             bind="query-params")  # fmt: skip
-    if np.isnan(chosen):
+    if np.isnan(threshold):
         st.caption("No threshold was chosen: the choosing images are of one kind.")
     prevalence = boxes[1].slider("Attacked among all images, %", 1, 99, 10, key="prevalence",
                                  bind="query-params") / 100  # fmt: skip
-    yes = judged.loc[judged["kind"] == "success", detector].dropna()
-    no = judged.loc[judged["kind"].isin(["clean", "noise"]), detector].dropna()
+    positive = judged.loc[judged["kind"] == "success", detector].dropna()
+    negative = judged.loc[judged["kind"].isin(["clean", "noise"]), detector].dropna()
     numbers = st.columns(4)
-    if len(yes) and len(no):
-        tpr, tnr = float((yes >= limit).mean()), float((no < limit).mean())
-        called = tpr * prevalence + (1 - tnr) * (1 - prevalence)
-        right = tpr * prevalence + tnr * (1 - prevalence)
-        share = f"{tpr * prevalence / called:.0%}" if called else "-"
+    if len(positive) and len(negative):
+        tpr, tnr = float((positive >= limit).mean()), float((negative < limit).mean())
+        alarms = tpr * prevalence + (1 - tnr) * (1 - prevalence)
+        accuracy = tpr * prevalence + tnr * (1 - prevalence)
+        share = f"{tpr * prevalence / alarms:.0%}" if alarms else "-"
         for column, title, value, of in (
-            (numbers[0], "True positive rate", f"{tpr:.0%}", f"of {len(yes)} flipped"),
-            (numbers[1], "True negative rate", f"{tnr:.0%}", f"of {len(no)} benign"),
-            (numbers[2], "Accuracy at this prevalence", f"{right:.0%}", None),
+            (numbers[0], "True positive rate", f"{tpr:.0%}", f"of {len(positive)} flipped"),
+            (numbers[1], "True negative rate", f"{tnr:.0%}", f"of {len(negative)} benign"),
+            (numbers[2], "Accuracy at this prevalence", f"{accuracy:.0%}", None),
             (numbers[3], "Alarms that are right", share, None),
         ):
             column.metric(title, value, of, delta_color="off", delta_arrow="off")
@@ -79,18 +79,18 @@ else:
     frame.read(figure, "histogram_kept")
 
 st.subheader("Figures", anchor=False)
-figures = {figure.name: figure for figure in detection_figures.of_study(made, cell)}
+figures = {figure.name: figure for figure in detection_figures.study_figures(tables, cell)}
 titles = {name: figure.title.removesuffix(f" ({cell})") for name, figure in figures.items()}
 if figures:
     frame.show(figures[frame.choice(st, "Figure", list(figures), key="figure",
                                     format_func=titles.get)])  # fmt: skip
 else:
     st.caption("No figure: no test image's class was flipped.")
-if len(made["knowing"]):
-    st.subheader("Against an attack that knows the detector", anchor=False)
-    frame.table(report.knowing(made), "knowing", "AUROC at the same budget, without and with "
-                "knowledge of the detector; 0.5 is chance.")  # fmt: skip
+if len(tables["adaptive"]):
+    st.subheader("Under a non-adaptive and an adaptive attack", anchor=False)
+    frame.table(report.adaptive(tables), "adaptive", "AUROC at the same budget; the adaptive "
+                "attack knows the detector. 0.5 is chance.")  # fmt: skip
 st.subheader("Is NoiseCAM the confidence in disguise?", anchor=False)
-frame.table(report.disguise(made, cell, strength), "disguise", "Rank correlation of its number of "
-            "clusters with 1 minus the model's top probability, on test images, and the difference "
-            "of their AUROCs.")  # fmt: skip
+frame.table(report.disguise(tables, cell, strength), "disguise", "Rank correlation of its number "
+            "of clusters with 1 minus the model's top probability, on test images, and the "
+            "difference of their AUROCs.")  # fmt: skip

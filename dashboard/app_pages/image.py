@@ -157,7 +157,7 @@ if "judged" in view.made:
     scored = scored[scored["image"] == image]
     st.subheader("What detectors say of it", anchor=False)
     if scored.empty:
-        st.caption("It is not among the test images of the detectors' trial at this strength.")
+        st.caption("It is not among the test images of the detectors' evaluation at this strength.")
     else:
         limits = view.made["limits"].query("cell == @cell and strength == @strength")
         table = scored.set_index("kind").drop(columns=["cell", "strength", "image"]).T

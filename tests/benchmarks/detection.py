@@ -73,7 +73,7 @@ def _behaviour(width: float, size: int, target: float) -> Race:
 
 
 def _lit(maps: Tensor, size: int) -> np.ndarray:
-    return noisecam.normalised(maps.detach(), size=size).numpy() > 0.5
+    return noisecam.normalise(maps.detach(), size=size).numpy() > 0.5
 
 
 def _counted(lit: np.ndarray) -> np.ndarray:
@@ -95,7 +95,7 @@ def _noise_cam(size: int) -> Race:
     reading = "printed_logits"
 
     def ours() -> np.ndarray:
-        found = noisecam.raw(*probe(pixels), readings=[reading])[reading]
+        found = noisecam.raw_maps(*probe(pixels), readings=[reading])[reading]
         return noisecam.clusters(_lit(found, size), radius=RADIUS, neighbours=NEIGHBOURS)
 
     def theirs() -> np.ndarray:

@@ -8,12 +8,12 @@ Every file in this folder that has a function `readings` is a detector, and trie
 - `passes(settings)`: forward passes of the model that an image costs;
 - `readings(settings)`: fresh detectors by their names in tables, one or several that read the same
   feature, see `detector`;
-- `surrogate(detector, model, settings)`: what the attack that knows a fitted detector lowers, its
-  score or a stand-in that has a gradient by the pixels; without it that attack does not try it.
+- `surrogate(detector, model, settings)`: the objective of the adaptive attack on a fitted detector,
+  its score or a stand-in that has a gradient by the pixels; without it there is no such attack.
 
 And, where these are not what is said here: `LAYERS`, names of those of its settings that are layers
 (none); `STREAM`, the name of the random numbers that it draws (the file's own); `ONE_SURROGATE`,
-whether one attack knows all its readings (each has its own).
+whether one adaptive attack serves all its readings (each has its own).
 
 Reports read detectors without torch: files import it, and what imports it, within functions.
 """

@@ -119,10 +119,10 @@ def measure(images: Images, settings: Settings) -> Columns:
         quantile is that of 5 %.
     copies_below: share of copies that are no more similar than the image.
     """
-    from camdrift.features.cleaning import cleaned
+    from camdrift.features.cleaning import rebuild
 
     pixels, count = images.pixels, settings.copies
-    clean = cleaned(pixels, variance=settings.variance)
+    clean = rebuild(pixels, variance=settings.variance)
     probe = images.model.probe(place(settings.probe))
 
     def stream() -> Iterator[Tensor]:
@@ -133,15 +133,15 @@ def measure(images: Images, settings: Settings) -> Columns:
     heat = maps(images.model, probe, stream())
     n = len(pixels)
     base, own, rest = heat[:n], heat[n : 2 * n], heat[2 * n :].unflatten(0, (n, count))
-    mine = similarity(own, base)
-    drawn = similarity(rest, base[:, None]).double()
+    own_similarity = similarity(own, base)
+    copy_similarity = similarity(rest, base[:, None]).double()
     return {
-        "similarity": mine.numpy(),
-        "copies_median": drawn.quantile(0.5, dim=1).numpy(),
-        "copies_quantile": drawn.quantile(0.05, dim=1).numpy(),
-        "copies_mean": drawn.mean(1).numpy(),
-        "copies_std": drawn.std(1, correction=0).numpy(),
-        "copies_below": (drawn <= mine[:, None]).double().mean(1).numpy(),
+        "similarity": own_similarity.numpy(),
+        "copies_median": copy_similarity.quantile(0.5, dim=1).numpy(),
+        "copies_quantile": copy_similarity.quantile(0.05, dim=1).numpy(),
+        "copies_mean": copy_similarity.mean(1).numpy(),
+        "copies_std": copy_similarity.std(1, correction=0).numpy(),
+        "copies_below": (copy_similarity <= own_similarity[:, None]).double().mean(1).numpy(),
     }
 
 
@@ -186,10 +186,10 @@ def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective
     from torch.nn.functional import cosine_similarity
 
     from camdrift.explain.methods import grad_cam
-    from camdrift.features.cleaning import cleaned
+    from camdrift.features.cleaning import rebuild
     from camdrift.models.model import top_logit
 
-    def probed(batch: Tensor) -> tuple[Tensor, Tensor]:
+    def probe_map(batch: Tensor) -> tuple[Tensor, Tensor]:
         logits, activations = model.activations(batch)
         tensor = activations[place(settings.probe)]
         (gradient,) = torch.autograd.grad(top_logit(logits).sum(), tensor, create_graph=True)
@@ -197,8 +197,8 @@ def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective
 
     def score(batch: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            removed = batch - cleaned(batch, variance=settings.variance)
-        (logits, own), (_, base) = probed(batch), probed(batch - removed)
+            removed = batch - rebuild(batch, variance=settings.variance)
+        (logits, own), (_, base) = probe_map(batch), probe_map(batch - removed)
         alike = cosine_similarity(own.flatten(1), base.flatten(1), dim=1)
         return logits, 1 - alike.to(batch.device)
 

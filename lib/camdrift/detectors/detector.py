@@ -66,7 +66,7 @@ class Single(Detector):
         return self.sign * features[self.feature].to_numpy(dtype=float)
 
 
-def columns_of(features: pd.DataFrame, name: str) -> np.ndarray:
+def feature_columns(features: pd.DataFrame, name: str) -> np.ndarray:
     """Returns the columns `<name>_...` of features, in their order: float64 (n, columns)."""
-    wanted = [column for column in features if column.startswith(f"{name}_")]
-    return features[wanted].to_numpy(dtype=float)
+    names = [column for column in features if column.startswith(f"{name}_")]
+    return features[names].to_numpy(dtype=float)

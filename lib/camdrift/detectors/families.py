@@ -49,12 +49,12 @@ class Family:
 
     @property
     def has_surrogate(self) -> bool:
-        """Whether the attack that knows a detector tries it."""
+        """Whether there is an adaptive attack on it."""
         return hasattr(self.module, "surrogate")
 
     @property
     def shares_surrogate(self) -> bool:
-        """Whether one attack knows all its readings."""
+        """Whether one adaptive attack serves all its readings."""
         return getattr(self.module, "ONE_SURROGATE", False)
 
     def measure(self, images: Images) -> Columns:
@@ -66,7 +66,7 @@ class Family:
         return self.module.readings(self.settings)
 
     def surrogate(self, detector: Detector, model: Model) -> Objective:
-        """Returns what the attack that knows a fitted detector lowers."""
+        """Returns the objective that the adaptive attack on a fitted detector lowers."""
         return self.module.surrogate(detector, model, self.settings)
 
     def within(self, count: int) -> Family:
@@ -75,26 +75,26 @@ class Family:
         return replace(self, settings=self.settings.model_copy(update=layers))
 
 
-def families(chosen: DetectionSettings) -> list[Family]:
+def families(settings: DetectionSettings) -> list[Family]:
     """Returns the detectors that are tried, in the order of params.yaml, which tables keep.
 
     Raises:
         SettingsError: there is no such detector, or its settings are wrong; a line for each fault.
     """
-    faults = check(chosen.detectors)
+    faults = check(settings.detectors)
     if faults:
         raise SettingsError("\n".join(faults))
-    return [_family(name, content) for name, content in chosen.detectors.items()]
+    return [_family(name, content) for name, content in settings.detectors.items()]
 
 
 def check(detectors: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Returns a line for each detector that is not there or whose settings are wrong."""
-    there = discovery.members(__package__, "readings")
+    names = discovery.members(__package__, "readings")
     faults: list[str] = []
     owners: dict[str, str] = {}
     for name, content in detectors.items():
-        if name not in there:
-            faults.append(f"{PLACE}.{name}: no detector '{name}'; there are: {', '.join(there)}")
+        if name not in names:
+            faults.append(f"{PLACE}.{name}: no detector '{name}'; there are: {', '.join(names)}")
             continue
         try:
             family = _family(name, content)

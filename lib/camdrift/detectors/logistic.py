@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from camdrift.detectors.detector import Detector, UnfitError, columns_of
+from camdrift.detectors.detector import Detector, UnfitError, feature_columns
 from camdrift.settings.section import Section
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ class Logistic(Detector):
             raise UnfitError("no adversarial image to learn from")
         self.model_ = make_pipeline(
             StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000)
-        ).fit(columns_of(features, "profile"), adversarial)
+        ).fit(feature_columns(features, "profile"), adversarial)
 
     def score_samples(self, features: pd.DataFrame) -> np.ndarray:
         """Returns the log odds."""
-        return self.model_.decision_function(columns_of(features, "profile"))
+        return self.model_.decision_function(feature_columns(features, "profile"))
 
 
 def readings(settings: Settings) -> dict[str, Detector]:

@@ -14,7 +14,7 @@ import pandas as pd
 from sklearn.covariance import LedoitWolf
 from sklearn.preprocessing import StandardScaler
 
-from camdrift.detectors.detector import Detector, columns_of
+from camdrift.detectors.detector import Detector, feature_columns
 from camdrift.settings.section import Section
 
 if TYPE_CHECKING:
@@ -45,13 +45,15 @@ class Mahalanobis(Detector):
 
     def learn(self, features: pd.DataFrame, adversarial: np.ndarray) -> None:
         """Fits the benign images' mean and covariance."""
-        benign = columns_of(features[~adversarial], "profile")
+        benign = feature_columns(features[~adversarial], "profile")
         self.scaler_ = StandardScaler().fit(benign)
         self.covariance_ = LedoitWolf().fit(self.scaler_.transform(benign))
 
     def score_samples(self, features: pd.DataFrame) -> np.ndarray:
         """Returns the squared distance."""
-        return self.covariance_.mahalanobis(self.scaler_.transform(columns_of(features, "profile")))
+        return self.covariance_.mahalanobis(
+            self.scaler_.transform(feature_columns(features, "profile"))
+        )
 
 
 def readings(settings: Settings) -> dict[str, Detector]:

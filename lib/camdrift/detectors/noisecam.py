@@ -57,7 +57,7 @@ class Settings(Section):
         return values
 
 
-def raw(
+def raw_maps(
     logits: Tensor,
     activations: Tensor,
     *,
@@ -92,7 +92,7 @@ def raw(
     return heat
 
 
-def normalised(maps: Tensor, *, size: int) -> Tensor:
+def normalise(maps: Tensor, *, size: int) -> Tensor:
     """Returns maps at the input's size, from 0 to almost 1 each: (n, size, size).
 
     As the public code: 1e-7 is added to what is divided by, so that a map of tiny values stays
@@ -106,7 +106,7 @@ def normalised(maps: Tensor, *, size: int) -> Tensor:
     return (large - low) / (high - low + 1e-7)
 
 
-def clusters(lit: np.ndarray, *, radius: int, neighbours: int) -> np.ndarray:
+def clusters(bright: np.ndarray, *, radius: int, neighbours: int) -> np.ndarray:
     """Returns the number of clusters that DBSCAN finds among the lit pixels of each map: (n,).
 
     Ester et al. 1996, as `sklearn.cluster.DBSCAN(eps=radius, min_samples=neighbours)` on the
@@ -114,25 +114,25 @@ def clusters(lit: np.ndarray, *, radius: int, neighbours: int) -> np.ndarray:
     a core, and clusters are the connected cores. Counted on the grid, all maps at once.
 
     Args:
-        lit: bool (n, h, w).
+        bright: bool (n, h, w).
         radius: Euclidean, in px.
         neighbours: least number of lit pixels around a core.
     """
-    count, height, width = lit.shape
+    count, height, width = bright.shape
     reach = range(-radius, radius + 1)
     offsets = [(y, x) for y in reach for x in reach if y * y + x * x <= radius * radius]
-    padded = np.pad(lit, ((0, 0), (radius, radius), (radius, radius))).view(np.uint8)
-    near = np.zeros(lit.shape, dtype=np.int16)
+    padded = np.pad(bright, ((0, 0), (radius, radius), (radius, radius))).view(np.uint8)
+    near = np.zeros(bright.shape, dtype=np.int16)
     for y, x in offsets:
         near += padded[:, radius + y : radius + y + height, radius + x : radius + x + width]
     # Cores that touch are of one cluster; a graph joins groups of them that lie further apart.
     touching = np.zeros((3, 3, 3), dtype=bool)
     touching[1] = ndimage.generate_binary_structure(2, 2 if (1, 1) in offsets else 1)
-    group, groups = ndimage.label(lit & (near >= neighbours), structure=touching)
+    group, groups = ndimage.label(bright & (near >= neighbours), structure=touching)
     pairs = [np.zeros((2, 0), dtype=int)]
     for y, x in offsets:
-        reached = max(y, abs(x)) == 1 or y >= height or abs(x) >= width
-        if (y, x) <= (0, 0) or reached:  # each pair of pixels once
+        direct = max(y, abs(x)) == 1 or y >= height or abs(x) >= width
+        if (y, x) <= (0, 0) or direct:  # each pair of pixels once
             continue
         here = group[:, : height - y, max(0, -x) : width - max(0, x)]
         there = group[:, y:, max(0, x) : width - max(0, -x)]
@@ -158,8 +158,8 @@ def maps(model: Model, pixels: Tensor, *, layer: int) -> Iterator[dict[str, Tens
     """
     probe = model.probe(place(layer))
     for batch, rows in model.batches(pixels):
-        heat = raw(*probe(batch))
-        yield {name: normalised(m[:rows], size=model.size) for name, m in heat.items()}
+        heat = raw_maps(*probe(batch))
+        yield {name: normalise(m[:rows], size=model.size) for name, m in heat.items()}
 
 
 def passes(settings: Settings) -> int:
@@ -212,8 +212,8 @@ class NoiseCam(Detector):
             raise UnfitError("no adversarial image to choose the brightness by")
         rates = []
         for i in range(self.thresholds):
-            called = self._clusters(features, i) > self.limit
-            rates.append((called[adversarial].mean() + (~called[~adversarial]).mean()) / 2)
+            alarms = self._clusters(features, i) > self.limit
+            rates.append((alarms[adversarial].mean() + (~alarms[~adversarial]).mean()) / 2)
         self.place_ = int(np.argmax(rates))
 
     def _clusters(self, features: pd.DataFrame, place: int) -> np.ndarray:
@@ -244,8 +244,8 @@ def surrogate(detector: NoiseCam, model: Model, settings: Settings) -> Objective
     def score(batch: Tensor) -> tuple[Tensor, Tensor]:
         logits, activations = model.activations(batch)
         tensor = activations[place(settings.layer)]
-        heat = raw(logits, tensor, readings=[reading], create_graph=True)[reading]
-        bright = (20 * (normalised(heat, size=model.size) - threshold)).sigmoid()
+        heat = raw_maps(logits, tensor, readings=[reading], create_graph=True)[reading]
+        bright = (20 * (normalise(heat, size=model.size) - threshold)).sigmoid()
         down, across = bright.diff(dim=1).abs(), bright.diff(dim=2).abs()
         return logits, (down.mean((1, 2)) + across.mean((1, 2))).float().to(batch.device)
 

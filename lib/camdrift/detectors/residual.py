@@ -40,10 +40,10 @@ def norm(pixels: Tensor, *, variance: float) -> Tensor:
     """Returns the L2 norm of what cleaning removes: (n,), the components held fixed."""
     import torch
 
-    from camdrift.features.cleaning import cleaned
+    from camdrift.features.cleaning import rebuild
 
     with torch.no_grad():
-        clean = cleaned(pixels, variance=variance)
+        clean = rebuild(pixels, variance=variance)
     return (pixels - clean).flatten(1).norm(dim=1)
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def cleaned(pixels: Tensor, *, variance: float) -> Tensor:
+def rebuild(pixels: Tensor, *, variance: float) -> Tensor:
     """Returns images rebuilt from the components that explain a share of their variance.
 
     tan2023, section III-D, step 1. Each channel on its own, rows of pixels as samples; as many
@@ -20,6 +20,6 @@ def cleaned(pixels: Tensor, *, variance: float) -> Tensor:
     u, s, v = torch.linalg.svd(values - mean, full_matrices=False)
     explained = s.square().cumsum(-1)
     total = explained[..., -1:]
-    kept = (explained <= variance * total).sum(-1, keepdim=True) + 1
-    s = torch.where(torch.arange(s.shape[-1]) < kept, s, 0.0)
+    components = (explained <= variance * total).sum(-1, keepdim=True) + 1
+    s = torch.where(torch.arange(s.shape[-1]) < components, s, 0.0)
     return (mean + u * s[..., None, :] @ v).float()

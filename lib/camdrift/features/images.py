@@ -27,7 +27,7 @@ class Images:
         self, model: Model, pixels: Tensor, generators: Sequence[np.random.Generator]
     ) -> None:
         self.model, self.pixels, self.generators = model, pixels, generators
-        self._known: dict[Callable, Any] = {}
+        self._cache: dict[Callable, Any] = {}
 
     @property
     def logits(self) -> Tensor:
@@ -36,14 +36,14 @@ class Images:
 
     def once(self, measure: Callable[[Model, Tensor], Any]) -> Any:
         """Returns what a function measures, which is called once however many detectors ask."""
-        if measure not in self._known:
-            self._known[measure] = measure(self.model, self.pixels)
-        return self._known[measure]
+        if measure not in self._cache:
+            self._cache[measure] = measure(self.model, self.pixels)
+        return self._cache[measure]
 
-    def drawing(self, generators: Sequence[np.random.Generator]) -> "Images":
+    def with_generators(self, generators: Sequence[np.random.Generator]) -> "Images":
         """Returns the same images, with what is known of them, and other generators."""
         other = Images(self.model, self.pixels, generators)
-        other._known = self._known
+        other._cache = self._cache
         return other
 
 

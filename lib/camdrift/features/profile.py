@@ -12,7 +12,7 @@ TINY = 1e-12
 NAMES = ("peak", "spread", "activity")
 
 
-def of_layer(activations: Tensor, gradients: Tensor) -> Tensor:
+def layer_profile(activations: Tensor, gradients: Tensor) -> Tensor:
     """Returns an image's profile at one layer: (n, 3), in the order of `NAMES`.
 
     The logarithm of the Grad-CAM's maximum; its mean over its maximum, in [0, 1], 0 for an empty
@@ -35,7 +35,7 @@ def measure(model: Model, pixels: Tensor) -> Columns:
         logits, activations = model.probes(batch)
         gradients = torch.autograd.grad(top_logit(logits).sum(), activations)
         pairs = zip(activations, gradients, strict=True)
-        parts.append(torch.stack([of_layer(a.detach(), g)[:rows] for a, g in pairs], dim=1))
+        parts.append(torch.stack([layer_profile(a.detach(), g)[:rows] for a, g in pairs], dim=1))
     values = torch.cat(parts).cpu().numpy()
     return {
         f"profile_{name}_{layer}": values[:, layer, i]
@@ -52,5 +52,5 @@ def differentiable(model: Model, batch: Tensor) -> tuple[Tensor, Tensor]:
     logits, activations = model.activations(batch)
     gradients = torch.autograd.grad(top_logit(logits).sum(), activations, create_graph=True)
     pairs = zip(activations, gradients, strict=True)
-    layers = torch.stack([of_layer(a, g) for a, g in pairs], dim=1)
+    layers = torch.stack([layer_profile(a, g) for a, g in pairs], dim=1)
     return logits, layers.flatten(1).double().to(batch.device)

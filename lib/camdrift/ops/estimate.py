@@ -24,7 +24,8 @@ from camdrift.settings import Settings, SettingsError, presets
 
 # What stages import, by kind; what draws figures and tables is taken from runs that are in git.
 IMPORTS = {
-    "model": "camdrift.models.loading, camdrift.trial.trial, camdrift.perturbations.variants",
+    "model": "camdrift.models.loading, camdrift.evaluation.experiment, "
+    "camdrift.perturbations.variants",
     "images": "camdrift.datasets.images",
     "table": "camdrift.scores.comparison",
 }

@@ -8,10 +8,10 @@ import pandas as pd
 import camdrift
 
 LIBRARY = Path(camdrift.__file__).parent
-# A package imports only from those before it. `analysis` stands before `trial`, which resamples.
+# A package imports only from those before it. `evaluation` resamples by means of `analysis`.
 ORDER = (
     "settings", "storage", "pipeline", "datasets", "models", "perturbations", "attacks", "explain",
-    "scores", "analysis", "features", "detectors", "trial", "papers", "ops",
+    "scores", "analysis", "features", "detectors", "evaluation", "papers", "ops",
 )  # fmt: skip
 
 

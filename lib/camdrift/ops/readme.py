@@ -198,13 +198,13 @@ def _detectors(chosen: Settings, study: str, made: results.Tables) -> str:
     for name, tables in found.items():
         plan = plans[name]
         assert isinstance(plan, Study)
-        trial = report.trial(tables, plan.headline).drop_duplicates("detector")
-        columns[f"`{name}`"] = trial.set_index("detector")["AUROC"]
-        knowing = report.knowing(tables)
+        evaluation = report.evaluation(tables, plan.headline).drop_duplicates("detector")
+        columns[f"`{name}`"] = evaluation.set_index("detector")["AUROC"]
+        adaptive = report.adaptive(tables)
         attacks = tables["attacks"].set_index("cell")["attack"]
-        for cell, rows in knowing.groupby("cell", sort=False) if len(knowing) else ():
-            column = f"`{name}`, {attacks[cell]} that knows it"
-            columns[column] = rows.set_index("detector")["AUROC, knowing"]
+        for cell, rows in adaptive.groupby("cell", sort=False) if len(adaptive) else ():
+            column = f"`{name}`, adaptive {attacks[cell]}"
+            columns[column] = rows.set_index("detector")["AUROC, adaptive"]
         disguise = report.disguise(tables, plan.headline).set_index("reading")
         readings[f"`{name}`"] = disguise["rank correlation, all images"]
     order = columns[f"`{study}`"].index
@@ -212,7 +212,7 @@ def _detectors(chosen: Settings, study: str, made: results.Tables) -> str:
     ranks = pd.DataFrame(readings).rename_axis("reading of NoiseCAM").reset_index()
     return "\n\n".join(
         [
-            "AUROC, images whose class DLFuzz flips (or an attack that knows the detector) against "
+            "AUROC, images whose class DLFuzz flips (or an adaptive attack) against "
             "clean and noisy ones, at 100 %; 0.5 is chance. Rates and thresholds: `detectors.csv` "
             "of each study.",
             markdown(table),

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from camdrift import attacks, storage
 from camdrift.attacks import dlfuzz, one_pixel
 from camdrift.detectors.families import Family, families
+from camdrift.evaluation import adaptive, experiment, measuring
 from camdrift.explain import cam, lrp, packing
 from camdrift.models import coverage, devices, gradients, training
 from camdrift.models.model import Model
@@ -30,7 +31,6 @@ from camdrift.perturbations import noise
 from camdrift.scores import comparison
 from camdrift.settings import Cell, ModelSettings, Settings, Training, protocols
 from camdrift.storage import files
-from camdrift.trial import adaptive, measuring, trial
 
 ENOUGH = 0.2  # seconds that a forward is to take to be timed
 LONG = 1.0
@@ -117,7 +117,7 @@ class Bench:
 
     @cached_property
     def families(self) -> dict[str, Family]:
-        """Detectors, by name, at layers that the model has: the trial refuses others."""
+        """Detectors, by name, at layers that the model has: the evaluation refuses others."""
         count = len(self.model.maps)
         return {each.name: each.within(count) for each in families(self.plan.detection)}
 
@@ -213,21 +213,21 @@ def cover(at: Bench) -> float:
 
 def look(at: Bench, *, names: tuple[str, ...]) -> float:
     """Measures what some detectors see of images."""
-    measuring.of_images(at.model, at.pixels, at.streams, [at.families[name] for name in names])
+    measuring.measure_images(at.model, at.pixels, at.streams, [at.families[name] for name in names])
     return len(at.pixels)
 
 
 def look_often(at: Bench, *, name: str) -> float:
     """Measures what a detector of many passes sees of an image; a unit is a pass."""
     family = at.families[name]
-    measuring.of_images(at.model, at.pixels[:1], at.streams, [family])
+    measuring.measure_images(at.model, at.pixels[:1], at.streams, [family])
     return family.passes
 
 
 def blur(at: Bench) -> float:
     """Blurs images and looks at them."""
     with torch.no_grad():
-        at.model(trial.blurred(at.pixels, radius=at.plan.detection.blur))
+        at.model(experiment.blur_images(at.pixels, radius=at.plan.detection.blur))
     return len(at.pixels)
 
 
@@ -245,7 +245,7 @@ def descend(at: Bench, *, name: str) -> float:
 
 def _calibrating(at: Bench, family: Family) -> tuple[pd.DataFrame, np.ndarray]:
     """Returns what a detector sees of one image, with noise: as many rows as it can learn from."""
-    seen, _ = measuring.of_images(at.model, at.pixels[:1], at.streams, [family])
+    seen, _ = measuring.measure_images(at.model, at.pixels[:1], at.streams, [family])
     count = 2 * len(seen.columns)
     rng = np.random.default_rng(0)
     rows = seen.to_numpy(dtype=float) + rng.random((count, len(seen.columns)))

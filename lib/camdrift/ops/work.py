@@ -13,6 +13,7 @@ import numpy as np
 
 from camdrift import attacks
 from camdrift.detectors.families import Family, families
+from camdrift.evaluation import experiment
 from camdrift.explain import cam
 from camdrift.ops import looks, timing
 from camdrift.ops.looks import FLIPPED, Looks
@@ -30,7 +31,6 @@ from camdrift.settings import (
     hardened,
     protocols,
 )
-from camdrift.trial import trial
 
 # What an attack that may end early does of its steps, and how far of its way noise is raised, are
 # not known before; in the studies here it is 0.2 to 0.9.
@@ -338,7 +338,7 @@ def _detect(books: _Books, name: str, seen: Looks) -> Task:
 
     tried = families(chosen)
     if cell.detect:
-        for _ in trial.variants(seen.made, cell.detect):
+        for _ in experiment.select_variants(seen.made, cell.detect):
             look(n, tried)
     if cell.detect and cell.adaptive:
         tested = chosen.shares.test * n

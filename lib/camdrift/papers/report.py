@@ -256,8 +256,8 @@ def contrasts(made: Tables, cell: str) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def trial(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
-    """Returns how detectors do on a cell for people: a row a detector and rule.
+def evaluation(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
+    """Returns the rates of the detectors on a cell as text: a row a detector and rule.
 
     Attacked images whose class flips against clean and noisy ones, test images only.
     """
@@ -284,32 +284,32 @@ def trial(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
     return pd.DataFrame(texts)
 
 
-def knowing(made: Tables) -> pd.DataFrame:
-    """Returns detectors against an attack that knows them for people: a row a detector.
+def adaptive(made: Tables) -> pd.DataFrame:
+    """Returns the rates of detectors under an adaptive attack as text: a row a detector.
 
     Better than chance is one whose interval lies above 0.5.
     """
-    table = made["knowing"]
+    table = made["adaptive"]
     rows = []
     for (cell, name), part in table.groupby(["cell", "detector"], sort=False):
         arms = part.set_index("arm")
         if "adaptive" not in arms.index:
             continue
-        lows = [arms["low"].get(arm) for arm in ("oblivious", "adaptive")]
+        lows = [arms["low"].get(arm) for arm in ("non_adaptive", "adaptive")]
         texts = {
             arm: as_text(*arms.loc[arm, ["auroc", "low", "high"]])
-            for arm in ("oblivious", "adaptive")
+            for arm in ("non_adaptive", "adaptive")
         }
         rows.append(
             {
                 "cell": cell,
                 "detector": name,
-                "flips, not knowing": f"{arms.loc['oblivious', 'flipped']:.0%}",
-                "flips, knowing": f"{arms.loc['adaptive', 'flipped']:.0%}",
-                "AUROC, not knowing": texts["oblivious"],
-                "AUROC, knowing": texts["adaptive"],
-                "better than chance, before": _better(lows[0]),
-                "better than chance, then": _better(lows[1]),
+                "flips, non-adaptive": f"{arms.loc['non_adaptive', 'flipped']:.0%}",
+                "flips, adaptive": f"{arms.loc['adaptive', 'flipped']:.0%}",
+                "AUROC, non-adaptive": texts["non_adaptive"],
+                "AUROC, adaptive": texts["adaptive"],
+                "better than chance, non-adaptive": _better(lows[0]),
+                "better than chance, adaptive": _better(lows[1]),
             }
         )
     return pd.DataFrame(rows)
@@ -379,15 +379,15 @@ def page(
         Part("By the method that makes the maps", table=by_method(made, study.headline)),
         Part("By the score that compares them", table=by_score(made, study.headline)),
     ]  # fmt: skip
-    tried = trial(made, study.headline)
+    tried = evaluation(made, study.headline)
     if len(tried):
-        adaptive = knowing(made) if len(made["knowing"]) else None
+        attacked = adaptive(made) if len(made["adaptive"]) else None
         parts += [
             Part("Detectors", "Each sees one image, never its clean twin. Attacked images whose "
                  "class flips, at strength 100 %, against clean and noisy ones; fitted, chosen and "
                  "tested on different images.", tried),
-            Part("Detectors against an attack that knows them",
-                 "" if adaptive is not None else "Not run here.", adaptive),
+            Part("Detectors under a non-adaptive and an adaptive attack",
+                 "" if attacked is not None else "Not run here.", attacked),
             Part("Is NoiseCAM the confidence in disguise?", "Rank correlation of its number of "
                  "clusters with 1 minus the model's top probability, on test images, and the "
                  "difference of their AUROCs.", disguise(made, study.headline)),

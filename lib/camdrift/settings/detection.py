@@ -1,4 +1,4 @@
-"""Detectors and their trial."""
+"""Detectors and their evaluation."""
 
 from typing import Annotated, Any
 
@@ -38,7 +38,7 @@ class DetectionShares(Section):
 
 
 class DetectionSettings(Section):
-    """The detectors' trial, and the settings of each detector that is tried."""
+    """The evaluation of detectors, and the settings of each detector that is tried."""
 
     images: Count
     shares: DetectionShares

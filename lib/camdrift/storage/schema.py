@@ -10,7 +10,7 @@ Places = slice | np.ndarray  # indices of some of a cell's images
 # Variants of an image, as tables name them; controls have their own names.
 CLEAN, ADVERSARIAL, NOISE, RAISED = "clean", "adversarial", "noise", "raised_noise"
 SOFTMAX = "clean_softmax"  # the clean image, its map explaining the probability of its class
-ADAPTIVE, OBLIVIOUS = "adaptive", "oblivious"  # attacks for the detectors' trial alone
+ADAPTIVE, NON_ADAPTIVE = "adaptive", "non_adaptive"  # attacks on detectors alone
 NOTHING, UNRELATED = "nothing", "unrelated"  # in scores only: pairs of clean maps
 CLEAR, LARGER = "clear", "fgsm_larger"  # the model before hardening; an attack on all models
 # Target policies: the class that a map explains.
@@ -174,9 +174,9 @@ class Detected:
     """The detectors' features of a cell's images, each image by itself.
 
     features: a row for each (image, variant, strength, against): its features, see
-        `trial.measuring`. Variants are clean, adversarial, noise and, at strength 1, the attack
-        for the trial: 'adaptive', which knows the detector `against`, with that detector's
-        features alone, and 'oblivious' at the same budget. `blurred` is the prediction after
+        `evaluation.measuring`. Variants are clean, adversarial, noise and, at strength 1, the
+        attacks on detectors: 'adaptive', which knows the detector `against`, with that detector's
+        features alone, and 'non_adaptive' at the same budget. `blurred` is the prediction after
         a blur.
     images: a row an image: `image, split, source, label, clean, success`.
     maps: float16 (examples, variants, methods, h, w): normalised maps to show.

@@ -1,4 +1,4 @@
-"""Figures of the detectors' trial.
+"""Figures of the evaluation of detectors.
 
 A function is named as its figure: `figure_8a` draws `tan_figure_8a`, which imitates the paper's;
 the others are the study's own. Figures 6 and 7 of the paper are 5 and 6 of renkhoff2022.
@@ -17,45 +17,45 @@ from camdrift.analysis.results import Tables
 from camdrift.storage import ADVERSARIAL, CLEAN, NOISE, Detected
 
 # Seven lines can be told apart: both of the paper's detectors, and the baselines that do best.
-SHOWN = ("behaviour_median", "noisecam_printed_logits", "noisecam_code_softmax", "confidence",
+DETECTORS = ("behaviour_median", "noisecam_printed_logits", "noisecam_code_softmax", "confidence",
          "squeezing", "mahalanobis", "logistic")  # fmt: skip
-KNOWN = {ADVERSARIAL: "attack", NOISE: "noise", CLEAN: "clean"}
+VARIANT_NAMES = {ADVERSARIAL: "attack", NOISE: "noise", CLEAN: "clean"}
 
 
 def by_name(tables: Tables, cell: str) -> dict[str, Callable[[], Figure]]:
     """Returns how each figure that rests on tables alone is drawn for a cell, by its name."""
-    found: dict[str, Callable[[], Figure]] = {
+    figures: dict[str, Callable[[], Figure]] = {
         "tan_figure_8a": partial(figure_8a, tables, cell),
         "tan_figure_8b": partial(figure_8b, tables, cell),
         "roc_curves": partial(roc_curves, tables, cell),
     }
-    for attacked in tables["knowing"]["cell"].unique():
-        found["auroc_under_adaptive_attack"] = partial(
-            auroc_under_adaptive_attack, tables, attacked
+    for attacked_cell in tables["adaptive"]["cell"].unique():
+        figures["auroc_under_adaptive_attack"] = partial(
+            auroc_under_adaptive_attack, tables, attacked_cell
         )
     for detector in ("behaviour_median", "noisecam_printed_logits", "logistic"):
-        found[f"transfer_{detector}"] = partial(transfer, tables, detector)
-    return found
+        figures[f"transfer_{detector}"] = partial(transfer, tables, detector)
+    return figures
 
 
-def of_study(tables: Tables, cell: str) -> list[Figure]:
+def study_figures(tables: Tables, cell: str) -> list[Figure]:
     """Returns the figures that rest on a study's tables, without those with nothing to show."""
-    drawn = [draw() for draw in by_name(tables, cell).values()]
-    return [figure for figure in drawn if len(figure.table)]
+    figures = [draw() for draw in by_name(tables, cell).values()]
+    return [figure for figure in figures if len(figure.table)]
 
 
-def _own(tables: Tables, cell: str) -> pd.DataFrame:
+def _decision_rows(tables: Tables, cell: str) -> pd.DataFrame:
     """Rows of one cell, flipped images against clean and noisy ones, by each detector's rule."""
     rows = tables["detectors"]
-    rows = rows[(rows["cell"] == cell) & rows["detector"].isin(SHOWN)]
+    rows = rows[(rows["cell"] == cell) & rows["detector"].isin(DETECTORS)]
     rows = rows.query("positives == 'success' and negatives == 'both'")
-    ruled = rows.loc[rows["rule"] == "own", "detector"].unique()
-    return rows[(rows["rule"] == "own") | ~rows["detector"].isin(ruled)]
+    with_rule = rows.loc[rows["rule"] == "own", "detector"].unique()
+    return rows[(rows["rule"] == "own") | ~rows["detector"].isin(with_rule)]
 
 
 def figure_8a(tables: Tables, cell: str) -> Figure:
     """Returns how often detectors are right, by strength."""
-    rows = _own(tables, cell).assign(order=lambda t: t["detector"].map(SHOWN.index))
+    rows = _decision_rows(tables, cell).assign(order=lambda t: t["detector"].map(DETECTORS.index))
     rows = rows.sort_values(["order", "strength"]).dropna(subset=["balanced"])
     table = rows.assign(x=rows["strength"].map(percent)).rename(
         columns={"detector": "series", "balanced": "y", "balanced_low": "low",
@@ -78,8 +78,8 @@ def figure_8a(tables: Tables, cell: str) -> Figure:
 
 def figure_8b(tables: Tables, cell: str) -> Figure:
     """Returns the two rates behind the accuracy, of the paper's detectors."""
-    rows = _own(tables, cell)
-    rows = rows[rows["detector"].isin(SHOWN[:3])].dropna(subset=["tpr"])
+    rows = _decision_rows(tables, cell)
+    rows = rows[rows["detector"].isin(DETECTORS[:3])].dropna(subset=["tpr"])
     parts = [
         rows.assign(series=rows["detector"] + f", {rate.upper()}", y=rows[rate],
                     low=rows[f"{rate}_low"], high=rows[f"{rate}_high"])
@@ -103,7 +103,7 @@ def figure_8b(tables: Tables, cell: str) -> Figure:
 def roc_curves(tables: Tables, cell: str) -> Figure:
     """Returns ROC curves at strength 1."""
     rows = tables["roc"]
-    rows = rows[(rows["cell"] == cell) & (rows["strength"] == 1) & rows["detector"].isin(SHOWN)]
+    rows = rows[(rows["cell"] == cell) & (rows["strength"] == 1) & rows["detector"].isin(DETECTORS)]
     rows = rows.rename(columns={"detector": "series", "fpr": "x", "tpr": "y"})
     return Figure(
         "roc_curves",
@@ -120,23 +120,24 @@ def roc_curves(tables: Tables, cell: str) -> Figure:
 
 
 def auroc_under_adaptive_attack(tables: Tables, cell: str) -> Figure:
-    """Returns each detector's AUROC with and without an attack that knows it."""
-    rows = tables["knowing"].query("cell == @cell").dropna(subset=["auroc"])
+    """Returns each detector's AUROC under a non-adaptive and an adaptive attack."""
+    rows = tables["adaptive"].query("cell == @cell").dropna(subset=["auroc"])
     rows = rows[rows["detector"] != "chance"]
     both = rows.groupby("detector")["arm"].transform("nunique") == 2
-    names = {"oblivious": "does not know the detector", "adaptive": "knows the detector"}
+    names = {"non_adaptive": "non-adaptive attack", "adaptive": "adaptive attack"}
     table = (
         rows[both]
+        .sort_values("arm", ascending=False, kind="stable")  # the non-adaptive attack first
         .assign(series=rows["arm"].map(names))
         .rename(columns={"detector": "x", "auroc": "y"})
     )
     return Figure(
         "auroc_under_adaptive_attack",
-        f"Detectors against an attack that knows them ({cell})",
+        f"Detectors under a non-adaptive and an adaptive attack ({cell})",
         "AUROC, attacked images whose class flips against clean and noisy ones; 0.5 is chance. "
-        "Both attacks have the same budget; the one that knows the detector also lowers its score.",
+        "Both attacks have the same budget; the adaptive one also lowers the detector's score.",
         "bars",
-        table[["series", "x", "y"]].sort_values("series", kind="stable").reset_index(drop=True),
+        table[["series", "x", "y"]].reset_index(drop=True),
         "detector",
         "AUROC",
         (0.0, 1.02),
@@ -147,11 +148,11 @@ def transfer(tables: Tables, detector: str) -> Figure:
     """Returns a detector's AUROC, fitted on one attack and strength and tested on another."""
     rows = tables["transfer"].query("detector == @detector")
 
-    def named(cell: str, strength: str) -> pd.Series:
+    def label(cell: str, strength: str) -> pd.Series:
         return rows[cell] + " " + rows[strength].map(percent)
 
-    table = pd.DataFrame({"series": named("fitted_cell", "fitted_strength"),
-                          "x": named("cell", "strength"), "y": rows["auroc"]})  # fmt: skip
+    table = pd.DataFrame({"series": label("fitted_cell", "fitted_strength"),
+                          "x": label("cell", "strength"), "y": rows["auroc"]})  # fmt: skip
     return Figure(
         f"transfer_{detector}",
         f"Fitted on one attack, tested on another: {detector}",
@@ -192,7 +193,7 @@ def pictures(*, blur: float) -> dict[str, tuple[str, str]]:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Examples:
     """The pictures and maps of a cell that detectors keep, to look at.
 
     detected: of the cell.
@@ -209,9 +210,9 @@ class Seen:
 
     def label(self, variant: str) -> str:
         """Returns a variant of the first image and the class that the model takes it for."""
-        shown = self.detected.examples.iloc[: len(self.order)].set_index("variant")["prediction"]
-        number = int(shown[variant])
-        return f"{KNOWN[variant]}: {self.names.get(number, f'class {number}')}"
+        rows = self.detected.examples.iloc[: len(self.order)].set_index("variant")
+        number = int(rows.loc[variant, "prediction"])
+        return f"{VARIANT_NAMES[variant]}: {self.names.get(number, f'class {number}')}"
 
     def picture(self, example: int, variant: str) -> np.ndarray:
         """Returns a picture, uint8 (h, w, 3)."""
@@ -237,42 +238,44 @@ def panels(detected: Detected, names: dict[int, str], *, blur: float) -> list[Fi
     """
     if not len(detected.pictures):
         return []
-    seen, texts = Seen(detected, names), pictures(blur=blur)
+    examples, texts = Examples(detected, names), pictures(blur=blur)
     return [
-        figure_1(seen, *texts["tan_figure_1"], blur=blur),
-        figure_5(seen, *texts["tan_figure_5"]),
-        figure_9(seen, *texts["tan_figure_9"]),
+        figure_1(examples, *texts["tan_figure_1"], blur=blur),
+        figure_5(examples, *texts["tan_figure_5"]),
+        figure_9(examples, *texts["tan_figure_9"]),
     ]
 
 
-def figure_1(seen: Seen, title: str, caption: str, *, blur: float) -> Figure:
+def figure_1(examples: Examples, title: str, caption: str, *, blur: float) -> Figure:
     """Returns an attacked, a noisy and a clean image, and each blurred."""
-    plain = [seen.picture(0, variant) for variant in ROWS]
+    plain = [examples.picture(0, variant) for variant in ROWS]
     smooth = [gaussian_filter(picture.astype(float), (blur, blur, 0)) for picture in plain]
     tiles = [[p, s.round().astype(np.uint8)] for p, s in zip(plain, smooth, strict=True)]
-    labels = [seen.label(variant) for variant in ROWS]
+    labels = [examples.label(variant) for variant in ROWS]
     return panel("tan_figure_1", title, caption, tiles, ["image", "blurred"], labels)
 
 
-def figure_5(seen: Seen, title: str, caption: str) -> Figure:
+def figure_5(examples: Examples, title: str, caption: str) -> Figure:
     """Returns the maps that detectors read, of an attacked, a noisy and a clean image."""
-    tiles = [[seen.picture(0, v), *(seen.heat(0, v, name) for name in METHODS)] for v in ROWS]
-    labels = [seen.label(variant) for variant in ROWS]
+    tiles = [
+        [examples.picture(0, v), *(examples.heat(0, v, name) for name in METHODS)] for v in ROWS
+    ]
+    labels = [examples.label(variant) for variant in ROWS]
     return panel("tan_figure_5", title, caption, tiles, ["image", *METHODS.values()], labels)
 
 
-def figure_9(seen: Seen, title: str, caption: str) -> Figure:
+def figure_9(examples: Examples, title: str, caption: str) -> Figure:
     """Returns attacked images with their perturbation and their maps."""
     tiles = []
-    for i in range(len(seen.detected.pictures)):
-        change = seen.picture(i, ADVERSARIAL).astype(int) - seen.picture(i, CLEAN)
+    for i in range(len(examples.detected.pictures)):
+        change = examples.picture(i, ADVERSARIAL).astype(int) - examples.picture(i, CLEAN)
         plain = (128 + change).clip(0, 255).astype(np.uint8)
         strong = (128 + 127 * change / max(1, np.abs(change).max())).astype(np.uint8)
         maps = (
-            seen.heat(i, ADVERSARIAL, name)
+            examples.heat(i, ADVERSARIAL, name)
             for name in ("printed_logits", "grad_cam_plus_plus", "layer_cam")
         )
-        tiles.append([seen.picture(i, ADVERSARIAL), plain, strong, *maps])
+        tiles.append([examples.picture(i, ADVERSARIAL), plain, strong, *maps])
     columns = ["attacked", "perturbation", "stretched", "NoiseCAM", "Grad-CAM++", "LayerCAM"]
     labels = [f"image {i + 1}" for i in range(len(tiles))]
     return panel("tan_figure_9", title, caption, tiles, columns, labels)

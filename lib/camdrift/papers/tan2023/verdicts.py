@@ -1,4 +1,4 @@
-"""Judges of tan2023's claims on detection: a trial's numbers become a verdict."""
+"""Judges of tan2023's claims on detection: an evaluation's numbers become a verdict."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,6 +8,7 @@ import pandas as pd
 
 from camdrift.analysis import statistics
 from camdrift.detectors import behaviour, noisecam
+from camdrift.evaluation.evaluation import Evaluation
 from camdrift.papers.findings import (
     FOUND,
     HOLDS,
@@ -22,7 +23,6 @@ from camdrift.papers.findings import (
     verdict_of_range,
 )
 from camdrift.storage import CLEAN, NOISE
-from camdrift.trial.evaluation import Trial
 
 # Detectors of others, that the paper's are held against.
 BASELINES = ("confidence", "energy", "squeezing", "residual", "logistic", "mahalanobis")
@@ -32,22 +32,22 @@ PAPERS_SIZE = 224  # px: radius 2 and 3 clusters are of this size
 
 
 @dataclass(frozen=True)
-class Trials:
-    """The trials of a cell.
+class Evaluations:
+    """The evaluations of a cell.
 
     by_strength: fitted and tested at the same strength.
-    knowing: as `detection_tables.knowing` returns it, of the cells of the same model with an
-        adaptive attack, and `cell`.
+    adaptive: as `detection_tables.adaptive` returns it, with `cell`, of the cells of the same model
+        with an adaptive attack.
     size: side of the images in px.
     """
 
-    by_strength: dict[float, Trial]
-    knowing: pd.DataFrame
+    by_strength: dict[float, Evaluation]
+    adaptive: pd.DataFrame
     size: int
 
     @property
-    def whole(self) -> Trial:
-        """The trial at strength 1."""
+    def whole(self) -> Evaluation:
+        """The evaluation at strength 1."""
         return self.by_strength[1.0]
 
     def best(self, names: tuple[str, ...], rule: str) -> str | None:
@@ -56,52 +56,54 @@ class Trials:
         By its own rule ('own') it is the one most often right, both kinds weighing the same; where
         a threshold is still to be chosen there ('chosen'), the one of the largest AUROC.
         """
-        trial = self.whole
-        rows = trial.rows[(trial.rows["split"] == "choose") & (trial.rows["kind"] != "failure")]
+        evaluation = self.whole
+        rows = evaluation.rows[
+            (evaluation.rows["split"] == "choose") & (evaluation.rows["kind"] != "failure")
+        ]
         adversarial = (rows["kind"] == "success").to_numpy()
         if adversarial.all() or not adversarial.any():
             return None
-        found = {}
+        accuracies = {}
         for name in names:
-            detector = trial.fitted.get(name)
+            detector = evaluation.detectors.get(name)
             if detector is None or detector.unfit:
                 continue
             if rule == "own":
-                called = detector.predict(rows)
-                found[name] = (called[adversarial].mean() + (~called[~adversarial]).mean()) / 2
+                alarms = detector.predict(rows)
+                accuracies[name] = (alarms[adversarial].mean() + (~alarms[~adversarial]).mean()) / 2
             else:
                 scores = detector.score_samples(rows)
                 above = scores[adversarial][:, None] - scores[~adversarial]
-                found[name] = ((above > 0) + 0.5 * (above == 0)).mean()
-        return max(found, key=found.__getitem__) if found else None
+                accuracies[name] = ((above > 0) + 0.5 * (above == 0)).mean()
+        return max(accuracies, key=accuracies.__getitem__) if accuracies else None
 
 
-def more_accurate(trials: Trials, rivals: tuple[str, ...], rule: str) -> Finding:
+def more_accurate(evaluations: Evaluations, rivals: tuple[str, ...], rule: str) -> Finding:
     """Judges B1 and B1b: the best NoiseCAM against the best of some rivals.
 
     By balanced accuracy, attacked images whose class flips against clean and noisy ones; which
     reading and which rival stand for their kind is told by the choosing images.
     """
-    mine, other = trials.best(noisecam.NAMES, "own"), trials.best(rivals, rule)
+    mine, other = evaluations.best(noisecam.NAMES, "own"), evaluations.best(rivals, rule)
     if mine is None or other is None:
         return nothing("the choosing images lack one kind")
-    trial = trials.whole
-    values = [trial.balanced(mine, "own"), trial.balanced(other, rule)]
-    value, low, high = trial.interval(values[0] - values[1])
+    evaluation = evaluations.whole
+    values = [evaluation.balanced(mine, "own"), evaluation.balanced(other, rule)]
+    value, low, high = evaluation.interval(values[0] - values[1])
     detail = f"{mine} {values[0][0]:.2f}, {other} {values[1][0]:.2f}"
     return Finding(value, low, high, verdict_of_interval(low, high, above=0), detail)
 
 
-def misses_and_alarms(trials: Trials) -> Finding:
+def misses_and_alarms(evaluations: Evaluations) -> Finding:
     """Judges B2: behaviour deviation's TPR is lower and its TNR higher; the value is the first."""
-    mine, other = trials.best(behaviour.NAMES, "own"), trials.best(noisecam.NAMES, "own")
+    mine, other = evaluations.best(behaviour.NAMES, "own"), evaluations.best(noisecam.NAMES, "own")
     if mine is None or other is None:
         return nothing("the choosing images lack one kind")
-    trial = trials.whole
-    yes, no = trial.members("success", "both")
-    called = [trial.called(name, "own") for name in (other, mine)]
-    tpr = trial.interval(trial.rate(called[0], yes) - trial.rate(called[1], yes))
-    tnr = trial.interval(trial.rate(called[0], no) - trial.rate(called[1], no))
+    evaluation = evaluations.whole
+    yes, no = evaluation.members("success", "both")
+    alarms = [evaluation.alarms(name, "own") for name in (other, mine)]
+    tpr = evaluation.interval(evaluation.rate(alarms[0], yes) - evaluation.rate(alarms[1], yes))
+    tnr = evaluation.interval(evaluation.rate(alarms[0], no) - evaluation.rate(alarms[1], no))
     parts = [verdict_of_interval(low, high, above=0) for _, low, high in (tpr, tnr)]
     verdict = verdict_of_all(parts)
     detail = (
@@ -111,70 +113,70 @@ def misses_and_alarms(trials: Trials) -> Finding:
     return Finding(*tpr, verdict, detail)
 
 
-def _tprs(trials: Trials, names: tuple[str, ...]) -> tuple[str, np.ndarray] | None:
+def _tprs(evaluations: Evaluations, names: tuple[str, ...]) -> tuple[str, np.ndarray] | None:
     """Returns the best detector's TPR by strength and resample: (1 + resamples, strengths).
 
     One detector, fitted at strength 1, at all of them.
     """
-    name = trials.best(names, "own")
+    name = evaluations.best(names, "own")
     if name is None:
         return None
     columns = []
-    for trial in trials.by_strength.values():
-        same = replace(trial, fitted=trials.whole.fitted)
+    for evaluation in evaluations.by_strength.values():
+        same = replace(evaluation, detectors=evaluations.whole.detectors)
         yes, _ = same.members("success", "both")
         if len(yes) < MINIMUM:
             return None
-        columns.append(same.rate(same.called(name, "own"), yes))
+        columns.append(same.rate(same.alarms(name, "own"), yes))
     return name, np.stack(columns, axis=1)
 
 
-def falls_with_strength(trials: Trials) -> Finding:
+def falls_with_strength(evaluations: Evaluations) -> Finding:
     """Judges B3: the slope of behaviour deviation's TPR in log2 strength."""
-    if len(trials.by_strength) < 2:
+    if len(evaluations.by_strength) < 2:
         return nothing("one strength: no slope", NOT_RUN)
-    found = _tprs(trials, behaviour.NAMES)
-    if found is None:
+    best = _tprs(evaluations, behaviour.NAMES)
+    if best is None:
         return nothing(TOO_FEW)
-    name, rates = found
-    x = np.log2(list(trials.by_strength))
+    name, rates = best
+    x = np.log2(list(evaluations.by_strength))
     x = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    value, low, high = trials.whole.interval(rates @ x)
+    value, low, high = evaluations.whole.interval(rates @ x)
     verdict = verdict_of_interval(-high, -low, above=0)
-    detail = f"{name}: {_listed(trials, rates)}"
+    detail = f"{name}: {_rates_text(evaluations, rates)}"
     return Finding(value, low, high, verdict, detail)
 
 
-def _listed(trials: Trials, rates: np.ndarray) -> str:
-    pairs = zip(trials.by_strength, rates[0], strict=True)
+def _rates_text(evaluations: Evaluations, rates: np.ndarray) -> str:
+    pairs = zip(evaluations.by_strength, rates[0], strict=True)
     return ", ".join(f"{strength:g}: {rate:.0%}" for strength, rate in pairs)
 
 
-def does_not_depend(trials: Trials) -> Finding:
+def does_not_depend(evaluations: Evaluations) -> Finding:
     """Judges B4: NoiseCAM's TPR ranges over less than 5 points between strengths.
 
     The largest of several differences is biased upward, so each has its own interval.
     """
-    if len(trials.by_strength) < 2:
+    if len(evaluations.by_strength) < 2:
         return nothing("one strength: no range", NOT_RUN)
-    found = _tprs(trials, noisecam.NAMES)
-    if found is None:
+    best = _tprs(evaluations, noisecam.NAMES)
+    if best is None:
         return nothing(TOO_FEW)
-    name, rates = found
+    name, rates = best
     count = rates.shape[1]
     pairs = [(i, j) for i in range(count) for j in range(i)]
     differences = np.stack([rates[:, i] - rates[:, j] for i, j in pairs], axis=1)
     differences *= np.where(differences[0] < 0, -1, 1)
     most = int(differences[0].argmax())
-    low, high = statistics.interval(differences[1:], confidence=trials.whole.confidence)
+    low, high = statistics.interval(differences[1:], confidence=evaluations.whole.confidence)
     p = statistics.holm((1 + (~(differences[1:] > 0.05)).sum(0)) / len(differences))
     if (high < 0.05).all() and (low > -0.05).all():
         verdict = HOLDS
     else:
-        verdict = NOT if (p < 1 - trials.whole.confidence).any() else UNDECIDED
-    detail = f"{name}: {_listed(trials, rates)}"
+        verdict = NOT if (p < 1 - evaluations.whole.confidence).any() else UNDECIDED
+    detail = f"{name}: {_rates_text(evaluations, rates)}"
     reach = statistics.out_of_reach(
-        len(pairs), resamples=len(differences) - 1, confidence=trials.whole.confidence
+        len(pairs), resamples=len(differences) - 1, confidence=evaluations.whole.confidence
     )
     if verdict == UNDECIDED and reach:
         detail += f"; {reach}"
@@ -182,16 +184,16 @@ def does_not_depend(trials: Trials) -> Finding:
                    detail)  # fmt: skip
 
 
-def blank(trials: Trials) -> Finding:
+def blank(evaluations: Evaluations) -> Finding:
     """Judges B5: maps of clean and noisy images have no cluster and little light."""
-    name = trials.best(noisecam.NAMES, "own")
+    name = evaluations.best(noisecam.NAMES, "own")
     if name is None:
         return nothing("the choosing images lack one kind")
-    trial = trials.whole
-    yes, no = trial.members("success", "both")
-    share = trial.share(trial.scores[name] == 0, no)
-    mass = trial.test[f"mass_{name.removeprefix('noisecam_')}"].to_numpy(dtype=float)
-    relative = trial.interval(trial.rate(mass, no) / trial.rate(mass, yes))
+    evaluation = evaluations.whole
+    yes, no = evaluation.members("success", "both")
+    share = evaluation.share(evaluation.scores[name] == 0, no)
+    mass = evaluation.test[f"mass_{name.removeprefix('noisecam_')}"].to_numpy(dtype=float)
+    relative = evaluation.interval(evaluation.rate(mass, no) / evaluation.rate(mass, yes))
     parts = [
         verdict_of_interval(share[1], share[2], above=0.9),
         verdict_of_range(relative[1], relative[2], least=0, most=0.1),
@@ -204,23 +206,23 @@ def blank(trials: Trials) -> Finding:
     return Finding(*share, verdict, detail)
 
 
-def blur_breaks(trials: Trials) -> Finding:
+def blur_breaks(evaluations: Evaluations) -> Finding:
     """Judges B7: accuracy that a blur costs on clean and on noisy images; the value is the less."""
-    trial = trials.whole
-    test = trial.test
+    evaluation = evaluations.whole
+    test = evaluation.test
     right, after = (test[n] == test["label"] for n in ("prediction", "blurred"))
     lost = right.to_numpy(dtype=float) - after.to_numpy(dtype=float)
-    found = {k: trial.interval(trial.rate(lost, np.flatnonzero(test["kind"] == k)))
+    losses = {k: evaluation.interval(evaluation.rate(lost, np.flatnonzero(test["kind"] == k)))
              for k in (CLEAN, NOISE)}  # fmt: skip
-    parts = [verdict_of_interval(low, high, above=0.1) for _, low, high in found.values()]
+    parts = [verdict_of_interval(low, high, above=0.1) for _, low, high in losses.values()]
     verdict = verdict_of_all(parts)
-    detail = ", ".join(f"{kind}: {value:.0%}" for kind, (value, _, _) in found.items())
-    return Finding(*min(found.values()), verdict, detail)
+    detail = ", ".join(f"{kind}: {value:.0%}" for kind, (value, _, _) in losses.items())
+    return Finding(*min(losses.values()), verdict, detail)
 
 
-def survives_knowledge(trials: Trials) -> Finding:
-    """Judges B8: the paper's detectors' AUROC under an attack that knows them, the least."""
-    rows = trials.knowing[trials.knowing["arm"] == "adaptive"].dropna(subset="auroc")
+def withstands_adaptive_attack(evaluations: Evaluations) -> Finding:
+    """Judges B8: the least AUROC of the paper's detectors under an adaptive attack."""
+    rows = evaluations.adaptive[evaluations.adaptive["arm"] == "adaptive"].dropna(subset="auroc")
     rows = rows[rows["detector"].isin([*behaviour.NAMES, *noisecam.NAMES])]
     if not len(rows):
         return nothing("no adaptive attack that flips", NOT_RUN)
@@ -234,36 +236,36 @@ def survives_knowledge(trials: Trials) -> Finding:
 
 
 # Each claim's judge, and the threshold that its value is held against.
-JUDGES: dict[str, tuple[Callable[[Trials], Finding], float]] = {
-    "B1": (lambda trials: more_accurate(trials, behaviour.NAMES, "own"), 0),
-    "B1b": (lambda trials: more_accurate(trials, BASELINES, "chosen"), 0),
+JUDGES: dict[str, tuple[Callable[[Evaluations], Finding], float]] = {
+    "B1": (lambda evaluations: more_accurate(evaluations, behaviour.NAMES, "own"), 0),
+    "B1b": (lambda evaluations: more_accurate(evaluations, BASELINES, "chosen"), 0),
     "B2": (misses_and_alarms, 0),
     "B3": (falls_with_strength, 0),
     "B4": (does_not_depend, 0.05),
     "B5": (blank, 0.9),
     "B7": (blur_breaks, 0.1),
-    "B8": (survives_knowledge, 0.7),
+    "B8": (withstands_adaptive_attack, 0.7),
 }
 
 
-def of_trials(trials: Trials) -> pd.DataFrame:
-    """Returns what a cell's trials say of each claim: as `verdicts.of_cell`, one protocol.
+def judge_evaluations(evaluations: Evaluations) -> pd.DataFrame:
+    """Returns what a cell's evaluations say of each claim: as `verdicts.of_cell`, one protocol.
 
     The paper's constants belong to 224 px. At another size each verdict is "not decided", and the
     detail says what it would be.
     """
     rows = []
-    successes = trials.whole.members("success", "both")[0]
+    successes = evaluations.whole.members("success", "both")[0]
     for claim, (judge, threshold) in JUDGES.items():
-        told = len(successes) or claim == "B8"  # judged by cells of its own
-        found = judge(trials) if told else nothing("no flipped test image")
-        images = trials.whole.weights.shape[1]
-        found = found.wanting(images, threshold)
-        verdict, detail = found.verdict, found.detail
-        if trials.size != PAPERS_SIZE and verdict not in (UNDECIDED, NOT_RUN):
-            detail = f"at {trials.size} px, not the paper's {PAPERS_SIZE}: would be '{verdict}'; " \
-                     f"{detail}"  # fmt: skip
+        decidable = len(successes) or claim == "B8"  # judged by cells of its own
+        finding = judge(evaluations) if decidable else nothing("no flipped test image")
+        images = evaluations.whole.weights.shape[1]
+        finding = finding.wanting(images, threshold)
+        verdict, detail = finding.verdict, finding.detail
+        if evaluations.size != PAPERS_SIZE and verdict not in (UNDECIDED, NOT_RUN):
+            place = f"at {evaluations.size} px, not the paper's {PAPERS_SIZE}"
+            detail = f"{place}: would be '{verdict}'; {detail}"
             verdict = UNDECIDED
-        rows.append(("corrected", claim, found.value, found.low, found.high, verdict, images,
+        rows.append(("corrected", claim, finding.value, finding.low, finding.high, verdict, images,
                      detail))  # fmt: skip
     return pd.DataFrame(rows, columns=FOUND)

@@ -1,4 +1,4 @@
-"""Who takes part in the detectors' trial: images, their splits, and what is done to them."""
+"""The experiment on detectors: which images take part, their splits, and what is done to them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ from torch import Tensor
 from camdrift import storage
 from camdrift.detectors import noisecam
 from camdrift.detectors.families import PLACE, Family, families
+from camdrift.evaluation import adaptive, evaluation, measuring
 from camdrift.explain.methods import grad_cam_plus_plus, layer_cam
 from camdrift.features.images import Objective
 from camdrift.models.model import Model, top_logit
@@ -21,25 +22,27 @@ from camdrift.perturbations.variants import Variant, of_cell, shown
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, Protocol, SettingsError
 from camdrift.settings.detection import place
-from camdrift.storage import ADAPTIVE, ADVERSARIAL, CLEAN, NOISE, OBLIVIOUS, Detected, Seen
+from camdrift.storage import ADAPTIVE, ADVERSARIAL, CLEAN, NOISE, NON_ADAPTIVE, Detected, Seen
 from camdrift.storage.pixels import to_8bit
-from camdrift.trial import adaptive, evaluation, measuring
 
 METHODS = ("grad_cam_plus_plus", "layer_cam", *noisecam.READINGS)  # of the maps to look at
 EXAMPLES = 4
+# In seeds, variants keep their first names: others would draw other numbers.
+SEED_NAMES = {NON_ADAPTIVE: "oblivious"}
 SPLITS = ("calibrate", "choose", "test")
 
 
-def chosen(images: pd.DataFrame, settings: DetectionSettings, *, seed: int) -> pd.DataFrame:
+def select_images(images: pd.DataFrame, settings: DetectionSettings, *, seed: int) -> pd.DataFrame:
     """Returns the images that take part: `image, split, source, label, clean, success`.
 
     Images are drawn by their id alone, so cells of one set have the same images in the same
     splits. A source picture's images are in one split: they are not independent. The index is each
     image's row in `images`, and rises.
     """
+    # "trial" is part of the seed: another word would draw other images.
     key = [randomness.entropy(seed, "trial", name) for name in images["id"]]
-    drawn = images.iloc[np.argsort(key)[: settings.images]]
-    table = drawn[["image", "source", "label", "clean", "success"]].sort_index()
+    sample = images.iloc[np.argsort(key)[: settings.images]]
+    table = sample[["image", "source", "label", "clean", "success"]].sort_index()
     counts = table["source"].value_counts()
     counts = counts.loc[sorted(counts.index, key=partial(randomness.entropy, seed, "split"))]
     middle = (counts.cumsum() - counts / 2) / len(table)
@@ -50,20 +53,20 @@ def chosen(images: pd.DataFrame, settings: DetectionSettings, *, seed: int) -> p
     return table
 
 
-def variants(made: Sequence[Variant], strengths: Sequence[float]) -> list[Variant]:
+def select_variants(cell_variants: Sequence[Variant], strengths: Sequence[float]) -> list[Variant]:
     """Returns those of a cell's variants that detectors see: clean, attacked, its first noise."""
-    recipe = next(v.table["recipe"].iloc[0] for v in made if v.name == ADVERSARIAL)
-    wanted = []
-    for variant in made:
+    recipe = next(v.table["recipe"].iloc[0] for v in cell_variants if v.name == ADVERSARIAL)
+    selected = []
+    for variant in cell_variants:
         table = variant.table
         changed = variant.name in (ADVERSARIAL, NOISE)
         there = changed and table["strength"].iloc[0] in strengths and table["draw"].iloc[0] == 0
         if variant.name == CLEAN or (there and table["recipe"].iloc[0] == recipe):
-            wanted.append(variant)
-    return wanted
+            selected.append(variant)
+    return selected
 
 
-def blurred(pixels: Tensor, *, radius: float) -> Tensor:
+def blur_images(pixels: Tensor, *, radius: float) -> Tensor:
     """Returns images blurred by a Gaussian of that standard deviation in px; edges are repeated."""
     smooth = gaussian_filter(pixels.numpy(), (0, 0, radius, radius), mode="nearest")
     return torch.from_numpy(smooth)
@@ -71,7 +74,7 @@ def blurred(pixels: Tensor, *, radius: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Part:
-    """What takes part in a cell's trial: see `chosen` for `images`, whose index are places."""
+    """Images of a cell in its evaluation; `images` as `select_images` returns it."""
 
     cell: Cell
     name: str
@@ -79,17 +82,17 @@ class Part:
     images: pd.DataFrame
 
     @property
-    def tested(self) -> pd.DataFrame:
+    def test_images(self) -> pd.DataFrame:
         """The images of the test split."""
         return self.images[self.images["split"] == "test"]
 
     def variants(self, images: pd.DataFrame) -> list[Variant]:
         """Returns what detectors see of some of the images."""
-        _, made = of_cell(self.cell, self.name, [self.protocol], images.index.to_numpy())
-        return variants(made, self.cell.detect)
+        _, cell_variants = of_cell(self.cell, self.name, [self.protocol], images.index.to_numpy())
+        return select_variants(cell_variants, self.cell.detect)
 
 
-def taking_part(
+def load_part(
     model: Model,
     cell: Cell,
     name: str,
@@ -112,10 +115,10 @@ def taking_part(
                 )
     folder = storage.cell_folder(cell.study, name, "attack")
     images = storage.read(storage.Attacked, folder).images
-    return Part(cell, name, protocol, chosen(images, settings, seed=seed))
+    return Part(cell, name, protocol, select_images(images, settings, seed=seed))
 
 
-def see(
+def measure(
     model: Model, part: Part, settings: DetectionSettings, places: slice, *, key: str, seed: int
 ) -> Seen:
     """Returns what detectors see of some images: clean, attacked and noisy.
@@ -129,23 +132,23 @@ def see(
         seed: of the draws.
     """
     table = part.images.iloc[places]
-    made = part.variants(table)
+    variants = part.variants(table)
     rows = table.reset_index(drop=True)
     parts, seconds = [], []
-    for variant in made:
+    for variant in variants:
         strength, pixels = float(variant.table["strength"].iloc[0]), variant.pixels()
-        features, took = _features(
+        features, mean = _features(
             model, pixels, rows, variant.name, strength, families(settings), key, seed,
             blur=settings.blur,
         )  # fmt: skip
         parts.append(features)
-        seconds.append(took)
-    taken = len(table) * len(made)
-    mean = {name: sum(took[name] for took in seconds) / taken for name in seconds[0]}
+        seconds.append(mean)
+    count = len(table) * len(variants)
+    mean = {name: sum(part[name] for part in seconds) / count for name in seconds[0]}
     return Seen(pd.concat(parts, ignore_index=True), mean)
 
 
-def in_order(*steps: Sequence[Seen]) -> pd.DataFrame:
+def join(*steps: Sequence[Seen]) -> pd.DataFrame:
     """Returns the rows of steps, each variant after variant in the order of its first part."""
     columns, tables = ["variant", "strength", "against"], []
     for parts in filter(None, steps):
@@ -155,7 +158,7 @@ def in_order(*steps: Sequence[Seen]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def seconds(parts: Sequence[Seen]) -> dict[str, float]:
+def mean_seconds(parts: Sequence[Seen]) -> dict[str, float]:
     """Returns the mean of parts' seconds an image, by detector; parts are of a size."""
     return {
         name: round(float(np.mean([part.seconds[name] for part in parts])), 4)
@@ -177,15 +180,17 @@ def _features(
     blur: float,
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     def streams(name: str) -> list[np.random.Generator]:
-        parts: list[int | str] = [seed, "detect", key, variant, repr(strength), against]
+        # "detect" is part of the seed, too.
+        word = SEED_NAMES.get(variant, variant)
+        parts: list[int | str] = [seed, "detect", key, word, repr(strength), against]
         parts += [name] * bool(name)
         return [randomness.generator(*parts, int(image)) for image in table["image"]]
 
-    features, seconds = measuring.of_images(model, pixels, streams, detectors)
+    features, seconds = measuring.measure_images(model, pixels, streams, detectors)
     with torch.no_grad():
-        smooth = model(blurred(pixels, radius=blur)).argmax(1).numpy()
+        blurred = model(blur_images(pixels, radius=blur)).argmax(1).numpy()
     facts = {"image": table["image"].to_numpy(), "variant": variant, "strength": strength,
-             "against": against, "blurred": smooth}  # fmt: skip
+             "against": against, "blurred": blurred}  # fmt: skip
     return pd.concat([pd.DataFrame(facts), features], axis=1), seconds
 
 
@@ -200,7 +205,7 @@ def adapt(
     seed: int,
     quantise: str,
 ) -> Seen:
-    """Returns features of some test images attacked with and without knowing each detector.
+    """Returns features of some test images under the non-adaptive and the adaptive attacks.
 
     Args:
         model: the model under attack.
@@ -212,56 +217,59 @@ def adapt(
         seed: of the draws.
         quantise: of the cell's protocol: these attacks are stored as the others.
     """
-    tested = part.tested.iloc[places]
-    clean = next(v for v in part.variants(tested) if v.name == CLEAN).pixels()
-    labels = torch.from_numpy(tested["clean"].to_numpy(copy=True))
+    test_images = part.test_images.iloc[places]
+    clean = next(v for v in part.variants(test_images) if v.name == CLEAN).pixels()
+    labels = torch.from_numpy(test_images["clean"].to_numpy(copy=True))
     budget = settings.adaptive.model_dump()
     images = part.images.reset_index(drop=True)
 
-    def attacked(score: Objective | None) -> Tensor:
+    def attack(score: Objective | None) -> Tensor:
         pixels = adaptive.perturb(model, clean, labels, score, **budget)
         return changes.stored(pixels, quantise=quantise)
 
-    def seen(
+    def features_of(
         pixels: Tensor, variant: str, detectors: Sequence[Family], name: str = ""
     ) -> pd.DataFrame:
-        rows = tested.reset_index(drop=True)
+        rows = test_images.reset_index(drop=True)
         return _features(
             model, pixels, rows, variant, 1.0, detectors, key, seed, name, blur=settings.blur
         )[0]
 
-    tried = families(settings)
-    fitted = evaluation.fitted(features, images, 1.0, tried)
-    parts = [seen(attacked(None), OBLIVIOUS, tried)]
-    for family in tried:
-        shared = None
+    detectors = families(settings)
+    fitted_detectors = evaluation.fit_detectors(features, images, 1.0, detectors)
+    parts = [features_of(attack(None), NON_ADAPTIVE, detectors)]
+    for family in detectors:
+        family_pixels = None
         for name in family.readings():
-            if not family.has_surrogate or fitted[name].unfit:
+            if not family.has_surrogate or fitted_detectors[name].unfit:
                 continue
-            pixels = shared
+            pixels = family_pixels
             if pixels is None:
-                pixels = attacked(family.surrogate(fitted[name], model))
-            shared = pixels if family.shares_surrogate else None
-            parts.append(seen(pixels, ADAPTIVE, [family], name))
+                pixels = attack(family.surrogate(fitted_detectors[name], model))
+            family_pixels = pixels if family.shares_surrogate else None
+            parts.append(features_of(pixels, ADAPTIVE, [family], name))
     return Seen(pd.concat(parts, ignore_index=True), {})
 
 
-def nothing() -> Detected:
+def empty() -> Detected:
     """Returns what detectors see where none is tried."""
     blank, table = np.zeros(0, dtype=np.uint8), pd.DataFrame()
     return Detected(table, table, blank, blank, table, {})
 
 
-def detected(
+def collect(
     model: Model, part: Part, features: pd.DataFrame, settings: DetectionSettings
 ) -> Detected:
     """Returns the features of all that take part, with maps and pictures of some to look at."""
-    tried = families(settings)
-    facts = {"methods": list(METHODS), "passes": {family.name: family.passes for family in tried}}
+    detectors = families(settings)
+    facts = {
+        "methods": list(METHODS),
+        "passes": {family.name: family.passes for family in detectors},
+    }
     images = part.images.reset_index(drop=True)
-    layers = [family.layers["layer"] for family in tried if family.module is noisecam]
+    layers = [family.layers["layer"] for family in detectors if family.module is noisecam]
     if not layers:
-        return replace(nothing(), features=features, images=images, facts=facts)
+        return replace(empty(), features=features, images=images, facts=facts)
     some = part.images.iloc[np.sort(shown(part.images, count=EXAMPLES))]
     order = shown(some, count=EXAMPLES)
     maps, pictures, examples = _examples(model, part.variants(some), order, layers[0])
@@ -269,29 +277,33 @@ def detected(
 
 
 def _examples(
-    model: Model, made: Sequence[Variant], order: np.ndarray, layer: int
+    model: Model, variants: Sequence[Variant], order: np.ndarray, layer: int
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Returns maps, pictures and their rows of images in some order, each variant at strength 1."""
     probe = model.probe(place(layer))
     maps, pictures, rows = [], [], []
-    for variant in made:
+    for variant in variants:
         if variant.table["strength"].iloc[0] not in (0.0, 1.0):
             continue
         pixels, image = variant.pixels()[order], variant.table["image"].to_numpy()[order]
-        looks = [_looks(model, *probe(batch), count) for batch, count in model.batches(pixels)]
-        maps.append(torch.cat([each for each, _ in looks]).half().numpy())
+        batches = [
+            _maps_and_classes(model, *probe(batch), count) for batch, count in model.batches(pixels)
+        ]
+        maps.append(torch.cat([each for each, _ in batches]).half().numpy())
         pictures.append(to_8bit(pixels))
-        own = torch.cat([classes for _, classes in looks]).numpy()
-        rows.append(pd.DataFrame({"image": image, "variant": variant.name, "prediction": own}))
+        classes = torch.cat([each for _, each in batches]).numpy()
+        rows.append(pd.DataFrame({"image": image, "variant": variant.name, "prediction": classes}))
     names = pd.concat([part.iloc[[i]] for i in range(len(image)) for part in rows])
     return np.stack(maps, axis=1), np.stack(pictures, axis=1), names.reset_index(drop=True)
 
 
-def _looks(model: Model, logits: Tensor, activations: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _maps_and_classes(
+    model: Model, logits: Tensor, activations: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
     """Returns the first `count` images' maps of every method (n, methods, h, w), and classes."""
     (gradient,) = torch.autograd.grad(top_logit(logits).sum(), activations, retain_graph=True)
-    maps = noisecam.raw(logits, activations)
+    maps = noisecam.raw_maps(logits, activations)
     maps["grad_cam_plus_plus"] = grad_cam_plus_plus.maps(activations, gradient)
     maps["layer_cam"] = layer_cam.maps(activations, gradient)
-    stack = [noisecam.normalised(maps[name], size=model.size) for name in METHODS]
+    stack = [noisecam.normalise(maps[name], size=model.size) for name in METHODS]
     return torch.stack(stack, dim=1)[:count].detach().cpu(), logits.argmax(1)[:count]

@@ -1,10 +1,10 @@
-"""An attack that knows the detector: it must flip the class and look benign at once.
+"""Adaptive attack, which knows the detector: it must flip the class and look benign at once.
 
 Selective projected gradient descent (Bryniarski et al. 2022, "Evading Adversarial Example
 Detection Defenses with Orthogonal Projected Gradient Descent", section 4.1): a step follows the
 classifier's loss while the class stands, and the detector's score once it has flipped, so there
-is no weight between the two to tune. L-infinity. What stands for a detector's score is the
-surrogate in its file.
+is no weight between the two to tune. L-infinity. In place of a detector's score it
+lowers the surrogate in the detector's file.
 """
 
 import torch
@@ -22,7 +22,7 @@ def perturb(
     """Returns attacked pixels (n, 3, h, w), in [0, 1].
 
     Of the iterates that flip the class the one with the lowest score, or else the last one. Without
-    a score the attack does not know the detector: it climbs the classifier's loss to the end.
+    a score the attack is non-adaptive: it climbs the classifier's loss to the end.
 
     Args:
         model: the model under attack.

@@ -14,7 +14,7 @@ from camdrift.models.model import Model
 Streams = Callable[[str], Sequence[np.random.Generator]]
 
 
-def of_images(
+def measure_images(
     model: Model, pixels: Tensor, streams: Streams, families: Sequence[Family]
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """Returns what detectors see of images, a row each, and the seconds that each detector took.
@@ -35,11 +35,11 @@ def of_images(
     generators = {name: streams(name) for name in {family.stream for family in cheap}}
     for start in range(0, len(pixels), model.micro_batch):
         places = slice(start, start + model.micro_batch)
-        plain = Images(model, pixels[places], [])
-        columns = {"prediction": plain.logits.argmax(1).numpy()}
+        images = Images(model, pixels[places], [])
+        columns = {"prediction": images.logits.argmax(1).numpy()}
         for family in cheap:
-            began = time.perf_counter()
-            columns |= family.measure(plain.drawing(generators[family.stream][places]))
-            seconds[family.name] += time.perf_counter() - began
+            start_time = time.perf_counter()
+            columns |= family.measure(images.with_generators(generators[family.stream][places]))
+            seconds[family.name] += time.perf_counter() - start_time
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True), seconds

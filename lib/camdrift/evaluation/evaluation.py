@@ -1,4 +1,4 @@
-"""The detectors' trial: fitted on some images, chosen on others, tested on the rest."""
+"""The evaluation of detectors: fitted on some images, chosen on others, tested on the rest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from camdrift.detectors.families import Family
 from camdrift.storage import ADVERSARIAL, CLEAN, NOISE
 
 
-def fitted(
+def fit_detectors(
     features: pd.DataFrame, images: pd.DataFrame, strength: float, families: Sequence[Family]
 ) -> dict[str, Detector]:
     """Returns every detector fitted on the calibrating images, by name.
@@ -22,7 +22,7 @@ def fitted(
     Benign are the clean and the noisy images, adversarial those whose class the attack flips at
     that strength. One that could not be fitted says why in `unfit`.
     """
-    rows = calls(features, images, strength)
+    rows = rows_at_strength(features, images, strength)
     rows = rows[(rows["split"] == "calibrate") & (rows["kind"] != "failure")]
     adversarial = (rows["kind"] == "success").to_numpy()
     detectors = {name: each for family in families for name, each in family.readings().items()}
@@ -34,14 +34,14 @@ def fitted(
     return detectors
 
 
-def calls(features: pd.DataFrame, images: pd.DataFrame, strength: float) -> pd.DataFrame:
-    """Returns the features of clean, attacked and noisy images at a strength, as `told` does."""
+def rows_at_strength(features: pd.DataFrame, images: pd.DataFrame, strength: float) -> pd.DataFrame:
+    """Returns clean, attacked and noisy images at a strength, with the columns of `add_facts`."""
     at = (features["strength"] == strength) & features["variant"].isin([ADVERSARIAL, NOISE])
     rows = features[at | (features["variant"] == CLEAN)]
-    return told(rows, images)
+    return add_facts(rows, images)
 
 
-def told(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+def add_facts(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     """Returns rows of features with what is known of their images.
 
     `split`, `source`, `label`, `clean` (prediction) and `kind`: 'clean', 'noise', or for the
@@ -55,17 +55,17 @@ def told(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Evaluation:
     """Detectors fitted at one strength of a cell, tested on the rows of one strength of a cell.
 
-    fitted: as `fitted` returns it.
-    rows: as `calls` returns it, of the tested cell and strength.
+    detectors: as `fit_detectors` returns it.
+    rows: as `rows_at_strength` returns it, of the tested cell and strength.
     confidence: of the intervals.
-    weights: (resamples, test images), see `draws`; an image's variants, clean, attacked and noisy,
-        are drawn together.
+    weights: (resamples, test images), see `draw_resamples`; the clean, attacked and noisy variant
+        of an image are drawn together.
     """
 
-    fitted: dict[str, Detector]
+    detectors: dict[str, Detector]
     rows: pd.DataFrame
     confidence: float
     weights: np.ndarray
@@ -83,39 +83,40 @@ class Trial:
     @cached_property
     def scores(self) -> dict[str, np.ndarray]:
         """Scores of the test rows by detector, of those that could be fitted."""
-        known = self.fitted.items()
-        return {name: d.score_samples(self.test) for name, d in known if not d.unfit}
+        detectors = self.detectors.items()
+        return {name: d.score_samples(self.test) for name, d in detectors if not d.unfit}
 
-    def called(self, name: str, rule: str) -> np.ndarray:
+    def alarms(self, name: str, rule: str) -> np.ndarray:
         """Returns which test rows are called adversarial: bool (n,).
 
         By the detector's own rule ('own'), or above the score at which it is most often right on
         the choosing images, both kinds weighing the same ('chosen').
         """
-        limit = self.limit(name)
-        if rule == "own" or np.isnan(limit):
-            return self.fitted[name].predict(self.test)
-        return self.scores[name] >= limit
+        threshold = self.threshold(name)
+        if rule == "own" or np.isnan(threshold):
+            return self.detectors[name].predict(self.test)
+        return self.scores[name] >= threshold
 
-    def limit(self, name: str) -> float:
-        """Returns the chosen threshold, see `called`; NaN where choosing images are of one kind."""
+    def threshold(self, name: str) -> float:
+        """Returns the chosen threshold, see `alarms`; NaN where choosing images are of one kind."""
         rows = self.rows[(self.rows["split"] == "choose") & (self.rows["kind"] != "failure")]
         adversarial = (rows["kind"] == "success").to_numpy()
         if adversarial.all() or not adversarial.any():
             return np.nan
-        wrong, right, limits = roc_curve(adversarial, self.fitted[name].score_samples(rows))
-        return float(limits[np.argmax(right - wrong)])
+        fpr, tpr, thresholds = roc_curve(adversarial, self.detectors[name].score_samples(rows))
+        return float(thresholds[np.argmax(tpr - fpr)])
 
     def members(self, positives: str, negatives: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the places of the test rows of each kind."""
-        wanted = {"all": ["success", "failure"], "both": [CLEAN, NOISE]}
+        kinds_of = {"all": ["success", "failure"], "both": [CLEAN, NOISE]}
         kinds = self.test["kind"]
         return tuple(
-            np.flatnonzero(kinds.isin(wanted.get(name, [name]))) for name in (positives, negatives)
+            np.flatnonzero(kinds.isin(kinds_of.get(name, [name])))
+            for name in (positives, negatives)
         )  # type: ignore[return-value]
 
     @cached_property
-    def _known(self) -> dict[tuple[str, str, str], np.ndarray]:
+    def _aurocs(self) -> dict[tuple[str, str, str], np.ndarray]:
         return {}
 
     def auroc(self, name: str, positives: str, negatives: str) -> np.ndarray:
@@ -124,39 +125,39 @@ class Trial:
         The chance that an attacked image scores above a benign one, half for a tie.
         """
         key = (name, positives, negatives)
-        if key not in self._known:
-            self._known[key] = self._auroc(*key)
-        return self._known[key]
+        if key not in self._aurocs:
+            self._aurocs[key] = self._auroc(*key)
+        return self._aurocs[key]
 
     def _auroc(self, name: str, positives: str, negatives: str) -> np.ndarray:
         yes, no = self.members(positives, negatives)
         rows = np.concatenate([yes, no])
         positive = np.arange(len(rows)) < len(yes)
-        return statistics.auroc(self.scores[name][rows], positive, weights=self.drawn(rows))
+        return statistics.auroc(self.scores[name][rows], positive, weights=self.counts(rows))
 
-    def rate(self, called: np.ndarray, members: np.ndarray) -> np.ndarray:
+    def rate(self, values: np.ndarray, members: np.ndarray) -> np.ndarray:
         """Returns the share of some test rows that are called, and that of each resample."""
-        weights = self.drawn(members)
+        weights = self.counts(members)
         with np.errstate(invalid="ignore"):
-            return weights @ called[members] / weights.sum(1)
+            return weights @ values[members] / weights.sum(1)
 
-    def drawn(self, members: np.ndarray) -> np.ndarray:
+    def counts(self, members: np.ndarray) -> np.ndarray:
         """Returns how often some test rows are in each resample, first once each: (1 + r, n)."""
-        drawn = self.weights[:, self.place[members]]
-        return np.concatenate([np.ones((1, len(members))), drawn])
+        counts = self.weights[:, self.place[members]]
+        return np.concatenate([np.ones((1, len(members))), counts])
 
     def balanced(self, name: str, rule: str, negatives: str = "both") -> np.ndarray:
         """Returns the mean of TPR and TNR, successes against benign images, and of resamples."""
-        called = self.called(name, rule)
+        alarms = self.alarms(name, rule)
         yes, no = self.members("success", negatives)
-        return (self.rate(called, yes) + 1 - self.rate(called, no)) / 2
+        return (self.rate(alarms, yes) + 1 - self.rate(alarms, no)) / 2
 
-    def share(self, called: np.ndarray, members: np.ndarray) -> tuple[float, float, float]:
+    def share(self, alarms: np.ndarray, members: np.ndarray) -> tuple[float, float, float]:
         """Returns the share of some test rows that are called, and its interval.
 
         Where all or none are called, that of a binomial of as many draws as source pictures.
         """
-        value, low, high = self.interval(self.rate(called, members))
+        value, low, high = self.interval(self.rate(alarms, members))
         if value in (0, 1):
             pictures = self.test["source"].iloc[members].nunique()
             low, high = statistics.far_ends(value, pictures, confidence=self.confidence)
@@ -168,7 +169,7 @@ class Trial:
         return float(values[0]), float(low[0]), float(high[0])
 
 
-def draws(images: pd.DataFrame, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
+def draw_resamples(images: pd.DataFrame, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Returns how often each test image is in each resample: (resamples, test images).
 
     Source pictures are drawn, with replacement, and all their test images with them: tiles of one

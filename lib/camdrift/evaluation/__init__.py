@@ -1,0 +1,1 @@
+"""The evaluation of detectors: images and splits, features, adaptive attack, accuracy."""
