@@ -124,18 +124,18 @@ def test_unrelated_maps_share_the_blue_of_jet():
 def test_partners_are_of_other_sources():
     ids, sources = [f"i{k}" for k in range(9)], list("aaabbbccc")
     images = pd.DataFrame({"image": np.arange(9) + 20, "id": ids, "source": sources})
-    found = comparison.partners(images, count=5, seed=1)
+    found = comparison.unrelated_partners(images, count=5, seed=1)
     assert found.shape == (9, 5)
     assert list(found.index) == list(images["image"])
     source = images.set_index("image")["source"]
     assert (
         source.to_numpy() != source.loc[found.to_numpy().ravel()].to_numpy().reshape(9, 5).T
     ).all()
-    pd.testing.assert_frame_equal(comparison.partners(images, count=5, seed=1), found)
-    assert not comparison.partners(images, count=5, seed=2).equals(found)
-    some = comparison.partners(images, slice(2, 5), count=5, seed=1)
+    pd.testing.assert_frame_equal(comparison.unrelated_partners(images, count=5, seed=1), found)
+    assert not comparison.unrelated_partners(images, count=5, seed=2).equals(found)
+    some = comparison.unrelated_partners(images, slice(2, 5), count=5, seed=1)
     pd.testing.assert_frame_equal(some, found.iloc[2:5])
-    assert comparison.partners(images.assign(source="a"), count=5, seed=1).shape == (9, 0)
+    assert comparison.unrelated_partners(images.assign(source="a"), count=5, seed=1).shape == (9, 0)
 
 
 MAPS = RNG.random((2, 12, 9, 9)).astype(np.float32)

@@ -32,7 +32,7 @@ st.markdown(f"**Of {judged.sum()} published claims that it asks: {counts}.** Num
 
 if isinstance(plan, Study):
     facts = made["attacks"].set_index("cell").loc[plan.headline]
-    square = made["square"].query("cell == @plan.headline and layer == 'mean'")
+    factorial = made["factorial"].query("cell == @plan.headline and layer == 'mean'")
     excess = made["excess"].query("cell == @plan.headline and layer == 'mean' and strength == 1")
     shown = st.columns(4)
     shown[0].metric("Class flipped", f"{facts['success_rate']:.0%}",
@@ -55,7 +55,7 @@ if isinstance(plan, Study):
     )
     frame.show(
         figures.drift_by_arm(made, plan.headline, "own_top1")
-        if len(square)
+        if len(factorial)
         else figures.excess_by_layer(made, plan.headline)
     )
     frame.table(report.headline(made), "headline", "Every cell of the study, strength 100 %.")

@@ -1,4 +1,4 @@
-"""Drift apart from the change of class: three groups, a two-by-two with noise, and controls."""
+"""Drift apart from the change of class: three groups, a 2 x 2 factorial design, and controls."""
 
 from collections.abc import Sequence
 
@@ -81,7 +81,7 @@ def groups(
     return pd.concat(tables, ignore_index=True)
 
 
-def square(
+def factorial(
     results: Results, chosen: StatisticsSettings, flags: FlagSettings, *, seed: int
 ) -> pd.DataFrame:
     """Returns drift by attack or noise x flipped or not, on the same seeds.

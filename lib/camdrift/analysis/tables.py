@@ -34,7 +34,7 @@ ABOUT = {
     "compromised": "share of images whose map at a layer is compromised, by rule",
     "counts": "share of images with 0, 1, ... compromised layers, by rule",
     "groups": "excess by strength, of images flipped at that strength and of the others",
-    "square": "drift by attack or noise, class flipped or not, on the same images",
+    "factorial": "drift by attack or noise, class flipped or not, on the same images",
     "controls": "similarity under nothing, noise, the negated perturbation, unrelated images",
     "shares": "how much of the excess is left with the class fixed, or the sign turned",
     "flags": "what must be known before a verdict is believed, and the claims that it touches",

@@ -164,7 +164,7 @@ def evidence(made: Mapping[str, Tables]) -> pd.DataFrame:
 
     A row a cell with an attack, in the order of the studies. All at strength 100 % and by the
     cosine, see `flips.shares`; the noise that is raised until it flips stands beside the attack at
-    the lowest strength at which that flips, see `flips.square`.
+    the lowest strength at which that flips, see `flips.factorial`.
     """
     rows = []
     for name, tables in made.items():
@@ -174,8 +174,8 @@ def evidence(made: Mapping[str, Tables]) -> pd.DataFrame:
         for cell, parts in tables["shares"].groupby("cell", sort=False):
             facts, of = attacks.loc[cell], parts.set_index("share")
             fixed, negated = of.loc[FIXED], of.loc[NEGATED]
-            square = tables["square"].query("cell == @cell and layer == 'mean'")
-            drift = square.set_index(["target", "arm", "flipped"]).sort_index()
+            factorial = tables["factorial"].query("cell == @cell and layer == 'mean'")
+            drift = factorial.set_index(["target", "arm", "flipped"]).sort_index()
             row = {
                 "images, network": f"{facts['set']}, {facts['model']} (`{name}`)",
                 "attack": facts["attack"],
@@ -237,8 +237,8 @@ def controls(made: Tables, cell: str) -> pd.DataFrame:
 
 
 def contrasts(made: Tables, cell: str) -> pd.DataFrame:
-    """Returns the two-by-two for people: mean drift over layers, and its paired differences."""
-    rows = made["square"].query("cell == @cell and layer == 'mean'")
+    """Returns the 2 x 2 factorial table for people: mean drift and its paired differences."""
+    rows = made["factorial"].query("cell == @cell and layer == 'mean'")
     found = []
     for (arm, flipped), part in rows.groupby(["arm", "flipped"], sort=False):
         texts = {row.target: as_text(row.mean, row.low, row.high) for row in part.itertuples()}

@@ -41,7 +41,7 @@ def tables(
 ) -> Tables:
     """Returns the tables of a study by name, rounded; all but `claims` have a column `cell`.
 
-    Beside those of `tables.of_cell`: `groups`, `square`, `controls` and `shares` (see `flips`),
+    Beside those of `tables.of_cell`: `groups`, `factorial`, `controls` and `shares` (see `flips`),
     `flags`, `switches` (what each protocol says of each claim) and `claims`, of the headline cell;
     and those of `detection_tables.of_study`.
     """
@@ -50,7 +50,7 @@ def tables(
         found = results.read(name, key, cell, protocols, chosen, seed=seed)
         made = of_cell(found, chosen, limits, seed=seed)
         made["groups"] = flips.groups(found, chosen, limits, seed=seed)
-        made["square"] = flips.square(found, chosen, limits, seed=seed)
+        made["factorial"] = flips.factorial(found, chosen, limits, seed=seed)
         made["controls"] = flips.controls(found, chosen, limits, seed=seed)
         made["shares"] = flips.shares(found, chosen, limits, seed=seed)
         made["flags"] = flags.of_cell(found, made, limits, chosen)

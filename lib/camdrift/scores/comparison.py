@@ -18,7 +18,7 @@ from camdrift.storage import ADVERSARIAL, CLEAN, NOISE, NOTHING, OWN, SEED, SOFT
 CHUNK = 1 << 17  # values of a stack of maps that are scored at a time
 
 
-def partners(
+def unrelated_partners(
     images: pd.DataFrame, places: slice = slice(None), *, count: int, seed: int
 ) -> pd.DataFrame:
     """Returns `count` images of other sources for each image at some places, a row an image.
@@ -49,7 +49,7 @@ def _pairs(
     rows: pd.DataFrame,
     protocol: Protocol,
     targets: Sequence[str],
-    strangers: pd.DataFrame,
+    partners: pd.DataFrame,
     *,
     first: bool,
     second_draw: bool,
@@ -68,13 +68,13 @@ def _pairs(
     if not first and not second_draw:
         changed = changed[changed["draw"] == 0]
     parts = [changed.assign(origin=origin.loc[changed["image"]].to_numpy())]
-    images = strangers.index.to_numpy()
+    images = partners.index.to_numpy()
     for target in targets:
         own_maps = origin.loc[images].to_numpy()
         keys = {"image": images, "strength": 0.0, "target": target, "origin": own_maps}
         same = {"variant": NOTHING, "draw": 0, "map": clean.loc[images].to_numpy()}
         parts.append(pd.DataFrame(keys | same))
-        for draw, others in enumerate(strangers.to_numpy().T):
+        for draw, others in enumerate(partners.to_numpy().T):
             other = {"variant": UNRELATED, "draw": draw, "map": origin.loc[others].to_numpy()}
             parts.append(pd.DataFrame(keys | other))
     columns = ["image", "variant", "strength", "draw", "target", "map", "origin"]
@@ -91,7 +91,7 @@ def _layers(maps: Maps) -> Iterator[tuple[str, np.ndarray]]:
 def drift(
     maps: Maps,
     protocols: Sequence[Protocol],
-    strangers: pd.DataFrame,
+    partners: pd.DataFrame,
     *,
     size: int,
     beside: Sequence[str],
@@ -108,7 +108,7 @@ def drift(
     Args:
         maps: of one cell; of images that are not scored, the clean ones alone.
         protocols: of the cell.
-        strangers: the images to score, and for each those that are unrelated, see `partners`.
+        partners: the images to score, each with its unrelated images, see `unrelated_partners`.
         size: the side in px at which the cosine sees the maps.
         beside: names of the scores that the first protocol's maps are measured by, too.
 
@@ -126,7 +126,7 @@ def drift(
     judged = {p.reading for p in protocols if p.threshold != "held_out_quantile"}
     compared = {
         reading: _pairs(
-            maps.of(), protocol, targets, strangers, first=i == 0, second_draw=reading in judged
+            maps.of(), protocol, targets, partners, first=i == 0, second_draw=reading in judged
         )
         for i, (reading, (protocol, targets)) in enumerate(wanted.items())
     }
@@ -142,7 +142,7 @@ def drift(
             jobs += [(reading, decides, name, name, rows[arms]) for name in beside]
             for method in others:
                 more = _pairs(
-                    maps.of(method), protocols[0], (OWN, SEED), strangers, first=False,
+                    maps.of(method), protocols[0], (OWN, SEED), partners, first=False,
                     second_draw=False,
                 )  # fmt: skip
                 jobs.append((reading, method, "cosine", of, more))

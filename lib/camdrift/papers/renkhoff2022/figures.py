@@ -52,7 +52,7 @@ def of_study(tables: Tables, example: Example, headline: str) -> list[Figure]:
 
 def drift_by_arm(tables: Tables, cell: str, target: str) -> Figure:
     """Returns the study's central figure: drift by attack or noise x flipped or not."""
-    rows = tables["square"].query("cell == @cell and target == @target and layer != 'mean'")
+    rows = tables["factorial"].query("cell == @cell and target == @target and layer != 'mean'")
     series = {
         ("attack", True): "attack, class flipped",
         ("noise", True): "noise, raised until the class flips",
