@@ -20,31 +20,31 @@ def _lock(stamp: float) -> dict[str, Any]:
     return YAML(typ="safe", pure=False).load(LOCK.read_text(encoding="utf-8"))["stages"]
 
 
-def locked() -> dict[str, Any]:
+def locked_stages() -> dict[str, Any]:
     """Returns the stages of dvc.lock by name, none where there is no such file."""
     return _lock(LOCK.stat().st_mtime) if LOCK.exists() else {}
 
 
 def diagram() -> str:
     """Returns the pipeline as a mermaid diagram, a node a kind of stage; empty without dvc.lock."""
-    stages = locked()
-    made = {
+    stages = locked_stages()
+    producers = {
         out["path"]: name.partition("@")[0]
-        for name, facts in stages.items()
-        for out in facts.get("outs", [])
+        for name, stage in stages.items()
+        for out in stage.get("outs", [])
     }
     edges = sorted(
         {
-            (made[dep["path"]], name.partition("@")[0])
-            for name, facts in stages.items()
-            for dep in facts.get("deps", [])
-            if dep["path"] in made
+            (producers[dep["path"]], name.partition("@")[0])
+            for name, stage in stages.items()
+            for dep in stage.get("deps", [])
+            if dep["path"] in producers
         }
     )
     return "\n".join(["flowchart LR", *(f"  {a} --> {b}" for a, b in edges)]) if edges else ""
 
 
-def built(plans: dict[str, Plan]) -> pd.DataFrame:
+def built_studies(plans: dict[str, Plan]) -> pd.DataFrame:
     """Returns what is built of each study: a row a study."""
     rows = []
     for name, plan in plans.items():
@@ -72,7 +72,7 @@ def hashes(study: str) -> pd.DataFrame:
     rows = [
         {"stage": name, "what": what, "path": item["path"], "md5": item.get("md5", ""),
          "bytes": item.get("size")}
-        for name, facts in locked().items()
+        for name, facts in locked_stages().items()
         for what in ("deps", "outs")
         for item in facts.get(what, [])
         if any(f"/{study}/" in f"{out['path']}/" for out in facts.get("outs", []))

@@ -32,35 +32,35 @@ class Revision:
 def _git(*words: str) -> str | None:
     """Returns what git says, None where it or a repository is not there."""
     try:
-        found = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+        result = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
     except OSError:
         return None
-    return found.stdout.rstrip("\n") if found.returncode == 0 else None
+    return result.stdout.rstrip("\n") if result.returncode == 0 else None
 
 
 @st.cache_data(ttl=5)
 def workspace() -> Revision | None:
     """Returns the commit that is checked out, None without git."""
-    told = _git("log", "-1", "--format=%H%x09%cs%x09%s")
-    if told is None:
+    line = _git("log", "-1", "--format=%H%x09%cs%x09%s")
+    if line is None:
         return None
-    return Revision(*told.split("\t", 2), changed=bool(_git("status", "--porcelain")))
+    return Revision(*line.split("\t", 2), changed=bool(_git("status", "--porcelain")))
 
 
 @st.cache_data(ttl=5)
-def listed() -> list[Revision]:
+def latest() -> list[Revision]:
     """Returns the last commits that changed results, and all experiments; none without git."""
     form = "%H%x09%cs%x09%s"
     commits = _git("log", f"-{MOST}", f"--format={form}", "--", *PATHS)
-    found = [Revision(*line.split("\t", 2)) for line in (commits or "").splitlines()]
+    revisions = [Revision(*line.split("\t", 2)) for line in (commits or "").splitlines()]
     refs = _git("for-each-ref", "refs/exps", "--format=%(objectname)%09%(committerdate:short)%09"
                 "%(refname)")  # fmt: skip
     for line in (refs or "").splitlines():
         sha, when, name = line.split("\t")
         # Others under refs/exps are of DVC's own use.
         if re.fullmatch(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/[^/]+", name):
-            found.append(Revision(sha, when, name.rpartition("/")[2], "experiment"))
-    return found
+            revisions.append(Revision(sha, when, name.rpartition("/")[2], "experiment"))
+    return revisions
 
 
 @st.cache_data(max_entries=64, show_spinner="Reading a revision")
@@ -78,8 +78,8 @@ def settings(sha: str) -> dict[str, Any]:
 @st.cache_data(max_entries=256, show_spinner="Reading a revision")
 def metrics(sha: str, study: str) -> dict[str, Any]:
     """Returns the metrics of a study at a revision, flat; none where it has none."""
-    found = _read(sha, f"data/results/{study}/metrics.json")
-    return dict(_flat(json.loads(found))) if found else {}
+    content = _read(sha, f"data/results/{study}/metrics.json")
+    return dict(_flat(json.loads(content))) if content else {}
 
 
 @st.cache_resource(max_entries=16)
@@ -113,10 +113,10 @@ def figures(sha: str, study: str) -> list[str]:
     from dvc.exceptions import DvcException
 
     try:
-        found = _system(sha).ls(f"data/results/{study}/figures", detail=False)
+        paths = _system(sha).ls(f"data/results/{study}/figures", detail=False)
     except (DvcException, OSError):
         return []
-    return sorted(path.rpartition("/")[2] for path in found if path.endswith(".png"))
+    return sorted(path.rpartition("/")[2] for path in paths if path.endswith(".png"))
 
 
 @st.cache_data(max_entries=64)
@@ -125,7 +125,7 @@ def figure(sha: str, study: str, name: str) -> bytes | None:
     return _read(sha, f"data/results/{study}/figures/{name}")
 
 
-def compared(before: dict[str, Any], after: dict[str, Any]) -> pd.DataFrame:
+def differences(before: dict[str, Any], after: dict[str, Any]) -> pd.DataFrame:
     """Returns what differs between two flat trees: `name, before, after`, and for numbers `change`.
 
     Texts, so that a column has one type; `change` is a number.

@@ -333,9 +333,9 @@ def test_one_source_decides_nothing_and_breaks_nothing(cell, tiny):
     attacked = Attacked(cell.attacked.perturbation, cell.attacked.last_step, images,
                         cell.attacked.log)  # fmt: skip
     changed = replace(cell, every=alone, attacked=attacked)
-    made = tables.of_cell(changed, chosen, tiny.settings.flags, seed=1)
+    made = tables.cell_tables(changed, chosen, tiny.settings.flags, seed=1)
     assert set(made["compromised"]["rule"]) == {"layer_median", "global_mean"}
-    found = verdicts.of_cell(changed, chosen, tiny.settings.flags, seed=1)
+    found = verdicts.switch_table(changed, chosen, tiny.settings.flags, seed=1)
     found = found[found["protocol"] == "corrected"].set_index("claim")
     assert set(found["verdict"]) <= {findings.UNDECIDED, findings.NOT_RUN}
 
@@ -348,7 +348,7 @@ def raised(cell, made, tiny, limits=None, **columns) -> dict[str, str]:
     changed = replace(cell, attacked=attacked)
     mine = {name: made[name].query("cell == @CELL") for name in ("excess", "noise")}
     chosen = tiny.settings.flags.model_copy(update=limits or {})
-    table = flags.of_cell(changed, mine, chosen, tiny.settings.statistics)
+    table = flags.cell_flags(changed, mine, chosen, tiny.settings.statistics)
     return table.set_index("flag")["text"].to_dict()
 
 

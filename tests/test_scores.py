@@ -107,7 +107,7 @@ def test_the_published_picture_fills_its_range_for_any_alpha():
         assert [picture.min(), picture.max()] == [0, 255]
     stack = np.stack([heatmap / heatmap.max(), heatmap / heatmap.max() / 2]).astype(np.float32)
     assert [stack[0].min() < 0.2, jet_cosine.jet_rgb(stack, size=24).max()] == [True, 255]
-    half = jet_cosine.of_places(stack, np.array([0, 0]), np.array([0, 1]), size=24)
+    half = jet_cosine.score_places(stack, np.array([0, 0]), np.array([0, 1]), size=24)
     assert half[0] == pytest.approx(1)
     assert half[1] < 0.98  # the raw cosine is 1
     assert cosine.score(stack[:1], stack[1:], size=24)[0] == pytest.approx(1)
@@ -118,7 +118,7 @@ def test_unrelated_maps_share_the_blue_of_jet():
     maps /= maps.max(axis=(1, 2), keepdims=True)
     first, second = np.arange(20), np.arange(20, 40)
     raw = cosine.score(maps[:20], maps[20:], size=48).mean()
-    assert jet_cosine.of_places(maps, first, second, size=48).mean() > raw + 0.1
+    assert jet_cosine.score_places(maps, first, second, size=48).mean() > raw + 0.1
 
 
 def test_partners_are_of_other_sources():
@@ -157,7 +157,7 @@ def test_every_score_keeps_what_its_file_says_of_it(name):
     assert (far[0] > far[-1]) == of.HIGHER_IS_ALIKE
     places = np.arange(12)
     stack = np.concatenate([one, other])
-    found = comparison.of_pairs(name, stack, places, places + 12, size=24)
+    found = comparison.score_pairs(name, stack, places, places + 12, size=24)
     np.testing.assert_allclose(found, values, rtol=1e-6)
     assert of.LABEL
 

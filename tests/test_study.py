@@ -205,7 +205,7 @@ def test_trial_tables_fit_together(tiny):
     pairs = own.merge(same.drop_duplicates(keys), on=keys)
     assert (pairs["auroc_x"] == pairs["auroc_y"]).all()
     assert len(report.trial(made, "tiny_dlfuzz")) == len(NAMES) + 7
-    assert set(report.knowing(made)["cell"]) == {"tiny_pgd"}
+    assert set(report.adaptive_attacks(made)["cell"]) == {"tiny_pgd"}
     assert made["claims"].set_index("id").loc["B1", "verdict"] == "not decided"
 
 
@@ -284,7 +284,7 @@ def test_counts_are_shares_of_images(made):
 
 
 def drawn(tiny, made):
-    return figures.of_study(made, results.example("tiny", "tiny_dlfuzz"), "tiny_dlfuzz")
+    return figures.study_figures(made, results.example("tiny", "tiny_dlfuzz"), "tiny_dlfuzz")
 
 
 def test_every_figure_of_the_paper_is_drawn_twice(tiny, made, tmp_path):

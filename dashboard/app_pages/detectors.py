@@ -10,8 +10,8 @@ from camdrift.papers import report
 from camdrift.papers.tan2023 import figures as detection_figures
 from camdrift.settings import Study
 
-view = frame.view(Study, what="detectors")
-made = view.made
+view = frame.view(Study, subject="detectors")
+made = view.tables
 st.header("Detectors", anchor=False)
 cells = made["detectors"]["cell"].unique().tolist()
 if not cells:
@@ -33,7 +33,7 @@ frame.table(report.trial(made, cell, strength), "trial",
 
 st.subheader("A threshold and its price", anchor=False)
 if "judged" not in made or made["judged"].query("cell == @cell").empty:
-    st.info(f"The tables hold no scores of single images. {frame.how(view.study)}")
+    st.info(f"The tables hold no scores of single images. {frame.build_hint(view.study)}")
 else:
     judged = made["judged"].query("cell == @cell and strength == @strength")
     known = [name for name in made["limits"].query("cell == @cell and strength == @strength")
@@ -88,8 +88,8 @@ else:
     st.caption("No figure: no test image's class was flipped.")
 if len(made["knowing"]):
     st.subheader("Against an attack that knows the detector", anchor=False)
-    frame.table(report.knowing(made), "knowing", "AUROC at the same budget, without and with "
-                "knowledge of the detector; 0.5 is chance.")  # fmt: skip
+    frame.table(report.adaptive_attacks(made), "knowing", "AUROC at the same budget, without and "
+                "with knowledge of the detector; 0.5 is chance.")  # fmt: skip
 st.subheader("Is NoiseCAM the confidence in disguise?", anchor=False)
 frame.table(report.disguise(made, cell, strength), "disguise", "Rank correlation of its number of "
             "clusters with 1 minus the model's top probability, on test images, and the difference "

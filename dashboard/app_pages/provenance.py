@@ -21,7 +21,7 @@ else:
     st.text(f"Revision {here.sha}, {'with changes not committed' if here.changed else 'clean'}")
 
 own = storage.results(view.study, "run.json")
-file = RUN if view.study in results.plans(frame.chosen_settings()) else own
+file = RUN if view.study in results.plans(frame.current_settings()) else own
 if not file.exists():
     st.info("The environment and the seconds of this study's run were not recorded; of the default "
             "studies, `make publish` records them.")  # fmt: skip
@@ -37,13 +37,13 @@ else:
     ]))  # fmt: skip
     stages = pd.DataFrame(facts["stages"])
     st.subheader("Seconds a stage", anchor=False)
-    took = f"{stages['seconds'].sum() / 60:.1f} minutes in all; peak memory in MB."
+    duration = f"{stages['seconds'].sum() / 60:.1f} minutes in all; peak memory in MB."
     stages = stages.sort_values("seconds", ascending=False)
-    frame.table(stages[["stage", "seconds", "peak_memory_mb"]], "stages", took)
+    frame.table(stages[["stage", "seconds", "peak_memory_mb"]], "stages", duration)
 
-if "flags" in view.made:
+if "flags" in view.tables:
     st.subheader("Validity flags", anchor=False)
-    frame.table(view.made["flags"], "flags", "What a reader must know before believing a number: "
+    frame.table(view.tables["flags"], "flags", "What a reader must know before believing a number: "
                 "the measured value, the limit, and the claims that it touches.")  # fmt: skip
 
 st.subheader("Data and licences", anchor=False)
@@ -57,12 +57,12 @@ for sheet in sorted(storage.set_datasheet("").parent.glob("*.json")):
 frame.table(pd.DataFrame(rows), "licences", "Every set that results in git rest on.")
 
 st.subheader("Hashes", anchor=False)
-found = lineage.hashes(view.study)
-if found.empty:
+hashes = lineage.hashes(view.study)
+if hashes.empty:
     st.caption(
         "dvc.lock names no stage of this study: it was built in a copy, as a DVC experiment."
     )
 else:
-    stage = frame.choice(st, "Stage", found["stage"].unique().tolist(), key="stage")
-    frame.table(found[found["stage"] == stage], "hashes", "What the stage read and wrote, by the "
+    stage = frame.choice(st, "Stage", hashes["stage"].unique().tolist(), key="stage")
+    frame.table(hashes[hashes["stage"] == stage], "hashes", "What the stage read and wrote, by the "
                 "MD5 of dvc.lock: the same hash is the same content.")  # fmt: skip

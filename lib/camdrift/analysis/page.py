@@ -32,16 +32,16 @@ class Part:
         return Markup(self.table.to_html(index=False, border=0))
 
 
-def page(title: str, parts: Sequence[Part], drawn: Sequence[Figure]) -> str:
+def page(title: str, parts: Sequence[Part], figures: Sequence[Figure]) -> str:
     """Returns the HTML of a report: its parts, then its figures with their captions."""
     # A fixed div id keeps the bytes the same from run to run.
     charts = [
         drawing.plotly(figure).to_html(full_html=False, include_plotlyjs=False, div_id=figure.name)
-        for figure in drawn
+        for figure in figures
     ]
     return _template().render(
         title=title, parts=parts, plotly=Markup(get_plotlyjs()),
-        charts=list(zip(drawn, map(Markup, charts), strict=True)),
+        charts=list(zip(figures, map(Markup, charts), strict=True)),
     )  # fmt: skip
 
 

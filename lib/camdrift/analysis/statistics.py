@@ -41,7 +41,7 @@ class Resampler:
     weights: np.ndarray
 
     @classmethod
-    def of(cls, clusters: np.ndarray, *, resamples: int, rng: np.random.Generator) -> "Resampler":
+    def draw(cls, clusters: np.ndarray, *, resamples: int, rng: np.random.Generator) -> "Resampler":
         """Returns the draws for rows that belong to `clusters` (n,)."""
         names, place = np.unique(clusters, return_inverse=True)
         if not len(names):
@@ -101,7 +101,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def enough(resamples: int, *, comparisons: int, confidence: float) -> int:
+def required_resamples(resamples: int, *, comparisons: int, confidence: float) -> int:
     """Returns how many resamples Holm's correction of so many comparisons asks for.
 
     A bootstrap p-value is at least 1 / (resamples + 1), and Holm multiplies the smallest by the
@@ -113,8 +113,8 @@ def enough(resamples: int, *, comparisons: int, confidence: float) -> int:
         comparisons: of the largest family.
         confidence: the level is 1 minus it.
     """
-    wanted = math.ceil(2 * comparisons / (1 - confidence))
-    return max(resamples, min(wanted, MOST_RESAMPLES))
+    minimum = math.ceil(2 * comparisons / (1 - confidence))
+    return max(resamples, min(minimum, MOST_RESAMPLES))
 
 
 def out_of_reach(comparisons: int, *, resamples: int, confidence: float) -> str:
@@ -156,13 +156,13 @@ def thresholds(noise: pd.DataFrame, *, rule: str, quantile: float) -> pd.Series:
         others = noise[noise["fold"] != fold] if rule == "held_out_quantile" else flipped
         values = others.groupby(keys, observed=True)["value"]
         if rule == "held_out_quantile":
-            found = values.quantile(quantile)
+            limits = values.quantile(quantile)
         elif rule == "layer_median":
-            found = values.median()
+            limits = values.median()
         else:
             means = values.mean()
-            found = means.groupby("strength").transform("mean")
-        tables[fold] = found
+            limits = means.groupby("strength").transform("mean")
+        tables[fold] = limits
     return pd.concat(tables, names=["fold"]).reorder_levels([*keys, "fold"]).rename("threshold")
 
 
@@ -190,7 +190,7 @@ def compromised(similarity: pd.DataFrame, *, rule: str, quantile: float) -> pd.D
     second = (known.loc[noise, "draw"] == 1).any() or rule != "held_out_quantile"
     arms = {"attack": known["variant"] == "adversarial"}
     arms["noise"] = noise & (known["draw"] == (1 if second else 0))
-    rows = pd.concat([known[chosen].assign(arm=arm) for arm, chosen in arms.items()])
+    rows = pd.concat([known[mask].assign(arm=arm) for arm, mask in arms.items()])
     limits = thresholds(first, rule=rule, quantile=quantile)
     rows = rows.join(limits, on=list(limits.index.names), how="inner")
     rows["compromised"] = rows["value"] < rows["threshold"]
@@ -271,10 +271,10 @@ def coverage_curve(covered: np.ndarray) -> np.ndarray:
     """
     n = len(covered)
     by_images, neurons = np.unique(covered.sum(0), return_counts=True)
-    taken, m = np.arange(1, n + 1)[:, None], by_images[None]
-    left = np.maximum(n - m - taken, 0)
-    log = gammaln(n - m + 1) - gammaln(left + 1) + gammaln(n - taken + 1) - gammaln(n + 1)
-    missing = np.where(taken <= n - m, np.exp(log), 0.0)
+    k, m = np.arange(1, n + 1)[:, None], by_images[None]
+    left = np.maximum(n - m - k, 0)
+    log = gammaln(n - m + 1) - gammaln(left + 1) + gammaln(n - k + 1) - gammaln(n + 1)
+    missing = np.where(k <= n - m, np.exp(log), 0.0)
     return 1 - missing @ neurons / neurons.sum()
 
 

@@ -200,7 +200,7 @@ def _detectors(chosen: Settings, study: str, made: results.Tables) -> str:
         assert isinstance(plan, Study)
         trial = report.trial(tables, plan.headline).drop_duplicates("detector")
         columns[f"`{name}`"] = trial.set_index("detector")["AUROC"]
-        knowing = report.knowing(tables)
+        knowing = report.adaptive_attacks(tables)
         attacks = tables["attacks"].set_index("cell")["attack"]
         for cell, rows in knowing.groupby("cell", sort=False) if len(knowing) else ():
             column = f"`{name}`, {attacks[cell]} that knows it"

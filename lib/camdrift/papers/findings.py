@@ -68,7 +68,7 @@ class Finding:
     detail: str = ""
     images: int | None = None
 
-    def wanting(self, images: int, *thresholds: float) -> "Finding":
+    def with_images_needed(self, images: int, *thresholds: float) -> "Finding":
         """Returns an undecided finding with the number of images that would decide it.
 
         The interval's width is taken to shrink with the root of their number, and the threshold is
@@ -79,21 +79,21 @@ class Finding:
             return self
         nearest = min(abs(self.value - threshold) for threshold in straddled)
         times = ((self.high - self.low) / 2 / nearest) ** 2
-        wanted = math.ceil(round(images * times / 10, 6)) * 10
-        return replace(self, detail=f"{self.detail}; about {wanted} test images would decide it")
+        count = math.ceil(round(images * times / 10, 6)) * 10
+        return replace(self, detail=f"{self.detail}; about {count} test images would decide it")
 
 
 # Columns of what protocols say of claims, a row each.
-FOUND = ("protocol", "claim", "value", "low", "high", "verdict", "images", "detail")
+FINDING_COLUMNS = ("protocol", "claim", "value", "low", "high", "verdict", "images", "detail")
 
 
 # Claims that a verdict is written of and that are to be judged anew, each with the reason.
-OF_RULES = (
+RULE_REASON = (
     "judged by a quantile of held-out noise; the paper's rule is the median of a layer under noise"
 )
-OF_CLASSES = "each map explains its own top class, and no control has the classes swapped"
-UNDER_REVIEW = dict.fromkeys(("A9", "A10", "A11", "A12"), OF_RULES) | dict.fromkeys(
-    ("C3", "C5"), OF_CLASSES
+CLASS_REASON = "each map explains its own top class, and no control has the classes swapped"
+UNDER_REVIEW = dict.fromkeys(("A9", "A10", "A11", "A12"), RULE_REASON) | dict.fromkeys(
+    ("C3", "C5"), CLASS_REASON
 )
 
 
@@ -116,17 +116,17 @@ def verdict_of_range(low: float, high: float, *, least: float, most: float) -> s
     return NOT if high < least or low > most else UNDECIDED
 
 
-def verdict_of_parts(parts: list[str], *, wanted: int | None = None) -> str:
+def verdict_of_parts(parts: list[str], *, least: int | None = None) -> str:
     """Returns the verdict on a claim that speaks of several layers or strengths.
 
-    It holds where `wanted` of them (all, unless said) do, and in part where at least half do.
+    It holds where `least` of them (all, unless said) do, and in part where at least half do.
     Otherwise it does not hold where more than half speak against it, or has no effect where all
     of these are "no effect"; else it is not decided.
     """
-    wanted = len(parts) if wanted is None else wanted
+    least = len(parts) if least is None else least
     holding = parts.count(HOLDS)
     against = parts.count(NOT) + parts.count(NO_EFFECT)
-    if parts and holding >= wanted:
+    if parts and holding >= least:
         return HOLDS
     if 2 * holding >= len(parts) > 0:
         return PARTLY
@@ -140,11 +140,13 @@ def verdict_of_all(parts: list[str]) -> str:
     return max(parts, key=[HOLDS, PARTLY, UNDECIDED, NO_EFFECT, NOT].index)
 
 
-def worst(found: Sequence[tuple[float, float, float]], parts: list[str], detail: str) -> Finding:
+def worst(
+    estimates: Sequence[tuple[float, float, float]], parts: list[str], detail: str
+) -> Finding:
     """Returns the finding on a claim that asks for several things at once.
 
     Args:
-        found: value and interval of each.
+        estimates: value and interval of each.
         parts: their verdicts.
         detail: what stands behind them.
 
@@ -152,7 +154,7 @@ def worst(found: Sequence[tuple[float, float, float]], parts: list[str], detail:
         The worst of the verdicts, with the value and the interval that decided it.
     """
     verdict = verdict_of_all(parts)
-    return Finding(*found[parts.index(verdict)], verdict, detail)
+    return Finding(*estimates[parts.index(verdict)], verdict, detail)
 
 
 def margin(low: float, high: float) -> float:

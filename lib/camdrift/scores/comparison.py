@@ -27,12 +27,12 @@ def unrelated_partners(
     (seed, id). With a single source there are none.
     """
     numbers, sources = images["image"].to_numpy(), images["source"].to_numpy()
-    found: dict[int, list[int]] = {}
+    partners: dict[int, list[int]] = {}
     for row in images.iloc[places].itertuples():
         others = numbers[sources != row.source]
         rng = randomness.generator(seed, "unrelated", row.id)
-        found[row.image] = list(rng.choice(others, count)) if len(others) else []
-    return pd.DataFrame.from_dict(found, orient="index")
+        partners[row.image] = list(rng.choice(others, count)) if len(others) else []
+    return pd.DataFrame.from_dict(partners, orient="index")
 
 
 def part(maps: Maps, images: pd.Index, others: np.ndarray) -> Maps:
@@ -40,9 +40,9 @@ def part(maps: Maps, images: pd.Index, others: np.ndarray) -> Maps:
     rows = maps.rows
     clean = rows["variant"].isin([CLEAN, SOFTMAX]) & (rows["target"] == OWN)
     rows = rows[rows["image"].isin(images) | (clean & rows["image"].isin(others))]
-    used, place = np.unique(rows["map"], return_inverse=True)
-    mine = rows.assign(map=place.reshape(-1))
-    return replace(maps, values=maps.values[used], maxima=maps.maxima[used], rows=mine)
+    numbers, place = np.unique(rows["map"], return_inverse=True)
+    renumbered = rows.assign(map=place.reshape(-1))
+    return replace(maps, values=maps.values[numbers], maxima=maps.maxima[numbers], rows=renumbered)
 
 
 def _pairs(
@@ -117,42 +117,44 @@ def drift(
         `value`, NaN where it is not defined. Protocols that differ in target or threshold alone
         share their reading.
     """
-    wanted: dict[str, tuple[Protocol, list[str]]] = {}
+    readings: dict[str, tuple[Protocol, list[str]]] = {}
     for i, protocol in enumerate(protocols):
-        _, targets = wanted.setdefault(protocol.reading, (protocol, []))
+        _, targets = readings.setdefault(protocol.reading, (protocol, []))
         policies = [OWN, SEED] if i == 0 else [protocol.target]
         targets += [target for target in policies if target not in targets]
     # A held-out threshold may judge the draw that set the others'; the rest want a second one.
-    judged = {p.reading for p in protocols if p.threshold != "held_out_quantile"}
-    compared = {
+    two_draws = {p.reading for p in protocols if p.threshold != "held_out_quantile"}
+    pair_rows = {
         reading: _pairs(
-            maps.of(), protocol, targets, partners, first=i == 0, second_draw=reading in judged
+            maps.of(), protocol, targets, partners, first=i == 0, second_draw=reading in two_draws
         )
-        for i, (reading, (protocol, targets)) in enumerate(wanted.items())
+        for i, (reading, (protocol, targets)) in enumerate(readings.items())
     }
     # Scores beside the cosine, which decides, are for the figures: attack and first noise alone.
     jobs = []
-    decides, *others = maps.methods
-    for i, (reading, rows) in enumerate(compared.items()):
-        jet = wanted[reading][0].similarity == "jet_rgb"
-        of = "jet_cosine" if jet else "cosine"
-        jobs.append((reading, decides, "cosine", of, rows))
+    main_method, *others = maps.methods
+    for i, (reading, rows) in enumerate(pair_rows.items()):
+        jet = readings[reading][0].similarity == "jet_rgb"
+        function = "jet_cosine" if jet else "cosine"
+        jobs.append((reading, main_method, "cosine", function, rows))
         if i == 0:
             arms = rows["variant"].isin([ADVERSARIAL, NOISE]) & (rows["draw"] == 0)
-            jobs += [(reading, decides, name, name, rows[arms]) for name in beside]
+            jobs += [(reading, main_method, name, name, rows[arms]) for name in beside]
             for method in others:
-                more = _pairs(
+                method_rows = _pairs(
                     maps.of(method), protocols[0], (OWN, SEED), partners, first=False,
                     second_draw=False,
                 )  # fmt: skip
-                jobs.append((reading, method, "cosine", of, more))
+                jobs.append((reading, method, "cosine", function, method_rows))
     # Each distinct pair of maps is scored once.
     keys = [rows[["origin", "map"]].to_numpy() for *_, rows in jobs]
     pairs = [np.unique(key, axis=0, return_inverse=True) for key in keys]
     tables = []
     for label, stack in _layers(maps):
-        for (reading, method, score, of, rows), (pair, place) in zip(jobs, pairs, strict=True):
-            values = of_pairs(of, stack, *pair.T, size=size)
+        for (reading, method, score, function, rows), (pair, place) in zip(
+            jobs, pairs, strict=True
+        ):
+            values = score_pairs(function, stack, *pair.T, size=size)
             facts = {"reading": reading, "method": method, "layer": label, "score": score}
             value = values.astype(np.float32)[place.reshape(-1)]
             tables.append(rows.drop(columns=["map", "origin"]).assign(**facts, value=value))
@@ -161,7 +163,7 @@ def drift(
     return table.astype({name: "category" for name in names})
 
 
-def of_pairs(
+def score_pairs(
     name: str, stack: np.ndarray, first: np.ndarray, second: np.ndarray, *, size: int
 ) -> np.ndarray:
     """Returns a score of pairs of maps: (pairs,).
@@ -173,14 +175,14 @@ def of_pairs(
         second: (pairs,).
         size: side in px of the images.
     """
-    of = by_name()[name]
-    if hasattr(of, "of_places"):
-        return of.of_places(stack, first, second, size=size)
-    return by_chunk(partial(of.score, size=size), stack, first, second)
+    module = by_name()[name]
+    if hasattr(module, "score_places"):
+        return module.score_places(stack, first, second, size=size)
+    return score_by_chunk(partial(module.score, size=size), stack, first, second)
 
 
-def by_chunk(
-    of: Callable[[np.ndarray, np.ndarray], np.ndarray],
+def score_by_chunk(
+    score: Callable[[np.ndarray, np.ndarray], np.ndarray],
     stack: np.ndarray,
     first: np.ndarray,
     second: np.ndarray,
@@ -193,4 +195,4 @@ def by_chunk(
     """
     size = max(8, CHUNK // max(stack[0].size, values))
     parts = [slice(start, start + size) for start in range(0, len(first), size)]
-    return np.concatenate([of(stack[first[part]], stack[second[part]]) for part in parts])
+    return np.concatenate([score(stack[first[part]], stack[second[part]]) for part in parts])

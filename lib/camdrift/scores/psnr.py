@@ -17,6 +17,6 @@ def ratio(clean: np.ndarray, changed: np.ndarray) -> np.ndarray:
         return -10 * np.log10(error)
 
 
-def of_eps(eps: float) -> float:
+def ratio_at_eps(eps: float) -> float:
     """Returns the ratio of a change of +-eps of every pixel value that nothing clips."""
     return float(-20 * np.log10(eps))

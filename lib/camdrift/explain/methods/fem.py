@@ -15,4 +15,4 @@ SEES_CLASS = False
 
 def maps(activations: Tensor, gradients: Tensor) -> Tensor:
     """Returns the weighted sum over channels, rectified."""
-    return library.fed(NAME)(activations, gradients)
+    return library.from_arrays(NAME)(activations, gradients)

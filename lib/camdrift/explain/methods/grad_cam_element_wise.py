@@ -13,4 +13,4 @@ NAME = "GradCAMElementWise"
 
 def maps(activations: Tensor, gradients: Tensor) -> Tensor:
     """Returns the sum over channels of relu of gradient times activation."""
-    return library.fed(NAME)(activations, gradients)
+    return library.from_arrays(NAME)(activations, gradients)

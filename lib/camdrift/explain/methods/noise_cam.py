@@ -14,8 +14,8 @@ NAME = "NoiseCAM"
 
 def maps(activations: Tensor, gradients: Tensor) -> Tensor:
     """Returns NoiseCAM as the paper prints it."""
-    plain = grad_cam_plus_plus.unrectified(activations, gradients)
-    return (plain - layer_cam.unrectified(activations, gradients)).relu()
+    plain = grad_cam_plus_plus.unrectified_map(activations, gradients)
+    return (plain - layer_cam.unrectified_map(activations, gradients)).relu()
 
 
 def maps_of_code(activations: Tensor, gradients: Tensor, scores: Tensor) -> Tensor:

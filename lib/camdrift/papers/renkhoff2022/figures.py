@@ -45,7 +45,7 @@ def by_name(tables: Tables, cell: str) -> dict[str, Callable[[], Figure]]:
     }
 
 
-def of_study(tables: Tables, example: Example, headline: str) -> list[Figure]:
+def study_figures(tables: Tables, example: Example, headline: str) -> list[Figure]:
     """Returns the figures of a study for its headline cell: its own, then the paper's."""
     return [draw() for draw in by_name(tables, headline).values()] + [figure_3(example)]
 

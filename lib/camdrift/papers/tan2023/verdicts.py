@@ -9,7 +9,7 @@ import pandas as pd
 from camdrift.analysis import statistics
 from camdrift.detectors import behaviour, noisecam
 from camdrift.papers.findings import (
-    FOUND,
+    FINDING_COLUMNS,
     HOLDS,
     NOT,
     NOT_RUN,
@@ -247,7 +247,7 @@ JUDGES: dict[str, tuple[Callable[[Trials], Finding], float]] = {
 
 
 def of_trials(trials: Trials) -> pd.DataFrame:
-    """Returns what a cell's trials say of each claim: as `verdicts.of_cell`, one protocol.
+    """Returns what a cell's trials say of each claim: as `verdicts.switch_table`, one protocol.
 
     The paper's constants belong to 224 px. At another size each verdict is "not decided", and the
     detail says what it would be.
@@ -258,7 +258,7 @@ def of_trials(trials: Trials) -> pd.DataFrame:
         told = len(successes) or claim == "B8"  # judged by cells of its own
         found = judge(trials) if told else nothing("no flipped test image")
         images = trials.whole.weights.shape[1]
-        found = found.wanting(images, threshold)
+        found = found.with_images_needed(images, threshold)
         verdict, detail = found.verdict, found.detail
         if trials.size != PAPERS_SIZE and verdict not in (UNDECIDED, NOT_RUN):
             detail = f"at {trials.size} px, not the paper's {PAPERS_SIZE}: would be '{verdict}'; " \
@@ -266,4 +266,4 @@ def of_trials(trials: Trials) -> pd.DataFrame:
             verdict = UNDECIDED
         rows.append(("corrected", claim, found.value, found.low, found.high, verdict, images,
                      detail))  # fmt: skip
-    return pd.DataFrame(rows, columns=FOUND)
+    return pd.DataFrame(rows, columns=FINDING_COLUMNS)
