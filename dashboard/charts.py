@@ -1,4 +1,4 @@
-"""Charts that only a dashboard has: those that are clicked, or moved by a slider."""
+"""Charts of the dashboard alone: those that react to a click or a slider."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ MEASURES = {
 }
 
 
-# A verdict has one colour everywhere, whichever others are there.
+# A verdict has the same colour in every chart, whichever verdicts the chart shows.
 VERDICT_COLOURS = {
     HOLDS: COLOURS[2], PARTLY: COLOURS[6], NOT: COLOURS[1], NO_EFFECT: COLOURS[5],
     UNDECIDED: COLOURS[4], NOT_RUN: "#D0D0D0",
@@ -26,14 +26,14 @@ VERDICT_COLOURS = {
 
 
 def verdicts(table: pd.DataFrame) -> Figure:
-    """Returns how many claims of each paper have each verdict, corrected."""
+    """Returns the number of claims of each paper with each verdict, corrected."""
     counts = table.groupby(["verdict", "paper"], sort=False).size().rename("y").reset_index()
     order = {verdict: place for place, verdict in enumerate(VERDICTS)}
     counts = counts.sort_values("verdict", key=lambda column: column.map(order), kind="stable")
     return Figure(
         "verdicts", "Published claims by verdict",
-        "Each claim's statistic and what decides it were fixed before any result; verdicts are "
-        "those of the corrected experiment, on this study's own images and model.",
+        "Each claim's statistic and threshold were fixed before any result; verdicts are those of "
+        "the corrected experiment, on this study's own images and model.",
         "bars", counts.rename(columns={"verdict": "series", "paper": "x"}), "paper", "claims",
         colours=VERDICT_COLOURS,
     )  # fmt: skip
@@ -49,7 +49,7 @@ def strip(values: pd.DataFrame, *, title: str, measure: str) -> Figure:
     caption = "A column is a layer. " + (
         "Excess drift is the similarity to the clean map under noise of the attack's size minus "
         "that under attack; above 0 (orange) the attack moves maps further than noise. A field is "
-        "empty where too many maps are."
+        "blank where too many maps are empty."
         if drift
         else "Mean similarity to the clean map; 1 (bright) means that the map did not move."
     )
@@ -60,7 +60,7 @@ def strip(values: pd.DataFrame, *, title: str, measure: str) -> Figure:
 
 
 def clickable(figure: Figure, counts: pd.Series) -> Any:
-    """Returns a strip each field of which carries `[row, layer]`, which a click selects.
+    """Returns a strip with `[row, layer]` in each field, which a click selects.
 
     `counts` are images by field, in the order of the figure's table.
     """
@@ -133,7 +133,7 @@ def profile(rows: pd.DataFrame, *, title: str) -> Figure:
 
 
 def histogram(rows: pd.DataFrame, detector: str) -> Figure:
-    """Returns what a detector scores test images, by kind."""
+    """Returns the histogram of a detector's scores of test images, by kind."""
     kinds = {"clean": "clean", "noise": "matched noise", "failure": "attack, class kept",
              "success": "attack, class flipped"}  # fmt: skip
     values = rows[detector].dropna()
@@ -147,16 +147,17 @@ def histogram(rows: pd.DataFrame, detector: str) -> Figure:
             parts.append(pd.DataFrame({"series": label, "x": middles, "y": counts}))
     return Figure(
         "histogram", f"Scores of {detector}, test images",
-        "Number of test images by score, higher is more adversarial. The dashed line is the "
-        "threshold: from it on an image is called adversarial. It starts at the one that was "
-        "chosen on other images, where there is one; moving it on these is looking, not testing.",
+        "Number of test images by score; higher is more adversarial. The dashed line is the "
+        "threshold: an image at or above it is called adversarial. It starts at the threshold "
+        "that was chosen on other images, where there is one; a threshold that you move here is "
+        "tuned on the test images, so its rates are no test.",
         "bars", pd.concat(parts), "score of the detector, no unit", "images",
         colours=dict(zip(kinds.values(), COLOURS, strict=False)),
     )  # fmt: skip
 
 
 def with_threshold(figure: Figure, limit: float) -> Any:
-    """Returns a histogram with a threshold as a line."""
+    """Returns a histogram with a line at a threshold."""
     chart = drawing.plotly(figure)
     chart.update_xaxes(type="linear")
     chart.update_layout(barmode="stack")
@@ -174,7 +175,7 @@ def plane(points: pd.DataFrame, *, colour: str, caption: str) -> Figure:
 
 
 def with_points(figure: Figure) -> Any:
-    """Returns a plane each mark of which carries `[on, image]`, which a click selects."""
+    """Returns a plane with `[on, image]` in each mark, which a click selects."""
     chart = drawing.plotly(figure)
     for trace, (_, rows) in zip(
         chart.data, figure.table.groupby("series", sort=False), strict=True

@@ -1,4 +1,4 @@
-"""What all pages share: the study on screen, what it wrote, and how a figure is shown."""
+"""Functions that all pages share: the study on screen, its results, the display of figures."""
 
 import contextlib
 from collections.abc import Collection, Sequence
@@ -86,7 +86,7 @@ def _pairs(study: str, name: str, first: Protocol, stamp: float, **equal: object
 
 
 def latest(*folders: Path) -> float:
-    """Returns when files in folders last changed: caches that have this in their key are fresh."""
+    """Returns the time of the last change in folders, a key that keeps caches fresh."""
     newest = 0.0
     for file in (file for folder in folders for file in folder.rglob("*")):
         with contextlib.suppress(FileNotFoundError):  # a stage that runs renames its files
@@ -95,7 +95,7 @@ def latest(*folders: Path) -> float:
 
 
 def current_settings() -> Settings:
-    """Returns the settings; a fault in them is shown and ends the page."""
+    """Returns the settings; shows a fault in them and ends the page."""
     if not params.PARAMS.exists():
         st.error("There is no params.yaml here: run this in a clone of the repository.")
         st.stop()
@@ -107,24 +107,24 @@ def current_settings() -> Settings:
 
 
 def plans(settings: Settings) -> dict[str, Plan]:
-    """Returns the studies of params.yaml, and those of others whose results are here."""
+    """Returns the studies of params.yaml, and other studies whose results are in this folder."""
     return results.plans(settings) | results.elsewhere(settings)
 
 
 def choose_study() -> None:
-    """Shows the choice of the study that all pages are about."""
+    """Shows the choice of the study for all pages."""
     studies = plans(current_settings())
     st.sidebar.selectbox("Study", list(studies), key="study", bind="query-params")
     st.sidebar.caption(
-        "Results of the stages in this folder; `make repro` rebuilds them. Every choice is in the "
-        "address: copy it to send what you see."
+        "Results of the stages in this folder; `make repro` rebuilds them. The address holds every "
+        "choice: copy it to share the view."
     )
 
 
 def view(*kinds: type, subject: str = "") -> View:
-    """Returns the study on screen; where it is not built or not of `kinds`, says so and ends.
+    """Returns the study on screen; ends the page with a message if unbuilt or not of `kinds`.
 
-    `subject` names what the page shows, for those studies that have none.
+    `subject` names the page's content in the message for studies that lack it.
     """
     settings = current_settings()
     studies = plans(settings)
@@ -151,24 +151,25 @@ def _choose(study: str) -> None:
 
 
 def build_hint(study: str) -> str:
-    """Returns which command builds a study."""
+    """Returns a sentence with the command that builds a study."""
     if study in results.plans(current_settings()):
         return f"Run: make repro STUDY={study}"
     preset = presets.builder(study)
     if preset is None:
-        return "It was built in a copy of the repository, from a file that is not here."
-    return f"It was built in a copy, which keeps them: make study NAME={preset} STUDY={study}"
+        return "It was built in a copy of the repository, from a preset that is not in this folder."
+    command = f"make study NAME={preset} STUDY={study}"
+    return f"It was built in a copy of the repository, which keeps the artefacts: {command}"
 
 
 def show_missing(view: View, fault: FileNotFoundError) -> None:
-    """Says what is not built and what to run."""
+    """Names the missing artefact and the command that builds it."""
     st.info(f"Not built here: {fault.args[0].split(',')[0]}. {build_hint(view.study)}")
 
 
 def forget_stale(key: str, options: Collection) -> None:
-    """Forgets which of several choices are no longer among the options; the others stay.
+    """Drops the chosen values that are no longer among the options; keeps the others.
 
-    To be called before the widget of that key is made, see `choice`.
+    Call this before the widget of that key is created, see `choice`.
     """
     if key in st.session_state and not set(st.session_state[key]) <= set(options):
         st.session_state[key] = [one for one in st.session_state[key] if one in options]
@@ -178,12 +179,12 @@ def choice(
     place: DeltaGenerator, label: str, options: Sequence, *, key: str, default: Any = None,
     **more: Any,
 ) -> Any:  # fmt: skip
-    """Shows a choice that is kept in the address, and returns it.
+    """Shows a choice that the address keeps, and returns it.
 
-    A change of study, cell or page may leave a choice with other options. The widget alone would
-    then show its default, and the address the old choice: here both become the default, which is
-    the first option unless said. The widget is told its default in every run: the address leaves
-    out a choice that is the widget's default.
+    A change of study, cell or page may change the options of a choice. The widget alone would then
+    show its default while the address kept the old choice: here both become the default, which is
+    the first option unless given. Every run passes the default to the widget, since the address
+    leaves out a choice that equals the widget's default.
     """
     default = options[0] if default is None else default
     index = list(options).index(default)
@@ -200,7 +201,7 @@ def choose_cell(view: View) -> str:
 
 
 def open_case(view: View, cell: str) -> Case:
-    """Returns a cell's artefacts; where one is missing, says what to run and ends the page."""
+    """Returns a cell's artefacts; if one is missing, names the command and ends the page."""
     stages = ("attack", "noise", "cam")
     stamp = latest(*(storage.cell_folder(view.study, cell, name) for name in stages),
                    storage.set_folder(view.cells[cell].set))  # fmt: skip
@@ -233,9 +234,9 @@ def pairs(view: View, cell: str, **equal: object) -> pd.DataFrame:
 
 
 def show(figure: Figure, *, key: str = "") -> None:
-    """Shows a figure, how to read it, and what can be kept of it."""
+    """Shows a figure with its caption and its downloads."""
     if figure.is_blank:
-        st.info(f"{figure.title}: nothing to show, no image is of this kind.")
+        st.info(f"{figure.title}: nothing to show, there is no image of this kind.")
         return
     key = key or figure.name
     alt = f"{figure.title}. {figure.caption}"
@@ -244,7 +245,7 @@ def show(figure: Figure, *, key: str = "") -> None:
 
 
 def read(figure: Figure, key: str) -> None:
-    """Says how to read a figure, and offers it as CSV and PNG."""
+    """Shows the caption of a figure, and buttons to download it as CSV and PNG."""
     st.caption(figure.caption)
     with st.container(horizontal=True):
         if figure.panel is None:
@@ -256,7 +257,7 @@ def read(figure: Figure, key: str) -> None:
 
 
 def page_of(labels: list[str]) -> range:
-    """Returns the places of the layers to show; with many, shows which page of them is chosen."""
+    """Returns the places of the layers to show; with many layers, shows a choice of the page."""
     pages, start = -(-len(labels) // LAYERS), 0
     if pages > 1:
         start = LAYERS * (st.pagination(pages, key="page", bind="query-params") - 1)

@@ -1,4 +1,4 @@
-"""Where results come from: the pipeline, what is built, hashes of what stages read and wrote."""
+"""The origin of results: the pipeline, the built studies, hashes of inputs and outputs."""
 
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ def _lock(stamp: float) -> dict[str, Any]:
 
 
 def locked_stages() -> dict[str, Any]:
-    """Returns the stages of dvc.lock by name, none where there is no such file."""
+    """Returns the stages of dvc.lock by name; an empty dict without the file."""
     return _lock(LOCK.stat().st_mtime) if LOCK.exists() else {}
 
 
 def diagram() -> str:
-    """Returns the pipeline as a mermaid diagram, a node a kind of stage; empty without dvc.lock."""
+    """Returns the pipeline as a mermaid diagram, one node per stage group; '' without dvc.lock."""
     stages = locked_stages()
     producers = {
         out["path"]: name.partition("@")[0]
@@ -45,7 +45,7 @@ def diagram() -> str:
 
 
 def built_studies(plans: dict[str, Plan]) -> pd.DataFrame:
-    """Returns what is built of each study: a row a study."""
+    """Returns which results of each study are built: one row for each study."""
     rows = []
     for name, plan in plans.items():
         folder = storage.DATA / "studies" / name
@@ -68,7 +68,7 @@ def built_studies(plans: dict[str, Plan]) -> pd.DataFrame:
 
 
 def hashes(study: str) -> pd.DataFrame:
-    """Returns what the stages of a study read and wrote: `stage, what, path, md5, bytes`."""
+    """Returns inputs and outputs of a study's stages: `stage, what, path, md5, bytes`."""
     rows = [
         {"stage": name, "what": what, "path": item["path"], "md5": item.get("md5", ""),
          "bytes": item.get("size")}

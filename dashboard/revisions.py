@@ -30,7 +30,7 @@ class Revision:
 
 
 def _git(*words: str) -> str | None:
-    """Returns what git says, None where it or a repository is not there."""
+    """Returns the output of git, None without git or a repository."""
     try:
         result = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
     except OSError:
@@ -40,7 +40,7 @@ def _git(*words: str) -> str | None:
 
 @st.cache_data(ttl=5)
 def workspace() -> Revision | None:
-    """Returns the commit that is checked out, None without git."""
+    """Returns the commit that is checked out; None without git."""
     line = _git("log", "-1", "--format=%H%x09%cs%x09%s")
     if line is None:
         return None
@@ -49,7 +49,7 @@ def workspace() -> Revision | None:
 
 @st.cache_data(ttl=5)
 def latest() -> list[Revision]:
-    """Returns the last commits that changed results, and all experiments; none without git."""
+    """Returns the last commits that changed results, and all experiments; [] without git."""
     form = "%H%x09%cs%x09%s"
     commits = _git("log", f"-{MOST}", f"--format={form}", "--", *PATHS)
     revisions = [Revision(*line.split("\t", 2)) for line in (commits or "").splitlines()]
@@ -57,7 +57,7 @@ def latest() -> list[Revision]:
                 "%(refname)")  # fmt: skip
     for line in (refs or "").splitlines():
         sha, when, name = line.split("\t")
-        # Others under refs/exps are of DVC's own use.
+        # DVC uses the other names under refs/exps itself.
         if re.fullmatch(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/[^/]+", name):
             revisions.append(Revision(sha, when, name.rpartition("/")[2], "experiment"))
     return revisions
@@ -65,7 +65,7 @@ def latest() -> list[Revision]:
 
 @st.cache_data(max_entries=64, show_spinner="Reading a revision")
 def settings(sha: str) -> dict[str, Any]:
-    """Returns the settings of a revision, flat: 'a.b.c' by value; none where it has none."""
+    """Returns the settings of a revision, flat: {'a.b.c': value}; {} if it has none."""
     import dvc.api
     from dvc.exceptions import DvcException
 
@@ -77,7 +77,7 @@ def settings(sha: str) -> dict[str, Any]:
 
 @st.cache_data(max_entries=256, show_spinner="Reading a revision")
 def metrics(sha: str, study: str) -> dict[str, Any]:
-    """Returns the metrics of a study at a revision, flat; none where it has none."""
+    """Returns the metrics of a study at a revision, flat; {} if it has none."""
     content = _read(sha, f"data/results/{study}/metrics.json")
     return dict(_flat(json.loads(content))) if content else {}
 
@@ -90,7 +90,7 @@ def _system(sha: str) -> Any:
 
 
 def _read(sha: str, path: str) -> bytes | None:
-    """Returns a file at a revision, None where it is not there."""
+    """Returns the content of a file at a revision; None if the file is absent."""
     from dvc.exceptions import DvcException
 
     try:
@@ -109,7 +109,7 @@ def _flat(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 @st.cache_data(max_entries=64)
 def figures(sha: str, study: str) -> list[str]:
-    """Returns the names of a study's figures at a revision; none where it has none."""
+    """Returns the names of a study's figures at a revision; [] if it has none."""
     from dvc.exceptions import DvcException
 
     try:
@@ -126,9 +126,10 @@ def figure(sha: str, study: str, name: str) -> bytes | None:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> pd.DataFrame:
-    """Returns what differs between two flat trees: `name, before, after`, and for numbers `change`.
+    """Returns the differences of two flat trees: `name, before, after, change`.
 
-    Texts, so that a column has one type; `change` is a number.
+    The first three are texts, so that each column has one type; `change` is a number, None for
+    values that are not numbers.
     """
     rows = []
     for name in sorted(before.keys() | after.keys()):

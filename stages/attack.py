@@ -11,7 +11,7 @@ from camdrift.storage.pixels import from_8bit
 
 
 def shard(stage: run.Stage, places: slice) -> storage.Attacked:
-    """Returns what the attack did to some of the test images."""
+    """Returns some of the test images under the attack."""
     cell, seed = stage.cell, stage.settings.seed
     images = storage.read(storage.ImageSet, storage.set_folder(cell.set))
     target, source = (loading.load(name, **stage.calling) for name in (cell.model, cell.source))
@@ -38,7 +38,7 @@ def main(stage: run.Stage) -> None:
     cell = stage.cell
     index = storage.read(storage.ImageSet, storage.set_folder(cell.set)).index
     count = int((index["split"] == "test").sum())
-    # A coverage table for all images is carried from one to the next: they are one shard.
+    # A sequential coverage table passes from each image to the next: all are one shard.
     arguments = attacks.resolved(cell.attack, stage.settings.attacks, cell.override)
     size = count if arguments.get("tables") == "sequential" else 4 * stage.settings.micro_batch
     with shards.of(stage, "shard", count, size=size) as parts:

@@ -1,4 +1,4 @@
-"""Carries every source's attack to a target, and explains its own, the carried one and noise."""
+"""Carries every source's attack to a target; explains the carried attacks, its own, and noise."""
 
 import torch
 

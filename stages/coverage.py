@@ -10,7 +10,7 @@ from camdrift.pipeline import run, shards
 
 
 def shard(stage: run.Stage, places: slice) -> storage.Covered:
-    """Returns what some of the images cover."""
+    """Returns the neurons that some of the images cover."""
     settings = stage.settings.coverage
     _, changes = variants.of_cell(stage.cell, stage.key, stage.protocols[:1], places)
     model = loading.load(stage.cell.model, **stage.calling)

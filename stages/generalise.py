@@ -25,7 +25,7 @@ def main(stage: run.Stage) -> None:
     study_tables["claims"] = verdicts.claims(comparisons, settings.flags)
     for name, table in study_tables.items():
         files.write_csv(storage.results(key, "tables") / f"{name}.csv", table)
-    study_tables = results.load(key)  # figures and texts rest on what can be read in git, no more
+    study_tables = results.load(key)  # figures and texts rest on the tables in git alone
     drawings = figures.of_generalisation(study_tables, explains=plan.explains)
     drawings += figures.panels(comparisons)
     drawings = drawing.write(drawings, storage.results(key, "figures"))

@@ -1,4 +1,4 @@
-"""Retrains a model on what attacks made of its training images, and attacks the models anew."""
+"""Retrains a model on attacked training images, and attacks the retrained models."""
 
 from camdrift import settings, storage
 from camdrift.models import loading

@@ -1,4 +1,4 @@
-"""Draws the noise that each perturbation is compared with, and turns the perturbation about."""
+"""Draws the noise matched to each perturbation, and the controls made of the perturbation."""
 
 from camdrift import storage
 from camdrift.models import loading

@@ -20,7 +20,7 @@ def main(stage: run.Stage) -> None:
     )  # fmt: skip
     for name, table in tables.items():
         files.write_csv(storage.results(key, "tables") / f"{name}.csv", table)
-    tables = results.load(key)  # figures and texts rest on what can be read in git, no more
+    tables = results.load(key)  # figures and texts rest on the tables in git alone
     drawings = figures.study_figures(tables, results.example(key, plan.headline), plan.headline)
     drawings += detection_figures.of_study(tables, plan.headline)
     if cells[plan.headline].detect:

@@ -29,7 +29,7 @@ def main(stage: run.Stage) -> None:
     }
     for name, table in study_tables.items():
         files.write_csv(storage.results(key, "tables") / f"{name}.csv", table)
-    study_tables = results.load(key)  # figures and texts rest on what can be read in git, no more
+    study_tables = results.load(key)  # figures and texts rest on the tables in git alone
     clean = images.pixels[inspection.hardened.tests["image"].to_numpy()]
     drawings = figures.of_hardening(study_tables)
     drawings += figures.panels(study_tables, clean, inspection.hardened, inspection.signatures)

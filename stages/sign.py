@@ -1,4 +1,4 @@
-"""Finds, for each test image, which way each pixel value raises a source's loss."""
+"""Computes the sign of the gradient of a source's loss for each test image."""
 
 import torch
 

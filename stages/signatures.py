@@ -1,4 +1,4 @@
-"""Explains clean and attacked images by LRP, and lays their signatures out in a plane."""
+"""Explains clean and attacked images by LRP, and maps their signatures to a plane."""
 
 from camdrift import settings, storage
 from camdrift.models import loading

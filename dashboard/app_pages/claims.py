@@ -1,4 +1,4 @@
-"""Published claims against the corrected experiment, one by one."""
+"""The published claims and the corrected experiment's verdict on each."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ CLAIMS = {claim.id: claim for claim in claims.CLAIMS}
 
 
 def figure_makers(view: frame.View) -> dict[str, Callable[[], drawing.Figure]]:
-    """Returns how each figure of a study that rests on its tables is drawn, by its name."""
+    """Returns a function for each figure of a study that needs tables alone, by name."""
     tables, plan = view.tables, view.plan
     if isinstance(plan, Study):
         return figures.by_name(tables, plan.headline) | detection_figures.by_name(
@@ -46,7 +46,7 @@ def show_figures(view: frame.View, claim: str) -> int:
 
 
 def take_selection() -> None:
-    """Takes the claim whose row was clicked."""
+    """Selects the claim whose row was clicked."""
     rows = st.session_state["claims_table"]["selection"]["rows"]
     if rows:
         st.session_state["claim"] = st.session_state["claims_shown"][rows[0]]
@@ -91,15 +91,15 @@ for side, title, text, detail in (
     with side.container(border=True):
         st.markdown(f"**{title}**")
         st.text(text.strip() or "not run here")
-        st.caption("What the statistic is made of:")
+        st.caption("Details of the statistic:")
         st.text(detail or "-")
 if row["flags"]:
     st.warning(f"Flags that touch this claim: {row['flags']}", icon=":material/flag:")
 st.text(f"Rests on: {row['rests on']}")
 if row["verdict"] == "not run here":
-    st.info("This study does not ask it; choose another study to see it judged.")
+    st.info("This study does not test this claim; choose another study to see its verdict.")
 elif not show_figures(view, claim):
-    st.caption("No figure here shows it: the claim is a single number, above.")
+    st.caption("No figure shows this claim: it is the single number above.")
 if isinstance(view.plan, Study):
     switches = report.switches(view.tables, view.plan.headline)
     st.subheader("One switch at a time", anchor=False)

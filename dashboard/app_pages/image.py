@@ -1,4 +1,4 @@
-"""One image: what was done to it, and how its maps move."""
+"""One image, its changed versions, and the drift of its maps."""
 
 import charts
 import frame
@@ -17,7 +17,7 @@ LOOKS = ("overlay", "map", "difference to the clean map")
 
 
 def image_order(images: pd.DataFrame, order: str, misses: pd.DataFrame | None) -> list[int]:
-    """Returns the images to step through, in an order."""
+    """Returns the images to step through, in the chosen order."""
     if order == "most drifted":
         images = images.sort_values("drift", ascending=False, na_position="last")
     elif order == "class flipped":
@@ -28,7 +28,7 @@ def image_order(images: pd.DataFrame, order: str, misses: pd.DataFrame | None) -
 
 
 def missed_images(detector: str) -> pd.Series | None:
-    """Returns the flipped test images that a detector does not call, at strength 1."""
+    """Returns the flipped test images that a detector misses, at strength 1."""
     if "judged" not in view.tables or "limits" not in view.tables:
         return None
     rows = view.tables["judged"].query("cell == @cell and strength == 1 and kind == 'success'")
@@ -39,7 +39,7 @@ def missed_images(detector: str) -> pd.Series | None:
 
 
 def step(by: int) -> None:
-    """Goes to the image before or behind."""
+    """Goes to the previous or the next image."""
     here = names.index(st.session_state["image"])
     st.session_state["image"] = names[(here + by) % len(names)]
 
@@ -57,7 +57,7 @@ if order == ORDERS[-1]:
     detectors = [name for name in view.tables.get("judged", pd.DataFrame()).columns
              if name not in ("cell", "strength", "image", "kind", "chance")]  # fmt: skip
     if not detectors:
-        st.info("The tables of this study say nothing of single images: build it anew.")
+        st.info("The tables of this study have no scores of single images: build the study again.")
         st.stop()
     misses = missed_images(frame.choice(boxes[1], "Detector", detectors, key="detector"))
 ids = image_order(images, order, misses)
@@ -87,7 +87,7 @@ classes = opened.names()
 
 
 def class_text(variant: str) -> str:
-    """Returns what the model takes a variant for."""
+    """Returns the class that the model predicts for a variant, with its probability."""
     if variant not in rows.index:
         return ""
     row = rows.loc[variant]
@@ -106,13 +106,13 @@ for column, (variant, name) in zip(columns, ARMS.items(), strict=False):
     column.image(tiles.enlarged(pixels[variant]), output_format="PNG", width="stretch", alt=text)
     column.text(text)
 for column, variant in zip(columns[3:], ("adversarial", "noise"), strict=True):
-    text = f"{ARMS[variant]}: what was added, {times} times"
+    text = f"{ARMS[variant]}: the added change, {times} times as large"
     picture = tiles.change(pixels["clean"], pixels[variant], times)
     column.image(picture, output_format="PNG", width="stretch", alt=text)
     column.text(text)
 st.caption(
-    "Below each picture what the model takes it for, and with what probability. A change is shown "
-    "around grey; pixels are those that the model was given, rounded for the screen."
+    "Below each picture: the class that the model predicts, with its probability. A change is "
+    "shown around grey. The pixels are the model's input, rounded for the screen."
 )
 
 st.subheader("Maps of all layers", anchor=False)
@@ -141,7 +141,7 @@ with st.grid("auto", min_column_width=300):
                 place.image(tile(variant, i), caption=text, output_format="PNG", width="stretch",
                             alt=f"{method} at layer {label}, {text}")  # fmt: skip
 st.caption(
-    "Each map is divided by its own maximum: bright is what speaks for the class. A difference is "
+    "Each map is divided by its own maximum: bright places support the class. A difference is "
     "orange where the changed map is stronger than the clean one and purple where it is weaker. An "
     "empty map has no evidence for its class."
 )
@@ -155,12 +155,12 @@ else:
 if "judged" in view.tables:
     detector_scores = view.tables["judged"].query("cell == @cell and strength == @strength")
     detector_scores = detector_scores[detector_scores["image"] == image]
-    st.subheader("What detectors say of it", anchor=False)
+    st.subheader("Scores of the detectors", anchor=False)
     if detector_scores.empty:
-        st.caption("It is not among the test images of the detectors' trial at this strength.")
+        st.caption("This image is not a test image of the detectors' trial at this strength.")
     else:
         limits = view.tables["limits"].query("cell == @cell and strength == @strength")
         table = detector_scores.set_index("kind").drop(columns=["cell", "strength", "image"]).T
         table = table.join(limits.set_index("detector")["limit"].rename("threshold"))
         frame.table(table.reset_index(names="detector"), "scores", "Scores of the clean, noisy and "
-                    "attacked image; from the threshold on it is called adversarial.")  # fmt: skip
+                    "attacked image; adversarial at or above the threshold.")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Drift by layer, and the images behind each field of it."""
+"""Drift by layer, and the images behind each field."""
 
 import charts
 import frame
@@ -26,7 +26,7 @@ boxes = st.columns(3)
 with boxes[0]:
     cell = frame.choose_cell(view)
 methods = ["GradCAM"]
-if "methods" in tables:  # tables of before have none
+if "methods" in tables:  # tables of older versions have none
     methods = tables["methods"].query("cell == @cell")["method"].unique().tolist() or methods
 rows = boxes[1].selectbox("Rows", ROWS, key="rows", bind="query-params")
 target = boxes[2].selectbox("Maps explain", list(frame.POLICIES), key="target",
@@ -43,7 +43,7 @@ if rows == "strengths":
 
 
 def fields() -> pd.DataFrame:
-    """Returns what the strip shows: `row, layer, value, n, strength, method`."""
+    """Returns the fields of the strip: `row, layer, value, n, strength, method`."""
     first = methods[0]
     if rows == "methods":
         if "methods" not in tables:
@@ -75,7 +75,7 @@ def fields() -> pd.DataFrame:
 
 
 def take_field() -> None:
-    """Takes the field that was clicked."""
+    """Selects the layer and row of the field that was clicked."""
     points = st.session_state["strip"]["selection"]["points"]
     if points:
         row, layer = points[0]["customdata"][:2]
@@ -87,7 +87,7 @@ def take_field() -> None:
 
 
 def strip() -> pd.DataFrame:
-    """Shows the strip and returns its fields, none where there are no such rows."""
+    """Shows the strip and returns its fields, an empty table where there are no such rows."""
     values = fields()
     if values.empty:
         st.info("Nothing to show: the tables have no such rows (no image of this kind).")
@@ -107,8 +107,8 @@ def strip() -> pd.DataFrame:
                     selection_mode="points", alt=f"{title}: {rows} by layer",
                     config={"displaylogo": False})  # fmt: skip
     frame.read(figure, "strip_kept")
-    st.caption("Choose a field, or its layer below, to see the images behind it; of a control, "
-               "those of the attack and its noise at that layer.")  # fmt: skip
+    st.caption("Choose a field, or its layer below, to see the images behind it. A field of a "
+               "control shows the images of the attack and its noise at that layer.")  # fmt: skip
     return values
 
 
@@ -121,7 +121,7 @@ def behind(values: pd.DataFrame) -> None:
     strength = frame.choice(pick[1], "Strength", strengths, key="strength", default=1.0,
                             format_func=percent)  # fmt: skip
     method = frame.choice(pick[2], "Method", methods, key="method",
-                          help="those after the first were scored by cosine")  # fmt: skip
+                          help="the cosine alone scores methods after the first")  # fmt: skip
     st.subheader(f"Layer {layer}, strength {percent(strength)}", anchor=False)
     pair_score = score if method == methods[0] else "cosine"
     arguments = {"strength": strength, "target": target, "method": method, "score": pair_score}

@@ -21,8 +21,8 @@ ARMS = {"carried": "carried from another network", "own": "made on each network 
 def hardening(view: frame.View) -> None:
     tables = view.tables
     frame.show(hardening_figures.table_1(tables))
-    frame.table(hardening_report.sets(tables), "sets", "Share right, with intervals by source "
-                "picture.")  # fmt: skip
+    frame.table(hardening_report.sets(tables), "sets", "Share of images classified "
+                "correctly, with intervals by source picture.")  # fmt: skip
     frame.show(hardening_figures.success_by_model(tables))
     frame.table(hardening_report.attacks(tables), "attacks", "Share of a model's correctly "
                 "classified images whose class an attack made for that model changes.")  # fmt: skip
@@ -44,22 +44,23 @@ def generalisation(view: frame.View) -> None:
     attack = st.selectbox("Attack", list(ARMS), key="attack", format_func=ARMS.get,
                           bind="query-params")  # fmt: skip
     frame.table(report.accuracy(tables, attack), "accuracy", "Share of test images "
-                "right, with Wilson intervals, by eps.")  # fmt: skip
+                "classified correctly, with Wilson intervals, by eps.")  # fmt: skip
     st.subheader("MOD", anchor=False)
     frame.table(report.mod(tables, explains), "mod", "Mean shift of maps under the "
-                "carried attack, last conv layer at the input's size; in brackets intervals by "
-                "source picture.")  # fmt: skip
+                "carried attack, last conv layer at the input's size, with intervals by source "
+                "picture in brackets.")  # fmt: skip
     if len(tables["pairs"]):
         st.subheader("Preprocessing, image by image", anchor=False)
-        frame.table(report.pairs(tables), "pairs", "The same images with and without.")
+        frame.table(report.pairs(tables), "pairs", "The same images with and without "
+                    "preprocessing.")  # fmt: skip
     st.subheader("Networks", anchor=False)
-    frame.table(tables["networks"], "networks", "What was compared.")
+    frame.table(tables["networks"], "networks", "The compared networks.")
     st.subheader("Layers of a network", anchor=False)
     layers(view)
 
 
 def layers(view: frame.View) -> None:
-    """The kept examples' maps at every layer of a network."""
+    """Shows the maps of the stored examples at every layer of a network."""
     ends = [key for key, target in view.settings.targets.items()
             if target.generalisation == view.study and target.maps]  # fmt: skip
     if not ends:
@@ -88,8 +89,8 @@ def layers(view: frame.View) -> None:
             st.image(tiles.heat(layer), caption=labels[i], output_format="PNG", width="stretch",
                      alt=f"map at layer {labels[i]}, {variant}")  # fmt: skip
     st.caption(
-        "Maps of the image's own top class at each layer, input to output, each divided by its own "
-        "maximum: bright is what speaks for the class."
+        "Maps of the image's own top class at each layer, from input to output, each divided by "
+        "its own maximum: bright places support the class."
     )
 
 

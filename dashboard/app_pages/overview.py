@@ -1,4 +1,4 @@
-"""The question and the answer in one screen, and what is built."""
+"""The question and the answer on one screen, and the list of built studies."""
 
 import charts
 import frame
@@ -15,8 +15,8 @@ from camdrift.settings import Hardening, Study
 QUESTIONS = {
     "study": "When an image is attacked, do the class-activation maps of each conv layer drift "
     "further than under the same amount of plain noise, and does the drift give the attack away?",
-    "hardening": "What do attacks do to LRP relevance maps, do signatures give them away, and do "
-    "models retrained on attacked images withstand attacks made for themselves?",
+    "hardening": "How do attacks change LRP relevance maps, do relevance signatures reveal them, "
+    "and do models retrained on attacked images withstand attacks made for themselves?",
     "generalisation": "Do other networks behave alike? An attack is made on one network and "
     "carried to the others; how much accuracy is lost, and does the shift of maps explain it?",
 }
@@ -27,7 +27,7 @@ st.header(plan.title, anchor=False)
 st.write(QUESTIONS[frame.KINDS[type(plan)]])
 verdicts = study_tables["claims"].query("verdict != 'not run here'")["verdict"].value_counts()
 counts = ", ".join(f"{number} '{verdict}'" for verdict, number in verdicts.items())
-st.markdown(f"**Of {verdicts.sum()} published claims that it asks: {counts}.** Numbers rest on "
+st.markdown(f"**Of {verdicts.sum()} published claims tested here: {counts}.** Numbers rest on "
             "this study's own images and models, not on those of any paper.")  # fmt: skip
 
 if isinstance(plan, Study):
@@ -51,9 +51,9 @@ if isinstance(plan, Study):
             column.metric(title, value, interval, delta_color="off", delta_arrow="off")
     st.caption(
         f"Cell '{plan.headline}', strength 100 %: share of images whose class the attack flips, "
-        "with each changed map explaining its own class or the clean image's. Excess: cosine "
-        "similarity to the clean map under noise of the attack's size minus that under attack, "
-        "mean over decided layers, with a 95 % interval resampled by source picture."
+        "and the excess when each changed map explains its own class or the clean image's. "
+        "Excess: cosine similarity to the clean map under noise of the attack's size minus that "
+        "under attack, mean over decided layers, with a 95 % interval resampled by source picture."
     )
     frame.show(
         figures.drift_by_arm(study_tables, plan.headline, "own_top1")
@@ -74,15 +74,15 @@ else:
     frame.show(generalisation_figures.table_3(study_tables, plan.explains))
 
 frame.show(charts.verdicts(study_tables["claims"]))
-st.subheader("How it is made", anchor=False)
+st.subheader("The pipeline", anchor=False)
 diagram = lineage.diagram()
 if diagram:
-    st.mermaid_chart(diagram, alt="The stages of the pipeline and what each needs of others.")
+    st.mermaid_chart(diagram, alt="The stages of the pipeline and the stages that each depends on.")
     st.caption("Stages of the DVC pipeline; an arrow leads from a stage to one that reads it.")
-st.subheader("What is built", anchor=False)
+st.subheader("Built studies", anchor=False)
 st.dataframe(lineage.built_studies(frame.plans(frame.current_settings())), hide_index=True,
-             alt="Studies, and which of their results are here")  # fmt: skip
+             alt="Studies, and which of their results are in this folder")  # fmt: skip
 st.caption(
-    "Tables are small and in git. Artefacts (images, maps, scores of single images) are built by "
-    "`make repro`, or come by `dvc pull` from a remote that has them."
+    "Tables are small and in git. `make repro` builds the artefacts (images, maps, scores of "
+    "single images); `dvc pull` fetches them from a remote that has them."
 )

@@ -1,4 +1,4 @@
-"""Commits and experiments, and two of them side by side."""
+"""Commits and experiments, and a comparison of two of them."""
 
 import frame
 import pandas as pd
@@ -9,7 +9,7 @@ view = frame.view()
 st.header("Experiments and revisions", anchor=False)
 history = revisions.latest()
 if not history:
-    st.info("No git repository here, or none of its commits has results. Clone the repository.")
+    st.info("There is no git repository here, or no commit has results. Clone the repository.")
     st.stop()
 with_metrics = st.toggle("With metrics of this study (reads every revision once)",
                          key="with_metrics", bind="query-params")  # fmt: skip
@@ -22,7 +22,7 @@ for revision in history:
         row |= revisions.metrics(revision.sha, view.study)
     rows.append(row)
 frame.table(pd.DataFrame(rows), "revisions", "The last commits that changed results or settings, "
-            "and DVC's experiments, which a clone does not bring: `dvc exp pull`.")  # fmt: skip
+            "and DVC's experiments; a clone lacks these, `dvc exp pull` fetches them.")  # fmt: skip
 
 st.subheader("Two side by side", anchor=False)
 names = {r.sha: f"{r.sha[:7]} {r.text[:40]}" for r in history}
@@ -44,11 +44,11 @@ for title, name, trees in (
     elif changes.empty:
         st.caption("None.")
     else:
-        frame.table(changes, name, "What differs between the two revisions.")
+        frame.table(changes, name, "Differences between the two revisions.")
 both = [revisions.figures(sha, view.study) for sha in pair]
 figure_names = sorted({*both[0], *both[1]})
 if not figure_names:
-    st.caption(f"Neither has figures of '{view.study}'.")
+    st.caption(f"Neither revision has figures of '{view.study}'.")
     st.stop()
 name = st.selectbox("Figure", figure_names, key="png", bind="query-params")
 for box, sha, figures in zip(st.columns(2), pair, both, strict=True):
@@ -57,4 +57,4 @@ for box, sha, figures in zip(st.columns(2), pair, both, strict=True):
     if picture:
         box.image(picture, width="stretch", alt=f"{name} at {sha[:7]}")
     else:
-        box.info("This revision has no such figure.")
+        box.info("This revision lacks the figure.")

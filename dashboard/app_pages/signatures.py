@@ -1,4 +1,4 @@
-"""Relevance maps as signatures: the plane of them, and the image behind a point."""
+"""Relevance maps as signatures: their plane, and the image behind a point."""
 
 import charts
 import frame
@@ -14,12 +14,12 @@ from camdrift.settings import EXTENDING, Hardening
 from camdrift.storage import CLEAR, Hardened, ImageSet, Signatures
 
 COLOURS = {"class_before": "class before", "on": "attack", "attackable": "attackable or not",
-           "class_after": "class that the model sees"}  # fmt: skip
+           "class_after": "class predicted by the model"}  # fmt: skip
 ON = {"clear": "clean", **ATTACKS}
 
 
 def take_point() -> None:
-    """Takes the point that was clicked."""
+    """Selects the point that was clicked."""
     points = st.session_state["plane"]["selection"]["points"]
     if points:
         on, image = points[0]["customdata"][:2]
@@ -46,8 +46,8 @@ selection = boxes[1].multiselect("Images", list(points["on"].unique()), key="on"
                                  placeholder="all")  # fmt: skip
 visible = points[points["on"].isin(selection)] if selection else points
 caption = (
-    "Each point is an image's LRP map, laid out by UMAP: near points have similar maps, axes have "
-    f"no unit. {figures.numbers(tables)}. Click a point, or choose it below, to see it."
+    "Each point is an image's LRP map, placed by UMAP: near points have similar maps, and the axes "
+    f"have no unit. {figures.numbers(tables)}. Click a point, or choose it below, to see its image."
 )
 figure = charts.plane(visible, colour=colour, caption=caption)
 st.plotly_chart(charts.with_points(figure), key="plane", on_select=take_point,
@@ -57,7 +57,7 @@ frame.read(figure, "plane_kept")
 
 names = [f"{row.on} {row.image}" for row in points.itertuples()]
 captions = {f"{row.on} {row.image}": f"{ON[row.on]}, image {row.image}: {row.class_before}"
-        + (f" taken for {row.class_after}" if row.class_after != row.class_before else "")
+        + (f" classified as {row.class_after}" if row.class_after != row.class_before else "")
         for row in points.itertuples()}  # fmt: skip
 point = frame.choice(st, "Point", names, key="point", format_func=captions.get)
 on, image = point.split()
@@ -78,7 +78,7 @@ else:
     columns[0].image(tiles.enlarged(picture), output_format="PNG", width="stretch",
                      alt=f"the image, {ON[on]}")  # fmt: skip
     columns[0].text(ON[on])
-    mine = [(k, model) for k, (model, what) in enumerate(signatures.facts["shown"]) if what == on]
+    mine = [(k, model) for k, (model, kind) in enumerate(signatures.facts["shown"]) if kind == on]
     for column, (k, model) in zip(columns[1:], mine, strict=False):
         values = (np.asarray(signatures.maps[k, place], dtype=np.float32) + 1) / 2
         heat = tiles.enlarged(mpl.colormaps["RdBu_r"](values)[..., :3])

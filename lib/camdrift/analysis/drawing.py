@@ -1,7 +1,7 @@
-"""Drawing: a `Figure`, however it is drawn, and what Plotly and matplotlib make of it.
+"""Drawing: a `Figure`, independent of its library, and its rendering by Plotly and matplotlib.
 
 Plotly serves the report and the dashboard; the PNG, for the README and `dvc plots`, is drawn by
-matplotlib, since Plotly's own export wants a browser on the machine.
+matplotlib, since Plotly's own export requires a browser on the machine.
 """
 
 import html
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from camdrift.storage import files
 
-# Okabe and Ito's palette, told apart by people with any colour vision, with a grey for its black,
+# Okabe and Ito's palette, distinct for people with any colour vision, with a grey for its black,
 # which a dark page would hide; marks and dashes differ too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#E69F00", "#56B4E9")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
@@ -29,10 +29,10 @@ MATPLOTLIB_MARKS = ("o", "s", "D", "^", "x", "P", "*")
 
 @dataclass(frozen=True)
 class Figure:
-    """What a figure shows, however it is drawn.
+    """The content of a figure, independent of the drawing library.
 
     name: of its files and its anchor.
-    title: what it shows, in a few words.
+    title: its content, in a few words.
     caption: how to read it, in plain sentences.
     kind: 'lines', 'points', 'bars', 'boxes', 'matrix' (rows are series) or 'panel'.
     table: columns `series, x, y` and, where known, `low, high`; for boxes `q1, median, q3, low,
@@ -42,10 +42,10 @@ class Figure:
     y_range: of the y axis, or None.
     log_x: whether the x axis is logarithmic.
     panel: a composed picture and the labels of its columns and rows, for a panel.
-    images: whether it holds images of the set, which not every licence lets be passed on; its PNG
-        says so.
-    colours: of series by name, for those that keep theirs whatever others are there; the rest go
-        by their place.
+    images: whether it holds images of the set, whose licence may forbid redistribution; its PNG
+        is marked.
+    colours: of series by name, for series with a fixed colour; the others are coloured by their
+        place.
     """
 
     name: str
@@ -194,7 +194,7 @@ def plotly(figure: Figure) -> Any:
 
 
 def plain(text: object) -> str:
-    """Returns a text as Plotly shows it as it is, which takes some tags for markup."""
+    """Returns a text escaped for Plotly, which interprets some tags as markup."""
     return html.escape(str(text), quote=False)
 
 
@@ -203,7 +203,7 @@ def _lines(texts: list[str]) -> list[str]:
 
 
 def _links(figure: Figure) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns the lines that lead to points, one after another, NaN between them."""
+    """Returns the lines that lead to points, one after another, separated by NaN."""
     if "from_x" not in figure.table:
         return None
     ends = figure.table[["from_x", "x", "from_y", "y"]].dropna().to_numpy(dtype=float)
@@ -213,12 +213,12 @@ def _links(figure: Figure) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _reach(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series] | None:
-    """Returns how far intervals reach below and above their values."""
+    """Returns the distances from values to the lower and upper ends of their intervals."""
     return (rows["y"] - rows["low"], rows["high"] - rows["y"]) if "low" in rows else None
 
 
 def _bars(rows: pd.DataFrame, **style: str) -> dict | None:
-    """Returns intervals as Plotly takes them; without a colour they have their line's."""
+    """Returns intervals in Plotly's format; without a colour they have that of their line."""
     reach = _reach(rows)
     if reach is None:
         return None
@@ -228,7 +228,7 @@ def _bars(rows: pd.DataFrame, **style: str) -> dict | None:
 def write(figures: Sequence[Figure], folder: Path) -> list[Figure]:
     """Writes figures as PNGs, named by the figure, and returns those that were written.
 
-    A blank one is left out: a cell may lack a protocol, or have no image of a kind.
+    Blank figures are left out: a cell may lack a protocol, or have no image of a kind.
     """
     visible = [figure for figure in figures if not figure.is_blank]
     for figure in tqdm(visible, desc="figures", unit="figure"):
@@ -237,7 +237,7 @@ def write(figures: Sequence[Figure], folder: Path) -> list[Figure]:
 
 
 def png(figure: Figure, path: Path) -> None:
-    """Writes the figure as a PNG, whole or not at all."""
+    """Writes the figure as a PNG atomically."""
     with files.whole(path) as temporary:
         temporary.write_bytes(png_bytes(figure))
 
@@ -251,7 +251,7 @@ def png_bytes(figure: Figure) -> bytes:
 
 
 def canvas(figure: Figure) -> Any:
-    """Returns the figure as matplotlib's, with its title, axes and legend."""
+    """Returns the figure as a matplotlib figure, with title, axes and legend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
@@ -278,7 +278,7 @@ def canvas(figure: Figure) -> Any:
 
 
 def _turn_labels(axes: Any) -> None:
-    """Turns the names below an axis where they would lie over one another, side by side."""
+    """Rotates the names below an axis where they would overlap."""
     labels = axes.get_xticklabels()
     if sum(len(label.get_text()) + 2 for label in labels) <= ROOM:
         return
@@ -290,7 +290,7 @@ ROOM = 100  # letters in a row below an axis
 
 
 def _literal(text: object) -> str:
-    """Returns a text as matplotlib shows it as it is: a dollar begins a formula, _ hides a line."""
+    """Returns a text escaped for matplotlib: a dollar begins a formula, _ hides a line."""
     literal = str(text).replace("$", r"\$")
     return f" {literal}" if literal.startswith("_") else literal
 
@@ -304,7 +304,7 @@ def holds_images(content: bytes) -> bool:
 
 
 def _pixels(picture: np.ndarray) -> int:
-    """Returns the height of a panel that is about as wide as a page."""
+    """Returns the height in px of a panel about as wide as a page."""
     height, width = picture.shape[:2]
     return max(330, 130 + round(800 * height / max(width, 2 * height)))
 

@@ -1,4 +1,4 @@
-"""A cell's results under one protocol, as arrays that claims are judged by."""
+"""A cell's results under one protocol, as arrays for the judges of claims."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""Validity flags: what a reader must know before believing a cell's numbers.
+"""Validity flags: conditions that limit the validity of a cell's numbers.
 
-In the manner of AutoAttack's (Croce & Hein 2020, arXiv 2003.01690): each names what was measured,
-from where on it matters, and which claims it touches.
+They follow AutoAttack's flags (Croce & Hein 2020, arXiv 2003.01690): each names the measured value,
+the limit, and the claims affected.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def cell_flags(
     Args:
         results: of the cell.
         tables: its tables, `excess` and `noise` among them.
-        limits: the limits.
+        limits: of the flags.
         statistics: for the interval's confidence.
     """
     attack_flags = _attack_flags(results, limits) if results.cell.attack != "none" else iter(())
@@ -115,13 +115,13 @@ def _self_judging_protocols(results: Results) -> list[str]:
 
 
 def texts(tables: Tables, cell: str) -> list[str]:
-    """Returns the flags of a cell for people, from a study's tables."""
+    """Returns the texts of a cell's flags, from a study's tables."""
     table = tables["flags"]
     return list(table.loc[table["cell"] == cell, "text"])
 
 
 def by_claim(table: pd.DataFrame, protocol: str) -> dict[str, str]:
-    """Returns the names of a cell's flags under a protocol by the id of each claim they touch."""
+    """Returns the names of a cell's flags under a protocol, by the id of the claim affected."""
     flags: dict[str, list[str]] = {}
     for row in table.itertuples():
         if row.protocols == EVERYWHERE or protocol in str(row.protocols).split():

@@ -193,14 +193,14 @@ def _sizes(results: Results, places: Sequence[tuple[str, float, int]]) -> float:
 def shares(
     results: Results, settings: StatisticsSettings, flags: FlagSettings, *, seed: int
 ) -> pd.DataFrame:
-    """Returns how much of the attack's excess drift over noise two controls leave, at strength 1.
+    """Returns the share of the attack's excess drift that remains in two controls, at strength 1.
 
     `FIXED`: of the flipped images, the excess with every map for the clean image's class,
     over that with each map for its own class. `NEGATED`: of all images, how much further than noise
     the negated perturbation moves the maps, over how much further the attack does, both for the
     clean image's class. Each pair is of the same images and layers; layers of which an arm has too
     many empty maps are left out. The interval of a quotient is that of its resamples, and missing
-    where that of its denominator reaches 0: it has then no end.
+    where that of its denominator reaches 0: the quotient is then unbounded.
 
     Columns: `share, images, layers, part, whole` (the two excesses), `value, low, high` of part
     over whole, `flipped` (share of these images whose class the control flips; of the fixed class

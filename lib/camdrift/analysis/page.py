@@ -1,4 +1,4 @@
-"""A report's page: HTML that reads without a network, of parts and figures."""
+"""The page of a report: HTML of parts and figures that needs no network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Part:
 
     @property
     def html(self) -> Markup:
-        """The table; what its cells hold is text, never markup."""
+        """The table as HTML; its cells are escaped."""
         assert self.table is not None
         return Markup(self.table.to_html(index=False, border=0))
 

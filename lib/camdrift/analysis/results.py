@@ -1,4 +1,4 @@
-"""What the stages of a cell wrote, and the tables that a study's report made of it."""
+"""The outputs of a cell's stages, and the tables of a study's report."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +28,7 @@ Plan = Study | Hardening | Generalisation
 
 @dataclass(frozen=True)
 class Results:
-    """What the stages of one cell wrote.
+    """The outputs of the stages of one cell.
 
     protocols: of the cell, by name, the one that decides its tables first.
     every: scores of every method and reading, with `source`, `success` (of the attack at strength
@@ -69,7 +69,7 @@ class Results:
         return ["cosine", *sorted(set(names) - {"cosine"})]
 
     def main(self, score: str = "cosine", *, method: str | None = None) -> pd.DataFrame:
-        """Returns a score of attack and noise under the first protocol; None: what decides."""
+        """Returns a score under attack and noise, first protocol; None: of the first method."""
         rows = self.every[self.every["method"] == (method or self.maps.methods[0])]
         arms = rows["variant"].isin([storage.ADVERSARIAL, storage.NOISE])
         reading = rows["reading"] == self.first.reading
@@ -78,11 +78,11 @@ class Results:
 
 @dataclass(frozen=True)
 class Example:
-    """One attacked image to look at.
+    """One attacked image for a figure.
 
     pictures: uint8 (rows, h, w, 3), one a row of `labels`.
     maps: float32 (rows, h, w) a layer, each divided by its maximum.
-    labels: of the rows, for people.
+    labels: of the rows.
     layers: labels of the layers, in forward order.
     """
 
@@ -101,7 +101,7 @@ def read(
     *,
     seed: int,
 ) -> Results:
-    """Returns what the stages of a cell wrote."""
+    """Returns the outputs of the stages of a cell."""
 
     def part(kind: type[Artefact], stage: str) -> Artefact:
         return storage.read(kind, storage.cell_folder(study, name, stage))
@@ -126,7 +126,7 @@ def load(study: str) -> Tables:
     """Returns the tables of a study as its report wrote them.
 
     Raises:
-        FileNotFoundError: there are none; the message says what to run.
+        FileNotFoundError: there are none; the message names the command that writes them.
     """
     folder = storage.results(study, "tables")
     files = sorted(folder.glob("*.csv"))
@@ -186,7 +186,7 @@ def plans(settings: Settings) -> dict[str, Plan]:
 
 
 def write_settings(study: str, settings: Settings) -> None:
-    """Writes the settings that a study's results rest on beside them, those of others left out."""
+    """Writes the settings of a study beside its results, without those of other studies."""
     content = settings.model_dump(mode="json")
     owners = {"cells": "study", "sources": "generalisation", "targets": "generalisation"}
     for part, owner in owners.items():
@@ -197,19 +197,21 @@ def write_settings(study: str, settings: Settings) -> None:
     if "sets" in content:
         content["sets"] = {key: item for key, item in content["sets"].items() if key in sets}
         for item in content["sets"].values():
-            item["path"] = Path(item["path"]).name  # a folder of this machine is nobody's business
+            item["path"] = Path(
+                item["path"]
+            ).name  # the path of a folder on this machine is private
             if "root" in item.get("arguments", {}):
                 item["arguments"]["root"] = Path(item["arguments"]["root"]).name
     files.write_json(storage.results(study, "settings.json"), content)
 
 
 def settings_of(study: str) -> Settings:
-    """Returns the settings that a study's results rest on, as its report wrote them."""
+    """Returns the settings of a study's results, as its report wrote them."""
     return params.typed(files.read_json(storage.results(study, "settings.json")))
 
 
 def elsewhere(settings: Settings) -> dict[str, Plan]:
-    """Returns the studies whose results are here, but which params.yaml does not hold."""
+    """Returns the studies that have results in this folder but are not in params.yaml."""
     others: dict[str, Plan] = {}
     for file in sorted(storage.RESULTS.glob("*/settings.json")):
         others |= plans(settings_of(file.parent.name))
@@ -217,7 +219,7 @@ def elsewhere(settings: Settings) -> dict[str, Plan]:
 
 
 def detections(study: str, name: str) -> tuple[Detected, dict[int, str]]:
-    """Returns what detectors see of a cell, and names of classes by number."""
+    """Returns the detectors' features of a cell, and class names by number."""
     images = storage.read(Attacked, storage.cell_folder(study, name, "attack")).images
     names = images.drop_duplicates("label").set_index("label")["class_name"].to_dict()
     return storage.read(Detected, storage.cell_folder(study, name, "detect")), names

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import gammaln, ndtri
 
-# Resamples that are drawn at most: 200 images and 500 comparisons then take a gigabyte.
+# The largest number of resamples: 200 images and 500 comparisons then take a gigabyte.
 MOST_RESAMPLES = 20_000
 
 
@@ -102,7 +102,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def required_resamples(resamples: int, *, comparisons: int, confidence: float) -> int:
-    """Returns how many resamples Holm's correction of so many comparisons asks for.
+    """Returns the number of resamples that Holm's correction of the comparisons requires.
 
     A bootstrap p-value is at least 1 / (resamples + 1), and Holm multiplies the smallest by the
     number of comparisons. Twice as many resamples are drawn as bring that below the level: one
@@ -118,7 +118,7 @@ def required_resamples(resamples: int, *, comparisons: int, confidence: float) -
 
 
 def out_of_reach(comparisons: int, *, resamples: int, confidence: float) -> str:
-    """Returns what is to be said where no data could make a comparison significant, else ''."""
+    """Returns a note if no data could make a comparison significant, else ''."""
     least = comparisons / (resamples + 1)
     if least < 1 - confidence:
         return ""
@@ -167,7 +167,7 @@ def thresholds(noise: pd.DataFrame, *, rule: str, quantile: float) -> pd.Series:
 
 
 def compromised(similarity: pd.DataFrame, *, rule: str, quantile: float) -> pd.DataFrame:
-    """Returns which layers of which images are compromised.
+    """Returns whether each layer of each image is compromised.
 
     A layer is compromised where the map's similarity is below the threshold that draw 0 of the
     noise sets. The same rule applied to a further draw says how often it calls plain noise
@@ -279,7 +279,7 @@ def coverage_curve(covered: np.ndarray) -> np.ndarray:
 
 
 def shared_list(curves: dict[float, np.ndarray]) -> dict[float, np.ndarray]:
-    """Returns what renkhoff2022's public code stores for the coverage of its random images.
+    """Returns the coverage of random images as renkhoff2022's public code stores it.
 
     Its list is not emptied between strengths and stands, as one object, under every strength: all
     curves in a row. Figure 2a cuts it off after the seeds, which leaves the first strength's.

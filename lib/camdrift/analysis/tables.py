@@ -1,4 +1,4 @@
-"""A cell's results as tidy tables: what its figures draw, and what stands in data/results."""
+"""A cell's results as tidy tables, the source of its figures and of data/results."""
 
 from collections.abc import Iterator
 
@@ -21,10 +21,10 @@ RULES = ("layer_median", "global_mean", "held_out_quantile")
 PAPERS_RULE = "layer_median"
 
 
-# What the tables of a study hold, in a line each.
+# The content of a study's tables, one line each.
 ABOUT = {
-    "attacks": "a row a cell: images, successes, their rates, sizes in grey levels of 255",
-    "noise": "how well the noise's size fits the attack's, by recipe and strength",
+    "attacks": "one row for each cell: images, successes, rates, sizes in grey levels of 255",
+    "noise": "difference of the noise's size from the attack's, by recipe and strength",
     "similarity": "distribution of similarity to the clean map, by layer, strength, variant, "
     "target and group; strength 0 pools all",
     "excess": "similarity under noise minus under attack by layer, with interval and Holm's p",
@@ -36,10 +36,10 @@ ABOUT = {
     "groups": "excess by strength, of images flipped at that strength and of the others",
     "factorial": "drift by attack or noise, class flipped or not, on the same images",
     "controls": "similarity under nothing, noise, the negated perturbation, unrelated images",
-    "shares": "how much of the excess is left with the class fixed, or the sign turned",
-    "flags": "what must be known before a verdict is believed, and the claims that it touches",
-    "switches": "what each protocol says of each claim",
-    "claims": "what the paper says, statistic, threshold, value, verdict, published and corrected",
+    "shares": "the share of the excess that remains with the class fixed, or the sign reversed",
+    "flags": "conditions that limit the validity of a verdict, and the claims affected",
+    "switches": "the finding of each protocol on each claim",
+    "claims": "the published claims: statistic, threshold, value, verdict, published and corrected",
 }
 
 
@@ -53,7 +53,7 @@ def cell_tables(
     """Returns the tables of a cell by name.
 
     attacks: one row: counts, rates, sizes.
-    noise: how well the noise's size fits the attack's, by recipe and strength.
+    noise: difference of the noise's size from the attack's, by recipe and strength.
     similarity: distribution of each score by layer, strength, variant, target and group.
     excess: mean of noise minus attack, paired by image, with interval and Holm's p, by layer.
     curves: mean similarity under each protocol, by strength and layer.
@@ -164,7 +164,7 @@ def _distribution(groups: SeriesGroupBy) -> pd.DataFrame:
 def by_method(
     results: Results, settings: StatisticsSettings, flags: FlagSettings, *, seed: int
 ) -> pd.DataFrame:
-    """Returns `excess` at strength 1 with the maps of each method, that which decides first."""
+    """Returns `excess` at strength 1 with the maps of each method; the deciding method is first."""
     tables = []
     for method in results.maps.methods:
         values = results.main(method=method)
@@ -380,7 +380,7 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_text(value: float, low: float, high: float) -> str:
-    """Returns a value with its interval as text, empty where there is none."""
+    """Returns a value with its interval as text, empty without a value."""
     if pd.isna(value):
         return ""
     return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"

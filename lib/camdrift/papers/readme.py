@@ -1,4 +1,4 @@
-"""A study's README: what the folder of its results says to who browses a repository."""
+"""The README of a study, shown beside its results when a repository is browsed."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,16 +15,16 @@ from camdrift.papers.findings import NOT_RUN, UNDER_REVIEW, Claim
 
 @dataclass(frozen=True)
 class Content:
-    """What differs between READMEs of studies of different kinds.
+    """The content of a README that depends on the kind of study.
 
     title: of the study.
     papers: whose claims it judges, in words.
-    compared: what was compared, on which images and networks, in sentences.
-    headline: texts and tables that answer first.
+    compared: the comparison, with its images and networks, in sentences.
+    headline: texts and tables of the first section.
     claims: of the papers.
-    flags: what must be known before a verdict is believed.
-    figures: name, title and caption of each that may be there.
-    about: what each table holds, by its name.
+    flags: texts of the validity flags.
+    figures: name, title and caption of each possible figure.
+    about: the content of each table, by its name.
     """
 
     title: str
@@ -45,7 +45,7 @@ def texts(figures: Iterable[Figure], pictures: Mapping[str, tuple[str, str]]) ->
 
 
 def by_flag(tables: Tables) -> list[str]:
-    """Returns the flags that are raised, each with the claims that it touches."""
+    """Returns the raised flags, each with the claims that it touches."""
     rows = tables["claims"].assign(flag=tables["claims"]["flags"].str.split(", ")).explode("flag")
     claims = rows[rows["flag"] != ""].groupby("flag", sort=False)["id"]
     return [f"{flag}: touches {', '.join(ids)}" for flag, ids in claims]
@@ -58,7 +58,7 @@ def readme(study: str, tables: Tables, content: Content, *, command: str = "") -
         study: its name.
         tables: its tables.
         content: of its kind.
-        command: what rebuilds it; `make repro` of it unless said.
+        command: that rebuilds it; `make repro` of it unless given.
     """
     folder = storage.results(study, "figures")
     figures = [figure for figure in content.figures if (folder / f"{figure[0]}.png").exists()]
@@ -75,7 +75,7 @@ def readme(study: str, tables: Tables, content: Content, *, command: str = "") -
     captions: set[str] = set()
     for name, title, caption in figures:
         first = re.split(r"[.;] ", caption)[0].removesuffix(".")
-        # The picture bears its title: it is repeated only where the caption is.
+        # The picture shows its title: the text repeats it only if the caption was used before.
         parts.append(
             f"![{title}](figures/{name}.png)\n\n{name}: {title if first in captions else first}."
         )
@@ -87,7 +87,7 @@ def readme(study: str, tables: Tables, content: Content, *, command: str = "") -
 
 
 def _claims(tables: Tables, claims: Iterable[Claim], figures: set[str]) -> str:
-    """Returns what was found on each claim, and those that the study does not ask."""
+    """Returns the findings on the claims, and the claims that the study does not test."""
     findings, rows, absent = tables["claims"].set_index("id"), [], []
     for claim in claims:
         row = findings.loc[claim.id]
@@ -107,7 +107,7 @@ def _claims(tables: Tables, claims: Iterable[Claim], figures: set[str]) -> str:
     parts = [
         "A verdict compares the value of a statistic with a threshold that was set before any "
         "result. [claims](tables/claims.csv) has both, and details of each value; the tables and "
-        "figures named here bear it.",
+        "figures named here support it.",
         markdown(pd.DataFrame(rows, columns=["claim", "verdict", "value", "tables", "figures"])),
     ]
     return "\n\n".join([*parts, *([f"Not asked here: {', '.join(absent)}."] if absent else [])])

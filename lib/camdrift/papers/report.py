@@ -1,4 +1,4 @@
-"""A study's report: one HTML page that reads without a network."""
+"""The report of a study: one HTML page that needs no network."""
 
 from collections.abc import Iterable, Mapping
 
@@ -18,7 +18,7 @@ from camdrift.settings import StatisticsSettings, Study
 
 
 def headline(tables: Tables) -> pd.DataFrame:
-    """Returns the headline table: a row a cell, texts for people.
+    """Returns the headline table as texts: one row for each cell.
 
     Excess drift is the mean over layers of cosine under matched noise minus cosine under attack,
     at strength 100 %, with its interval.
@@ -64,7 +64,7 @@ def _excess(tables: Tables, cell: str, group: str, target: str) -> str:
 
 
 def by_method(tables: Tables, cell: str) -> pd.DataFrame:
-    """Returns the excess drift with the maps of each method for people: a row a method."""
+    """Returns the excess drift with the maps of each method as texts: one row for each method."""
     rows = tables["methods"].query("cell == @cell")
     columns = {
         "flipped, own class": ("success", "own_top1"),
@@ -83,7 +83,7 @@ def by_method(tables: Tables, cell: str) -> pd.DataFrame:
 
 
 def by_score(tables: Tables, cell: str) -> pd.DataFrame:
-    """Returns what each score says of flipped images' maps for people: a row a score.
+    """Returns the mean of each score on flipped images as texts: one row for each score.
 
     Of maps explained for their own class at strength 100 %, mean over layers.
     """
@@ -109,9 +109,9 @@ def _decided(rows: pd.DataFrame) -> str:
 
 
 def claims(tables: Tables, claim_list: Iterable[Claim] = ()) -> pd.DataFrame:
-    """Returns the claims table for people: published against corrected, a row a claim.
+    """Returns the claims table as texts: published and corrected, one row for each claim.
 
-    Claims that are under review say so, and why among their flags.
+    Claims under review are marked, with the reason among their flags.
 
     Args:
         tables: the tables.
@@ -148,7 +148,7 @@ def claims(tables: Tables, claim_list: Iterable[Claim] = ()) -> pd.DataFrame:
 
 
 def switches(tables: Tables, cell: str) -> pd.DataFrame:
-    """Returns the one-switch table for people: a row a claim, a column a protocol."""
+    """Returns the one-switch table as texts: a row for each claim, a column for each protocol."""
     rows = tables["switches"].query("cell == @cell")
     text = [
         f"{as_text(row.value, row.low, row.high)} {row.verdict}".strip()
@@ -160,11 +160,11 @@ def switches(tables: Tables, cell: str) -> pd.DataFrame:
 
 
 def evidence(studies: Mapping[str, Tables]) -> pd.DataFrame:
-    """Returns what each cell of some studies says of the first question, for people.
+    """Returns the evidence on the first question as texts, for each cell of some studies.
 
-    A row a cell with an attack, in the order of the studies. All at strength 100 % and by the
-    cosine, see `flips.shares`; the noise that is raised until it flips stands beside the attack at
-    the lowest strength at which that flips, see `flips.factorial`.
+    One row for each cell with an attack, in the order of the studies. All values are at strength
+    100 % and by the cosine, see `flips.shares`; the noise raised until it flips is compared with
+    the attack at the lowest strength that flips, see `flips.factorial`.
     """
     rows = []
     for name, tables in studies.items():
@@ -197,19 +197,19 @@ def evidence(studies: Mapping[str, Tables]) -> pd.DataFrame:
 
 
 def ratio_text(attack: float, noise: float) -> str:
-    """Returns how far a drift is of another as text, no more digits than those that are stored."""
+    """Returns the ratio of two drifts as text, with no more digits than are stored."""
     return f" = {attack / noise:.1f}" if noise >= 0.01 else f", some {attack / noise:.0f}"
 
 
 def share_text(row: pd.Series) -> str:
-    """Returns a share with its interval as text, in per cent, or that it has none."""
+    """Returns a share with its interval as text, in per cent, or why it has no interval."""
     if pd.isna(row["low"]):
-        return f"{row['value']:.0%} (of an excess not surely above 0)"
+        return f"{row['value']:.0%} (the attack's excess is not surely above 0)"
     return f"{row['value']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
 
 
 def controls(tables: Tables, cell: str) -> pd.DataFrame:
-    """Returns the controls for people: mean similarity over layers, and share of classes flipped.
+    """Returns the controls as texts: mean similarity over layers, and share of classes flipped.
 
     For the clean image's class, at strength 1, under the cell's first protocol; the last rows are
     the other protocols' distance from identity and floor.
@@ -237,7 +237,7 @@ def controls(tables: Tables, cell: str) -> pd.DataFrame:
 
 
 def contrasts(tables: Tables, cell: str) -> pd.DataFrame:
-    """Returns the 2 x 2 factorial table for people: mean drift and its paired differences."""
+    """Returns the 2 x 2 factorial table as texts: mean drift and its paired differences."""
     rows = tables["factorial"].query("cell == @cell and layer == 'mean'")
     table_rows = []
     for (arm, flipped), part in rows.groupby(["arm", "flipped"], sort=False):
@@ -257,7 +257,7 @@ def contrasts(tables: Tables, cell: str) -> pd.DataFrame:
 
 
 def trial(tables: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
-    """Returns how detectors do on a cell for people: a row a detector and rule.
+    """Returns the rates of detectors on a cell as texts: one row for each detector and rule.
 
     Attacked images whose class flips against clean and noisy ones, test images only.
     """
@@ -285,9 +285,9 @@ def trial(tables: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
 
 
 def adaptive_attacks(tables: Tables) -> pd.DataFrame:
-    """Returns detectors against an attack that knows them for people: a row a detector.
+    """Returns detectors against an attack that knows them as texts: one row for each detector.
 
-    Better than chance is one whose interval lies above 0.5.
+    A detector is better than chance if its interval lies above 0.5.
     """
     table = tables["knowing"]
     rows = []
@@ -316,7 +316,7 @@ def adaptive_attacks(tables: Tables) -> pd.DataFrame:
 
 
 def disguise(tables: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
-    """Returns how much of NoiseCAM is the model's confidence, for people: a row a reading."""
+    """Returns the rank correlation of NoiseCAM with the confidence as texts: a row per reading."""
     rows = tables["disguise"]
     rows = rows[(rows["cell"] == cell) & (rows["strength"] == strength)]
     readings = []
@@ -361,15 +361,17 @@ def page(
         Part(text=lead, table=headline(tables)),
         Part(text="Excess: cosine similarity to the clean map under matched noise minus that under "
              "attack, at strength 100 %, mean over decided layers, with a "
-             f"{settings.confidence:.0%} interval resampled by source picture. Layers compromised: "
-             "by the paper's rule, on successfully attacked images, beside what the rule says of a "
-             "further draw of noise."),
+             f"{settings.confidence:.0%} interval resampled by source picture. Layers "
+             "compromised: by the paper's rule, on successfully attacked images; the second share "
+             "applies the rule "
+             "to a further draw of noise."),
         *(Part(text=f"{cell}: {text}", is_flag=True)
           for cell in tables["attacks"]["cell"] for text in flags.texts(tables, cell)),
         Part("Claims", Markup(
              "Statistics and thresholds were set before any result. <i>As published</i> follows "
-             "the public code, faults included; <i>corrected</i> decides. A verdict speaks of the "
-             "images and the model that it rests on, not of those of the paper."),
+             "the public code, including its faults; <i>corrected</i> decides. A verdict applies "
+             "to "
+             "the images and the model of this study, not to those of the paper."),
              claims(tables, claim_list)),
         Part("One switch at a time", "The statistic of each claim under the corrected protocol, "
              "under the published one, and under the corrected one with a single switch set as "
@@ -383,9 +385,10 @@ def page(
     if len(trial_table):
         adaptive_table = adaptive_attacks(tables) if len(tables["knowing"]) else None
         parts += [
-            Part("Detectors", "Each sees one image, never its clean twin. Attacked images whose "
-                 "class flips, at strength 100 %, against clean and noisy ones; fitted, chosen and "
-                 "tested on different images.", trial_table),
+            Part("Detectors", "Each detector sees one image, never its clean twin. Attacked "
+                 "images whose class flips, at strength 100 %, against clean and noisy images. "
+                 "Each "
+                 "detector is fitted, chosen and tested on different images.", trial_table),
             Part("Detectors against an attack that knows them",
                  "" if adaptive_table is not None else "Not run here.", adaptive_table),
             Part("Is NoiseCAM the confidence in disguise?", "Rank correlation of its number of "

@@ -42,7 +42,7 @@ def tables(
     """Returns the tables of a study by name, rounded; all but `claims` have a column `cell`.
 
     Beside those of `cell_tables`: `groups`, `factorial`, `controls` and `shares` (see `flips`),
-    `flags`, `switches` (what each protocol says of each claim) and `claims`, of the headline cell;
+    `flags`, `switches` (each protocol's finding on each claim) and `claims`, of the headline cell;
     and those of `detection_tables.of_study`.
     """
     parts: list[tuple[str, Tables]] = []
@@ -97,7 +97,7 @@ def join_cells(parts: list[tuple[str, Tables]]) -> Tables:
         for name, table in cell_parts.items():
             table.insert(0, "cell", cell)
             tables_by_name.setdefault(name, []).append(table)
-    # A table without rows would turn the columns of the others into objects.
+    # A table without rows would change the types of the others' columns to object.
     whole = {
         name: pd.concat([t for t in same if len(t)] or same[:1], ignore_index=True)
         for name, same in tables_by_name.items()
@@ -132,7 +132,7 @@ def metrics(tables: Tables) -> dict:
 
 
 def readme_content(plan: Study, tables: Tables, *, blur: float) -> Content:
-    """Returns what the README of a study says.
+    """Returns the content of a study's README.
 
     Args:
         plan: its settings.
@@ -154,8 +154,9 @@ def readme_content(plan: Study, tables: Tables, *, blur: float) -> Content:
     text = (
         "*Excess*: cosine similarity to the clean map under noise minus that under attack, at "
         "strength 100 %, mean over layers with few empty maps, with an interval resampled by "
-        "source picture; 0 is no further than noise. *Layers compromised*: less similar than the "
-        "median under noise, on flipped images, beside a second draw of noise."
+        "source picture; 0 means no further than noise. *Layers compromised*: the share that is "
+        "less similar than the median under noise, on flipped images, for attack and a second "
+        "draw of noise."
     )
     has_trial = headline in set(tables["detectors"]["cell"])
     cell_figures = [

@@ -1,4 +1,4 @@
-"""What a cell's results say of each claim, under each of its protocols."""
+"""Findings of a cell on each claim, under each of its protocols."""
 
 from collections.abc import Callable, Iterable
 
@@ -16,7 +16,7 @@ from camdrift.settings import FlagSettings, StatisticsSettings
 def switch_table(
     results: Results, settings: StatisticsSettings, flags: FlagSettings, *, seed: int
 ) -> pd.DataFrame:
-    """Returns the one-switch table: what each protocol of a cell says of each claim.
+    """Returns the one-switch table: the finding of each protocol of a cell on each claim.
 
     Columns: `protocol, claim, value, low, high, verdict, images, detail`.
     """
@@ -42,7 +42,7 @@ def claims_table(
     rests_on: Callable[[str], str],
     flags: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Returns the claims table: every claim, published against corrected.
+    """Returns the claims table: every claim, published and corrected.
 
     Args:
         claims: those that get a row.

@@ -18,12 +18,12 @@ from camdrift.pipeline import discovery
 
 
 def by_name() -> dict[str, ModuleType]:
-    """Returns the files of the scores of pairs of maps, by name."""
+    """Returns the modules of the scores of pairs of maps, by name."""
     return discovery.members(__name__, "score")
 
 
 def check(names: Sequence[str]) -> list[str]:
-    """Returns a line for each name that is no score's: what was wanted, what came."""
+    """Returns an error message for each name that is not a score."""
     there = ", ".join(by_name())
     return [
         f"wanted a score, got '{name}'; there are: {there}"

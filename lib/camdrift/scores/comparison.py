@@ -21,10 +21,10 @@ CHUNK = 1 << 17  # values of a stack of maps that are scored at a time
 def unrelated_partners(
     images: pd.DataFrame, places: slice = slice(None), *, count: int, seed: int
 ) -> pd.DataFrame:
-    """Returns `count` images of other sources for each image at some places, a row an image.
+    """Returns `count` images of other sources for each image at some places, a row for each image.
 
-    Images are named by `image`, in the index as in the columns. Drawn with replacement, by
-    (seed, id). With a single source there are none.
+    The index and the columns hold the numbers in `image`. Partners are drawn with replacement,
+    seeded by (seed, id). With a single source there are none.
     """
     numbers, sources = images["image"].to_numpy(), images["source"].to_numpy()
     partners: dict[int, list[int]] = {}
@@ -36,7 +36,7 @@ def unrelated_partners(
 
 
 def part(maps: Maps, images: pd.Index, others: np.ndarray) -> Maps:
-    """Returns all maps of some images, and of others the clean ones, which they are paired with."""
+    """Returns all maps of some images, and the clean maps of the images they are paired with."""
     rows = maps.rows
     clean = rows["variant"].isin([CLEAN, SOFTMAX]) & (rows["target"] == OWN)
     rows = rows[rows["image"].isin(images) | (clean & rows["image"].isin(others))]
@@ -54,7 +54,7 @@ def _pairs(
     first: bool,
     second_draw: bool,
 ) -> pd.DataFrame:
-    """Returns what a protocol compares: keys, `map` and the clean map `origin`, row by row.
+    """Returns the pairs that a protocol compares: keys, `map` and the clean map `origin`.
 
     `rows` are of maps of one method.
     """
@@ -102,15 +102,15 @@ def drift(
     target policies share it. The first protocol is scored in full, by the cosine and the scores
     beside it for both target policies, the others by their own similarity for their own target;
     methods after the first by cosine, for both policies, under the first protocol. Two variants
-    only pair maps that are there: 'nothing', the clean image compared with itself, and
-    'unrelated', with clean images of other sources.
+    only pair existing maps: 'nothing' compares the clean image with itself, 'unrelated' with clean
+    images of other sources.
 
     Args:
         maps: of one cell; of images that are not scored, the clean ones alone.
         protocols: of the cell.
         partners: the images to score, each with its unrelated images, see `unrelated_partners`.
         size: the side in px at which the cosine sees the maps.
-        beside: names of the scores that the first protocol's maps are measured by, too.
+        beside: names of the further scores of the first protocol's maps.
 
     Returns:
         A row for each (reading, method, image, variant, strength, draw, target, layer, score) with
@@ -122,7 +122,7 @@ def drift(
         _, targets = readings.setdefault(protocol.reading, (protocol, []))
         policies = [OWN, SEED] if i == 0 else [protocol.target]
         targets += [target for target in policies if target not in targets]
-    # A held-out threshold may judge the draw that set the others'; the rest want a second one.
+    # A held-out threshold may judge the draw that set the others'; the rest require a second one.
     two_draws = {p.reading for p in protocols if p.threshold != "held_out_quantile"}
     pair_rows = {
         reading: _pairs(
@@ -130,7 +130,7 @@ def drift(
         )
         for i, (reading, (protocol, targets)) in enumerate(readings.items())
     }
-    # Scores beside the cosine, which decides, are for the figures: attack and first noise alone.
+    # The cosine decides; the other scores are for figures: attack and first noise alone.
     jobs = []
     main_method, *others = maps.methods
     for i, (reading, rows) in enumerate(pair_rows.items()):
@@ -189,9 +189,9 @@ def score_by_chunk(
     *,
     values: int = 0,
 ) -> np.ndarray:
-    """Returns a score of pairs of maps, as many at a time as fit a processor's cache.
+    """Returns a score of pairs of maps, in chunks that fit a processor's cache.
 
-    `values` are those of a map as the score sees it, where that is larger than the map.
+    `values` is the number of values that the score computes for a map, if larger than the map.
     """
     size = max(8, CHUNK // max(stack[0].size, values))
     parts = [slice(start, start + size) for start in range(0, len(first), size)]

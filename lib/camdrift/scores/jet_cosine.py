@@ -1,7 +1,7 @@
-"""Cosine similarity of maps as the jet-coloured 8-bit pictures that are shown of them.
+"""Cosine similarity of maps as jet-coloured 8-bit pictures.
 
 Renkhoff et al. 2022, section IV-C, as its public code computes it. It has a high floor: unrelated
-maps share the blue of what is not bright.
+maps share the blue of their dark places.
 """
 
 from concurrent.futures import ThreadPoolExecutor

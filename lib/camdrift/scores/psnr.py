@@ -1,7 +1,7 @@
 """PSNR: the peak signal-to-noise ratio of changed images, in dB.
 
-As Chakraborty et al. 2022 use it, "Generalizing Adversarial Explanations with Grad-CAM". It is of
-pixels, not of maps.
+As Chakraborty et al. 2022 use it, "Generalizing Adversarial Explanations with Grad-CAM". It
+compares pixels, not maps.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Classes of pytorch-grad-cam by name, and those of its methods that need one pass alone."""
+"""Classes of pytorch-grad-cam by name, and its methods that need a single pass."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from camdrift.settings import SettingsError
 
 FROM_ARRAYS = ("EigenCAM", "EigenGradCAM", "FEM", "GradCAMElementWise", "KPCA_CAM", "SegEigenCAM")
-# It looks at the gradients of biases, not at layers.
+# It uses the gradients of biases, not layers.
 WITHOUT_LAYERS = ("FullGrad",)
 
 

@@ -1,4 +1,4 @@
-"""Weighting: what CAM methods share that give each channel one weight."""
+"""Code of the CAM methods that give each channel one weight."""
 
 import torch
 from torch import Tensor

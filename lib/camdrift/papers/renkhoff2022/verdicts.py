@@ -1,4 +1,4 @@
-"""The judges of renkhoff2022's claims: what a cell's evidence says under one protocol."""
+"""The judges of renkhoff2022's claims: findings from a cell's evidence under one protocol."""
 
 from collections.abc import Callable
 
@@ -201,7 +201,7 @@ def same_curves(evidence: Evidence, strengths: list[float], *, limit: float) -> 
 
 
 def _with_reach(detail: str, comparisons: int, evidence: Evidence) -> str:
-    """Returns a text, and where no data could have decided that it is so."""
+    """Returns a detail, with a note if no data could have decided."""
     note = statistics.out_of_reach(
         comparisons, resamples=evidence.resamples, confidence=evidence.settings.confidence
     )
