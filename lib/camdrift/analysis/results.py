@@ -197,9 +197,7 @@ def write_settings(study: str, settings: Settings) -> None:
     if "sets" in content:
         content["sets"] = {key: item for key, item in content["sets"].items() if key in sets}
         for item in content["sets"].values():
-            item["path"] = Path(
-                item["path"]
-            ).name  # the path of a folder on this machine is private
+            item["path"] = Path(item["path"]).name  # paths on this machine are private
             if "root" in item.get("arguments", {}):
                 item["arguments"]["root"] = Path(item["arguments"]["root"]).name
     files.write_json(storage.results(study, "settings.json"), content)

@@ -73,11 +73,11 @@ def drift_by_arm(tables: Tables, cell: str, target: str) -> Figure:
         "drift_by_arm_own_class" if target == "own_top1" else "drift_by_arm_clean_class",
         f"Drift by attack or noise, class flipped or not: {policy} ({cell})",
         f"1 minus the cosine similarity to the clean map, on the same {seeds} images for all four "
-        "lines: each under the attack at the lowest strength that flips its class, under the "
-        "attack at the next lower strength, under noise of that lower size, and under noise "
-        "raised until it also flips the class, which makes the noise several times as large. Bars "
-        "are bootstrap intervals, resampled by source picture. A layer with too many empty maps "
-        "is left out.",
+        "lines. The lines show each image under the attack at the lowest strength that flips its "
+        "class, under the attack at the next lower strength, under noise of that lower size, and "
+        "under noise raised until it also flips the class, which makes the noise several times as "
+        "large. Bars are bootstrap intervals, resampled by source picture. A layer with too many "
+        "empty maps is left out.",
         "lines",
         pd.concat(parts, ignore_index=True),
         "conv layer (block-conv, input to output)",
@@ -216,7 +216,7 @@ def figure_2b(tables: Tables, cell: str) -> Figure:
     return Figure(
         "renkhoff_figure_2b",
         f"Neuron coverage by strength of the attack ({cell})",
-        "As figure 2a, for the attack alone, with one line for each multiple of its perturbation.",
+        "As figure 2a, for the attack alone; one line for each multiple of its perturbation.",
         "lines",
         table[["series", "x", "y"]].reset_index(drop=True),
         "seed images",
