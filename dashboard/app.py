@@ -1,4 +1,4 @@
-"""The dashboard: what the stages wrote, to browse. It computes nothing that a stage could write."""
+"""The dashboard: shows results of the stages, computes nothing that a stage could write."""
 
 import os
 import sys

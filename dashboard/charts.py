@@ -1,4 +1,4 @@
-"""Charts that only a dashboard has: those that are clicked, or moved by a slider."""
+"""Charts of the dashboard alone: those that react to a click or a slider."""
 
 from typing import Any
 
@@ -18,24 +18,24 @@ MEASURES = {
 }
 
 
-# A verdict has one colour everywhere, whichever others are there.
-OF_VERDICTS = {
+# A verdict has the same colour in every chart, whichever verdicts the chart shows.
+VERDICT_COLOURS = {
     HOLDS: COLOURS[2], PARTLY: COLOURS[6], NOT: COLOURS[1], NO_EFFECT: COLOURS[5],
     UNDECIDED: COLOURS[4], NOT_RUN: "#D0D0D0",
 }  # fmt: skip
 
 
 def verdicts(table: pd.DataFrame) -> Figure:
-    """Returns how many claims of each paper have each verdict, corrected."""
+    """Returns the number of claims of each paper with each verdict, corrected."""
     counts = table.groupby(["verdict", "paper"], sort=False).size().rename("y").reset_index()
     order = {verdict: place for place, verdict in enumerate(VERDICTS)}
     counts = counts.sort_values("verdict", key=lambda column: column.map(order), kind="stable")
     return Figure(
         "verdicts", "Published claims by verdict",
-        "Each claim's statistic and what decides it were fixed before any result; verdicts are "
-        "those of the corrected experiment, on this study's own images and model.",
+        "Each claim's statistic and threshold were fixed before any result; verdicts are those of "
+        "the corrected experiment, on this study's own images and model.",
         "bars", counts.rename(columns={"verdict": "series", "paper": "x"}), "paper", "claims",
-        colours=OF_VERDICTS,
+        colours=VERDICT_COLOURS,
     )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def strip(values: pd.DataFrame, *, title: str, measure: str) -> Figure:
     caption = "A column is a layer. " + (
         "Excess drift is the similarity to the clean map under noise of the attack's size minus "
         "that under attack; above 0 (orange) the attack moves maps further than noise. A field is "
-        "empty where too many maps are."
+        "blank where too many maps are empty."
         if drift
         else "Mean similarity to the clean map; 1 (bright) means that the map did not move."
     )
@@ -60,14 +60,14 @@ def strip(values: pd.DataFrame, *, title: str, measure: str) -> Figure:
 
 
 def clickable(figure: Figure, counts: pd.Series) -> Any:
-    """Returns a strip each field of which carries `[row, layer]`, which a click selects.
+    """Returns a strip with `[row, layer]` in each field, which a click selects.
 
     `counts` are images by field, in the order of the figure's table.
     """
     wide, low, high = drawing.matrix(figure)
     drift = low < 0
-    drawn = go.Figure()
-    drawn.add_heatmap(
+    chart = go.Figure()
+    chart.add_heatmap(
         z=wide.to_numpy(), x=list(wide.columns), y=list(wide.index), zmin=low, zmax=high,
         colorscale="PuOr_r" if drift else "Viridis", hoverinfo="skip",
         colorbar={"title": "excess" if drift else "similarity", "thickness": 12},
@@ -78,31 +78,31 @@ def clickable(figure: Figure, counts: pd.Series) -> Any:
         + (f"{row.y:.3f}, {count:.0f} images" if pd.notna(row.y) else "too many empty maps")
         for row, count in zip(rows.itertuples(), counts, strict=True)
     ]
-    drawn.add_scatter(
+    chart.add_scatter(
         x=rows["x"], y=rows["series"], mode="markers", customdata=rows[["series", "x"]].to_numpy(),
         marker={"size": 24, "opacity": 0.01, "symbol": "square"}, text=texts, hoverinfo="text",
         showlegend=False,
     )  # fmt: skip
-    drawn.update_layout(
+    chart.update_layout(
         title={"text": figure.title, "font": {"size": 15}}, template="plotly_white",
         height=170 + 34 * len(wide), margin={"l": 60, "r": 10, "t": 50, "b": 50},
         xaxis={"title": figure.x, "type": "category"}, hovermode="closest", hoverdistance=-1,
         yaxis={"type": "category", "autorange": "reversed"}, clickmode="event+select",
     )  # fmt: skip
-    return drawn
+    return chart
 
 
 def spread(rows: pd.DataFrame, *, score: str, title: str) -> Figure:
     """Returns the distribution of a similarity over images, under attack and under noise."""
-    of = scores.by_name()[score]
+    module = scores.by_name()[score]
     values = rows[["adversarial", "noise"]].to_numpy()
-    low, high = np.nanmin(values, initial=0.0), np.nanmax(values, initial=of.RANGE[0])
-    if of.RANGE[1] <= 1:
+    low, high = np.nanmin(values, initial=0.0), np.nanmax(values, initial=module.RANGE[0])
+    if module.RANGE[1] <= 1:
         first = int(np.floor(20 * low))
         edges, steps = np.linspace(first / 20, 1, 21 - first), "steps of 0.05"
     else:
         edges, steps = np.linspace(low, max(high, low + 1e-9), 21), "twenty steps"
-    still = of.RANGE[of.HIGHER_IS_ALIKE]
+    identity = module.RANGE[module.HIGHER_IS_ALIKE]
     parts = []
     for name, label in (("adversarial", "attack"), ("noise", "matched noise")):
         counts, _ = np.histogram(rows[name].dropna(), bins=edges)
@@ -110,9 +110,10 @@ def spread(rows: pd.DataFrame, *, score: str, title: str) -> Figure:
         parts.append(pd.DataFrame({"series": label, "x": middles, "y": counts}))
     return Figure(
         "spread", title,
-        f"Number of images by the {of.LABEL} of their changed map and their clean one, in {steps}; "
-        f"{still:g} means that the map did not move. Images with an empty map are left out.",
-        "bars", pd.concat(parts), f"{of.LABEL}, middle of the step", "images",
+        f"Number of images by the {module.LABEL} of their changed map and their clean one, in "
+        f"{steps}; {identity:g} means that the map did not move. Images with an empty map are left "
+        "out.",
+        "bars", pd.concat(parts), f"{module.LABEL}, middle of the step", "images",
     )  # fmt: skip
 
 
@@ -131,36 +132,37 @@ def profile(rows: pd.DataFrame, *, title: str) -> Figure:
     )  # fmt: skip
 
 
-def histogram(judged: pd.DataFrame, detector: str) -> Figure:
-    """Returns what a detector scores test images, by kind."""
+def histogram(rows: pd.DataFrame, detector: str) -> Figure:
+    """Returns the histogram of a detector's scores of test images, by kind."""
     kinds = {"clean": "clean", "noise": "matched noise", "failure": "attack, class kept",
              "success": "attack, class flipped"}  # fmt: skip
-    values = judged[detector].dropna()
+    values = rows[detector].dropna()
     edges = np.linspace(values.min(), max(values.max(), values.min() + 1e-6), 31)
     parts = []
     for kind, label in kinds.items():
-        mine = judged.loc[judged["kind"] == kind, detector].dropna()
-        if len(mine):
-            counts, _ = np.histogram(mine, bins=edges)
+        part = rows.loc[rows["kind"] == kind, detector].dropna()
+        if len(part):
+            counts, _ = np.histogram(part, bins=edges)
             middles = [f"{x:.4g}" for x in (edges[:-1] + edges[1:]) / 2]
             parts.append(pd.DataFrame({"series": label, "x": middles, "y": counts}))
     return Figure(
         "histogram", f"Scores of {detector}, test images",
-        "Number of test images by score, higher is more adversarial. The dashed line is the "
-        "threshold: from it on an image is called adversarial. It starts at the one that was "
-        "chosen on other images, where there is one; moving it on these is looking, not testing.",
+        "Number of test images by score; higher is more adversarial. The dashed line is the "
+        "threshold: an image at or above it is called adversarial. It starts at the threshold "
+        "that was chosen on other images, where there is one; a threshold that you move here is "
+        "tuned on the test images, so its rates are no test.",
         "bars", pd.concat(parts), "score of the detector, no unit", "images",
         colours=dict(zip(kinds.values(), COLOURS, strict=False)),
     )  # fmt: skip
 
 
 def with_threshold(figure: Figure, limit: float) -> Any:
-    """Returns a histogram with a threshold as a line."""
-    drawn = drawing.plotly(figure)
-    drawn.update_xaxes(type="linear")
-    drawn.update_layout(barmode="stack")
-    drawn.add_vline(x=limit, line={"color": COLOURS[1], "dash": "dash"})
-    return drawn
+    """Returns a histogram with a line at a threshold."""
+    chart = drawing.plotly(figure)
+    chart.update_xaxes(type="linear")
+    chart.update_layout(barmode="stack")
+    chart.add_vline(x=limit, line={"color": COLOURS[1], "dash": "dash"})
+    return chart
 
 
 def plane(points: pd.DataFrame, *, colour: str, caption: str) -> Figure:
@@ -173,12 +175,12 @@ def plane(points: pd.DataFrame, *, colour: str, caption: str) -> Figure:
 
 
 def with_points(figure: Figure) -> Any:
-    """Returns a plane each mark of which carries `[on, image]`, which a click selects."""
-    drawn = drawing.plotly(figure)
+    """Returns a plane with `[on, image]` in each mark, which a click selects."""
+    chart = drawing.plotly(figure)
     for trace, (_, rows) in zip(
-        drawn.data, figure.table.groupby("series", sort=False), strict=True
+        chart.data, figure.table.groupby("series", sort=False), strict=True
     ):
         trace.customdata = rows[["on", "image"]].to_numpy()
         trace.hovertemplate = "%{customdata[0]}, image %{customdata[1]}"
-    drawn.update_layout(height=560, clickmode="event+select")
-    return drawn
+    chart.update_layout(height=560, clickmode="event+select")
+    return chart

@@ -1,4 +1,4 @@
-"""What all pages share: the study on screen, what it wrote, and how a figure is shown."""
+"""Functions that all pages share: the study on screen, its results, the display of figures."""
 
 import contextlib
 from collections.abc import Collection, Sequence
@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from camdrift import settings, storage
+from camdrift import storage
 from camdrift.analysis import drawing, results
 from camdrift.analysis.drawing import Figure
 from camdrift.analysis.results import Plan, Tables
@@ -20,10 +20,13 @@ from camdrift.settings import (
     Cell,
     Generalisation,
     Hardening,
+    Protocol,
     Settings,
+    SettingsError,
     Study,
     params,
     presets,
+    protocols,
 )
 
 KINDS = {Study: "study", Hardening: "hardening", Generalisation: "generalisation"}
@@ -36,24 +39,24 @@ class View:
     """The study on screen.
 
     plan: its settings.
-    chosen: the settings that its results rest on.
-    made: its tables.
+    settings: the settings that its results rest on.
+    tables: its tables.
     """
 
     study: str
     plan: Plan
-    chosen: Settings
-    made: Tables
+    settings: Settings
+    tables: Tables
 
     @property
     def cells(self) -> dict[str, Cell]:
         """The study's cells."""
-        return self.chosen.cells
+        return self.settings.cells
 
-    def first(self, cell: str) -> settings.Protocol:
+    def first(self, cell: str) -> Protocol:
         """The protocol that decides a cell's tables."""
-        known = settings.protocols(self.chosen.protocols)
-        return known[self.cells[cell].protocols[0]]
+        by_name = protocols(self.settings.protocols)
+        return by_name[self.cells[cell].protocols[0]]
 
 
 @st.cache_data(max_entries=4)
@@ -68,7 +71,7 @@ def _tables(study: str, stamp: float) -> Tables:
 
 # Not copied, as cached data are: arrays stay on the disk.
 @st.cache_resource(max_entries=4)
-def _case(study: str, name: str, cell: Cell, first: settings.Protocol, stamp: float) -> Case:
+def _case(study: str, name: str, cell: Cell, first: Protocol, stamp: float) -> Case:
     return case.read(study, name, cell, first)
 
 
@@ -78,94 +81,95 @@ def _overview(_case: Case, study: str, name: str, stamp: float) -> pd.DataFrame:
 
 
 @st.cache_data(max_entries=32)
-def _pairs(
-    study: str, name: str, first: settings.Protocol, stamp: float, **equal: object
-) -> pd.DataFrame:
+def _pairs(study: str, name: str, first: Protocol, stamp: float, **equal: object) -> pd.DataFrame:
     return case.pairs(study, name, first, **equal)  # type: ignore[arg-type]
 
 
 def latest(*folders: Path) -> float:
-    """Returns when files in folders last changed: caches that have this in their key are fresh."""
-    found = 0.0
+    """Returns the time of the last change in folders, a key that keeps caches fresh."""
+    newest = 0.0
     for file in (file for folder in folders for file in folder.rglob("*")):
         with contextlib.suppress(FileNotFoundError):  # a stage that runs renames its files
-            found = max(found, file.stat().st_mtime)
-    return found
+            newest = max(newest, file.stat().st_mtime)
+    return newest
 
 
-def chosen_settings() -> Settings:
-    """Returns the settings; a fault in them is shown and ends the page."""
+def current_settings() -> Settings:
+    """Returns the settings; shows a fault in them and ends the page."""
     if not params.PARAMS.exists():
         st.error("There is no params.yaml here: run this in a clone of the repository.")
         st.stop()
     try:
         return _settings(params.PARAMS.stat().st_mtime)
-    except settings.SettingsError as fault:
+    except SettingsError as fault:
         st.error(str(fault))
         st.stop()
 
 
-def plans(chosen: Settings) -> dict[str, Plan]:
-    """Returns the studies of params.yaml, and those of others whose results are here."""
-    return results.plans(chosen) | results.elsewhere(chosen)
+def plans(settings: Settings) -> dict[str, Plan]:
+    """Returns the studies of params.yaml, and other studies whose results are in this folder."""
+    return results.plans(settings) | results.elsewhere(settings)
 
 
 def choose_study() -> None:
-    """Shows the choice of the study that all pages are about."""
-    known = plans(chosen_settings())
-    st.sidebar.selectbox("Study", list(known), key="study", bind="query-params")
+    """Shows the choice of the study for all pages."""
+    studies = plans(current_settings())
+    st.sidebar.selectbox("Study", list(studies), key="study", bind="query-params")
     st.sidebar.caption(
-        "Results of the stages in this folder; `make repro` rebuilds them. Every choice is in the "
-        "address: copy it to send what you see."
+        "Results of the stages in this folder; `make repro` rebuilds them. The address holds every "
+        "choice: copy it to share the view."
     )
 
 
-def view(*kinds: type, what: str = "") -> View:
-    """Returns the study on screen; where it is not built or not of `kinds`, says so and ends.
+def view(*kinds: type, subject: str = "") -> View:
+    """Returns the study on screen; ends the page with a message if unbuilt or not of `kinds`.
 
-    `what` names what the page shows, for those studies that have none.
+    `subject` names the page's content in the message for studies that lack it.
     """
-    chosen = chosen_settings()
-    known = plans(chosen)
+    settings = current_settings()
+    studies = plans(settings)
     study = st.session_state["study"]
-    plan = known[study]
+    plan = studies[study]
     if kinds and not isinstance(plan, kinds):
-        others = [name for name, other in known.items() if isinstance(other, kinds)]
-        st.info(f"'{study}' is a {KINDS[type(plan)]}: it has no {what}. These have:")
+        others = [name for name, other in studies.items() if isinstance(other, kinds)]
+        st.info(f"'{study}' is a {KINDS[type(plan)]}: it has no {subject}. These have:")
         for name in others:
             st.button(name, on_click=_choose, args=(name,))
         st.stop()
     folder = storage.results(study, "tables")
     if not folder.is_dir() or not storage.results(study, "settings.json").exists():
-        st.info(f"Nothing is built yet for '{study}'. {how(study)}")
+        st.info(f"Nothing is built yet for '{study}'. {build_hint(study)}")
         st.stop()
-    rests_on = results.settings_of(study)
-    return View(study, results.plans(rests_on)[study], rests_on, _tables(study, latest(folder)))
+    study_settings = results.settings_of(study)
+    return View(
+        study, results.plans(study_settings)[study], study_settings, _tables(study, latest(folder))
+    )
 
 
 def _choose(study: str) -> None:
     st.session_state["study"] = study
 
 
-def how(study: str) -> str:
-    """Returns which command builds a study."""
-    if study in results.plans(chosen_settings()):
+def build_hint(study: str) -> str:
+    """Returns a sentence with the command that builds a study."""
+    if study in results.plans(current_settings()):
         return f"Run: make repro STUDY={study}"
     preset = presets.builder(study)
     if preset is None:
-        return "It was built in a copy of the repository, from a file that is not here."
-    return f"It was built in a copy, which keeps them: make study NAME={preset} STUDY={study}"
+        return "It was built in a copy of the repository, from a preset that is not in this folder."
+    command = f"make study NAME={preset} STUDY={study}"
+    return f"It was built in a copy of the repository, which keeps the artefacts: {command}"
 
 
-def missing(view: View, fault: FileNotFoundError) -> None:
-    """Says what is not built and what to run."""
-    st.info(f"Not built here: {fault.args[0].split(',')[0]}. {how(view.study)}")
+def show_missing(view: View, fault: FileNotFoundError) -> None:
+    """Names the missing artefact and the command that builds it."""
+    st.info(f"Not built here: {fault.args[0].split(',')[0]}. {build_hint(view.study)}")
 
 
-def still(key: str, options: Collection) -> None:
-    """Forgets which of several choices are no longer among the options; the others stay.
+def forget_stale(key: str, options: Collection) -> None:
+    """Drops the chosen values that are no longer among the options; keeps the others.
 
-    To be called before the widget of that key is made, see `choice`.
+    Call this before the widget of that key is created, see `choice`.
     """
     if key in st.session_state and not set(st.session_state[key]) <= set(options):
         st.session_state[key] = [one for one in st.session_state[key] if one in options]
@@ -175,12 +179,12 @@ def choice(
     place: DeltaGenerator, label: str, options: Sequence, *, key: str, default: Any = None,
     **more: Any,
 ) -> Any:  # fmt: skip
-    """Shows a choice that is kept in the address, and returns it.
+    """Shows a choice that the address keeps, and returns it.
 
-    A change of study, cell or page may leave a choice with other options. The widget alone would
-    then show its default, and the address the old choice: here both become the default, which is
-    the first option unless said. The widget is told its default in every run: the address leaves
-    out a choice that is the widget's default.
+    A change of study, cell or page may change the options of a choice. The widget alone would then
+    show its default while the address kept the old choice: here both become the default, which is
+    the first option unless given. Every run passes the default to the widget, since the address
+    leaves out a choice that equals the widget's default.
     """
     default = options[0] if default is None else default
     index = list(options).index(default)
@@ -192,30 +196,30 @@ def choice(
 def choose_cell(view: View) -> str:
     """Shows the choice of a cell and returns its name."""
     assert isinstance(view.plan, Study)
-    names = view.made["attacks"]["cell"].tolist()
+    names = view.tables["attacks"]["cell"].tolist()
     return choice(st, "Cell", names, key="cell", default=view.plan.headline)
 
 
-def opened(view: View, cell: str) -> Case:
-    """Returns a cell's artefacts; where one is missing, says what to run and ends the page."""
+def open_case(view: View, cell: str) -> Case:
+    """Returns a cell's artefacts; if one is missing, names the command and ends the page."""
     stages = ("attack", "noise", "cam")
     stamp = latest(*(storage.cell_folder(view.study, cell, name) for name in stages),
                    storage.set_folder(view.cells[cell].set))  # fmt: skip
     try:
         return _case(view.study, cell, view.cells[cell], view.first(cell), stamp)
     except FileNotFoundError as fault:
-        missing(view, fault)
+        show_missing(view, fault)
         st.stop()
 
 
-def images(view: View, opened: Case) -> pd.DataFrame:
+def images(view: View, artefacts: Case) -> pd.DataFrame:
     """Returns the images of a cell, see `case.overview`."""
-    stamp = latest(*(storage.cell_folder(view.study, opened.name, name)
+    stamp = latest(*(storage.cell_folder(view.study, artefacts.name, name)
                      for name in ("attack", "cam", "score")))  # fmt: skip
     try:
-        return _overview(opened, view.study, opened.name, stamp)
+        return _overview(artefacts, view.study, artefacts.name, stamp)
     except FileNotFoundError as fault:
-        missing(view, fault)
+        show_missing(view, fault)
         st.stop()
 
 
@@ -230,9 +234,9 @@ def pairs(view: View, cell: str, **equal: object) -> pd.DataFrame:
 
 
 def show(figure: Figure, *, key: str = "") -> None:
-    """Shows a figure, how to read it, and what can be kept of it."""
+    """Shows a figure with its caption and its downloads."""
     if figure.is_blank:
-        st.info(f"{figure.title}: nothing to show, no image is of this kind.")
+        st.info(f"{figure.title}: nothing to show, there is no image of this kind.")
         return
     key = key or figure.name
     alt = f"{figure.title}. {figure.caption}"
@@ -241,7 +245,7 @@ def show(figure: Figure, *, key: str = "") -> None:
 
 
 def read(figure: Figure, key: str) -> None:
-    """Says how to read a figure, and offers it as CSV and PNG."""
+    """Shows the caption of a figure, and buttons to download it as CSV and PNG."""
     st.caption(figure.caption)
     with st.container(horizontal=True):
         if figure.panel is None:
@@ -253,7 +257,7 @@ def read(figure: Figure, key: str) -> None:
 
 
 def page_of(labels: list[str]) -> range:
-    """Returns the places of the layers to show; with many, shows which page of them is chosen."""
+    """Returns the places of the layers to show; with many layers, shows a choice of the page."""
     pages, start = -(-len(labels) // LAYERS), 0
     if pages > 1:
         start = LAYERS * (st.pagination(pages, key="page", bind="query-params") - 1)

@@ -1,4 +1,4 @@
-"""Where results come from: the pipeline, what is built, hashes of what stages read and wrote."""
+"""The origin of results: the pipeline, the built studies, hashes of inputs and outputs."""
 
 from pathlib import Path
 from typing import Any
@@ -20,32 +20,32 @@ def _lock(stamp: float) -> dict[str, Any]:
     return YAML(typ="safe", pure=False).load(LOCK.read_text(encoding="utf-8"))["stages"]
 
 
-def locked() -> dict[str, Any]:
-    """Returns the stages of dvc.lock by name, none where there is no such file."""
+def locked_stages() -> dict[str, Any]:
+    """Returns the stages of dvc.lock by name; an empty dict without the file."""
     return _lock(LOCK.stat().st_mtime) if LOCK.exists() else {}
 
 
 def diagram() -> str:
-    """Returns the pipeline as a mermaid diagram, a node a kind of stage; empty without dvc.lock."""
-    stages = locked()
-    made = {
+    """Returns the pipeline as a mermaid diagram, one node per stage group; '' without dvc.lock."""
+    stages = locked_stages()
+    producers = {
         out["path"]: name.partition("@")[0]
-        for name, facts in stages.items()
-        for out in facts.get("outs", [])
+        for name, stage in stages.items()
+        for out in stage.get("outs", [])
     }
     edges = sorted(
         {
-            (made[dep["path"]], name.partition("@")[0])
-            for name, facts in stages.items()
-            for dep in facts.get("deps", [])
-            if dep["path"] in made
+            (producers[dep["path"]], name.partition("@")[0])
+            for name, stage in stages.items()
+            for dep in stage.get("deps", [])
+            if dep["path"] in producers
         }
     )
     return "\n".join(["flowchart LR", *(f"  {a} --> {b}" for a, b in edges)]) if edges else ""
 
 
-def built(plans: dict[str, Plan]) -> pd.DataFrame:
-    """Returns what is built of each study: a row a study."""
+def built_studies(plans: dict[str, Plan]) -> pd.DataFrame:
+    """Returns which results of each study are built: one row for each study."""
     rows = []
     for name, plan in plans.items():
         folder = storage.DATA / "studies" / name
@@ -68,11 +68,11 @@ def built(plans: dict[str, Plan]) -> pd.DataFrame:
 
 
 def hashes(study: str) -> pd.DataFrame:
-    """Returns what the stages of a study read and wrote: `stage, what, path, md5, bytes`."""
+    """Returns inputs and outputs of a study's stages: `stage, what, path, md5, bytes`."""
     rows = [
         {"stage": name, "what": what, "path": item["path"], "md5": item.get("md5", ""),
          "bytes": item.get("size")}
-        for name, facts in locked().items()
+        for name, facts in locked_stages().items()
         for what in ("deps", "outs")
         for item in facts.get(what, [])
         if any(f"/{study}/" in f"{out['path']}/" for out in facts.get("outs", []))

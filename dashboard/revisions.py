@@ -30,42 +30,42 @@ class Revision:
 
 
 def _git(*words: str) -> str | None:
-    """Returns what git says, None where it or a repository is not there."""
+    """Returns the output of git, None without git or a repository."""
     try:
-        found = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+        result = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
     except OSError:
         return None
-    return found.stdout.rstrip("\n") if found.returncode == 0 else None
+    return result.stdout.rstrip("\n") if result.returncode == 0 else None
 
 
 @st.cache_data(ttl=5)
 def workspace() -> Revision | None:
-    """Returns the commit that is checked out, None without git."""
-    told = _git("log", "-1", "--format=%H%x09%cs%x09%s")
-    if told is None:
+    """Returns the commit that is checked out; None without git."""
+    line = _git("log", "-1", "--format=%H%x09%cs%x09%s")
+    if line is None:
         return None
-    return Revision(*told.split("\t", 2), changed=bool(_git("status", "--porcelain")))
+    return Revision(*line.split("\t", 2), changed=bool(_git("status", "--porcelain")))
 
 
 @st.cache_data(ttl=5)
-def listed() -> list[Revision]:
-    """Returns the last commits that changed results, and all experiments; none without git."""
+def latest() -> list[Revision]:
+    """Returns the last commits that changed results, and all experiments; [] without git."""
     form = "%H%x09%cs%x09%s"
     commits = _git("log", f"-{MOST}", f"--format={form}", "--", *PATHS)
-    found = [Revision(*line.split("\t", 2)) for line in (commits or "").splitlines()]
+    revisions = [Revision(*line.split("\t", 2)) for line in (commits or "").splitlines()]
     refs = _git("for-each-ref", "refs/exps", "--format=%(objectname)%09%(committerdate:short)%09"
                 "%(refname)")  # fmt: skip
     for line in (refs or "").splitlines():
         sha, when, name = line.split("\t")
-        # Others under refs/exps are of DVC's own use.
+        # DVC uses the other names under refs/exps itself.
         if re.fullmatch(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/[^/]+", name):
-            found.append(Revision(sha, when, name.rpartition("/")[2], "experiment"))
-    return found
+            revisions.append(Revision(sha, when, name.rpartition("/")[2], "experiment"))
+    return revisions
 
 
 @st.cache_data(max_entries=64, show_spinner="Reading a revision")
 def settings(sha: str) -> dict[str, Any]:
-    """Returns the settings of a revision, flat: 'a.b.c' by value; none where it has none."""
+    """Returns the settings of a revision, flat: {'a.b.c': value}; {} if it has none."""
     import dvc.api
     from dvc.exceptions import DvcException
 
@@ -77,9 +77,9 @@ def settings(sha: str) -> dict[str, Any]:
 
 @st.cache_data(max_entries=256, show_spinner="Reading a revision")
 def metrics(sha: str, study: str) -> dict[str, Any]:
-    """Returns the metrics of a study at a revision, flat; none where it has none."""
-    found = _read(sha, f"data/results/{study}/metrics.json")
-    return dict(_flat(json.loads(found))) if found else {}
+    """Returns the metrics of a study at a revision, flat; {} if it has none."""
+    content = _read(sha, f"data/results/{study}/metrics.json")
+    return dict(_flat(json.loads(content))) if content else {}
 
 
 @st.cache_resource(max_entries=16)
@@ -90,7 +90,7 @@ def _system(sha: str) -> Any:
 
 
 def _read(sha: str, path: str) -> bytes | None:
-    """Returns a file at a revision, None where it is not there."""
+    """Returns the content of a file at a revision; None if the file is absent."""
     from dvc.exceptions import DvcException
 
     try:
@@ -109,14 +109,14 @@ def _flat(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 @st.cache_data(max_entries=64)
 def figures(sha: str, study: str) -> list[str]:
-    """Returns the names of a study's figures at a revision; none where it has none."""
+    """Returns the names of a study's figures at a revision; [] if it has none."""
     from dvc.exceptions import DvcException
 
     try:
-        found = _system(sha).ls(f"data/results/{study}/figures", detail=False)
+        paths = _system(sha).ls(f"data/results/{study}/figures", detail=False)
     except (DvcException, OSError):
         return []
-    return sorted(path.rpartition("/")[2] for path in found if path.endswith(".png"))
+    return sorted(path.rpartition("/")[2] for path in paths if path.endswith(".png"))
 
 
 @st.cache_data(max_entries=64)
@@ -125,10 +125,11 @@ def figure(sha: str, study: str, name: str) -> bytes | None:
     return _read(sha, f"data/results/{study}/figures/{name}")
 
 
-def compared(before: dict[str, Any], after: dict[str, Any]) -> pd.DataFrame:
-    """Returns what differs between two flat trees: `name, before, after`, and for numbers `change`.
+def differences(before: dict[str, Any], after: dict[str, Any]) -> pd.DataFrame:
+    """Returns the differences of two flat trees: `name, before, after, change`.
 
-    Texts, so that a column has one type; `change` is a number.
+    The first three are texts, so that each column has one type; `change` is a number, None for
+    values that are not numbers.
     """
     rows = []
     for name in sorted(before.keys() | after.keys()):

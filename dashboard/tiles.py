@@ -1,4 +1,4 @@
-"""Pictures and maps as tiles to look at, uint8 (side, side, 3)."""
+"""Pictures and maps as tiles for the screen, uint8 (side, side, 3)."""
 
 import matplotlib as mpl
 import numpy as np
@@ -18,7 +18,7 @@ def enlarged(picture: np.ndarray, side: int = SIDE) -> np.ndarray:
 
 
 def change(clean: np.ndarray, changed: np.ndarray, times: float) -> np.ndarray:
-    """Returns what was added to an image, that many times as large, around grey."""
+    """Returns the change of an image, enlarged by a factor, around grey."""
     return enlarged((0.5 + times * (changed - clean)).clip(0, 1))
 
 
@@ -34,6 +34,6 @@ def overlay(picture: np.ndarray, layer: np.ndarray) -> np.ndarray:
 
 
 def difference(layer: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns a map minus another: orange where there is more, purple where less."""
+    """Returns the difference of two maps: orange where positive, purple where negative."""
     colours = mpl.colormaps["PuOr_r"](0.5 + 0.5 * (layer - other).clip(-1, 1))[..., :3]
     return enlarged(colours)

@@ -1,4 +1,4 @@
-"""Carries every source's attack to a target, and explains its own, the carried one and noise."""
+"""Carries every source's attack to a target; explains the carried attacks, its own, and noise."""
 
 import torch
 
@@ -11,13 +11,13 @@ from camdrift.storage.pixels import from_8bit
 
 
 def main(stage: run.Stage) -> None:
-    key, chosen = stage.key, stage.settings
-    target = chosen.targets[key]
+    key, params = stage.key, stage.settings
+    target = params.targets[key]
     name = target.generalisation
-    plan = chosen.generalisations[name]
+    plan = params.generalisations[name]
     sources = {
         end: source
-        for end, source in chosen.sources.items()
+        for end, source in params.sources.items()
         if (source.generalisation, source.set) == (name, target.set)
     }
     images = storage.read(storage.ImageSet, storage.set_folder(target.set))
@@ -26,21 +26,23 @@ def main(stage: run.Stage) -> None:
     signs = {}
     for end, source in sources.items():
         folder = storage.generalisation_folder(name, "signs", end)
-        found = storage.read(storage.Signs, folder)
-        assert found.images["id"].equals(rows["id"])  # of the same set
-        signs[source.network] = torch.from_numpy(found.sign.copy())
-    seed, names = chosen.seed, rows["id"]
+        source_signs = storage.read(storage.Signs, folder)
+        assert source_signs.images["id"].equals(rows["id"])  # of the same set
+        signs[source.network] = torch.from_numpy(source_signs.sign.copy())
+    seed, names = params.seed, rows["id"]
     generators = [randomness.generator(seed, "carry", target.set, i) for i in names]
     own = next((s.network for s in sources.values() if s.model == target.model), None)
     normal = noise.draw(pixels.shape[1:], generators)
     levels = [settings.RANGES[plan.ranges[0]] * eps for eps in plan.eps]
     attacks = experiment.Attacks(pixels, signs, normal, own, plan.transferred, levels)
     order = [randomness.entropy(seed, "example", i) for i in names]
-    shown = sorted(range(len(order)), key=order.__getitem__)[: plan.examples]
+    examples = sorted(range(len(order)), key=order.__getitem__)[: plan.examples]
     model = loading.load(target.model, **stage.calling)
     columns = ["image", "id", "source", "label", "class_name"]
-    done = experiment.carry(model, attacks, rows[columns], plan, shown=shown, explained=target.maps)
-    storage.write(storage.generalisation_folder(name, "carried", key), done)
+    carried = experiment.carry(
+        model, attacks, rows[columns], plan, shown=examples, explained=target.maps
+    )
+    storage.write(storage.generalisation_folder(name, "carried", key), carried)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from camdrift.storage import files
 
 def main() -> None:
     plan = params.load()
-    from camdrift.ops import checks  # which loads torch; faults that need none are told before
+    from camdrift.ops import checks  # imports torch; simpler faults are reported first
 
     checks.everything(plan)
     files.write_text(storage.CHECKED, "params.yaml is valid\n")

@@ -10,13 +10,13 @@ from camdrift.pipeline import run, shards
 
 
 def shard(stage: run.Stage, places: slice) -> storage.Covered:
-    """Returns what some of the images cover."""
-    chosen = stage.settings.coverage
-    _, made = variants.of_cell(stage.cell, stage.key, stage.protocols[:1], places)
+    """Returns the neurons that some of the images cover."""
+    settings = stage.settings.coverage
+    _, changes = variants.of_cell(stage.cell, stage.key, stage.protocols[:1], places)
     model = loading.load(stage.cell.model, **stage.calling)
     arms = (storage.CLEAN, storage.ADVERSARIAL, storage.NOISE)
-    first = [item for item in made if item.name in arms and (item.table["draw"] == 0).all()]
-    bits = [coverage.covered(model, v.pixels(), threshold=chosen.threshold) for v in first]
+    first = [item for item in changes if item.name in arms and (item.table["draw"] == 0).all()]
+    bits = [coverage.covered(model, v.pixels(), threshold=settings.threshold) for v in first]
     packed = np.concatenate([np.packbits(part, axis=1) for part in bits])
     rows = pd.concat([variant.table for variant in first], ignore_index=True)
     return storage.Covered(packed, rows, {"neurons": len(coverage.spatial(model))})

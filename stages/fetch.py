@@ -9,17 +9,17 @@ from camdrift.storage import files
 
 
 def main(stage: run.Stage) -> None:
-    chosen = stage.settings.sets[stage.key]
+    plan = stage.settings.sets[stage.key]
     builders: dict[str, Callable[..., storage.ImageSet]] = {
         "photos": images.photos,
         "digits": images.digits,
         "folder": images.folder,
         "torchvision": images.torchvision_set,
     }
-    needless = {"kind"} if chosen.kind == "folder" else {"kind", "path"}
-    built = builders[chosen.kind](seed=stage.settings.seed, **chosen.model_dump(exclude=needless))
-    storage.write(storage.set_folder(stage.key), built)
-    files.write_json(storage.set_datasheet(stage.key), images.datasheet(built))
+    needless = {"kind"} if plan.kind == "folder" else {"kind", "path"}
+    image_set = builders[plan.kind](seed=stage.settings.seed, **plan.model_dump(exclude=needless))
+    storage.write(storage.set_folder(stage.key), image_set)
+    files.write_json(storage.set_datasheet(stage.key), images.datasheet(image_set))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Retrains a model on what attacks made of its training images, and attacks the models anew."""
+"""Retrains a model on attacked training images, and attacks the retrained models."""
 
 from camdrift import settings, storage
 from camdrift.models import loading
@@ -8,13 +8,13 @@ from camdrift.pipeline import run
 
 def main(stage: run.Stage) -> None:
     key = stage.key
-    chosen = stage.settings.hardenings[key]
-    images = storage.read(storage.ImageSet, storage.set_folder(chosen.set))
-    clear = loading.stored(chosen.model)
-    found, weights = experiment.harden(
+    hardening = stage.settings.hardenings[key]
+    images = storage.read(storage.ImageSet, storage.set_folder(hardening.set))
+    clear = loading.stored(hardening.model)
+    hardened, weights = experiment.harden(
         images,
         clear,
-        chosen,
+        hardening,
         stage.settings.attacks,
         name=key,
         seed=stage.settings.seed,
@@ -22,7 +22,7 @@ def main(stage: run.Stage) -> None:
     )
     for kind, trained in weights.items():
         storage.write(storage.model_folder(settings.hardened(key, kind)), trained)
-    storage.write(storage.hardening_folder(key, "harden"), found)
+    storage.write(storage.hardening_folder(key, "harden"), hardened)
 
 
 if __name__ == "__main__":

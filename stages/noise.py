@@ -1,4 +1,4 @@
-"""Draws the noise that each perturbation is compared with, and turns the perturbation about."""
+"""Draws the noise matched to each perturbation, and the controls made of the perturbation."""
 
 from camdrift import storage
 from camdrift.models import loading
@@ -8,7 +8,7 @@ from camdrift.pipeline import run, shards
 
 def shard(stage: run.Stage, places: slice) -> storage.Noise:
     """Returns the noise and the controls of some of the images."""
-    cell, chosen = stage.cell, stage.settings
+    cell, settings = stage.cell, stage.settings
     images = storage.read(storage.ImageSet, storage.set_folder(cell.set))
     folder = storage.cell_folder(cell.study, stage.key, "attack")
     attacked = storage.read(storage.Attacked, folder).only(places)
@@ -19,9 +19,9 @@ def shard(stage: run.Stage, places: slice) -> storage.Noise:
         attacked,
         cell,
         stage.protocols,
-        chosen.noise,
+        settings.noise,
         key=stage.key,
-        seed=chosen.seed,
+        seed=settings.seed,
     )
 
 

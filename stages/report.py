@@ -11,28 +11,28 @@ from camdrift.storage import files
 
 
 def main(stage: run.Stage) -> None:
-    key, chosen = stage.key, stage.settings
-    plan = chosen.studies[key]
-    cells = {name: cell for name, cell in chosen.cells.items() if cell.study == key}
-    made = study.tables(
-        key, plan, cells, settings.protocols(chosen.protocols), chosen.statistics, chosen.flags,
-        chosen.detection, seed=chosen.seed,
+    key, params = stage.key, stage.settings
+    plan = params.studies[key]
+    cells = {name: cell for name, cell in params.cells.items() if cell.study == key}
+    tables = study.tables(
+        key, plan, cells, settings.protocols(params.protocols), params.statistics, params.flags,
+        params.detection, seed=params.seed,
     )  # fmt: skip
-    for name, table in made.items():
+    for name, table in tables.items():
         files.write_csv(storage.results(key, "tables") / f"{name}.csv", table)
-    made = results.load(key)  # figures and texts rest on what can be read in git, no more
-    drawn = figures.of_study(made, results.example(key, plan.headline), plan.headline)
-    drawn += detection_figures.study_figures(made, plan.headline)
+    tables = results.load(key)  # figures and texts rest on the tables in git alone
+    drawings = figures.study_figures(tables, results.example(key, plan.headline), plan.headline)
+    drawings += detection_figures.study_figures(tables, plan.headline)
     if cells[plan.headline].detect:
-        seen, names = results.seen(key, plan.headline)
-        drawn += detection_figures.panels(seen, names, blur=chosen.detection.blur)
-    drawn = drawing.write(drawn, storage.results(key, "figures"))
-    results.write_settings(key, chosen)
-    files.write_json(storage.results(key, "metrics.json"), study.metrics(made))
-    page = report.page(key, plan, made, drawn, chosen.statistics, CLAIMS)
+        detected, names = results.detections(key, plan.headline)
+        drawings += detection_figures.panels(detected, names, blur=params.detection.blur)
+    drawings = drawing.write(drawings, storage.results(key, "figures"))
+    results.write_settings(key, params)
+    files.write_json(storage.results(key, "metrics.json"), study.metrics(tables))
+    page = report.page(key, plan, tables, drawings, params.statistics, CLAIMS)
     files.write_text(storage.report(key), page)
-    content = study.readme_content(plan, made, blur=chosen.detection.blur)
-    files.write_text(storage.results(key, "README.md"), readme.readme(key, made, content))
+    content = study.readme_content(plan, tables, blur=params.detection.blur)
+    files.write_text(storage.results(key, "README.md"), readme.readme(key, tables, content))
 
 
 if __name__ == "__main__":

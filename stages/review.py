@@ -14,31 +14,33 @@ from camdrift.storage import files
 
 
 def main(stage: run.Stage) -> None:
-    key, chosen = stage.key, stage.settings
-    plan = chosen.hardenings[key]
-    seen = tables.Inspection(
+    key, settings = stage.key, stage.settings
+    plan = settings.hardenings[key]
+    inspection = tables.Inspection(
         key,
         storage.read(storage.Hardened, storage.hardening_folder(key, "harden")),
         storage.read(storage.Signatures, storage.hardening_folder(key, "signatures")),
-        chosen.statistics,
-        chosen.seed,
+        settings.statistics,
+        settings.seed,
     )
     images = storage.read(storage.ImageSet, storage.set_folder(plan.set))
-    made = tables.tables(seen) | {"claims": verdicts.claims(seen, plan, chosen.flags)}
-    for name, table in made.items():
+    study_tables = tables.tables(inspection) | {
+        "claims": verdicts.claims(inspection, plan, settings.flags)
+    }
+    for name, table in study_tables.items():
         files.write_csv(storage.results(key, "tables") / f"{name}.csv", table)
-    made = results.load(key)  # figures and texts rest on what can be read in git, no more
-    clean = images.pixels[seen.hardened.tests["image"].to_numpy()]
-    drawn = figures.of_hardening(made)
-    drawn += figures.panels(made, clean, seen.hardened, seen.signatures)
-    drawn = drawing.write(drawn, storage.results(key, "figures"))
-    metrics = tables.metrics(made)
-    results.write_settings(key, chosen)
+    study_tables = results.load(key)  # figures and texts rest on the tables in git alone
+    clean = images.pixels[inspection.hardened.tests["image"].to_numpy()]
+    drawings = figures.of_hardening(study_tables)
+    drawings += figures.panels(study_tables, clean, inspection.hardened, inspection.signatures)
+    drawings = drawing.write(drawings, storage.results(key, "figures"))
+    metrics = tables.metrics(study_tables)
+    results.write_settings(key, settings)
     files.write_json(storage.results(key, "metrics.json"), metrics)
-    page = report.page(key, plan, made, drawn)
+    page = report.page(key, plan, study_tables, drawings)
     files.write_text(storage.report(key), page)
-    content = report.readme_content(plan, made)
-    files.write_text(storage.results(key, "README.md"), readme.readme(key, made, content))
+    content = report.readme_content(plan, study_tables)
+    files.write_text(storage.results(key, "README.md"), readme.readme(key, study_tables, content))
 
 
 if __name__ == "__main__":

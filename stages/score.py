@@ -11,13 +11,13 @@ def shard(stage: run.Stage, places: slice) -> storage.Scores:
     scoring = stage.settings.scores
     attack, cam = (storage.cell_folder(cell.study, stage.key, part) for part in ("attack", "cam"))
     images = storage.read(storage.Attacked, attack).images
-    strangers = comparison.partners(images, places, count=scoring.unrelated, seed=seed)
-    both = {*strangers.index, *strangers.to_numpy().ravel()}
+    partners = comparison.unrelated_partners(images, places, count=scoring.unrelated, seed=seed)
+    both = {*partners.index, *partners.to_numpy().ravel()}
     maps = storage.read(storage.Maps, cam, only={"rows": {"image": sorted(both)}})
     size = maps.pictures.shape[2]
-    maps = comparison.part(maps, strangers.index, strangers.to_numpy().ravel())
+    maps = comparison.part(maps, partners.index, partners.to_numpy().ravel())
     return storage.Scores(
-        comparison.drift(maps, stage.protocols, strangers, size=size, beside=scoring.beside)
+        comparison.drift(maps, stage.protocols, partners, size=size, beside=scoring.beside)
     )
 
 

@@ -1,4 +1,4 @@
-"""Finds, for each test image, which way each pixel value raises a source's loss."""
+"""Computes the sign of the gradient of a source's loss for each test image."""
 
 import torch
 
@@ -9,10 +9,10 @@ from camdrift.storage.pixels import from_8bit
 
 
 def main(stage: run.Stage) -> None:
-    key, chosen = stage.key, stage.settings
-    source = chosen.sources[key]
+    key, settings = stage.key, stage.settings
+    source = settings.sources[key]
     name = source.generalisation
-    plan = chosen.generalisations[name]
+    plan = settings.generalisations[name]
     images = storage.read(storage.ImageSet, storage.set_folder(source.set))
     model = loading.load(source.model, **stage.calling)
 

@@ -13,10 +13,10 @@ from camdrift.storage.pixels import from_8bit
 
 
 def main(stage: run.Stage) -> None:
-    chosen = stage.settings.models[stage.key]
-    images = storage.read(storage.ImageSet, storage.set_folder(chosen.set))
+    plan = stage.settings.models[stage.key]
+    images = storage.read(storage.ImageSet, storage.set_folder(plan.set))
     if "class_folders" in images.facts:
-        numbering.refuse_other_classes(stage.key, chosen, images.facts["class_folders"])
+        numbering.refuse_other_classes(stage.key, plan, images.facts["class_folders"])
     size = images.pixels.shape[1]
     seed = stage.settings.seed
 
@@ -26,12 +26,12 @@ def main(stage: run.Stage) -> None:
         return from_8bit(images.pixels[rows]), labels
 
     weights = loading.obtain(
-        chosen, size=size, labels=images.index["label"], split=split, seed=seed, name=stage.key
+        plan, size=size, labels=images.index["label"], split=split, seed=seed, name=stage.key
     )
     storage.write(storage.model_folder(stage.key), weights)
     card = (
-        chosen.model_dump()
-        | {"weights": Path(str(chosen.weights)).name if chosen.is_file else chosen.weights}
+        plan.model_dump()
+        | {"weights": Path(str(plan.weights)).name if plan.is_file else plan.weights}
         | weights.facts
         | {"curve": weights.curve.dropna(axis=1).to_dict("records")}
     )

@@ -480,7 +480,7 @@ def test_channels_last_and_autocast(pixels):
         ):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
             assert coarse.dtype == torch.float32
-            assert fine.dtype == (torch.float32 if name in library.FED else torch.float64)
+            assert fine.dtype == (torch.float32 if name in library.FROM_ARRAYS else torch.float64)
             torch.testing.assert_close(one.double(), fine.double(), rtol=1e-3, atol=1e-7)
             if name == "GradCAM":
                 cosine = F.cosine_similarity(one.flatten(1), coarse.flatten(1))

@@ -106,7 +106,7 @@ def test_verdicts_of_intervals():
     ],
 )
 def test_verdicts_of_several_layers(parts, wanted, verdict):
-    assert findings.verdict_of_parts(parts, wanted=wanted) == verdict
+    assert findings.verdict_of_parts(parts, least=wanted) == verdict
 
 
 def test_a_claim_of_several_things_is_as_good_as_the_worst():
@@ -135,12 +135,12 @@ class Made(Evidence):
         super().__init__(None, CORRECTED, chosen, flags, 1)  # type: ignore[arg-type]
         self.__dict__["_layers"] = layers or [f"layer {i}" for i in range(attack.shape[2])]
         rng, count = np.random.default_rng(0), self.resamples
-        draws = {True: Resampler.of(np.arange(len(attack)), resamples=count, rng=rng)}
+        draws = {True: Resampler.draw(np.arange(len(attack)), resamples=count, rng=rng)}
         known = {("adversarial", True): attack, ("noise", True): noise}
         if failures is not None:
-            draws[False] = Resampler.of(np.arange(len(failures[0])), resamples=count, rng=rng)
+            draws[False] = Resampler.draw(np.arange(len(failures[0])), resamples=count, rng=rng)
             known |= {("adversarial", False): failures[0], ("noise", False): failures[1]}
-        fixed = {"_strengths": strengths, "resamplers": draws, "known": known,
+        fixed = {"_strengths": strengths, "resamplers": draws, "similarities": known,
                  "floor": np.full(attack.shape[2], floor), "attack": attack,
                  "noise": noise}  # fmt: skip
         for key, value in fixed.items():
@@ -176,7 +176,7 @@ def test_excess_on_paper():
     assert excess([0.9] * 3, [0.5] * 3).verdict == NOT
     assert excess([0.5, 0.5, 0.9], [0.9] * 3).verdict == PARTLY
     assert excess([0.9, 0.9, 0.5], [0.9] * 3).verdict == NO_EFFECT
-    assert excess([0.5, 0.5, 0.9], [0.9] * 3, wanted=2).verdict == HOLDS
+    assert excess([0.5, 0.5, 0.9], [0.9] * 3, least=2).verdict == HOLDS
 
 
 def test_an_effect_smaller_than_the_margin_is_no_effect_however_sure():
@@ -323,7 +323,7 @@ def test_claims_table_puts_published_beside_corrected():
     )
     rows = [("as_published", "A1", 0.2, 0.1, 0.3, HOLDS, 9, "x"),
             ("corrected", "A1", 0.0, -0.01, 0.01, NO_EFFECT, 9, "y")]  # fmt: skip
-    table = verdicts.of_claims(
+    table = verdicts.claims_table(
         claims.CLAIMS,
         pd.DataFrame(rows, columns=columns),
         rests_on=lambda claim: "these",

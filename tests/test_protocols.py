@@ -112,8 +112,8 @@ def test_a_protocol_that_explains_probabilities_can_decide_with_several_methods(
     examples, pictures = variants.examples(attacked, found, count=1)
     layers = packing.layer_table(model)
     maps = Maps(packed.values, packed.maxima, packed.rows, layers, pictures, examples)
-    strangers = pd.DataFrame(index=facts.index)
-    made = comparison.drift(maps, [protocols[first]], strangers, size=32, beside=["ssim"])
+    partners = pd.DataFrame(index=facts.index)
+    made = comparison.drift(maps, [protocols[first]], partners, size=32, beside=["ssim"])
     assert set(made["method"]) == set(names)
     cosine = made.query("score == 'cosine'").groupby("method", observed=True)["value"]
     assert (cosine.count() > 0).all()
@@ -152,8 +152,8 @@ def test_the_three_groups_part_the_images(made, tiny):
         assert count.get("flipped_seed_class", 0) == count.get("flipped_own_class", 0)
 
 
-def test_the_square_is_paired(made):
-    rows = made["square"].query("cell == @CELL")
+def test_the_factorial_is_paired(made):
+    rows = made["factorial"].query("cell == @CELL")
     assert rows["images"].nunique() == 1
     # Where no map is empty, the mean of paired differences is the difference of the means.
     arms = rows[rows["arm"].isin(["attack", "noise", "attack - noise"]) & (rows["layer"] != "mean")]
@@ -171,17 +171,21 @@ def test_the_square_is_paired(made):
 
 def test_means_over_layers_are_of_the_same_layers(made):
     """Whichever class maps explain: what is not flipped has the same maps under both policies."""
-    square = made["square"].query("cell == @CELL")
-    arms = square[square["arm"].isin(["attack", "noise"]) & ~square["flipped"].astype(bool)]
+    factorial = made["factorial"].query("cell == @CELL")
+    arms = factorial[
+        factorial["arm"].isin(["attack", "noise"]) & ~factorial["flipped"].astype(bool)
+    ]
     policies = arms.pivot(index=["arm", "layer"], columns="target", values=["mean", "n"])
     common = policies["mean"].dropna()
     assert set(common.reset_index()["layer"]) > {"mean"}
     np.testing.assert_array_equal(common["own_top1"], common["seed_class"])
     np.testing.assert_array_equal(policies["n"].loc[common.index].nunique(axis=1), 1)
     # A mean over layers is that of the layers which both policies decide, if no map is empty.
-    wide = square.pivot(index=["target", "arm", "flipped"], columns="layer", values=["mean", "n"])
+    wide = factorial.pivot(
+        index=["target", "arm", "flipped"], columns="layer", values=["mean", "n"]
+    )
     layers = wide["mean"].drop(columns="mean").dropna(axis=1)
-    full = (wide["n"][layers.columns].eq(square["images"].iloc[0], axis=0)).all(axis=1)
+    full = (wide["n"][layers.columns].eq(factorial["images"].iloc[0], axis=0)).all(axis=1)
     assert full.any()
     np.testing.assert_allclose(
         layers[full].mean(axis=1), wide["mean"].loc[full, "mean"], atol=0.002
@@ -329,9 +333,9 @@ def test_one_source_decides_nothing_and_breaks_nothing(cell, tiny):
     attacked = Attacked(cell.attacked.perturbation, cell.attacked.last_step, images,
                         cell.attacked.log)  # fmt: skip
     changed = replace(cell, every=alone, attacked=attacked)
-    made = tables.of_cell(changed, chosen, tiny.settings.flags, seed=1)
+    made = tables.cell_tables(changed, chosen, tiny.settings.flags, seed=1)
     assert set(made["compromised"]["rule"]) == {"layer_median", "global_mean"}
-    found = verdicts.of_cell(changed, chosen, tiny.settings.flags, seed=1)
+    found = verdicts.switch_table(changed, chosen, tiny.settings.flags, seed=1)
     found = found[found["protocol"] == "corrected"].set_index("claim")
     assert set(found["verdict"]) <= {findings.UNDECIDED, findings.NOT_RUN}
 
@@ -344,7 +348,7 @@ def raised(cell, made, tiny, limits=None, **columns) -> dict[str, str]:
     changed = replace(cell, attacked=attacked)
     mine = {name: made[name].query("cell == @CELL") for name in ("excess", "noise")}
     chosen = tiny.settings.flags.model_copy(update=limits or {})
-    table = flags.of_cell(changed, mine, chosen, tiny.settings.statistics)
+    table = flags.cell_flags(changed, mine, chosen, tiny.settings.statistics)
     return table.set_index("flag")["text"].to_dict()
 
 

@@ -91,7 +91,7 @@ def test_the_readmes_answer_is_what_the_committed_tables_say(published):
     # "Noise must be 3 to 27 times as large to flip the class ..."
     sizes, further = {}, {}
     for tables in made.values():
-        rows = tables["square"].query("layer == 'mean' and target == 'own_top1'")
+        rows = tables["factorial"].query("layer == 'mean' and target == 'own_top1'")
         for cell, part in rows.groupby("cell"):
             arms = part.set_index(["arm", "flipped"]).sort_index()
             raised, flipped = (arms.loc[(arm, True)] for arm in ("noise", "attack"))

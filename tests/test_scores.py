@@ -107,7 +107,7 @@ def test_the_published_picture_fills_its_range_for_any_alpha():
         assert [picture.min(), picture.max()] == [0, 255]
     stack = np.stack([heatmap / heatmap.max(), heatmap / heatmap.max() / 2]).astype(np.float32)
     assert [stack[0].min() < 0.2, jet_cosine.jet_rgb(stack, size=24).max()] == [True, 255]
-    half = jet_cosine.of_places(stack, np.array([0, 0]), np.array([0, 1]), size=24)
+    half = jet_cosine.score_places(stack, np.array([0, 0]), np.array([0, 1]), size=24)
     assert half[0] == pytest.approx(1)
     assert half[1] < 0.98  # the raw cosine is 1
     assert cosine.score(stack[:1], stack[1:], size=24)[0] == pytest.approx(1)
@@ -118,24 +118,24 @@ def test_unrelated_maps_share_the_blue_of_jet():
     maps /= maps.max(axis=(1, 2), keepdims=True)
     first, second = np.arange(20), np.arange(20, 40)
     raw = cosine.score(maps[:20], maps[20:], size=48).mean()
-    assert jet_cosine.of_places(maps, first, second, size=48).mean() > raw + 0.1
+    assert jet_cosine.score_places(maps, first, second, size=48).mean() > raw + 0.1
 
 
 def test_partners_are_of_other_sources():
     ids, sources = [f"i{k}" for k in range(9)], list("aaabbbccc")
     images = pd.DataFrame({"image": np.arange(9) + 20, "id": ids, "source": sources})
-    found = comparison.partners(images, count=5, seed=1)
+    found = comparison.unrelated_partners(images, count=5, seed=1)
     assert found.shape == (9, 5)
     assert list(found.index) == list(images["image"])
     source = images.set_index("image")["source"]
     assert (
         source.to_numpy() != source.loc[found.to_numpy().ravel()].to_numpy().reshape(9, 5).T
     ).all()
-    pd.testing.assert_frame_equal(comparison.partners(images, count=5, seed=1), found)
-    assert not comparison.partners(images, count=5, seed=2).equals(found)
-    some = comparison.partners(images, slice(2, 5), count=5, seed=1)
+    pd.testing.assert_frame_equal(comparison.unrelated_partners(images, count=5, seed=1), found)
+    assert not comparison.unrelated_partners(images, count=5, seed=2).equals(found)
+    some = comparison.unrelated_partners(images, slice(2, 5), count=5, seed=1)
     pd.testing.assert_frame_equal(some, found.iloc[2:5])
-    assert comparison.partners(images.assign(source="a"), count=5, seed=1).shape == (9, 0)
+    assert comparison.unrelated_partners(images.assign(source="a"), count=5, seed=1).shape == (9, 0)
 
 
 MAPS = RNG.random((2, 12, 9, 9)).astype(np.float32)
@@ -157,7 +157,7 @@ def test_every_score_keeps_what_its_file_says_of_it(name):
     assert (far[0] > far[-1]) == of.HIGHER_IS_ALIKE
     places = np.arange(12)
     stack = np.concatenate([one, other])
-    found = comparison.of_pairs(name, stack, places, places + 12, size=24)
+    found = comparison.score_pairs(name, stack, places, places + 12, size=24)
     np.testing.assert_allclose(found, values, rtol=1e-6)
     assert of.LABEL
 

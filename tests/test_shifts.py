@@ -46,9 +46,9 @@ def test_psnr_is_scikit_images_and_what_eps_says_where_nothing_is_clipped():
     for a, b, value in zip(clean, changed, found, strict=True):
         wanted = peak_signal_noise_ratio(a.numpy(), b.numpy(), data_range=1.0)
         assert float(value) == pytest.approx(wanted, abs=1e-4)
-    assert float(found[0]) == pytest.approx(psnr.of_eps(0.1), abs=1e-4) == 20
+    assert float(found[0]) == pytest.approx(psnr.ratio_at_eps(0.1), abs=1e-4) == 20
     assert float(found[1]) > 20  # clipping takes some of it away
     assert np.isinf(psnr.ratio(clean.numpy(), clean.numpy())).all()
-    assert [round(psnr.of_eps(eps), 1) for eps in (0.01, 0.05, 0.075, 0.1)] == [
+    assert [round(psnr.ratio_at_eps(eps), 1) for eps in (0.01, 0.05, 0.075, 0.1)] == [
         40.0, 26.0, 22.5, 20.0
     ]  # fmt: skip

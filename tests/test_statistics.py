@@ -11,7 +11,7 @@ from camdrift.analysis import statistics
 
 def bootstrap(values, clusters, resamples=2000):
     rng = np.random.default_rng(0)
-    resampler = statistics.Resampler.of(np.asarray(clusters), resamples=resamples, rng=rng)
+    resampler = statistics.Resampler.draw(np.asarray(clusters), resamples=resamples, rng=rng)
     return resampler.estimate(np.asarray(values, dtype=float), confidence=0.95)
 
 
@@ -54,7 +54,7 @@ def test_one_cluster_has_no_interval():
 
 @pytest.mark.parametrize("comparisons", [1, 13, 39, 55, 159, 400])
 def test_resamples_are_enough_for_holm(comparisons):
-    count = statistics.enough(2000, comparisons=comparisons, confidence=0.95)
+    count = statistics.required_resamples(2000, comparisons=comparisons, confidence=0.95)
     assert count >= 2000
     best = np.full(comparisons, 1 / (count + 1))
     assert (statistics.holm(best) < 0.05).all()
@@ -64,7 +64,7 @@ def test_resamples_are_enough_for_holm(comparisons):
 
 
 def test_what_holm_cannot_reach_is_said():
-    count = statistics.enough(2000, comparisons=5000, confidence=0.95)
+    count = statistics.required_resamples(2000, comparisons=5000, confidence=0.95)
     assert count == statistics.MOST_RESAMPLES
     assert (statistics.holm(np.full(5000, 1 / (count + 1))) >= 0.05).all()
     said = statistics.out_of_reach(5000, resamples=count, confidence=0.95)

@@ -284,7 +284,7 @@ def test_counts_are_shares_of_images(made):
 
 
 def drawn(tiny, made):
-    return figures.of_study(made, results.example("tiny", "tiny_dlfuzz"), "tiny_dlfuzz")
+    return figures.study_figures(made, results.example("tiny", "tiny_dlfuzz"), "tiny_dlfuzz")
 
 
 def test_every_figure_of_the_paper_is_drawn_twice(tiny, made, tmp_path):

@@ -10,8 +10,8 @@ from camdrift.papers import report
 from camdrift.papers.tan2023 import figures as detection_figures
 from camdrift.settings import Study
 
-view = frame.view(Study, what="detectors")
-tables = view.made
+view = frame.view(Study, subject="detectors")
+tables = view.tables
 st.header("Detectors", anchor=False)
 cells = tables["detectors"]["cell"].unique().tolist()
 if not cells:
@@ -33,7 +33,7 @@ frame.table(report.evaluation(tables, cell, strength), "evaluation",
 
 st.subheader("A threshold and its price", anchor=False)
 if "judged" not in tables or tables["judged"].query("cell == @cell").empty:
-    st.info(f"The tables hold no scores of single images. {frame.how(view.study)}")
+    st.info(f"The tables hold no scores of single images. {frame.build_hint(view.study)}")
 else:
     judged = tables["judged"].query("cell == @cell and strength == @strength")
     detectors = [name for name in tables["limits"].query("cell == @cell and strength == @strength")

@@ -1,4 +1,4 @@
-"""One image: what was done to it, and how its maps move."""
+"""One image, its changed versions, and the drift of its maps."""
 
 import charts
 import frame
@@ -16,62 +16,62 @@ ORDERS = ("as in the set", "most drifted", "class flipped", "missed by the detec
 LOOKS = ("overlay", "map", "difference to the clean map")
 
 
-def listed(images: pd.DataFrame, order: str, judged: pd.DataFrame | None) -> list[int]:
-    """Returns the images to step through, in an order."""
+def image_order(images: pd.DataFrame, order: str, misses: pd.DataFrame | None) -> list[int]:
+    """Returns the images to step through, in the chosen order."""
     if order == "most drifted":
         images = images.sort_values("drift", ascending=False, na_position="last")
     elif order == "class flipped":
         images = images[images["success"]].sort_values("drift", ascending=False)
     elif order == "missed by the detector":
-        images = images[images["image"].isin([] if judged is None else judged)]
+        images = images[images["image"].isin([] if misses is None else misses)]
     return images["image"].tolist()
 
 
-def missed(detector: str) -> pd.Series | None:
-    """Returns the flipped test images that a detector does not call, at strength 1."""
-    if "judged" not in view.made or "limits" not in view.made:
+def missed_images(detector: str) -> pd.Series | None:
+    """Returns the flipped test images that a detector misses, at strength 1."""
+    if "judged" not in view.tables or "limits" not in view.tables:
         return None
-    rows = view.made["judged"].query("cell == @cell and strength == 1 and kind == 'success'")
-    limit = view.made["limits"].query("cell == @cell and strength == 1 and detector == @detector")
+    rows = view.tables["judged"].query("cell == @cell and strength == 1 and kind == 'success'")
+    limit = view.tables["limits"].query("cell == @cell and strength == 1 and detector == @detector")
     if rows.empty or limit.empty:
         return None
     return rows.loc[rows[detector] < limit["limit"].iloc[0], "image"]
 
 
 def step(by: int) -> None:
-    """Goes to the image before or behind."""
+    """Goes to the previous or the next image."""
     here = names.index(st.session_state["image"])
     st.session_state["image"] = names[(here + by) % len(names)]
 
 
-view = frame.view(Study, what="images of a cell")
+view = frame.view(Study, subject="images of a cell")
 st.header("Image", anchor=False)
 boxes = st.columns(3)
 with boxes[0]:
     cell = frame.choose_cell(view)
-opened = frame.opened(view, cell)
+opened = frame.open_case(view, cell)
 images = frame.images(view, opened)
 order = boxes[1].selectbox("Images", ORDERS, key="order", bind="query-params")
-judged = None
+misses = None
 if order == ORDERS[-1]:
-    known = [name for name in view.made.get("judged", pd.DataFrame()).columns
+    detectors = [name for name in view.tables.get("judged", pd.DataFrame()).columns
              if name not in ("cell", "strength", "image", "kind", "chance")]  # fmt: skip
-    if not known:
-        st.info("The tables of this study say nothing of single images: build it anew.")
+    if not detectors:
+        st.info("The tables of this study have no scores of single images: build the study again.")
         st.stop()
-    judged = missed(frame.choice(boxes[1], "Detector", known, key="detector"))
-ids = listed(images, order, judged)
+    misses = missed_images(frame.choice(boxes[1], "Detector", detectors, key="detector"))
+ids = image_order(images, order, misses)
 if not ids:
     st.info("No image of this kind in this cell.")
     st.stop()
 texts = images.set_index("image")["id"].astype(str).to_dict()
 names = [texts[image] for image in ids]
-chosen = frame.choice(boxes[2], "Image", names, key="image")
+image_name = frame.choice(boxes[2], "Image", names, key="image")
 with boxes[2].container(horizontal=True):
     st.button("Previous", on_click=step, args=(-1,), icon=":material/arrow_back:")
     st.button("Next", on_click=step, args=(1,), icon=":material/arrow_forward:")
-    st.caption(f"{names.index(chosen) + 1} of {len(names)}")
-image = ids[names.index(chosen)]
+    st.caption(f"{names.index(image_name) + 1} of {len(names)}")
+image = ids[names.index(image_name)]
 
 boxes = st.columns(4)
 strength = frame.choice(boxes[0], "Strength", opened.strengths, key="strength", default=1.0,
@@ -81,13 +81,13 @@ method = frame.choice(boxes[2], "Method", opened.maps.methods, key="method")
 target = boxes[3].selectbox("Changed maps explain", list(frame.POLICIES), key="target",
                             format_func=frame.POLICIES.get, bind="query-params")  # fmt: skip
 
-shown = case.pixels(opened, image, strength)
+pixels = case.pixels(opened, image, strength)
 rows = case.rows(opened, image, strength, method=method, target=target)
 classes = opened.names()
 
 
-def told(variant: str) -> str:
-    """Returns what the model takes a variant for."""
+def class_text(variant: str) -> str:
+    """Returns the class that the model predicts for a variant, with its probability."""
     if variant not in rows.index:
         return ""
     row = rows.loc[variant]
@@ -102,17 +102,17 @@ st.text(
 )
 columns = st.columns(5)
 for column, (variant, name) in zip(columns, ARMS.items(), strict=False):
-    text = f"{name}: {told(variant)}"
-    column.image(tiles.enlarged(shown[variant]), output_format="PNG", width="stretch", alt=text)
+    text = f"{name}: {class_text(variant)}"
+    column.image(tiles.enlarged(pixels[variant]), output_format="PNG", width="stretch", alt=text)
     column.text(text)
 for column, variant in zip(columns[3:], ("adversarial", "noise"), strict=True):
-    text = f"{ARMS[variant]}: what was added, {times} times"
-    picture = tiles.change(shown["clean"], shown[variant], times)
+    text = f"{ARMS[variant]}: the added change, {times} times as large"
+    picture = tiles.change(pixels["clean"], pixels[variant], times)
     column.image(picture, output_format="PNG", width="stretch", alt=text)
     column.text(text)
 st.caption(
-    "Below each picture what the model takes it for, and with what probability. A change is shown "
-    "around grey; pixels are those that the model was given, rounded for the screen."
+    "Below each picture: the class that the model predicts, with its probability. A change is "
+    "shown around grey. The pixels are the model's input, rounded for the screen."
 )
 
 st.subheader("Maps of all layers", anchor=False)
@@ -121,11 +121,11 @@ look = st.segmented_control("Shown as", LOOKS, default=LOOKS[0], key="look", req
 maps = case.maps(opened, rows)
 
 
-def looked(variant: str, place: int) -> np.ndarray:
+def tile(variant: str, place: int) -> np.ndarray:
     """Returns the picture of a variant's map at a layer."""
     layer = maps[variant][place]
     if look == "overlay":
-        return tiles.overlay(shown[variant], layer)
+        return tiles.overlay(pixels[variant], layer)
     return tiles.heat(layer) if look == "map" else tiles.difference(layer, maps["clean"][place])
 
 
@@ -138,29 +138,29 @@ with st.grid("auto", min_column_width=300):
             st.markdown(f"**{label}**")
             for place, variant in zip(st.columns(len(maps)), maps, strict=True):
                 text = ARMS[variant] + ("" if maps[variant][i].any() else " (empty)")
-                place.image(looked(variant, i), caption=text, output_format="PNG", width="stretch",
+                place.image(tile(variant, i), caption=text, output_format="PNG", width="stretch",
                             alt=f"{method} at layer {label}, {text}")  # fmt: skip
 st.caption(
-    "Each map is divided by its own maximum: bright is what speaks for the class. A difference is "
+    "Each map is divided by its own maximum: bright places support the class. A difference is "
     "orange where the changed map is stronger than the clean one and purple where it is weaker. An "
     "empty map has no evidence for its class."
 )
 try:
-    found = frame.pairs(view, cell, strength=strength, target=target, method=method, score="cosine")
+    pairs = frame.pairs(view, cell, strength=strength, target=target, method=method, score="cosine")
 except FileNotFoundError as fault:
-    frame.missing(view, fault)
+    frame.show_missing(view, fault)
 else:
-    mine = found[found["image"] == image].set_index("layer").reindex(labels).reset_index()
+    mine = pairs[pairs["image"] == image].set_index("layer").reindex(labels).reset_index()
     frame.show(charts.profile(mine, title=f"Similarity by layer at {percent(strength)}"))
-if "judged" in view.made:
-    scored = view.made["judged"].query("cell == @cell and strength == @strength")
-    scored = scored[scored["image"] == image]
-    st.subheader("What detectors say of it", anchor=False)
-    if scored.empty:
-        st.caption("It is not among the test images of the detectors' evaluation at this strength.")
+if "judged" in view.tables:
+    detector_scores = view.tables["judged"].query("cell == @cell and strength == @strength")
+    detector_scores = detector_scores[detector_scores["image"] == image]
+    st.subheader("Scores of the detectors", anchor=False)
+    if detector_scores.empty:
+        st.caption("This image is not a test image of the detectors' evaluation at this strength.")
     else:
-        limits = view.made["limits"].query("cell == @cell and strength == @strength")
-        table = scored.set_index("kind").drop(columns=["cell", "strength", "image"]).T
+        limits = view.tables["limits"].query("cell == @cell and strength == @strength")
+        table = detector_scores.set_index("kind").drop(columns=["cell", "strength", "image"]).T
         table = table.join(limits.set_index("detector")["limit"].rename("threshold"))
         frame.table(table.reset_index(names="detector"), "scores", "Scores of the clean, noisy and "
-                    "attacked image; from the threshold on it is called adversarial.")  # fmt: skip
+                    "attacked image; adversarial at or above the threshold.")  # fmt: skip

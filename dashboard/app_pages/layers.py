@@ -1,4 +1,4 @@
-"""Drift by layer, and the images behind each field of it."""
+"""Drift by layer, and the images behind each field."""
 
 import charts
 import frame
@@ -19,15 +19,15 @@ CONTROLS = {
     "raised_noise": "noise raised until it flips", "unrelated": "unrelated images (floor)",
 }  # fmt: skip
 
-view = frame.view(Study, what="layers to compare")
-made = view.made
+view = frame.view(Study, subject="layers to compare")
+tables = view.tables
 st.header("Layers", anchor=False)
 boxes = st.columns(3)
 with boxes[0]:
     cell = frame.choose_cell(view)
 methods = ["GradCAM"]
-if "methods" in made:  # tables of before have none
-    methods = made["methods"].query("cell == @cell")["method"].unique().tolist() or methods
+if "methods" in tables:  # tables of older versions have none
+    methods = tables["methods"].query("cell == @cell")["method"].unique().tolist() or methods
 rows = boxes[1].selectbox("Rows", ROWS, key="rows", bind="query-params")
 target = boxes[2].selectbox("Maps explain", list(frame.POLICIES), key="target",
                             format_func=frame.POLICIES.get, bind="query-params")  # fmt: skip
@@ -38,44 +38,44 @@ if rows != "controls":
 if rows == "strengths":
     measure = boxes[1].selectbox("Shows", list(charts.MEASURES), key="measure",
                                  format_func=charts.MEASURES.get, bind="query-params")  # fmt: skip
-    measured = made["similarity"].query("cell == @cell")["score"].unique().tolist()
-    score = boxes[2].selectbox("Score", measured, key="score", bind="query-params")
+    score_names = tables["similarity"].query("cell == @cell")["score"].unique().tolist()
+    score = boxes[2].selectbox("Score", score_names, key="score", bind="query-params")
 
 
 def fields() -> pd.DataFrame:
-    """Returns what the strip shows: `row, layer, value, n, strength, method`."""
+    """Returns the fields of the strip: `row, layer, value, n, strength, method`."""
     first = methods[0]
     if rows == "methods":
-        if "methods" not in made:
+        if "methods" not in tables:
             return pd.DataFrame()
-        found = made["methods"].query("cell == @cell and target == @target and group == @group")
-        return found.assign(row=found["method"], strength=1.0)
+        table = tables["methods"].query("cell == @cell and target == @target and group == @group")
+        return table.assign(row=table["method"], strength=1.0)
     if rows == "controls":
-        found = made["controls"].query("cell == @cell and target == @target and draw == 0")
-        found = found[found["protocol"] == found["protocol"].iloc[0]]
-        order = found["variant"].map({name: i for i, name in enumerate(CONTROLS)})
-        found = found.assign(order=order).sort_values("order", kind="stable")
-        return found.assign(row=found["variant"].map(CONTROLS), strength=1.0, method=first)
+        table = tables["controls"].query("cell == @cell and target == @target and draw == 0")
+        table = table[table["protocol"] == table["protocol"].iloc[0]]
+        order = table["variant"].map({name: i for i, name in enumerate(CONTROLS)})
+        table = table.assign(order=order).sort_values("order", kind="stable")
+        return table.assign(row=table["variant"].map(CONTROLS), strength=1.0, method=first)
     if measure == "excess" and score == "cosine":
-        found = made["excess"].query("cell == @cell and target == @target and group == @group")
+        table = tables["excess"].query("cell == @cell and target == @target and group == @group")
     else:
         keys = ["strength", "layer"]
-        found = made["similarity"].query(
+        table = tables["similarity"].query(
             "cell == @cell and target == @target and score == @score and group == @group "
             "and strength > 0"
         )
-        arms = {name: part.set_index(keys) for name, part in found.groupby("variant")}
+        arms = {name: part.set_index(keys) for name, part in table.groupby("variant")}
         if len(arms) < 2:
             return pd.DataFrame()
         drift = arms["noise"]["mean"] - arms["adversarial"]["mean"]
         drift = drift if scores.by_name()[score].HIGHER_IS_ALIKE else -drift
-        found = arms["noise" if measure == "noise" else "adversarial"]
-        found = found.assign(mean=drift if measure == "excess" else found["mean"]).reset_index()
-    return found.assign(row=found["strength"].map(percent), method=first)
+        table = arms["noise" if measure == "noise" else "adversarial"]
+        table = table.assign(mean=drift if measure == "excess" else table["mean"]).reset_index()
+    return table.assign(row=table["strength"].map(percent), method=first)
 
 
-def clicked() -> None:
-    """Takes the field that was clicked."""
+def take_field() -> None:
+    """Selects the layer and row of the field that was clicked."""
     points = st.session_state["strip"]["selection"]["points"]
     if points:
         row, layer = points[0]["customdata"][:2]
@@ -87,7 +87,7 @@ def clicked() -> None:
 
 
 def strip() -> pd.DataFrame:
-    """Shows the strip and returns its fields, none where there are no such rows."""
+    """Shows the strip and returns its fields, an empty table where there are no such rows."""
     values = fields()
     if values.empty:
         st.info("Nothing to show: the tables have no such rows (no image of this kind).")
@@ -103,12 +103,12 @@ def strip() -> pd.DataFrame:
     }[rows]
     title = f"{title[:1].upper()}{title[1:]} ({cell})"
     figure = charts.strip(values, title=title, measure=shows)
-    st.plotly_chart(charts.clickable(figure, values["n"]), key="strip", on_select=clicked,
+    st.plotly_chart(charts.clickable(figure, values["n"]), key="strip", on_select=take_field,
                     selection_mode="points", alt=f"{title}: {rows} by layer",
                     config={"displaylogo": False})  # fmt: skip
     frame.read(figure, "strip_kept")
-    st.caption("Choose a field, or its layer below, to see the images behind it; of a control, "
-               "those of the attack and its noise at that layer.")  # fmt: skip
+    st.caption("Choose a field, or its layer below, to see the images behind it. A field of a "
+               "control shows the images of the attack and its noise at that layer.")  # fmt: skip
     return values
 
 
@@ -121,34 +121,34 @@ def behind(values: pd.DataFrame) -> None:
     strength = frame.choice(pick[1], "Strength", strengths, key="strength", default=1.0,
                             format_func=percent)  # fmt: skip
     method = frame.choice(pick[2], "Method", methods, key="method",
-                          help="those after the first were scored by cosine")  # fmt: skip
+                          help="the cosine alone scores methods after the first")  # fmt: skip
     st.subheader(f"Layer {layer}, strength {percent(strength)}", anchor=False)
-    used = score if method == methods[0] else "cosine"
-    asked = {"strength": strength, "target": target, "method": method, "score": used}
+    pair_score = score if method == methods[0] else "cosine"
+    arguments = {"strength": strength, "target": target, "method": method, "score": pair_score}
     try:
-        found = frame.pairs(view, cell, layer=layer, **asked)
+        pairs = frame.pairs(view, cell, layer=layer, **arguments)
     except FileNotFoundError as fault:
-        frame.missing(view, fault)
+        frame.show_missing(view, fault)
         return
-    opened = frame.opened(view, cell)
-    facts = frame.images(view, opened).set_index("image")[["id", "class_name", "success"]]
-    found = found.join(facts, on="image")
-    found = found if group == "all" else found[found["success"] == (group == "success")]
-    title = f"{used} at layer {layer}, {percent(strength)}"
-    frame.show(charts.spread(found, score=used, title=title))
-    found = found.sort_values("excess", ascending=False, na_position="last")
+    artefacts = frame.open_case(view, cell)
+    facts = frame.images(view, artefacts).set_index("image")[["id", "class_name", "success"]]
+    pairs = pairs.join(facts, on="image")
+    pairs = pairs if group == "all" else pairs[pairs["success"] == (group == "success")]
+    title = f"{pair_score} at layer {layer}, {percent(strength)}"
+    frame.show(charts.spread(pairs, score=pair_score, title=title))
+    pairs = pairs.sort_values("excess", ascending=False, na_position="last")
     columns = ["id", "class_name", "adversarial", "noise", "excess", "success"]
-    picked = st.dataframe(
-        found[columns].round(3), hide_index=True, on_select="rerun",
+    selection = st.dataframe(
+        pairs[columns].round(3), hide_index=True, on_select="rerun",
         # A choice is of these rows alone.
-        key=f"behind {cell} {layer} {strength} {method} {target} {group} {used}",
+        key=f"behind {cell} {layer} {strength} {method} {target} {group} {pair_score}",
         selection_mode="single-row", alt="The images behind the field, most drifted first",
     )["selection"]["rows"]  # fmt: skip
     st.caption("Most drifted first. Choose a row to look at the image.")
-    if picked:
+    if selection:
         # As the page's own widgets put their choices into the address.
         choices = {
-            "study": view.study, "cell": cell, "image": str(found["id"].iloc[picked[0]]),
+            "study": view.study, "cell": cell, "image": str(pairs["id"].iloc[selection[0]]),
             "strength": percent(strength), "method": method, "target": frame.POLICIES[target],
         }  # fmt: skip
         st.page_link("app_pages/image.py", label="Look at this image", icon=":material/image:",
@@ -161,19 +161,19 @@ if len(values):
 
 st.subheader("Figures", anchor=False)
 views = {
-    "Similarity by strength, attack": lambda: figures.figure_5a(made, cell),
-    "Similarity by strength, as published": lambda: figures.figure_5a_as_published(made, cell),
-    "Excess drift by layer": lambda: figures.excess_by_layer(made, cell),
-    "Excess drift by strength": lambda: figures.excess_by_strength(made, cell),
-    "Excess drift by method": lambda: figures.excess_by_method(made, cell),
-    "Similarity by strength, noise": lambda: figures.figure_5b(made, cell),
-    "Distribution, attack": lambda: figures.figure_4a(made, cell),
-    "Distribution, noise": lambda: figures.figure_4b(made, cell),
-    "Compromised layers": lambda: figures.figure_6(made, cell),
-    "Compromised layers of an image": lambda: figures.figure_7(made, cell),
-    "Coverage, attack and noise": lambda: figures.figure_2a(made, cell),
-    "Coverage by strength": lambda: figures.figure_2b(made, cell),
+    "Similarity by strength, attack": lambda: figures.figure_5a(tables, cell),
+    "Similarity by strength, as published": lambda: figures.figure_5a_as_published(tables, cell),
+    "Excess drift by layer": lambda: figures.excess_by_layer(tables, cell),
+    "Excess drift by strength": lambda: figures.excess_by_strength(tables, cell),
+    "Excess drift by method": lambda: figures.excess_by_method(tables, cell),
+    "Similarity by strength, noise": lambda: figures.figure_5b(tables, cell),
+    "Distribution, attack": lambda: figures.figure_4a(tables, cell),
+    "Distribution, noise": lambda: figures.figure_4b(tables, cell),
+    "Compromised layers": lambda: figures.figure_6(tables, cell),
+    "Compromised layers of an image": lambda: figures.figure_7(tables, cell),
+    "Coverage, attack and noise": lambda: figures.figure_2a(tables, cell),
+    "Coverage by strength": lambda: figures.figure_2b(tables, cell),
 }
-if "methods" not in made:
+if "methods" not in tables:
     del views["Excess drift by method"]
 frame.show(views[frame.choice(st, "Figure", list(views), key="figure")]())

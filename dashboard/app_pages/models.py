@@ -19,48 +19,49 @@ ARMS = {"carried": "carried from another network", "own": "made on each network 
 
 
 def hardening(view: frame.View) -> None:
-    made = view.made
-    frame.show(hardening_figures.table_1(made))
-    frame.table(hardening_report.sets(made), "sets", "Share right, with intervals by source "
-                "picture.")  # fmt: skip
-    frame.show(hardening_figures.success_by_model(made))
-    frame.table(hardening_report.attacks(made), "attacks", "Share of the images that a model gets "
-                "right which an attack made for that model changes.")  # fmt: skip
+    tables = view.tables
+    frame.show(hardening_figures.table_1(tables))
+    frame.table(hardening_report.sets(tables), "sets", "Share of images classified "
+                "correctly, with intervals by source picture.")  # fmt: skip
+    frame.show(hardening_figures.success_by_model(tables))
+    frame.table(hardening_report.attacks(tables), "attacks", "Share of a model's correctly "
+                "classified images whose class an attack made for that model changes.")  # fmt: skip
     st.subheader("Which class became which", anchor=False)
-    frame.table(made["flips"], "flips", "On the clear model, test images.")
+    frame.table(tables["flips"], "flips", "On the clear model, test images.")
     st.subheader("Images that an attack adds to the training set", anchor=False)
-    frame.table(made["budgets"], "budgets", "Successes on training images.")
+    frame.table(tables["budgets"], "budgets", "Successes on training images.")
 
 
 def generalisation(view: frame.View) -> None:
-    made, plan = view.made, view.plan
+    tables, plan = view.tables, view.plan
     assert isinstance(plan, Generalisation)
-    known = figures.EXPLAINED
-    explains = st.radio("Maps explain", list(known), index=list(known).index(plan.explains),
-                        key="explains", format_func=known.get, horizontal=True,
+    policies = figures.EXPLAINED
+    explains = st.radio("Maps explain", list(policies), index=list(policies).index(plan.explains),
+                        key="explains", format_func=policies.get, horizontal=True,
                         bind="query-params")  # fmt: skip
-    drawn = {f.title: f for f in figures.of_generalisation(made, explains=explains)}
-    frame.show(drawn[frame.choice(st, "Figure", list(drawn), key="figure")])
+    drawings = {f.title: f for f in figures.of_generalisation(tables, explains=explains)}
+    frame.show(drawings[frame.choice(st, "Figure", list(drawings), key="figure")])
     attack = st.selectbox("Attack", list(ARMS), key="attack", format_func=ARMS.get,
                           bind="query-params")  # fmt: skip
-    frame.table(report.accuracy(made, attack), "accuracy", "Share of test images "
-                "right, with Wilson intervals, by eps.")  # fmt: skip
+    frame.table(report.accuracy(tables, attack), "accuracy", "Share of test images "
+                "classified correctly, with Wilson intervals, by eps.")  # fmt: skip
     st.subheader("MOD", anchor=False)
-    frame.table(report.mod(made, explains), "mod", "Mean shift of maps under the "
-                "carried attack, last conv layer at the input's size; in brackets intervals by "
-                "source picture.")  # fmt: skip
-    if len(made["pairs"]):
+    frame.table(report.mod(tables, explains), "mod", "Mean shift of maps under the "
+                "carried attack, last conv layer at the input's size, with intervals by source "
+                "picture in brackets.")  # fmt: skip
+    if len(tables["pairs"]):
         st.subheader("Preprocessing, image by image", anchor=False)
-        frame.table(report.pairs(made), "pairs", "The same images with and without.")
+        frame.table(report.pairs(tables), "pairs", "The same images with and without "
+                    "preprocessing.")  # fmt: skip
     st.subheader("Networks", anchor=False)
-    frame.table(made["networks"], "networks", "What was compared.")
+    frame.table(tables["networks"], "networks", "The compared networks.")
     st.subheader("Layers of a network", anchor=False)
     layers(view)
 
 
 def layers(view: frame.View) -> None:
-    """The kept examples' maps at every layer of a network."""
-    ends = [key for key, target in view.chosen.targets.items()
+    """Shows the maps of the stored examples at every layer of a network."""
+    ends = [key for key, target in view.settings.targets.items()
             if target.generalisation == view.study and target.maps]  # fmt: skip
     if not ends:
         st.caption("No target of this generalisation has maps.")
@@ -70,7 +71,7 @@ def layers(view: frame.View) -> None:
         folder = storage.generalisation_folder(view.study, "carried", end)
         carried = storage.read(Carried, folder)
     except FileNotFoundError as fault:
-        frame.missing(view, fault)
+        frame.show_missing(view, fault)
         return
     boxes = st.columns(2)
     names = {i: f"{i + 1}: {name}" for i, name in enumerate(carried.shown["class_name"])}
@@ -88,12 +89,12 @@ def layers(view: frame.View) -> None:
             st.image(tiles.heat(layer), caption=labels[i], output_format="PNG", width="stretch",
                      alt=f"map at layer {labels[i]}, {variant}")  # fmt: skip
     st.caption(
-        "Maps of the image's own top class at each layer, input to output, each divided by its own "
-        "maximum: bright is what speaks for the class."
+        "Maps of the image's own top class at each layer, from input to output, each divided by "
+        "its own maximum: bright places support the class."
     )
 
 
-view = frame.view(Hardening, Generalisation, what="models to compare")
+view = frame.view(Hardening, Generalisation, subject="models to compare")
 st.header("Models", anchor=False)
 if isinstance(view.plan, Hardening):
     hardening(view)

@@ -1,4 +1,4 @@
-"""The question and the answer in one screen, and what is built."""
+"""The question and the answer on one screen, and the list of built studies."""
 
 import charts
 import frame
@@ -15,70 +15,74 @@ from camdrift.settings import Hardening, Study
 QUESTIONS = {
     "study": "When an image is attacked, do the class-activation maps of each conv layer drift "
     "further than under the same amount of plain noise, and does the drift give the attack away?",
-    "hardening": "What do attacks do to LRP relevance maps, do signatures give them away, and do "
-    "models retrained on attacked images withstand attacks made for themselves?",
+    "hardening": "How do attacks change LRP relevance maps, do relevance signatures reveal them, "
+    "and do models retrained on attacked images withstand attacks made for themselves?",
     "generalisation": "Do other networks behave alike? An attack is made on one network and "
     "carried to the others; how much accuracy is lost, and does the shift of maps explain it?",
 }
 
 view = frame.view()
-made, plan = view.made, view.plan
+study_tables, plan = view.tables, view.plan
 st.header(plan.title, anchor=False)
 st.write(QUESTIONS[frame.KINDS[type(plan)]])
-judged = made["claims"].query("verdict != 'not run here'")["verdict"].value_counts()
-counts = ", ".join(f"{number} '{verdict}'" for verdict, number in judged.items())
-st.markdown(f"**Of {judged.sum()} published claims that it asks: {counts}.** Numbers rest on this "
-            "study's own images and models, not on those of any paper.")  # fmt: skip
+verdicts = study_tables["claims"].query("verdict != 'not run here'")["verdict"].value_counts()
+counts = ", ".join(f"{number} '{verdict}'" for verdict, number in verdicts.items())
+st.markdown(f"**Of {verdicts.sum()} published claims tested here: {counts}.** Numbers rest on "
+            "this study's own images and models, not on those of any paper.")  # fmt: skip
 
 if isinstance(plan, Study):
-    facts = made["attacks"].set_index("cell").loc[plan.headline]
-    square = made["square"].query("cell == @plan.headline and layer == 'mean'")
-    excess = made["excess"].query("cell == @plan.headline and layer == 'mean' and strength == 1")
-    shown = st.columns(4)
-    shown[0].metric("Class flipped", f"{facts['success_rate']:.0%}",
+    facts = study_tables["attacks"].set_index("cell").loc[plan.headline]
+    factorial = study_tables["factorial"].query("cell == @plan.headline and layer == 'mean'")
+    excess = study_tables["excess"].query(
+        "cell == @plan.headline and layer == 'mean' and strength == 1"
+    )
+    metrics = st.columns(4)
+    metrics[0].metric("Class flipped", f"{facts['success_rate']:.0%}",
                     help=f"{facts['successes']} of {facts['images']} test images")  # fmt: skip
     for column, title, group, target in (
-        (shown[1], "Excess, flipped, own class", "success", "own_top1"),
-        (shown[2], "Excess, flipped, clean class", "success", "seed_class"),
-        (shown[3], "Excess, not flipped", "failure", "own_top1"),
+        (metrics[1], "Excess, flipped, own class", "success", "own_top1"),
+        (metrics[2], "Excess, flipped, clean class", "success", "seed_class"),
+        (metrics[3], "Excess, not flipped", "failure", "own_top1"),
     ):
         row = excess[(excess["group"] == group) & (excess["target"] == target)]
         if len(row):
-            told = tables.as_text(*row[["mean", "low", "high"]].iloc[0])
-            value, _, interval = told.partition(" ")
+            estimate = tables.as_text(*row[["mean", "low", "high"]].iloc[0])
+            value, _, interval = estimate.partition(" ")
             column.metric(title, value, interval, delta_color="off", delta_arrow="off")
     st.caption(
         f"Cell '{plan.headline}', strength 100 %: share of images whose class the attack flips, "
-        "with each changed map explaining its own class or the clean image's. Excess: cosine "
-        "similarity to the clean map under noise of the attack's size minus that under attack, "
-        "mean over decided layers, with a 95 % interval resampled by source picture."
+        "and the excess when each changed map explains its own class or the clean image's. "
+        "Excess: cosine similarity to the clean map under noise of the attack's size minus that "
+        "under attack, mean over decided layers, with a 95 % interval resampled by source picture."
     )
     frame.show(
-        figures.drift_by_arm(made, plan.headline, "own_top1")
-        if len(square)
-        else figures.excess_by_layer(made, plan.headline)
+        figures.drift_by_arm(study_tables, plan.headline, "own_top1")
+        if len(factorial)
+        else figures.excess_by_layer(study_tables, plan.headline)
     )
-    frame.table(report.headline(made), "headline", "Every cell of the study, strength 100 %.")
-    for cell in made["attacks"]["cell"]:
-        for text in flags.texts(made, cell):
+    frame.table(
+        report.headline(study_tables), "headline", "Every cell of the study, strength 100 %."
+    )
+    for cell in study_tables["attacks"]["cell"]:
+        for text in flags.texts(study_tables, cell):
             st.warning(f"{cell}: {text}", icon=":material/flag:")
 elif isinstance(plan, Hardening):
-    frame.show(hardening_figures.table_1(made))
-    frame.show(hardening_figures.success_by_model(made))
+    frame.show(hardening_figures.table_1(study_tables))
+    frame.show(hardening_figures.success_by_model(study_tables))
 else:
-    frame.show(generalisation_figures.table_1(made))
-    frame.show(generalisation_figures.table_3(made, plan.explains))
+    frame.show(generalisation_figures.table_1(study_tables))
+    frame.show(generalisation_figures.table_3(study_tables, plan.explains))
 
-frame.show(charts.verdicts(made["claims"]))
-st.subheader("How it is made", anchor=False)
-found = lineage.diagram()
-if found:
-    st.mermaid_chart(found, alt="The stages of the pipeline and what each needs of others.")
+frame.show(charts.verdicts(study_tables["claims"]))
+st.subheader("The pipeline", anchor=False)
+diagram = lineage.diagram()
+if diagram:
+    st.mermaid_chart(diagram, alt="The stages of the pipeline and the stages that each depends on.")
     st.caption("Stages of the DVC pipeline; an arrow leads from a stage to one that reads it.")
-st.subheader("What is built", anchor=False)
-st.dataframe(lineage.built(frame.plans(frame.chosen_settings())), hide_index=True,
-             alt="Studies, and which of their results are here")  # fmt: skip
+st.subheader("Built studies", anchor=False)
+st.dataframe(lineage.built_studies(frame.plans(frame.current_settings())), hide_index=True,
+             alt="Studies, and which of their results are in this folder")  # fmt: skip
 st.caption(
-    "Tables are small and in git. Artefacts (images, maps, scores of single images) are built by "
-    "`make repro`, or come by `dvc pull` from a remote that has them."
+    "Tables are small and in git. `make repro` builds the artefacts (images, maps, scores of "
+    "single images); `dvc pull` fetches them from a remote that has them."
 )

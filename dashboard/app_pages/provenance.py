@@ -1,4 +1,4 @@
-"""Where what is on screen comes from."""
+"""The origin of the results on screen: code, environment, data, hashes."""
 
 import frame
 import lineage
@@ -21,10 +21,10 @@ else:
     st.text(f"Revision {here.sha}, {'with changes not committed' if here.changed else 'clean'}")
 
 own = storage.results(view.study, "run.json")
-file = RUN if view.study in results.plans(frame.chosen_settings()) else own
+file = RUN if view.study in results.plans(frame.current_settings()) else own
 if not file.exists():
-    st.info("The environment and the seconds of this study's run were not recorded; of the default "
-            "studies, `make publish` records them.")  # fmt: skip
+    st.info("The environment and the run times of this study were not recorded; `make publish` "
+            "records those of the default studies.")  # fmt: skip
 else:
     facts = files.read_json(file)
     machine = facts["environment"]
@@ -33,18 +33,18 @@ else:
         f"Python {machine['python']}, {machine['system']}, {machine['cores']} cores, "
         f"{machine['memory_gb']} GB",
         ", ".join(f"{name} {version}" for name, version in machine["packages"].items()),
-        f"code of {machine['revision']}, {machine['changed_files']} files changed",
+        f"code at revision {machine['revision']}, {machine['changed_files']} files changed",
     ]))  # fmt: skip
     stages = pd.DataFrame(facts["stages"])
-    st.subheader("Seconds a stage", anchor=False)
-    took = f"{stages['seconds'].sum() / 60:.1f} minutes in all; peak memory in MB."
+    st.subheader("Seconds per stage", anchor=False)
+    duration = f"{stages['seconds'].sum() / 60:.1f} minutes in all; peak memory in MB."
     stages = stages.sort_values("seconds", ascending=False)
-    frame.table(stages[["stage", "seconds", "peak_memory_mb"]], "stages", took)
+    frame.table(stages[["stage", "seconds", "peak_memory_mb"]], "stages", duration)
 
-if "flags" in view.made:
+if "flags" in view.tables:
     st.subheader("Validity flags", anchor=False)
-    frame.table(view.made["flags"], "flags", "What a reader must know before believing a number: "
-                "the measured value, the limit, and the claims that it touches.")  # fmt: skip
+    frame.table(view.tables["flags"], "flags", "Conditions that limit the validity of a number: "
+                "the measured value, the limit, and the claims affected.")  # fmt: skip
 
 st.subheader("Data and licences", anchor=False)
 rows = []
@@ -54,15 +54,15 @@ for sheet in sorted(storage.set_datasheet("").parent.glob("*.json")):
         rows.append({"set": sheet.stem, "licence": licence, "images in all": content["images"],
                      "sources": ", ".join(sources) if isinstance(sources, list) else str(sources),
                      "sha256": content["sha256"]})  # fmt: skip
-frame.table(pd.DataFrame(rows), "licences", "Every set that results in git rest on.")
+frame.table(pd.DataFrame(rows), "licences", "Every image set behind the results in git.")
 
 st.subheader("Hashes", anchor=False)
-found = lineage.hashes(view.study)
-if found.empty:
+hashes = lineage.hashes(view.study)
+if hashes.empty:
     st.caption(
-        "dvc.lock names no stage of this study: it was built in a copy, as a DVC experiment."
+        "dvc.lock names no stage of this study: the study was built in a copy of the repository."
     )
 else:
-    stage = frame.choice(st, "Stage", found["stage"].unique().tolist(), key="stage")
-    frame.table(found[found["stage"] == stage], "hashes", "What the stage read and wrote, by the "
-                "MD5 of dvc.lock: the same hash is the same content.")  # fmt: skip
+    stage = frame.choice(st, "Stage", hashes["stage"].unique().tolist(), key="stage")
+    frame.table(hashes[hashes["stage"] == stage], "hashes", "The stage's inputs and outputs, by "
+                "their MD5 in dvc.lock: equal hashes mean equal content.")  # fmt: skip

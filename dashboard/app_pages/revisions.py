@@ -1,4 +1,4 @@
-"""Commits and experiments, and two of them side by side."""
+"""Commits and experiments, and a comparison of two of them."""
 
 import frame
 import pandas as pd
@@ -7,25 +7,25 @@ import streamlit as st
 
 view = frame.view()
 st.header("Experiments and revisions", anchor=False)
-found = revisions.listed()
-if not found:
-    st.info("No git repository here, or none of its commits has results. Clone the repository.")
+history = revisions.latest()
+if not history:
+    st.info("There is no git repository here, or no commit has results. Clone the repository.")
     st.stop()
-whole = st.toggle("With metrics of this study (reads every revision once)", key="with_metrics",
-                  bind="query-params")  # fmt: skip
+with_metrics = st.toggle("With metrics of this study (reads every revision once)",
+                         key="with_metrics", bind="query-params")  # fmt: skip
 rows = []
-for revision in found:
+for revision in history:
     row = {"revision": revision.sha[:7], "when": revision.when, "kind": revision.kind,
            "what": revision.text}  # fmt: skip
-    if whole:
+    if with_metrics:
         row["seed"] = revisions.settings(revision.sha).get("seed")
         row |= revisions.metrics(revision.sha, view.study)
     rows.append(row)
 frame.table(pd.DataFrame(rows), "revisions", "The last commits that changed results or settings, "
-            "and DVC's experiments, which a clone does not bring: `dvc exp pull`.")  # fmt: skip
+            "and DVC's experiments; a clone lacks these, `dvc exp pull` fetches them.")  # fmt: skip
 
 st.subheader("Two side by side", anchor=False)
-names = {r.sha: f"{r.sha[:7]} {r.text[:40]}" for r in found}
+names = {r.sha: f"{r.sha[:7]} {r.text[:40]}" for r in history}
 boxes = st.columns(2)
 before = boxes[0].selectbox("Before", list(names), index=min(1, len(names) - 1), key="before",
                             format_func=names.get, bind="query-params")  # fmt: skip
@@ -37,24 +37,24 @@ for title, name, trees in (
     ("Changed metrics", "metrics", [revisions.metrics(sha, view.study) for sha in pair]),
 ):
     st.markdown(f"**{title}**")
-    lacking = [sha[:7] for sha, tree in zip(pair, trees, strict=True) if not tree]
-    changes = revisions.compared(*trees)
-    if lacking:
-        st.info(f"{' and '.join(lacking)}: no {name} of '{view.study}' that can be read here.")
+    absent = [sha[:7] for sha, tree in zip(pair, trees, strict=True) if not tree]
+    changes = revisions.differences(*trees)
+    if absent:
+        st.info(f"{' and '.join(absent)}: no {name} of '{view.study}' that can be read here.")
     elif changes.empty:
         st.caption("None.")
     else:
-        frame.table(changes, name, "What differs between the two revisions.")
+        frame.table(changes, name, "Differences between the two revisions.")
 both = [revisions.figures(sha, view.study) for sha in pair]
-drawn = sorted({*both[0], *both[1]})
-if not drawn:
-    st.caption(f"Neither has figures of '{view.study}'.")
+figure_names = sorted({*both[0], *both[1]})
+if not figure_names:
+    st.caption(f"Neither revision has figures of '{view.study}'.")
     st.stop()
-name = st.selectbox("Figure", drawn, key="png", bind="query-params")
-for box, sha, there in zip(st.columns(2), pair, both, strict=True):
+name = st.selectbox("Figure", figure_names, key="png", bind="query-params")
+for box, sha, figures in zip(st.columns(2), pair, both, strict=True):
     box.text(names[sha])
-    picture = revisions.figure(sha, view.study, name) if name in there else None
+    picture = revisions.figure(sha, view.study, name) if name in figures else None
     if picture:
         box.image(picture, width="stretch", alt=f"{name} at {sha[:7]}")
     else:
-        box.info("This revision has no such figure.")
+        box.info("This revision lacks the figure.")

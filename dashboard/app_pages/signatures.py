@@ -1,4 +1,4 @@
-"""Relevance maps as signatures: the plane of them, and the image behind a point."""
+"""Relevance maps as signatures: their plane, and the image behind a point."""
 
 import charts
 import frame
@@ -14,22 +14,22 @@ from camdrift.settings import EXTENDING, Hardening
 from camdrift.storage import CLEAR, Hardened, ImageSet, Signatures
 
 COLOURS = {"class_before": "class before", "on": "attack", "attackable": "attackable or not",
-           "class_after": "class that the model sees"}  # fmt: skip
+           "class_after": "class predicted by the model"}  # fmt: skip
 ON = {"clear": "clean", **ATTACKS}
 
 
-def clicked() -> None:
-    """Takes the point that was clicked."""
+def take_point() -> None:
+    """Selects the point that was clicked."""
     points = st.session_state["plane"]["selection"]["points"]
     if points:
         on, image = points[0]["customdata"][:2]
         st.session_state["point"] = f"{on} {image}"
 
 
-view = frame.view(Hardening, what="signatures")
-made = view.made
+view = frame.view(Hardening, subject="signatures")
+tables = view.tables
 st.header("Signatures", anchor=False)
-points = made["points"].dropna(subset=["x", "y"])
+points = tables["points"].dropna(subset=["x", "y"])
 if points.empty:
     st.info("Too few points for a plane: see the figures of the Models page.")
     st.stop()
@@ -40,54 +40,55 @@ points = points.assign(
 boxes = st.columns(2)
 colour = boxes[0].selectbox("Coloured by", list(COLOURS), key="colour", format_func=COLOURS.get,
                             bind="query-params")  # fmt: skip
-frame.still("on", set(points["on"]))
-wanted = boxes[1].multiselect("Images", list(points["on"].unique()), key="on", format_func=ON.get,
-                              bind="query-params", placeholder="all")  # fmt: skip
-shown = points[points["on"].isin(wanted)] if wanted else points
+frame.forget_stale("on", set(points["on"]))
+selection = boxes[1].multiselect("Images", list(points["on"].unique()), key="on",
+                                 format_func=ON.get, bind="query-params",
+                                 placeholder="all")  # fmt: skip
+visible = points[points["on"].isin(selection)] if selection else points
 caption = (
-    "Each point is an image's LRP map, laid out by UMAP: near points have similar maps, axes have "
-    f"no unit. {figures.numbers(made)}. Click a point, or choose it below, to see it."
+    "Each point is an image's LRP map, placed by UMAP: near points have similar maps, and the axes "
+    f"have no unit. {figures.numbers(tables)}. Click a point, or choose it below, to see its image."
 )
-figure = charts.plane(shown, colour=colour, caption=caption)
-st.plotly_chart(charts.with_points(figure), key="plane", on_select=clicked,
+figure = charts.plane(visible, colour=colour, caption=caption)
+st.plotly_chart(charts.with_points(figure), key="plane", on_select=take_point,
                 selection_mode="points", config={"displaylogo": False},
                 alt="Plane of relevance signatures, a point an image")  # fmt: skip
 frame.read(figure, "plane_kept")
 
 names = [f"{row.on} {row.image}" for row in points.itertuples()]
-told = {f"{row.on} {row.image}": f"{ON[row.on]}, image {row.image}: {row.class_before}"
-        + (f" taken for {row.class_after}" if row.class_after != row.class_before else "")
+captions = {f"{row.on} {row.image}": f"{ON[row.on]}, image {row.image}: {row.class_before}"
+        + (f" classified as {row.class_after}" if row.class_after != row.class_before else "")
         for row in points.itertuples()}  # fmt: skip
-point = frame.choice(st, "Point", names, key="point", format_func=told.get)
+point = frame.choice(st, "Point", names, key="point", format_func=captions.get)
 on, image = point.split()
 try:
     images = storage.read(ImageSet, storage.set_folder(view.plan.set))
     hardened = storage.read(Hardened, storage.hardening_folder(view.study, "harden"))
-    signed = storage.read(Signatures, storage.hardening_folder(view.study, "signatures"))
+    signatures = storage.read(Signatures, storage.hardening_folder(view.study, "signatures"))
 except FileNotFoundError as fault:
-    frame.missing(view, fault)
+    frame.show_missing(view, fault)
 else:
     place = int(np.flatnonzero(hardened.tests["image"] == int(image))[0])
     picture = np.asarray(images.pixels[int(image)])
     if on != CLEAR:
         changed = np.asarray(hardened.changed[EXTENDING.index(on), place])
         picture = np.moveaxis(changed, 0, -1).astype(np.float32)
-    st.text(told[point])
+    st.text(captions[point])
     columns = st.columns(6)
     columns[0].image(tiles.enlarged(picture), output_format="PNG", width="stretch",
                      alt=f"the image, {ON[on]}")  # fmt: skip
     columns[0].text(ON[on])
-    mine = [(k, model) for k, (model, what) in enumerate(signed.facts["shown"]) if what == on]
+    mine = [(k, model) for k, (model, kind) in enumerate(signatures.facts["shown"]) if kind == on]
     for column, (k, model) in zip(columns[1:], mine, strict=False):
-        values = (np.asarray(signed.maps[k, place], dtype=np.float32) + 1) / 2
+        values = (np.asarray(signatures.maps[k, place], dtype=np.float32) + 1) / 2
         heat = tiles.enlarged(mpl.colormaps["RdBu_r"](values)[..., :3])
         name = figures.NAMES[model]
         column.image(heat, output_format="PNG", width="stretch", alt=f"relevance, {name} model")
         column.text(name)
     st.caption(f"The image and its LRP maps, model by model. {figures.HEATS}")
 st.subheader("Figures", anchor=False)
-drawn = {figure.title: figure for figure in figures.of_hardening(made)[2:]}
-frame.show(drawn[frame.choice(st, "Figure", list(drawn), key="figure")])
-frame.table(made["relevance"], "relevance", "Correlation of maps with the clear model's map of the "
-            "clean image, over successes; 'growth' is how many times the share of relevance around "
-            "the attacked pixel grew.")  # fmt: skip
+drawings = {figure.title: figure for figure in figures.of_hardening(tables)[2:]}
+frame.show(drawings[frame.choice(st, "Figure", list(drawings), key="figure")])
+frame.table(tables["relevance"], "relevance", "Correlation of maps with the clear model's map of "
+            "the clean image, over successes; 'growth' is the factor by which the share of "
+            "relevance around the attacked pixel grew.")  # fmt: skip

@@ -34,7 +34,7 @@ def drawn(side: int) -> np.ndarray:
 def scored(of: Callable[[np.ndarray, np.ndarray], np.ndarray], maps: np.ndarray) -> np.ndarray:
     """Returns a score of each pair, in chunks as the study computes it."""
     places = np.arange(2 * PAIRS)
-    return comparison.by_chunk(of, maps, places[:PAIRS], places[PAIRS:])
+    return comparison.score_by_chunk(of, maps, places[:PAIRS], places[PAIRS:])
 
 
 def enlarged(heatmap: Tensor) -> Tensor:

@@ -131,10 +131,10 @@ def test_what_makes_no_map_of_a_layer_is_refused(images, name):
         cam.all_layers(network(), images, methods=["ScoreCAM"], softmax=True)
 
 
-@pytest.mark.parametrize("name", library.FED)
+@pytest.mark.parametrize("name", library.FROM_ARRAYS)
 def test_every_class_that_is_fed_needs_the_pass_alone(name):
     a, g = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 4, 5) - 0.5
-    found = library.fed(name)(a, g)
+    found = library.from_arrays(name)(a, g)
     assert found.shape == (2, 4, 5)
     assert found.min() >= 0
     assert name in FROM_PASS

@@ -1,7 +1,7 @@
-"""Drawing: a `Figure`, however it is drawn, and what Plotly and matplotlib make of it.
+"""Drawing: a `Figure`, independent of its library, and its rendering by Plotly and matplotlib.
 
 Plotly serves the report and the dashboard; the PNG, for the README and `dvc plots`, is drawn by
-matplotlib, since Plotly's own export wants a browser on the machine.
+matplotlib, since Plotly's own export requires a browser on the machine.
 """
 
 import html
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from camdrift.storage import files
 
-# Okabe and Ito's palette, told apart by people with any colour vision, with a grey for its black,
+# Okabe and Ito's palette, distinct for people with any colour vision, with a grey for its black,
 # which a dark page would hide; marks and dashes differ too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#E69F00", "#56B4E9")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
@@ -29,10 +29,10 @@ MATPLOTLIB_MARKS = ("o", "s", "D", "^", "x", "P", "*")
 
 @dataclass(frozen=True)
 class Figure:
-    """What a figure shows, however it is drawn.
+    """The content of a figure, independent of the drawing library.
 
     name: of its files and its anchor.
-    title: what it shows, in a few words.
+    title: its content, in a few words.
     caption: how to read it, in plain sentences.
     kind: 'lines', 'points', 'bars', 'boxes', 'matrix' (rows are series) or 'panel'.
     table: columns `series, x, y` and, where known, `low, high`; for boxes `q1, median, q3, low,
@@ -42,10 +42,10 @@ class Figure:
     y_range: of the y axis, or None.
     log_x: whether the x axis is logarithmic.
     panel: a composed picture and the labels of its columns and rows, for a panel.
-    images: whether it holds images of the set, which not every licence lets be passed on; its PNG
-        says so.
-    colours: of series by name, for those that keep theirs whatever others are there; the rest go
-        by their place.
+    images: whether it holds images of the set, whose licence may forbid redistribution; its PNG
+        is marked.
+    colours: of series by name, for series with a fixed colour; the others are coloured by their
+        place.
     """
 
     name: str
@@ -119,47 +119,47 @@ def plotly(figure: Figure) -> Any:
     """Returns a `plotly.graph_objects.Figure`."""
     import plotly.graph_objects as go
 
-    drawn = go.Figure()
+    chart = go.Figure()
     table = figure.table
     if len(table) and not pd.api.types.is_numeric_dtype(table["x"]):
         table = table.assign(x=table["x"].map(plain))
     series = [(str(name), rows) for name, rows in table.groupby("series", sort=False)]
     if figure.kind == "matrix":
         wide, low, high = matrix(figure)
-        drawn.add_heatmap(
+        chart.add_heatmap(
             z=wide.to_numpy(), x=list(wide.columns.map(plain)), y=list(wide.index.map(plain)),
             zmin=low, zmax=high,
             colorscale="Viridis", texttemplate="%{z:.2f}",
         )  # fmt: skip
-        drawn.update_yaxes(autorange="reversed")
+        chart.update_yaxes(autorange="reversed")
         series = []
     links = _links(figure)
     if links is not None:
-        drawn.add_scatter(
+        chart.add_scatter(
             x=links[0], y=links[1], mode="lines", line={"color": "#999999", "width": 0.8},
             hoverinfo="skip", showlegend=False,
         )  # fmt: skip
     for i, (own, rows) in enumerate(series):
         name, colour = plain(own), figure.colour(own, i)
         if figure.kind == "boxes":
-            drawn.add_box(
+            chart.add_box(
                 name=name, x=rows["x"], q1=rows["q1"], median=rows["median"], q3=rows["q3"],
                 lowerfence=rows["low"], upperfence=rows["high"], marker_color=colour,
             )  # fmt: skip
         elif figure.kind == "bars":
-            drawn.add_bar(
+            chart.add_bar(
                 name=name, x=rows["x"], y=rows["y"], marker_color=colour,
                 error_y=_bars(rows, color="#777777"),
             )  # fmt: skip
         elif figure.kind == "points":
-            drawn.add_scatter(
+            chart.add_scatter(
                 name=name, x=rows["x"], y=rows["y"], mode="markers",
                 marker={"color": colour, "symbol": MARKS[(i + i // len(COLOURS)) % len(MARKS)],
                         "size": 7, "opacity": 0.75},
             )  # fmt: skip
         else:
             many = len(rows) > 30
-            drawn.add_scatter(
+            chart.add_scatter(
                 name=name, x=rows["x"], y=rows["y"], error_y=_bars(rows),
                 mode="lines" if many else "lines+markers",
                 line={"color": colour, "dash": DASHES[i % len(DASHES)]},
@@ -167,21 +167,21 @@ def plotly(figure: Figure) -> Any:
             )  # fmt: skip
     if figure.panel is not None:
         picture, columns, rows = figure.panel
-        drawn.add_trace(go.Image(z=picture, hoverinfo="skip"))
+        chart.add_trace(go.Image(z=picture, hoverinfo="skip"))
         height, width = picture.shape[0] / len(rows), picture.shape[1] / len(columns)
-        drawn.update_xaxes(
+        chart.update_xaxes(
             tickvals=[(i + 0.5) * width for i in range(len(columns))], ticktext=_lines(columns)
         )
-        drawn.update_yaxes(
+        chart.update_yaxes(
             tickvals=[(i + 0.5) * height for i in range(len(rows))], ticktext=_lines(rows)
         )
     elif figure.kind != "matrix":
         categorical = not pd.api.types.is_numeric_dtype(figure.table["x"])
-        drawn.update_xaxes(type="category" if categorical else "log" if figure.log_x else "linear")
-        drawn.update_yaxes(range=figure.y_range)
-    drawn.update_xaxes(title=figure.x)
-    drawn.update_yaxes(title=figure.y)
-    drawn.update_layout(
+        chart.update_xaxes(type="category" if categorical else "log" if figure.log_x else "linear")
+        chart.update_yaxes(range=figure.y_range)
+    chart.update_xaxes(title=figure.x)
+    chart.update_yaxes(title=figure.y)
+    chart.update_layout(
         title={"text": plain(figure.title), "font": {"size": 15}},
         template="plotly_white",
         height=440 if figure.panel is None else _pixels(figure.panel[0]),
@@ -190,11 +190,11 @@ def plotly(figure: Figure) -> Any:
         legend={"orientation": "h", "y": -0.25},
         margin={"l": 60, "r": 20, "t": 50, "b": 60},
     )
-    return drawn
+    return chart
 
 
 def plain(text: object) -> str:
-    """Returns a text as Plotly shows it as it is, which takes some tags for markup."""
+    """Returns a text escaped for Plotly, which interprets some tags as markup."""
     return html.escape(str(text), quote=False)
 
 
@@ -203,7 +203,7 @@ def _lines(texts: list[str]) -> list[str]:
 
 
 def _links(figure: Figure) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns the lines that lead to points, one after another, NaN between them."""
+    """Returns the lines that lead to points, one after another, separated by NaN."""
     if "from_x" not in figure.table:
         return None
     ends = figure.table[["from_x", "x", "from_y", "y"]].dropna().to_numpy(dtype=float)
@@ -213,12 +213,12 @@ def _links(figure: Figure) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _reach(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series] | None:
-    """Returns how far intervals reach below and above their values."""
+    """Returns the distances from values to the lower and upper ends of their intervals."""
     return (rows["y"] - rows["low"], rows["high"] - rows["y"]) if "low" in rows else None
 
 
 def _bars(rows: pd.DataFrame, **style: str) -> dict | None:
-    """Returns intervals as Plotly takes them; without a colour they have their line's."""
+    """Returns intervals in Plotly's format; without a colour they have that of their line."""
     reach = _reach(rows)
     if reach is None:
         return None
@@ -228,16 +228,16 @@ def _bars(rows: pd.DataFrame, **style: str) -> dict | None:
 def write(figures: Sequence[Figure], folder: Path) -> list[Figure]:
     """Writes figures as PNGs, named by the figure, and returns those that were written.
 
-    A blank one is left out: a cell may lack a protocol, or have no image of a kind.
+    Blank figures are left out: a cell may lack a protocol, or have no image of a kind.
     """
-    written = [figure for figure in figures if not figure.is_blank]
-    for figure in tqdm(written, desc="figures", unit="figure"):
+    visible = [figure for figure in figures if not figure.is_blank]
+    for figure in tqdm(visible, desc="figures", unit="figure"):
         png(figure, folder / f"{figure.name}.png")
-    return written
+    return visible
 
 
 def png(figure: Figure, path: Path) -> None:
-    """Writes the figure as a PNG, whole or not at all."""
+    """Writes the figure as a PNG atomically."""
     with files.whole(path) as temporary:
         temporary.write_bytes(png_bytes(figure))
 
@@ -251,13 +251,13 @@ def png_bytes(figure: Figure) -> bytes:
 
 
 def canvas(figure: Figure) -> Any:
-    """Returns the figure as matplotlib's, with its title, axes and legend."""
+    """Returns the figure as a matplotlib figure, with title, axes and legend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    drawn = Canvas(figsize=_inches(figure), dpi=110)
-    FigureCanvasAgg(drawn)
-    axes = drawn.add_subplot()
+    page = Canvas(figsize=_inches(figure), dpi=110)
+    FigureCanvasAgg(page)
+    axes = page.add_subplot()
     _draw(figure, axes)
     axes.set_title(_literal(figure.title), fontsize=11)
     axes.set_xlabel(figure.x)
@@ -273,12 +273,12 @@ def canvas(figure: Figure) -> Any:
             axes.legend(fontsize=6 if many else 8, framealpha=0.9, ncols=2 if many else 1)
     if figure.panel is None and not pd.api.types.is_numeric_dtype(figure.table["x"]):
         _turn_labels(axes)
-    drawn.tight_layout()
-    return drawn
+    page.tight_layout()
+    return page
 
 
 def _turn_labels(axes: Any) -> None:
-    """Turns the names below an axis where they would lie over one another, side by side."""
+    """Rotates the names below an axis where they would overlap."""
     labels = axes.get_xticklabels()
     if sum(len(label.get_text()) + 2 for label in labels) <= ROOM:
         return
@@ -290,9 +290,9 @@ ROOM = 100  # letters in a row below an axis
 
 
 def _literal(text: object) -> str:
-    """Returns a text as matplotlib shows it as it is: a dollar begins a formula, _ hides a line."""
-    shown = str(text).replace("$", r"\$")
-    return f" {shown}" if shown.startswith("_") else shown
+    """Returns a text escaped for matplotlib: a dollar begins a formula, _ hides a line."""
+    literal = str(text).replace("$", r"\$")
+    return f" {literal}" if literal.startswith("_") else literal
 
 
 HOLDS_IMAGES = "Holds images of the set."
@@ -304,7 +304,7 @@ def holds_images(content: bytes) -> bool:
 
 
 def _pixels(picture: np.ndarray) -> int:
-    """Returns the height of a panel that is about as wide as a page."""
+    """Returns the height in px of a panel about as wide as a page."""
     height, width = picture.shape[:2]
     return max(330, 130 + round(800 * height / max(width, 2 * height)))
 
@@ -367,8 +367,8 @@ def _draw(figure: Figure, axes: Any) -> None:
             places = rows["x"].map(order) + (i - (len(groups) - 1) / 2) * width
             axes.bar(places, rows["y"], width, label=name, color=colour, yerr=_reach(rows),
                      error_kw={"capsize": 2, "elinewidth": 1})  # fmt: skip
-            turned = {"rotation": 30, "ha": "right"} if max(map(len, names)) > 6 else {}
-            axes.set_xticks(np.arange(len(order)), names, **turned)
+            rotation = {"rotation": 30, "ha": "right"} if max(map(len, names)) > 6 else {}
+            axes.set_xticks(np.arange(len(order)), names, **rotation)
         elif figure.kind == "points":
             mark = MATPLOTLIB_MARKS[(i + i // len(COLOURS)) % len(MATPLOTLIB_MARKS)]
             axes.scatter(rows["x"], rows["y"], s=22, color=colour, marker=mark, label=name,

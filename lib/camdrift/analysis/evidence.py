@@ -1,4 +1,4 @@
-"""A cell's results under one protocol, as arrays that claims are judged by."""
+"""A cell's results under one protocol, as arrays for the judges of claims."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Evidence:
 
     results: Results
     protocol: Protocol
-    chosen: StatisticsSettings
+    settings: StatisticsSettings
     flags: FlagSettings
     seed: int
 
@@ -50,14 +50,14 @@ class Evidence:
         return self.results.layers
 
     @cached_property
-    def known(self) -> dict[tuple[str, bool], np.ndarray]:
+    def similarities(self) -> dict[tuple[str, bool], np.ndarray]:
         """Similarity of draw 0 by (variant, success)."""
         return {}
 
     def similarity(self, variant: str, *, success: bool = True) -> np.ndarray:
         """Returns (images, strengths, layers), of draw 0."""
-        if (variant, success) in self.known:
-            return self.known[variant, success]
+        if (variant, success) in self.similarities:
+            return self.similarities[variant, success]
         rows = self.values
         rows = rows[
             (rows["variant"] == variant) & (rows["draw"] == 0) & (rows["success"] == success)
@@ -65,8 +65,10 @@ class Evidence:
         wide = rows.pivot(index="image", columns=["strength", "layer"], values="value")
         columns = pd.MultiIndex.from_product([self.strengths, self.layers])
         shape = (len(wide), len(self.strengths), len(self.layers))
-        self.known[variant, success] = wide.reindex(columns=columns).to_numpy().reshape(shape)
-        return self.known[variant, success]
+        self.similarities[variant, success] = (
+            wide.reindex(columns=columns).to_numpy().reshape(shape)
+        )
+        return self.similarities[variant, success]
 
     @cached_property
     def attack(self) -> np.ndarray:
@@ -88,10 +90,10 @@ class Evidence:
     @property
     def resamples(self) -> int:
         """The number of resamples, enough for differences of three strengths in every layer."""
-        return statistics.enough(
-            self.chosen.resamples,
+        return statistics.required_resamples(
+            self.settings.resamples,
             comparisons=3 * len(self.layers),
-            confidence=self.chosen.confidence,
+            confidence=self.settings.confidence,
         )
 
     @cached_property
@@ -103,7 +105,7 @@ class Evidence:
         images = self.results.attacked.images
         sources = images["source"][images["success"] == success].to_numpy()
         rng = randomness.generator(self.seed, "claims", self.results.name, int(success))
-        return Resampler.of(sources, resamples=self.resamples, rng=rng)
+        return Resampler.draw(sources, resamples=self.resamples, rng=rng)
 
     def means(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns means over images (...) and in each resample (resamples, ...)."""
@@ -117,7 +119,7 @@ class Evidence:
     def interval(self, draws: np.ndarray) -> tuple[float, float]:
         """Returns the percentile interval of draws (resamples,)."""
         low, high = statistics.interval(
-            draws.reshape(-1, 1).astype(float), confidence=self.chosen.confidence
+            draws.reshape(-1, 1).astype(float), confidence=self.settings.confidence
         )
         return float(low[0]), float(high[0])
 
@@ -136,21 +138,23 @@ class Evidence:
             self.results,
             self.protocol.target,
             self.protocol.threshold,
-            self.chosen,
+            self.settings,
             self.protocol,
         )
         images = self.results.attacked.images
         images = images["image"][images["success"]].to_numpy()
         columns = pd.MultiIndex.from_product([self.strengths, self.layers])
-        found = {}
+        arrays = {}
         for arm in ("attack", "noise"):
             part = rows[(rows["arm"] == arm) & rows["success"]]
             wide = part.astype({"compromised": float}).pivot(
                 index="image", columns=["strength", "layer"], values="compromised"
             )
             wide = wide.reindex(index=images, columns=columns)
-            found[arm] = wide.to_numpy().reshape(len(images), len(self.strengths), len(self.layers))
-        return found
+            arrays[arm] = wide.to_numpy().reshape(
+                len(images), len(self.strengths), len(self.layers)
+            )
+        return arrays
 
     def without_each_source(self) -> Iterator[np.ndarray]:
         """Yields, for each source, which images are of the others: bool (images,).

@@ -1,7 +1,7 @@
-"""Validity flags: what a reader must know before believing a cell's numbers.
+"""Validity flags: conditions that limit the validity of a cell's numbers.
 
-In the manner of AutoAttack's (Croce & Hein 2020, arXiv 2003.01690): each names what was measured,
-from where on it matters, and which claims it touches.
+They follow AutoAttack's flags (Croce & Hein 2020, arXiv 2003.01690): each names the measured value,
+the limit, and the claims affected.
 """
 
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ AT_CHANCE = "accuracy at chance"
 EVERYWHERE = ""  # a flag that touches its claims under every protocol
 
 
-def of_cell(
-    results: Results, made: Tables, chosen: FlagSettings, statistics: StatisticsSettings
+def cell_flags(
+    results: Results, tables: Tables, limits: FlagSettings, statistics: StatisticsSettings
 ) -> pd.DataFrame:
     """Returns the flags that are raised: `flag, value, limit, touches, protocols, text`.
 
@@ -34,96 +34,97 @@ def of_cell(
 
     Args:
         results: of the cell.
-        made: its tables, `excess` and `noise` among them.
-        chosen: the limits.
+        tables: its tables, `excess` and `noise` among them.
+        limits: of the flags.
         statistics: for the interval's confidence.
     """
-    raised = _of_attack(results, chosen) if results.cell.attack != "none" else iter(())
-    rows = [*raised, *_of_noise_and_maps(results, made, chosen, statistics)]
+    attack_flags = _attack_flags(results, limits) if results.cell.attack != "none" else iter(())
+    rows = [*attack_flags, *_noise_and_map_flags(results, tables, limits, statistics)]
     table = pd.DataFrame(rows, columns=["flag", "value", "limit", "touches", "text"])
     table["touches"] = [" ".join(ids) for ids in table["touches"]]
-    seen = _judging_their_own(results)
+    protocols = _self_judging_protocols(results)
     own = table["flag"] == "threshold on test data"
-    table.insert(4, "protocols", [" ".join(seen) if mine else EVERYWHERE for mine in own])
+    table.insert(4, "protocols", [" ".join(protocols) if mine else EVERYWHERE for mine in own])
     return table
 
 
-def _of_attack(results: Results, chosen: FlagSettings) -> Iterator[Flag]:
+def _attack_flags(results: Results, limits: FlagSettings) -> Iterator[Flag]:
     images = results.attacked.images
     right, labels = images["clean"] == images["label"], images["label"].to_numpy()
     text = chance.warning(int(right.sum()), labels)
     if text:
         yield AT_CHANCE, right.mean(), chance.level(labels), EVERY, text
     successes = int(images["success"].sum())
-    if successes < chosen.minimum_successes:
-        text = f"only {successes} successful adversarials, wanted {chosen.minimum_successes}"
-        yield "few successes", successes, chosen.minimum_successes, (*DRIFT, *RULE), text
+    if successes < limits.minimum_successes:
+        text = f"only {successes} successful adversarials, wanted {limits.minimum_successes}"
+        yield "few successes", successes, limits.minimum_successes, (*DRIFT, *RULE), text
     share = images["zero_gradient"].mean()
-    if share > chosen.zero_gradients:
+    if share > limits.zero_gradients:
         text = f"gradients masked: the loss has none at {share:.1%} of the clean images"
-        yield "gradients masked", share, chosen.zero_gradients, EVERY, text
+        yield "gradients masked", share, limits.zero_gradients, EVERY, text
     share = images["probabilities"].mean()
     if share == 1:
         text = "the model returns probabilities, not logits: gradients pass a softmax"
         yield "softmax fed", share, 1.0, EVERY, text
     if successes:
-        hit = images[images["success"]]
-        share = (hit["unclipped"] == hit["clean"]).mean()
-        if share > chosen.clipped_only:
+        successful = images[images["success"]]
+        share = (successful["unclipped"] == successful["clean"]).mean()
+        if share > limits.clipped_only:
             text = f"{share:.1%} of the successes are there only when clipped to [0, 1]"
-            yield "only by clipping", share, chosen.clipped_only, DRIFT, text
+            yield "only by clipping", share, limits.clipped_only, DRIFT, text
 
 
-def _of_noise_and_maps(
-    results: Results, made: Tables, chosen: FlagSettings, statistics: StatisticsSettings
+def _noise_and_map_flags(
+    results: Results, tables: Tables, limits: FlagSettings, statistics: StatisticsSettings
 ) -> Iterator[Flag]:
     share = results.flipped.loc[results.first.recipe, NOISE, 1.0, 0].mean()
-    if share > chosen.noise_flips:
+    if share > limits.noise_flips:
         text = f"matched noise flips the class of {share:.1%} of the images, too"
-        yield "noise flips", share, chosen.noise_flips, (*DRIFT, *RULE), text
-    fit = made["noise"]
-    off = fit.loc[fit["recipe"] == results.first.recipe, "largest_l2_difference"].max()
-    if off > chosen.size_difference:
-        text = f"the noise's L2 norm is off by up to {off:.1%}, wanted {chosen.size_difference:.0%}"
-        yield "noise size", off, chosen.size_difference, (*DRIFT, *RULE), text
-    rows = made["excess"]
+        yield "noise flips", share, limits.noise_flips, (*DRIFT, *RULE), text
+    fit = tables["noise"]
+    difference = fit.loc[fit["recipe"] == results.first.recipe, "largest_l2_difference"].max()
+    if difference > limits.size_difference:
+        most = limits.size_difference
+        text = f"the noise's L2 norm is off by up to {difference:.1%}, wanted {most:.0%}"
+        yield "noise size", difference, most, (*DRIFT, *RULE), text
+    rows = tables["excess"]
     rows = rows[(rows["strength"] == 1) & (rows["layer"] != "mean") & ~rows["decided"].astype(bool)]
     if len(rows):
         layers = ", ".join(rows["layer"].unique())
         text = f"too many empty maps to decide layers {layers} in at least one group"
         share = rows["empty_share"].max()
-        yield "empty maps", share, chosen.empty_share, (*DRIFT, *RULE), text
+        yield "empty maps", share, limits.empty_share, (*DRIFT, *RULE), text
     sources = results.attacked.images["source"].nunique()
-    if sources < chosen.minimum_sources:
+    if sources < limits.minimum_sources:
         text = (
             f"{sources} sources, too few for an interval of {statistics.confidence:.0%} "
-            f"(wanted {chosen.minimum_sources})"
+            f"(wanted {limits.minimum_sources})"
         )
-        yield "few sources", sources, chosen.minimum_sources, EVERY, text
-    seen = _judging_their_own(results)
-    if seen:
+        yield "few sources", sources, limits.minimum_sources, EVERY, text
+    protocols = _self_judging_protocols(results)
+    if protocols:
         text = (
-            f"threshold chosen on the images that it judges, under {', '.join(seen)}; touches A9 "
-            "to A12 there"
+            f"threshold chosen on the images that it judges, under {', '.join(protocols)}; touches "
+            "A9 to A12 there"
         )
         yield "threshold on test data", np.nan, np.nan, RULE, text
 
 
-def _judging_their_own(results: Results) -> list[str]:
+def _self_judging_protocols(results: Results) -> list[str]:
     return [n for n, p in results.protocols.items() if p.threshold != "held_out_quantile"]
 
 
-def texts(made: Tables, cell: str) -> list[str]:
-    """Returns the flags of a cell for people, from a study's tables."""
-    table = made["flags"]
+def texts(tables: Tables, cell: str) -> list[str]:
+    """Returns the texts of a cell's flags, from a study's tables."""
+    table = tables["flags"]
     return list(table.loc[table["cell"] == cell, "text"])
 
 
 def by_claim(table: pd.DataFrame, protocol: str) -> dict[str, str]:
-    """Returns the names of a cell's flags under a protocol by the id of each claim they touch."""
-    found: dict[str, list[str]] = {}
+    """Returns the names of a cell's flags under a protocol, by the id of the claim affected."""
+    flags: dict[str, list[str]] = {}
     for row in table.itertuples():
         if row.protocols == EVERYWHERE or protocol in str(row.protocols).split():
             for claim in str(row.touches).split():
-                found.setdefault(claim, []).append(str(row.flag))
-    return {claim: ", ".join(names) for claim, names in found.items()}
+                flags.setdefault(claim, []).append(str(row.flag))
+    return {claim: ", ".join(names) for claim, names in flags.items()}

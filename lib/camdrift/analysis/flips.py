@@ -1,4 +1,4 @@
-"""Drift apart from the change of class: three groups, a two-by-two with noise, and controls."""
+"""Drift apart from the change of class: three groups, a 2 x 2 factorial design, and controls."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ SHARES = ["share", "images", "layers", "part", "whole", "value", "low", "high", 
 
 
 def groups(
-    results: Results, chosen: StatisticsSettings, flags: FlagSettings, *, seed: int
+    results: Results, settings: StatisticsSettings, flags: FlagSettings, *, seed: int
 ) -> pd.DataFrame:
     """Returns the similarity to the clean map, by strength and layer, apart from the flip.
 
@@ -45,21 +45,26 @@ def groups(
     tables = []
     for variant in (ADVERSARIAL, NOISE):
         for strength in results.cell.strengths:
-            turned = flipped.loc[variant, strength, 0]
+            flips = flipped.loc[variant, strength, 0]
             pairs = {}
-            for group, (wanted, target) in GROUPS.items():
-                part = wide.loc[turned.index[turned == wanted], target]
-                mine = part[variant, strength][results.layers]
-                pairs[group] = mine, part[NOISE, strength][results.layers] - mine
-            for group, (wanted, _) in GROUPS.items():
-                mine, difference = pairs[group]
-                images = mine.index
+            for group, (flip, target) in GROUPS.items():
+                part = wide.loc[flips.index[flips == flip], target]
+                similarity = part[variant, strength][results.layers]
+                pairs[group] = similarity, part[NOISE, strength][results.layers] - similarity
+            for group, (flip, _) in GROUPS.items():
+                similarity, difference = pairs[group]
+                images = similarity.index
                 if not len(images):
                     continue
-                alike = [pairs[name][1] for name, (other, _) in GROUPS.items() if other == wanted]
-                common, kept = _decided(alike, flags), _decided([difference], flags)
+                differences = [
+                    pairs[name][1] for name, (other, _) in GROUPS.items() if other == flip
+                ]
+                common, kept = (
+                    _decided_layers(differences, flags),
+                    _decided_layers([difference], flags),
+                )
                 columns = np.hstack([_with_mean(part, common, kept) for part in pairs[group]])
-                means, low, high = _estimate(results, images, columns, chosen, seed, group)
+                means, low, high = _estimate(results, images, columns, settings, seed, group)
                 size = len(results.layers) + 1
                 table = pd.DataFrame(
                     {
@@ -81,8 +86,8 @@ def groups(
     return pd.concat(tables, ignore_index=True)
 
 
-def square(
-    results: Results, chosen: StatisticsSettings, flags: FlagSettings, *, seed: int
+def factorial(
+    results: Results, settings: StatisticsSettings, flags: FlagSettings, *, seed: int
 ) -> pd.DataFrame:
     """Returns drift by attack or noise x flipped or not, on the same seeds.
 
@@ -105,13 +110,15 @@ def square(
         index=["variant", "strength", "image"], columns=["target", "layer"], values="value"
     )
     flipped = results.flipped.xs(results.first.recipe, level="recipe")
-    turned = flipped.loc[ADVERSARIAL].droplevel("draw").unstack("strength")[results.cell.strengths]
-    noisy = flipped.loc[NOISE].xs(0, level="draw").unstack("strength")[results.cell.strengths]
-    raised = results.noise.raised.set_index("image")["flipped"]
+    attack_flips = (
+        flipped.loc[ADVERSARIAL].droplevel("draw").unstack("strength")[results.cell.strengths]
+    )
+    noise_flips = flipped.loc[NOISE].xs(0, level="draw").unstack("strength")[results.cell.strengths]
+    raised_flips = results.noise.raised.set_index("image")["flipped"]
     arms: dict[tuple[str, bool], list[tuple[str, float, int]]] = {}
-    for image in turned.index[turned.any(axis=1)]:
-        rung = int(np.argmax(turned.loc[image].to_numpy()))
-        if rung == 0 or not raised[image] or noisy.loc[image].iloc[rung - 1]:
+    for image in attack_flips.index[attack_flips.any(axis=1)]:
+        rung = int(np.argmax(attack_flips.loc[image].to_numpy()))
+        if rung == 0 or not raised_flips[image] or noise_flips.loc[image].iloc[rung - 1]:
             continue
         upper, lower = results.cell.strengths[rung], results.cell.strengths[rung - 1]
         for key, place in {
@@ -134,7 +141,7 @@ def square(
         }
         for target in (OWN, SEED)
     }
-    kept = {target: _decided(list(wide.values()), flags) for target, wide in every.items()}
+    kept = {target: _decided_layers(list(wide.values()), flags) for target, wide in every.items()}
     common = np.logical_and.reduce(list(kept.values()))
     tables = []
     for target, wide in every.items():
@@ -146,7 +153,7 @@ def square(
         }
         for (arm, flip), layers in (wide | contrasts).items():
             rows = _with_mean(layers, common, kept[target])
-            means, low, high = _estimate(results, images, rows, chosen, seed, "square")
+            means, low, high = _estimate(results, images, rows, settings, seed, "square")
             tables.append(
                 pd.DataFrame(
                     {
@@ -171,29 +178,29 @@ def _sizes(results: Results, places: Sequence[tuple[str, float, int]]) -> float:
     scales = results.noise.scales
     scales = scales[(scales["recipe"] == results.first.recipe) & (scales["draw"] == 0)]
     scales = scales.set_index(["strength", "image"])
-    raised = results.noise.raised.set_index("image")["size"]
+    raised_sizes = results.noise.raised.set_index("image")["size"]
     attack = results.attacked.images.set_index("image")["l2"]
-    found = []
+    norms = []
     for variant, strength, image in places:
         if variant == RAISED:
-            found.append(raised[image] * attack[image])
+            norms.append(raised_sizes[image] * attack[image])
         else:
             arm = "attack" if variant == ADVERSARIAL else "noise"
-            found.append(scales.loc[(strength, image), f"{arm}_l2"])
-    return float(np.mean(found) / results.attacked.perturbation[0].size ** 0.5 * 255)
+            norms.append(scales.loc[(strength, image), f"{arm}_l2"])
+    return float(np.mean(norms) / results.attacked.perturbation[0].size ** 0.5 * 255)
 
 
 def shares(
-    results: Results, chosen: StatisticsSettings, flags: FlagSettings, *, seed: int
+    results: Results, settings: StatisticsSettings, flags: FlagSettings, *, seed: int
 ) -> pd.DataFrame:
-    """Returns how much of the attack's excess drift over noise two controls leave, at strength 1.
+    """Returns the share of the attack's excess drift that remains in two controls, at strength 1.
 
     `FIXED`: of the flipped images, the excess with every map for the clean image's class,
     over that with each map for its own class. `NEGATED`: of all images, how much further than noise
     the negated perturbation moves the maps, over how much further the attack does, both for the
     clean image's class. Each pair is of the same images and layers; layers of which an arm has too
     many empty maps are left out. The interval of a quotient is that of its resamples, and missing
-    where that of its denominator reaches 0: it has then no end.
+    where that of its denominator reaches 0: the quotient is then unbounded.
 
     Columns: `share, images, layers, part, whole` (the two excesses), `value, low, high` of part
     over whole, `flipped` (share of these images whose class the control flips; of the fixed class
@@ -221,24 +228,24 @@ def shares(
         if results.cell.attack == "none" or not len(images):
             continue
         pair = [part.loc[images], whole.loc[images]]
-        decided = _decided(pair, flags)
-        known = pair[0].notna() & pair[1].notna() & decided
+        decided = _decided_layers(pair, flags)
+        mask = pair[0].notna() & pair[1].notna() & decided
         drifts = [1 - arm(SEED, variant).loc[images] for variant in (ADVERSARIAL, NOISE)]
-        columns = np.column_stack([v.where(known).mean(axis=1) for v in (*pair, *drifts)])
+        columns = np.column_stack([v.where(mask).mean(axis=1) for v in (*pair, *drifts)])
         first, second, attack, noise = np.nanmean(columns, axis=0)
-        means = _resampler(results, images, chosen, seed, "shares").means(columns)
+        means = _resampler(results, images, settings, seed, "shares").means(columns)
         quotients = np.column_stack([means[:, 0] / means[:, 1], means[:, 1]])
-        low, high = statistics.interval(quotients, confidence=chosen.confidence)
+        low, high = statistics.interval(quotients, confidence=settings.confidence)
         if not low[1] > 0:
             low[0] = high[0] = np.nan
-        flipped = _flipped(results, NEGATED, 0) if share == NEGATED else np.nan
+        flipped = _flip_rate(results, NEGATED, 0) if share == NEGATED else np.nan
         rows.append((share, len(images), int(decided.sum()), first, second, first / second, low[0],
                      high[0], flipped, attack, noise))  # fmt: skip
     return pd.DataFrame(rows, columns=SHARES)
 
 
 def controls(
-    results: Results, chosen: StatisticsSettings, flags: FlagSettings, *, seed: int
+    results: Results, settings: StatisticsSettings, flags: FlagSettings, *, seed: int
 ) -> pd.DataFrame:
     """Returns the similarity to the clean map under each control, by protocol and layer.
 
@@ -265,10 +272,10 @@ def controls(
             for key, rows in values.groupby(["target", "variant", "draw"], observed=True)
         }
         whole = [w for (_, variant, _), w in arms.items() if variant not in (UNRELATED, RAISED)]
-        decided = _decided(whole, flags)
+        decided = _decided_layers(whole, flags)
         for (target, variant, draw), wide in arms.items():
             columns = _with_mean(wide, decided, np.ones_like(decided))
-            means, low, high = _estimate(results, wide.index, columns, chosen, seed, "controls")
+            means, low, high = _estimate(results, wide.index, columns, settings, seed, "controls")
             tables.append(
                 pd.DataFrame(
                     {
@@ -283,21 +290,21 @@ def controls(
                         "low": low,
                         "high": high,
                         "least": [*wide.min(), wide.min().min()],
-                        "flipped": _flipped(results, str(variant), int(draw)),
+                        "flipped": _flip_rate(results, str(variant), int(draw)),
                     }
                 )
             )
     return pd.concat(tables, ignore_index=True)
 
 
-def _flipped(results: Results, variant: str, draw: int) -> float:
+def _flip_rate(results: Results, variant: str, draw: int) -> float:
     if variant in (NOTHING, UNRELATED):
         return float("nan")
-    turned = results.flipped.loc[results.first.recipe, variant, 1.0, draw]
-    return turned.sum() / len(results.attacked.images)
+    flips = results.flipped.loc[results.first.recipe, variant, 1.0, draw]
+    return flips.sum() / len(results.attacked.images)
 
 
-def _decided(arms: Sequence[pd.DataFrame], flags: FlagSettings) -> np.ndarray:
+def _decided_layers(arms: Sequence[pd.DataFrame], flags: FlagSettings) -> np.ndarray:
     """Returns of which layers no arm has too many empty maps: bool (layers,).
 
     Arms are (images, layers), NaN where a map is empty; one without images decides nothing.
@@ -319,24 +326,24 @@ def _estimate(
     results: Results,
     images: Sequence[int] | pd.Index,
     columns: np.ndarray,
-    chosen: StatisticsSettings,
+    settings: StatisticsSettings,
     seed: int,
     name: str,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns mean and interval of each column, resampled by the images' sources."""
-    resampler = _resampler(results, images, chosen, seed, name)
-    found = resampler.estimate(columns, confidence=chosen.confidence)
-    return found.mean, found.low, found.high
+    resampler = _resampler(results, images, settings, seed, name)
+    estimate = resampler.estimate(columns, confidence=settings.confidence)
+    return estimate.mean, estimate.low, estimate.high
 
 
 def _resampler(
     results: Results,
     images: Sequence[int] | pd.Index,
-    chosen: StatisticsSettings,
+    settings: StatisticsSettings,
     seed: int,
     name: str,
 ) -> Resampler:
     """Returns draws of the images' sources."""
     sources = results.attacked.images.set_index("image")["source"].loc[images]
     rng = randomness.generator(seed, "flips", results.name, name)
-    return Resampler.of(sources.to_numpy(), resamples=chosen.resamples, rng=rng)
+    return Resampler.draw(sources.to_numpy(), resamples=settings.resamples, rng=rng)

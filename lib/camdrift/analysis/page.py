@@ -1,4 +1,4 @@
-"""A report's page: HTML that reads without a network, of parts and figures."""
+"""The page of a report: HTML of parts and figures that needs no network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,21 +27,21 @@ class Part:
 
     @property
     def html(self) -> Markup:
-        """The table; what its cells hold is text, never markup."""
+        """The table as HTML; its cells are escaped."""
         assert self.table is not None
         return Markup(self.table.to_html(index=False, border=0))
 
 
-def page(title: str, parts: Sequence[Part], drawn: Sequence[Figure]) -> str:
+def page(title: str, parts: Sequence[Part], figures: Sequence[Figure]) -> str:
     """Returns the HTML of a report: its parts, then its figures with their captions."""
     # A fixed div id keeps the bytes the same from run to run.
     charts = [
         drawing.plotly(figure).to_html(full_html=False, include_plotlyjs=False, div_id=figure.name)
-        for figure in drawn
+        for figure in figures
     ]
     return _template().render(
         title=title, parts=parts, plotly=Markup(get_plotlyjs()),
-        charts=list(zip(drawn, map(Markup, charts), strict=True)),
+        charts=list(zip(figures, map(Markup, charts), strict=True)),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What the stages of a cell wrote, and the tables that a study's report made of it."""
+"""The outputs of a cell's stages, and the tables of a study's report."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +28,7 @@ Plan = Study | Hardening | Generalisation
 
 @dataclass(frozen=True)
 class Results:
-    """What the stages of one cell wrote.
+    """The outputs of the stages of one cell.
 
     protocols: of the cell, by name, the one that decides its tables first.
     every: scores of every method and reading, with `source`, `success` (of the attack at strength
@@ -69,20 +69,20 @@ class Results:
         return ["cosine", *sorted(set(names) - {"cosine"})]
 
     def main(self, score: str = "cosine", *, method: str | None = None) -> pd.DataFrame:
-        """Returns a score of attack and noise under the first protocol; None: what decides."""
-        found = self.every[self.every["method"] == (method or self.maps.methods[0])]
-        arms = found["variant"].isin([storage.ADVERSARIAL, storage.NOISE])
-        reading = found["reading"] == self.first.reading
-        return found[arms & reading & (found["score"] == score)]
+        """Returns a score under attack and noise, first protocol; None: of the first method."""
+        rows = self.every[self.every["method"] == (method or self.maps.methods[0])]
+        arms = rows["variant"].isin([storage.ADVERSARIAL, storage.NOISE])
+        reading = rows["reading"] == self.first.reading
+        return rows[arms & reading & (rows["score"] == score)]
 
 
 @dataclass(frozen=True)
 class Example:
-    """One attacked image to look at.
+    """One attacked image for a figure.
 
     pictures: uint8 (rows, h, w, 3), one a row of `labels`.
     maps: float32 (rows, h, w) a layer, each divided by its maximum.
-    labels: of the rows, for people.
+    labels: of the rows.
     layers: labels of the layers, in forward order.
     """
 
@@ -97,11 +97,11 @@ def read(
     name: str,
     cell: Cell,
     protocols: dict[str, Protocol],
-    chosen: StatisticsSettings,
+    settings: StatisticsSettings,
     *,
     seed: int,
 ) -> Results:
-    """Returns what the stages of a cell wrote."""
+    """Returns the outputs of the stages of a cell."""
 
     def part(kind: type[Artefact], stage: str) -> Artefact:
         return storage.read(kind, storage.cell_folder(study, name, stage))
@@ -109,7 +109,7 @@ def read(
     attacked, maps = part(Attacked, "attack"), part(Maps, "cam")
     facts = attacked.images.set_index("image")[["source", "success"]]
     rng = randomness.generator(seed, "folds")
-    facts["fold"] = statistics.folds(facts["source"], count=chosen.folds, rng=rng)
+    facts["fold"] = statistics.folds(facts["source"], count=settings.folds, rng=rng)
     scores = part(Scores, "score").values.join(facts, on="image")
     rows = maps.of().query("target == @storage.OWN")
     clean = attacked.images.set_index("image")["clean"]
@@ -126,7 +126,7 @@ def load(study: str) -> Tables:
     """Returns the tables of a study as its report wrote them.
 
     Raises:
-        FileNotFoundError: there are none; the message says what to run.
+        FileNotFoundError: there are none; the message names the command that writes them.
     """
     folder = storage.results(study, "tables")
     files = sorted(folder.glob("*.csv"))
@@ -167,57 +167,57 @@ def load(study: str) -> Tables:
         "made_on",
         "family",
     )
-    found = {}
+    tables = {}
     for file in files:
         table = pd.read_csv(
             file, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(texts, str)
         )
-        there = [name for name in texts if name in table]
-        table[there] = table[there].fillna("")
-        found[file.stem] = table
-    return found
+        columns = [name for name in texts if name in table]
+        table[columns] = table[columns].fillna("")
+        tables[file.stem] = table
+    return tables
 
 
-def plans(chosen: Settings) -> dict[str, Plan]:
+def plans(settings: Settings) -> dict[str, Plan]:
     """Returns the studies, hardenings and generalisations that settings hold."""
-    there = chosen.__dict__
+    groups = settings.__dict__
     kinds = ("studies", "hardenings", "generalisations")
-    return {name: plan for kind in kinds for name, plan in there.get(kind, {}).items()}
+    return {name: plan for kind in kinds for name, plan in groups.get(kind, {}).items()}
 
 
-def write_settings(study: str, chosen: Settings) -> None:
-    """Writes the settings that a study's results rest on beside them, those of others left out."""
-    content = chosen.model_dump(mode="json")
-    of = {"cells": "study", "sources": "generalisation", "targets": "generalisation"}
-    for part, owner in of.items():
+def write_settings(study: str, settings: Settings) -> None:
+    """Writes the settings of a study beside its results, without those of other studies."""
+    content = settings.model_dump(mode="json")
+    owners = {"cells": "study", "sources": "generalisation", "targets": "generalisation"}
+    for part, owner in owners.items():
         if part in content:
             items = content[part].items()
             content[part] = {key: item for key, item in items if item[owner] == study}
-    used = {end["set"] for part in of for end in content.get(part, {}).values()}
+    sets = {end["set"] for part in owners for end in content.get(part, {}).values()}
     if "sets" in content:
-        content["sets"] = {key: item for key, item in content["sets"].items() if key in used}
+        content["sets"] = {key: item for key, item in content["sets"].items() if key in sets}
         for item in content["sets"].values():
-            item["path"] = Path(item["path"]).name  # a folder of this machine is nobody's business
+            item["path"] = Path(item["path"]).name  # paths on this machine are private
             if "root" in item.get("arguments", {}):
                 item["arguments"]["root"] = Path(item["arguments"]["root"]).name
     files.write_json(storage.results(study, "settings.json"), content)
 
 
 def settings_of(study: str) -> Settings:
-    """Returns the settings that a study's results rest on, as its report wrote them."""
+    """Returns the settings of a study's results, as its report wrote them."""
     return params.typed(files.read_json(storage.results(study, "settings.json")))
 
 
-def elsewhere(chosen: Settings) -> dict[str, Plan]:
-    """Returns the studies whose results are here, but which params.yaml does not hold."""
-    built: dict[str, Plan] = {}
+def elsewhere(settings: Settings) -> dict[str, Plan]:
+    """Returns the studies that have results in this folder but are not in params.yaml."""
+    others: dict[str, Plan] = {}
     for file in sorted(storage.RESULTS.glob("*/settings.json")):
-        built |= plans(settings_of(file.parent.name))
-    return {name: plan for name, plan in built.items() if name not in plans(chosen)}
+        others |= plans(settings_of(file.parent.name))
+    return {name: plan for name, plan in others.items() if name not in plans(settings)}
 
 
-def seen(study: str, name: str) -> tuple[Detected, dict[int, str]]:
-    """Returns what detectors see of a cell, and names of classes by number."""
+def detections(study: str, name: str) -> tuple[Detected, dict[int, str]]:
+    """Returns the detectors' features of a cell, and class names by number."""
     images = storage.read(Attacked, storage.cell_folder(study, name, "attack")).images
     names = images.drop_duplicates("label").set_index("label")["class_name"].to_dict()
     return storage.read(Detected, storage.cell_folder(study, name, "detect")), names
@@ -227,24 +227,27 @@ def example(study: str, name: str) -> Example:
     """Returns the first kept example of a cell: clean, adversarial and noise at strength 1."""
     maps = storage.read(Maps, storage.cell_folder(study, name, "cam"))
     image = maps.examples["image"].iloc[0]
-    shown = maps.examples[maps.examples["image"] == image].reset_index(drop=True)
-    wanted = [("clean", 0.0, "clean"), ("adversarial", 1.0, "attack"), ("noise", 1.0, "noise")]
+    examples = maps.examples[maps.examples["image"] == image].reset_index(drop=True)
+    variants = [("clean", 0.0, "clean"), ("adversarial", 1.0, "attack"), ("noise", 1.0, "noise")]
     places = [
-        int(shown.index[(shown["variant"] == v) & (shown["strength"] == s)][0])
-        for v, s, _ in wanted
+        int(examples.index[(examples["variant"] == v) & (examples["strength"] == s)][0])
+        for v, s, _ in variants
     ]
     rows = maps.of().query("image == @image and target == @storage.OWN")
     recipe = maps.rows.loc[maps.rows["variant"] == storage.ADVERSARIAL, "recipe"].iloc[0]
     rows = rows[(rows["draw"] == 0) & rows["recipe"].isin(["", recipe])]
     rows = rows.set_index(["variant", "strength"])["map"]
-    chosen = [int(rows.loc[(v, s)]) for v, s, _ in wanted]
+    numbers = [int(rows.loc[(v, s)]) for v, s, _ in variants]
     stacks = [
         np.asarray(
-            maps.values[chosen, layer.start : layer.start + layer.height * layer.width],
+            maps.values[numbers, layer.start : layer.start + layer.height * layer.width],
             dtype=np.float32,
         ).reshape(-1, layer.height, layer.width)
         for layer in maps.layers.itertuples()
     ]
     return Example(
-        maps.pictures[0][places], stacks, [text for *_, text in wanted], list(maps.layers["label"])
+        maps.pictures[0][places],
+        stacks,
+        [text for *_, text in variants],
+        list(maps.layers["label"]),
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import gammaln, ndtri
 
-# Resamples that are drawn at most: 200 images and 500 comparisons then take a gigabyte.
+# The largest number of resamples: 200 images and 500 comparisons then take a gigabyte.
 MOST_RESAMPLES = 20_000
 
 
@@ -41,7 +41,7 @@ class Resampler:
     weights: np.ndarray
 
     @classmethod
-    def of(cls, clusters: np.ndarray, *, resamples: int, rng: np.random.Generator) -> "Resampler":
+    def draw(cls, clusters: np.ndarray, *, resamples: int, rng: np.random.Generator) -> "Resampler":
         """Returns the draws for rows that belong to `clusters` (n,)."""
         names, place = np.unique(clusters, return_inverse=True)
         if not len(names):
@@ -101,8 +101,8 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def enough(resamples: int, *, comparisons: int, confidence: float) -> int:
-    """Returns how many resamples Holm's correction of so many comparisons asks for.
+def required_resamples(resamples: int, *, comparisons: int, confidence: float) -> int:
+    """Returns the number of resamples that Holm's correction of the comparisons requires.
 
     A bootstrap p-value is at least 1 / (resamples + 1), and Holm multiplies the smallest by the
     number of comparisons. Twice as many resamples are drawn as bring that below the level: one
@@ -113,12 +113,12 @@ def enough(resamples: int, *, comparisons: int, confidence: float) -> int:
         comparisons: of the largest family.
         confidence: the level is 1 minus it.
     """
-    wanted = math.ceil(2 * comparisons / (1 - confidence))
-    return max(resamples, min(wanted, MOST_RESAMPLES))
+    minimum = math.ceil(2 * comparisons / (1 - confidence))
+    return max(resamples, min(minimum, MOST_RESAMPLES))
 
 
 def out_of_reach(comparisons: int, *, resamples: int, confidence: float) -> str:
-    """Returns what is to be said where no data could make a comparison significant, else ''."""
+    """Returns a note if no data could make a comparison significant, else ''."""
     least = comparisons / (resamples + 1)
     if least < 1 - confidence:
         return ""
@@ -156,18 +156,18 @@ def thresholds(noise: pd.DataFrame, *, rule: str, quantile: float) -> pd.Series:
         others = noise[noise["fold"] != fold] if rule == "held_out_quantile" else flipped
         values = others.groupby(keys, observed=True)["value"]
         if rule == "held_out_quantile":
-            found = values.quantile(quantile)
+            limits = values.quantile(quantile)
         elif rule == "layer_median":
-            found = values.median()
+            limits = values.median()
         else:
             means = values.mean()
-            found = means.groupby("strength").transform("mean")
-        tables[fold] = found
+            limits = means.groupby("strength").transform("mean")
+        tables[fold] = limits
     return pd.concat(tables, names=["fold"]).reorder_levels([*keys, "fold"]).rename("threshold")
 
 
 def compromised(similarity: pd.DataFrame, *, rule: str, quantile: float) -> pd.DataFrame:
-    """Returns which layers of which images are compromised.
+    """Returns whether each layer of each image is compromised.
 
     A layer is compromised where the map's similarity is below the threshold that draw 0 of the
     noise sets. The same rule applied to a further draw says how often it calls plain noise
@@ -190,7 +190,7 @@ def compromised(similarity: pd.DataFrame, *, rule: str, quantile: float) -> pd.D
     second = (known.loc[noise, "draw"] == 1).any() or rule != "held_out_quantile"
     arms = {"attack": known["variant"] == "adversarial"}
     arms["noise"] = noise & (known["draw"] == (1 if second else 0))
-    rows = pd.concat([known[chosen].assign(arm=arm) for arm, chosen in arms.items()])
+    rows = pd.concat([known[mask].assign(arm=arm) for arm, mask in arms.items()])
     limits = thresholds(first, rule=rule, quantile=quantile)
     rows = rows.join(limits, on=list(limits.index.names), how="inner")
     rows["compromised"] = rows["value"] < rows["threshold"]
@@ -271,15 +271,15 @@ def coverage_curve(covered: np.ndarray) -> np.ndarray:
     """
     n = len(covered)
     by_images, neurons = np.unique(covered.sum(0), return_counts=True)
-    taken, m = np.arange(1, n + 1)[:, None], by_images[None]
-    left = np.maximum(n - m - taken, 0)
-    log = gammaln(n - m + 1) - gammaln(left + 1) + gammaln(n - taken + 1) - gammaln(n + 1)
-    missing = np.where(taken <= n - m, np.exp(log), 0.0)
+    k, m = np.arange(1, n + 1)[:, None], by_images[None]
+    left = np.maximum(n - m - k, 0)
+    log = gammaln(n - m + 1) - gammaln(left + 1) + gammaln(n - k + 1) - gammaln(n + 1)
+    missing = np.where(k <= n - m, np.exp(log), 0.0)
     return 1 - missing @ neurons / neurons.sum()
 
 
 def shared_list(curves: dict[float, np.ndarray]) -> dict[float, np.ndarray]:
-    """Returns what renkhoff2022's public code stores for the coverage of its random images.
+    """Returns the coverage of random images as renkhoff2022's public code stores it.
 
     Its list is not emptied between strengths and stands, as one object, under every strength: all
     curves in a row. Figure 2a cuts it off after the seeds, which leaves the first strength's.

@@ -1,4 +1,4 @@
-"""A cell's results as tidy tables: what its figures draw, and what stands in data/results."""
+"""A cell's results as tidy tables, the source of its figures and of data/results."""
 
 from collections.abc import Iterator
 
@@ -21,10 +21,10 @@ RULES = ("layer_median", "global_mean", "held_out_quantile")
 PAPERS_RULE = "layer_median"
 
 
-# What the tables of a study hold, in a line each.
+# The content of a study's tables, one line each.
 ABOUT = {
-    "attacks": "a row a cell: images, successes, their rates, sizes in grey levels of 255",
-    "noise": "how well the noise's size fits the attack's, by recipe and strength",
+    "attacks": "one row for each cell: images, successes, rates, sizes in grey levels of 255",
+    "noise": "difference of the noise's size from the attack's, by recipe and strength",
     "similarity": "distribution of similarity to the clean map, by layer, strength, variant, "
     "target and group; strength 0 pools all",
     "excess": "similarity under noise minus under attack by layer, with interval and Holm's p",
@@ -34,18 +34,18 @@ ABOUT = {
     "compromised": "share of images whose map at a layer is compromised, by rule",
     "counts": "share of images with 0, 1, ... compromised layers, by rule",
     "groups": "excess by strength, of images flipped at that strength and of the others",
-    "square": "drift by attack or noise, class flipped or not, on the same images",
+    "factorial": "drift by attack or noise, class flipped or not, on the same images",
     "controls": "similarity under nothing, noise, the negated perturbation, unrelated images",
-    "shares": "how much of the excess is left with the class fixed, or the sign turned",
-    "flags": "what must be known before a verdict is believed, and the claims that it touches",
-    "switches": "what each protocol says of each claim",
-    "claims": "what the paper says, statistic, threshold, value, verdict, published and corrected",
+    "shares": "the share of the excess that remains with the class fixed, or the sign reversed",
+    "flags": "conditions that limit the validity of a verdict, and the claims affected",
+    "switches": "the finding of each protocol on each claim",
+    "claims": "the published claims: statistic, threshold, value, verdict, published and corrected",
 }
 
 
-def of_cell(
+def cell_tables(
     results: Results,
-    chosen: StatisticsSettings,
+    settings: StatisticsSettings,
     flags: FlagSettings,
     *,
     seed: int,
@@ -53,7 +53,7 @@ def of_cell(
     """Returns the tables of a cell by name.
 
     attacks: one row: counts, rates, sizes.
-    noise: how well the noise's size fits the attack's, by recipe and strength.
+    noise: difference of the noise's size from the attack's, by recipe and strength.
     similarity: distribution of each score by layer, strength, variant, target and group.
     excess: mean of noise minus attack, paired by image, with interval and Holm's p, by layer.
     curves: mean similarity under each protocol, by strength and layer.
@@ -62,24 +62,24 @@ def of_cell(
     coverage: share of covered neurons after each seed.
     methods: `excess` at strength 1 with the maps of each method.
     """
-    made = {
+    tables = {
         "attacks": attacks(results),
         "noise": noise_fit(results),
         "similarity": similarity(results),
-        "excess": excess(results, results.main(), chosen, flags, seed=seed),
-        "methods": by_method(results, chosen, flags, seed=seed),
+        "excess": excess(results, results.main(), settings, flags, seed=seed),
+        "methods": by_method(results, settings, flags, seed=seed),
         "curves": curves(results),
-        "coverage": covered(results),
+        "coverage": coverage(results),
     }
     shares, numbers = [], []
     for rule in RULES:
         for target in TARGETS:
-            rows = compromised_layers(results, target, rule, chosen)
+            rows = compromised_layers(results, target, rule, settings)
             shares.append(compromised(rows).assign(rule=rule))
             numbers.append(counts(rows).assign(rule=rule))
-    made["compromised"] = pd.concat(shares, ignore_index=True)
-    made["counts"] = pd.concat(numbers, ignore_index=True)
-    return made
+    tables["compromised"] = pd.concat(shares, ignore_index=True)
+    tables["counts"] = pd.concat(numbers, ignore_index=True)
+    return tables
 
 
 def attacks(results: Results) -> pd.DataFrame:
@@ -116,9 +116,9 @@ def noise_fit(results: Results) -> pd.DataFrame:
     size = scales["attack_l2"].replace(0, np.nan)
     table = scales.assign(difference=((scales["noise_l2"] - size) / size).abs())
     columns = [f"{arm}_{fact}" for arm in ("attack", "noise") for fact in ("mean", "std", "linf")]
-    found = table.groupby(keys)[columns].mean().mul(255).add_suffix("_grey")
-    found.insert(0, "largest_l2_difference", table.groupby(keys)["difference"].max())
-    return found.reset_index()
+    means = table.groupby(keys)[columns].mean().mul(255).add_suffix("_grey")
+    means.insert(0, "largest_l2_difference", table.groupby(keys)["difference"].max())
+    return means.reset_index()
 
 
 def similarity(results: Results) -> pd.DataFrame:
@@ -133,11 +133,11 @@ def similarity(results: Results) -> pd.DataFrame:
     keys = ["target", "score", "variant", "strength", "layer"]
     tables = []
     for group, kinds in GROUPS.items():
-        chosen = values[values["success"].isin(kinds)]
-        if chosen.empty:
+        rows = values[values["success"].isin(kinds)]
+        if rows.empty:
             continue
-        pooled = chosen.assign(strength=0.0)
-        both = pd.concat([pooled, chosen])
+        pooled = rows.assign(strength=0.0)
+        both = pd.concat([pooled, rows])
         table = _distribution(both.groupby(keys, observed=True, sort=False)["value"])
         tables.append(table.reset_index().assign(group=group))
     table = pd.concat(tables, ignore_index=True)
@@ -162,22 +162,22 @@ def _distribution(groups: SeriesGroupBy) -> pd.DataFrame:
 
 
 def by_method(
-    results: Results, chosen: StatisticsSettings, flags: FlagSettings, *, seed: int
+    results: Results, settings: StatisticsSettings, flags: FlagSettings, *, seed: int
 ) -> pd.DataFrame:
-    """Returns `excess` at strength 1 with the maps of each method, that which decides first."""
-    found = []
+    """Returns `excess` at strength 1 with the maps of each method; the deciding method is first."""
+    tables = []
     for method in results.maps.methods:
         values = results.main(method=method)
-        made = excess(results, values[values["strength"] == 1], chosen, flags, seed=seed)
-        found.append(made.drop(columns=["strength", "low_by_image", "high_by_image"]))
-        found[-1].insert(0, "method", method)
-    return pd.concat(found, ignore_index=True)
+        table = excess(results, values[values["strength"] == 1], settings, flags, seed=seed)
+        tables.append(table.drop(columns=["strength", "low_by_image", "high_by_image"]))
+        tables[-1].insert(0, "method", method)
+    return pd.concat(tables, ignore_index=True)
 
 
 def excess(
     results: Results,
     values: pd.DataFrame,
-    chosen: StatisticsSettings,
+    settings: StatisticsSettings,
     flags: FlagSettings,
     *,
     seed: int,
@@ -208,23 +208,23 @@ def excess(
             empty = part.isna().mean().to_numpy()
             decided = empty <= flags.empty_share
             columns = np.column_stack([part, part.loc[:, decided].mean(axis=1)])
-            found = {}
+            estimates = {}
             for by_image in (False, True):
                 if (group, by_image) not in resamplers:
                     clusters = part.index if by_image else sources.loc[part.index, "source"]
-                    resamplers[group, by_image] = Resampler.of(
+                    resamplers[group, by_image] = Resampler.draw(
                         clusters.to_numpy(),
-                        resamples=statistics.enough(
-                            chosen.resamples,
+                        resamples=statistics.required_resamples(
+                            settings.resamples,
                             comparisons=len(results.layers),
-                            confidence=chosen.confidence,
+                            confidence=settings.confidence,
                         ),
                         rng=randomness.generator(seed, "excess", results.name, group, by_image),
                     )
-                found[by_image] = resamplers[group, by_image].estimate(
-                    columns, confidence=chosen.confidence
+                estimates[by_image] = resamplers[group, by_image].estimate(
+                    columns, confidence=settings.confidence
                 )
-            source, image = found[False], found[True]
+            source, image = estimates[False], estimates[True]
             spread = pd.DataFrame(columns).std().to_numpy()
             family = np.where(decided, source.p[:-1], np.nan)
             tables.append(
@@ -264,9 +264,9 @@ def curves(results: Results) -> pd.DataFrame:
             (scores["reading"] == protocol.reading) & (scores["target"] == protocol.target)
         ]
         groups = rows.groupby(["variant", "strength", "layer"], observed=True, sort=False)["value"]
-        found = groups.agg(["count", "mean"]).reset_index().rename(columns={"count": "n"})
-        found.insert(0, "protocol", name)
-        parts.append(found)
+        means = groups.agg(["count", "mean"]).reset_index().rename(columns={"count": "n"})
+        means.insert(0, "protocol", name)
+        parts.append(means)
     return pd.concat(parts, ignore_index=True)
 
 
@@ -274,7 +274,7 @@ def compromised_layers(
     results: Results,
     target: str,
     rule: str,
-    chosen: StatisticsSettings,
+    settings: StatisticsSettings,
     protocol: Protocol | None = None,
 ) -> pd.DataFrame:
     """Returns `statistics.compromised` of a cell under a protocol, the first unless named."""
@@ -283,7 +283,7 @@ def compromised_layers(
     rows = rows[
         (rows["reading"] == reading) & (rows["score"] == "cosine") & (rows["target"] == target)
     ]
-    return statistics.compromised(rows, rule=rule, quantile=chosen.quantile)
+    return statistics.compromised(rows, rule=rule, quantile=settings.quantile)
 
 
 def compromised(rule: pd.DataFrame) -> pd.DataFrame:
@@ -312,10 +312,10 @@ def counts(rule: pd.DataFrame) -> pd.DataFrame:
     totals = totals.reset_index(name="layers")
     tables = []
     for group, kinds in GROUPS.items():
-        chosen = totals[totals["success"].isin(kinds)]
-        if chosen.empty:
+        rows = totals[totals["success"].isin(kinds)]
+        if rows.empty:
             continue
-        numbers = chosen.groupby([*keys, "layers"], observed=True).size().unstack(fill_value=0)
+        numbers = rows.groupby([*keys, "layers"], observed=True).size().unstack(fill_value=0)
         numbers = numbers.reindex(columns=range(layers + 1), fill_value=0)
         images = numbers.sum(axis=1)
         shares = numbers.div(images, axis=0).stack().rename("share").reset_index()
@@ -328,19 +328,19 @@ def counts(rule: pd.DataFrame) -> pd.DataFrame:
 def _by_group(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     tables = []
     for group, kinds in GROUPS.items():
-        chosen = rows[rows["success"].isin(kinds)]
-        if chosen.empty:
+        part = rows[rows["success"].isin(kinds)]
+        if part.empty:
             continue
-        found = chosen.groupby(keys, observed=True, sort=False)["compromised"].agg(["mean", "size"])
-        found = found.rename(columns={"mean": "share", "size": "n"}).reset_index()
-        found.insert(1, "group", group)
-        tables.append(found)
+        shares = part.groupby(keys, observed=True, sort=False)["compromised"].agg(["mean", "size"])
+        shares = shares.rename(columns={"mean": "share", "size": "n"}).reset_index()
+        shares.insert(1, "group", group)
+        tables.append(shares)
     if not tables:
         return pd.DataFrame(columns=[keys[0], "group", *keys[1:], "share", "n"])
     return pd.concat(tables, ignore_index=True)
 
 
-def covered(results: Results) -> pd.DataFrame:
+def coverage(results: Results) -> pd.DataFrame:
     """Returns neuron coverage after each seed, the mean over all orders of the seeds.
 
     As in the paper, a seed counts together with its changed image. Columns: `arm, strength, seeds,
@@ -350,7 +350,7 @@ def covered(results: Results) -> pd.DataFrame:
     bits = np.unpackbits(results.covered.bits, axis=1, count=neurons).astype(bool)
     rows = results.covered.rows
     clean = bits[(rows["variant"] == "clean").to_numpy()]
-    shown = np.unique(np.geomspace(1, len(clean), 60).round().astype(int))
+    steps = np.unique(np.geomspace(1, len(clean), 60).round().astype(int))
     tables = []
     for (variant, strength), part in _changed(rows):
         tables.append(
@@ -358,8 +358,8 @@ def covered(results: Results) -> pd.DataFrame:
                 {
                     "arm": "attack" if variant == "adversarial" else "noise",
                     "strength": strength,
-                    "seeds": shown,
-                    "coverage": statistics.coverage_curve(clean | bits[part])[shown - 1],
+                    "seeds": steps,
+                    "coverage": statistics.coverage_curve(clean | bits[part])[steps - 1],
                     "neurons": neurons,
                 }
             )
@@ -380,7 +380,7 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_text(value: float, low: float, high: float) -> str:
-    """Returns a value with its interval as text, empty where there is none."""
+    """Returns a value with its interval as text, empty without a value."""
     if pd.isna(value):
         return ""
     return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"

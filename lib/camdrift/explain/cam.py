@@ -325,7 +325,7 @@ def _of_classes(
     """
     columns = list(dict.fromkeys(tuple(column.tolist()) for column in classes.T))
     outputs = logits.softmax(1) if softmax else logits
-    shared = [name for name in names if name in by_name() or name in library.FED]
+    shared = [name for name in names if name in by_name() or name in library.FROM_ARRAYS]
     maps_of: dict[tuple, Maps] = {}
     for i, column in enumerate(columns):
         target = torch.tensor(column, device=logits.device)
@@ -364,7 +364,7 @@ def _maps(
         FloatingPointError: a map is not finite.
     """
     activations = [tensor.detach() for tensor in tensors]
-    of = {name: by_name().get(name) or library.fed(name) for name in names}
+    of = {name: by_name().get(name) or library.from_arrays(name) for name in names}
     # A layer that no gradient reaches has an empty map.
     by_method = {name: [torch.zeros_like(a[:, 0]) for a in activations] for name in names}
 

@@ -290,7 +290,7 @@ def compare(at: Bench, *, score: str) -> float:
     sides = list(zip(at.layers["height"], at.layers["width"], strict=True))
     for height, width in sides + ([(at.model.size,) * 2] * 2 if score == "nissim" else []):
         maps = rng.random((PAIRS, height, width)).astype(np.float16).astype(np.float32)
-        comparison.of_pairs(score, maps, first, second, size=at.pixels.shape[-1])
+        comparison.score_pairs(score, maps, first, second, size=at.pixels.shape[-1])
     return PAIRS
 
 

@@ -1,1 +1,1 @@
-"""The four papers: a package each with its tables, figures and verdicts, and what they share."""
+"""The four papers: one package each with tables, figures and verdicts, and shared modules."""

@@ -1,4 +1,4 @@
-"""What a paper claims, what was found on a claim, and the rules that make a verdict of it."""
+"""Claims of papers, findings on them, and the rules that turn a finding into a verdict."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ HOLDS, PARTLY, NOT, NO_EFFECT = "holds", "holds in part", "does not hold", "no e
 UNDECIDED, NOT_RUN = "not decided", "not run here"
 VERDICTS = (HOLDS, PARTLY, NOT, NO_EFFECT, UNDECIDED, NOT_RUN)
 
-# Of cosine: an interval that lies wholly within it is "no effect", even where it lies above 0: a
-# difference that small, however sure, is none that a map's reader could see.
+# Of cosine: an interval that lies wholly within it is "no effect", even if it lies above 0. A
+# reader of maps could not see so small a difference, however certain it is.
 MARGIN = 0.02
 MARGINS = (0.01, 0.02, 0.05)  # also shown
 
-# Columns of a table of claims that say what a claim is.
+# Columns of a table of claims that describe a claim.
 FACTS = ("id", "paper", "says", "where", "printed", "statistic", "holds_if")
 
 
@@ -22,14 +22,14 @@ class Claim:
     """One claim of a paper, as `papers/*/claims.py` list them.
 
     Statistic and threshold were fixed before any result; a change of one is a finding of its own
-    and wants its reason in the commit.
+    and requires a reason in the commit.
 
     id: letter of the paper and number.
-    paper: whose claim; 'f' and 'b' in an id mark a question of ours beside it.
+    paper: of the claim; 'f' and 'b' in an id mark a question that this study adds.
     says: the claim.
     where: section, figure or table of the paper, or 'ours'.
     printed: the number printed for it, if any.
-    statistic: what is measured.
+    statistic: the measured quantity.
     holds_if: the threshold, set beforehand.
     tables: names of a study's tables that hold the numbers which the statistic is made of.
     figures: names of a study's figures that show them, the clearest first.
@@ -47,18 +47,18 @@ class Claim:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What a table of claims says of it, whatever was found."""
+        """The description of the claim in a table of claims, independent of any finding."""
         return {key: getattr(self, key) for key in FACTS}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found on a claim.
+    """The finding on a claim.
 
     value, low, high: the statistic and its interval, NaN where there is none.
     verdict: one of `VERDICTS`.
-    detail: what stands behind it, in a few words.
-    images: behind it, None where all are.
+    detail: of the finding, in a few words.
+    images: their number, None for all images.
     """
 
     value: float
@@ -68,7 +68,7 @@ class Finding:
     detail: str = ""
     images: int | None = None
 
-    def wanting(self, images: int, *thresholds: float) -> "Finding":
+    def with_images_needed(self, images: int, *thresholds: float) -> "Finding":
         """Returns an undecided finding with the number of images that would decide it.
 
         The interval's width is taken to shrink with the root of their number, and the threshold is
@@ -79,21 +79,21 @@ class Finding:
             return self
         nearest = min(abs(self.value - threshold) for threshold in straddled)
         times = ((self.high - self.low) / 2 / nearest) ** 2
-        wanted = math.ceil(round(images * times / 10, 6)) * 10
-        return replace(self, detail=f"{self.detail}; about {wanted} test images would decide it")
+        count = math.ceil(round(images * times / 10, 6)) * 10
+        return replace(self, detail=f"{self.detail}; about {count} test images would decide it")
 
 
-# Columns of what protocols say of claims, a row each.
-FOUND = ("protocol", "claim", "value", "low", "high", "verdict", "images", "detail")
+# Columns of a table of findings: one row for each protocol and claim.
+FINDING_COLUMNS = ("protocol", "claim", "value", "low", "high", "verdict", "images", "detail")
 
 
-# Claims that a verdict is written of and that are to be judged anew, each with the reason.
-OF_RULES = (
+# Claims with a verdict that is to be revised, each with the reason.
+RULE_REASON = (
     "judged by a quantile of held-out noise; the paper's rule is the median of a layer under noise"
 )
-OF_CLASSES = "each map explains its own top class, and no control has the classes swapped"
-UNDER_REVIEW = dict.fromkeys(("A9", "A10", "A11", "A12"), OF_RULES) | dict.fromkeys(
-    ("C3", "C5"), OF_CLASSES
+CLASS_REASON = "each map explains its own top class, and no control has the classes swapped"
+UNDER_REVIEW = dict.fromkeys(("A9", "A10", "A11", "A12"), RULE_REASON) | dict.fromkeys(
+    ("C3", "C5"), CLASS_REASON
 )
 
 
@@ -116,17 +116,17 @@ def verdict_of_range(low: float, high: float, *, least: float, most: float) -> s
     return NOT if high < least or low > most else UNDECIDED
 
 
-def verdict_of_parts(parts: list[str], *, wanted: int | None = None) -> str:
-    """Returns the verdict on a claim that speaks of several layers or strengths.
+def verdict_of_parts(parts: list[str], *, least: int | None = None) -> str:
+    """Returns the verdict on a claim about several layers or strengths.
 
-    It holds where `wanted` of them (all, unless said) do, and in part where at least half do.
+    It holds where `least` of them (all, unless said) do, and in part where at least half do.
     Otherwise it does not hold where more than half speak against it, or has no effect where all
     of these are "no effect"; else it is not decided.
     """
-    wanted = len(parts) if wanted is None else wanted
+    least = len(parts) if least is None else least
     holding = parts.count(HOLDS)
     against = parts.count(NOT) + parts.count(NO_EFFECT)
-    if parts and holding >= wanted:
+    if parts and holding >= least:
         return HOLDS
     if 2 * holding >= len(parts) > 0:
         return PARTLY
@@ -136,23 +136,25 @@ def verdict_of_parts(parts: list[str], *, wanted: int | None = None) -> str:
 
 
 def verdict_of_all(parts: list[str]) -> str:
-    """Returns the verdict on a claim that asks for several things at once: the worst of theirs."""
+    """Returns the verdict on a claim with several conditions: the worst of their verdicts."""
     return max(parts, key=[HOLDS, PARTLY, UNDECIDED, NO_EFFECT, NOT].index)
 
 
-def worst(found: Sequence[tuple[float, float, float]], parts: list[str], detail: str) -> Finding:
-    """Returns the finding on a claim that asks for several things at once.
+def worst(
+    estimates: Sequence[tuple[float, float, float]], parts: list[str], detail: str
+) -> Finding:
+    """Returns the finding on a claim with several conditions.
 
     Args:
-        found: value and interval of each.
+        estimates: value and interval of each.
         parts: their verdicts.
-        detail: what stands behind them.
+        detail: of the finding.
 
     Returns:
         The worst of the verdicts, with the value and the interval that decided it.
     """
     verdict = verdict_of_all(parts)
-    return Finding(*found[parts.index(verdict)], verdict, detail)
+    return Finding(*estimates[parts.index(verdict)], verdict, detail)
 
 
 def margin(low: float, high: float) -> float:

@@ -1,4 +1,4 @@
-"""A study's README: what the folder of its results says to who browses a repository."""
+"""The README of a study, shown beside its results when a repository is browsed."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,16 +15,16 @@ from camdrift.papers.findings import NOT_RUN, UNDER_REVIEW, Claim
 
 @dataclass(frozen=True)
 class Content:
-    """What differs between READMEs of studies of different kinds.
+    """The content of a README that depends on the kind of study.
 
     title: of the study.
     papers: whose claims it judges, in words.
-    compared: what was compared, on which images and networks, in sentences.
-    headline: texts and tables that answer first.
+    compared: the comparison, with its images and networks, in sentences.
+    headline: texts and tables of the first section.
     claims: of the papers.
-    flags: what must be known before a verdict is believed.
-    figures: name, title and caption of each that may be there.
-    about: what each table holds, by its name.
+    flags: texts of the validity flags.
+    figures: name, title and caption of each possible figure.
+    about: the content of each table, by its name.
     """
 
     title: str
@@ -37,31 +37,31 @@ class Content:
     about: Mapping[str, str]
 
 
-def texts(drawn: Iterable[Figure], pictures: Mapping[str, tuple[str, str]]) -> list:
+def texts(figures: Iterable[Figure], pictures: Mapping[str, tuple[str, str]]) -> list:
     """Returns name, title and caption of figures, drawn from tables or known by their texts."""
-    return [(figure.name, figure.title, figure.caption) for figure in drawn] + [
+    return [(figure.name, figure.title, figure.caption) for figure in figures] + [
         (name, *words) for name, words in pictures.items()
     ]
 
 
-def by_flag(made: Tables) -> list[str]:
-    """Returns the flags that are raised, each with the claims that it touches."""
-    rows = made["claims"].assign(flag=made["claims"]["flags"].str.split(", ")).explode("flag")
-    touched = rows[rows["flag"] != ""].groupby("flag", sort=False)["id"]
-    return [f"{flag}: touches {', '.join(ids)}" for flag, ids in touched]
+def by_flag(tables: Tables) -> list[str]:
+    """Returns the raised flags, each with the claims that it touches."""
+    rows = tables["claims"].assign(flag=tables["claims"]["flags"].str.split(", ")).explode("flag")
+    claims = rows[rows["flag"] != ""].groupby("flag", sort=False)["id"]
+    return [f"{flag}: touches {', '.join(ids)}" for flag, ids in claims]
 
 
-def readme(study: str, made: Tables, content: Content, *, command: str = "") -> str:
+def readme(study: str, tables: Tables, content: Content, *, command: str = "") -> str:
     """Returns a study's README in Markdown; links are relative to the folder of its results.
 
     Args:
         study: its name.
-        made: its tables.
+        tables: its tables.
         content: of its kind.
-        command: what rebuilds it; `make repro` of it unless said.
+        command: that rebuilds it; `make repro` of it unless given.
     """
     folder = storage.results(study, "figures")
-    shown = [of for of in content.figures if (folder / f"{of[0]}.png").exists()]
+    figures = [figure for figure in content.figures if (folder / f"{figure[0]}.png").exists()]
     parts = [
         f"# {content.title}",
         f"Study `{study}`, after {content.papers}. {content.compared} Numbers rest on these images "
@@ -69,30 +69,30 @@ def readme(study: str, made: Tables, content: Content, *, command: str = "") -> 
     ]
     for text, table in content.headline:
         parts += [text, markdown(table)]
-    parts += ["## Claims", _claims(made, content.claims, {name for name, *_ in shown})]
+    parts += ["## Claims", _claims(tables, content.claims, {name for name, *_ in figures})]
     parts += ["## Flags", "\n".join(f"- {text}" for text in content.flags) or "None is raised."]
     parts += ["## Figures", "Whiskers and bars are intervals."]
-    said: set[str] = set()
-    for name, title, caption in shown:
+    captions: set[str] = set()
+    for name, title, caption in figures:
         first = re.split(r"[.;] ", caption)[0].removesuffix(".")
-        # The picture bears its title: it is repeated only where the caption is.
+        # The picture shows its title: the text repeats it only if the caption was used before.
         parts.append(
-            f"![{title}](figures/{name}.png)\n\n{name}: {title if first in said else first}."
+            f"![{title}](figures/{name}.png)\n\n{name}: {title if first in captions else first}."
         )
-        said.add(first)
-    lines = [f"- [{name}](tables/{name}.csv): {content.about[name]}." for name in made]
+        captions.add(first)
+    lines = [f"- [{name}](tables/{name}.csv): {content.about[name]}." for name in tables]
     parts += ["## Tables", "\n".join(lines), "## Rebuild"]
     parts.append(f"```sh\n{command or f'make repro STUDY={study}'}\n```")
     return "\n\n".join(parts) + "\n"
 
 
-def _claims(made: Tables, claims: Iterable[Claim], shown: set[str]) -> str:
-    """Returns what was found on each claim, and those that the study does not ask."""
-    found, rows, left = made["claims"].set_index("id"), [], []
+def _claims(tables: Tables, claims: Iterable[Claim], figures: set[str]) -> str:
+    """Returns the findings on the claims, and the claims that the study does not test."""
+    findings, rows, absent = tables["claims"].set_index("id"), [], []
     for claim in claims:
-        row = found.loc[claim.id]
+        row = findings.loc[claim.id]
         if row["verdict"] == NOT_RUN:
-            left.append(claim.id)
+            absent.append(claim.id)
             continue
         review = " (under review)" if claim.id in UNDER_REVIEW else ""
         rows.append(
@@ -101,13 +101,13 @@ def _claims(made: Tables, claims: Iterable[Claim], shown: set[str]) -> str:
                 "verdict": row["verdict"],
                 "value": as_text(row["value"], row["low"], row["high"]),
                 "tables": ", ".join(claim.tables),
-                "figures": ", ".join(name for name in claim.figures if name in shown),
+                "figures": ", ".join(name for name in claim.figures if name in figures),
             }
         )
     parts = [
         "A verdict compares the value of a statistic with a threshold that was set before any "
         "result. [claims](tables/claims.csv) has both, and details of each value; the tables and "
-        "figures named here bear it.",
+        "figures named here support it.",
         markdown(pd.DataFrame(rows, columns=["claim", "verdict", "value", "tables", "figures"])),
     ]
-    return "\n\n".join([*parts, *([f"Not asked here: {', '.join(left)}."] if left else [])])
+    return "\n\n".join([*parts, *([f"Not asked here: {', '.join(absent)}."] if absent else [])])

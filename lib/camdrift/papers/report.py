@@ -1,4 +1,4 @@
-"""A study's report: one HTML page that reads without a network."""
+"""The report of a study: one HTML page that needs no network."""
 
 from collections.abc import Iterable, Mapping
 
@@ -17,16 +17,16 @@ from camdrift.papers.findings import NOT_RUN, UNDER_REVIEW, Claim
 from camdrift.settings import StatisticsSettings, Study
 
 
-def headline(made: Tables) -> pd.DataFrame:
-    """Returns the headline table: a row a cell, texts for people.
+def headline(tables: Tables) -> pd.DataFrame:
+    """Returns the headline table as texts: one row for each cell.
 
     Excess drift is the mean over layers of cosine under matched noise minus cosine under attack,
     at strength 100 %, with its interval.
     """
     rows = []
-    for _, attack in made["attacks"].iterrows():
+    for _, attack in tables["attacks"].iterrows():
         cell = attack["cell"]
-        rule = made["compromised"].query(
+        rule = tables["compromised"].query(
             "cell == @cell and strength == 1 and group == 'success' and target == 'own_top1' "
             f"and rule == '{PAPERS_RULE}'"
         )
@@ -38,64 +38,64 @@ def headline(made: Tables) -> pd.DataFrame:
                 "images": attack["images"],
                 "flipped": f"{attack['success_rate']:.0%}",
                 "flipped after 8-bit": f"{attack['success_rate_8bit']:.0%}",
-                "excess, flipped, own class": _excess(made, cell, "success", "own_top1"),
-                "excess, flipped, clean class": _excess(made, cell, "success", "seed_class"),
-                "excess, not flipped": _excess(made, cell, "failure", "own_top1"),
+                "excess, flipped, own class": _excess(tables, cell, "success", "own_top1"),
+                "excess, flipped, clean class": _excess(tables, cell, "success", "seed_class"),
+                "excess, not flipped": _excess(tables, cell, "failure", "own_top1"),
                 "layers compromised: attack / noise": (
                     f"{shares['attack']:.0%} / {shares['noise']:.0%}" if len(shares) == 2 else "-"
                 ),
-                "flags": "; ".join(flags.texts(made, cell)) or "none",
+                "flags": "; ".join(flags.texts(tables, cell)) or "none",
             }
         )
     return pd.DataFrame(rows)
 
 
-def _excess(made: Tables, cell: str, group: str, target: str) -> str:
-    found = made["excess"].query(
+def _excess(tables: Tables, cell: str, group: str, target: str) -> str:
+    rows = tables["excess"].query(
         "cell == @cell and group == @group and target == @target and strength == 1 "
         "and layer == 'mean'"
     )
-    if not len(found) or pd.isna(found["mean"].iloc[0]):
+    if not len(rows) or pd.isna(rows["mean"].iloc[0]):
         return "-"
-    row = found.iloc[0]
+    row = rows.iloc[0]
     if pd.isna(row["low"]):
         return f"{row['mean']:.3f} (one source: no interval)"
     return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
-def by_method(made: Tables, cell: str) -> pd.DataFrame:
-    """Returns the excess drift with the maps of each method for people: a row a method."""
-    rows = made["methods"].query("cell == @cell")
+def by_method(tables: Tables, cell: str) -> pd.DataFrame:
+    """Returns the excess drift with the maps of each method as texts: one row for each method."""
+    rows = tables["methods"].query("cell == @cell")
     columns = {
         "flipped, own class": ("success", "own_top1"),
         "flipped, clean class": ("success", "seed_class"),
         "not flipped": ("failure", "own_top1"),
     }
-    found = []
+    methods = []
     for method, part in rows.groupby("method", sort=False):
-        of = {"excess": part.assign(cell=cell, strength=1)}
-        found.append(
+        part_tables = {"excess": part.assign(cell=cell, strength=1)}
+        methods.append(
             {"method": method}
-            | {name: _excess(of, cell, *which) for name, which in columns.items()}
+            | {name: _excess(part_tables, cell, *which) for name, which in columns.items()}
             | {"layers decided, of " + str(part["layer"].nunique() - 1): _decided(part)}
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(methods)
 
 
-def by_score(made: Tables, cell: str) -> pd.DataFrame:
-    """Returns what each score says of flipped images' maps for people: a row a score.
+def by_score(tables: Tables, cell: str) -> pd.DataFrame:
+    """Returns the mean of each score on flipped images as texts: one row for each score.
 
     Of maps explained for their own class at strength 100 %, mean over layers.
     """
-    rows = made["similarity"].query(
+    rows = tables["similarity"].query(
         "cell == @cell and strength == 1 and group == 'success' and target == 'own_top1'"
     )
     means = rows.groupby(["score", "variant"], sort=False)["mean"].mean().unstack()
-    known = scores.by_name()
+    modules = scores.by_name()
     return pd.DataFrame(
         {
-            "score": known[name].LABEL,
-            "maps are alike where it is": "high" if known[name].HIGHER_IS_ALIKE else "low",
+            "score": modules[name].LABEL,
+            "maps are alike where it is": "high" if modules[name].HIGHER_IS_ALIKE else "low",
             "under attack": f"{row['adversarial']:.3f}",
             "under matched noise": f"{row['noise']:.3f}",
         }
@@ -108,17 +108,17 @@ def _decided(rows: pd.DataFrame) -> str:
     return f"{own['decided'].astype(bool).sum()}" if len(own) else "-"
 
 
-def claims(made: Tables, of: Iterable[Claim] = ()) -> pd.DataFrame:
-    """Returns the claims table for people: published against corrected, a row a claim.
+def claims(tables: Tables, claim_list: Iterable[Claim] = ()) -> pd.DataFrame:
+    """Returns the claims table as texts: published and corrected, one row for each claim.
 
-    Claims that are under review say so, and why among their flags.
+    Claims under review are marked, with the reason among their flags.
 
     Args:
-        made: the tables.
-        of: claims whose figures the column `figures` names.
+        tables: the tables.
+        claim_list: claims whose figures the column `figures` names.
     """
-    named, rows = {claim.id: claim.figures for claim in of}, []
-    for _, claim in made["claims"].iterrows():
+    figures, rows = {claim.id: claim.figures for claim in claim_list}, []
+    for _, claim in tables["claims"].iterrows():
         review = UNDER_REVIEW.get(claim["id"]) if claim["verdict"] != NOT_RUN else None
         flagged = [claim["flags"], f"under review: {review}"] if review else [claim["flags"]]
         published, corrected = (
@@ -141,15 +141,15 @@ def claims(made: Tables, of: Iterable[Claim] = ()) -> pd.DataFrame:
                 "behind it, as published": claim["published_detail"],
                 "flags": "; ".join(filter(None, flagged)),
                 "rests on": claim["rests_on"],
-                "figures": ", ".join(named.get(claim["id"], ())),
+                "figures": ", ".join(figures.get(claim["id"], ())),
             }
         )
     return pd.DataFrame(rows)
 
 
-def switches(made: Tables, cell: str) -> pd.DataFrame:
-    """Returns the one-switch table for people: a row a claim, a column a protocol."""
-    rows = made["switches"].query("cell == @cell")
+def switches(tables: Tables, cell: str) -> pd.DataFrame:
+    """Returns the one-switch table as texts: a row for each claim, a column for each protocol."""
+    rows = tables["switches"].query("cell == @cell")
     text = [
         f"{as_text(row.value, row.low, row.high)} {row.verdict}".strip()
         for row in rows.itertuples()
@@ -159,31 +159,31 @@ def switches(made: Tables, cell: str) -> pd.DataFrame:
     return wide.loc[order[0], order[1]].reset_index().rename_axis(columns=None)
 
 
-def evidence(made: Mapping[str, Tables]) -> pd.DataFrame:
-    """Returns what each cell of some studies says of the first question, for people.
+def evidence(studies: Mapping[str, Tables]) -> pd.DataFrame:
+    """Returns the evidence on the first question as texts, for each cell of some studies.
 
-    A row a cell with an attack, in the order of the studies. All at strength 100 % and by the
-    cosine, see `flips.shares`; the noise that is raised until it flips stands beside the attack at
-    the lowest strength at which that flips, see `flips.square`.
+    One row for each cell with an attack, in the order of the studies. All values are at strength
+    100 % and by the cosine, see `flips.shares`; the noise raised until it flips is compared with
+    the attack at the lowest strength that flips, see `flips.factorial`.
     """
     rows = []
-    for name, tables in made.items():
+    for name, tables in studies.items():
         if "shares" not in tables:  # written by an earlier revision
             continue
         attacks = tables["attacks"].set_index("cell")
         for cell, parts in tables["shares"].groupby("cell", sort=False):
-            facts, of = attacks.loc[cell], parts.set_index("share")
-            fixed, negated = of.loc[FIXED], of.loc[NEGATED]
-            square = tables["square"].query("cell == @cell and layer == 'mean'")
-            drift = square.set_index(["target", "arm", "flipped"]).sort_index()
+            facts, left = attacks.loc[cell], parts.set_index("share")
+            fixed, negated = left.loc[FIXED], left.loc[NEGATED]
+            factorial = tables["factorial"].query("cell == @cell and layer == 'mean'")
+            drift = factorial.set_index(["target", "arm", "flipped"]).sort_index()
             row = {
                 "images, network": f"{facts['set']}, {facts['model']} (`{name}`)",
                 "attack": facts["attack"],
                 "flipped": f"{facts['successes']} of {facts['images']}",
                 "drift, attack / noise": f"{fixed['drift_attack']:.3f} / {fixed['drift_noise']:.3f}"
-                f"{times(fixed['drift_attack'], fixed['drift_noise'])}",
-                "excess left, class fixed": shared(fixed),
-                "excess of the negated": f"{shared(negated)}, flips {negated['flipped']:.0%}",
+                f"{ratio_text(fixed['drift_attack'], fixed['drift_noise'])}",
+                "excess left, class fixed": share_text(fixed),
+                "excess of the negated": f"{share_text(negated)}, flips {negated['flipped']:.0%}",
                 "raised noise: size, drift beside the attack's": "-",
             }
             if len(drift):
@@ -196,25 +196,25 @@ def evidence(made: Mapping[str, Tables]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def times(attack: float, noise: float) -> str:
-    """Returns how far a drift is of another as text, no more digits than those that are stored."""
+def ratio_text(attack: float, noise: float) -> str:
+    """Returns the ratio of two drifts as text, with no more digits than are stored."""
     return f" = {attack / noise:.1f}" if noise >= 0.01 else f", some {attack / noise:.0f}"
 
 
-def shared(row: pd.Series) -> str:
-    """Returns a share with its interval as text, in per cent, or that it has none."""
+def share_text(row: pd.Series) -> str:
+    """Returns a share with its interval as text, in per cent, or why it has no interval."""
     if pd.isna(row["low"]):
-        return f"{row['value']:.0%} (of an excess not surely above 0)"
+        return f"{row['value']:.0%} (the attack's excess is not surely above 0)"
     return f"{row['value']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
 
 
-def controls(made: Tables, cell: str) -> pd.DataFrame:
-    """Returns the controls for people: mean similarity over layers, and share of classes flipped.
+def controls(tables: Tables, cell: str) -> pd.DataFrame:
+    """Returns the controls as texts: mean similarity over layers, and share of classes flipped.
 
     For the clean image's class, at strength 1, under the cell's first protocol; the last rows are
     the other protocols' distance from identity and floor.
     """
-    rows = made["controls"].query("cell == @cell and layer == 'mean'")
+    rows = tables["controls"].query("cell == @cell and layer == 'mean'")
     first = rows["protocol"].iloc[0]
     rows = rows[(rows["protocol"] != first) | (rows["target"] == "seed_class")]
     rows = rows[(rows["variant"] != "unrelated") | (rows["draw"] == 0)]
@@ -236,15 +236,15 @@ def controls(made: Tables, cell: str) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
-def contrasts(made: Tables, cell: str) -> pd.DataFrame:
-    """Returns the two-by-two for people: mean drift over layers, and its paired differences."""
-    rows = made["square"].query("cell == @cell and layer == 'mean'")
-    found = []
+def contrasts(tables: Tables, cell: str) -> pd.DataFrame:
+    """Returns the 2 x 2 factorial table as texts: mean drift and its paired differences."""
+    rows = tables["factorial"].query("cell == @cell and layer == 'mean'")
+    table_rows = []
     for (arm, flipped), part in rows.groupby(["arm", "flipped"], sort=False):
         texts = {row.target: as_text(row.mean, row.low, row.high) for row in part.itertuples()}
         state = "" if arm.startswith("flipped") else (", flipped" if flipped else ", not flipped")
         size = part["size_grey"].iloc[0]
-        found.append(
+        table_rows.append(
             {
                 "arm": arm + state,
                 "drift, own class": texts["own_top1"],
@@ -253,15 +253,15 @@ def contrasts(made: Tables, cell: str) -> pd.DataFrame:
                 "images": part["images"].iloc[0],
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(table_rows)
 
 
-def evaluation(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
-    """Returns the rates of the detectors on a cell as text: a row a detector and rule.
+def evaluation(tables: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
+    """Returns the rates of detectors on a cell as texts: one row for each detector and rule.
 
     Attacked images whose class flips against clean and noisy ones, test images only.
     """
-    rows = made["detectors"]
+    rows = tables["detectors"]
     rows = rows[(rows["cell"] == cell) & (rows["strength"] == strength)]
     rows = rows.query("positives == 'success' and negatives == 'both'")
     texts = [
@@ -284,12 +284,12 @@ def evaluation(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
     return pd.DataFrame(texts)
 
 
-def adaptive(made: Tables) -> pd.DataFrame:
-    """Returns the rates of detectors under an adaptive attack as text: a row a detector.
+def adaptive(tables: Tables) -> pd.DataFrame:
+    """Returns the rates of detectors under an adaptive attack as texts: one row for each detector.
 
-    Better than chance is one whose interval lies above 0.5.
+    A detector is better than chance if its interval lies above 0.5.
     """
-    table = made["adaptive"]
+    table = tables["adaptive"]
     rows = []
     for (cell, name), part in table.groupby(["cell", "detector"], sort=False):
         arms = part.set_index("arm")
@@ -315,11 +315,11 @@ def adaptive(made: Tables) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def disguise(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
-    """Returns how much of NoiseCAM is the model's confidence, for people: a row a reading."""
-    rows = made["disguise"]
+def disguise(tables: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
+    """Returns the rank correlation of NoiseCAM with the confidence as texts: a row per reading."""
+    rows = tables["disguise"]
     rows = rows[(rows["cell"] == cell) & (rows["strength"] == strength)]
-    found = []
+    readings = []
     for reading, part in rows.groupby("reading", sort=False):
         kinds = part.set_index("kind")
         row = {"reading": reading}
@@ -327,8 +327,8 @@ def disguise(made: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
             value = as_text(*kinds.loc[kind, ["spearman", "low", "high"]])
             row[f"rank correlation, {kind} images"] = value
         gain = kinds.loc["all", ["gain", "gain_low", "gain_high"]]
-        found.append(row | {"AUROC minus that of the confidence": as_text(*gain)})
-    return pd.DataFrame(found)
+        readings.append(row | {"AUROC minus that of the confidence": as_text(*gain)})
+    return pd.DataFrame(readings)
 
 
 def _better(low: float | None) -> str:
@@ -338,61 +338,65 @@ def _better(low: float | None) -> str:
 def page(
     name: str,
     study: Study,
-    made: Tables,
-    drawn: list[Figure],
-    chosen: StatisticsSettings,
-    of: Iterable[Claim],
+    tables: Tables,
+    figures: list[Figure],
+    settings: StatisticsSettings,
+    claim_list: Iterable[Claim],
 ) -> str:
     """Returns the report's HTML; class and file names in it are text, never markup.
 
     Args:
         name: of the study.
         study: its settings.
-        made: its tables.
-        drawn: its figures.
-        chosen: for the interval's confidence.
-        of: the claims, which name their figures.
+        tables: its tables.
+        figures: its figures.
+        settings: for the interval's confidence.
+        claim_list: the claims, which name their figures.
     """
     lead = Markup(
         "Study <code>{}</code>. Headline cell: <code>{}</code>. Numbers rest on this study's own "
         "images and model, not on those of any paper."
     ).format(name, study.headline)
     parts = [
-        Part(text=lead, table=headline(made)),
+        Part(text=lead, table=headline(tables)),
         Part(text="Excess: cosine similarity to the clean map under matched noise minus that under "
              "attack, at strength 100 %, mean over decided layers, with a "
-             f"{chosen.confidence:.0%} interval resampled by source picture. Layers compromised: "
-             "by the paper's rule, on successfully attacked images, beside what the rule says of a "
-             "further draw of noise."),
+             f"{settings.confidence:.0%} interval resampled by source picture. Layers "
+             "compromised: by the paper's rule, on successfully attacked images; the second share "
+             "applies the rule "
+             "to a further draw of noise."),
         *(Part(text=f"{cell}: {text}", is_flag=True)
-          for cell in made["attacks"]["cell"] for text in flags.texts(made, cell)),
+          for cell in tables["attacks"]["cell"] for text in flags.texts(tables, cell)),
         Part("Claims", Markup(
              "Statistics and thresholds were set before any result. <i>As published</i> follows "
-             "the public code, faults included; <i>corrected</i> decides. A verdict speaks of the "
-             "images and the model that it rests on, not of those of the paper."),
-             claims(made, of)),
+             "the public code, including its faults; <i>corrected</i> decides. A verdict applies "
+             "to "
+             "the images and the model of this study, not to those of the paper."),
+             claims(tables, claim_list)),
         Part("One switch at a time", "The statistic of each claim under the corrected protocol, "
              "under the published one, and under the corrected one with a single switch set as "
-             "published.", switches(made, study.headline)),
-        Part("Controls", table=controls(made, study.headline)),
-        Part("Attack or noise, flipped or not", table=contrasts(made, study.headline)),
-        Part("By the method that makes the maps", table=by_method(made, study.headline)),
-        Part("By the score that compares them", table=by_score(made, study.headline)),
+             "published.", switches(tables, study.headline)),
+        Part("Controls", table=controls(tables, study.headline)),
+        Part("Attack or noise, flipped or not", table=contrasts(tables, study.headline)),
+        Part("By the method that makes the maps", table=by_method(tables, study.headline)),
+        Part("By the score that compares them", table=by_score(tables, study.headline)),
     ]  # fmt: skip
-    tried = evaluation(made, study.headline)
-    if len(tried):
-        attacked = adaptive(made) if len(made["adaptive"]) else None
+    rates = evaluation(tables, study.headline)
+    if len(rates):
+        adaptive_rates = adaptive(tables) if len(tables["adaptive"]) else None
         parts += [
-            Part("Detectors", "Each sees one image, never its clean twin. Attacked images whose "
-                 "class flips, at strength 100 %, against clean and noisy ones; fitted, chosen and "
-                 "tested on different images.", tried),
+            Part("Detectors", "Each detector sees one image, never its clean twin. Attacked images "
+                 "whose class flips, at strength 100 %, against clean and noisy images. Each "
+                 "detector is calibrated, its threshold chosen, and it is tested on different "
+                 "images.", rates),
             Part("Detectors under a non-adaptive and an adaptive attack",
-                 "" if attacked is not None else "Not run here.", attacked),
+                 "" if adaptive_rates is not None else "Not run here.", adaptive_rates),
             Part("Is NoiseCAM the confidence in disguise?", "Rank correlation of its number of "
                  "clusters with 1 minus the model's top probability, on test images, and the "
-                 "difference of their AUROCs.", disguise(made, study.headline)),
+                 "difference of their AUROCs.", disguise(tables, study.headline)),
         ]  # fmt: skip
     parts += [
-        Part("Attacks", table=made["attacks"]), Part("Noise against attack", table=made["noise"])
-    ]  # fmt: skip
-    return pages.page(study.title, parts, drawn)
+        Part("Attacks", table=tables["attacks"]),
+        Part("Noise against attack", table=tables["noise"]),
+    ]
+    return pages.page(study.title, parts, figures)

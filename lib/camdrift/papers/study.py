@@ -7,7 +7,7 @@ from tqdm import tqdm
 from camdrift import storage
 from camdrift.analysis import flags, flips, results
 from camdrift.analysis.results import Tables
-from camdrift.analysis.tables import ABOUT, DIGITS, PAPERS_RULE, TARGETS, of_cell, rounded
+from camdrift.analysis.tables import ABOUT, DIGITS, PAPERS_RULE, TARGETS, cell_tables, rounded
 from camdrift.papers import report, verdicts
 from camdrift.papers.claims import CLAIMS
 from camdrift.papers.readme import Content, texts
@@ -33,7 +33,7 @@ def tables(
     plan: Study,
     cells: dict[str, Cell],
     protocols: dict[str, Protocol],
-    chosen: StatisticsSettings,
+    settings: StatisticsSettings,
     limits: FlagSettings,
     detecting: DetectionSettings,
     *,
@@ -41,72 +41,73 @@ def tables(
 ) -> Tables:
     """Returns the tables of a study by name, rounded; all but `claims` have a column `cell`.
 
-    Beside those of `tables.of_cell`: `groups`, `square`, `controls` and `shares` (see `flips`),
-    `flags`, `switches` (what each protocol says of each claim) and `claims`, of the headline cell;
+    Beside those of `cell_tables`: `groups`, `factorial`, `controls` and `shares` (see `flips`),
+    `flags`, `switches` (each protocol's finding on each claim) and `claims`, of the headline cell;
     and those of `detection_tables.study_tables`.
     """
     parts: list[tuple[str, Tables]] = []
     for key, cell in tqdm(cells.items(), desc="tables", unit="cell"):
-        found = results.read(name, key, cell, protocols, chosen, seed=seed)
-        made = of_cell(found, chosen, limits, seed=seed)
-        made["groups"] = flips.groups(found, chosen, limits, seed=seed)
-        made["square"] = flips.square(found, chosen, limits, seed=seed)
-        made["controls"] = flips.controls(found, chosen, limits, seed=seed)
-        made["shares"] = flips.shares(found, chosen, limits, seed=seed)
-        made["flags"] = flags.of_cell(found, made, limits, chosen)
-        made["switches"] = verdicts.of_cell(found, chosen, limits, seed=seed)
-        parts.append((key, made))
-    whole = joined(parts)
+        outputs = results.read(name, key, cell, protocols, settings, seed=seed)
+        part = cell_tables(outputs, settings, limits, seed=seed)
+        part["groups"] = flips.groups(outputs, settings, limits, seed=seed)
+        part["factorial"] = flips.factorial(outputs, settings, limits, seed=seed)
+        part["controls"] = flips.controls(outputs, settings, limits, seed=seed)
+        part["shares"] = flips.shares(outputs, settings, limits, seed=seed)
+        part["flags"] = flags.cell_flags(outputs, part, limits, settings)
+        part["switches"] = verdicts.switch_table(outputs, settings, limits, seed=seed)
+        parts.append((key, part))
+    whole = join_cells(parts)
     headline, cell = plan.headline, cells[plan.headline]
     attack = whole["attacks"].set_index("cell").loc[headline]
     place = f"model '{cell.model}', cell '{headline}'"
-    layers = (
+    layer_basis = (
         f"{attack['images']} test images of '{cell.set}', of which the attack flips "
         f"{attack['successes']}; {place}"
     )
-    seen = {
+    detected = {
         key: (cell, storage.read(Detected, storage.cell_folder(name, key, "detect")))
         for key, cell in cells.items()
         if cell.detect
     }
-    made, evaluations = detection_tables.study_tables(seen, detecting, chosen, seed=seed)
-    mine = {key: rows[rows["cell"] == headline] for key, rows in whole.items()}
-    found, tested = mine["switches"], ""
+    detection, evaluations = detection_tables.study_tables(detected, detecting, settings, seed=seed)
+    headline_tables = {key: rows[rows["cell"] == headline] for key, rows in whole.items()}
+    switches, evaluation_basis = headline_tables["switches"], ""
     if 1.0 in evaluations.get(headline, {}):
-        size = seen[headline][1].pictures.shape[2]
-        alike = [key for key, (other, _) in seen.items() if other.model == cell.model]
-        adaptive = made["adaptive"][made["adaptive"]["cell"].isin(alike)]
+        size = detected[headline][1].pictures.shape[2]
+        alike = [key for key, (other, _) in detected.items() if other.model == cell.model]
+        adaptive = detection["adaptive"][detection["adaptive"]["cell"].isin(alike)]
         judged = Evaluations(evaluations[headline], adaptive, size)
-        found = pd.concat([found, rounded(judge_evaluations(judged))], ignore_index=True)
-        tested = f"{judged.whole.weights.shape[1]} test images of '{cell.set}', {size} px; {place}"
-    whole |= {key: rounded(table) for key, table in made.items()}
-    whole["claims"] = verdicts.of_claims(
+        switches = pd.concat([switches, rounded(judge_evaluations(judged))], ignore_index=True)
+        count = judged.whole.weights.shape[1]
+        evaluation_basis = f"{count} test images of '{cell.set}', {size} px; {place}"
+    whole |= {key: rounded(table) for key, table in detection.items()}
+    whole["claims"] = verdicts.claims_table(
         CLAIMS,
-        found,
-        rests_on=lambda claim: tested if claim in JUDGES else layers,
-        flags=mine["flags"],
+        switches,
+        rests_on=lambda claim: evaluation_basis if claim in JUDGES else layer_basis,
+        flags=headline_tables["flags"],
     )
     return whole
 
 
-def joined(parts: list[tuple[str, Tables]]) -> Tables:
+def join_cells(parts: list[tuple[str, Tables]]) -> Tables:
     """Returns the tables of several cells as one each, rounded, with a first column `cell`."""
-    found: dict[str, list[pd.DataFrame]] = {}
-    for cell, made in parts:
-        for name, table in made.items():
+    tables_by_name: dict[str, list[pd.DataFrame]] = {}
+    for cell, cell_parts in parts:
+        for name, table in cell_parts.items():
             table.insert(0, "cell", cell)
-            found.setdefault(name, []).append(table)
-    # A table without rows would turn the columns of the others into objects.
+            tables_by_name.setdefault(name, []).append(table)
+    # A table without rows would change the types of the others' columns to object.
     whole = {
-        name: pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
-        for name, tables in found.items()
+        name: pd.concat([t for t in same if len(t)] or same[:1], ignore_index=True)
+        for name, same in tables_by_name.items()
     }
     return {name: rounded(table) for name, table in whole.items()}
 
 
 def metrics(tables: Tables) -> dict:
     """Returns a study's summary, by cell: rates, excess drift at strength 1, number of flags."""
-    found = {}
+    summary = {}
     for name, row in tables["attacks"].set_index("cell").iterrows():
         facts: dict = {key: row[key] for key in ("images", "accuracy", "successes", "success_rate")}
         facts["success_rate_8bit"] = row["success_rate_8bit"]
@@ -124,21 +125,21 @@ def metrics(tables: Tables) -> dict:
             if len(part):
                 facts[f"compromised_{arm}"] = round(part["share"].mean(), DIGITS)
         facts["flags"] = int((tables["flags"]["cell"] == name).sum())
-        found[str(name)] = {
+        summary[str(name)] = {
             key: value.item() if hasattr(value, "item") else value for key, value in facts.items()
         }
-    return found
+    return summary
 
 
-def readme_content(plan: Study, made: Tables, *, blur: float) -> Content:
-    """Returns what the README of a study says.
+def readme_content(plan: Study, tables: Tables, *, blur: float) -> Content:
+    """Returns the content of a study's README.
 
     Args:
         plan: its settings.
-        made: its tables.
+        tables: its tables.
         blur: standard deviation of the blur in tan2023's figure 1, in px.
     """
-    cells, headline = made["attacks"], plan.headline
+    cells, headline = tables["attacks"], plan.headline
     networks = ", ".join(f"[{name}](../models/{name}.json)" for name in cells["model"].unique())
     images = ", ".join(
         f"{row.images} test images of [{row.set}](../sets/{row.set}.json)"
@@ -153,24 +154,25 @@ def readme_content(plan: Study, made: Tables, *, blur: float) -> Content:
     text = (
         "*Excess*: cosine similarity to the clean map under noise minus that under attack, at "
         "strength 100 %, mean over layers with few empty maps, with an interval resampled by "
-        "source picture; 0 is no further than noise. *Layers compromised*: less similar than the "
-        "median under noise, on flipped images, beside a second draw of noise."
+        "source picture; 0 means no further than noise. *Layers compromised*: the share that is "
+        "less similar than the median under noise, on flipped images, for attack and a second "
+        "draw of noise."
     )
-    tried = headline in set(made["detectors"]["cell"])
-    drawn = [
-        draw() for draw in figures.by_name(made, headline).values()
-    ] + detection_figures.study_figures(made, headline)
+    evaluated = headline in set(tables["detectors"]["cell"])
+    cell_figures = [
+        draw() for draw in figures.by_name(tables, headline).values()
+    ] + detection_figures.study_figures(tables, headline)
     pictures = figures.PICTURES | detection_figures.pictures(blur=blur)
     return Content(
         title=plan.title,
-        papers="Renkhoff et al. 2022" + (" and Tan et al. 2023 (NoiseCAM)" if tried else ""),
+        papers="Renkhoff et al. 2022" + (" and Tan et al. 2023 (NoiseCAM)" if evaluated else ""),
         compared=compared,
-        headline=[(text, report.headline(made).drop(columns=["flags"]))],
+        headline=[(text, report.headline(tables).drop(columns=["flags"]))],
         claims=[*OF_RENKHOFF, *OF_TAN],
-        flags=[f"`{cell}`: {text}" for cell in cells["cell"] for text in flags.texts(made, cell)],
+        flags=[f"`{cell}`: {text}" for cell in cells["cell"] for text in flags.texts(tables, cell)],
         figures=[
             (name, title.removesuffix(f" ({headline})"), caption)
-            for name, title, caption in texts(drawn, pictures)
+            for name, title, caption in texts(cell_figures, pictures)
         ],
         about=ABOUT | detection_tables.ABOUT,
     )

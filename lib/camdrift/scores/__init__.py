@@ -1,14 +1,14 @@
-"""Scores of drift, one file a score: (clean maps, changed maps) -> numbers.
+"""Scores of drift, one file for each score: (clean maps, changed maps) -> numbers.
 
-A score's file has `LABEL`, what people call it; `RANGE`, its least and largest value;
+The file of a score defines `LABEL`, its name in figures; `RANGE`, its smallest and largest value;
 `HIGHER_IS_ALIKE`, whether it is higher for maps that are more alike; and `score(first, second, *,
-size)`: stacks of maps (n, h, w) at their own size, each divided by its own maximum, an empty map
-all zeros, and the side of the images in px -> float (n,), NaN where it is not defined. Every file
-in this folder that has such a function can be named in params.yaml, by the file's name; a file
-without it is of something else than pairs of maps, or what scores share.
+size)`. The function takes two stacks of maps (n, h, w) at their own size, each map divided by its
+own maximum, an empty map all zeros, and the side of the images in px. It returns float (n,), NaN
+where the score is not defined. params.yaml can name every such file. A file without the function
+measures something other than pairs of maps, or holds code that the scores share.
 
-`of_places(stack, first, second, *, size)` may stand beside it, where much of the work is on single
-maps: the same for pairs of places in a stack.
+A score whose work is mostly on single maps may also define `score_places(stack, first, second, *,
+size)`: the same for pairs of places in one stack.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from camdrift.pipeline import discovery
 
 
 def by_name() -> dict[str, ModuleType]:
-    """Returns the files of the scores of pairs of maps, by name."""
+    """Returns the modules of the scores of pairs of maps, by name."""
     return discovery.members(__name__, "score")
 
 
 def check(names: Sequence[str]) -> list[str]:
-    """Returns a line for each name that is no score's: what was wanted, what came."""
+    """Returns an error message for each name that is not a score."""
     there = ", ".join(by_name())
     return [
         f"wanted a score, got '{name}'; there are: {there}"

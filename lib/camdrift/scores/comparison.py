@@ -18,43 +18,43 @@ from camdrift.storage import ADVERSARIAL, CLEAN, NOISE, NOTHING, OWN, SEED, SOFT
 CHUNK = 1 << 17  # values of a stack of maps that are scored at a time
 
 
-def partners(
+def unrelated_partners(
     images: pd.DataFrame, places: slice = slice(None), *, count: int, seed: int
 ) -> pd.DataFrame:
-    """Returns `count` images of other sources for each image at some places, a row an image.
+    """Returns `count` images of other sources for each image at some places, a row for each image.
 
-    Images are named by `image`, in the index as in the columns. Drawn with replacement, by
-    (seed, id). With a single source there are none.
+    The index and the columns hold the numbers in `image`. Partners are drawn with replacement,
+    seeded by (seed, id). With a single source there are none.
     """
     numbers, sources = images["image"].to_numpy(), images["source"].to_numpy()
-    found: dict[int, list[int]] = {}
+    partners: dict[int, list[int]] = {}
     for row in images.iloc[places].itertuples():
         others = numbers[sources != row.source]
         rng = randomness.generator(seed, "unrelated", row.id)
-        found[row.image] = list(rng.choice(others, count)) if len(others) else []
-    return pd.DataFrame.from_dict(found, orient="index")
+        partners[row.image] = list(rng.choice(others, count)) if len(others) else []
+    return pd.DataFrame.from_dict(partners, orient="index")
 
 
 def part(maps: Maps, images: pd.Index, others: np.ndarray) -> Maps:
-    """Returns all maps of some images, and of others the clean ones, which they are paired with."""
+    """Returns all maps of some images, and the clean maps of the images they are paired with."""
     rows = maps.rows
     clean = rows["variant"].isin([CLEAN, SOFTMAX]) & (rows["target"] == OWN)
     rows = rows[rows["image"].isin(images) | (clean & rows["image"].isin(others))]
-    used, place = np.unique(rows["map"], return_inverse=True)
-    mine = rows.assign(map=place.reshape(-1))
-    return replace(maps, values=maps.values[used], maxima=maps.maxima[used], rows=mine)
+    numbers, place = np.unique(rows["map"], return_inverse=True)
+    renumbered = rows.assign(map=place.reshape(-1))
+    return replace(maps, values=maps.values[numbers], maxima=maps.maxima[numbers], rows=renumbered)
 
 
 def _pairs(
     rows: pd.DataFrame,
     protocol: Protocol,
     targets: Sequence[str],
-    strangers: pd.DataFrame,
+    partners: pd.DataFrame,
     *,
     first: bool,
     second_draw: bool,
 ) -> pd.DataFrame:
-    """Returns what a protocol compares: keys, `map` and the clean map `origin`, row by row.
+    """Returns the pairs that a protocol compares: keys, `map` and the clean map `origin`.
 
     `rows` are of maps of one method.
     """
@@ -68,13 +68,13 @@ def _pairs(
     if not first and not second_draw:
         changed = changed[changed["draw"] == 0]
     parts = [changed.assign(origin=origin.loc[changed["image"]].to_numpy())]
-    images = strangers.index.to_numpy()
+    images = partners.index.to_numpy()
     for target in targets:
         own_maps = origin.loc[images].to_numpy()
         keys = {"image": images, "strength": 0.0, "target": target, "origin": own_maps}
         same = {"variant": NOTHING, "draw": 0, "map": clean.loc[images].to_numpy()}
         parts.append(pd.DataFrame(keys | same))
-        for draw, others in enumerate(strangers.to_numpy().T):
+        for draw, others in enumerate(partners.to_numpy().T):
             other = {"variant": UNRELATED, "draw": draw, "map": origin.loc[others].to_numpy()}
             parts.append(pd.DataFrame(keys | other))
     columns = ["image", "variant", "strength", "draw", "target", "map", "origin"]
@@ -91,7 +91,7 @@ def _layers(maps: Maps) -> Iterator[tuple[str, np.ndarray]]:
 def drift(
     maps: Maps,
     protocols: Sequence[Protocol],
-    strangers: pd.DataFrame,
+    partners: pd.DataFrame,
     *,
     size: int,
     beside: Sequence[str],
@@ -102,57 +102,59 @@ def drift(
     target policies share it. The first protocol is scored in full, by the cosine and the scores
     beside it for both target policies, the others by their own similarity for their own target;
     methods after the first by cosine, for both policies, under the first protocol. Two variants
-    only pair maps that are there: 'nothing', the clean image compared with itself, and
-    'unrelated', with clean images of other sources.
+    only pair existing maps: 'nothing' compares the clean image with itself, 'unrelated' with clean
+    images of other sources.
 
     Args:
         maps: of one cell; of images that are not scored, the clean ones alone.
         protocols: of the cell.
-        strangers: the images to score, and for each those that are unrelated, see `partners`.
+        partners: the images to score, each with its unrelated images, see `unrelated_partners`.
         size: the side in px at which the cosine sees the maps.
-        beside: names of the scores that the first protocol's maps are measured by, too.
+        beside: names of the further scores of the first protocol's maps.
 
     Returns:
         A row for each (reading, method, image, variant, strength, draw, target, layer, score) with
         `value`, NaN where it is not defined. Protocols that differ in target or threshold alone
         share their reading.
     """
-    wanted: dict[str, tuple[Protocol, list[str]]] = {}
+    readings: dict[str, tuple[Protocol, list[str]]] = {}
     for i, protocol in enumerate(protocols):
-        _, targets = wanted.setdefault(protocol.reading, (protocol, []))
+        _, targets = readings.setdefault(protocol.reading, (protocol, []))
         policies = [OWN, SEED] if i == 0 else [protocol.target]
         targets += [target for target in policies if target not in targets]
-    # A held-out threshold may judge the draw that set the others'; the rest want a second one.
-    judged = {p.reading for p in protocols if p.threshold != "held_out_quantile"}
-    compared = {
+    # A held-out threshold may judge the draw that set the others'; the rest require a second one.
+    two_draws = {p.reading for p in protocols if p.threshold != "held_out_quantile"}
+    pair_rows = {
         reading: _pairs(
-            maps.of(), protocol, targets, strangers, first=i == 0, second_draw=reading in judged
+            maps.of(), protocol, targets, partners, first=i == 0, second_draw=reading in two_draws
         )
-        for i, (reading, (protocol, targets)) in enumerate(wanted.items())
+        for i, (reading, (protocol, targets)) in enumerate(readings.items())
     }
-    # Scores beside the cosine, which decides, are for the figures: attack and first noise alone.
+    # The cosine decides; the other scores are for figures: attack and first noise alone.
     jobs = []
-    decides, *others = maps.methods
-    for i, (reading, rows) in enumerate(compared.items()):
-        jet = wanted[reading][0].similarity == "jet_rgb"
-        of = "jet_cosine" if jet else "cosine"
-        jobs.append((reading, decides, "cosine", of, rows))
+    main_method, *others = maps.methods
+    for i, (reading, rows) in enumerate(pair_rows.items()):
+        jet = readings[reading][0].similarity == "jet_rgb"
+        function = "jet_cosine" if jet else "cosine"
+        jobs.append((reading, main_method, "cosine", function, rows))
         if i == 0:
             arms = rows["variant"].isin([ADVERSARIAL, NOISE]) & (rows["draw"] == 0)
-            jobs += [(reading, decides, name, name, rows[arms]) for name in beside]
+            jobs += [(reading, main_method, name, name, rows[arms]) for name in beside]
             for method in others:
-                more = _pairs(
-                    maps.of(method), protocols[0], (OWN, SEED), strangers, first=False,
+                method_rows = _pairs(
+                    maps.of(method), protocols[0], (OWN, SEED), partners, first=False,
                     second_draw=False,
                 )  # fmt: skip
-                jobs.append((reading, method, "cosine", of, more))
+                jobs.append((reading, method, "cosine", function, method_rows))
     # Each distinct pair of maps is scored once.
     keys = [rows[["origin", "map"]].to_numpy() for *_, rows in jobs]
     pairs = [np.unique(key, axis=0, return_inverse=True) for key in keys]
     tables = []
     for label, stack in _layers(maps):
-        for (reading, method, score, of, rows), (pair, place) in zip(jobs, pairs, strict=True):
-            values = of_pairs(of, stack, *pair.T, size=size)
+        for (reading, method, score, function, rows), (pair, place) in zip(
+            jobs, pairs, strict=True
+        ):
+            values = score_pairs(function, stack, *pair.T, size=size)
             facts = {"reading": reading, "method": method, "layer": label, "score": score}
             value = values.astype(np.float32)[place.reshape(-1)]
             tables.append(rows.drop(columns=["map", "origin"]).assign(**facts, value=value))
@@ -161,7 +163,7 @@ def drift(
     return table.astype({name: "category" for name in names})
 
 
-def of_pairs(
+def score_pairs(
     name: str, stack: np.ndarray, first: np.ndarray, second: np.ndarray, *, size: int
 ) -> np.ndarray:
     """Returns a score of pairs of maps: (pairs,).
@@ -173,24 +175,24 @@ def of_pairs(
         second: (pairs,).
         size: side in px of the images.
     """
-    of = by_name()[name]
-    if hasattr(of, "of_places"):
-        return of.of_places(stack, first, second, size=size)
-    return by_chunk(partial(of.score, size=size), stack, first, second)
+    module = by_name()[name]
+    if hasattr(module, "score_places"):
+        return module.score_places(stack, first, second, size=size)
+    return score_by_chunk(partial(module.score, size=size), stack, first, second)
 
 
-def by_chunk(
-    of: Callable[[np.ndarray, np.ndarray], np.ndarray],
+def score_by_chunk(
+    score: Callable[[np.ndarray, np.ndarray], np.ndarray],
     stack: np.ndarray,
     first: np.ndarray,
     second: np.ndarray,
     *,
     values: int = 0,
 ) -> np.ndarray:
-    """Returns a score of pairs of maps, as many at a time as fit a processor's cache.
+    """Returns a score of pairs of maps, in chunks that fit a processor's cache.
 
-    `values` are those of a map as the score sees it, where that is larger than the map.
+    `values` is the number of values that the score computes for a map, if larger than the map.
     """
     size = max(8, CHUNK // max(stack[0].size, values))
     parts = [slice(start, start + size) for start in range(0, len(first), size)]
-    return np.concatenate([of(stack[first[part]], stack[second[part]]) for part in parts])
+    return np.concatenate([score(stack[first[part]], stack[second[part]]) for part in parts])

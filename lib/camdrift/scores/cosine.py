@@ -1,4 +1,4 @@
-"""Cosine similarity of maps as they are seen at the images' size.
+"""Cosine similarity of maps resized to the images' size.
 
 Renkhoff et al. 2022, "Exploring Adversarial Attacks on Neural Networks: An Explainable Approach",
 equation 6, on raw maps.
@@ -17,11 +17,11 @@ BANDED = 96  # the side in px from which two diagonals are faster than a matrix 
 
 
 def score(first: np.ndarray, second: np.ndarray, *, size: int) -> np.ndarray:
-    """Returns the cosine of maps as seen at `size` px, in [0, 1]; NaN where a map is empty.
+    """Returns the cosine of maps resized to `size` px, in [0, 1]; NaN where a map is empty.
 
     Exact without upsampling: with U the resizing matrix and U'U = F'F, the inner product of two
-    resized maps is that of F a F' and F b F', which are no larger than the maps. In the
-    precision of the maps, which for float32 is 2e-7.
+    resized maps is that of F a F' and F b F', which are no larger than the maps. The
+    precision is that of the maps, 2e-7 for float32.
     """
     a, b = first, second
     if a.shape[1:] != (size, size):

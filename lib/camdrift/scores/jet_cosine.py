@@ -1,7 +1,7 @@
-"""Cosine similarity of maps as the jet-coloured 8-bit pictures that are shown of them.
+"""Cosine similarity of maps as jet-coloured 8-bit pictures.
 
 Renkhoff et al. 2022, section IV-C, as its public code computes it. It has a high floor: unrelated
-maps share the blue of what is not bright.
+maps share the blue of their dark places.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -22,19 +22,21 @@ CHUNK = 1 << 17  # values of pictures that are compared at a time
 def score(first: np.ndarray, second: np.ndarray, *, size: int) -> np.ndarray:
     """Returns the cosine of pairs of maps as jet pictures, never NaN: (n,)."""
     places = np.arange(2 * len(first))
-    return of_places(np.concatenate([first, second]), *np.split(places, 2), size=size)
+    return score_places(np.concatenate([first, second]), *np.split(places, 2), size=size)
 
 
-def of_places(stack: np.ndarray, first: np.ndarray, second: np.ndarray, *, size: int) -> np.ndarray:
+def score_places(
+    stack: np.ndarray, first: np.ndarray, second: np.ndarray, *, size: int
+) -> np.ndarray:
     """Returns the cosine of pairs of maps as jet pictures, never NaN: (pairs,).
 
     `first` and `second` are places in `stack` (n, h, w); each map that they name is coloured once.
     """
-    needed, place = np.unique(np.concatenate([first, second]), return_inverse=True)
-    groups = np.array_split(needed, max(1, len(needed) // 64))
+    distinct, place = np.unique(np.concatenate([first, second]), return_inverse=True)
+    groups = np.array_split(distinct, max(1, len(distinct) // 64))
     with threadpool_limits(1), ThreadPoolExecutor(run.threads()) as pool:
-        done = pool.map(lambda group: jet_rgb(stack[group], size=size), groups)
-        pictures = np.concatenate(list(done)).reshape(len(needed), -1)
+        stacks = pool.map(lambda group: jet_rgb(stack[group], size=size), groups)
+        pictures = np.concatenate(list(stacks)).reshape(len(distinct), -1)
     one, other = place[: len(first)], place[len(first) :]
     parts = []
     step = max(8, CHUNK // pictures.shape[1])

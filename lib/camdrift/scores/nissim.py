@@ -1,4 +1,4 @@
-"""NISSIM: how far maps move, half of what their structural similarity lacks to 1.
+"""NISSIM: the shift of maps, (1 - structural similarity) / 2.
 
 Chakraborty et al. 2022, "Generalizing Adversarial Explanations with Grad-CAM", equation 1.
 """

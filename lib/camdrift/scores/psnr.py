@@ -1,7 +1,7 @@
 """PSNR: the peak signal-to-noise ratio of changed images, in dB.
 
-As Chakraborty et al. 2022 use it, "Generalizing Adversarial Explanations with Grad-CAM". It is of
-pixels, not of maps.
+As Chakraborty et al. 2022 use it, "Generalizing Adversarial Explanations with Grad-CAM". It
+compares pixels, not maps.
 """
 
 import numpy as np
@@ -17,6 +17,6 @@ def ratio(clean: np.ndarray, changed: np.ndarray) -> np.ndarray:
         return -10 * np.log10(error)
 
 
-def of_eps(eps: float) -> float:
+def ratio_at_eps(eps: float) -> float:
     """Returns the ratio of a change of +-eps of every pixel value that nothing clips."""
     return float(-20 * np.log10(eps))

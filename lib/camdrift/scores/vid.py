@@ -1,7 +1,7 @@
-"""VID: how much the shift of an image's map differs from strength to strength.
+"""VID: the spread of the shift of an image's map over strengths.
 
 Chakraborty et al. 2022, "Generalizing Adversarial Explanations with Grad-CAM", equations 3 and 4.
-It is of an image's NISSIM at several strengths, not of a pair of maps.
+It is computed from an image's NISSIM at several strengths, not from a pair of maps.
 """
 
 import numpy as np

@@ -1,11 +1,12 @@
 """CAM methods, one file a method: activations and gradients of a layer -> its raw maps.
 
-A method's file has `NAME`, what params.yaml and tables call it, and a function `maps`. Both its
-arguments are (n, c, h, w): a layer's tensor and the gradient of the explained score by it. What it
-returns is (n, h, w), without negative values, neither scaled nor resized; the arguments are left as
-they are, and maps of an image do not depend on those beside it. `SEES_CLASS = False` says that the
-gradients are not looked at: the map of an image is then the same for every class, and made once.
-Every file in this folder is known by its `NAME` at once; a file without one is what methods share.
+The file of a method defines `NAME`, its name in params.yaml and in tables, and a function `maps`.
+Both arguments are (n, c, h, w): the tensor of a layer and the gradient of the explained score with
+respect to it. The function returns (n, h, w), without negative values, neither scaled nor resized.
+It leaves its arguments unchanged, and the map of an image does not depend on the rest of the batch.
+`SEES_CLASS = False` states that the method ignores the gradients: the map of an image is then the
+same for every class, and computed once. Every file in this folder is available by its `NAME`
+without registration; a file without `NAME` holds code that methods share.
 `camdrift.explain.external` has further methods of pytorch-grad-cam.
 """
 
@@ -34,7 +35,7 @@ def blind() -> frozenset[str]:
 
 
 def check(names: Sequence[str]) -> list[str]:
-    """Returns a line for each name that is no method's: what was wanted, what came."""
+    """Returns an error message for each name that is not a method."""
     there = ", ".join(sorted(by_name()))
     return [
         f"wanted a method, got '{name}'; there are: {there}"

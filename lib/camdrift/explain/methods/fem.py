@@ -1,8 +1,8 @@
 """FEM, of pytorch-grad-cam: channels weighted by the share of their places that stand out.
 
 Fuad et al. 2020, "Features Understanding in 3D CNNs for Actions Recognition in Video". A place
-stands out where it lies two standard deviations above its channel's mean. No gradient is looked at,
-so that a map is the same for every class.
+stands out where it lies two standard deviations above its channel's mean. It uses no
+gradient, so the map is the same for every class.
 """
 
 from torch import Tensor
@@ -15,4 +15,4 @@ SEES_CLASS = False
 
 def maps(activations: Tensor, gradients: Tensor) -> Tensor:
     """Returns the weighted sum over channels, rectified."""
-    return library.fed(NAME)(activations, gradients)
+    return library.from_arrays(NAME)(activations, gradients)

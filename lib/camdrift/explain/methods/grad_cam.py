@@ -6,11 +6,11 @@ Localization", equations 1 and 2.
 
 from torch import Tensor
 
-from camdrift.explain.methods.weighting import weighted
+from camdrift.explain.methods.weighting import weighted_sum
 
 NAME = "GradCAM"
 
 
 def maps(activations: Tensor, gradients: Tensor) -> Tensor:
     """Returns relu of the sum over channels of the mean gradient times the activation."""
-    return weighted(activations, gradients.mean(dim=(2, 3))).relu()
+    return weighted_sum(activations, gradients.mean(dim=(2, 3))).relu()

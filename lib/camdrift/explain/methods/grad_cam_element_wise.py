@@ -1,7 +1,7 @@
 """Element-wise Grad-CAM, of pytorch-grad-cam: HiResCAM whose products are rectified one by one.
 
-Gildenblat et al., pytorch-grad-cam, `GradCAMElementWise`. What speaks against the class in one
-channel takes nothing away from another.
+Gildenblat et al., pytorch-grad-cam, `GradCAMElementWise`. Evidence against the class in one
+channel does not reduce the evidence of another.
 """
 
 from torch import Tensor
@@ -13,4 +13,4 @@ NAME = "GradCAMElementWise"
 
 def maps(activations: Tensor, gradients: Tensor) -> Tensor:
     """Returns the sum over channels of relu of gradient times activation."""
-    return library.fed(NAME)(activations, gradients)
+    return library.from_arrays(NAME)(activations, gradients)

@@ -6,17 +6,17 @@ Networks", equations 10 and 19, in the stable form alpha = 1 / (2 + g sum(A)).
 
 from torch import Tensor
 
-from camdrift.explain.methods.weighting import weighted
+from camdrift.explain.methods.weighting import weighted_sum
 
 NAME = "GradCAMPlusPlus"
 
 
 def maps(activations: Tensor, gradients: Tensor) -> Tensor:
     """Returns relu of the weighted sum over channels."""
-    return unrectified(activations, gradients).relu()
+    return unrectified_map(activations, gradients).relu()
 
 
-def unrectified(activations: Tensor, gradients: Tensor) -> Tensor:
+def unrectified_map(activations: Tensor, gradients: Tensor) -> Tensor:
     """Returns the weighted sum over channels, with its negative values: (n, h, w).
 
     Only positive gradients carry weight, so that the denominator is never below 2 where activations
@@ -25,4 +25,4 @@ def unrectified(activations: Tensor, gradients: Tensor) -> Tensor:
     positive = gradients.relu()
     sums = activations.sum(dim=(2, 3), keepdim=True)
     weights = (positive / (sums * positive).add_(2)).sum(dim=(2, 3))
-    return weighted(activations, weights)
+    return weighted_sum(activations, weights)

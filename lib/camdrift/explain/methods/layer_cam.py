@@ -11,9 +11,9 @@ NAME = "LayerCAM"
 
 def maps(activations: Tensor, gradients: Tensor) -> Tensor:
     """Returns relu of the sum over channels of positive gradient times activation."""
-    return unrectified(activations, gradients).relu()
+    return unrectified_map(activations, gradients).relu()
 
 
-def unrectified(activations: Tensor, gradients: Tensor) -> Tensor:
+def unrectified_map(activations: Tensor, gradients: Tensor) -> Tensor:
     """Returns the sum over channels, with its negative values: (n, h, w)."""
     return (gradients.relu() * activations).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Classes of pytorch-grad-cam by name, and those of its methods that need one pass alone."""
+"""Classes of pytorch-grad-cam by name, and its methods that need a single pass."""
 
 from collections.abc import Callable
 from functools import cache
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from camdrift.settings import SettingsError
 
-FED = ("EigenCAM", "EigenGradCAM", "FEM", "GradCAMElementWise", "KPCA_CAM", "SegEigenCAM")
-# It looks at the gradients of biases, not at layers.
+FROM_ARRAYS = ("EigenCAM", "EigenGradCAM", "FEM", "GradCAMElementWise", "KPCA_CAM", "SegEigenCAM")
+# It uses the gradients of biases, not layers.
 WITHOUT_LAYERS = ("FullGrad",)
 
 
@@ -26,22 +26,22 @@ def kind(name: str) -> Any:
     import_module("camdrift.pipeline.vision")  # it imports torchvision, too
     library = import_module("pytorch_grad_cam")
     base = import_module("pytorch_grad_cam.base_cam").BaseCAM
-    known = {
+    classes = {
         key: value
         for key, value in vars(library).items()
         if isinstance(value, type) and issubclass(value, base) and key not in WITHOUT_LAYERS
     } | {"FinerCAM": library.FinerCAM}
-    if name not in known:
+    if name not in classes:
         raise SettingsError(
             f"no method '{name}' that makes a map of a layer; pytorch-grad-cam has: "
-            + ", ".join(sorted(known))
+            + ", ".join(sorted(classes))
         )
-    return known[name]
+    return classes[name]
 
 
 @cache
-def fed(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Returns a method of `FED` as a function of activations and gradients, see `methods`."""
+def from_arrays(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Returns a method of `FROM_ARRAYS` as a function of activations and gradients."""
     method = kind(name)(nn.Linear(1, 1), [])
 
     def maps(activations: Tensor, gradients: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""NoiseCAM: with rectified activations, what Grad-CAM++ has beyond LayerCAM.
+"""NoiseCAM: the rectified difference of Grad-CAM++ and LayerCAM.
 
 Tan et al. 2023, "NoiseCAM: Explainable AI for the Boundary Between Noise and Adversarial Attacks",
-equations 9-16, and what its public code does instead.
+equations 9-16, and the deviating version of its public code.
 """
 
 import torch
@@ -14,14 +14,14 @@ NAME = "NoiseCAM"
 
 def maps(activations: Tensor, gradients: Tensor) -> Tensor:
     """Returns NoiseCAM as the paper prints it."""
-    plain = grad_cam_plus_plus.unrectified(activations, gradients)
-    return (plain - layer_cam.unrectified(activations, gradients)).relu()
+    plain = grad_cam_plus_plus.unrectified_map(activations, gradients)
+    return (plain - layer_cam.unrectified_map(activations, gradients)).relu()
 
 
 def maps_of_code(activations: Tensor, gradients: Tensor, scores: Tensor) -> Tensor:
     """Returns NoiseCAM before its last normalisation, as the public code has it.
 
-    tan2023's code does what the paper does not print: alpha is divided by its sum over space, and
+    tan2023's code differs from the paper in two points: alpha is divided by its sum over space, and
     the gradient under alpha is that of exp(score).
 
     Args:

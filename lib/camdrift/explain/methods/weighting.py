@@ -1,9 +1,9 @@
-"""Weighting: what CAM methods share that give each channel one weight."""
+"""Code of the CAM methods that give each channel one weight."""
 
 import torch
 from torch import Tensor
 
 
-def weighted(activations: Tensor, weights: Tensor) -> Tensor:
+def weighted_sum(activations: Tensor, weights: Tensor) -> Tensor:
     """Returns the sum over channels of activations times a weight a channel: (n, h, w)."""
     return torch.einsum("nc,nchw->nhw", weights, activations)

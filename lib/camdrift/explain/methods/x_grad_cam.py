@@ -7,7 +7,7 @@ Fu et al. 2020, "Axiom-based Grad-CAM: Towards Accurate Visualization and Explan
 import torch
 from torch import Tensor
 
-from camdrift.explain.methods.weighting import weighted
+from camdrift.explain.methods.weighting import weighted_sum
 
 NAME = "XGradCAM"
 
@@ -16,4 +16,4 @@ def maps(activations: Tensor, gradients: Tensor) -> Tensor:
     """Returns relu of the weighted sum; a channel without activation has no weight."""
     sums = activations.sum(dim=(2, 3))
     products = (gradients * activations).sum(dim=(2, 3))
-    return weighted(activations, products / torch.where(sums == 0, 1.0, sums)).relu()
+    return weighted_sum(activations, products / torch.where(sums == 0, 1.0, sums)).relu()

@@ -106,7 +106,7 @@ class Comparison:
         """Returns resamples of source pictures, the same for the same pictures."""
         rng = randomness.generator(self.seed, "generalisation", self.name)
         sources = images["source"].to_numpy()
-        return Resampler.of(sources, resamples=self.chosen.resamples, rng=rng)
+        return Resampler.draw(sources, resamples=self.chosen.resamples, rng=rng)
 
     def means(self, values: np.ndarray, images: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Returns means over images (...) and in each resample (resamples, ...); NaN left out."""

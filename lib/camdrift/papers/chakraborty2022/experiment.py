@@ -207,7 +207,7 @@ def _shifts(stack: np.ndarray, *, size: int | None = None) -> np.ndarray:
             a, b = (resizing.enlarged(maps, size=size) for maps in (a, b))
         return nissim.shift(a, b)
 
-    found = comparison.by_chunk(of, flat, first, second, values=(size or 0) ** 2)
+    found = comparison.score_by_chunk(of, flat, first, second, values=(size or 0) ** 2)
     return np.moveaxis(found.reshape(place[1:].shape), 2, 0)
 
 

@@ -121,7 +121,7 @@ def _psnr(found: Comparison) -> Iterator[dict]:
         for (kind, of, eps), part in rows.groupby(["attack", "range", "eps"], sort=False):
             yield {"preprocessing": arm, "attack": kind, "range": of, "eps": eps,
                    "psnr": part["psnr"].mean(),
-                   "unclipped": psnr.of_eps(RANGES[of] * eps)}  # fmt: skip
+                   "unclipped": psnr.ratio_at_eps(RANGES[of] * eps)}  # fmt: skip
 
 
 def _mod(found: Comparison) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from camdrift.papers.chakraborty2022.comparison import (
     paired,
 )
 from camdrift.papers.findings import (
-    FOUND,
+    FINDING_COLUMNS,
     HOLDS,
     NOT_RUN,
     UNDECIDED,
@@ -38,7 +38,7 @@ from camdrift.papers.findings import (
     verdict_of_interval,
     verdict_of_parts,
 )
-from camdrift.papers.verdicts import of_claims
+from camdrift.papers.verdicts import claims_table
 from camdrift.scores import vid
 from camdrift.settings import FlagSettings
 from camdrift.storage import CARRIED, CARRIED_NOISE, OWN_ATTACK, POLICIES
@@ -93,7 +93,7 @@ def _finding(parts: list[Part], verdict: str, detail: str, images: int) -> Findi
     if len(parts) > 1:
         detail = f"{detail}; the value is that of {part.name}"
     found = Finding(part.value, part.low, part.high, verdict, detail)
-    return found.wanting(images, part.above)
+    return found.with_images_needed(images, part.above)
 
 
 def _shift(found: Comparison, reading: Reading) -> np.ndarray:
@@ -387,7 +387,7 @@ CLASSES = {"given": "class that the set gives", "own_top1": "own top class"}
 
 
 def flags(found: Comparison, limits: FlagSettings) -> pd.DataFrame:
-    """Returns what must be known before a verdict is believed, in the columns of `flags.of_cell`.
+    """Returns what must be known before a verdict is believed, with the columns of `cell_flags`.
 
     Networks that classify no better than chance, too many pairs with an empty map, and too few
     pictures behind intervals.
@@ -418,7 +418,7 @@ def flags(found: Comparison, limits: FlagSettings) -> pd.DataFrame:
 
 
 def claims(found: Comparison, limits: FlagSettings) -> pd.DataFrame:
-    """Returns the claims table of a generalisation: the paper's claims, as `verdicts.of_claims`."""
+    """Returns the claims table of a generalisation: the paper's claims, as `claims_table`."""
     everyone = len(_images(found))
     rows = []
     for claim in sorted([*ON_CLASSES, *ON_MAPS]):
@@ -434,9 +434,9 @@ def claims(found: Comparison, limits: FlagSettings) -> pd.DataFrame:
         f"eps of pixels in {'[0, 1]' if found.of == 'unit' else '[-1, 1]'}"
     )
     return rounded(
-        of_claims(
+        claims_table(
             CLAIMS,
-            pd.DataFrame(rows, columns=FOUND),
+            pd.DataFrame(rows, columns=FINDING_COLUMNS),
             rests_on=lambda claim: rests_on,
             flags=flags(found, limits),
         )

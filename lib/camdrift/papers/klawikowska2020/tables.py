@@ -45,7 +45,7 @@ class Inspection:
         """Returns resamples of source pictures, the same for the same pictures."""
         rng = randomness.generator(self.seed, "inspection", self.name)
         names = sources.to_numpy()
-        return Resampler.of(names, resamples=self.chosen.resamples, rng=rng)
+        return Resampler.draw(names, resamples=self.chosen.resamples, rng=rng)
 
     def mean(self, values: np.ndarray, sources: pd.Series) -> Interval:
         """Returns the mean of values (n,), NaN left out, and its interval by source picture.

@@ -15,7 +15,7 @@ from camdrift.analysis.flags import AT_CHANCE
 from camdrift.analysis.tables import rounded
 from camdrift.datasets import chance
 from camdrift.papers.findings import (
-    FOUND,
+    FINDING_COLUMNS,
     NOT,
     UNDECIDED,
     Finding,
@@ -26,7 +26,7 @@ from camdrift.papers.findings import (
 )
 from camdrift.papers.klawikowska2020.claims import CLAIMS
 from camdrift.papers.klawikowska2020.tables import Inspection, Interval, correlations, growth
-from camdrift.papers.verdicts import of_claims
+from camdrift.papers.verdicts import claims_table
 from camdrift.settings import EXTENDING, FlagSettings, Hardening
 from camdrift.storage import CLEAR
 
@@ -209,19 +209,19 @@ RESTING_ON = {"fgsm": ("C3", "C6", "C7"), "one_pixel": ("C4", "C5", "C6", "C7")}
 
 
 def of_inspection(inspection: Inspection) -> pd.DataFrame:
-    """Returns what a hardening says of each claim: as `verdicts.of_cell`, one protocol."""
+    """Returns what a hardening says of each claim: as `verdicts.switch_table`, one protocol."""
     everyone = len(inspection.hardened.tests)
     rows = []
     for claim, (judge, thresholds) in JUDGES.items():
-        found = judge(inspection).wanting(everyone, *thresholds)
+        found = judge(inspection).with_images_needed(everyone, *thresholds)
         images = everyone if found.images is None else found.images
         rows.append(("corrected", claim, found.value, found.low, found.high, found.verdict, images,
                      found.detail))  # fmt: skip
-    return pd.DataFrame(rows, columns=FOUND)
+    return pd.DataFrame(rows, columns=FINDING_COLUMNS)
 
 
 def flags(inspection: Inspection, limits: FlagSettings) -> pd.DataFrame:
-    """Returns what must be known before a verdict is believed, in the columns of `flags.of_cell`.
+    """Returns what must be known before a verdict is believed, with the columns of `cell_flags`.
 
     The clear model classifies no better than chance, or an attack has few successes.
     """
@@ -243,7 +243,7 @@ def flags(inspection: Inspection, limits: FlagSettings) -> pd.DataFrame:
 
 
 def claims(inspection: Inspection, plan: Hardening, limits: FlagSettings) -> pd.DataFrame:
-    """Returns the claims table of a hardening: the paper's claims, as `verdicts.of_claims`."""
+    """Returns the claims table of a hardening: the paper's claims, as `verdicts.claims_table`."""
     found = of_inspection(inspection)
     size = inspection.hardened.changed.shape[-1]
     rests_on = (
@@ -251,5 +251,7 @@ def claims(inspection: Inspection, plan: Hardening, limits: FlagSettings) -> pd.
         f"'{plan.model}', hardening '{inspection.name}'"
     )
     return rounded(
-        of_claims(CLAIMS, found, rests_on=lambda claim: rests_on, flags=flags(inspection, limits))
+        claims_table(
+            CLAIMS, found, rests_on=lambda claim: rests_on, flags=flags(inspection, limits)
+        )
     )

@@ -18,15 +18,15 @@ from camdrift.analysis.tables import PAPERS_RULE
 PICTURES = {
     "renkhoff_figure_3": (
         "Grad-CAM of one attacked image at every conv layer",
-        "Left the image itself, then its map at each layer, input to output; bright marks what the "
-        "layer's evidence for the predicted class rests on. Each map is divided by its own "
-        "maximum. Rows: the clean image, the adversarial, the same amount of noise.",
+        "The image itself on the left, then its map at each layer, from input to output. Bright "
+        "places support the predicted class. Each map is divided by its own maximum. Rows: the "
+        "clean image, the adversarial image, and the image with noise of the same size.",
     ),
 }
 
 
 def by_name(tables: Tables, cell: str) -> dict[str, Callable[[], Figure]]:
-    """Returns how each figure that rests on tables alone is drawn for a cell, by its name."""
+    """Returns a function for each figure that needs tables alone, by the figure's name."""
     return {
         "drift_by_arm_own_class": partial(drift_by_arm, tables, cell, "own_top1"),
         "drift_by_arm_clean_class": partial(drift_by_arm, tables, cell, "seed_class"),
@@ -45,14 +45,14 @@ def by_name(tables: Tables, cell: str) -> dict[str, Callable[[], Figure]]:
     }
 
 
-def of_study(tables: Tables, example: Example, headline: str) -> list[Figure]:
+def study_figures(tables: Tables, example: Example, headline: str) -> list[Figure]:
     """Returns the figures of a study for its headline cell: its own, then the paper's."""
     return [draw() for draw in by_name(tables, headline).values()] + [figure_3(example)]
 
 
 def drift_by_arm(tables: Tables, cell: str, target: str) -> Figure:
     """Returns the study's central figure: drift by attack or noise x flipped or not."""
-    rows = tables["square"].query("cell == @cell and target == @target and layer != 'mean'")
+    rows = tables["factorial"].query("cell == @cell and target == @target and layer != 'mean'")
     series = {
         ("attack", True): "attack, class flipped",
         ("noise", True): "noise, raised until the class flips",
@@ -73,10 +73,11 @@ def drift_by_arm(tables: Tables, cell: str, target: str) -> Figure:
         "drift_by_arm_own_class" if target == "own_top1" else "drift_by_arm_clean_class",
         f"Drift by attack or noise, class flipped or not: {policy} ({cell})",
         f"1 minus the cosine similarity to the clean map, on the same {seeds} images for all four "
-        "lines. An image takes part at the lowest strength at which the attack flips its class, at "
-        "the strength below, with noise of that lower size, and with noise raised until it flips "
-        "the class, too, which makes it several times as large. Bars are bootstrap intervals, "
-        "resampled by source picture. A layer with too many empty maps is left out.",
+        "lines. The lines show each image under the attack at the lowest strength that flips its "
+        "class, under the attack at the next lower strength, under noise of that lower size, and "
+        "under noise raised until it also flips the class, which makes the noise several times as "
+        "large. Bars are bootstrap intervals, resampled by source picture. A layer with too many "
+        "empty maps is left out.",
         "lines",
         pd.concat(parts, ignore_index=True),
         "conv layer (block-conv, input to output)",
@@ -103,8 +104,8 @@ def excess_by_strength(tables: Tables, cell: str) -> Figure:
         f"Excess drift by strength, class flipped at that strength or not ({cell})",
         "Cosine similarity to the clean map under noise of the same size minus that under attack, "
         "mean over layers and images; 0 means that the attack moves the maps no further than "
-        "noise. Which images are flipped is told at each strength anew. Bars are bootstrap "
-        "intervals, resampled by source picture.",
+        "noise. Images are sorted into flipped and not flipped at each strength separately. Bars "
+        "are bootstrap intervals, resampled by source picture.",
         "lines",
         table[["series", "x", "y", "low", "high"]],
         "strength of the attack, of its perturbation",
@@ -124,8 +125,8 @@ def figure_5a_as_published(tables: Tables, cell: str) -> Figure:
         "renkhoff_figure_5a_as_published",
         f"Mean similarity to the clean map by strength, as the public code does it ({cell})",
         "As figure 5a, with all faults of the public code: accumulating strengths, images cut to 8 "
-        "bit, jet-coloured maps, softmax for the originals. The paper finds 50 and 100 % almost "
-        "identical and 25, 200 and 400 % alike.",
+        "bit, jet-coloured maps, softmax for the originals. The paper reports almost identical "
+        "curves for 50 and 100 %, and similar ones for 25, 200 and 400 %.",
         "lines",
         table[["series", "x", "y"]].reset_index(drop=True),
         "conv layer (block-conv, input to output)",
@@ -174,7 +175,7 @@ def excess_by_method(tables: Tables, cell: str) -> Figure:
         "excess_by_method",
         f"Whether the method that makes the maps matters ({cell})",
         "Each point is the cosine similarity under matched noise minus that under attack, averaged "
-        "over the images whose class the attack flips; all maps are for the clean image's class "
+        "over the images whose class the attack flips; all maps explain the clean image's class "
         "and come from the same pass. Above 0 the attack moves the maps further than noise of its "
         "size. Bars are bootstrap intervals, resampled by source picture. A layer with too many "
         "empty maps is left out.",
@@ -196,7 +197,7 @@ def figure_2a(tables: Tables, cell: str) -> Figure:
         "renkhoff_figure_2a",
         f"Neuron coverage, attack against noise ({cell})",
         "Share of the network's neurons that at least one image so far has covered, when seeds "
-        "come one by one, each with its changed image. The mean over all orders of the seeds.",
+        "are added one by one, each with its changed image. The mean over all orders of the seeds.",
         "lines",
         table[["series", "x", "y"]].reset_index(drop=True),
         "seed images",
@@ -215,7 +216,7 @@ def figure_2b(tables: Tables, cell: str) -> Figure:
     return Figure(
         "renkhoff_figure_2b",
         f"Neuron coverage by strength of the attack ({cell})",
-        "As figure 2a, for the attack alone; a line for each multiple of its perturbation.",
+        "As figure 2a, for the attack alone; one line for each multiple of its perturbation.",
         "lines",
         table[["series", "x", "y"]].reset_index(drop=True),
         "seed images",
@@ -270,12 +271,12 @@ def _boxes(tables: Tables, cell: str, variant: str, name: str) -> Figure:
 
 
 def figure_5a(tables: Tables, cell: str) -> Figure:
-    """Returns mean similarity by layer under attack, a line a strength."""
+    """Returns mean similarity by layer under attack, one line for each strength."""
     return _lines(tables, cell, "adversarial", "renkhoff_figure_5a")
 
 
 def figure_5b(tables: Tables, cell: str) -> Figure:
-    """Returns mean similarity by layer under noise, a line a strength."""
+    """Returns mean similarity by layer under noise, one line for each strength."""
     return _lines(tables, cell, "noise", "renkhoff_figure_5b")
 
 
@@ -287,8 +288,8 @@ def _lines(tables: Tables, cell: str, variant: str, name: str) -> Figure:
         name,
         f"Mean similarity to the clean map by strength, {_arm(variant)} ({cell})",
         "Mean cosine similarity of the changed map to the clean map, successfully attacked images, "
-        "each map for its own top class; a line for each multiple of the perturbation. 1 means "
-        "that the map did not move.",
+        "each map for its own top class, with one line for each multiple of the perturbation. 1 "
+        "means that the map did not move.",
         "lines",
         table[["series", "x", "y"]].reset_index(drop=True),
         "conv layer (block-conv, input to output)",
@@ -322,8 +323,8 @@ def figure_6(tables: Tables, cell: str) -> Figure:
         f"Chance of a layer being compromised ({cell})",
         "Share of successfully attacked images whose map is less similar to the clean map than the "
         "median under noise at that layer and strength: the paper's rule. The last line applies "
-        "the same rule to a further draw of noise on the same images: what it calls compromised "
-        "without any attack.",
+        "the same rule to a further draw of noise on the same images: the share that the rule "
+        "calls compromised without any attack.",
         "lines",
         table[["series", "x", "y"]].reset_index(drop=True),
         "conv layer (block-conv, input to output)",
@@ -333,7 +334,7 @@ def figure_6(tables: Tables, cell: str) -> Figure:
 
 
 def figure_7(tables: Tables, cell: str) -> Figure:
-    """Returns how many layers an adversarial compromises."""
+    """Returns the number of layers that an adversarial compromises."""
     rows = tables["counts"].query(
         f"cell == @cell and group == 'success' and target == 'own_top1' and rule == '{PAPERS_RULE}'"
     )
@@ -344,9 +345,9 @@ def figure_7(tables: Tables, cell: str) -> Figure:
     return Figure(
         "renkhoff_figure_7",
         f"Number of compromised layers of an image ({cell})",
-        "Share of successfully attacked images by how many of their layers are compromised under "
-        "the rule of figure 6, of images without an empty map; the last series is a further draw "
-        "of noise on the same images.",
+        "Share of successfully attacked images by the number of their compromised layers, under "
+        "the rule of figure 6 and among images without an empty map. The last series is a further "
+        "draw of noise on the same images.",
         "bars",
         table.assign(x=table["layers"].astype(str))[["series", "x", "y"]].reset_index(drop=True),
         "compromised layers",

@@ -1,4 +1,4 @@
-"""The judges of renkhoff2022's claims: what a cell's evidence says under one protocol."""
+"""The judges of renkhoff2022's claims: findings from a cell's evidence under one protocol."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ from camdrift.storage import ADVERSARIAL, CLEAN, NOISE
 EXACT = "exact-none-matched"  # the recipe under which coverage is compared
 
 
-def excess(evidence: Evidence, strength: float, *, success: bool = True, wanted: int | None = None
+def excess(evidence: Evidence, strength: float, *, success: bool = True, least: int | None = None
            ) -> Finding:  # fmt: skip
     """Judges "mean e > 0", layer by layer, at a strength."""
     arms = [evidence.similarity(v, success=success) for v in (NOISE, ADVERSARIAL)]
@@ -39,27 +39,27 @@ def excess(evidence: Evidence, strength: float, *, success: bool = True, wanted:
         return nothing("no such images")
     resampler = evidence.resamplers[success]
     decided = evidence.decided(values)
-    found = resampler.estimate(values, confidence=evidence.chosen.confidence)
-    p = statistics.holm(np.where(decided, found.p, np.nan))
+    estimate = resampler.estimate(values, confidence=evidence.settings.confidence)
+    p = statistics.holm(np.where(decided, estimate.p, np.nan))
     parts = []
     for i, known in enumerate(decided):
-        if not known or np.isnan(found.low[i]):
+        if not known or np.isnan(estimate.low[i]):
             parts.append(UNDECIDED)
-        elif margin(found.low[i], found.high[i]) <= MARGIN:
+        elif margin(estimate.low[i], estimate.high[i]) <= MARGIN:
             parts.append(NO_EFFECT)
-        elif found.low[i] > 0 and p[i] < 1 - evidence.chosen.confidence:
+        elif estimate.low[i] > 0 and p[i] < 1 - evidence.settings.confidence:
             parts.append(HOLDS)
         else:
-            parts.append(NOT if found.high[i] < 0 else UNDECIDED)
+            parts.append(NOT if estimate.high[i] < 0 else UNDECIDED)
     overall = resampler.estimate(
         values[:, decided].mean(1, keepdims=True, where=~np.isnan(values[:, decided]))
         if decided.any() else np.full((len(values), 1), np.nan),
-        confidence=evidence.chosen.confidence,
+        confidence=evidence.settings.confidence,
     )  # fmt: skip
     size = margin(overall.low[0], overall.high[0])
     rung = evidence.rung(strength)
     filled = [np.nan_to_num(arm[:, rung]) for arm in arms]
-    above = (found.low > 0) & (p < 1 - evidence.chosen.confidence)
+    above = (estimate.low > 0) & (p < 1 - evidence.settings.confidence)
     detail = (
         f"{int(above.sum())} of {len(parts)} layers above 0 after Holm, of all "
         f"{parts.count(NO_EFFECT)} within {MARGIN}, {int((~decided).sum())} with too "
@@ -69,7 +69,7 @@ def excess(evidence: Evidence, strength: float, *, success: bool = True, wanted:
     )
     if not above.any():
         detail = _with_reach(detail, int(decided.sum()), evidence)
-    verdict = verdict_of_parts(parts, wanted=wanted)
+    verdict = verdict_of_parts(parts, least=least)
     return Finding(overall.mean[0], overall.low[0], overall.high[0], verdict, detail)
 
 
@@ -86,7 +86,7 @@ def moments(evidence: Evidence) -> Finding:
         variances.append(squares - first**2)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = variances[0] / variances[1]
-    low, high = statistics.interval(ratios, confidence=evidence.chosen.confidence)
+    low, high = statistics.interval(ratios, confidence=evidence.settings.confidence)
     decided = evidence.decided(arms[0])
     parts = [
         verdict_of_interval(low[i], high[i], above=1) if decided[i] else UNDECIDED
@@ -136,15 +136,15 @@ def most_sensitive(evidence: Evidence) -> Finding:
     rung, place = evidence.rung(1.0), evidence.layers.index(name)
     lowest = []
     for values in (evidence.attack[:, rung], evidence.noise[:, rung]):
-        kept = evidence.decided(values) & ~np.isnan(evidence.floor)
-        if not kept[place]:
+        mask = evidence.decided(values) & ~np.isnan(evidence.floor)
+        if not mask[place]:
             return nothing("too many empty maps in 5-1")
-        _, drawn = evidence.means(values)
-        normalised = (drawn - evidence.floor) / (1 - evidence.floor)
-        lowest.append(np.where(kept, normalised, np.inf).argmin(1) == place)
+        _, draws = evidence.means(values)
+        normalised = (draws - evidence.floor) / (1 - evidence.floor)
+        lowest.append(np.where(mask, normalised, np.inf).argmin(1) == place)
     shares = [float(part.mean()) for part in lowest]
     both = float((lowest[0] & lowest[1]).mean())
-    tails = (1 - evidence.chosen.confidence) / 2
+    tails = (1 - evidence.settings.confidence) / 2
     verdict = HOLDS if both >= 1 - tails else NOT if both <= tails else UNDECIDED
     detail = f"the least similar in {shares[0]:.0%} (attack), {shares[1]:.0%} (noise) of resamples"
     return Finding(both, np.nan, np.nan, verdict, detail)
@@ -153,16 +153,16 @@ def most_sensitive(evidence: Evidence) -> Finding:
 def depth(evidence: Evidence) -> Finding:
     """Judges A4: whether deeper layers are less similar, above their own floors."""
     values = evidence.attack[:, evidence.rung(1.0)]
-    kept = evidence.decided(values) & ~np.isnan(evidence.floor)
-    if kept.sum() < 3:
+    mask = evidence.decided(values) & ~np.isnan(evidence.floor)
+    if mask.sum() < 3:
         return nothing("fewer than three layers are decided")
     mean, draws = evidence.means(values)
     floor = evidence.floor
-    depth = np.arange(len(floor))[kept]
-    value = _spearman(depth, ((mean - floor) / (1 - floor))[None, kept])[0]
-    low, high = evidence.interval(_spearman(depth, ((draws - floor) / (1 - floor))[:, kept]))
+    depth = np.arange(len(floor))[mask]
+    value = _spearman(depth, ((mean - floor) / (1 - floor))[None, mask])[0]
+    low, high = evidence.interval(_spearman(depth, ((draws - floor) / (1 - floor))[:, mask]))
     verdict = HOLDS if value < -0.5 and high < 0 else NOT if low > -0.5 else UNDECIDED
-    return Finding(value, low, high, verdict, f"{int(kept.sum())} layers")
+    return Finding(value, low, high, verdict, f"{int(mask.sum())} layers")
 
 
 def same_curves(evidence: Evidence, strengths: list[float], *, limit: float) -> Finding:
@@ -173,27 +173,27 @@ def same_curves(evidence: Evidence, strengths: list[float], *, limit: float) -> 
     rungs = [evidence.rung(strength) for strength in strengths]
     values = evidence.attack[:, rungs]
     mean, draws = evidence.means(values)
-    kept = np.all([evidence.decided(values[:, i]) for i in range(len(rungs))], axis=0)
-    if not kept.any():
+    mask = np.all([evidence.decided(values[:, i]) for i in range(len(rungs))], axis=0)
+    if not mask.any():
         return nothing("no layer is decided")
     pairs = [(i, j) for i in range(len(rungs)) for j in range(i)]
-    sizes = np.abs(np.concatenate([mean[i, kept] - mean[j, kept] for i, j in pairs]))
-    drawn = np.concatenate([draws[:, i, kept] - draws[:, j, kept] for i, j in pairs], axis=1)
-    drawn *= np.sign(np.concatenate([mean[i, kept] - mean[j, kept] for i, j in pairs]))
-    low, high = statistics.interval(drawn, confidence=evidence.chosen.confidence)
+    sizes = np.abs(np.concatenate([mean[i, mask] - mean[j, mask] for i, j in pairs]))
+    differences = np.concatenate([draws[:, i, mask] - draws[:, j, mask] for i, j in pairs], axis=1)
+    differences *= np.sign(np.concatenate([mean[i, mask] - mean[j, mask] for i, j in pairs]))
+    low, high = statistics.interval(differences, confidence=evidence.settings.confidence)
     # Beyond the limit: the largest of many differences is biased, so each is tested, after Holm.
-    p = statistics.holm((1 + (drawn <= limit).sum(0)) / (1 + len(drawn)))
-    if np.isnan(drawn).all():
+    p = statistics.holm((1 + (differences <= limit).sum(0)) / (1 + len(differences)))
+    if np.isnan(differences).all():
         verdict = UNDECIDED
     elif (high < limit).all() and (low > -limit).all():
         verdict = HOLDS
     else:
-        verdict = NOT if (p < 1 - evidence.chosen.confidence).any() else UNDECIDED
+        verdict = NOT if (p < 1 - evidence.settings.confidence).any() else UNDECIDED
     most = int(sizes.argmax())
-    names = [name for name, k in zip(evidence.layers, kept, strict=True) if k]
+    names = [name for name, k in zip(evidence.layers, mask, strict=True) if k]
     i, j = pairs[most // len(names)]
     place = f"{strengths[j]:g} and {strengths[i]:g} in layer {names[most % len(names)]}"
-    beyond = int((p < 1 - evidence.chosen.confidence).sum())
+    beyond = int((p < 1 - evidence.settings.confidence).sum())
     detail = f"largest: {place}; {beyond} of {len(sizes)} differences beyond {limit}"
     if verdict == UNDECIDED:
         detail = _with_reach(detail, len(sizes), evidence)
@@ -201,24 +201,24 @@ def same_curves(evidence: Evidence, strengths: list[float], *, limit: float) -> 
 
 
 def _with_reach(detail: str, comparisons: int, evidence: Evidence) -> str:
-    """Returns a text, and where no data could have decided that it is so."""
-    said = statistics.out_of_reach(
-        comparisons, resamples=evidence.resamples, confidence=evidence.chosen.confidence
+    """Returns a detail, with a note if no data could have decided."""
+    note = statistics.out_of_reach(
+        comparisons, resamples=evidence.resamples, confidence=evidence.settings.confidence
     )
-    return f"{detail}; {said}" if said else detail
+    return f"{detail}; {note}" if note else detail
 
 
 def every_strength(evidence: Evidence) -> Finding:
     """Judges A8: mean e over layers at each strength; the value is the least."""
-    found = {s: excess(evidence, s) for s in evidence.strengths}
+    findings = {s: excess(evidence, s) for s in evidence.strengths}
     parts = []
-    for finding in found.values():
+    for finding in findings.values():
         if margin(finding.low, finding.high) <= MARGIN:
             parts.append(NO_EFFECT)
         else:
             parts.append(verdict_of_interval(finding.low, finding.high, above=0))
-    least = min(found.values(), key=lambda finding: finding.value)
-    detail = ", ".join(f"{s:g}: {f.value:.3f}" for s, f in found.items())
+    least = min(findings.values(), key=lambda finding: finding.value)
+    detail = ", ".join(f"{s:g}: {f.value:.3f}" for s, f in findings.items())
     return Finding(least.value, least.low, least.high, verdict_of_parts(parts), detail)
 
 
@@ -244,18 +244,18 @@ def compromised_at_lowest(evidence: Evidence) -> Finding:
 
 def compromised_at_extremes(evidence: Evidence) -> Finding:
     """Judges A10: the compromised share from strength 2 and to 0.25; the value is the least."""
-    wanted = [s for s in evidence.strengths if s >= 2 or s <= 0.25]
-    if not wanted:
+    strengths = [s for s in evidence.strengths if s >= 2 or s <= 0.25]
+    if not strengths:
         return nothing("no strength from 2 or to 0.25", NOT_RUN)
-    parts, texts, found = [], [], []
-    for strength in wanted:
+    parts, texts, estimates = [], [], []
+    for strength in strengths:
         value, draws = _shares(evidence, "attack", strength)
         null, _ = _shares(evidence, "noise", strength)
         low, high = evidence.interval(draws)
         parts.append(verdict_of_interval(low, high, above=0.7))
-        found.append((value, low, high))
+        estimates.append((value, low, high))
         texts.append(f"{strength:g}: {value:.0%} (noise {null:.0%})")
-    return Finding(*min(found), verdict_of_parts(parts), ", ".join(texts))
+    return Finding(*min(estimates), verdict_of_parts(parts), ", ".join(texts))
 
 
 def _whole(evidence: Evidence, condition: Callable[[np.ndarray], np.ndarray]
@@ -324,24 +324,24 @@ def coverage_growth(evidence: Evidence) -> Finding:
     """
     if evidence.results.first.recipe != EXACT:
         return nothing(f"coverage was not counted under {EXACT}", NOT_RUN)
-    bits, confidence = evidence.bits, evidence.chosen.confidence
+    bits, confidence = evidence.bits, evidence.settings.confidence
     strengths = sorted(strength for variant, strength in bits if variant == NOISE)
     arms = {s: bits[CLEAN, 0.0] | bits[NOISE, s] for s in strengths}
     curves = {s: statistics.coverage_curve(arm) for s, arm in arms.items()}
-    attacked, strength = bits[ADVERSARIAL, 1.0], 1.0
+    attack_bits, strength = bits[ADVERSARIAL, 1.0], 1.0
     protocol = evidence.protocol
     if protocol.strengths == "accumulating" and protocol.noise == "with_negated_attack":
         curves, strength = statistics.shared_list(curves), strengths[0]
-        attacked = attacked & evidence.results.attacked.images["success"].to_numpy()[:, None]
-    attack = bits[CLEAN, 0.0] | attacked
+        attack_bits = attack_bits & evidence.results.attacked.images["success"].to_numpy()[:, None]
+    attack = bits[CLEAN, 0.0] | attack_bits
     count = len(attack)
     area = float(statistics.coverage_curve(attack).mean() - curves[1.0][:count].mean())
-    without = [
+    left_out = [
         statistics.coverage_curve(attack[rest]).mean()
         - statistics.coverage_curve(arms[strength][rest]).mean()
         for rest in evidence.without_each_source()
     ]
-    low, high = statistics.jackknife(np.array(without), area, confidence=confidence)
+    low, high = statistics.jackknife(np.array(left_out), area, confidence=confidence)
     detail = f"attack at 1 against noise at {strength:g}; all orders of {count} seeds"
     return Finding(area, low, high, verdict_of_interval(low, high, above=0), detail)
 
@@ -363,10 +363,10 @@ def coverage_by_strength(evidence: Evidence) -> Finding:
     if len(names) < 2:
         return nothing("one source: no halves")
     rng = randomness.generator(evidence.seed, "coverage claims", evidence.results.name)
-    order = rng.permuted(np.tile(np.arange(len(names)), (evidence.chosen.resamples, 1)), axis=1)
-    drawn = (order < len(names) // 2).astype(np.float32)  # each row: which pictures are in
+    order = rng.permuted(np.tile(np.arange(len(names)), (evidence.settings.resamples, 1)), axis=1)
+    halves = (order < len(names) // 2).astype(np.float32)  # each row: which pictures are in
     by_source = [np.stack([arm[sources == name].any(0) for name in names]) for arm in both]
-    final = np.stack([((drawn @ arm.astype(np.float32)) > 0).mean(1) for arm in by_source], axis=1)
+    final = np.stack([((halves @ arm.astype(np.float32)) > 0).mean(1) for arm in by_source], axis=1)
     rises = _spearman(np.arange(len(both)), final)
     low, high = evidence.interval(rises)
     ranges = np.ptp(final, axis=1)
@@ -387,11 +387,13 @@ def attackable(evidence: Evidence) -> Finding:
     """Reports A15: the share of seeds with an adversarial."""
     images = evidence.results.attacked.images
     rng = randomness.generator(evidence.seed, "claims", evidence.results.name)
-    draws = Resampler.of(images["source"].to_numpy(), resamples=evidence.chosen.resamples, rng=rng)
+    draws = Resampler.draw(
+        images["source"].to_numpy(), resamples=evidence.settings.resamples, rng=rng
+    )
     success = images["success"].to_numpy(dtype=float)[:, None]
-    found = draws.estimate(success, confidence=evidence.chosen.confidence)
-    return Finding(float(found.mean[0]), float(found.low[0]), float(found.high[0]), UNDECIDED,
-                   "the claim speaks of ImageNet; reported only")  # fmt: skip
+    estimate = draws.estimate(success, confidence=evidence.settings.confidence)
+    value, low, high = (float(part[0]) for part in (estimate.mean, estimate.low, estimate.high))
+    return Finding(value, low, high, UNDECIDED, "the claim speaks of ImageNet; reported only")
 
 
 def _spearman(order: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -407,7 +409,7 @@ def _spearman(order: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _lowest(evidence: Evidence) -> Finding:
     if 0.25 not in evidence.strengths:
         return nothing("no strength 0.25", NOT_RUN)
-    return excess(evidence, 0.25, wanted=10)
+    return excess(evidence, 0.25, least=10)
 
 
 JUDGES: dict[str, Callable[[Evidence], Finding]] = {

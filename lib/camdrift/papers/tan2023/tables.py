@@ -274,7 +274,7 @@ def study_tables(
     rows: dict[tuple[str, float], pd.DataFrame] = {}
     for key, (cell, detected) in cells.items():
         rng = randomness.generator(seed, "detection", cell.set)
-        count = statistics.enough(
+        count = statistics.required_resamples(
             settings.resamples,
             comparisons=math.comb(len(cell.detect), 2),  # B4's: of each two strengths
             confidence=settings.confidence,

@@ -10,7 +10,7 @@ from camdrift.analysis import statistics
 from camdrift.detectors import behaviour, noisecam
 from camdrift.evaluation.evaluation import Evaluation
 from camdrift.papers.findings import (
-    FOUND,
+    FINDING_COLUMNS,
     HOLDS,
     NOT,
     NOT_RUN,
@@ -249,7 +249,7 @@ JUDGES: dict[str, tuple[Callable[[Evaluations], Finding], float]] = {
 
 
 def judge_evaluations(evaluations: Evaluations) -> pd.DataFrame:
-    """Returns what a cell's evaluations say of each claim: as `verdicts.of_cell`, one protocol.
+    """Returns the findings of a cell's evaluations: as `verdicts.switch_table`, one protocol.
 
     The paper's constants belong to 224 px. At another size each verdict is "not decided", and the
     detail says what it would be.
@@ -260,7 +260,7 @@ def judge_evaluations(evaluations: Evaluations) -> pd.DataFrame:
         decidable = len(successes) or claim == "B8"  # judged by cells of its own
         finding = judge(evaluations) if decidable else nothing("no flipped test image")
         images = evaluations.whole.weights.shape[1]
-        finding = finding.wanting(images, threshold)
+        finding = finding.with_images_needed(images, threshold)
         verdict, detail = finding.verdict, finding.detail
         if evaluations.size != PAPERS_SIZE and verdict not in (UNDECIDED, NOT_RUN):
             place = f"at {evaluations.size} px, not the paper's {PAPERS_SIZE}"
@@ -268,4 +268,4 @@ def judge_evaluations(evaluations: Evaluations) -> pd.DataFrame:
             verdict = UNDECIDED
         rows.append(("corrected", claim, finding.value, finding.low, finding.high, verdict, images,
                      detail))  # fmt: skip
-    return pd.DataFrame(rows, columns=FOUND)
+    return pd.DataFrame(rows, columns=FINDING_COLUMNS)
