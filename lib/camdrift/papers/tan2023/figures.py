@@ -107,7 +107,7 @@ def roc_curves(tables: Tables, cell: str) -> Figure:
     rows = rows.rename(columns={"detector": "series", "fpr": "x", "tpr": "y"})
     return Figure(
         "roc_curves",
-        f"What a threshold costs: ROC curves at 100 % ({cell})",
+        f"ROC curves of detectors at 100 % ({cell})",
         "Each point is a threshold on the detector's score: the share of clean and noisy images "
         "called adversarial against that of attacked images whose class flips. Chance is the "
         "diagonal; further up and left is better.",
