@@ -37,8 +37,8 @@ def images() -> pd.DataFrame:
 
 
 def features(*, strengths=(1.0,), share: float = 1.0) -> pd.DataFrame:
-    """Clean, noisy and attacked images; a share of the attacked look attacked, every third flips
-    not."""
+    """Clean, noisy and attacked images; a share of the attacked look attacked, a third do not
+    flip."""
     parts = [table(IMAGES, attacked=False).assign(variant="clean", strength=0.0, prediction=0)]
     for strength in strengths:
         noisy = table(IMAGES, attacked=False, seed=1)

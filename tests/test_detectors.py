@@ -1,4 +1,4 @@
-"""Every detector through one contract, and each rule on paper."""
+"""The contract of all detectors, and each rule on small examples."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Features: each against a slow twin or another library, and what they make of bad input."""
+"""Features: each against a slow twin or another library, and on bad input."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Whether the drift gives the attack away: detectors of one image at a time."""
+"""Detectors of one image at a time: does the drift reveal the attack?"""
 
 import charts
 import frame
@@ -45,7 +45,7 @@ else:
     scores = judged[detector].dropna()
     low, high = float(scores.min()), float(scores.max())
     step = max(high - low, 1e-6) / 200
-    # One step beyond: nothing is called there, as by a chosen threshold that is infinite.
+    # One step beyond the scores, where no image raises an alarm, as with an infinite threshold.
     low, high = min(low, threshold if np.isfinite(threshold) else low), high + step
     high = max(high, threshold if np.isfinite(threshold) else high)
     boxes = st.columns(2)
@@ -72,7 +72,7 @@ else:
         ):
             column.metric(title, value, of, delta_color="off", delta_arrow="off")
     else:
-        st.info("No test image of both kinds: no rate can be told.")
+        st.info("The test images are of one kind: there are no rates.")
     figure = charts.histogram(judged, detector)
     st.plotly_chart(charts.with_threshold(figure, limit), key="histogram",
                     config={"displaylogo": False}, alt=figure.caption)  # fmt: skip

@@ -1,19 +1,21 @@
 """Detectors, one file a detector: does an image look attacked?
 
-Every file in this folder that has a function `readings` is a detector, and tried where
+Every file in this folder that has a function `readings` is a detector; it is evaluated if
 `detection.detectors` of params.yaml names it. It has:
 
-- `Settings`: a pydantic section, what params.yaml holds under the file's name;
-- `measure(images, settings)`: the feature, arrays (n,) by name, of each image on its own;
-- `passes(settings)`: forward passes of the model that an image costs;
-- `readings(settings)`: fresh detectors by their names in tables, one or several that read the same
+- `Settings`: a pydantic section, the settings under the file's name in params.yaml;
+- `measure(images, settings)`: the feature, arrays (n,) by name, of each image separately;
+- `passes(settings)`: the number of forward passes of the model for each image;
+- `readings(settings)`: new detectors by their names in tables, one or several that use the same
   feature, see `detector`;
 - `surrogate(detector, model, settings)`: the objective of the adaptive attack on a fitted detector,
-  its score or a stand-in that has a gradient by the pixels; without it there is no such attack.
+  its score or a substitute that has a gradient with respect to the pixels; without it there is no
+  adaptive attack.
 
-And, where these are not what is said here: `LAYERS`, names of those of its settings that are layers
-(none); `STREAM`, the name of the random numbers that it draws (the file's own); `ONE_SURROGATE`,
-whether one adaptive attack serves all its readings (each has its own).
+And, with these defaults: `LAYERS`, the names of its settings that are layers (none); `STREAM`, the
+name of its stream of random numbers (that of the file); `ONE_SURROGATE`, whether one adaptive
+attack serves all its readings (no).
 
-Reports read detectors without torch: files import it, and what imports it, within functions.
+Reports import detectors without torch: files import torch, and modules that import it, within
+functions.
 """

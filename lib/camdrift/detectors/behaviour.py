@@ -1,9 +1,9 @@
-"""Behaviour deviation: how far an image's map lies from that of the image cleaned by PCA.
+"""Behaviour deviation: the distance of an image's map from that of the image cleaned by PCA.
 
-Tan et al. 2023, "NoiseCAM", section III-D. Steps 1-4: clean the image, take what that removed for
-noise, draw noisy copies of the cleaned image that are statistically similar, and compare the drift
-of the image's map with the distribution of the copies' drift. Step 5 is the decision, for which
-there are three readings.
+Tan et al. 2023, "NoiseCAM", section III-D. Steps 1-4: clean the image, take the difference
+for noise, draw noisy copies of the cleaned image that are statistically similar, and compare the
+drift of the image's map with the distribution of the copies' drift. Step 5 is the decision, for
+which there are three readings.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 RULES = ("median", "quantile", "deviations")
 NAMES = tuple(f"behaviour_{rule}" for rule in RULES)
 LAYERS = ("probe",)
-STREAM = ""  # behind the number that `chance` draws
+STREAM = ""  # shared with `chance`, which draws first
 ONE_SURROGATE = True
 
 
 class Settings(Section):
-    """What cleaning keeps, the copies, and where the map is looked at.
+    """The share of variance that cleaning keeps, the number of copies, and the layer of the map.
 
     variance: share of its variance that a cleaned image keeps.
     copies: noisy copies of the cleaned image; the paper asks for 50 or more.
@@ -51,8 +51,8 @@ def copies(
 ) -> Iterator[Tensor]:
     """Yields `count` noisy copies (3, h, w) of each cleaned image, image by image.
 
-    The noise is N(mean, std) of what cleaning removed, one mean and one standard deviation an
-    image (renkhoff2022, equation 2). Not clipped.
+    The noise is normal, with the mean and standard deviation of the difference between the image
+    and the cleaned image (renkhoff2022, equation 2). Values are not clipped.
     """
     import torch
 
@@ -60,7 +60,7 @@ def copies(
         noise = (image - base).double()
         mean, spread = float(noise.mean()), float(noise.std(correction=0))
         for _ in range(count):
-            # In place and by one thread: so small an array is not worth waking others for.
+            # In place and in one thread: the array is too small to share among threads.
             draw = generator.standard_normal(tuple(base.shape), dtype=np.float32)
             draw *= np.float32(spread)
             draw += np.float32(mean)
@@ -71,9 +71,9 @@ def copies(
 def maps(
     model: Model, probe: Callable[[Tensor], tuple[Tensor, Tensor]], images: Iterator[Tensor]
 ) -> Tensor:
-    """Returns the Grad-CAM of a stream of images for their own top class: (n, h, w).
+    """Returns the Grad-CAM of a stream of images, each for its own top class: (n, h, w).
 
-    Each image costs a forward and a backward down to the probed layer, no further; a micro-batch
+    Each image costs a forward pass, and a backward pass to the layer of the map; one micro-batch
     of the stream is in memory at a time.
     """
     import torch
@@ -94,8 +94,8 @@ def maps(
 def similarity(first: Tensor, second: Tensor) -> Tensor:
     """Returns the cosine of maps (..., h, w) at their own size, in [0, 1].
 
-    A map without evidence is defined, so that no image is left undecided: two empty maps are
-    alike (1), an empty one and another are not (0).
+    Empty maps have a similarity, so that every image is decided: that of two empty maps is 1, that
+    of an empty map and another is 0.
     """
     import torch
 
@@ -107,7 +107,7 @@ def similarity(first: Tensor, second: Tensor) -> Tensor:
 
 
 def passes(settings: Settings) -> int:
-    """Returns the forward passes of the model that an image costs."""
+    """Returns the number of forward passes of the model for each image."""
     return settings.copies + 2
 
 
@@ -116,7 +116,7 @@ def measure(images: Images, settings: Settings) -> Columns:
 
     similarity: of the image's map to that of the cleaned image, in [0, 1].
     copies_median, copies_quantile, copies_mean, copies_std: of the copies' similarity to it; the
-        quantile is that of 5 %.
+        quantile is the 5 % one.
     copies_below: share of copies that are no more similar than the image.
     """
     from camdrift.features.cleaning import rebuild
@@ -149,8 +149,9 @@ class BehaviourDeviation(Detector):
     """tan2023, section III-D, step 5: the image's map drifts further than its noisy copies'.
 
     Args:
-        rule: what a similarity must be below to be called adversarial, of the copies': 'median'
-            (the paper's), 'quantile' (5 %) or 'deviations' (mean minus two standard deviations).
+        rule: the limit, taken from the copies' similarities, below which an image is called
+            adversarial: 'median' (the paper's), 'quantile' (5 %) or 'deviations' (mean minus two
+            standard deviations).
     """
 
     own_rule = True
@@ -159,7 +160,7 @@ class BehaviourDeviation(Detector):
         self.rule = rule
 
     def score_samples(self, features: pd.DataFrame) -> np.ndarray:
-        """Returns how far the similarity lies below the rule's limit."""
+        """Returns the rule's limit minus the similarity."""
         limit = {
             "median": features["copies_median"],
             "quantile": features["copies_quantile"],
@@ -168,7 +169,7 @@ class BehaviourDeviation(Detector):
         return (limit - features["similarity"]).to_numpy(dtype=float)
 
     def predict(self, features: pd.DataFrame) -> np.ndarray:
-        """Returns whether the similarity lies below the rule's limit."""
+        """Returns whether the similarity is below the rule's limit."""
         return self.score_samples(features) > 0
 
 
@@ -178,9 +179,9 @@ def readings(settings: Settings) -> dict[str, Detector]:
 
 
 def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective:
-    """Returns the drift of the map from the cleaned image's, which leaves the copies out.
+    """Returns the drift of the map from that of the cleaned image; the copies are ignored.
 
-    The components that cleaning keeps are held fixed in a step.
+    The gradient ignores that the principal components depend on the image.
     """
     import torch
     from torch.nn.functional import cosine_similarity

@@ -1,6 +1,6 @@
-"""Chance: a number drawn for each image, which no detector should be worse than.
+"""Chance: a random number for each image, the lower bound for every detector.
 
-It has no surrogate: there is nothing that an attack could lower.
+It has no surrogate: an attack cannot lower a random number.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from camdrift.settings.section import Section
 if TYPE_CHECKING:
     from camdrift.features.images import Columns, Images
 
-# Behaviour deviation draws its copies behind it.
+# Shared with behaviour deviation, which draws its copies afterwards.
 STREAM = ""
 
 
 class Settings(Section):
-    """It has none."""
+    """No settings."""
 
 
 def passes(settings: Settings) -> int:
-    """Returns the forward passes of the model that an image costs."""
+    """Returns the number of forward passes of the model for each image."""
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Confidence: the largest probability that the model gives a class; little of it is suspect.
+"""Confidence: the largest probability that the model gives a class; a low one is suspicious.
 
 Hendrycks & Gimpel 2017, "A Baseline for Detecting Misclassified and Out-of-Distribution Examples in
 Neural Networks".
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class Settings(Section):
-    """It has none."""
+    """No settings."""
 
 
 def passes(settings: Settings) -> int:
-    """Returns the forward passes of the model that an image costs."""
+    """Returns the number of forward passes of the model for each image."""
     return 1
 
 

@@ -1,9 +1,9 @@
-"""Detector: what the rules of all detectors share, and the rule that is one feature alone.
+"""Detector: the base class of all detectors, and the detector that is a single feature.
 
-Each follows scikit-learn's `fit` / `score_samples` / `predict`. `score_samples` is higher the more
-an image looks attacked, for every detector; `predict` is the detector's own decision. Features are
-a table, a row an image, with the columns that detectors' files measure; `fit` takes the calibrating
-images and which of them are adversarial.
+Each has scikit-learn's `fit` / `score_samples` / `predict`. For every detector, `score_samples` is
+higher the more an image looks attacked; `predict` is the detector's own decision. Features are a
+table with a row for each image and the columns of the detectors' `measure`; `fit` takes those of
+the calibration images, and a mask of the adversarial ones.
 """
 
 import numpy as np
@@ -12,17 +12,17 @@ from sklearn.base import BaseEstimator
 
 
 class UnfitError(Exception):
-    """The calibrating images do not tell a detector what it needs; the message says what."""
+    """The calibration images lack a kind that a detector needs; the message names it."""
 
 
 class Detector(BaseEstimator):
-    """What all detectors share: a threshold on the score, for those that have no rule of their own.
+    """Base class: a threshold on the score, for detectors without a rule of their own.
 
-    It is the calibrating benign images' quantile at `1 - false_alarms`.
+    It is the `1 - false_alarms` quantile of the scores of benign calibration images.
 
     Attributes:
-        own_rule: whether `predict` follows a rule of the detector's own.
-        unfit: why it could not be fitted, "" where nothing is known against it.
+        own_rule: whether `predict` uses a rule of the detector's own.
+        unfit: the reason why fitting failed, or "".
     """
 
     false_alarms = 0.05
@@ -30,10 +30,10 @@ class Detector(BaseEstimator):
     unfit = ""
 
     def fit(self, features: pd.DataFrame, adversarial: np.ndarray) -> "Detector":
-        """Learns from calibrating images; `adversarial` is bool (n,).
+        """Fits the detector to calibration images; `adversarial` is bool (n,).
 
         Raises:
-            UnfitError: there is no benign image, or none of another kind that the detector needs.
+            UnfitError: there is no benign image, or no image of another kind that is required.
         """
         if adversarial.all():
             raise UnfitError("no benign image to calibrate on")
@@ -43,10 +43,10 @@ class Detector(BaseEstimator):
         return self
 
     def learn(self, features: pd.DataFrame, adversarial: np.ndarray) -> None:
-        """Learns what the score needs, as `fit`; nothing for most."""
+        """Fits the parameters of the score, if it has any; arguments as in `fit`."""
 
     def score_samples(self, features: pd.DataFrame) -> np.ndarray:
-        """Returns a score an image (n,), higher where it looks more attacked."""
+        """Returns a score for each image (n,), higher the more it looks attacked."""
         raise NotImplementedError
 
     def predict(self, features: pd.DataFrame) -> np.ndarray:
@@ -55,7 +55,7 @@ class Detector(BaseEstimator):
 
 
 class Single(Detector):
-    """One feature alone, or its negative."""
+    """A detector whose score is one feature, or its negative."""
 
     def __init__(self, feature: str, sign: int = 1) -> None:
         self.feature = feature

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Settings(Section):
-    """It has none."""
+    """No settings."""
 
 
 def passes(settings: Settings) -> int:
-    """Returns the forward passes of the model that an image costs."""
+    """Returns the number of forward passes of the model for each image."""
     return 1
 
 

@@ -23,7 +23,7 @@ PLACE = "detection.detectors"
 
 @dataclass(frozen=True)
 class Family:
-    """A detector's file and its settings; see the package for what a file has.
+    """A detector's file and its settings; the package describes the contents of a file.
 
     name: of the file, and in params.yaml.
     """
@@ -34,17 +34,17 @@ class Family:
 
     @property
     def passes(self) -> int:
-        """Forward passes of the model that an image costs."""
+        """Number of forward passes of the model for each image."""
         return self.module.passes(self.settings)
 
     @property
     def stream(self) -> str:
-        """Name of the random numbers that it draws."""
+        """Name of its stream of random numbers."""
         return getattr(self.module, "STREAM", self.name)
 
     @property
     def layers(self) -> dict[str, int]:
-        """Layers that it looks at, by setting."""
+        """The layers that it reads, by setting."""
         return {name: getattr(self.settings, name) for name in getattr(self.module, "LAYERS", ())}
 
     @property
@@ -62,7 +62,7 @@ class Family:
         return self.module.measure(images, self.settings)
 
     def readings(self) -> dict[str, Detector]:
-        """Returns fresh detectors by their names in tables."""
+        """Returns new detectors by their names in tables."""
         return self.module.readings(self.settings)
 
     def surrogate(self, detector: Detector, model: Model) -> Objective:
@@ -70,16 +70,16 @@ class Family:
         return self.module.surrogate(detector, model, self.settings)
 
     def within(self, count: int) -> Family:
-        """Returns it with layers of a model that has `count`: one that it has not is the last."""
+        """Returns a copy for a model with `count` layers: larger layer numbers become the last."""
         layers = {name: max(-count, min(count, layer)) for name, layer in self.layers.items()}
         return replace(self, settings=self.settings.model_copy(update=layers))
 
 
 def families(settings: DetectionSettings) -> list[Family]:
-    """Returns the detectors that are tried, in the order of params.yaml, which tables keep.
+    """Returns the detectors to evaluate, in the order of params.yaml, which tables keep.
 
     Raises:
-        SettingsError: there is no such detector, or its settings are wrong; a line for each fault.
+        SettingsError: a detector is unknown, or its settings are wrong; a line for each fault.
     """
     faults = check(settings.detectors)
     if faults:
@@ -88,7 +88,7 @@ def families(settings: DetectionSettings) -> list[Family]:
 
 
 def check(detectors: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Returns a line for each detector that is not there or whose settings are wrong."""
+    """Returns a line for each detector that is unknown or whose settings are wrong."""
     names = discovery.members(__package__, "readings")
     faults: list[str] = []
     owners: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Logistic regression on all layers' profiles, standardised, both kinds weighing the same."""
+"""Logistic regression on the standardised profiles of all layers, with balanced classes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class Settings(Section):
-    """It has none."""
+    """No settings."""
 
 
 def passes(settings: Settings) -> int:
-    """Returns the forward passes of the model that an image costs."""
+    """Returns the number of forward passes of the model for each image."""
     return 1
 
 
@@ -37,7 +37,7 @@ def measure(images: Images, settings: Settings) -> Columns:
 
 
 class Logistic(Detector):
-    """The regression; what is adversarial is learnt from the calibrating images."""
+    """The regression, fitted to benign and adversarial calibration images."""
 
     def learn(self, features: pd.DataFrame, adversarial: np.ndarray) -> None:
         """Fits the regression."""

@@ -2,7 +2,7 @@
 
 Lee et al. 2018, "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
 Adversarial Attacks", equation 2, without classes and on profiles in place of activations; the
-covariance is shrunk (Ledoit & Wolf 2004), since calibrating images are few.
+covariance is shrunk (Ledoit & Wolf 2004), since calibration images are few.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class Settings(Section):
-    """It has none."""
+    """No settings."""
 
 
 def passes(settings: Settings) -> int:
-    """Returns the forward passes of the model that an image costs."""
+    """Returns the number of forward passes of the model for each image."""
     return 1
 
 
@@ -41,7 +41,7 @@ def measure(images: Images, settings: Settings) -> Columns:
 
 
 class Mahalanobis(Detector):
-    """The distance; what is benign is learnt from the calibrating images."""
+    """The distance, with mean and covariance of the benign calibration images."""
 
     def learn(self, features: pd.DataFrame, adversarial: np.ndarray) -> None:
         """Fits the benign images' mean and covariance."""

@@ -1,8 +1,8 @@
 """NoiseCAM: the map of an image's noise, and the clusters of its bright pixels.
 
-Tan et al. 2023, "NoiseCAM", section III-E. The paper leaves open what its gradients are of: there
-are four readings, the printed equations or the public code's, of the logits or of the
-probabilities.
+Tan et al. 2023, "NoiseCAM", section III-E. The paper does not say which quantity is
+differentiated, so there are four readings: by the printed equations or the public code, with
+gradients of the logits or of the probabilities.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 READINGS = ("printed_logits", "printed_softmax", "code_logits", "code_softmax")
 NAMES = tuple(f"noisecam_{reading}" for reading in READINGS)
 LAYERS = ("layer",)
-# exp() of a larger score overflows; there the map is that of its first term to all digits.
+# exp() of a larger score overflows; the map then equals that of its first term to all digits.
 LARGEST_SCORE = 300.0
 
 
 class Settings(Section):
-    """Where the map is looked at, what is bright in it, and what is a cluster of that.
+    """The layer of the map, and the definitions of a bright pixel and of a cluster.
 
     layer: counted from 1, or from the end if negative.
-    brightness: values above which a pixel of the map is bright; one of them is chosen.
-    radius, neighbours: of DBSCAN, in px and in pixels.
-    clusters: more of them are adversarial.
+    brightness: candidate thresholds, above which a pixel of the map is bright.
+    radius, neighbours: of DBSCAN, in px and in number of pixels.
+    clusters: the largest number of clusters of a benign image.
     """
 
     layer: Layer
@@ -64,10 +64,10 @@ def raw_maps(
     readings: Sequence[str] = READINGS,
     create_graph: bool = False,
 ) -> dict[str, Tensor]:
-    """Returns the raw maps (n, h, w) of some readings, for the own top class, in float64.
+    """Returns the raw maps (n, h, w) of some readings, for the image's own top class, in float64.
 
-    Two backward passes to `activations`, one for the logits and one for the probabilities, or the
-    one that the readings want.
+    There is one backward pass to `activations` for the logits and one for the probabilities, as far
+    as the readings require them.
     """
     import torch
 
@@ -93,10 +93,10 @@ def raw_maps(
 
 
 def normalise(maps: Tensor, *, size: int) -> Tensor:
-    """Returns maps at the input's size, from 0 to almost 1 each: (n, size, size).
+    """Returns maps at the input's size, each scaled from 0 to almost 1: (n, size, size).
 
-    As the public code: 1e-7 is added to what is divided by, so that a map of tiny values stays
-    dark. Enlarged bilinearly, half-pixel centres (the code's corners lie on corners).
+    As in the public code, 1e-7 is added to the divisor, so that a map of tiny values stays dark.
+    Maps are enlarged bilinearly with half-pixel centres (the code aligns the corners).
     """
     from torch.nn.functional import interpolate
 
@@ -107,16 +107,17 @@ def normalise(maps: Tensor, *, size: int) -> Tensor:
 
 
 def clusters(bright: np.ndarray, *, radius: int, neighbours: int) -> np.ndarray:
-    """Returns the number of clusters that DBSCAN finds among the lit pixels of each map: (n,).
+    """Returns the number of clusters that DBSCAN finds among the bright pixels of each map: (n,).
 
     Ester et al. 1996, as `sklearn.cluster.DBSCAN(eps=radius, min_samples=neighbours)` on the
-    pixels' coordinates: a pixel with `neighbours` lit pixels within `radius`, itself included, is
-    a core, and clusters are the connected cores. Counted on the grid, all maps at once.
+    pixels' coordinates: a pixel with `neighbours` bright pixels within `radius`, itself included,
+    is a core, and clusters are the connected cores. They are counted on the grid, for all maps
+    together.
 
     Args:
         bright: bool (n, h, w).
         radius: Euclidean, in px.
-        neighbours: least number of lit pixels around a core.
+        neighbours: smallest number of bright pixels around a core.
     """
     count, height, width = bright.shape
     reach = range(-radius, radius + 1)
@@ -125,7 +126,7 @@ def clusters(bright: np.ndarray, *, radius: int, neighbours: int) -> np.ndarray:
     near = np.zeros(bright.shape, dtype=np.int16)
     for y, x in offsets:
         near += padded[:, radius + y : radius + y + height, radius + x : radius + x + width]
-    # Cores that touch are of one cluster; a graph joins groups of them that lie further apart.
+    # Adjacent cores form a group; a graph joins groups that are within the radius.
     touching = np.zeros((3, 3, 3), dtype=bool)
     touching[1] = ndimage.generate_binary_structure(2, 2 if (1, 1) in offsets else 1)
     group, groups = ndimage.label(bright & (near >= neighbours), structure=touching)
@@ -163,12 +164,12 @@ def maps(model: Model, pixels: Tensor, *, layer: int) -> Iterator[dict[str, Tens
 
 
 def passes(settings: Settings) -> int:
-    """Returns the forward passes of the model that an image costs."""
+    """Returns the number of forward passes of the model for each image."""
     return 1
 
 
 def measure(images: Images, settings: Settings) -> Columns:
-    """Returns what NoiseCAM sees of each image.
+    """Returns the features of NoiseCAM for each image.
 
     mass_<reading>: mean of the normalised map.
     clusters_<reading>_<i>: number of clusters above the i-th of the brightnesses.
@@ -190,13 +191,13 @@ def measure(images: Images, settings: Settings) -> Columns:
 class NoiseCam(Detector):
     """tan2023, section III-E: more than 3 clusters of bright pixels are adversarial.
 
-    The paper does not say what is bright: the threshold is the one, of those that were measured,
-    at which the rule is most often right on the calibrating images, both kinds weighing the same.
+    The paper does not define a bright pixel: the threshold is the candidate with the highest
+    balanced accuracy on the calibration images.
 
     Args:
         reading: of `READINGS`.
-        thresholds: number of thresholds that were measured.
-        limit: clusters that are still benign.
+        thresholds: number of candidate thresholds.
+        limit: largest number of clusters of a benign image.
     """
 
     own_rule = True
@@ -237,7 +238,7 @@ def readings(settings: Settings) -> dict[str, Detector]:
 def surrogate(detector: NoiseCam, model: Model, settings: Settings) -> Objective:
     """Returns the length of the edge of the bright area.
 
-    Clusters have no gradient, their outlines have.
+    The number of clusters has no gradient; the length of their outline has one.
     """
     threshold, reading = settings.brightness[detector.place_], detector.reading
 

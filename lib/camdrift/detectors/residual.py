@@ -1,6 +1,6 @@
-"""Residual: how much cleaning by principal components takes away from an image.
+"""Residual: the size of the part of an image that cleaning by principal components removes.
 
-What behaviour deviation (tan2023, section III-D) cleans an image of, by its size alone, without the
+Behaviour deviation (tan2023, section III-D) removes the same part; its size does not require the
 model.
 """
 
@@ -27,17 +27,17 @@ class Settings(Section):
 
 
 def passes(settings: Settings) -> int:
-    """Returns the forward passes of the model that an image costs."""
+    """Returns the number of forward passes of the model for each image."""
     return 0
 
 
 def measure(images: Images, settings: Settings) -> Columns:
-    """Returns `residual`, the L2 norm of what cleaning removes, in pixel values."""
+    """Returns `residual`, the L2 norm of the removed part, in pixel values."""
     return {"residual": norm(images.pixels, variance=settings.variance).numpy()}
 
 
 def norm(pixels: Tensor, *, variance: float) -> Tensor:
-    """Returns the L2 norm of what cleaning removes: (n,), the components held fixed."""
+    """Returns the L2 norm of the removed part, with constant components: (n,)."""
     import torch
 
     from camdrift.features.cleaning import rebuild
@@ -53,7 +53,7 @@ def readings(settings: Settings) -> dict[str, Detector]:
 
 
 def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective:
-    """Returns the norm; the components that cleaning keeps are held fixed in a step."""
+    """Returns the norm; the gradient takes the cleaned image as constant."""
 
     def score(batch: Tensor) -> tuple[Tensor, Tensor]:
         return model(batch), norm(batch, variance=settings.variance)

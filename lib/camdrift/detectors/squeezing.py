@@ -1,7 +1,7 @@
-"""Feature squeezing: how far an image's probabilities lie from those of simpler copies of it.
+"""Feature squeezing: the distance of an image's probabilities from those of simpler copies.
 
 Xu et al. 2018, "Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks", section
-5: fewer levels, and the median filter.
+5: fewer grey levels, and the median filter.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Settings(Section):
 def median(pixels: Tensor, *, size: int) -> Tensor:
     """Returns images filtered by the median of a window of `size` px, an odd number.
 
-    Edges are repeated, so that images of any size have an outcome.
+    Edges are repeated, so that images may have any size.
     """
     from torch.nn import functional
 
@@ -54,7 +54,7 @@ def fewer_levels(pixels: Tensor, *, bits: int) -> Tensor:
 
 
 def passes(settings: Settings) -> int:
-    """Returns the forward passes of the model that an image costs."""
+    """Returns the number of forward passes of the model for each image."""
     return 3
 
 

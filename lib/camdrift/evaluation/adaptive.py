@@ -2,8 +2,8 @@
 
 Selective projected gradient descent (Bryniarski et al. 2022, "Evading Adversarial Example
 Detection Defenses with Orthogonal Projected Gradient Descent", section 4.1): a step follows the
-classifier's loss while the class stands, and the detector's score once it has flipped, so there
-is no weight between the two to tune. L-infinity. In place of a detector's score it
+classifier's loss until the class flips, and the detector's score afterwards, so there is no
+weight between the two to tune. The norm is L-infinity. In place of a detector's score it
 lowers the surrogate in the detector's file.
 """
 
@@ -21,13 +21,14 @@ def perturb(
 ) -> Tensor:  # fmt: skip
     """Returns attacked pixels (n, 3, h, w), in [0, 1].
 
-    Of the iterates that flip the class the one with the lowest score, or else the last one. Without
-    a score the attack is non-adaptive: it climbs the classifier's loss to the end.
+    The result is the iterate with the lowest score among those that flip the class, or else the
+    last one. Without a score the attack is non-adaptive: it raises the classifier's loss in every
+    step.
 
     Args:
         model: the model under attack.
         pixels: (n, 3, h, w), clean.
-        labels: (n,), the classes to lead away from.
+        labels: (n,), the classes of the clean images.
         score: the detector's surrogate, or None.
         eps: largest change of a pixel value.
         step: size of a step, in pixel values.
@@ -66,7 +67,7 @@ def _descend(
         lowest[better] = scores.detach()[better]
         if i == steps:
             break
-        # Above, the class still stands: raise the loss. Below, it has flipped: lower the score.
+        # Raise the loss until the class flips, then lower the score.
         loss = F.cross_entropy(logits, labels, reduction="none")
         climbed = torch.where(known, -scores.nan_to_num(), loss).sum()
         (gradient,) = torch.autograd.grad(climbed, current)

@@ -1,4 +1,4 @@
-"""The evaluation of detectors: fitted on some images, chosen on others, tested on the rest."""
+"""Evaluation: detectors are fitted, get thresholds, and are tested on three sets of images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from camdrift.storage import ADVERSARIAL, CLEAN, NOISE
 def fit_detectors(
     features: pd.DataFrame, images: pd.DataFrame, strength: float, families: Sequence[Family]
 ) -> dict[str, Detector]:
-    """Returns every detector fitted on the calibrating images, by name.
+    """Returns every detector, fitted on the calibration images, by name.
 
-    Benign are the clean and the noisy images, adversarial those whose class the attack flips at
-    that strength. One that could not be fitted says why in `unfit`.
+    Clean and noisy images are benign; images whose class the attack flips at that strength are
+    adversarial. If fitting fails, the detector's `unfit` holds the reason.
     """
     rows = rows_at_strength(features, images, strength)
     rows = rows[(rows["split"] == "calibrate") & (rows["kind"] != "failure")]
@@ -42,10 +42,10 @@ def rows_at_strength(features: pd.DataFrame, images: pd.DataFrame, strength: flo
 
 
 def add_facts(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
-    """Returns rows of features with what is known of their images.
+    """Returns rows of features with facts on their images.
 
-    `split`, `source`, `label`, `clean` (prediction) and `kind`: 'clean', 'noise', or for the
-    attacked 'success' where the prediction is not that on the clean image, else 'failure'.
+    `split`, `source`, `label`, `clean` (prediction) and `kind`: 'clean', 'noise', or for attacked
+    images 'success' if the prediction differs from that on the clean image, else 'failure'.
     """
     facts = images.set_index("image")[["split", "source", "label", "clean"]]
     rows = rows.join(facts, on="image").reset_index(drop=True)
@@ -82,15 +82,15 @@ class Evaluation:
 
     @cached_property
     def scores(self) -> dict[str, np.ndarray]:
-        """Scores of the test rows by detector, of those that could be fitted."""
+        """Scores of the test rows by detector, without those whose fitting failed."""
         detectors = self.detectors.items()
         return {name: d.score_samples(self.test) for name, d in detectors if not d.unfit}
 
     def alarms(self, name: str, rule: str) -> np.ndarray:
-        """Returns which test rows are called adversarial: bool (n,).
+        """Returns a mask of the test rows that a detector calls adversarial: bool (n,).
 
-        By the detector's own rule ('own'), or above the score at which it is most often right on
-        the choosing images, both kinds weighing the same ('chosen').
+        It decides by its own rule ('own'), or by the threshold with the highest balanced accuracy
+        on the choosing images ('chosen').
         """
         threshold = self.threshold(name)
         if rule == "own" or np.isnan(threshold):
@@ -98,7 +98,7 @@ class Evaluation:
         return self.scores[name] >= threshold
 
     def threshold(self, name: str) -> float:
-        """Returns the chosen threshold, see `alarms`; NaN where choosing images are of one kind."""
+        """Returns the chosen threshold, see `alarms`; NaN if choosing images are of one kind."""
         rows = self.rows[(self.rows["split"] == "choose") & (self.rows["kind"] != "failure")]
         adversarial = (rows["kind"] == "success").to_numpy()
         if adversarial.all() or not adversarial.any():
@@ -120,9 +120,9 @@ class Evaluation:
         return {}
 
     def auroc(self, name: str, positives: str, negatives: str) -> np.ndarray:
-        """Returns the AUROC, and behind it that of each resample: (1 + resamples,).
+        """Returns the AUROC, followed by that of each resample: (1 + resamples,).
 
-        The chance that an attacked image scores above a benign one, half for a tie.
+        It is the probability that an attacked image scores above a benign one; ties count half.
         """
         key = (name, positives, negatives)
         if key not in self._aurocs:
@@ -136,26 +136,26 @@ class Evaluation:
         return statistics.auroc(self.scores[name][rows], positive, weights=self.counts(rows))
 
     def rate(self, values: np.ndarray, members: np.ndarray) -> np.ndarray:
-        """Returns the share of some test rows that are called, and that of each resample."""
+        """Returns the mean of values over some test rows, followed by that of each resample."""
         weights = self.counts(members)
         with np.errstate(invalid="ignore"):
             return weights @ values[members] / weights.sum(1)
 
     def counts(self, members: np.ndarray) -> np.ndarray:
-        """Returns how often some test rows are in each resample, first once each: (1 + r, n)."""
+        """Returns counts of some test rows in each resample, after a row of ones: (1 + r, n)."""
         counts = self.weights[:, self.place[members]]
         return np.concatenate([np.ones((1, len(members))), counts])
 
     def balanced(self, name: str, rule: str, negatives: str = "both") -> np.ndarray:
-        """Returns the mean of TPR and TNR, successes against benign images, and of resamples."""
+        """Returns the balanced accuracy, successes against benign images, and of resamples."""
         alarms = self.alarms(name, rule)
         yes, no = self.members("success", negatives)
         return (self.rate(alarms, yes) + 1 - self.rate(alarms, no)) / 2
 
     def share(self, alarms: np.ndarray, members: np.ndarray) -> tuple[float, float, float]:
-        """Returns the share of some test rows that are called, and its interval.
+        """Returns the share of some test rows that raise an alarm, and its interval.
 
-        Where all or none are called, that of a binomial of as many draws as source pictures.
+        If all or none do, the interval is that of a binomial with as many draws as source pictures.
         """
         value, low, high = self.interval(self.rate(alarms, members))
         if value in (0, 1):
@@ -170,10 +170,10 @@ class Evaluation:
 
 
 def draw_resamples(images: pd.DataFrame, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns how often each test image is in each resample: (resamples, test images).
+    """Returns the count of each test image in each resample: (resamples, test images).
 
-    Source pictures are drawn, with replacement, and all their test images with them: tiles of one
-    picture are not independent. NaN with fewer than two pictures: there is no interval.
+    Source pictures are drawn with replacement, each with all its test images: tiles of one picture
+    are not independent. NaN with fewer than two pictures, since there is no interval.
     """
     test = images[images["split"] == "test"].sort_values("image")
     names, place = np.unique(test["source"], return_inverse=True)

@@ -25,7 +25,7 @@ from camdrift.settings.detection import place
 from camdrift.storage import ADAPTIVE, ADVERSARIAL, CLEAN, NOISE, NON_ADAPTIVE, Detected, Seen
 from camdrift.storage.pixels import to_8bit
 
-METHODS = ("grad_cam_plus_plus", "layer_cam", *noisecam.READINGS)  # of the maps to look at
+METHODS = ("grad_cam_plus_plus", "layer_cam", *noisecam.READINGS)  # of the maps shown in figures
 EXAMPLES = 4
 # In seeds, variants keep their first names: others would draw other numbers.
 SEED_NAMES = {NON_ADAPTIVE: "oblivious"}
@@ -35,9 +35,9 @@ SPLITS = ("calibrate", "choose", "test")
 def select_images(images: pd.DataFrame, settings: DetectionSettings, *, seed: int) -> pd.DataFrame:
     """Returns the images that take part: `image, split, source, label, clean, success`.
 
-    Images are drawn by their id alone, so cells of one set have the same images in the same
-    splits. A source picture's images are in one split: they are not independent. The index is each
-    image's row in `images`, and rises.
+    The draw depends on the images' ids alone, so cells of one set have the same images in the same
+    splits. All images of a source picture are in one split: they are not independent. The index is
+    each image's row in `images`, in ascending order.
     """
     # "trial" is part of the seed: another word would draw other images.
     key = [randomness.entropy(seed, "trial", name) for name in images["id"]]
@@ -54,7 +54,7 @@ def select_images(images: pd.DataFrame, settings: DetectionSettings, *, seed: in
 
 
 def select_variants(cell_variants: Sequence[Variant], strengths: Sequence[float]) -> list[Variant]:
-    """Returns those of a cell's variants that detectors see: clean, attacked, its first noise."""
+    """Returns the variants that detectors see: clean, attacked, and the first draw of noise."""
     recipe = next(v.table["recipe"].iloc[0] for v in cell_variants if v.name == ADVERSARIAL)
     selected = []
     for variant in cell_variants:
@@ -67,7 +67,7 @@ def select_variants(cell_variants: Sequence[Variant], strengths: Sequence[float]
 
 
 def blur_images(pixels: Tensor, *, radius: float) -> Tensor:
-    """Returns images blurred by a Gaussian of that standard deviation in px; edges are repeated."""
+    """Returns images after a Gaussian blur; `radius` is its standard deviation in px."""
     smooth = gaussian_filter(pixels.numpy(), (0, 0, radius, radius), mode="nearest")
     return torch.from_numpy(smooth)
 
@@ -87,7 +87,7 @@ class Part:
         return self.images[self.images["split"] == "test"]
 
     def variants(self, images: pd.DataFrame) -> list[Variant]:
-        """Returns what detectors see of some of the images."""
+        """Returns the variants of some of the images that detectors see."""
         _, cell_variants = of_cell(self.cell, self.name, [self.protocol], images.index.to_numpy())
         return select_variants(cell_variants, self.cell.detect)
 
@@ -104,7 +104,7 @@ def load_part(
     """Returns the images of a cell that take part, as its attack left them.
 
     Raises:
-        SettingsError: the model has not the layers that are to be looked at.
+        SettingsError: the model lacks a layer that a detector reads.
     """
     for family in families(settings):
         for setting, number in family.layers.items():
@@ -121,13 +121,13 @@ def load_part(
 def measure(
     model: Model, part: Part, settings: DetectionSettings, places: slice, *, key: str, seed: int
 ) -> Seen:
-    """Returns what detectors see of some images: clean, attacked and noisy.
+    """Returns the detectors' features of some images: clean, attacked and noisy.
 
     Args:
         model: the model under attack.
         part: the images that take part.
         settings: of the detection.
-        places: of the images among them.
+        places: indices of the images among them.
         key: the cell's name, part of the seed.
         seed: of the draws.
     """
@@ -137,19 +137,19 @@ def measure(
     parts, seconds = [], []
     for variant in variants:
         strength, pixels = float(variant.table["strength"].iloc[0]), variant.pixels()
-        features, mean = _features(
+        features, variant_seconds = _features(
             model, pixels, rows, variant.name, strength, families(settings), key, seed,
             blur=settings.blur,
         )  # fmt: skip
         parts.append(features)
-        seconds.append(mean)
+        seconds.append(variant_seconds)
     count = len(table) * len(variants)
     mean = {name: sum(part[name] for part in seconds) / count for name in seconds[0]}
     return Seen(pd.concat(parts, ignore_index=True), mean)
 
 
 def join(*steps: Sequence[Seen]) -> pd.DataFrame:
-    """Returns the rows of steps, each variant after variant in the order of its first part."""
+    """Returns the rows of all steps, grouped by variant in the order of first occurrence."""
     columns, tables = ["variant", "strength", "against"], []
     for parts in filter(None, steps):
         whole = pd.concat([part.features for part in parts], ignore_index=True)
@@ -159,7 +159,7 @@ def join(*steps: Sequence[Seen]) -> pd.DataFrame:
 
 
 def mean_seconds(parts: Sequence[Seen]) -> dict[str, float]:
-    """Returns the mean of parts' seconds an image, by detector; parts are of a size."""
+    """Returns the mean seconds per image by detector; parts have about the same size."""
     return {
         name: round(float(np.mean([part.seconds[name] for part in parts])), 4)
         for name in parts[0].seconds
@@ -211,11 +211,11 @@ def adapt(
         model: the model under attack.
         part: the images that take part.
         settings: of the detection.
-        places: of the images among those of the test split.
-        features: of all that take part, on which detectors are fitted.
+        places: indices of the images in the test split.
+        features: of all images that take part; detectors are fitted on them.
         key: the cell's name, part of the seed.
         seed: of the draws.
-        quantise: of the cell's protocol: these attacks are stored as the others.
+        quantise: of the cell's protocol, for the attacked images.
     """
     test_images = part.test_images.iloc[places]
     clean = next(v for v in part.variants(test_images) if v.name == CLEAN).pixels()
@@ -252,7 +252,7 @@ def adapt(
 
 
 def empty() -> Detected:
-    """Returns what detectors see where none is tried."""
+    """Returns the result of a cell without detectors."""
     blank, table = np.zeros(0, dtype=np.uint8), pd.DataFrame()
     return Detected(table, table, blank, blank, table, {})
 
@@ -260,7 +260,7 @@ def empty() -> Detected:
 def collect(
     model: Model, part: Part, features: pd.DataFrame, settings: DetectionSettings
 ) -> Detected:
-    """Returns the features of all that take part, with maps and pictures of some to look at."""
+    """Returns the features of all images that take part, and maps and pictures of some."""
     detectors = families(settings)
     facts = {
         "methods": list(METHODS),
@@ -279,7 +279,7 @@ def collect(
 def _examples(
     model: Model, variants: Sequence[Variant], order: np.ndarray, layer: int
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
-    """Returns maps, pictures and their rows of images in some order, each variant at strength 1."""
+    """Returns maps, pictures and rows of the images `order`, for each variant at strength 1."""
     probe = model.probe(place(layer))
     maps, pictures, rows = [], [], []
     for variant in variants:
@@ -300,7 +300,7 @@ def _examples(
 def _maps_and_classes(
     model: Model, logits: Tensor, activations: Tensor, count: int
 ) -> tuple[Tensor, Tensor]:
-    """Returns the first `count` images' maps of every method (n, methods, h, w), and classes."""
+    """Returns maps of every method (n, methods, h, w) and classes, of the first `count` images."""
     (gradient,) = torch.autograd.grad(top_logit(logits).sum(), activations, retain_graph=True)
     maps = noisecam.raw_maps(logits, activations)
     maps["grad_cam_plus_plus"] = grad_cam_plus_plus.maps(activations, gradient)

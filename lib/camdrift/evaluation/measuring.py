@@ -1,4 +1,4 @@
-"""Measuring: what detectors see of images, each image on its own."""
+"""Measuring: the detectors' features of images, each image separately."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,16 +17,16 @@ Streams = Callable[[str], Sequence[np.random.Generator]]
 def measure_images(
     model: Model, pixels: Tensor, streams: Streams, families: Sequence[Family]
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Returns what detectors see of images, a row each, and the seconds that each detector took.
+    """Returns the detectors' features, a row for each image, and the seconds of each detector.
 
-    Columns: `prediction`, the top class, and those of each detector's file. A micro-batch of images
-    at a time, so that memory does not grow with their number. What is cheap is measured first:
+    Columns: `prediction`, the top class, and those of each detector's file. Images are measured in
+    micro-batches, so that memory does not grow with their number. Cheap detectors come first, and
     detectors of one stream draw in this order.
 
     Args:
         model: the model under attack.
         pixels: (n, 3, h, w), in [0, 1].
-        streams: the name of a random stream -> its generators, one an image.
+        streams: the name of a random stream -> its generators, one for each image.
         families: the detectors.
     """
     parts = []

@@ -1,4 +1,4 @@
-"""Cleaning: an image rebuilt from its principal components, and what that removes."""
+"""Cleaning: rebuilds an image from its principal components."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,13 @@ from torch import Tensor
 def rebuild(pixels: Tensor, *, variance: float) -> Tensor:
     """Returns images rebuilt from the components that explain a share of their variance.
 
-    tan2023, section III-D, step 1. Each channel on its own, rows of pixels as samples; as many
-    components as `sklearn.decomposition.PCA(n_components=variance)` keeps. Not clipped. A constant
-    channel has no variance and stays as it is.
+    tan2023, section III-D, step 1. Each channel separately, with rows of pixels as samples, and
+    with as many components as `sklearn.decomposition.PCA(n_components=variance)` keeps. Values are
+    not clipped. A constant channel has no variance and stays as it is.
 
     Args:
         pixels: (n, 3, h, w).
-        variance: share that is kept, in (0, 1).
+        variance: share of the variance to keep, in (0, 1).
     """
     values = pixels.double()
     mean = values.mean(dim=2, keepdim=True)

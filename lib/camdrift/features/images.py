@@ -1,4 +1,4 @@
-"""Images as detectors see them: a micro-batch without the clean twins, and what the model says."""
+"""Images as detectors see them: a micro-batch without the clean images, and its logits."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from camdrift.models.model import Model
 
-# A micro-batch -> its logits and what the attack lowers, (n,), differentiable by the pixels.
+# A micro-batch -> its logits and the scores (n,) that an adaptive attack lowers; both have
+# gradients with respect to the pixels.
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
 Columns = dict[str, np.ndarray]  # arrays (n,) by name
 
@@ -20,7 +21,7 @@ class Images:
     Attributes:
         model: the model under attack.
         pixels: (n, 3, h, w), in [0, 1].
-        generators: one an image, for what a detector draws.
+        generators: one for each image, for the detectors' random numbers.
     """
 
     def __init__(
@@ -35,13 +36,13 @@ class Images:
         return self.once(_logits)
 
     def once(self, measure: Callable[[Model, Tensor], Any]) -> Any:
-        """Returns what a function measures, which is called once however many detectors ask."""
+        """Returns the result of a function, which is computed once for all detectors."""
         if measure not in self._cache:
             self._cache[measure] = measure(self.model, self.pixels)
         return self._cache[measure]
 
     def with_generators(self, generators: Sequence[np.random.Generator]) -> "Images":
-        """Returns the same images, with what is known of them, and other generators."""
+        """Returns the same images and cached results with other generators."""
         other = Images(self.model, self.pixels, generators)
         other._cache = self._cache
         return other

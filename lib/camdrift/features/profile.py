@@ -1,4 +1,4 @@
-"""Profile: what an image's activations and maps look like, layer by layer."""
+"""Profile: statistics of an image's activations and maps, layer by layer."""
 
 import torch
 from torch import Tensor
@@ -8,15 +8,15 @@ from camdrift.features.images import Columns
 from camdrift.models.model import Model, top_logit
 
 TINY = 1e-12
-# What is told of each layer; a column is `profile_<name>_<layer>`, layers from 0.
+# Statistics of each layer; a column is `profile_<name>_<layer>`, layers from 0.
 NAMES = ("peak", "spread", "activity")
 
 
 def layer_profile(activations: Tensor, gradients: Tensor) -> Tensor:
     """Returns an image's profile at one layer: (n, 3), in the order of `NAMES`.
 
-    The logarithm of the Grad-CAM's maximum; its mean over its maximum, in [0, 1], 0 for an empty
-    map; the logarithm of the mean activation.
+    They are the logarithm of the Grad-CAM's maximum; its mean divided by its maximum, in [0, 1], 0
+    for an empty map; and the logarithm of the mean activation.
     """
     maps = grad_cam.maps(activations, gradients).flatten(1)
     peak = maps.amax(1)
@@ -28,7 +28,7 @@ def layer_profile(activations: Tensor, gradients: Tensor) -> Tensor:
 def measure(model: Model, pixels: Tensor) -> Columns:
     """Returns the profile of each image: arrays (n,) by name, see `NAMES`.
 
-    For the own top class; one forward and one backward an image.
+    The maps are those of the image's own top class. Costs one forward and one backward pass.
     """
     parts = []
     for batch, rows in model.batches(pixels.detach()):
@@ -47,7 +47,7 @@ def measure(model: Model, pixels: Tensor) -> Columns:
 def differentiable(model: Model, batch: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the logits of a micro-batch, and its profiles in the columns' order: double (n, k).
 
-    Both can be differentiated by the pixels.
+    Both have gradients with respect to the pixels.
     """
     logits, activations = model.activations(batch)
     gradients = torch.autograd.grad(top_logit(logits).sum(), activations, create_graph=True)

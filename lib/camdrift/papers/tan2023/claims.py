@@ -1,6 +1,6 @@
-"""The claims of tan2023, and the tables and figures of a study that bear them.
+"""The claims of tan2023, and the tables and figures that support the verdicts on them.
 
-Its figures 6 and 7 are figures 5 and 6 of renkhoff2022. c_a and c_g are as there.
+Its figures 6 and 7 are figures 5 and 6 of renkhoff2022, which defines c_a and c_g.
 """
 
 from camdrift.papers.findings import Claim

@@ -1,7 +1,7 @@
 """Figures of the evaluation of detectors.
 
-A function is named as its figure: `figure_8a` draws `tan_figure_8a`, which imitates the paper's;
-the others are the study's own. Figures 6 and 7 of the paper are 5 and 6 of renkhoff2022.
+A function has the name of its figure: `figure_8a` draws `tan_figure_8a`, which imitates the
+paper's; the others are the study's own. Figures 6 and 7 of the paper are 5 and 6 of renkhoff2022.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,14 @@ from camdrift.analysis.drawing import Figure, coloured, panel, percent
 from camdrift.analysis.results import Tables
 from camdrift.storage import ADVERSARIAL, CLEAN, NOISE, Detected
 
-# Seven lines can be told apart: both of the paper's detectors, and the baselines that do best.
+# A reader can distinguish seven lines: the paper's two detectors, and the best baselines.
 DETECTORS = ("behaviour_median", "noisecam_printed_logits", "noisecam_code_softmax", "confidence",
          "squeezing", "mahalanobis", "logistic")  # fmt: skip
 VARIANT_NAMES = {ADVERSARIAL: "attack", NOISE: "noise", CLEAN: "clean"}
 
 
 def by_name(tables: Tables, cell: str) -> dict[str, Callable[[], Figure]]:
-    """Returns how each figure that rests on tables alone is drawn for a cell, by its name."""
+    """Returns functions that draw the figures of a cell from tables alone, by figure name."""
     figures: dict[str, Callable[[], Figure]] = {
         "tan_figure_8a": partial(figure_8a, tables, cell),
         "tan_figure_8b": partial(figure_8b, tables, cell),
@@ -39,13 +39,13 @@ def by_name(tables: Tables, cell: str) -> dict[str, Callable[[], Figure]]:
 
 
 def study_figures(tables: Tables, cell: str) -> list[Figure]:
-    """Returns the figures that rest on a study's tables, without those with nothing to show."""
+    """Returns the figures that are drawn from a study's tables, without empty ones."""
     figures = [draw() for draw in by_name(tables, cell).values()]
     return [figure for figure in figures if len(figure.table)]
 
 
 def _decision_rows(tables: Tables, cell: str) -> pd.DataFrame:
-    """Rows of one cell, flipped images against clean and noisy ones, by each detector's rule."""
+    """Returns the rows of one cell, flipped against benign images, by each detector's rule."""
     rows = tables["detectors"]
     rows = rows[(rows["cell"] == cell) & rows["detector"].isin(DETECTORS)]
     rows = rows.query("positives == 'success' and negatives == 'both'")
@@ -54,7 +54,7 @@ def _decision_rows(tables: Tables, cell: str) -> pd.DataFrame:
 
 
 def figure_8a(tables: Tables, cell: str) -> Figure:
-    """Returns how often detectors are right, by strength."""
+    """Returns the balanced accuracy of detectors by strength."""
     rows = _decision_rows(tables, cell).assign(order=lambda t: t["detector"].map(DETECTORS.index))
     rows = rows.sort_values(["order", "strength"]).dropna(subset=["balanced"])
     table = rows.assign(x=rows["strength"].map(percent)).rename(
@@ -77,7 +77,7 @@ def figure_8a(tables: Tables, cell: str) -> Figure:
 
 
 def figure_8b(tables: Tables, cell: str) -> Figure:
-    """Returns the two rates behind the accuracy, of the paper's detectors."""
+    """Returns the TPR and TNR of the paper's detectors by strength."""
     rows = _decision_rows(tables, cell)
     rows = rows[rows["detector"].isin(DETECTORS[:3])].dropna(subset=["tpr"])
     parts = [
@@ -107,7 +107,7 @@ def roc_curves(tables: Tables, cell: str) -> Figure:
     rows = rows.rename(columns={"detector": "series", "fpr": "x", "tpr": "y"})
     return Figure(
         "roc_curves",
-        f"What a threshold costs: ROC curves at 100 % ({cell})",
+        f"ROC curves of detectors at 100 % ({cell})",
         "Each point is a threshold on the detector's score: the share of clean and noisy images "
         "called adversarial against that of attacked images whose class flips. Chance is the "
         "diagonal; further up and left is better.",
@@ -145,7 +145,7 @@ def auroc_under_adaptive_attack(tables: Tables, cell: str) -> Figure:
 
 
 def transfer(tables: Tables, detector: str) -> Figure:
-    """Returns a detector's AUROC, fitted on one attack and strength and tested on another."""
+    """Returns the AUROC of a detector by the attack and strength of fitting and of testing."""
     rows = tables["transfer"].query("detector == @detector")
 
     def label(cell: str, strength: str) -> pd.Series:
@@ -168,7 +168,7 @@ def transfer(tables: Tables, detector: str) -> Figure:
 
 
 def pictures(*, blur: float) -> dict[str, tuple[str, str]]:
-    """Returns title and caption of the figures that hold pictures, which tables do not.
+    """Returns title and caption of the figures that show pictures, by name.
 
     Args:
         blur: standard deviation of figure 1's blur, in px.
@@ -194,10 +194,10 @@ def pictures(*, blur: float) -> dict[str, tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Examples:
-    """The pictures and maps of a cell that detectors keep, to look at.
+    """The pictures and maps of a cell's examples.
 
     detected: of the cell.
-    names: of classes, by number, where they are known.
+    names: of classes, by number, if they have names.
     """
 
     detected: Detected
@@ -205,11 +205,11 @@ class Examples:
 
     @property
     def order(self) -> list[str]:
-        """The variants of one image, as they are kept."""
+        """The variants of one image, in the order of the pictures."""
         return list(self.detected.examples["variant"][: self.detected.pictures.shape[1]])
 
     def label(self, variant: str) -> str:
-        """Returns a variant of the first image and the class that the model takes it for."""
+        """Returns the name of a variant of the first image, with its predicted class."""
         rows = self.detected.examples.iloc[: len(self.order)].set_index("variant")
         number = int(rows.loc[variant, "prediction"])
         return f"{VARIANT_NAMES[variant]}: {self.names.get(number, f'class {number}')}"
@@ -229,11 +229,11 @@ ROWS = (ADVERSARIAL, NOISE, CLEAN)
 
 
 def panels(detected: Detected, names: dict[int, str], *, blur: float) -> list[Figure]:
-    """Returns figures 1, 5 and 9: images and maps of attacked images, if NoiseCAM was tried.
+    """Returns figures 1, 5 and 9: images and maps of attacked images, if NoiseCAM was evaluated.
 
     Args:
         detected: of the cell.
-        names: of classes, by number, where they are known.
+        names: of classes, by number, if they have names.
         blur: standard deviation of figure 1's blur, in px.
     """
     if not len(detected.pictures):
@@ -256,7 +256,7 @@ def figure_1(examples: Examples, title: str, caption: str, *, blur: float) -> Fi
 
 
 def figure_5(examples: Examples, title: str, caption: str) -> Figure:
-    """Returns the maps that detectors read, of an attacked, a noisy and a clean image."""
+    """Returns the maps of an attacked, a noisy and a clean image."""
     tiles = [
         [examples.picture(0, v), *(examples.heat(0, v, name) for name in METHODS)] for v in ROWS
     ]

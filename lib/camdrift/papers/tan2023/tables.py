@@ -22,7 +22,7 @@ from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, StatisticsSettings
 from camdrift.storage import ADAPTIVE, CLEAN, NOISE, NON_ADAPTIVE, Detected
 
-# What the tables hold, in a line each.
+# The contents of the tables, in a line each.
 ABOUT = {
     "detectors": "AUROC, TPR, TNR, balanced accuracy by detector, rule, strength and kind of image",
     "judged": "score of each test image under each detector",
@@ -37,15 +37,15 @@ ABOUT = {
 POSITIVES = ("success", "failure", "all")
 NEGATIVES = ("clean", "noise", "both")
 Row = dict[str, float | int | str]
-FEW = 300  # clean test images without which a rate of 1 % is not told
+FEW = 300  # clean test images, the fewest for the TPR at an FPR of 1 %
 
 
 def performance(evaluation: Evaluation) -> pd.DataFrame:
-    """Returns how well each detector does, for every kind of positives and negatives.
+    """Returns the rates of each detector, for every kind of positives and negatives.
 
     Columns: `detector, rule, positives, negatives, n_positive, n_negative`; `auroc`, `balanced`,
     `tpr`, `tnr`, each with `_low` and `_high`; `precision` (average), `accuracy`, `tpr_at_5`,
-    `tpr_at_1` (missing below 300 clean test images: too few), `note`.
+    `tpr_at_1` (missing below 300 clean test images), `note`.
     """
     rows: list[Row] = []
     clean = int((evaluation.test["kind"] == CLEAN).sum())
@@ -105,24 +105,24 @@ def curves(evaluation: Evaluation) -> pd.DataFrame:
 
 
 def image_scores(evaluation: Evaluation) -> pd.DataFrame:
-    """Returns each detector's score of each test image: `image, kind`, a column a detector.
+    """Returns each detector's score of each test image: `image, kind`, a column for each detector.
 
-    Missing where a detector could not be fitted.
+    A score is missing if the detector's fitting failed.
     """
     scores = {name: evaluation.scores.get(name, np.nan) for name in evaluation.detectors}
     return evaluation.test[["image", "kind"]].assign(**scores)
 
 
 def limits(evaluation: Evaluation) -> pd.DataFrame:
-    """Returns the chosen threshold of each detector: `detector, limit`, missing where none is."""
+    """Returns the chosen threshold of each detector, if there is one: `detector, limit`."""
     rows = [(name, evaluation.threshold(name)) for name in evaluation.scores]
     return pd.DataFrame(rows, columns=["detector", "limit"])
 
 
 def transfer(evaluations: Iterator[tuple[dict, Evaluation]]) -> pd.DataFrame:
-    """Returns how detectors fitted on one attack or strength do on another.
+    """Returns the rates of detectors that were fitted on one attack or strength, on another.
 
-    Columns: those that come with each evaluation, `detector, auroc, balanced`.
+    Columns: those of the facts beside each evaluation, `detector, auroc, balanced`.
     """
     rows = []
     for facts, evaluation in evaluations:
@@ -141,7 +141,8 @@ def transfer(evaluations: Iterator[tuple[dict, Evaluation]]) -> pd.DataFrame:
 def adaptive(features: pd.DataFrame, images: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
     """Returns each detector's AUROC under a non-adaptive and an adaptive attack.
 
-    At the same budget, attacked test images whose class flips against clean and noisy ones.
+    Both attacks have the same budget; attacked test images whose class flips are compared with
+    clean and noisy ones.
     Columns: `detector, arm` ('non_adaptive' or 'adaptive'), `images, flipped, auroc, low, high`.
     """
     rows = []
@@ -166,11 +167,11 @@ def adaptive(features: pd.DataFrame, images: pd.DataFrame, evaluation: Evaluatio
 
 
 def blurring(evaluation: Evaluation) -> pd.DataFrame:
-    """Returns what a blur does: a row each of 'clean', 'noise', 'success' and 'failure'.
+    """Returns the effect of a blur: a row for 'clean', 'noise', 'success' and 'failure' each.
 
-    Of the test images. Columns: `kind, images`; `before` and `after`, share of right predictions;
+    Test images only. Columns: `kind, images`; `before` and `after`, share of right predictions;
     `lost`, their difference, with `low` and `high`; `restored`, share of images on which the blur
-    brings back the class of the clean image.
+    restores the class of the clean image.
     """
     rows = []
     test = evaluation.test
@@ -188,10 +189,10 @@ def blurring(evaluation: Evaluation) -> pd.DataFrame:
 
 
 def blankness(evaluation: Evaluation) -> pd.DataFrame:
-    """Returns how dark NoiseCAM's maps are: a row a reading and kind of test images.
+    """Returns the darkness of NoiseCAM's maps: a row for each reading and kind of test images.
 
     Columns: `reading, kind, images, without_clusters` (at the chosen brightness), with `low` and
-    `high`; `mass`, mean of the normalised map; `relative_mass`, over that of successes.
+    `high`; `mass`, mean of the normalised map; `relative_mass`, divided by that of successes.
     """
     rows = []
     test = evaluation.test
@@ -217,9 +218,9 @@ DISGUISE = ("reading", "kind", "images", "spearman", "low", "high", "gain", "gai
 
 
 def disguise(evaluation: Evaluation) -> pd.DataFrame:
-    """Returns how much of NoiseCAM is the model's confidence: a row a reading and kind of images.
+    """Returns the agreement of NoiseCAM and the model's confidence by reading and kind.
 
-    Of the test images, 'all' or 'benign'. Columns: `reading, kind, images`; `spearman`, rank
+    Kinds of test images are 'all' and 'benign'. Columns: `reading, kind, images`; `spearman`, rank
     correlation of the number of clusters with 1 minus the top probability, with `low` and `high`;
     `gain`, NoiseCAM's AUROC minus that of the confidence on the same images (successes against
     clean and noisy ones), with `gain_low` and `gain_high`; missing for 'benign'.
@@ -259,12 +260,12 @@ def study_tables(
 ) -> tuple[dict[str, pd.DataFrame], dict[str, dict[float, Evaluation]]]:
     """Returns the tables of the evaluation of detectors, and the evaluations by cell and strength.
 
-    Tables, each with the columns `cell` and, but for `adaptive` and `transfer`, `strength`:
+    Each has the column `cell` and, except `adaptive` and `transfer`, `strength`. They are
     detectors (see `performance`), roc (`curves`), judged, limits, transfer, adaptive, blur
     (`blurring`), blank (`blankness`) and disguise.
 
     Args:
-        cells: what detectors saw of each cell that names strengths for them.
+        cells: each cell that names strengths for detectors, with its features.
         detection: settings of the detection.
         settings: of the intervals.
         seed: of the resamples.
@@ -276,7 +277,7 @@ def study_tables(
         rng = randomness.generator(seed, "detection", cell.set)
         count = statistics.required_resamples(
             settings.resamples,
-            comparisons=math.comb(len(cell.detect), 2),  # B4's: of each two strengths
+            comparisons=math.comb(len(cell.detect), 2),  # those of B4: every pair of strengths
             confidence=settings.confidence,
         )
         weights = draw_resamples(detected.images, resamples=count, rng=rng)
@@ -312,7 +313,7 @@ def study_tables(
             for n, t in whole.items()}, evaluations  # fmt: skip
 
 
-# Of the tables: the columns that come first, and those of a table without rows.
+# The first columns of each table, which are also those of a table without rows.
 TABLES = {
     "detectors": ["cell", "strength", "detector"],
     "roc": ["cell", "strength", "detector", "fpr", "tpr"],
@@ -329,14 +330,14 @@ TABLES = {
 def _pairs(
     evaluations: dict[str, dict[float, Evaluation]], rows: dict[tuple[str, float], pd.DataFrame]
 ) -> Iterator[tuple[dict, Evaluation]]:
-    """Yields every evaluation fitted on one attack and strength and tested on one."""
+    """Yields an evaluation for every pair of attack and strength in fitting and in testing."""
     for fitted_cell, by_strength in evaluations.items():
         for fitted_strength, evaluation in by_strength.items():
             for cell, others in evaluations.items():
                 for strength in others:
                     facts = {"fitted_cell": fitted_cell, "fitted_strength": fitted_strength,
                              "cell": cell, "strength": strength}  # fmt: skip
-                    # A point alone: no resamples.
+                    # Point estimates only: no resamples.
                     yield (
                         facts,
                         replace(

@@ -1,4 +1,4 @@
-"""Judges of tan2023's claims on detection: an evaluation's numbers become a verdict."""
+"""Judges of tan2023's claims on detection: from an evaluation to a verdict."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,11 +24,11 @@ from camdrift.papers.findings import (
 )
 from camdrift.storage import CLEAN, NOISE
 
-# Detectors of others, that the paper's are held against.
+# Detectors of others, with which the paper's are compared.
 BASELINES = ("confidence", "energy", "squeezing", "residual", "logistic", "mahalanobis")
-MINIMUM = 10  # flipped test images at each strength, below which rates are not compared
+MINIMUM = 10  # flipped test images at each strength, the fewest for a comparison of rates
 TOO_FEW = f"no flipped image to choose on, or fewer than {MINIMUM} to test at one of the strengths"
-PAPERS_SIZE = 224  # px: radius 2 and 3 clusters are of this size
+PAPERS_SIZE = 224  # px: radius 2 and 3 clusters belong to this size
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Evaluations:
         return self.by_strength[1.0]
 
     def best(self, names: tuple[str, ...], rule: str) -> str | None:
-        """Returns which of some detectors does best on the choosing images.
+        """Returns the name of the best of some detectors on the choosing images.
 
-        By its own rule ('own') it is the one most often right, both kinds weighing the same; where
-        a threshold is still to be chosen there ('chosen'), the one of the largest AUROC.
+        With rule 'own' it is the one with the highest balanced accuracy by its own rule; with
+        'chosen', whose thresholds are chosen on the same images, the one with the highest AUROC.
         """
         evaluation = self.whole
         rows = evaluation.rows[
@@ -81,8 +81,8 @@ class Evaluations:
 def more_accurate(evaluations: Evaluations, rivals: tuple[str, ...], rule: str) -> Finding:
     """Judges B1 and B1b: the best NoiseCAM against the best of some rivals.
 
-    By balanced accuracy, attacked images whose class flips against clean and noisy ones; which
-    reading and which rival stand for their kind is told by the choosing images.
+    They are compared by balanced accuracy, on attacked images whose class flips and on clean and
+    noisy ones. The choosing images select the reading and the rival.
     """
     mine, other = evaluations.best(noisecam.NAMES, "own"), evaluations.best(rivals, rule)
     if mine is None or other is None:
@@ -116,7 +116,7 @@ def misses_and_alarms(evaluations: Evaluations) -> Finding:
 def _tprs(evaluations: Evaluations, names: tuple[str, ...]) -> tuple[str, np.ndarray] | None:
     """Returns the best detector's TPR by strength and resample: (1 + resamples, strengths).
 
-    One detector, fitted at strength 1, at all of them.
+    The detector is fitted at strength 1.
     """
     name = evaluations.best(names, "own")
     if name is None:
@@ -153,9 +153,9 @@ def _rates_text(evaluations: Evaluations, rates: np.ndarray) -> str:
 
 
 def does_not_depend(evaluations: Evaluations) -> Finding:
-    """Judges B4: NoiseCAM's TPR ranges over less than 5 points between strengths.
+    """Judges B4: the range of NoiseCAM's TPR over strengths is less than 5 points.
 
-    The largest of several differences is biased upward, so each has its own interval.
+    The largest of several differences is biased upwards, so each has its own interval.
     """
     if len(evaluations.by_strength) < 2:
         return nothing("one strength: no range", NOT_RUN)
@@ -185,7 +185,7 @@ def does_not_depend(evaluations: Evaluations) -> Finding:
 
 
 def blank(evaluations: Evaluations) -> Finding:
-    """Judges B5: maps of clean and noisy images have no cluster and little light."""
+    """Judges B5: maps of clean and noisy images have no cluster and a small mass."""
     name = evaluations.best(noisecam.NAMES, "own")
     if name is None:
         return nothing("the choosing images lack one kind")
@@ -207,7 +207,7 @@ def blank(evaluations: Evaluations) -> Finding:
 
 
 def blur_breaks(evaluations: Evaluations) -> Finding:
-    """Judges B7: accuracy that a blur costs on clean and on noisy images; the value is the less."""
+    """Judges B7: the loss of accuracy by a blur on clean and noisy images; value: the smaller."""
     evaluation = evaluations.whole
     test = evaluation.test
     right, after = (test[n] == test["label"] for n in ("prediction", "blurred"))
@@ -235,7 +235,7 @@ def withstands_adaptive_attack(evaluations: Evaluations) -> Finding:
                    verdict_of_parts(parts), detail)  # fmt: skip
 
 
-# Each claim's judge, and the threshold that its value is held against.
+# Each claim's judge, and the threshold of its value.
 JUDGES: dict[str, tuple[Callable[[Evaluations], Finding], float]] = {
     "B1": (lambda evaluations: more_accurate(evaluations, behaviour.NAMES, "own"), 0),
     "B1b": (lambda evaluations: more_accurate(evaluations, BASELINES, "chosen"), 0),
@@ -252,12 +252,12 @@ def judge_evaluations(evaluations: Evaluations) -> pd.DataFrame:
     """Returns the findings of a cell's evaluations: as `verdicts.switch_table`, one protocol.
 
     The paper's constants belong to 224 px. At another size each verdict is "not decided", and the
-    detail says what it would be.
+    detail holds the verdict that it would be.
     """
     rows = []
     successes = evaluations.whole.members("success", "both")[0]
     for claim, (judge, threshold) in JUDGES.items():
-        decidable = len(successes) or claim == "B8"  # judged by cells of its own
+        decidable = len(successes) or claim == "B8"  # B8 has its own attacked images
         finding = judge(evaluations) if decidable else nothing("no flipped test image")
         images = evaluations.whole.weights.shape[1]
         finding = finding.with_images_needed(images, threshold)
