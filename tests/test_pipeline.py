@@ -111,7 +111,7 @@ def test_scripts_read_no_setting_that_they_do_not_declare():
     names = set(settings.Settings.model_fields)
     for name in ORDER[1:]:
         text = (ROOT / "stages" / f"{name}.py").read_text()
-        read = set(re.findall(r"(?:stage\.settings|chosen)\.(\w+)", text)) & names
+        read = set(re.findall(r"\b(?:settings|params|chosen)\.(\w+)", text)) & names
         read |= {"micro_batch", "precision"} if "stage.calling" in text else set()
         read |= {"cells"} if "stage.cell" in text else set()
         read |= {"protocols"} if "stage.protocols" in text else set()

@@ -203,9 +203,9 @@ def gapped(rng, *, images=40, layers=3, gaps=()):
 def test_a_layer_is_decided_where_no_arm_has_too_many_empty_maps(tiny):
     rng, limit = np.random.default_rng(0), tiny.settings.flags
     full, few, many = gapped(rng), gapped(rng, gaps=[(1, 4)]), gapped(rng, gaps=[(2, 5)])
-    assert flips._decided([full, few], limit).tolist() == [True, True, True]  # 4 of 40: 10 %
-    assert flips._decided([full, few, many], limit).tolist() == [True, True, False]
-    assert flips._decided([many.iloc[:0], full], limit).all()
+    assert flips._decided_layers([full, few], limit).tolist() == [True, True, True]  # 4 of 40: 10 %
+    assert flips._decided_layers([full, few, many], limit).tolist() == [True, True, False]
+    assert flips._decided_layers([many.iloc[:0], full], limit).all()
     common, kept = np.array([True, True, False]), np.array([True, False, True])
     columns = flips._with_mean(many, common, kept)
     np.testing.assert_allclose(columns[:, -1], many[["l0", "l1"]].mean(axis=1))

@@ -49,8 +49,8 @@ st.header("Image", anchor=False)
 boxes = st.columns(3)
 with boxes[0]:
     cell = frame.choose_cell(view)
-opened = frame.open_case(view, cell)
-images = frame.images(view, opened)
+artefacts = frame.open_case(view, cell)
+images = frame.images(view, artefacts)
 order = boxes[1].selectbox("Images", ORDERS, key="order", bind="query-params")
 misses = None
 if order == ORDERS[-1]:
@@ -74,16 +74,16 @@ with boxes[2].container(horizontal=True):
 image = ids[names.index(image_name)]
 
 boxes = st.columns(4)
-strength = frame.choice(boxes[0], "Strength", opened.strengths, key="strength", default=1.0,
+strength = frame.choice(boxes[0], "Strength", artefacts.strengths, key="strength", default=1.0,
                         format_func=percent)  # fmt: skip
 times = boxes[1].slider("Change, times", 1, 50, 10, key="times", bind="query-params")
-method = frame.choice(boxes[2], "Method", opened.maps.methods, key="method")
+method = frame.choice(boxes[2], "Method", artefacts.maps.methods, key="method")
 target = boxes[3].selectbox("Changed maps explain", list(frame.POLICIES), key="target",
                             format_func=frame.POLICIES.get, bind="query-params")  # fmt: skip
 
-pixels = case.pixels(opened, image, strength)
-rows = case.rows(opened, image, strength, method=method, target=target)
-classes = opened.names()
+pixels = case.pixels(artefacts, image, strength)
+rows = case.rows(artefacts, image, strength, method=method, target=target)
+classes = artefacts.names()
 
 
 def class_text(variant: str) -> str:
@@ -118,7 +118,7 @@ st.caption(
 st.subheader("Maps of all layers", anchor=False)
 look = st.segmented_control("Shown as", LOOKS, default=LOOKS[0], key="look", required=True,
                             bind="query-params")  # fmt: skip
-maps = case.maps(opened, rows)
+maps = case.maps(artefacts, rows)
 
 
 def tile(variant: str, place: int) -> np.ndarray:
@@ -129,7 +129,7 @@ def tile(variant: str, place: int) -> np.ndarray:
     return tiles.heat(layer) if look == "map" else tiles.difference(layer, maps["clean"][place])
 
 
-labels = opened.maps.layers["label"].tolist()
+labels = artefacts.maps.layers["label"].tolist()
 places = frame.page_of(labels)
 with st.grid("auto", min_column_width=300):
     for i in places:
@@ -150,8 +150,8 @@ try:
 except FileNotFoundError as fault:
     frame.show_missing(view, fault)
 else:
-    mine = pairs[pairs["image"] == image].set_index("layer").reindex(labels).reset_index()
-    frame.show(charts.profile(mine, title=f"Similarity by layer at {percent(strength)}"))
+    profile_rows = pairs[pairs["image"] == image].set_index("layer").reindex(labels).reset_index()
+    frame.show(charts.profile(profile_rows, title=f"Similarity by layer at {percent(strength)}"))
 if "judged" in view.tables:
     detector_scores = view.tables["judged"].query("cell == @cell and strength == @strength")
     detector_scores = detector_scores[detector_scores["image"] == image]

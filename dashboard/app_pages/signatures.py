@@ -78,8 +78,10 @@ else:
     columns[0].image(tiles.enlarged(picture), output_format="PNG", width="stretch",
                      alt=f"the image, {ON[on]}")  # fmt: skip
     columns[0].text(ON[on])
-    mine = [(k, model) for k, (model, kind) in enumerate(signatures.facts["shown"]) if kind == on]
-    for column, (k, model) in zip(columns[1:], mine, strict=False):
+    model_maps = [
+        (k, model) for k, (model, kind) in enumerate(signatures.facts["shown"]) if kind == on
+    ]
+    for column, (k, model) in zip(columns[1:], model_maps, strict=False):
         values = (np.asarray(signatures.maps[k, place], dtype=np.float32) + 1) / 2
         heat = tiles.enlarged(mpl.colormaps["RdBu_r"](values)[..., :3])
         name = figures.NAMES[model]

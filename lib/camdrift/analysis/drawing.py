@@ -108,7 +108,7 @@ def percent(strength: float) -> str:
 
 
 def matrix(figure: Figure) -> tuple[pd.DataFrame, float, float]:
-    """Returns a matrix figure's values, a row a series, and the ends of its colours."""
+    """Returns the values of a matrix figure, a row for each series, and the ends of its colours."""
     table = figure.table
     wide = table.pivot(index="series", columns="x", values="y")
     wide = wide.loc[table["series"].unique(), table["x"].unique()]

@@ -43,8 +43,10 @@ def cell_flags(
     table = pd.DataFrame(rows, columns=["flag", "value", "limit", "touches", "text"])
     table["touches"] = [" ".join(ids) for ids in table["touches"]]
     protocols = _self_judging_protocols(results)
-    own = table["flag"] == "threshold on test data"
-    table.insert(4, "protocols", [" ".join(protocols) if mine else EVERYWHERE for mine in own])
+    self_judged = table["flag"] == "threshold on test data"
+    table.insert(
+        4, "protocols", [" ".join(protocols) if flag else EVERYWHERE for flag in self_judged]
+    )
     return table
 
 

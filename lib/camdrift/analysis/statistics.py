@@ -105,8 +105,8 @@ def required_resamples(resamples: int, *, comparisons: int, confidence: float) -
     """Returns the number of resamples that Holm's correction of the comparisons requires.
 
     A bootstrap p-value is at least 1 / (resamples + 1), and Holm multiplies the smallest by the
-    number of comparisons. Twice as many resamples are drawn as bring that below the level: one
-    draw beyond the limit does then not decide.
+    number of comparisons. The result is twice the number that brings this below the level, so
+    that a single draw beyond the limit does not decide.
 
     Args:
         resamples: the least, whatever the comparisons.
@@ -139,9 +139,9 @@ def thresholds(noise: pd.DataFrame, *, rule: str, quantile: float) -> pd.Series:
     """Returns the similarity below which a layer is compromised, by (strength, layer, fold).
 
     layer_median: the median under noise (renkhoff2022, IV-E). global_mean: the mean over layers of
-    the layers' means, one number a strength (its public code). Both of the images that the attack
-    flips, since the public code makes noise for adversarials alone; the noise so sets the threshold
-    that it is then judged by. held_out_quantile: a low quantile under noise, of all images of the
+    the layers' means, one number a strength (its public code). Both use the images that the attack
+    flips, since the public code makes noise for adversarials alone; the noise then sets the
+    threshold that judges it. held_out_quantile: a low quantile under noise, of all images of the
     other folds.
 
     Args:
@@ -239,10 +239,13 @@ def auroc(scores: np.ndarray, positive: np.ndarray, *, weights: np.ndarray) -> n
     """
     yes, no = scores[positive], scores[~positive]
     above = (yes[:, None] > no) + 0.5 * (yes[:, None] == no)
-    mine, others = weights[:, positive], weights[:, ~positive]
+    positive_weights, negative_weights = weights[:, positive], weights[:, ~positive]
     with np.errstate(invalid="ignore", divide="ignore"):
-        pairs = mine.sum(1) * others.sum(1)
-        return np.einsum("ri,ij,rj->r", mine, above, others, optimize=True) / pairs
+        pairs = positive_weights.sum(1) * negative_weights.sum(1)
+        return (
+            np.einsum("ri,ij,rj->r", positive_weights, above, negative_weights, optimize=True)
+            / pairs
+        )
 
 
 def jackknife(left_out: np.ndarray, value: float, *, confidence: float) -> tuple[float, float]:

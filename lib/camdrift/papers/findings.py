@@ -31,7 +31,7 @@ class Claim:
     printed: the number printed for it, if any.
     statistic: the measured quantity.
     holds_if: the threshold, set beforehand.
-    tables: names of a study's tables that hold the numbers which the statistic is made of.
+    tables: names of a study's tables that hold the numbers behind the statistic.
     figures: names of a study's figures that show them, the clearest first.
     """
 
@@ -71,8 +71,8 @@ class Finding:
     def with_images_needed(self, images: int, *thresholds: float) -> "Finding":
         """Returns an undecided finding with the number of images that would decide it.
 
-        The interval's width is taken to shrink with the root of their number, and the threshold is
-        the one next to the value of those that the interval holds.
+        The interval's width is assumed to shrink with the root of their number. The threshold is
+        the one closest to the value among those inside the interval.
         """
         straddled = [t for t in thresholds if self.low <= t <= self.high and self.value != t]
         if self.verdict != UNDECIDED or not straddled:
@@ -119,9 +119,9 @@ def verdict_of_range(low: float, high: float, *, least: float, most: float) -> s
 def verdict_of_parts(parts: list[str], *, least: int | None = None) -> str:
     """Returns the verdict on a claim about several layers or strengths.
 
-    It holds where `least` of them (all, unless said) do, and in part where at least half do.
-    Otherwise it does not hold where more than half speak against it, or has no effect where all
-    of these are "no effect"; else it is not decided.
+    It holds if `least` of them (default: all) hold, and in part if at least half hold. Otherwise
+    it does not hold if more than half speak against it, or has no effect if all of these are "no
+    effect"; else it is not decided.
     """
     least = len(parts) if least is None else least
     holding = parts.count(HOLDS)

@@ -38,7 +38,7 @@ class Content:
 
 
 def texts(figures: Iterable[Figure], pictures: Mapping[str, tuple[str, str]]) -> list:
-    """Returns name, title and caption of figures, drawn from tables or known by their texts."""
+    """Returns name, title and caption of figures and of pictures."""
     return [(figure.name, figure.title, figure.caption) for figure in figures] + [
         (name, *words) for name, words in pictures.items()
     ]

@@ -5,5 +5,5 @@ from torch import Tensor
 
 
 def weighted_sum(activations: Tensor, weights: Tensor) -> Tensor:
-    """Returns the sum over channels of activations times a weight a channel: (n, h, w)."""
+    """Returns the sum over channels of activations times one weight for each channel: (n, h, w)."""
     return torch.einsum("nc,nchw->nhw", weights, activations)

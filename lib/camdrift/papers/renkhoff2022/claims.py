@@ -1,8 +1,8 @@
-"""The claims of renkhoff2022, and the tables and figures of a study that bear them.
+"""The claims of renkhoff2022, with the tables and figures of a study that support them.
 
 c_a, c_g and c_u are the cosine of a layer's map to its clean map under attack, under matched noise,
-and for unrelated clean images; e = c_g - c_a is the excess, paired by image. Unless said otherwise:
-Grad-CAM, successful adversarials, strength 100 %.
+and for unrelated clean images; e = c_g - c_a is the excess, paired by image. Unless stated
+otherwise: Grad-CAM, successful adversarials, strength 100 %.
 """
 
 from camdrift.papers.findings import Claim
