@@ -132,7 +132,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     As they are staged, so that one who publishes others can test them before a commit.
     """
-    wanted = ["README.md", "*/README.md", "params.yaml", "data/results"]
+    wanted = ["README.md", "*/README.md", "params.yaml", "stages/presets", "data/results"]
     names = subprocess.run(
         ["git", "ls-files", "-z", *wanted], cwd=ROOT, capture_output=True, check=False
     ).stdout
