@@ -174,7 +174,7 @@ def test_a_cell_can_attack_and_explain_a_hardened_model(tiny, tmp_path):
     yaml, path = YAML(), folder / "params.yaml"
     content = yaml.load(path)
     carried = {"model": "tiny_inspecting_fgsm", "source": "vgg11_eighth"}
-    brief = {"ladder": [1.0]}
+    brief = {"strengths": [1.0]}
     content["cells"]["tiny_carried"] = dict(content["cells"]["tiny_fgsm"]) | carried | brief
     yaml.dump(content, path)
     with inside(folder):

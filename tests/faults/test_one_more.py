@@ -12,12 +12,11 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from camdrift import storage
+from camdrift import attacks, storage
 from camdrift.datasets import images
 from camdrift.models import architectures, hook_points
 from camdrift.papers.klawikowska2020 import experiment
 from camdrift.pipeline import randomness, run
-from camdrift.settings import Attacks
 from camdrift.storage import Attacked, ImageSet, Maps, Noise, Weights
 from conftest import ROOT, TINY, as_model, copy_of_repository, inside, script, small_network
 
@@ -148,8 +147,8 @@ def test_one_more_image_changes_no_other_of_a_hardening(name):
         "pgd": {"eps": 0.1, "step": 0.03, "steps": 3, "random_start": True},
         "one_pixel": {"population": 6, "generations": 2},
     }
-    known = Attacks.model_validate(YAML(typ="safe").load(ROOT / "params.yaml")["attacks"])
-    chosen = known.of(name, settings[name])
+    known = YAML(typ="safe").load(ROOT / "params.yaml")["attacks"]
+    chosen = attacks.resolved(name, known, settings[name])
     pixels = torch.rand(6, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 
     def attacked(rows):

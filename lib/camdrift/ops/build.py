@@ -17,8 +17,8 @@ from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.utils import hydra
+from dvc.utils.serialize import modify_yaml
 from omegaconf.errors import OmegaConfBaseException
-from ruamel.yaml import YAML
 
 from camdrift import storage
 from camdrift.analysis import drawing
@@ -115,13 +115,10 @@ def _checked(file: Path) -> str:
 
 def write(content: dict[str, Any], path: Path) -> None:
     """Writes a params.yaml: this repository's, comments and all, with other values."""
-    yaml = YAML()
-    yaml.width = 100
-    whole = yaml.load(params.PARAMS)
-    _replace(whole, content)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        yaml.dump(whole, file)
+    with files.whole(path) as temporary:
+        shutil.copy(params.PARAMS, temporary)
+        with modify_yaml(temporary) as whole:
+            _replace(whole, content)
 
 
 def _replace(place: Any, content: dict[str, Any]) -> None:
