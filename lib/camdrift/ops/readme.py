@@ -71,8 +71,8 @@ def _studies(chosen: Settings) -> str:
     """Returns the list of all studies, with links to their READMEs."""
     rows = []
     for name, plan in _plans(chosen).items():
-        found = results.load(name)["claims"]
-        asked = found[found["verdict"] != findings.NOT_RUN]
+        verdicts = results.load(name)["claims"]
+        asked = verdicts[verdicts["verdict"] != findings.NOT_RUN]
         link = storage.results(name, "README.md").as_posix()
         rows.append(
             {
@@ -105,9 +105,11 @@ def _layer_studies(chosen: Settings, study: str, made: results.Tables) -> dict[s
 
 def _layer_claims(chosen: Settings, study: str, made: results.Tables) -> str:
     """Returns the verdicts on renkhoff2022's claims, study by study."""
-    found = _layer_studies(chosen, study, made)
-    rests = [_rests(name, tables["claims"]["rests_on"].iloc[0]) for name, tables in found.items()]
-    table = markdown(_beside(found, claims.RENKHOFF))
+    by_study = _layer_studies(chosen, study, made)
+    rests = [
+        _rests(name, tables["claims"]["rests_on"].iloc[0]) for name, tables in by_study.items()
+    ]
+    table = markdown(_beside(by_study, claims.RENKHOFF))
     return "\n\n".join([table, SYMBOLS, *_reviewed("A"), *rests])
 
 
@@ -173,29 +175,29 @@ def _verdicts(chosen: Settings) -> str:
     """Returns how many of the papers' claims hold, study by study, those of presets first."""
     rows = []
     for name in _plans(chosen):
-        found = results.load(name)["claims"]["verdict"]
+        verdicts = results.load(name)["claims"]["verdict"]
         rows.append(
-            {"study": f"`{name}`"} | {v: int((found == v).sum()) for v in findings.VERDICTS}
+            {"study": f"`{name}`"} | {v: int((verdicts == v).sum()) for v in findings.VERDICTS}
         )
     return markdown(pd.DataFrame(rows))
 
 
 def _detection_claims(chosen: Settings, study: str, made: results.Tables) -> str:
     """Returns the verdicts on tan2023's claims, study by study, those at its size first."""
-    found = _layer_studies(chosen, study, made)
+    by_study = _layer_studies(chosen, study, made)
     rests = []
-    for name, tables in found.items():
+    for name, tables in by_study.items():
         mine = tables["claims"]["paper"] == claims.TAN
         rests.append(_rests(name, tables["claims"].loc[mine, "rests_on"].iloc[0]))
-    return "\n\n".join([markdown(_beside(found, claims.TAN)), *rests])
+    return "\n\n".join([markdown(_beside(by_study, claims.TAN)), *rests])
 
 
 def _detectors(chosen: Settings, study: str, made: results.Tables) -> str:
     """Returns the AUROC of each detector, study by study, and what they have of the confidence."""
-    found = _layer_studies(chosen, study, made)
+    by_study = _layer_studies(chosen, study, made)
     plans = {**results.elsewhere(chosen), **chosen.studies}
     columns, readings = {}, {}
-    for name, tables in found.items():
+    for name, tables in by_study.items():
         plan = plans[name]
         assert isinstance(plan, Study)
         evaluation = report.evaluation(tables, plan.headline).drop_duplicates("detector")
@@ -229,16 +231,16 @@ def _hardenings(chosen: Settings) -> str:
     Those of presets, on images of the paper's size, first.
     """
     plans = {n: p for n, p in _plans(chosen).items() if isinstance(p, Hardening)}
-    made = {name: results.load(name) for name in plans}
-    if not made:
+    by_study = {name: results.load(name) for name in plans}
+    if not by_study:
         return NOT_RUN
-    figures = storage.results(next(iter(made)), "figures").as_posix()
+    figures = storage.results(next(iter(by_study)), "figures").as_posix()
     return "\n\n".join(
         [
             f"![Every model attacked itself]({figures}/success_by_model.png)",
-            markdown(_beside(made, claims.KLAWIKOWSKA)),
+            markdown(_beside(by_study, claims.KLAWIKOWSKA)),
             *_reviewed("C"),
-            *(_rests(name, rows["claims"]["rests_on"].iloc[0]) for name, rows in made.items()),
+            *(_rests(name, rows["claims"]["rests_on"].iloc[0]) for name, rows in by_study.items()),
         ]
     )
 
@@ -249,16 +251,16 @@ def _generalisations(chosen: Settings) -> str:
     Those of presets, on images of the paper's kind, first.
     """
     plans = {n: p for n, p in _plans(chosen).items() if isinstance(p, Generalisation)}
-    made = {name: results.load(name) for name in plans}
-    if not made:
+    by_study = {name: results.load(name) for name in plans}
+    if not by_study:
         return NOT_RUN
-    figures = storage.results(next(iter(made)), "figures").as_posix()
+    figures = storage.results(next(iter(by_study)), "figures").as_posix()
     return "\n\n".join(
         [
             f"![Accuracy by eps]({figures}/chakraborty_table_1.png)",
             f"![MOD by eps]({figures}/chakraborty_table_3.png)",
-            markdown(_beside(made, claims.CHAKRABORTY)),
-            *(_rests(name, rows["claims"]["rests_on"].iloc[0]) for name, rows in made.items()),
+            markdown(_beside(by_study, claims.CHAKRABORTY)),
+            *(_rests(name, rows["claims"]["rests_on"].iloc[0]) for name, rows in by_study.items()),
         ]
     )
 
@@ -267,44 +269,44 @@ def _benchmarks() -> str:
     """Returns the races of `make bench`."""
     if not benchmarks.PATH.exists():
         return NOT_RUN
-    found = files.read_json(benchmarks.PATH)
-    machine = found["environment"]
-    missed = benchmarks.missed(found["races"])
+    measured = files.read_json(benchmarks.PATH)
+    machine = measured["environment"]
+    missed = benchmarks.missed(measured["races"])
     return "\n".join(
         [
-            markdown(benchmarks.summary(found["races"])),
+            markdown(benchmarks.summary(measured["races"])),
             "",
             *(["Missed:", "", missed, ""] if missed else []),
             "Geometric means over sizes and batches, and the worst of them, of the minimum of the "
             f"rounds by the wall clock; {machine['threads']} threads of {machine['cores']} cores, "
-            f"torch {machine['packages']['torch']}. {benchmarks.overhead(found)}",
+            f"torch {machine['packages']['torch']}. {benchmarks.overhead(measured)}",
             "",
-            _folded("Every race", benchmarks.each(found["races"])),
+            _folded("Every race", benchmarks.each(measured["races"])),
         ]
     )
 
 
 def _browsing() -> str:
     """Returns what the dashboard's pages take."""
-    found = benchmarks.found()
-    if "browsing" not in found:
+    measured = benchmarks.found()
+    if "browsing" not in measured:
         return NOT_RUN
     return "\n".join(
         [
             "Seconds that a page's script takes, at first and after a choice, on the default study "
             "and on one made of its images by repetition; the browser draws on top of that:",
             "",
-            markdown(benchmarks.browsing(found["browsing"])),
+            markdown(benchmarks.browsing(measured["browsing"])),
         ]
     )
 
 
 def _scaling() -> str:
     """Returns what workers and images take."""
-    found = benchmarks.found()
-    if "scaling" not in found:
+    measured = benchmarks.found()
+    if "scaling" not in measured:
         return NOT_RUN
-    shown = benchmarks.scaling(found["scaling"])
+    shown = benchmarks.scaling(measured["scaling"])
     return "\n\n".join(text for title, table in shown for text in (title, markdown(table)))
 
 

@@ -79,10 +79,10 @@ def publish() -> None:
     plan = params.load()
     groups = (plan.sets, plan.models, plan.cells, plan.studies, plan.hardenings,
               plan.generalisations, plan.sources, plan.targets)  # fmt: skip
-    found = run.last_runs({key for group in groups for key in group})
-    if found is None:
+    runs = run.last_runs({key for group in groups for key in group})
+    if runs is None:
         raise FileNotFoundError(f"no runs in {storage.RUNS}; run `make repro`")
-    files.write_json(readme.RUN, found)
+    files.write_json(readme.RUN, runs)
 
 
 def main() -> None:

@@ -326,7 +326,7 @@ def _detect(books: _Books, name: str, seen: Looks) -> Task:
     passes: list[Pass] = []
 
     def look(images: float, tried: Sequence[Family]) -> None:
-        # What takes many passes an image is timed by the pass; the rest is measured together.
+        # A detector of many passes an image is timed by the pass; the others are measured together.
         many = [family for family in tried if family.passes > timing.MANY]
         for family in many:
             work = partial(timing.look_often, name=family.name)
