@@ -11,11 +11,11 @@ from camdrift.pipeline import run, shards
 
 def shard(stage: run.Stage, places: slice) -> storage.Packed:
     """Returns the maps of some of the images."""
-    attacked, changes = variants.of_cell(stage.cell, stage.key, stage.protocols, places)
+    attacked, changes = variants.read(stage.cell, stage.key, stage.protocols, places)
     model = loading.load(stage.cell.model, **stage.calling)
     facts = attacked.images.set_index("image")
     settings = stage.settings.cams
-    return packing.of_variants(
+    return packing.explain(
         model, changes, facts["clean"], facts["success"],
         methods=settings.methods, max_side=settings.max_side,
     )  # fmt: skip
@@ -27,11 +27,11 @@ def main(stage: run.Stage) -> None:
     folder = storage.cell_folder(cell.study, stage.key, "attack")
     images = storage.read(storage.Attacked, folder).images
     places = np.sort(variants.shown(images, count=settings.examples))
-    looks = variants.of_cell(cell, stage.key, stage.protocols, places)
+    looks = variants.read(cell, stage.key, stage.protocols, places)
     examples, pictures = variants.examples(*looks, count=settings.examples)
     model = loading.load(cell.model, **stage.calling)
     layers = packing.layer_table(model, max_side=settings.max_side)
-    with shards.of(stage, "shard", len(images), size=batch) as parts:
+    with shards.results(stage, "shard", len(images), size=batch) as parts:
         storage.join(
             storage.cell_folder(cell.study, stage.key, "cam"),
             packing.end_to_end(storage.each(storage.Packed, parts)),

@@ -22,7 +22,7 @@ def main(stage: run.Stage) -> None:
     }
     images = storage.read(storage.ImageSet, storage.set_folder(target.set))
     rows = images.index[images.index["split"] == "test"].reset_index(names="image")
-    pixels = from_8bit(images.pixels[rows["image"].to_numpy()])
+    pixels = torch.from_numpy(from_8bit(images.pixels[rows["image"].to_numpy()]))
     signs = {}
     for end, source in sources.items():
         folder = storage.generalisation_folder(name, "signs", end)
@@ -32,7 +32,7 @@ def main(stage: run.Stage) -> None:
     seed, names = params.seed, rows["id"]
     generators = [randomness.generator(seed, "carry", target.set, i) for i in names]
     own = next((s.network for s in sources.values() if s.model == target.model), None)
-    normal = noise.draw(pixels.shape[1:], generators)
+    normal = torch.from_numpy(noise.draw(pixels.shape[1:], generators))
     levels = [settings.RANGES[plan.ranges[0]] * eps for eps in plan.eps]
     attacks = experiment.Attacks(pixels, signs, normal, own, plan.transferred, levels)
     order = [randomness.entropy(seed, "example", i) for i in names]

@@ -13,7 +13,7 @@ def shard(stage: run.Stage, places: slice) -> storage.Noise:
     folder = storage.cell_folder(cell.study, stage.key, "attack")
     attacked = storage.read(storage.Attacked, folder).only(places)
     model = loading.load(cell.model, **stage.calling)
-    return noise.of_attacked(
+    return noise.match(
         model,
         images,
         attacked,
@@ -26,7 +26,7 @@ def shard(stage: run.Stage, places: slice) -> storage.Noise:
 
 
 def main(stage: run.Stage) -> None:
-    shards.of_attacked(stage, storage.Noise, size=4 * stage.settings.micro_batch)
+    shards.by_image(stage, storage.Noise, size=4 * stage.settings.micro_batch)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def shard(stage: run.Stage, places: slice) -> storage.Scores:
 
 
 def main(stage: run.Stage) -> None:
-    shards.of_attacked(stage, storage.Scores, size=SHARD)
+    shards.by_image(stage, storage.Scores, size=SHARD)
 
 
 SHARD = 32  # images, whose maps are in memory together

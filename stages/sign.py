@@ -3,7 +3,8 @@
 import torch
 
 from camdrift import storage
-from camdrift.models import gradients, loading
+from camdrift.attacks import fgsm
+from camdrift.models import loading
 from camdrift.pipeline import run
 from camdrift.storage.pixels import from_8bit
 
@@ -17,13 +18,13 @@ def main(stage: run.Stage) -> None:
     model = loading.load(source.model, **stage.calling)
 
     rows = images.index[images.index["split"] == "test"].reset_index(names="image")
-    pixels = from_8bit(images.pixels[rows["image"].to_numpy()])
+    pixels = torch.from_numpy(from_8bit(images.pixels[rows["image"].to_numpy()]))
     labels = torch.tensor(rows["label"].to_numpy())
     if plan.label == "predicted":
         with torch.no_grad():
             labels = model(pixels).argmax(1)
-    gradient, _ = gradients.cross_entropy(model, pixels, labels)
-    signs = storage.Signs(gradient.sign().to(torch.int8).numpy(), rows[["image", "id"]])
+    attack = fgsm.perturb(model, pixels, labels, generators=(), eps=1.0, gains=1, target=None)
+    signs = storage.Signs(attack.pixels.to(torch.int8).numpy(), rows[["image", "id"]])
     storage.write(storage.generalisation_folder(name, "signs", key), signs)
 
 

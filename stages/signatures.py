@@ -1,5 +1,7 @@
 """Explains clean and attacked images by LRP, and maps their signatures to a plane."""
 
+import torch
+
 from camdrift import settings, storage
 from camdrift.models import loading
 from camdrift.models.model import Model
@@ -18,7 +20,7 @@ def main(stage: run.Stage) -> None:
         name = hardening.model if kind == storage.CLEAR else settings.hardened(key, kind)
         return loading.load(name, **stage.calling)
 
-    clean = from_8bit(images.pixels[hardened.tests["image"].to_numpy()])
+    clean = torch.from_numpy(from_8bit(images.pixels[hardened.tests["image"].to_numpy()]))
     signatures = inspection.inspect(load, clean, hardened, hardening, seed=stage.settings.seed)
     storage.write(storage.hardening_folder(key, "signatures"), signatures)
 

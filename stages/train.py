@@ -23,7 +23,7 @@ def main(stage: run.Stage) -> None:
     def split(name: str) -> tuple[torch.Tensor, torch.Tensor]:
         rows = (images.index["split"] == name).to_numpy()
         labels = torch.tensor(images.index["label"].to_numpy()[rows])
-        return from_8bit(images.pixels[rows]), labels
+        return torch.from_numpy(from_8bit(images.pixels[rows])), labels
 
     weights = loading.obtain(
         plan, size=size, labels=images.index["label"], split=split, seed=seed, name=stage.key

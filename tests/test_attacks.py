@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
@@ -67,14 +68,34 @@ def test_an_image_is_attacked_alike_in_any_company(name, model, pixels):
 def test_shards_change_nothing(model, pixels):
     labels = model(pixels).argmax(1)
     made = [
-        perturbation.make(
-            dlfuzz.perturb, model, pixels, labels, generators=generators(10), shard=shard,
+        perturbation.run(
+            dlfuzz.perturb, model, model, pixels, labels, generators=generators(10), shard=shard,
             settings=SETTINGS["dlfuzz"],
-        )
+        )[0]
         for shard in (3, 10)
     ]  # fmt: skip
     assert torch.equal(made[0].pixels, made[1].pixels)
     assert made[0].log == made[1].log
+
+
+@pytest.mark.parametrize("name", ["fgsm", "one_pixel", "dlfuzz"])
+def test_images_that_are_not_attacked_stay_as_they_are(name, model, pixels):
+    labels, only = model(pixels).argmax(1), torch.arange(10) % 3 > 0
+    how = {"generators": generators(10), "settings": SETTINGS[name]}
+    perturb = attacks.perturbing(name)
+    whole, effect = perturbation.run(perturb, model, model, pixels, labels, **how)
+    how["generators"] = generators(10)
+    part, of_part = perturbation.run(perturb, model, model, pixels, labels, **how, only=only)
+    assert not part.pixels[~only].any()
+    assert not part.evaluations[~only].any()
+    assert not of_part["success"][~only.numpy()].any()
+    assert torch.equal(part.pixels[only], whole.pixels[only])
+    assert part.log == [row for row in whole.log if only[row["image"]]]
+    pd.testing.assert_frame_equal(of_part[only.numpy()], effect[only.numpy()])
+    if whole.last_step is not None:
+        assert torch.equal(part.last_step[only], whole.last_step[only])
+    none, _ = perturbation.run(perturb, model, model, pixels, labels, **how, only=only & False)
+    assert not none.pixels.any()
 
 
 def slow_gradient(model, image, label):
@@ -243,13 +264,13 @@ def test_targeted_fgsm_stops_where_its_class_is_reached(model, pixels):
     target = int(labels.mode().values)
     found = attacked("fgsm", model, pixels, labels, eps=0.5, gains=20, target=target)
     after = model((pixels + found.pixels).clamp(0, 1)).argmax(1)
-    assert torch.equal(found.found, after == target)
+    assert torch.equal(found.successes, after == target)
     there = labels == target
     assert (found.pixels[there] == 0).all()
     assert (found.evaluations[there] == 1).all()
     sign = gradients.cross_entropy(model, pixels, torch.full_like(labels, target))[0].sign()
     for i in (~there).nonzero().flatten().tolist():
-        gain = found.log[i]["gain"] if found.found[i] else 0.5
+        gain = found.log[i]["gain"] if found.successes[i] else 0.5
         torch.testing.assert_close(found.pixels[i], -gain * sign[i])
 
 
@@ -307,11 +328,11 @@ def test_the_gain_asked_for_falls_with_the_seeds_place(model, pixels):
 def test_the_published_rule_counts_what_differs_from_the_parent(model, pixels):
     common = {"step": 12.0, "norm_limit": 1e9}
     parent = attacked("dlfuzz", model, pixels, differs_from="parent", **common)
-    assert attacked("dlfuzz", model, pixels, **common).found is None
+    assert attacked("dlfuzz", model, pixels, **common).successes is None
     marked = {row["image"] for row in parent.log if row["adversarial"]}
-    assert parent.found.nonzero().flatten().tolist() == sorted(marked)
+    assert parent.successes.nonzero().flatten().tolist() == sorted(marked)
     table = perturbation.measure(model, pixels, parent)
-    assert table["success"].tolist() == parent.found.tolist()
+    assert table["success"].tolist() == parent.successes.tolist()
 
 
 def test_the_gate_asks_for_gain_and_norm(model, pixels):

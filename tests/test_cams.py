@@ -90,23 +90,23 @@ BOTH = ("own_top1", "seed_class")
 
 def variant(name, pixels, strength=0.0, targets=BOTH) -> Variant:
     table = pd.DataFrame({"image": np.arange(len(pixels)) + 100, "variant": name})
-    return Variant(table.assign(strength=strength, draw=0, recipe=""), targets, lambda: pixels)
+    return Variant(table.assign(strength=strength, draw=0, recipe=""), targets, pixels.numpy)
 
 
-def of_variants(model, variants, pixels, *, likely=False, methods_=("GradCAM",)):
+def explained(model, variants, pixels, *, likely=False, methods_=("GradCAM",)):
     images = np.arange(len(pixels)) + 100
     seeds = model(pixels).argmax(1)
     seeds[3] = (seeds[3] + 1) % 4  # this one differs from its own top class
     guess = pd.Series(likely, index=images)
     seeds = pd.Series(seeds.numpy(), index=images)
-    found = packing.of_variants(model, variants, seeds, guess, methods=methods_)
+    found = packing.explain(model, variants, seeds, guess, methods=methods_)
     return found.values, found.maxima, found.rows
 
 
 def test_rows_point_to_their_maps_in_any_order(model, pixels):
     found = []
     for likely in (False, [i % 2 == 0 for i in range(10)]):
-        values, maxima, rows = of_variants(model, [variant("clean", pixels)], pixels, likely=likely)
+        values, maxima, rows = explained(model, [variant("clean", pixels)], pixels, likely=likely)
         assert len(values) == len(maxima) == 11
         rows = rows.sort_values(["target", "image"])
         found.append((values[rows["map"]], rows.drop(columns="map").reset_index(drop=True)))
@@ -123,7 +123,7 @@ def test_equal_pixels_are_explained_once(model, pixels, monkeypatch):
     other = pixels.clone()
     other[7] += 0.01
     variants = [variant("clean", pixels), variant("adversarial", other, 1.0)]
-    values, _, rows = of_variants(model, variants, pixels)
+    values, _, rows = explained(model, variants, pixels)
     assert len(values) == 12
     assert len(calls) == 3  # ten images and the changed one, in micro-batches of four
     own = rows.query("target == 'own_top1'").pivot(index="image", columns="variant", values="map")
@@ -132,11 +132,11 @@ def test_equal_pixels_are_explained_once(model, pixels, monkeypatch):
 
 @pytest.mark.parametrize("target", BOTH)
 def test_maps_for_one_target_are_those_for_both(model, pixels, target, monkeypatch):
-    both, _, rows = of_variants(model, [variant("clean", pixels)], pixels)
+    both, _, rows = explained(model, [variant("clean", pixels)], pixels)
     calls = []
     grad = torch.autograd.grad
     monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: calls.append(1) or grad(*a, **k))
-    alone, _, own = of_variants(model, [variant("clean", pixels, targets=(target,))], pixels)
+    alone, _, own = explained(model, [variant("clean", pixels, targets=(target,))], pixels)
     assert len(calls) == 3  # one backward a micro-batch
     assert set(own["target"]) == {target}
     expected = rows[rows["target"] == target]
@@ -150,8 +150,8 @@ def test_further_methods_are_of_central_variants_alone(model, pixels):
     other = (pixels + 0.01).clamp(0, 1)
     variants = [variant("clean", pixels), variant("noise", other, 1.0)]
     central = [replace(variants[0], central=True), variants[1]]
-    values, maxima, rows = of_variants(model, central, pixels, methods_=names)
-    alone, tops, first = of_variants(model, variants, pixels)
+    values, maxima, rows = explained(model, central, pixels, methods_=names)
+    alone, tops, first = explained(model, variants, pixels)
     # The method that decides has what it has alone, and stands first.
     decides = rows.query("method == 'GradCAM'")
     pd.testing.assert_frame_equal(decides.drop(columns="map"), first.drop(columns="map"))
@@ -170,7 +170,7 @@ def test_further_methods_are_of_central_variants_alone(model, pixels):
 
 def test_softmax_maps_explain_the_probability(model, pixels):
     variants = [variant("clean", pixels), variant("clean_softmax", pixels)]
-    values, maxima, rows = of_variants(model, variants, pixels)
+    values, maxima, rows = explained(model, variants, pixels)
     row = rows.query("variant == 'clean_softmax' and image == 102 and target == 'own_top1'")
     logits, activations = model.activations(pixels[:4].clone().requires_grad_())
     probability = logits.softmax(1)[2].max()
@@ -191,10 +191,10 @@ def test_layer_table_joins_to_the_packed_columns(model):
 
 
 def test_maps_above_a_side_are_averaged_down(model, pixels):
-    full = of_variants(model, [variant("clean", pixels)], pixels)
+    full = explained(model, [variant("clean", pixels)], pixels)
     seeds = pd.Series(model(pixels).argmax(1).numpy(), index=np.arange(10) + 100)
     clean = [variant("clean", pixels)]
-    small = packing.of_variants(model, clean, seeds, seeds > 9, methods=["GradCAM"], max_side=6)
+    small = packing.explain(model, clean, seeds, seeds > 9, methods=["GradCAM"], max_side=6)
     before, layers = packing.layer_table(model), packing.layer_table(model, max_side=6)
     assert before["height"].max() == 12 and layers["height"].max() == 6
     assert small.values.shape[1] == (layers["height"] * layers["width"]).sum()
@@ -213,9 +213,9 @@ def test_maps_above_a_side_are_averaged_down(model, pixels):
 @pytest.mark.parametrize("order", [("own_top1", "seed_class"), ("seed_class", "own_top1")])
 def test_equal_pixels_of_variants_that_explain_different_classes(model, pixels, order):
     """As of two protocols: image 103 differs from its seed's class, so it has two maps."""
-    both, _, of_both = of_variants(model, [variant("clean", pixels)], pixels)
+    both, _, of_both = explained(model, [variant("clean", pixels)], pixels)
     apart = [variant(f"as_{target}", pixels, targets=(target,)) for target in order]
-    values, _, rows = of_variants(model, apart, pixels)
+    values, _, rows = explained(model, apart, pixels)
     assert (rows["map"] >= 0).all()
     for target in order:
         mine = rows[rows["variant"] == f"as_{target}"].sort_values("image")

@@ -15,7 +15,6 @@ from camdrift.analysis import drawing
 from camdrift.ops import case
 from camdrift.perturbations import variants
 from camdrift.storage import Attacked, ImageSet, Noise
-from camdrift.storage.pixels import to_8bit
 from conftest import ROOT, inside
 
 testing = pytest.importorskip("streamlit.testing.v1")
@@ -291,7 +290,6 @@ def test_a_threshold_as_chosen_gives_the_table_s_rates(whole):
 
 
 def test_pictures_are_those_that_the_model_was_given(tiny):
-    """The dashboard's numpy twin of `camdrift.perturbations.variants`, which it must not import."""
     chosen = tiny.settings
     with inside(tiny.folder):
         for name, cell in chosen.cells.items():
@@ -303,7 +301,7 @@ def test_pictures_are_those_that_the_model_was_given(tiny):
                 folder = storage.cell_folder
                 attacked = storage.read(Attacked, folder(cell.study, name, "attack"))
                 noise = storage.read(Noise, folder(cell.study, name, "noise"))
-                made = variants.of_images(images, attacked, noise, protocols)
+                made = variants.compose(images, attacked, noise, protocols)
                 image = int(attacked.images["image"].iloc[1])
                 for variant in made:
                     table = variant.table
@@ -311,9 +309,7 @@ def test_pictures_are_those_that_the_model_was_given(tiny):
                     if variant.name not in ("adversarial", "noise") or not alike:
                         continue
                     found = case.pixels(opened, image, table["strength"].iloc[0])[variant.name]
-                    wanted = to_8bit(variant.pixels())[1].astype(int)
-                    # 'floor' and 'round' to 8 bit are left to the screen.
-                    assert np.abs(255 * found - wanted).max() <= 1.001, (name, variant.name)
+                    assert np.array_equal(found, np.moveaxis(variant.pixels()[1], 0, -1))
 
 
 def test_the_dashboard_imports_no_torch(whole):

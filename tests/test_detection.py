@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from camdrift import settings
@@ -99,15 +98,15 @@ def test_detectors_see_the_same_pixels_of_some_images_as_of_all(tiny):
     cell = tiny.settings.cells["tiny_pgd"]
     protocols = [settings.protocols(tiny.settings.protocols)["corrected"]]
     with inside(tiny.folder):
-        whole, everything = variants.of_cell(cell, "tiny_pgd", protocols)
+        whole, everything = variants.read(cell, "tiny_pgd", protocols)
         rows = np.arange(3, len(whole.images), 5)
-        some, few = variants.of_cell(cell, "tiny_pgd", protocols, rows)
+        some, few = variants.read(cell, "tiny_pgd", protocols, rows)
     assert some.images["id"].to_list() == whole.images["id"].iloc[rows].to_list()
     assert len(few) == len(everything) > 5
     for mine, all_of_them in zip(few, everything, strict=True):
         there = all_of_them.table["image"].isin(some.images["image"]).to_numpy(copy=True)
         assert mine.table["image"].to_list() == all_of_them.table["image"][there].to_list()
-        assert torch.equal(mine.pixels(), all_of_them.pixels()[there])
+        assert np.array_equal(mine.pixels(), all_of_them.pixels()[there])
 
 
 def test_tiles_of_a_picture_are_in_one_split():

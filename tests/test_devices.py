@@ -13,9 +13,8 @@ import torch
 from camdrift import settings, storage
 from camdrift.attacks import one_pixel
 from camdrift.explain import cam, lrp
-from camdrift.models import devices, loading
+from camdrift.models import devices, loading, training
 from camdrift.models.model import Model
-from camdrift.papers.klawikowska2020 import experiment
 from camdrift.pipeline import run
 from camdrift.storage import files
 from conftest import as_model, inside, script, small_network
@@ -105,7 +104,7 @@ def test_what_looks_into_a_model_looks_where_it_lies(model, pixels):
         for a, b in zip(wanted, found(as_model(small_network()).to(DEVICE)), strict=True):
             assert not isinstance(b, There)
             assert torch.allclose(a.double(), b.double(), atol=1e-5)
-        change = experiment.adversary(settings.Descent(eps=0.1, step=0.05, steps=2))
+        change = training.adversary(settings.Descent(eps=0.1, step=0.05, steps=2))
         moved = as_model(small_network()).to(DEVICE)
         attacked = change(moved, pixels.to(DEVICE), labels.to(DEVICE)).cpu()
     assert torch.allclose(attacked, change(model, pixels, labels), atol=1e-5)

@@ -323,7 +323,7 @@ def test_the_sign_raises_the_loss_of_the_label_that_is_asked_for(tiny, monkeypat
     rows = images.index.loc[signs.images["image"]]
     assert list(rows["id"]) == list(signs.images["id"])
     assert set(rows["split"]) == {"test"}
-    pixels = from_8bit(images.pixels[rows.index])
+    pixels = torch.from_numpy(from_8bit(images.pixels[rows.index]))
     with torch.no_grad():
         logits = model(pixels)
         labels = torch.tensor(rows["label"].to_numpy()) if label == "given" else logits.argmax(1)

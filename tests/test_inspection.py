@@ -74,7 +74,7 @@ def found_by(success: dict[str, list[bool]], labels: list[int], pixels) -> Harde
         after = np.where(won, np.array(labels) + 1, labels)
         rows.append(base.assign(model="clear", attack=attack, split="test", clean=labels,
                                 adversarial=after, right=True, success=won, evaluations=1,
-                                gain=NAN))  # fmt: skip
+                                success_8bit=won, l2=0.1, gain=NAN))  # fmt: skip
     attacked = pd.concat(rows, ignore_index=True)
     hardened = [attacked.assign(model=kind) for kind in ("fgsm", "one_pixel", "pgd")]
     for model in ("clear", "fgsm", "one_pixel", "pgd"):

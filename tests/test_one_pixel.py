@@ -180,7 +180,7 @@ def test_alone_and_in_company(model, pixels):
             alone = attacked(model, pixels[i : i + 1], None, i, **changed)
             assert torch.equal(whole.pixels[i], alone.pixels[0])
             assert whole.evaluations[i] == alone.evaluations[0]
-            assert whole.found is None or whole.found[i] == alone.found[0]
+            assert whole.successes is None or whole.successes[i] == alone.successes[0]
             logged = [row | {"image": 0} for row in whole.log if row["image"] == i]
             assert logged == alone.log
 
@@ -250,16 +250,17 @@ def test_a_target_is_reached(model, pixels):
         found = attacked(model, pixels, target=target, population=30, generations=10)
         predictions = model(pixels + found.pixels).argmax(1)
         start = labels == target
-        assert torch.equal(found.found, (predictions == target) & ~start)
-        assert torch.equal(found.found, reached(found))
+        assert torch.equal(found.successes, (predictions == target) & ~start)
+        assert torch.equal(found.successes, reached(found))
         assert not found.evaluations[start].any() and not found.pixels[start].any()
         assert (
-            perturbation.measure(model, pixels, found)["success"].tolist() == found.found.tolist()
+            perturbation.measure(model, pixels, found)["success"].tolist()
+            == found.successes.tolist()
         )
         bright = attacked(model, pixels, target=target, bounds=[0.0, 20.0])
         clipped = model((pixels + bright.pixels).clamp(0, 1)).argmax(1)
-        assert torch.equal(bright.found, (clipped == target) & ~start)
-        count += int(found.found.sum())
+        assert torch.equal(bright.successes, (clipped == target) & ~start)
+        count += int(found.successes.sum())
     assert count
     with pytest.raises(SettingsError, match="wanted a class below 4, got 4"):
         attacked(model, pixels, target=4)

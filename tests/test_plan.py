@@ -69,7 +69,7 @@ def test_variants_are_those_that_the_study_makes(built):
     known = protocols(chosen.protocols)
     with inside(folder):
         for name, cell in chosen.cells.items():
-            attacked, made = variants.of_cell(cell, name, [known[p] for p in cell.protocols])
+            attacked, made = variants.read(cell, name, [known[p] for p in cell.protocols])
             counted = looks.of_cell(cell, chosen)
             raised = [v for v in counted.made if v.name == storage.RAISED]
             there = made[-1].name == storage.RAISED

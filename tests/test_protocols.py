@@ -104,11 +104,11 @@ def test_a_protocol_that_explains_probabilities_can_decide_with_several_methods(
     tiny, protocols, first
 ):
     plan = tiny.settings.cells[CELL]
-    attacked, found = variants.of_cell(plan, CELL, [protocols[first]])
+    attacked, found = variants.read(plan, CELL, [protocols[first]])
     model = loading.load(plan.model, micro_batch=32)
     facts = attacked.images.set_index("image")
     names = ["GradCAM", "LayerCAM"]
-    packed = packing.of_variants(model, found, facts["clean"], facts["success"], methods=names)
+    packed = packing.explain(model, found, facts["clean"], facts["success"], methods=names)
     examples, pictures = variants.examples(attacked, found, count=1)
     layers = packing.layer_table(model)
     maps = Maps(packed.values, packed.maxima, packed.rows, layers, pictures, examples)

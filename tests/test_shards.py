@@ -237,7 +237,7 @@ def test_workers_have_as_many_threads_as_the_run_whatever_they_were_started_with
         patch.setattr(
             module, "shard", lambda *given: seen.append(torch.get_num_threads()) or Nothing()
         )
-        with shards.of(stage, "shard", 8, size=8):
+        with shards.results(stage, "shard", 8, size=8):
             pass
     assert seen == [2]
 

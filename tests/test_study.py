@@ -115,9 +115,9 @@ def test_stored_maps_are_those_of_the_stored_pixels(tiny):
     maps = part(Maps, "tiny_fgsm", "cam")
     model = loading.load("vgg11_eighth", micro_batch=32)
     corrected = settings.protocols(tiny.settings.protocols)["corrected"]
-    made = variants.of_images(images, attacked, noise, [corrected])
+    made = variants.compose(images, attacked, noise, [corrected])
     table = made[4].table
-    batch = made[4].pixels()[:1].expand(32, -1, -1, -1)
+    batch = torch.from_numpy(made[4].pixels()[:1]).expand(32, -1, -1, -1)
     _, own, _ = cam.explain(model, batch, torch.zeros(32, dtype=torch.long), names=maps.methods)
     for method in maps.methods:
         shares, maxima = packing.pack(tuple(layer[:1] for layer in own[method]))

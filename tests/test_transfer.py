@@ -32,7 +32,8 @@ def attacks(model):
     labels = torch.arange(N) % 4
     own, _ = gradients.cross_entropy(model, pixels, labels)
     signs = {"B": own.sign(), "A": own.flip(0).sign(), "C": -own.sign()}
-    normal = noise.draw((3, 12, 12), [randomness.generator(1, i) for i in range(N)])
+    generators = [randomness.generator(1, i) for i in range(N)]
+    normal = torch.from_numpy(noise.draw((3, 12, 12), generators))
     return experiment.Attacks(pixels, signs, normal, "B", "A", PLAN.eps)
 
 

@@ -41,37 +41,32 @@ def perturb(
     the label (klawikowska2020's tool, which computes the gradient once and raises the gain), else
     eps itself; the log has a row an image: `gain` (missing where none did), `before` and `after`,
     the label and the class after the attack. With a `target` class the loss of that class is
-    lowered, and success is to reach it; an image that has that class already stays unchanged.
+    lowered, and success is to reach it. An image that has reached its goal from the start stays
+    unchanged; without gains and a target nobody looks.
     """
     targets = labels if target is None else torch.full_like(labels, target)
-    gradient, after = gradients.cross_entropy(model, pixels, targets)
-    sign = gradient.sign() if target is None else -gradient.sign()
+    searches = gains > 1 or target is not None
+    after, reached = labels.clone(), torch.zeros(len(pixels), dtype=torch.bool)
 
-    def reached(classes: Tensor) -> Tensor:
-        return classes != labels if target is None else classes == targets
+    def look(images: Tensor, places: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
+        if gradient:
+            rising, after[places] = gradients.cross_entropy(model, images, targets[places])
+        else:
+            rising = images
+            with torch.no_grad():
+                after[places] = model(images).argmax(1)
+        if searches:
+            reached[:] = after != labels if target is None else after == targets
+        return rising if target is None else -rising, reached[places]
 
-    gain = torch.full((len(pixels),), eps)
-    evaluations = torch.ones(len(pixels), dtype=torch.int64)
-    looks = gains > 1 or target is not None
-    waiting = torch.arange(len(pixels) if looks else 0)
-    if target is not None:
-        gain[reached(after)] = 0
-        waiting = (~reached(after)).nonzero().flatten()
-    for k in range(1, gains + 1):
-        if not len(waiting):
-            break
-        gain[waiting] = eps * k / gains
-        with torch.no_grad():
-            changed = (pixels[waiting] + eps * k / gains * sign[waiting]).clamp(0, 1)
-            after[waiting] = model(changed).argmax(1)
-        evaluations[waiting] += 1
-        waiting = waiting[~reached(after)[waiting]]
-    successes = reached(after)
+    tries = [eps * k / gains for k in range(1, gains + 1)]
+    change, looks = gradients.ascend(
+        look, pixels, tries, eps=eps, one_direction=True, look_last=searches
+    )
+    gain = torch.tensor([0.0, *tries])[looks - 1]
     log = [
-        {"image": i, "gain": float(gain[i]) if successes[i] else float("nan"),
+        {"image": i, "gain": float(gain[i]) if reached[i] else float("nan"),
          "before": int(labels[i]), "after": int(after[i])}
         for i in range(len(pixels) if gains > 1 else 0)
     ]  # fmt: skip
-    return Perturbation(
-        gain.view(-1, 1, 1, 1) * sign, evaluations, log, None if target is None else successes
-    )
+    return Perturbation(change, looks, log, None if target is None else reached)

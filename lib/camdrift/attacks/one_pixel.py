@@ -131,9 +131,9 @@ def perturb(
     Returns:
         `log` has a row a generation: the best individual's `energy` (the probability of the label,
         or minus that of the target) and `prediction`, the `evaluations` so far and whether the goal
-        is `reached`, before any clipping. `found`, with a target only: whether the clipped image is
-        predicted as the target. Without a target the caller judges success: the clipped image's
-        prediction differs, on the model that is attacked in the end.
+        is `reached`, before any clipping. `successes`, with a target only: whether the clipped
+        image is predicted as the target. Without a target the caller judges success: the clipped
+        image's prediction differs, on the model that is attacked in the end.
 
     Departs: the public code also puts a new best individual in the first member's place, and cuts
     colours to whole grey levels.

@@ -42,24 +42,13 @@ def perturb(
     With `early_stop` an image is left alone once its prediction is not its label. `eps` and `step`
     are in pixel values. `random_start` draws the first perturbation uniformly from the eps box.
     """
-    change = torch.zeros_like(pixels)
+    start = torch.zeros_like(pixels)
     if random_start:
-        for row, generator in zip(change, generators, strict=True):
+        for row, generator in zip(start, generators, strict=True):
             row.copy_(torch.from_numpy(generator.uniform(-eps, eps, tuple(row.shape))))
-    evaluations = torch.zeros(len(pixels), dtype=torch.int64)
-    active = torch.arange(len(pixels))
-    clean, targets, moved = pixels, labels, change.clone()  # of the active images
-    for _ in range(steps):
-        current = (clean + moved).clamp_(0, 1)
-        gradient, predictions = gradients.cross_entropy(model, current, targets)
-        evaluations[active] += 1
-        standing = predictions == targets
-        if early_stop and not standing.all():
-            change[active] = moved
-            if not standing.any():
-                return Perturbation(change, evaluations)
-            active, clean, targets = active[standing], clean[standing], targets[standing]
-            current, gradient = current[standing], gradient[standing]
-        moved = gradient.sign_().mul_(step).add_(current).sub_(clean).clamp_(-eps, eps)
-    change[active] = moved
-    return Perturbation(change, evaluations)
+
+    def look(images: Tensor, places: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
+        rising, predictions = gradients.cross_entropy(model, images, labels[places])
+        return rising, (predictions != labels[places]) & early_stop
+
+    return Perturbation(*gradients.ascend(look, pixels, [step] * steps, eps=eps, start=start))

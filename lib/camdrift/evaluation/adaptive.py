@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from camdrift.features.images import Objective
+from camdrift.models import gradients
 from camdrift.models.model import Model, padded
 
 
@@ -38,8 +39,12 @@ def perturb(
     done = 0
     for batch, rows in model.batches(pixels):
         label = padded(labels[done : done + rows], len(batch))
-        attacked = _descend(batch, label, score or _blind(model), eps=eps, step=step, steps=steps)
-        parts.append(attacked[:rows])
+        best, lowest = batch.clone(), torch.full((len(batch),), torch.inf)
+        look = _look(score or _blind(model), label, best, lowest)
+        sizes = [step] * steps
+        change, _ = gradients.ascend(look, batch, sizes, eps=eps, look_last=True)
+        last = (batch + change).clamp(0, 1)
+        parts.append(torch.where(lowest.isinf().view(-1, 1, 1, 1), last, best)[:rows])
         done += rows
     return torch.cat(parts)
 
@@ -52,26 +57,24 @@ def _blind(model: Model) -> Objective:
     return score
 
 
-def _descend(
-    clean: Tensor, labels: Tensor, score: Objective, *, eps: float, step: float, steps: int
-) -> Tensor:
-    current, best = clean, clean.clone()
-    lowest = torch.full((len(clean),), torch.inf)
-    for i in range(steps + 1):
-        current = current.detach().requires_grad_()
-        logits, scores = score(current)
-        flipped = logits.argmax(1) != labels
-        known = flipped & scores.isfinite()
+def _look(score: Objective, labels: Tensor, best: Tensor, lowest: Tensor) -> gradients.Look:
+    """Returns a look that keeps the iterates of the lowest scores, and these, in its arguments."""
+
+    def look(images: Tensor, places: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
+        images.requires_grad_()
+        logits, scores = score(images)
+        known = (logits.argmax(1) != labels) & scores.isfinite()
         better = known & (scores.detach() < lowest)
-        best[better] = current.detach()[better]
+        best[better] = images.detach()[better]
         lowest[better] = scores.detach()[better]
-        if i == steps:
-            break
-        # Raise the loss until the class flips, then lower the score.
-        loss = F.cross_entropy(logits, labels, reduction="none")
-        climbed = torch.where(known, -scores.nan_to_num(), loss).sum()
-        (gradient,) = torch.autograd.grad(climbed, current)
-        with torch.no_grad():
-            moved = current + step * gradient.nan_to_num().sign()
-            current = (moved - clean).clamp(-eps, eps).add(clean).clamp(0, 1)
-    return torch.where(lowest.isinf().view(-1, 1, 1, 1), current.detach(), best)
+        rising = images
+        if gradient:
+            # Raise the loss until the class flips, then lower the score.
+            loss = F.cross_entropy(logits, labels, reduction="none")
+            objective = torch.where(known, -scores.nan_to_num(), loss).sum()
+            (rising,) = torch.autograd.grad(objective, images)
+            rising = rising.nan_to_num()
+        images.requires_grad_(False)
+        return rising, torch.zeros_like(known)
+
+    return look

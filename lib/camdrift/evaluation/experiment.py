@@ -18,7 +18,7 @@ from camdrift.explain.methods import grad_cam_plus_plus, layer_cam
 from camdrift.features.images import Objective
 from camdrift.models.model import Model, top_logit
 from camdrift.perturbations import changes
-from camdrift.perturbations.variants import Variant, of_cell, shown
+from camdrift.perturbations.variants import Variant, read, shown
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, Protocol, SettingsError
 from camdrift.settings.detection import place
@@ -88,7 +88,7 @@ class Part:
 
     def variants(self, images: pd.DataFrame) -> list[Variant]:
         """Returns the variants of some of the images that detectors see."""
-        _, cell_variants = of_cell(self.cell, self.name, [self.protocol], images.index.to_numpy())
+        _, cell_variants = read(self.cell, self.name, [self.protocol], images.index.to_numpy())
         return select_variants(cell_variants, self.cell.detect)
 
 
@@ -136,7 +136,8 @@ def measure(
     rows = table.reset_index(drop=True)
     parts, seconds = [], []
     for variant in variants:
-        strength, pixels = float(variant.table["strength"].iloc[0]), variant.pixels()
+        strength = float(variant.table["strength"].iloc[0])
+        pixels = torch.from_numpy(variant.pixels())
         features, variant_seconds = _features(
             model, pixels, rows, variant.name, strength, families(settings), key, seed,
             blur=settings.blur,
@@ -218,14 +219,15 @@ def adapt(
         quantise: of the cell's protocol, for the attacked images.
     """
     test_images = part.test_images.iloc[places]
-    clean = next(v for v in part.variants(test_images) if v.name == CLEAN).pixels()
+    original = next(v for v in part.variants(test_images) if v.name == CLEAN)
+    clean = torch.from_numpy(original.pixels())
     labels = torch.from_numpy(test_images["clean"].to_numpy(copy=True))
     budget = settings.adaptive.model_dump()
     images = part.images.reset_index(drop=True)
 
     def attack(score: Objective | None) -> Tensor:
         pixels = adaptive.perturb(model, clean, labels, score, **budget)
-        return changes.stored(pixels, quantise=quantise)
+        return torch.from_numpy(changes.stored(pixels.numpy(), quantise=quantise))
 
     def features_of(
         pixels: Tensor, variant: str, detectors: Sequence[Family], name: str = ""
@@ -287,7 +289,8 @@ def _examples(
             continue
         pixels, image = variant.pixels()[order], variant.table["image"].to_numpy()[order]
         batches = [
-            _maps_and_classes(model, *probe(batch), count) for batch, count in model.batches(pixels)
+            _maps_and_classes(model, *probe(batch), count)
+            for batch, count in model.batches(torch.from_numpy(pixels))
         ]
         maps.append(torch.cat([each for each, _ in batches]).half().numpy())
         pictures.append(to_8bit(pixels))

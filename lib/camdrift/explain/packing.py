@@ -51,7 +51,7 @@ def shrunk(maps: Layers, side: int | None) -> Layers:
     )
 
 
-def of_variants(
+def explain(
     model: Model,
     variants: list[Variant],
     seed_classes: Mapping[int, int],
@@ -67,7 +67,7 @@ def of_variants(
 
     Args:
         model: the model to explain.
-        variants: as `variants.of_images` returns them.
+        variants: as `variants.compose` returns them.
         seed_classes: the model's prediction on the clean image, by image.
         likely_flipped: by image, whether the attack is likely to have changed its class. It changes
             no result; likely flips share micro-batches, so fewer of these need a second backward.
@@ -82,11 +82,11 @@ def of_variants(
         attack = variant.name not in (CLEAN, SOFTMAX, NOISE)
         keys = []
         for image, pixel in zip(images, pixels, strict=True):
-            content = hashlib.blake2b(pixel.numpy().tobytes(), digest_size=16).digest()
+            content = hashlib.blake2b(pixel.tobytes(), digest_size=16).digest()
             keys.append((int(image), softmax, content))
             likely = attack and bool(likely_flipped[image])
             kind = _Kind(variant.targets, softmax, tuple(names), likely)
-            packer.request(keys[-1], pixel, int(seed_classes[image]), kind)
+            packer.request(keys[-1], torch.from_numpy(pixel), int(seed_classes[image]), kind)
         tables.append((variant, names, keys))
     packer.finish()
     parts = []

@@ -1,10 +1,69 @@
-"""The gradient of a model's loss with respect to pixels, for any number of images."""
+"""The gradient of a model's loss with respect to pixels, and steps along its sign."""
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from camdrift.models.model import Model
+
+# (pixels of some images, their places among all, whether a gradient is needed) -> the gradient of
+# an objective that rises, any tensor if none is needed; and whether each image stays as it is.
+Look = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]
+
+
+def ascend(
+    look: Look,
+    clean: Tensor,
+    sizes: Sequence[float],
+    *,
+    eps: float,
+    start: Tensor | None = None,
+    one_direction: bool = False,
+    look_last: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Returns perturbations, (n, 3, h, w), after steps along the sign of a gradient; looks, (n,).
+
+    The loop of every gradient-sign attack. Each step moves an image's pixel values by its size and
+    projects their change to [-eps, eps] (Madry et al. 2018, section 2.1). The objective sees
+    pixels clipped to [0, 1]; perturbations are returned unclipped.
+
+    Args:
+        look: computes gradients and decides which images stay as they are.
+        clean: (n, 3, h, w), in [0, 1].
+        sizes: of the steps, in pixel values.
+        eps: largest change of a pixel value.
+        start: the first perturbation; none by default.
+        one_direction: whether each step starts at the clean image again and follows the gradient's
+            sign there, as a search along a line does.
+        look_last: whether the result of the last step is looked at, too.
+    """
+    change = torch.zeros_like(clean) if start is None else start
+    result, direction = change.clone(), change
+    places = torch.arange(len(clean), device=clean.device)
+    looks = torch.zeros_like(places)
+    for step in range(len(sizes) + look_last):
+        last, turns = step == len(sizes), step == 0 or not one_direction
+        current = (clean + change).clamp_(0, 1)
+        gradient, done = look(current, places, turns and not last)
+        looks[places] += 1
+        if turns:
+            direction = gradient.sign()
+        if done.any():
+            result[places] = change
+            if done.all():
+                return result, looks
+            direction, places, clean, change, current = (
+                values[~done] for values in (direction, places, clean, change, current)
+            )
+        if last:
+            break
+        change = sizes[step] * direction
+        if not one_direction:
+            change.add_(current).sub_(clean).clamp_(-eps, eps)
+    result[places] = change
+    return result, looks
 
 
 def cross_entropy(model: Model, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,15 +11,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from camdrift.models import architectures, checks, devices, hook_points
 from camdrift.models.hook_points import Tap
-from camdrift.storage.pixels import inputs
 
 
 def padded(values: Tensor, count: int) -> Tensor:
     """Returns (n, ...) values with copies of the last behind them, `count` in all."""
     return torch.cat([values, values[-1:].expand(count - len(values), *values.shape[1:])])
+
+
+def inputs(pixels: Tensor, *, size: int, mean: Tensor, std: Tensor) -> Tensor:
+    """Returns the inputs of a network: pixels resized to its size (bilinear) and normalised.
+
+    Pixels that have that size already are not resized. `mean` and `std` are (1, 3, 1, 1).
+    """
+    if pixels.shape[-1] != size or pixels.shape[-2] != size:
+        pixels = F.interpolate(pixels, size, mode="bilinear", antialias=False)
+    return (pixels - mean) / std
 
 
 def top_logit(logits: Tensor) -> Tensor:

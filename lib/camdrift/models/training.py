@@ -7,12 +7,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from camdrift.models import architectures, checks, devices
-from camdrift.settings import SettingsError
-from camdrift.storage.pixels import inputs
+from camdrift.models import architectures, checks, devices, gradients
+from camdrift.models.model import inputs
+from camdrift.settings import Descent, SettingsError
 
 # (network on pixels, pixels, labels) -> attacked pixels to train on.
 Adversary = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
+
+
+def adversary(settings: Descent) -> Adversary:
+    """Returns the attack of adversarial training: projected gradient descent in L-infinity.
+
+    Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks", section 2.1,
+    without its random start.
+    """
+
+    def attack(network: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor) -> Tensor:
+        def look(images: Tensor, places: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
+            images.requires_grad_()
+            loss = F.cross_entropy(network(images), labels, reduction="sum")
+            (rising,) = torch.autograd.grad(loss, images)
+            images.requires_grad_(False)
+            return rising, torch.zeros(len(images), dtype=torch.bool, device=images.device)
+
+        sizes = [settings.step] * settings.steps
+        change, _ = gradients.ascend(look, pixels, sizes, eps=settings.eps)
+        return (pixels + change).clamp(0, 1)
+
+    return attack
 
 
 class DivergedError(SettingsError, FloatingPointError):

@@ -1,7 +1,6 @@
 """One image of a cell, to look at: its pixels, maps, classes and scores, as the stages left them.
 
-Without torch: what the stages wrote is read in part, and a stage's images are made again of its
-perturbation and noise.
+Without torch: artefacts are read in part, and the images are composed as the stages compose them.
 """
 
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from camdrift import storage
-from camdrift.perturbations.strengths import multipliers, offsets
+from camdrift.perturbations import variants
 from camdrift.scores import by_name
 from camdrift.settings import Cell, Protocol
 from camdrift.storage import (
@@ -80,31 +79,18 @@ def read(study: str, name: str, cell: Cell, first: Protocol) -> Case:
 def pixels(case: Case, image: int, strength: float) -> dict[str, np.ndarray]:
     """Returns the clean, attacked and noisy image, float32 (h, w, 3) in [0, 1], by variant.
 
-    Under the cell's first protocol, noise of its first draw; as `perturbations.changes` makes them.
+    Under the cell's first protocol, noise of its first draw.
     """
-    i, rung = case.place(image), case.strengths.index(strength)
-    clean = np.moveaxis(case.images.pixels[image].astype(np.float32) / 255, -1, 0)
-    whole = np.asarray(case.attacked.perturbation[i])
-    steps = case.first.strengths == "accumulating" and len(case.attacked.last_step)
-    scaled = np.asarray(case.attacked.last_step[i]) if steps else whole
-    multiple = multipliers(case.strengths, applied=case.first.strengths)[rung]
-    scales = case.noise.scales
-    mine = (scales["image"] == image) & (scales["strength"] == strength) & (scales["draw"] == 0)
-    scale = float(scales.loc[mine & (scales["recipe"] == case.first.recipe), "scale"].iloc[0])
-    matched = case.first.noise == "matched"
-    like = whole if matched else scaled
-    noise = scale * (like.mean() + like.std() * np.asarray(case.noise.draws[i, 0]))
-    if not matched:
-        noise = noise + (whole - scaled) + offsets(case.strengths)[rung] * scaled
-    made = {
-        CLEAN: clean,
-        ADVERSARIAL: clean + (whole - scaled) + multiple * scaled,
-        NOISE: clean + noise,
-    }
-    return {
-        name: np.moveaxis(value, 0, -1).clip(0, 1).astype(np.float32)
-        for name, value in made.items()
-    }
+    place = np.array([case.place(image)])
+    parts = case.attacked.only(place), case.noise.only(place)
+    own = [
+        variant
+        for variant in variants.compose(case.images, *parts, [case.first])
+        if variant.name in ARMS
+        and variant.table["strength"].iloc[0] in (0.0, strength)
+        and variant.table["draw"].iloc[0] == 0
+    ]
+    return {variant.name: np.moveaxis(variant.pixels()[0], 0, -1) for variant in own}
 
 
 def rows(case: Case, image: int, strength: float, *, method: str, target: str) -> pd.DataFrame:

@@ -37,7 +37,7 @@ def of_cell(cell: Cell, plan: Settings) -> Looks:
     """
     known = protocols(plan.protocols)
     chosen = [known[name] for name in cell.protocols]
-    made = variants.of_images(*_stand_in(cell, plan), chosen)
+    made = variants.compose(*_stand_in(cell, plan), chosen)
     methods = plan.cams.methods
     done: set[tuple] = set()
     counts = {(one, both): 0.0 for one in (True, False) for both in (True, False)}

@@ -16,7 +16,7 @@ from camdrift.storage import Attacked, ImageSet, Noise
 from camdrift.storage.pixels import from_8bit
 
 
-def of_attacked(
+def match(
     model: Model,
     images: ImageSet,
     attacked: Attacked,
@@ -29,9 +29,10 @@ def of_attacked(
 ) -> Noise:
     """Returns the noise and the controls of attacked images of a cell, `key`."""
     rows, names = attacked.images["image"].to_numpy(), attacked.images["id"]
-    clean = from_8bit(images.pixels[rows])
-    sizes = torch.from_numpy(attacked.images["l2"].to_numpy(copy=True))
-    whole, last = (torch.from_numpy(a.copy()) for a in (attacked.perturbation, attacked.last_step))
+    pixels = from_8bit(images.pixels[rows])
+    clean, sizes = torch.from_numpy(pixels), torch.tensor(attacked.images["l2"].to_numpy())
+    whole, last = np.array(attacked.perturbation), np.asarray(attacked.last_step)
+    change = torch.from_numpy(whole)
 
     def generators(*kind: int | str) -> list[np.random.Generator]:
         return [randomness.generator(seed, *kind, key, name) for name in names]
@@ -39,15 +40,15 @@ def of_attacked(
     draws = [draw(clean.shape[1:], generators("noise", i)) for i in range(settings.draws)]
     recipes = {protocol.recipe: protocol for protocol in protocols}
     fits = [
-        fit(clean, whole, last, draws, cell.strengths, protocol=protocol, scaling=settings.scaling)
+        fit(pixels, whole, last, draws, cell.strengths, protocol=protocol, scaling=settings.scaling)
         for protocol in recipes.values()
     ]
     scales = pd.concat(fits, ignore_index=True)
-    controls = [control(kind, clean, whole, generators("control", kind)) for kind in CONTROLS]
-    base = changes.like(whole, draws[0])
+    controls = [control(kind, clean, change, generators("control", kind)) for kind in CONTROLS]
+    base = torch.from_numpy(changes.like(whole, draws[0]))
     by, to = settings.raise_by, settings.raise_to
     return Noise(
-        torch.stack(draws, dim=1).numpy(),
+        np.stack(draws, axis=1),
         torch.stack(controls, dim=1).numpy(),
         {"controls": list(CONTROLS)},
         scales.assign(image=rows[scales.pop("row")]),
@@ -55,11 +56,14 @@ def of_attacked(
     )
 
 
-def draw(shape: Sequence[int], generators: Sequence[np.random.Generator]) -> Tensor:
+def draw(shape: Sequence[int], generators: Sequence[np.random.Generator]) -> np.ndarray:
     """Returns a standard normal draw of `shape` for each generator, as float32."""
-    return torch.from_numpy(
-        np.stack([g.standard_normal(tuple(shape)).astype(np.float32) for g in generators])
-    )
+    return np.stack([g.standard_normal(tuple(shape)).astype(np.float32) for g in generators])
+
+
+def l2(change: Tensor) -> Tensor:
+    """Returns the L2 norm over all channels and pixels of each image: (n,)."""
+    return change.double().flatten(1).norm(dim=1)
 
 
 def scale_to(clean: Tensor, base: Tensor, targets: Tensor) -> Tensor:
@@ -96,10 +100,10 @@ def scale_to(clean: Tensor, base: Tensor, targets: Tensor) -> Tensor:
 
 
 def fit(
-    clean: Tensor,
-    whole: Tensor,
-    last_step: Tensor,
-    draws: Sequence[Tensor],
+    clean: np.ndarray,
+    whole: np.ndarray,
+    last_step: np.ndarray,
+    draws: Sequence[np.ndarray],
     strengths: Sequence[float],
     *,
     protocol: Protocol,
@@ -122,10 +126,12 @@ def fit(
         changes.attacked(clean, whole, last_step, multiple, applied=protocol.strengths)
         for multiple in multiples
     ]
-    sizes = torch.stack([changes.l2(attack.clamp(0, 1) - clean) for attack in attacks], dim=1)
+    own = [torch.from_numpy(attack.clip(0, 1) - clean) for attack in attacks]
+    sizes = torch.stack([l2(change) for change in own], dim=1)
 
-    def measured(arm: str, changed: Tensor) -> dict[str, np.ndarray]:
-        values = (changes.stored(changed, quantise=protocol.quantise) - clean).double().flatten(1)
+    def measured(arm: str, changed: np.ndarray) -> dict[str, np.ndarray]:
+        change = changes.stored(changed, quantise=protocol.quantise) - clean
+        values = torch.from_numpy(change).double().flatten(1)
         spread, mean = torch.std_mean(values, dim=1, correction=0)
         facts = {
             "mean": mean,
@@ -144,11 +150,11 @@ def fit(
         elif scaling == "unclipped":
             scales = torch.tensor([multiples], dtype=torch.float64).abs().expand(len(clean), -1)
         else:
-            scales = scale_to(clean, base, sizes)
+            scales = scale_to(torch.from_numpy(clean), torch.from_numpy(base), sizes)
         for rung, offset in enumerate(offsets(strengths)):
-            scale = scales[:, rung]
+            scale = scales[:, rung].numpy()
             noise = changes.noisy(clean, whole, last_step, base, scale, offset, protocol=protocol)
-            table = pd.DataFrame({"row": np.arange(len(clean)), "scale": scale.numpy()})
+            table = pd.DataFrame({"row": np.arange(len(clean)), "scale": scale})
             facts = of_attacks[rung] | measured("noise", noise)
             place = {"strength": float(strengths[rung]), "draw": i, "recipe": protocol.recipe}
             tables.append(table.assign(**place, **facts))
@@ -187,7 +193,7 @@ def raised(
     rung, flipped = torch.zeros(len(clean), dtype=torch.int64), torch.zeros(len(clean)).bool()
     with torch.no_grad():
         predictions = model(clean).argmax(1)
-        waiting = changes.l2(base).nonzero().flatten()  # nothing raised stays nothing
+        waiting = l2(base).nonzero().flatten()  # nothing raised stays nothing
         for i in range(rungs):
             noise = scales[waiting, i].float().view(-1, 1, 1, 1) * base[waiting]
             if not len(waiting):
@@ -258,5 +264,5 @@ def control(
     """
     pairs = zip(perturbation, generators, strict=True)
     turned = torch.stack([CONTROLS[kind](change, generator) for change, generator in pairs])
-    sizes = changes.l2((clean + perturbation).clamp(0, 1) - clean)
+    sizes = l2((clean + perturbation).clamp(0, 1) - clean)
     return scale_to(clean, turned, sizes[:, None]).float().view(-1, 1, 1, 1) * turned

@@ -25,7 +25,7 @@ class Perturbation:
     pixels: (n, 3, h, w), to add to pixels in [0, 1]; the sum may leave that range.
     evaluations: (n,) int64, forward passes of the model spent on each image.
     log: the attack's own record, one dict a row, `image` counts from 0; empty for most attacks.
-    found: (n,) bool, the attack's own judgement of success, if its rule is not "the prediction
+    successes: (n,) bool, the attack's own judgement of success, if its rule is not "the prediction
         differs from that on the clean image"; None for most attacks.
     last_step: (n, 3, h, w), the part of `pixels` that the last of several steps added, which the
         accumulating loop scales alone; None if the whole perturbation is one step.
@@ -34,44 +34,58 @@ class Perturbation:
     pixels: Tensor
     evaluations: Tensor
     log: list[dict] = field(default_factory=list)
-    found: Tensor | None = None
+    successes: Tensor | None = None
     last_step: Tensor | None = None
 
 
-def make(
+def run(
     perturb: Callable[..., Perturbation],
-    model: Model,
+    source: Model,
+    target: Model,
     pixels: Tensor,
     labels: Tensor,
     *,
     generators: Sequence[np.random.Generator],
-    shard: int,
     settings: dict[str, Any],
-) -> Perturbation:
-    """Returns the perturbations of all images, computed `shard` images at a time.
+    only: Tensor | None = None,
+    shard: int | None = None,
+) -> tuple[Perturbation, pd.DataFrame]:
+    """Attacks images on one model and returns the perturbations and their effect on another.
 
-    An image's result does not depend on the shard, except for attacks that carry something from one
-    image to the next (DLFuzz with sequential tables): those require one shard of all images.
+    Args:
+        perturb: the attack, see `camdrift.attacks`.
+        source: the model on which the attack is made.
+        target: the model that meets it; see `measure` for the table's columns.
+        pixels: (n, 3, h, w), in [0, 1].
+        labels: the classes that the attack leads away from, (n,).
+        generators: one for each image.
+        settings: of the attack.
+        only: the images to attack, bool (n,); the others stay as they are, without an evaluation.
+            None attacks all.
+        shard: images to attack at a time, None for all; an image's result does not depend on it,
+            except for attacks that carry something from one image to the next (DLFuzz with
+            sequential tables).
     """
-    parts: list[Perturbation] = []
+    rows = torch.arange(len(pixels)) if only is None else only.nonzero().flatten()
+    change, last_step = torch.zeros_like(pixels), torch.zeros_like(pixels)
+    evaluations = torch.zeros(len(pixels), dtype=torch.int64)
+    successes = torch.zeros(len(pixels), dtype=torch.bool)
     log: list[dict] = []
-
-    def joined(name: str) -> Tensor | None:
-        pieces = [getattr(part, name) for part in parts]
-        return None if pieces[0] is None else torch.cat(pieces)
-
-    for start in tqdm(range(0, len(pixels), shard), desc="attack", unit="shard"):
-        rows = slice(start, start + shard)
-        part = perturb(model, pixels[rows], labels[rows], generators=generators[rows], **settings)
-        log += [row | {"image": row["image"] + start} for row in part.log]
-        parts.append(part)
-    return Perturbation(
-        torch.cat([part.pixels for part in parts]),
-        torch.cat([part.evaluations for part in parts]),
-        log,
-        joined("found"),
-        joined("last_step"),
+    steps = judges = False
+    shards = rows.split(shard or len(rows)) if len(rows) else ()
+    for part in tqdm(shards, desc="attack", unit="shard", disable=shard is None):
+        own = [generators[int(row)] for row in part]
+        done = perturb(source, pixels[part], labels[part], generators=own, **settings)
+        change[part], evaluations[part] = done.pixels, done.evaluations
+        log += [row | {"image": int(part[row["image"]])} for row in done.log]
+        if judges := done.successes is not None:
+            successes[part] = done.successes
+        if steps := done.last_step is not None:
+            last_step[part] = done.last_step
+    whole = Perturbation(
+        change, evaluations, log, successes if judges else None, last_step if steps else None
     )
+    return whole, measure(target, pixels, whole)
 
 
 def measure(model: Model, pixels: Tensor, perturbation: Perturbation) -> pd.DataFrame:
@@ -101,7 +115,7 @@ def measure(model: Model, pixels: Tensor, perturbation: Perturbation) -> pd.Data
             )
         )
     adds_up = (outputs.sum(1) - 1).abs() < 1e-4
-    successes = perturbation.found
+    successes = perturbation.successes
     change = (changed - pixels).double().flatten(1)
     return pd.DataFrame(
         {

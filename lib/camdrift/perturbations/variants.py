@@ -6,8 +6,6 @@ from functools import cache, partial
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from camdrift import storage
 from camdrift.perturbations import changes
@@ -36,14 +34,14 @@ class Variant:
         nominal one; 0 for the clean image. `draw` is 0 for variants without noise. `recipe` is
         `Protocol.recipe`, empty for the clean image.
     targets: the target policies of its maps.
-    pixels: returns (n, 3, h, w) in [0, 1]; called only when needed, since all variants together
-        are many times as large as the images.
+    pixels: returns float32 (n, 3, h, w) in [0, 1]; called only when needed, since all variants
+        together are many times as large as the images.
     central: whether every method maps it, or the first alone.
     """
 
     table: pd.DataFrame
     targets: tuple[str, ...]
-    pixels: Callable[[], Tensor]
+    pixels: Callable[[], np.ndarray]
     central: bool = False
 
     @property
@@ -52,10 +50,13 @@ class Variant:
         return str(self.table["variant"].iloc[0])
 
 
-def of_images(
+def compose(
     images: ImageSet, attacked: Attacked, noise: Noise, protocols: Sequence[Protocol]
 ) -> list[Variant]:
-    """Returns the variants of a cell's images that its protocols need.
+    """Returns the variants of attacked images that the protocols need.
+
+    The one place where changed images are composed: stages explain these and the dashboard shows
+    them.
 
     The clean image; under each recipe the attack and the noise at each strength. The first
     protocol's recipe also has every draw of the noise and, at strength 1, each control and the
@@ -67,14 +68,14 @@ def of_images(
     """
     numbers = attacked.images["image"].to_numpy()
     clean = from_8bit(images.pixels[numbers])
-    whole, last = (torch.from_numpy(a.copy()) for a in (attacked.perturbation, attacked.last_step))
-    strengths = sorted(noise.scales["strength"].unique())
+    whole, last = (np.asarray(a) for a in (attacked.perturbation, attacked.last_step))
+    strengths = sorted(noise.scales["strength"].unique().tolist())
     steps = offsets(strengths)
     first, both = protocols[0], (OWN, SEED)
 
     def variant(
         name: str,
-        make: Callable[[], Tensor],
+        make: Callable[[], np.ndarray],
         *,
         strength: float = 1.0,
         draw: int = 0,
@@ -93,25 +94,25 @@ def of_images(
         central = name == CLEAN or first.score == "softmax_for_originals"
         return Variant(table.assign(draw=0, recipe=""), both, lambda: clean, central)
 
-    def base(protocol: Protocol, draw: int) -> Callable[[], Tensor]:
-        normal = torch.from_numpy(noise.draws[:, draw].copy())
+    def base(protocol: Protocol, draw: int) -> Callable[[], np.ndarray]:
+        normal = noise.draws[:, draw]
         return cache(lambda: changes.noise_base(whole, last, normal, protocol=protocol))
 
-    def attack(protocol: Protocol, multiple: float) -> Callable[[], Tensor]:
+    def attack(protocol: Protocol, multiple: float) -> Callable[[], np.ndarray]:
         return lambda: changes.attacked(clean, whole, last, multiple, applied=protocol.strengths)
 
     def noisy(
-        protocol: Protocol, base: Callable[[], Tensor], rung: int, draw: int
-    ) -> Callable[[], Tensor]:
+        protocol: Protocol, base: Callable[[], np.ndarray], rung: int, draw: int
+    ) -> Callable[[], np.ndarray]:
         scales = noise.scales[noise.scales["recipe"] == protocol.recipe]
         rows = scales[(scales["strength"] == strengths[rung]) & (scales["draw"] == draw)]
-        scale = torch.from_numpy(rows["scale"].to_numpy(copy=True))
+        scale = rows["scale"].to_numpy()
         return lambda: changes.noisy(
             clean, whole, last, base(), scale, steps[rung], protocol=protocol
         )
 
-    def control(place: int) -> Callable[[], Tensor]:
-        return lambda: clean + torch.from_numpy(noise.controls[:, place].copy())
+    def control(place: int) -> Callable[[], np.ndarray]:
+        return lambda: clean + noise.controls[:, place]
 
     variants = [original(CLEAN)]
     if any(protocol.score == "softmax_for_originals" for protocol in protocols):
@@ -135,19 +136,17 @@ def of_images(
                 make = noisy(protocol, like, rung, draw)
                 variants.append(build(NOISE, make, strength=strength, draw=draw))
     variants += [variant(kind, control(i)) for i, kind in enumerate(noise.facts["controls"])]
-    flipped = noise.raised["flipped"].to_numpy(copy=True)
+    flipped = noise.raised["flipped"].to_numpy()
     if flipped.any():
-        scale = (
-            torch.from_numpy(noise.raised["scale"].to_numpy(copy=True)).float().view(-1, 1, 1, 1)
-        )
-        normal = torch.from_numpy(noise.draws[:, 0].copy())
+        scale = noise.raised["scale"].to_numpy(np.float32).reshape(-1, 1, 1, 1)
+        normal = noise.draws[:, 0]
         raised = variant(RAISED, lambda: clean + scale * changes.like(whole, normal))
         table = raised.table[flipped].reset_index(drop=True)
         variants.append(Variant(table, both, lambda: raised.pixels()[flipped]))
     return variants
 
 
-def of_cell(
+def read(
     cell: Cell, name: str, protocols: Sequence[Protocol], places: storage.Places = slice(None)
 ) -> tuple[Attacked, list[Variant]]:
     """Returns the `Attacked` of a cell, and the variants of its images.
@@ -159,7 +158,7 @@ def of_cell(
     attacked = storage.read(Attacked, folder).only(places)
     mine = {"scales": {"image": attacked.images["image"].to_list()}}
     noise = storage.read(Noise, storage.cell_folder(cell.study, name, "noise"), only=mine)
-    return attacked, of_images(images, attacked, noise.only(places), protocols)
+    return attacked, compose(images, attacked, noise.only(places), protocols)
 
 
 def examples(

@@ -67,7 +67,7 @@ class Task:
 
 
 @contextlib.contextmanager
-def of(
+def results(
     stage: run.Stage, work: str, count: int, *, size: int, given: Sequence[Path] = ()
 ) -> Iterator[list[Path]]:
     """Lends the folders of the results of all shards, in order, and deletes them in the end.
@@ -140,7 +140,7 @@ def _alone(folder: Path) -> Iterator[None]:
 NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
-def of_attacked(stage: run.Stage, kind: type, *, size: int) -> None:
+def by_image(stage: run.Stage, kind: type, *, size: int) -> None:
     """Writes a cell's artefact, joined from what the script's `shard` returns for all its images.
 
     Args:
@@ -150,7 +150,7 @@ def of_attacked(stage: run.Stage, kind: type, *, size: int) -> None:
     """
     of_cell = (stage.cell.study, stage.key)
     attacked = storage.read(storage.Attacked, storage.cell_folder(*of_cell, "attack"))
-    with of(stage, "shard", len(attacked.images), size=size) as parts:
+    with results(stage, "shard", len(attacked.images), size=size) as parts:
         folder = storage.cell_folder(*of_cell, stage.group)
         storage.join(folder, storage.each(kind, parts))
 

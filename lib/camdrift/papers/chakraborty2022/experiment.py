@@ -111,7 +111,7 @@ def carry(
         last[:, order],
         layers,
         values[:, chosen],
-        np.stack([to_8bit(pictures[i]) for i in chosen], axis=1),
+        np.stack([to_8bit(pictures[i].numpy()) for i in chosen], axis=1),
         images.iloc[places][["image", "class_name"]].reset_index(drop=True),
         _facts(model),
     )

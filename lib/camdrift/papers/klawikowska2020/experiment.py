@@ -4,7 +4,7 @@ klawikowska2020, section 3 and table 1. The paper tries its retrained models on 
 the clear model; here they are attacked themselves, too, and by attacks that they have not seen.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,16 +13,15 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from camdrift import attacks
-from camdrift.models import loading
+from camdrift.models import loading, training
 from camdrift.models.devices import Precision
 from camdrift.models.model import Model
 from camdrift.models.training import Adversary
 from camdrift.perturbations import perturbation
 from camdrift.pipeline import randomness
-from camdrift.settings import ATTACKING, EXTENDING, HARDENED, Descent, Hardening, hardened
+from camdrift.settings import ATTACKING, EXTENDING, HARDENED, Hardening, hardened
 from camdrift.storage import CLEAR, LARGER, Hardened, ImageSet, Weights
 from camdrift.storage.pixels import from_8bit
 
@@ -42,7 +41,7 @@ def draw(images: ImageSet, split: str, count: int | None, *, seed: int) -> Image
     if count is not None:
         key = [randomness.entropy(seed, "hardening", name) for name in rows["id"]]
         rows = rows.iloc[np.sort(np.argsort(key)[:count])]
-    pixels = from_8bit(images.pixels[rows.index])
+    pixels = torch.from_numpy(from_8bit(images.pixels[rows.index]))
     return Images(pixels, torch.tensor(rows["label"].to_numpy()), rows)
 
 
@@ -52,56 +51,21 @@ def attack(
     """Returns attacked pixels, clipped, and a row an image.
 
     Only images that the model gets right are attacked; an image on which it is wrong already stays
-    as it is, and no success is counted for it. Columns: `image, source, label, clean, adversarial`
-    (predictions), `right` (on the clean image), `success` (right before, wrong after),
-    `evaluations`, `gain` (of an attack that raises it, else missing).
+    as it is, and no success is counted for it. Columns: `image, source, label`, those of
+    `perturbation.measure`, `right` (on the clean image) and `gain` (of an attack that raises it,
+    else missing).
     """
     with torch.no_grad():
-        clean = model(shown.pixels).argmax(1)
-    right = clean == shown.labels
-    changed, adversarial = shown.pixels.clone(), clean.clone()
-    evaluations = torch.ones(len(clean), dtype=torch.int64)
-    gain = torch.full((len(clean),), torch.nan, dtype=torch.float64)
-    if right.any():
-        rows = right.nonzero().flatten()
-        names = shown.index["id"].to_numpy()[rows.numpy()]
-        made = perturbation.make(
-            attacks.perturbing(name), model, shown.pixels[rows], shown.labels[rows],
-            generators=[randomness.generator(seed, "hardening", key, i) for i in names],
-            shard=4 * model.micro_batch, settings=settings,
-        )  # fmt: skip
-        changed[rows] = (shown.pixels[rows] + made.pixels).clamp(0, 1)
-        evaluations[rows] = made.evaluations
-        for row in made.log:
-            gain[rows[row["image"]]] = row.get("gain", torch.nan)
-        with torch.no_grad():
-            adversarial[rows] = model(changed[rows]).argmax(1)
-    table = shown.index.reset_index(names="image")[["image", "source", "label"]]
-    return changed, table.assign(
-        clean=clean.numpy(), adversarial=adversarial.numpy(), right=right.numpy(),
-        success=(right & (adversarial != shown.labels)).numpy(),
-        evaluations=evaluations.numpy(), gain=gain.numpy(),
+        right = model(shown.pixels).argmax(1) == shown.labels
+    change, effect = perturbation.run(
+        attacks.perturbing(name), model, model, shown.pixels, shown.labels,
+        generators=[randomness.generator(seed, "hardening", key, i) for i in shown.index["id"]],
+        settings=settings, only=right, shard=4 * model.micro_batch,
     )  # fmt: skip
-
-
-def adversary(chosen: Descent) -> Adversary:
-    """Returns what makes batches adversarial in training: L-infinity PGD.
-
-    Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks", section 2.1,
-    without its random start.
-    """
-
-    def change(network: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor) -> Tensor:
-        current = pixels
-        for _ in range(chosen.steps):
-            current = current.detach().requires_grad_()
-            loss = F.cross_entropy(network(current), labels, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, current)
-            moved = current.detach() + chosen.step * gradient.sign() - pixels
-            current = moved.clamp(-chosen.eps, chosen.eps).add(pixels).clamp(0, 1)
-        return current
-
-    return change
+    gain = pd.Series({row["image"]: row.get("gain") for row in change.log}, dtype=float)
+    table = shown.index.reset_index(names="image")[["image", "source", "label"]]
+    table = pd.concat([table, effect.assign(right=right.numpy())], axis=1)
+    return (shown.pixels + change.pixels).clamp(0, 1), table.assign(gain=gain)
 
 
 def harden(
@@ -159,7 +123,7 @@ def harden(
         counts[kind] = int(added.sum())
         weights[kind] = trained(kind, (more[added], trains.labels[added]))
     weights["retrained"] = trained("retrained", None)
-    weights["pgd"] = trained("pgd", None, adversary(chosen.adversary))
+    weights["pgd"] = trained("pgd", None, training.adversary(chosen.adversary))
     known |= {kind: ready(weights[kind]) for kind in HARDENED}
     for model in known:
         for kind in settings:

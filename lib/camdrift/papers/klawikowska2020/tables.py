@@ -98,7 +98,8 @@ def tables(inspection: Inspection) -> dict[str, pd.DataFrame]:
 
     sets: `model, set, images, right, accuracy, low, high`, table 1 of the paper and beyond.
     attacks: `model, attack, split, images, wrong` (before the attack, left out), `successes, rate,
-        low, high, evaluations` (mean an image), `gain` (median of the successes).
+        low, high, rate_8bit` (after rounding to 256 levels), `evaluations` (mean an image), `l2`
+        (in pixel values, mean of the successes), `gain` (median of the successes).
     flips: `attack, class_before, class_after, images`, on the clear model.
     relevance: `model, on, kind, images, mean, low, high`: correlation with the clean map and, after
         a one-pixel attack, how the window's share grew.
@@ -154,7 +155,9 @@ def _attacks(inspection: Inspection) -> pd.DataFrame:
         rows.append({"model": model, "attack": attack, "split": split, "images": len(right),
                      "wrong": len(table) - len(right), "successes": int(right["success"].sum()),
                      "rate": value, "low": low, "high": high,
+                     "rate_8bit": right["success_8bit"].mean(),
                      "evaluations": right["evaluations"].mean(),
+                     "l2": right.loc[right["success"], "l2"].mean(),
                      "gain": right.loc[right["success"], "gain"].median()})  # fmt: skip
     return pd.DataFrame(rows)
 
