@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from camdrift.perturbations import noise
+from camdrift.perturbations import controls, noise, size
 from test_changes import protocol
 
 
@@ -35,7 +35,7 @@ def images():
 def test_scale_twin(images):
     clean, base = images
     targets = torch.tensor([[0.01, 0.3, 1.0, 4.0]], dtype=torch.float64).expand(6, -1)
-    found = noise.scale_to(clean, base, targets)
+    found = size.scale_to(clean, base, targets)
     for i in range(6):
         for j in range(4):
             expected = slow_scale(clean[i], base[i], float(targets[i, j]))
@@ -72,14 +72,14 @@ def test_published_noise_is_not_of_the_attacks_size(images):
 
 def test_noise_that_cannot_be_large_enough_is_at_its_largest():
     clean, base = torch.full((1, 1, 1, 2), 0.5), torch.tensor([[[[1.0, 0.0]]]])
-    factor = noise.scale_to(clean, base, torch.tensor([[3.0]]))
+    factor = size.scale_to(clean, base, torch.tensor([[3.0]]))
     assert float(((clean + float(factor) * base).clamp(0, 1) - clean).norm()) == 0.5
 
 
 @pytest.mark.parametrize(("base", "target"), [(0.0, 1.0), (1.0, 0.0)])
 def test_nothing_to_match_gives_nothing(base, target):
     clean = torch.full((1, 3, 2, 2), 0.5)
-    factor = noise.scale_to(clean, torch.full_like(clean, base), torch.tensor([[target]]))
+    factor = size.scale_to(clean, torch.full_like(clean, base), torch.tensor([[target]]))
     assert float(factor) == 0
 
 
@@ -90,6 +90,7 @@ def test_draws_are_standard_normal_and_an_images_own():
     assert np.array_equal(noise.draw((3, 64, 64), [np.random.default_rng(1)])[0], drawn[1])
 
 
+CLEAN = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(4))
 CHANGE = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(3)) * 0.01 + 0.002
 
 
@@ -98,7 +99,7 @@ def spectrum(change):
 
 
 def turned(kind, seed=0):
-    return noise.CONTROLS[kind](CHANGE, np.random.default_rng(seed))
+    return controls.CONTROLS[kind](CLEAN, CHANGE, np.random.default_rng(seed))
 
 
 def test_controls_keep_what_they_promise_and_no_more():
@@ -108,7 +109,7 @@ def test_controls_keep_what_they_promise_and_no_more():
     assert shuffled.sign().sum() == CHANGE.sign().sum()
     assert 0.3 < (shuffled == CHANGE).float().mean() < 0.7
     sparse = CHANGE * (torch.arange(16) == 3)  # a zero has no sign to deal
-    dealt = noise.sign_shuffled(sparse, np.random.default_rng(0))
+    dealt = controls.sign_shuffled(CLEAN, sparse, np.random.default_rng(0))
     assert torch.equal(dealt.abs(), sparse.abs())
     moved = turned("permuted")
     pixels = {tuple(p) for p in CHANGE.flatten(1).T.tolist()}
@@ -121,18 +122,35 @@ def test_controls_keep_what_they_promise_and_no_more():
     assert abs(float(together)) < 0.2
 
 
-@pytest.mark.parametrize("kind", ["sign_shuffled", "permuted", "phase_randomised"])
+@pytest.mark.parametrize("kind", ["sign_shuffled", "permuted", "phase_randomised", "displaced"])
 def test_controls_depend_on_their_generator(kind):
     assert torch.equal(turned(kind, 1), turned(kind, 1))
     assert not torch.equal(turned(kind, 1), turned(kind, 2))
 
 
-@pytest.mark.parametrize("kind", list(noise.CONTROLS))
+def test_displaced_pixels_keep_their_colours():
+    change = torch.zeros(3, 16, 16)
+    change[:, 2, 5], change[:, 9, 9] = torch.tensor([0.2, -0.1, 0.0]), 0.3
+    moved = controls.displaced(CLEAN, change, np.random.default_rng(0))
+    places = moved.any(0).nonzero()
+    assert len(places) == 2
+    assert not moved[:, 2, 5].any()
+    painted = (CLEAN + moved)[:, places[:, 0], places[:, 1]]
+    expected = (CLEAN + change)[:, [2, 9], [5, 9]]
+    for colour in expected.T:
+        assert (painted.T - colour).abs().amax(1).min() < 1e-6
+    nothing = controls.displaced(CLEAN, change * 0, np.random.default_rng(0))
+    assert not nothing.any()
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in controls.CONTROLS if kind not in controls.OWN_SIZE]
+)
 def test_controls_have_the_attacks_size_after_clipping(kind, images):
     clean = images[0].float()
     change = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(2)) * 0.1
-    found = noise.control(kind, clean, change, [np.random.default_rng(i) for i in range(6)])
-    sizes = [noise.l2((clean + c).clamp(0, 1) - clean) for c in (found, change)]
+    found = controls.rearranged(kind, clean, change, [np.random.default_rng(i) for i in range(6)])
+    sizes = [size.l2((clean + c).clamp(0, 1) - clean) for c in (found, change)]
     assert torch.allclose(sizes[0], sizes[1], rtol=1e-5)
 
 

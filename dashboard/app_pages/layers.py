@@ -16,6 +16,7 @@ CONTROLS = {
     "nothing": "nothing (identity)", "adversarial": "attack", "noise": "matched noise",
     "negated": "attack, negated", "sign_shuffled": "attack, signs shuffled",
     "permuted": "attack, pixels permuted", "phase_randomised": "attack, phases randomised",
+    "displaced": "attack, colours at other places",
     "raised_noise": "noise raised until it flips", "unrelated": "unrelated images (floor)",
 }  # fmt: skip
 

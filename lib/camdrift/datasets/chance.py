@@ -1,7 +1,6 @@
 """A comparison of a model's accuracy with that of a model that has learned nothing."""
 
 import numpy as np
-from scipy.stats import binomtest
 
 CONFIDENCE = 0.95  # level of the interval that must lie above chance
 
@@ -25,6 +24,8 @@ def is_surely_above(right: int, labels: np.ndarray) -> bool:
     """
     if not len(labels):
         return False
+    from scipy.stats import binomtest  # takes a second, and most stages never ask
+
     interval = binomtest(right, len(labels)).proportion_ci(CONFIDENCE, method="wilson")
     return bool(interval.low > level(labels))
 

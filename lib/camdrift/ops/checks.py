@@ -3,6 +3,7 @@
 from camdrift import attacks, scores
 from camdrift.detectors import families
 from camdrift.explain import methods
+from camdrift.perturbations import controls
 from camdrift.settings import Settings, SettingsError
 
 
@@ -15,6 +16,7 @@ def everything(settings: Settings) -> None:
     """
     faults = attacks.faults(settings)
     faults += [f"cams.methods: {fault}" for fault in methods.check(settings.cams.methods)]
+    faults += [f"noise.controls: {fault}" for fault in controls.check(settings.noise.controls)]
     faults += [f"scores.beside: {fault}" for fault in scores.check(settings.scores.beside)]
     faults += families.check(settings.detection.detectors)
     if faults:

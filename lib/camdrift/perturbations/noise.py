@@ -1,6 +1,6 @@
-"""The controls of an attack: noise of its size, and its own perturbation, rearranged."""
+"""Noise of an attack's size, and noise raised until it flips the prediction."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from camdrift.models.model import Model
-from camdrift.perturbations import changes
+from camdrift.perturbations import changes, controls
+from camdrift.perturbations.size import l2, scale_to
 from camdrift.perturbations.strengths import multipliers, offsets
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, NoiseSettings, Protocol
@@ -44,13 +45,16 @@ def match(
         for protocol in recipes.values()
     ]
     scales = pd.concat(fits, ignore_index=True)
-    controls = [control(kind, clean, change, generators("control", kind)) for kind in CONTROLS]
+    rearranged = [
+        controls.rearranged(kind, clean, change, generators("control", kind))
+        for kind in settings.controls
+    ]
     base = torch.from_numpy(changes.like(whole, draws[0]))
     by, to = settings.raise_by, settings.raise_to
     return Noise(
         np.stack(draws, axis=1),
-        torch.stack(controls, dim=1).numpy(),
-        {"controls": list(CONTROLS)},
+        torch.stack(rearranged, dim=1).numpy(),
+        {"controls": settings.controls},
         scales.assign(image=rows[scales.pop("row")]),
         raised(model, clean, base, sizes, raise_by=by, raise_to=to).assign(image=rows),
     )
@@ -59,44 +63,6 @@ def match(
 def draw(shape: Sequence[int], generators: Sequence[np.random.Generator]) -> np.ndarray:
     """Returns a standard normal draw of `shape` for each generator, as float32."""
     return np.stack([g.standard_normal(tuple(shape)).astype(np.float32) for g in generators])
-
-
-def l2(change: Tensor) -> Tensor:
-    """Returns the L2 norm over all channels and pixels of each image: (n,)."""
-    return change.double().flatten(1).norm(dim=1)
-
-
-def scale_to(clean: Tensor, base: Tensor, targets: Tensor) -> Tensor:
-    """Returns the factors at which each image's clipped noise has the L2 sizes `targets`.
-
-    Solves ||clip(x + f * base, 0, 1) - x|| = target for f (Rauber & Bethge 2020, arXiv
-    2007.07677): a value moves by min(f |b|, room), so between the factors at which values saturate
-    the squared size is quadratic in f. Noise that saturates everywhere before it is large enough
-    gets its largest factor; a base of zeros, or a target of 0, gives 0.
-
-    Args:
-        clean: (n, 3, h, w), pixels.
-        base: (n, 3, h, w), the unscaled noise.
-        targets: (n, rungs), L2 sizes.
-
-    Returns:
-        float64 (n, rungs).
-    """
-    clean, base = clean.double().flatten(1), base.double().flatten(1)
-    step = base.abs()
-    room = torch.where(base > 0, 1 - clean, clean) * (step > 0)
-    turn = torch.where(step > 0, room / step, 0.0)  # the factor at which the value saturates
-    turn, order = turn.sort(dim=1)
-    room_squared, step_squared = room.gather(1, order).square(), step.gather(1, order).square()
-    saturated = room_squared.cumsum(1)  # up to and including the value
-    moving = step_squared.flip(1).cumsum(1).flip(1)  # from the value on
-    size_squared = turn.square() * (moving - step_squared) + saturated
-    target_squared = targets.double().square()
-    first = torch.searchsorted(size_squared, target_squared).clamp_max(size_squared.shape[1] - 1)
-    remainder = target_squared - saturated.gather(1, first) + room_squared.gather(1, first)
-    rate = moving.gather(1, first)
-    factor = torch.where(rate > 0, (remainder.clamp_min(0) / rate).sqrt(), 0.0)
-    return factor.minimum(turn[:, -1:])
 
 
 def fit(
@@ -206,63 +172,3 @@ def raised(
     return pd.DataFrame(
         {"scale": scale.numpy(), "size": factors[rung].numpy(), "flipped": flipped.numpy()}
     )
-
-
-def negated(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
-    """Returns the perturbation with every sign flipped: the same structure, the opposite way."""
-    return -perturbation
-
-
-def sign_shuffled(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
-    """Returns the perturbation with its signs shuffled: each value keeps its size."""
-    signs = perturbation.sign().flatten()
-    moved = signs.nonzero().flatten()
-    signs[moved] = signs[moved[torch.from_numpy(generator.permutation(len(moved)))]]
-    return perturbation.abs() * signs.view_as(perturbation)
-
-
-def permuted(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
-    """Returns the perturbation with its pixels shuffled; channels stay together."""
-    order = torch.from_numpy(generator.permutation(perturbation[0].numel()))
-    return perturbation.flatten(1)[:, order].view_as(perturbation)
-
-
-def phase_randomised(perturbation: Tensor, generator: np.random.Generator) -> Tensor:
-    """Returns noise with the perturbation's power spectrum in each channel.
-
-    Every phase of its Fourier transform is shifted by that of white noise, by the same in all
-    channels, which keeps their cross-spectra and the mean (Theiler et al. 1992, Physica D 58,
-    77-94, in two dimensions).
-    """
-    white = torch.fft.fft2(torch.from_numpy(generator.standard_normal(perturbation.shape[1:])))
-    turn = torch.polar(torch.ones_like(white.real), white.angle())
-    turn[0, 0] = 1
-    return torch.fft.ifft2(torch.fft.fft2(perturbation.double()) * turn).real.float()
-
-
-CONTROLS: dict[str, Callable[[Tensor, np.random.Generator], Tensor]] = {
-    "negated": negated,
-    "sign_shuffled": sign_shuffled,
-    "permuted": permuted,
-    "phase_randomised": phase_randomised,
-}
-
-
-def control(
-    kind: str, clean: Tensor, perturbation: Tensor, generators: Sequence[np.random.Generator]
-) -> Tensor:
-    """Returns a control of each perturbation, scaled to its L2 norm, both clipped to [0, 1].
-
-    Args:
-        kind: a key of `CONTROLS`.
-        clean: (n, 3, h, w), pixels.
-        perturbation: (n, 3, h, w).
-        generators: one for each image.
-
-    Returns:
-        (n, 3, h, w), to add to the pixels and then clip.
-    """
-    pairs = zip(perturbation, generators, strict=True)
-    turned = torch.stack([CONTROLS[kind](change, generator) for change, generator in pairs])
-    sizes = l2((clean + perturbation).clamp(0, 1) - clean)
-    return scale_to(clean, turned, sizes[:, None]).float().view(-1, 1, 1, 1) * turned

@@ -79,9 +79,18 @@ class NoiseSettings(Section):
     """The noise to compare attacks with."""
 
     draws: Annotated[int, Field(ge=2)]
+    # Each is one of `camdrift.perturbations.controls`, which `check` looks at.
+    controls: list[Name]
     scaling: Literal["after_clipping", "unclipped"]
     raise_by: Annotated[float, Field(gt=1, le=4)]
     raise_to: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+
+    @field_validator("controls")
+    @classmethod
+    def _are_there_once(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError(f"wanted each of controls once, got {', '.join(names)}")
+        return names
 
 
 class CamSettings(Section):

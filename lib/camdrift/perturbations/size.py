@@ -1,0 +1,42 @@
+"""The size of changes after clipping: measured, and made equal."""
+
+import torch
+from torch import Tensor
+
+
+def l2(change: Tensor) -> Tensor:
+    """Returns the L2 norm over all channels and pixels of each image: (n,)."""
+    return change.double().flatten(1).norm(dim=1)
+
+
+def scale_to(clean: Tensor, base: Tensor, targets: Tensor) -> Tensor:
+    """Returns the factors at which each image's clipped noise has the L2 sizes `targets`.
+
+    Solves ||clip(x + f * base, 0, 1) - x|| = target for f (Rauber & Bethge 2020, arXiv
+    2007.07677): a value moves by min(f |b|, room), so between the factors at which values saturate
+    the squared size is quadratic in f. Noise that saturates everywhere before it is large enough
+    gets its largest factor; a base of zeros, or a target of 0, gives 0.
+
+    Args:
+        clean: (n, 3, h, w), pixels.
+        base: (n, 3, h, w), the unscaled noise.
+        targets: (n, rungs), L2 sizes.
+
+    Returns:
+        float64 (n, rungs).
+    """
+    clean, base = clean.double().flatten(1), base.double().flatten(1)
+    step = base.abs()
+    room = torch.where(base > 0, 1 - clean, clean) * (step > 0)
+    turn = torch.where(step > 0, room / step, 0.0)  # the factor at which the value saturates
+    turn, order = turn.sort(dim=1)
+    room_squared, step_squared = room.gather(1, order).square(), step.gather(1, order).square()
+    saturated = room_squared.cumsum(1)  # up to and including the value
+    moving = step_squared.flip(1).cumsum(1).flip(1)  # from the value on
+    size_squared = turn.square() * (moving - step_squared) + saturated
+    target_squared = targets.double().square()
+    first = torch.searchsorted(size_squared, target_squared).clamp_max(size_squared.shape[1] - 1)
+    remainder = target_squared - saturated.gather(1, first) + room_squared.gather(1, first)
+    rate = moving.gather(1, first)
+    factor = torch.where(rate > 0, (remainder.clamp_min(0) / rate).sqrt(), 0.0)
+    return factor.minimum(turn[:, -1:])
