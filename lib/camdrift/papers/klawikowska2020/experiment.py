@@ -22,7 +22,7 @@ from camdrift.models.model import Model
 from camdrift.models.training import Adversary
 from camdrift.perturbations import perturbation
 from camdrift.pipeline import randomness
-from camdrift.settings import ATTACKING, EXTENDING, HARDENED, Descent, Hardening, hardened
+from camdrift.settings import ATTACKING, EXTENDING, HARDENED, Descent, Retraining, hardened
 from camdrift.storage import CLEAR, LARGER, Hardened, ImageSet, Weights
 from camdrift.storage.pixels import from_8bit
 
@@ -107,7 +107,7 @@ def adversary(chosen: Descent) -> Adversary:
 def harden(
     images: ImageSet,
     clear: Weights,
-    chosen: Hardening,
+    chosen: Retraining,
     common: Mapping[str, Mapping[str, Any]],
     *,
     name: str,
@@ -120,9 +120,9 @@ def harden(
     Args:
         images: the set.
         clear: the model that is attacked, and from which the others are trained on.
-        chosen: the hardening's settings.
+        chosen: the retraining's settings.
         common: settings of all attacks, `attacks:` of params.yaml.
-        name: of the hardening, part of the seeds.
+        name: of the retraining, part of the seeds.
         seed: of all draws.
         micro_batch: at which models are called.
         precision: of these calls; training has single precision.
