@@ -25,11 +25,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dashboard,dask,dev]"
 	@touch $@
 
-repro: setup ## rebuild what params.yaml names (STUDY=layers: one study), then show the result
+repro: setup ## rebuild what params.yaml names, its first study first (STUDY=layers: one), and show results
 	@CAMDRIFT_PYTHON="$(CURDIR)/$(BIN)/python" sh stages/run check
-	@stage=$(if $(STUDY),$$($(BIN)/python -m camdrift.ops.summary stage $(STUDY))) || exit 1; \
-		$(BIN)/dvc repro $$stage
-	@$(BIN)/python -m camdrift.ops.summary show $(STUDY)
+	@studies=$$($(BIN)/python -m camdrift.ops.summary first $(STUDY)) || exit 1; \
+		$(BIN)/dvc repro $$(printf 'report@%s ' $$studies) && \
+		$(BIN)/python -m camdrift.ops.summary show $$studies
+	@$(if $(STUDY),,$(BIN)/dvc repro && $(BIN)/python -m camdrift.ops.summary show)
 
 # Each seed is a DVC experiment in a temporary copy; commit or `git add` new files first.
 seeds: setup ## run the whole study with each of `seeds` in params.yaml and write the spread

@@ -13,13 +13,12 @@ from streamlit.delta_generator import DeltaGenerator
 from camdrift import storage
 from camdrift.analysis import drawing, results
 from camdrift.analysis.drawing import Figure
-from camdrift.analysis.results import Plan, Tables
+from camdrift.analysis.results import Tables
 from camdrift.ops import case
 from camdrift.ops.case import Case
 from camdrift.settings import (
     Cell,
-    Generalisation,
-    Hardening,
+    LayerStudy,
     Protocol,
     Settings,
     SettingsError,
@@ -29,7 +28,6 @@ from camdrift.settings import (
     protocols,
 )
 
-KINDS = {Study: "study", Hardening: "hardening", Generalisation: "generalisation"}
 LAYERS = 24  # at a time
 POLICIES = {"own_top1": "the image's own top class", "seed_class": "the clean image's class"}
 
@@ -44,7 +42,7 @@ class View:
     """
 
     study: str
-    plan: Plan
+    plan: Study
     settings: Settings
     tables: Tables
 
@@ -106,9 +104,9 @@ def current_settings() -> Settings:
         st.stop()
 
 
-def plans(settings: Settings) -> dict[str, Plan]:
+def plans(settings: Settings) -> dict[str, Study]:
     """Returns the studies of params.yaml, and other studies whose results are in this folder."""
-    return results.plans(settings) | results.elsewhere(settings)
+    return settings.studies | results.elsewhere(settings)
 
 
 def choose_study() -> None:
@@ -121,8 +119,8 @@ def choose_study() -> None:
     )
 
 
-def view(*kinds: type, subject: str = "") -> View:
-    """Returns the study on screen; ends the page with a message if unbuilt or not of `kinds`.
+def view(*papers: str, subject: str = "") -> View:
+    """Returns the study on screen; ends the page with a message if unbuilt or not of `papers`.
 
     `subject` names the page's content in the message for studies that lack it.
     """
@@ -130,9 +128,9 @@ def view(*kinds: type, subject: str = "") -> View:
     studies = plans(settings)
     study = st.session_state["study"]
     plan = studies[study]
-    if kinds and not isinstance(plan, kinds):
-        others = [name for name, other in studies.items() if isinstance(other, kinds)]
-        st.info(f"'{study}' is a {KINDS[type(plan)]}: it has no {subject}. These have:")
+    if papers and plan.paper not in papers:
+        others = [name for name, other in studies.items() if other.paper in papers]
+        st.info(f"'{study}' is a study of {plan.paper}: it has no {subject}. These have:")
         for name in others:
             st.button(name, on_click=_choose, args=(name,))
         st.stop()
@@ -141,9 +139,13 @@ def view(*kinds: type, subject: str = "") -> View:
         st.info(f"Nothing is built yet for '{study}'. {build_hint(study)}")
         st.stop()
     study_settings = results.settings_of(study)
-    return View(
-        study, results.plans(study_settings)[study], study_settings, _tables(study, latest(folder))
-    )
+    return View(study, study_settings.studies[study], study_settings, tables_of(study))
+
+
+def tables_of(study: str) -> Tables:
+    """Returns the tables of a study, none where it is not built."""
+    folder = storage.results(study, "tables")
+    return _tables(study, latest(folder)) if folder.is_dir() else {}
 
 
 def _choose(study: str) -> None:
@@ -152,7 +154,7 @@ def _choose(study: str) -> None:
 
 def build_hint(study: str) -> str:
     """Returns a sentence with the command that builds a study."""
-    if study in results.plans(current_settings()):
+    if study in current_settings().studies:
         return f"Run: make repro STUDY={study}"
     preset = presets.builder(study)
     if preset is None:
@@ -195,9 +197,9 @@ def choice(
 
 def choose_cell(view: View) -> str:
     """Shows the choice of a cell and returns its name."""
-    assert isinstance(view.plan, Study)
     names = view.tables["attacks"]["cell"].tolist()
-    return choice(st, "Cell", names, key="cell", default=view.plan.headline)
+    headline = view.settings.study(view.study, LayerStudy).headline
+    return choice(st, "Cell", names, key="cell", default=headline)
 
 
 def open_case(view: View, cell: str) -> Case:

@@ -8,8 +8,6 @@ import streamlit as st
 from ruamel.yaml import YAML
 
 from camdrift import storage
-from camdrift.analysis import results
-from camdrift.analysis.results import Plan
 from camdrift.settings import Study, presets
 
 LOCK = Path("dvc.lock")
@@ -44,7 +42,7 @@ def diagram() -> str:
     return "\n".join(["flowchart LR", *(f"  {a} --> {b}" for a, b in edges)]) if edges else ""
 
 
-def built_studies(plans: dict[str, Plan]) -> pd.DataFrame:
+def built_studies(plans: dict[str, Study]) -> pd.DataFrame:
     """Returns which results of each study are built: one row for each study."""
     rows = []
     for name, plan in plans.items():
@@ -54,16 +52,18 @@ def built_studies(plans: dict[str, Plan]) -> pd.DataFrame:
             {
                 "study": name,
                 "title": plan.title,
-                "kind": "study" if isinstance(plan, Study) else type(plan).__name__.lower(),
+                "paper": plan.paper,
+                "from": "this folder",
                 "tables": "yes" if here else "no",
                 "artefacts": "yes" if any(folder.glob("*/*")) else "no",
             }
         )
     for preset in presets.names():
-        for name, plan in results.plans(presets.read(preset).settings).items():
+        for name, plan in presets.read(preset).settings.studies.items():
             if name not in plans:
-                rows.append({"study": name, "title": plan.title, "kind": f"preset '{preset}'",
-                             "tables": "no", "artefacts": "no"})  # fmt: skip
+                rows.append({"study": name, "title": plan.title, "paper": plan.paper,
+                             "from": f"preset '{preset}'", "tables": "no",
+                             "artefacts": "no"})  # fmt: skip
     return pd.DataFrame(rows)
 
 

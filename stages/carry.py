@@ -13,19 +13,19 @@ from camdrift.storage.pixels import from_8bit
 def main(stage: run.Stage) -> None:
     key, params = stage.key, stage.settings
     target = params.targets[key]
-    name = target.generalisation
-    plan = params.generalisations[name]
+    name = target.study
+    plan = params.study(name, settings.TransferStudy)
     sources = {
         end: source
         for end, source in params.sources.items()
-        if (source.generalisation, source.set) == (name, target.set)
+        if (source.study, source.set) == (name, target.set)
     }
     images = storage.read(storage.ImageSet, storage.set_folder(target.set))
     rows = images.index[images.index["split"] == "test"].reset_index(names="image")
     pixels = torch.from_numpy(from_8bit(images.pixels[rows["image"].to_numpy()]))
     signs = {}
     for end, source in sources.items():
-        folder = storage.generalisation_folder(name, "signs", end)
+        folder = storage.end_folder(name, "signs", end)
         source_signs = storage.read(storage.Signs, folder)
         assert source_signs.images["id"].equals(rows["id"])  # of the same set
         signs[source.network] = torch.from_numpy(source_signs.sign.copy())
@@ -42,7 +42,7 @@ def main(stage: run.Stage) -> None:
     carried = experiment.carry(
         model, attacks, rows[columns], plan, shown=examples, explained=target.maps
     )
-    storage.write(storage.generalisation_folder(name, "carried", key), carried)
+    storage.write(storage.end_folder(name, "carried", key), carried)
 
 
 if __name__ == "__main__":

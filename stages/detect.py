@@ -32,7 +32,7 @@ def load(stage: run.Stage) -> tuple[Model, experiment.Part, settings.DetectionSe
 
 
 def main(stage: run.Stage) -> None:
-    folder = storage.cell_folder(stage.cell.study, stage.key, "detect")
+    folder = storage.cell_folder(stage.cell.evaluation, stage.key, "detect")
     if not stage.cell.detect:
         return storage.write(folder, experiment.empty())
     model, part, detection = load(stage)

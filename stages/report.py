@@ -1,37 +1,25 @@
-"""Writes a study's tables, figures, metrics, report and README."""
+"""Writes a study's tables, settings, figures, metrics, report and README."""
 
-from camdrift import settings, storage
+from camdrift import storage
 from camdrift.analysis import drawing, results
-from camdrift.papers import readme, report, study
-from camdrift.papers.claims import CLAIMS
-from camdrift.papers.renkhoff2022 import figures
-from camdrift.papers.tan2023 import figures as detection_figures
+from camdrift.papers import interface, readme
 from camdrift.pipeline import run
 from camdrift.storage import files
 
 
 def main(stage: run.Stage) -> None:
-    key, params = stage.key, stage.settings
-    plan = params.studies[key]
-    cells = {name: cell for name, cell in params.cells.items() if cell.study == key}
-    tables = study.tables(
-        key, plan, cells, settings.protocols(params.protocols), params.statistics, params.flags,
-        params.detection, seed=params.seed,
-    )  # fmt: skip
-    for name, table in tables.items():
+    key = stage.key
+    paper = interface.paper(stage.settings.studies[key].paper)
+    settings = results.of_study(key, stage.settings, paper.READS)
+    for name, table in paper.tables(key, settings).items():
         files.write_csv(storage.results(key, "tables") / f"{name}.csv", table)
     tables = results.load(key)  # figures and texts rest on the tables in git alone
-    drawings = figures.study_figures(tables, results.example(key, plan.headline), plan.headline)
-    drawings += detection_figures.study_figures(tables, plan.headline)
-    if cells[plan.headline].detect:
-        detected, names = results.detections(key, plan.headline)
-        drawings += detection_figures.panels(detected, names, blur=params.detection.blur)
-    drawings = drawing.write(drawings, storage.results(key, "figures"))
-    results.write_settings(key, params)
-    files.write_json(storage.results(key, "metrics.json"), study.metrics(tables))
-    page = report.page(key, plan, tables, drawings, params.statistics, CLAIMS)
-    files.write_text(storage.report(key), page)
-    content = study.readme_content(plan, tables, blur=params.detection.blur)
+    results.write_settings(key, settings)
+    figures = paper.figures(key, settings, tables)
+    figures = drawing.write(figures, storage.results(key, "figures"))
+    files.write_json(storage.results(key, "metrics.json"), paper.metrics(tables))
+    files.write_text(storage.report(key), paper.page(key, settings, tables, figures))
+    content = paper.content(key, settings, tables)
     files.write_text(storage.results(key, "README.md"), readme.readme(key, tables, content))
 
 

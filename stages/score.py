@@ -22,7 +22,13 @@ def shard(stage: run.Stage, places: slice) -> storage.Scores:
 
 
 def main(stage: run.Stage) -> None:
+    cell, key = stage.cell, stage.key
     shards.by_image(stage, storage.Scores, size=SHARD)
+    images = storage.read(storage.Attacked, storage.cell_folder(cell.study, key, "attack")).images
+    scores = storage.read(storage.Scores, storage.cell_folder(cell.study, key, "score"))
+    protocols = dict(zip(cell.protocols, stage.protocols, strict=True))
+    by_layer = comparison.by_layer(scores.values, images, protocols)
+    storage.write(storage.cell_folder(cell.evaluation, key, "similarity"), by_layer)
 
 
 SHARD = 32  # images, whose maps are in memory together

@@ -11,7 +11,7 @@ from conftest import TINY, copy_of_repository
 
 # Of the tiny study; what is left out has stages of the same frame.
 PARTS = {"cells": ("tiny_fgsm", "tiny_dlfuzz"), "models": ("vgg11_eighth",), "sets": ("digits",)}
-WITHOUT = ("hardenings", "generalisations", "sources", "targets")
+WITHOUT = ("retrainings", "sources", "targets")
 
 
 def study(folder: Path) -> Path:
@@ -22,6 +22,7 @@ def study(folder: Path) -> Path:
     content["micro_batch"] = 8  # many shards
     content |= {part: {} for part in WITHOUT}
     content |= {part: {name: content[part][name] for name in kept} for part, kept in PARTS.items()}
+    content["studies"] = {name: content["studies"][name] for name in ("tiny", "tiny_detectors")}
     content["cells"]["tiny_fgsm"]["detect"] = []
     content["cells"]["tiny_dlfuzz"] |= {"protocols": ["corrected"], "detect": [1.0]}
     yaml.dump(content, folder / "params.yaml")

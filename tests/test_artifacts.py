@@ -121,12 +121,13 @@ def test_a_damaged_manifest_is_named(cells):
     ("folder", "stage"),
     [
         (storage.set_folder("photos"), "fetch@photos"),
-        (storage.model_folder("inspecting_pgd"), "harden@inspecting"),
+        (storage.model_folder("inspecting_pgd"), "retrain@inspecting"),
         (storage.model_folder("vgg16"), "train@vgg16"),
         (storage.cell_folder("layers", "fgsm", "score"), "score@fgsm"),
-        (storage.hardening_folder("inspecting", "harden"), "harden@inspecting"),
-        (storage.generalisation_folder("all", "signs", "vgg16"), "sign@vgg16"),
-        (storage.generalisation_folder("all", "carried", "vgg16"), "carry@vgg16"),
+        (storage.cell_folder("detectors", "fgsm", "similarity"), "score@fgsm"),
+        (storage.cell_folder("signs_of", "inspecting", "retrain"), "retrain@inspecting"),
+        (storage.end_folder("all", "signs", "vgg16"), "sign@vgg16"),
+        (storage.end_folder("all", "carried", "vgg16"), "carry@vgg16"),
     ],
 )
 def test_the_stage_that_writes_a_folder(folder, stage, tmp_path, monkeypatch):

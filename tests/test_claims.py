@@ -1,54 +1,81 @@
 """Claims as data, and the verdicts on paper."""
 
 import importlib
+import inspect
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from camdrift import storage
-from camdrift.analysis import statistics
+from camdrift import settings, storage
+from camdrift.analysis import results, statistics
 from camdrift.analysis.evidence import Evidence
 from camdrift.analysis.statistics import Resampler
-from camdrift.papers import claims, findings, verdicts
+from camdrift.papers import claims, findings, interface
 from camdrift.papers.findings import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED
 from camdrift.papers.renkhoff2022 import verdicts as judges
+from camdrift.papers.tan2023 import sensitivity
 from camdrift.papers.tan2023 import verdicts as detection_verdicts
-from camdrift.settings import FlagSettings, StatisticsSettings
+from camdrift.settings import PAPERS, FlagSettings, StatisticsSettings
 from conftest import inside
 from test_changes import CORRECTED
 
+CLAIMS = [claim for paper in PAPERS for claim in interface.paper(paper).CLAIMS]
+
 
 def test_forty_claims_of_four_papers_and_each_of_the_first_two_has_a_judge():
-    ids = [claim.id for claim in claims.CLAIMS]
+    ids = [claim.id for claim in CLAIMS]
     assert len(ids) == len(set(ids)) == 40
-    assert {claim.paper for claim in claims.CLAIMS} == {
-        "renkhoff2022", "tan2023", "klawikowska2020", "chakraborty2022"
-    }  # fmt: skip
-    ours = [c.id for c in claims.CLAIMS if c.paper in (claims.RENKHOFF, claims.TAN)]
-    assert sorted([*judges.JUDGES, *detection_verdicts.JUDGES]) == sorted(ours)
-    assert all(c.says and c.where and c.statistic and c.holds_if for c in claims.CLAIMS)
+    for paper in PAPERS:
+        assert {claim.paper for claim in interface.paper(paper).CLAIMS} == {paper}
+    layers, detectors = (
+        [claim.id for claim in interface.paper(paper).CLAIMS] for paper in PAPERS[:2]
+    )
+    assert sorted(judges.JUDGES) == sorted(layers)
+    assert sorted([*detection_verdicts.JUDGES, sensitivity.CLAIM]) == sorted(detectors)
+    assert all(c.says and c.where and c.statistic and c.holds_if for c in CLAIMS)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_paper_has_what_a_report_asks_for(paper):
+    module = interface.paper(paper)
+    asked = [name for name in vars(interface.Paper) if not name.startswith("_")]
+    for name in asked:
+        wanted = list(inspect.signature(getattr(interface.Paper, name)).parameters)[1:]
+        assert list(inspect.signature(getattr(module, name)).parameters) == wanted or (
+            name == "metrics"  # some are a table module's own
+        )
+    for name in interface.Paper.__annotations__:
+        assert getattr(module, name), name
+    assert set(module.READS) <= set(settings.Settings.model_fields)
+
+
+def test_a_study_has_the_claims_of_its_own_paper_and_every_claim_has_a_study(tiny):
+    with inside(tiny.folder):
+        rows = [results.load(name)["claims"].assign(study=plan.paper)
+                for name, plan in tiny.settings.studies.items()]  # fmt: skip
+    table = pd.concat(rows, ignore_index=True)
+    assert (table["paper"] == table["study"]).all()
+    assert table["id"].tolist() == [claim.id for claim in CLAIMS]
 
 
 def test_every_claim_names_tables_and_figures_that_studies_have(tiny):
     tables, figures = {}, {}
     with inside(tiny.folder):
-        for paper in claims.PAPERS:
-            study = {"k": "tiny_inspecting", "c": "tiny_generalising"}.get(paper[0], "tiny")
-            tables[paper] = {file.stem for file in storage.results(study, "tables").iterdir()}
-            figures[paper] = {file.stem for file in storage.results(study, "figures").iterdir()}
-    for claim in claims.CLAIMS:
+        for study, plan in tiny.settings.studies.items():
+            tables[plan.paper] = {file.stem for file in storage.results(study, "tables").iterdir()}
+            figures[plan.paper] = {f.stem for f in storage.results(study, "figures").iterdir()}
+    for claim in CLAIMS:
         assert claim.tables and set(claim.tables) <= tables[claim.paper], claim.id
         assert set(claim.figures) <= figures[claim.paper], claim.id
-    assert {claim.id for claim in claims.CLAIMS if not claim.figures} == {"A15", "C7"}
+    assert {claim.id for claim in CLAIMS if not claim.figures} == {"A15", "B6", "C7"}
 
 
 def test_a_figures_name_leads_to_the_function_that_draws_it(tiny):
     """`tan_figure_8a` is drawn by `figure_8a` of tan2023; the study's own by one of their name."""
     modules = {
-        paper: importlib.import_module(f"camdrift.papers.{paper}.figures")
-        for paper in claims.PAPERS
+        paper: importlib.import_module(f"camdrift.papers.{paper}.figures") for paper in PAPERS
     }
     # By argument: which of several things of one kind is drawn.
     several = {"drift_by_arm": "drift_by_arm_", "transfer": "transfer_"}
@@ -73,7 +100,7 @@ def test_printed_counts_of_table_1_add_up():
     assert round(100 * right / (2000 + 408 + 532), 2) == 58.37
     assert round(100 * right / (2000 + 244 + 416), 2) == 64.51  # printed 64.62: 3 were right again
     assert round(100 * (right + 3) / 2660, 2) == 64.62
-    printed = next(claim.printed for claim in claims.CLAIMS if claim.id == "C1")
+    printed = next(claim.printed for claim in CLAIMS if claim.id == "C1")
     assert all(number in printed for number in ("85.80", "58.37", "64.62"))
 
 
@@ -323,8 +350,8 @@ def test_claims_table_puts_published_beside_corrected():
     )
     rows = [("as_published", "A1", 0.2, 0.1, 0.3, HOLDS, 9, "x"),
             ("corrected", "A1", 0.0, -0.01, 0.01, NO_EFFECT, 9, "y")]  # fmt: skip
-    table = verdicts.claims_table(
-        claims.CLAIMS,
+    table = claims.table(
+        CLAIMS,
         pd.DataFrame(rows, columns=columns),
         rests_on=lambda claim: "these",
         flags=flags,

@@ -20,7 +20,7 @@ from camdrift.storage import files
 from conftest import as_model, inside, script, small_network
 from elsewhere import DEVICE, Elsewhere, There
 
-# The kinds of stages that call a study's models; hardening is below, in parts.
+# The kinds of stages that call a study's models; retraining is below, in parts.
 STAGES = (
     "attack@tiny_dlfuzz", "attack@tiny_pgd", "noise@tiny_pgd", "cam@tiny_dlfuzz",
     "coverage@tiny_dlfuzz", "detect@tiny_pgd", "sign@tiny_vgg11", "carry@tiny_resnet18",

@@ -1,4 +1,4 @@
-"""Tables and verdicts of a generalisation, on networks whose answers are known."""
+"""Tables and verdicts of transferred attacks, on networks whose answers are known."""
 
 from dataclasses import replace
 
@@ -15,15 +15,17 @@ from camdrift.papers.chakraborty2022 import comparison, figures, report, tables,
 from camdrift.papers.chakraborty2022.comparison import PLAIN, PREPROCESSED, Comparison, Tried
 from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, PARTLY, UNDECIDED
 from camdrift.pipeline import run
-from camdrift.settings import Generalisation, SettingsError, Target, params
+from camdrift.settings import SettingsError, Target, TransferStudy, params
 from camdrift.storage import Carried
 from camdrift.storage.pixels import from_8bit
 from conftest import ROOT, inside, script
 
 SETTINGS = params.load(ROOT / "params.yaml")
 EPS = [0.01, 0.1]
-PLAN = Generalisation(title="", transferred="ResNet50", label="given", eps=EPS, ranges=["unit"],
-                      explains="given", examples=1)  # fmt: skip
+PLAN = TransferStudy(
+    paper="chakraborty2022", title="", transferred="ResNet50", label="given", eps=EPS,
+    ranges=["unit"], explains="given", examples=1,
+)  # fmt: skip
 N = 40
 FAMILIES = {"VGG16": "deep", "ResNet50": "deep", "ResNet101": "deep", "InceptionV3": "wide",
             "Xception": "wide"}  # fmt: skip
@@ -255,7 +257,7 @@ def test_what_was_not_tried_is_not_run_and_missing_networks_are_named():
     few = replace(found, tried=few)
     assert "wanted VGG16" in verdict(few, "D4").detail
     assert "deep and wide" in verdict(few, "D2").detail
-    made = verdicts.claims(few, SETTINGS.flags)
+    made = verdicts.claims_table(few, SETTINGS.flags)
     assert list(made["id"]) == [f"D{i}" for i in range(1, 8)]
     assert made.set_index("id").loc["D7", "verdict"] == NOT_RUN
 
@@ -276,16 +278,16 @@ def test_few_sources_and_empty_maps_are_flagged():
     assert "pairs: Xception 50%" in rows["text"].iloc[0]
 
 
-def test_the_tiny_generalisation_is_written_and_drawn(tiny):
+def test_the_tiny_transfer_study_is_written_and_drawn(tiny):
     with inside(tiny.folder):
         made = results.load("tiny_generalising")
-        plan = tiny.settings.generalisations["tiny_generalising"]
+        plan = tiny.settings.studies["tiny_generalising"]
         accuracy = made["accuracy"]
         assert set(accuracy["network"]) == {"VGG11", "ResNet18"}
         assert set(accuracy["range"]) == {"unit", "signed"}
         assert made["pairs"]["network"].unique().tolist() == ["ResNet18"]
         assert set(made["networks"]["size"]) == {32, 40}
-        drawn = figures.of_generalisation(made, explains=plan.explains)
+        drawn = figures.study_figures(made, explains=plan.explains)
         names = {figure.name for figure in drawn}
         files = {f.stem for f in storage.results("tiny_generalising", "figures").iterdir()}
         assert names | {f"chakraborty_figure_{k}" for k in (5, 6, 7)} <= files
@@ -315,7 +317,7 @@ def test_the_sign_raises_the_loss_of_the_label_that_is_asked_for(tiny, monkeypat
     monkeypatch.setattr(storage, "write", lambda folder, made: written.append(made))
     with inside(tiny.folder):
         stage = run.Stage("sign@tiny_vgg11")
-        stage.params["generalisations"]["tiny_generalising"]["label"] = label
+        stage.params["studies"]["tiny_generalising"]["label"] = label
         script("sign").main(stage)
         images = storage.read(storage.ImageSet, storage.set_folder("digits"))
         model = loading.load("vgg11_eighth", micro_batch=16)
@@ -343,8 +345,8 @@ def folds(folder, **changed):
                 part.outcomes["prediction"] = 7
             # Folds in another order for each network.
             end = f"{network}_{'ab'['ba'.index(fold)] if network == 'VGG16' else fold}"
-            storage.write(storage.generalisation_folder("test", "carried", end), part)
-            targets[end] = Target(generalisation="test", set=f"set_{fold}", model="m",
+            storage.write(storage.end_folder("test", "carried", end), part)
+            targets[end] = Target(study="test", set=f"set_{fold}", model="m",
                                   network=network, family="deep", maps=True)  # fmt: skip
     return comparison.read("test", PLAN, targets, set(), SETTINGS.statistics, seed=1)
 

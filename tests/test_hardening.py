@@ -1,4 +1,4 @@
-"""Hardening on a small network, the paper's arithmetic, and the judges of its claims."""
+"""Retraining on a small network, the paper's arithmetic, and the judges of its claims."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -65,7 +65,7 @@ def test_an_attack_that_finds_nothing_changes_nothing_that_counts(model, pixels)
 
 def test_the_adversary_stays_in_its_box_and_raises_the_loss(model, pixels):
     labels = model(pixels).argmax(1)
-    chosen = SETTINGS.hardenings["inspecting"].adversary
+    chosen = SETTINGS.retrainings["inspecting"].adversary
     found = training.adversary(chosen)(model, pixels, labels)
     assert (found - pixels).abs().max() <= chosen.eps + 1e-6
     assert found.min() >= 0
@@ -96,7 +96,7 @@ def test_training_sees_what_the_adversary_makes_of_each_batch(pixels):
 
 @dataclass(frozen=True)
 class Small:
-    """A hardening of a network that has learnt nothing: what it found, weights, training splits."""
+    """A retraining of a network that has learnt nothing: its results, weights, training splits."""
 
     clear: Weights
     before: dict
@@ -121,7 +121,7 @@ def small() -> Small:
     state = architectures.build(**wanted, initialised=True).state_dict()
     clear = Weights(state, facts, pd.DataFrame())
     before = {name: value.clone() for name, value in state.items()}
-    chosen = TINY.hardenings["tiny_inspecting"]
+    chosen = TINY.retrainings["tiny_inspecting"]
     brief = chosen.training.model_copy(update={"epochs": 1, "batch": 4})
     splits, real = {}, loading.retrained
 
@@ -199,7 +199,7 @@ def made(
     kept: float = 1.0, correlation: float = -0.5, window: float = 0.6, one_class: bool = False,
     eps: float = 0.0157, generations: int = 75, negative: float = 0.3,
 ) -> Inspection:  # fmt: skip
-    """A hardening whose numbers are chosen: `right` of `tests` images, so many successes each."""
+    """A retraining whose numbers are chosen: `right` of `tests` images, so many successes each."""
     success = success or {"fgsm": 10, "one_pixel": 8}
     image, source = np.arange(tests), [f"picture {i}" for i in range(tests)]
     label = np.zeros(tests, int) if one_class else image % 2
@@ -255,7 +255,9 @@ def made(
     facts = {"shown": pairs, "numbers": {"agreement": 0.75, "trustworthiness": 0.5,
                                              "negative relevance": negative}}  # fmt: skip
     maps = np.zeros((len(pairs), tests, 8, 8), dtype=np.float16)
-    signatures = Signatures(maps, images, pd.concat(points, ignore_index=True), facts)
+    pictures = np.zeros((tests, 8, 8, 3), dtype=np.uint8)
+    points_table = pd.concat(points, ignore_index=True)
+    signatures = Signatures(maps, images, points_table, facts, pictures)
     return Inspection("test", hardened, signatures, SETTINGS.statistics, 1)
 
 
@@ -353,7 +355,7 @@ def test_one_attack_against_decides_where_the_other_finds_nothing():
 
 
 def test_few_successes_are_flagged():
-    found = verdicts.claims(made(), SETTINGS.hardenings["inspecting"], SETTINGS.flags)
+    found = verdicts.claims_table(made(), SETTINGS.retrainings["inspecting"], SETTINGS.flags)
     found = found.set_index("id")["flags"]
     assert found["C1"] == ""
     assert (found[["C3", "C4", "C5"]] == "few successes").all()
@@ -389,14 +391,13 @@ def test_tables_for_people_and_figures():
     row = report.attacks(found).loc[1]
     assert row["attack"] == "one pixel, 30400 queries"
     assert row["clear"].endswith("of 18 right")
-    drawn = figures.of_hardening(found)
+    drawn = figures.study_figures(found)
     assert [figure.name for figure in drawn] == [
         "klawikowska_table_1", "success_by_model", "klawikowska_figure_4", "klawikowska_figure_5",
         "klawikowska_figure_6", "signatures_under_one_pixel",
     ]  # fmt: skip
     one = made()
-    clean = np.zeros((20, 8, 8, 3), dtype=np.uint8)
-    panels = figures.panels(found, clean, one.hardened, one.signatures)
+    panels = figures.panels(found, one.hardened, one.signatures)
     shows_images = {figure.name: figure.images for figure in panels}
     assert shows_images == {
         f"klawikowska_figure_{number}": images
@@ -411,10 +412,9 @@ def test_tables_for_people_and_figures():
 def test_an_attack_that_finds_nothing_leaves_its_figures_out():
     nothing = made(success={"fgsm": 0, "one_pixel": 0})
     found = tables.tables(nothing)
-    drawn = figures.of_hardening(found)
+    drawn = figures.study_figures(found)
     assert [figure.name for figure in drawn] == [
         "klawikowska_table_1", "success_by_model", "klawikowska_figure_4"
     ]  # fmt: skip
-    clean = np.zeros((20, 8, 8, 3), dtype=np.uint8)
-    panels = figures.panels(found, clean, nothing.hardened, nothing.signatures)
+    panels = figures.panels(found, nothing.hardened, nothing.signatures)
     assert [figure.name for figure in panels] == ["klawikowska_figure_2"]

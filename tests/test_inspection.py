@@ -1,4 +1,4 @@
-"""What is read off relevance maps, on paper, and a hardening's stages where little is there."""
+"""Numbers of relevance maps, on paper, and the stages of a retraining where little is there."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ import torch
 
 from camdrift.papers.findings import UNDECIDED
 from camdrift.papers.klawikowska2020 import (
-    figures as hardening_figures,
+    figures as drawings,
 )
 from camdrift.papers.klawikowska2020 import (
     inspection,
@@ -18,6 +18,7 @@ from camdrift.papers.klawikowska2020 import (
 from camdrift.papers.klawikowska2020.tables import Inspection
 from camdrift.settings import params
 from camdrift.storage import Hardened
+from camdrift.storage.pixels import to_8bit
 from conftest import ROOT, as_model, small_network, tiny_settings
 
 SETTINGS = params.load(ROOT / "params.yaml")
@@ -64,7 +65,7 @@ def test_the_negative_share_on_paper():
 
 
 def found_by(success: dict[str, list[bool]], labels: list[int], pixels) -> Hardened:
-    """A hardening of the clear model alone, whose attacks change the images of `success`."""
+    """Attacks on the clear model alone, whose attacks change the images of `success`."""
     count = len(labels)
     names = [f"image {i}" for i in range(count)]
     base = pd.DataFrame({"image": range(count), "source": names, "label": labels})
@@ -97,22 +98,22 @@ def found_by(success: dict[str, list[bool]], labels: list[int], pixels) -> Harde
 
 
 def inspected(pixels, labels, success) -> Inspection:
-    chosen = TINY.hardenings["tiny_inspecting"]
     model = as_model(small_network())
     hardened = found_by(success, labels, pixels)
-    made = inspection.inspect(lambda kind: model, pixels, hardened, chosen, seed=1)
+    made = inspection.inspect(
+        lambda kind: model, to_8bit(pixels), hardened, TINY.signatures, seed=1
+    )
     return Inspection("test", hardened, made, SETTINGS.statistics, 1)
 
 
 def drawn(one: Inspection) -> tuple[dict, str, pd.DataFrame]:
     """Tables, the report's HTML and the claims, as the last stage makes them."""
     made = tables.tables(one)
-    plan = TINY.hardenings["tiny_inspecting"]
-    made["claims"] = verdicts.claims(one, plan, SETTINGS.flags)
-    clean = np.zeros((len(one.hardened.tests), 12, 12, 3), dtype=np.uint8)
-    figures = hardening_figures.of_hardening(made)
-    figures += hardening_figures.panels(made, clean, one.hardened, one.signatures)
-    page = report.page("test", plan, made, figures)
+    plan = TINY.retrainings["tiny_inspecting"]
+    made["claims"] = verdicts.claims_table(one, plan, SETTINGS.flags)
+    figures = drawings.study_figures(made)
+    figures += drawings.panels(made, one.hardened, one.signatures)
+    page = report.page("test", "Signatures", made, figures)
     return made, page, made["claims"].set_index("id")
 
 

@@ -73,19 +73,26 @@ def mine(tiny, tmp_path_factory):
         "architecture": f"{__name__}:network", "size": 48, "width": 1.0, "head": "torchvision",
         "weights": str(weights), "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
     }  # fmt: skip
-    cell = dict(content["cells"]["tiny_fgsm"]) | {"study": "own", "model": "mine", "source": "mine"}
-    content["studies"] = {"own": {"title": "My network", "headline": "own_fgsm"}}
+    cell = dict(content["cells"]["tiny_fgsm"]) | {
+        "study": "own", "evaluation": "own_detectors", "model": "mine", "source": "mine"
+    }  # fmt: skip
+    layers = {"paper": "renkhoff2022", "title": "My network", "headline": "own_fgsm"}
+    transfer = content["studies"]["tiny_generalising"] | {"transferred": "Mine"}
+    content["studies"] = {
+        "own": layers, "own_detectors": layers | {"paper": "tan2023"}, "tiny_generalising": transfer
+    }  # fmt: skip
+    content["retrainings"] = {}
     content["cells"] = {"own_fgsm": cell}
     target = dict(content["targets"]["tiny_vgg11"]) | {"model": "mine", "network": "Mine"}
     content["targets"] = {"own": target | {"family": None}}
-    source = {key: target[key] for key in ("generalisation", "set", "model", "network")}
+    source = {key: target[key] for key in ("study", "set", "model", "network")}
     content["sources"] = {"own": source}
-    content["generalisations"]["tiny_generalising"]["transferred"] = "Mine"
     yaml.dump(content, path)
     with inside(folder):
         for name in ("check", "train@mine", "attack@own_fgsm", "noise@own_fgsm", "cam@own_fgsm",
                      "coverage@own_fgsm", "score@own_fgsm", "detect@own_fgsm", "report@own",
-                     "sign@own", "carry@own", "generalise@tiny_generalising"):  # fmt: skip
+                     "report@own_detectors", "sign@own", "carry@own",
+                     "report@tiny_generalising"):  # fmt: skip
             main = script(name.partition("@")[0]).main
             main() if name == "check" else main(run.Stage(name))
     return folder
@@ -118,10 +125,8 @@ def test_its_maps_and_its_report_are_there(mine):
         assert np.isfinite(maps.values).all()
         made = results.load("own")
         assert made["attacks"]["images"].item() == len(maps.rows["image"].unique())
-        assert len(made["detectors"])
-        carried = storage.read(
-            Carried, storage.generalisation_folder("tiny_generalising", "carried", "own")
-        )
+        assert len(results.load("own_detectors")["detectors"])
+        carried = storage.read(Carried, storage.end_folder("tiny_generalising", "carried", "own"))
         assert carried.facts["size"] == 48
         assert carried.shifts.shape[-1] == len(LAYERS)
         assert storage.report("tiny_generalising").exists()

@@ -9,10 +9,13 @@ from itertools import chain
 from pathlib import Path
 
 import dvc.api
+import networkx as nx
 import pytest
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from camdrift import settings, storage
+from camdrift.papers import interface
 from camdrift.settings import params
 from conftest import ORDER, ROOT, TINY, copy_of_repository, stage_names
 
@@ -65,8 +68,12 @@ def reached(*starts: Path) -> set[Path]:
 
 
 def deps_of(*starts: Path) -> set[str]:
-    """What files depend on, as dvc.yaml lists it: a package of which they reach all is one."""
-    found = reached(*starts)
+    """What files depend on, as dvc.yaml lists it."""
+    return deps_of_files(reached(*starts))
+
+
+def deps_of_files(found: set[Path]) -> set[str]:
+    """Files of the library, as dvc.yaml lists them: a package that is whole is one."""
     # An attack's file is chosen by its cells.
     for package in {path.parent for path in found} - {LIBRARY, ATTACKS}:
         modules = set(package.glob("*.py" if package in DISCOVERED else "[a-z]*.py"))
@@ -83,12 +90,29 @@ def wanted_deps(name: str) -> set[str]:
     """The library's files that a stage depends on, those of the attacks that it is given, too."""
     every = sorted(ATTACKS.glob("[a-z]*.py"))
     given = {"attack": every, "check": every,
-             "harden": [ATTACKS / f"{kind}.py" for kind in settings.ATTACKING]}  # fmt: skip
+             "retrain": [ATTACKS / f"{kind}.py" for kind in settings.ATTACKING]}  # fmt: skip
     named = {path.relative_to(ROOT).as_posix() for path in given.get(name, [])}
+    if name == "report":
+        return reported_deps()
     found = deps_of(ROOT / "stages" / f"{name}.py", *given.get(name, [])) - named
     if name == "check":
         return found - {"lib/camdrift/attacks/__init__.py"} | {"lib/camdrift/attacks"}
     return found | ({"lib/camdrift/attacks/${item.attack}.py"} if name == "attack" else named)
+
+
+def reported_deps() -> set[str]:
+    """What the reports of all papers depend on: the paper's own package, and what they share.
+
+    The paper's module `study` is imported by its name.
+    """
+    found = set()
+    for paper in settings.PAPERS:
+        own = LIBRARY / "papers" / paper
+        files = reached(ROOT / "stages" / "report.py", own / "study.py")
+        assert {path.parent for path in files if path.parent.parent == own.parent} == {own}
+        found |= files
+    shared = {path for path in found if path.parent.parent != LIBRARY / "papers"}
+    return deps_of_files(shared) | {"lib/camdrift/papers/${item.paper}"}
 
 
 @pytest.mark.parametrize("name", ORDER)
@@ -111,7 +135,10 @@ def test_scripts_read_no_setting_that_they_do_not_declare():
     names = set(settings.Settings.model_fields)
     for name in ORDER[1:]:
         text = (ROOT / "stages" / f"{name}.py").read_text()
-        read = set(re.findall(r"\b(?:settings|params|chosen)\.(\w+)", text)) & names
+        read = set(re.findall(r"\b(?:settings|params|chosen)\.(\w+)", text))
+        read = (read | ({"studies"} if "study" in read else set())) & names
+        if name == "report":
+            read |= {part for paper in settings.PAPERS for part in interface.paper(paper).READS}
         read |= {"micro_batch", "precision"} if "stage.calling" in text else set()
         read |= {"cells"} if "stage.cell" in text else set()
         read |= {"protocols"} if "stage.protocols" in text else set()
@@ -131,20 +158,40 @@ def test_outs_are_the_paths_of_artifacts():
     assert outs("train") == {
         storage.model_folder(key).as_posix(), storage.model_card(key).as_posix()
     }  # fmt: skip
+    cell = {name: {storage.cell_folder(study, key, name).as_posix()} for name in ORDER}
+    evaluation = "${item.evaluation}"
+    cell["detect"] = {storage.cell_folder(evaluation, key, "detect").as_posix()}
+    cell["score"] |= {storage.cell_folder(evaluation, key, "similarity").as_posix()}
     for name in ("attack", "noise", "cam", "coverage", "score", "detect"):
-        assert outs(name) == {storage.cell_folder(study, key, name).as_posix()}
+        assert outs(name) == cell[name]
     kinds = {storage.model_folder(settings.hardened(key, k)) for k in settings.HARDENED}
-    made = {storage.hardening_folder(key, "harden"), *kinds}
-    assert outs("harden") == {path.as_posix() for path in made}
-    assert outs("signatures") == {storage.hardening_folder(key, "signatures").as_posix()}
+    assert outs("retrain") == cell["retrain"] | {path.as_posix() for path in kinds}
+    assert outs("signatures") == cell["signatures"]
     parts = ("tables", "figures", "metrics.json", "settings.json", "README.md")
     results = {storage.results(key, part).as_posix() for part in parts}
-    of = "${item.generalisation}"
     for name, part in (("sign", "signs"), ("carry", "carried")):
-        folder = storage.generalisation_folder(of, part, key)
-        assert outs(name) == {folder.as_posix()}
-    for name in ("report", "review", "generalise"):
-        assert outs(name) == results | {storage.report(key).as_posix()}
+        assert outs(name) == {storage.end_folder(study, part, key).as_posix()}
+    assert outs("report") == results | {storage.report(key).as_posix()}
+
+
+def test_the_layers_wait_for_no_detector_and_no_report_for_another():
+    graph = Repo(ROOT).index.graph  # an edge leads from a stage to one that it depends on
+    needs = {
+        stage.addressing: {other.addressing for other in nx.descendants(graph, stage)}
+        for stage in graph
+        if stage.addressing.startswith("report@")
+    }
+    groups = {name: {other.partition("@")[0] for other in needs[name]} for name in needs}
+    assert groups["report@layers"] == {
+        "check", "fetch", "train", "attack", "noise", "cam", "coverage", "score"
+    }  # fmt: skip
+    assert groups["report@detectors"] == groups["report@layers"] - {"coverage"} | {"detect"}
+    assert groups["report@inspecting"] == {"check", "fetch", "train", "retrain", "signatures"}
+    assert groups["report@generalising"] == {"check", "fetch", "train", "sign", "carry"}
+    cells = params.load(ROOT / "params.yaml").cells
+    assert needs["report@detectors"] >= {f"detect@{cell}" for cell in cells}
+    data = [dep for dep in template("report")["deps"] if dep.startswith("data/")]
+    assert data == [storage.CHECKED.as_posix(), "data/studies/${key}"]
 
 
 def test_stages_are_what_params_imply():
@@ -155,11 +202,10 @@ def test_stages_are_what_params_imply():
     expected |= {f"report@{name}" for name in plan.studies}
     for group in ("attack", "noise", "cam", "coverage", "score", "detect"):
         expected |= {f"{group}@{name}" for name in plan.cells}
-    for group in ("harden", "signatures", "review"):
-        expected |= {f"{group}@{name}" for name in plan.hardenings}
+    for group in ("retrain", "signatures"):
+        expected |= {f"{group}@{name}" for name in plan.retrainings}
     expected |= {f"sign@{name}" for name in plan.sources}
     expected |= {f"carry@{name}" for name in plan.targets}
-    expected |= {f"generalise@{name}" for name in plan.generalisations}
     names = stage_names(ROOT)
     assert set(names) == expected
     assert len(names) == len(expected) <= 60
@@ -168,7 +214,7 @@ def test_stages_are_what_params_imply():
 def test_declared_settings_are_what_dvc_says(monkeypatch):
     monkeypatch.chdir(ROOT)
     # Two seconds each: one of each way to declare a setting.
-    for name in ("train@vgg16_quarter", "attack@dlfuzz", "harden@inspecting", "carry@xception"):
+    for name in ("train@vgg16_quarter", "attack@dlfuzz", "retrain@inspecting", "carry@xception"):
         assert params.declared(name) == dvc.api.params_show(stages=name), name
     for name in ("attack@nothing", "nothing", "nothing@fgsm", "check@fgsm"):
         with pytest.raises(settings.SettingsError, match=name):

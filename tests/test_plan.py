@@ -13,7 +13,7 @@ from camdrift.settings import SettingsError, params, protocols
 from conftest import ROOT, TINY, inside
 
 CHOSEN = params.load(ROOT / "params.yaml")
-GROUPS = ["fetch", "train", "harden", "signatures", "review", "sign", "carry", "generalise",
+GROUPS = ["fetch", "train", "retrain", "signatures", "sign", "carry",
           "attack", "noise", "cam", "coverage", "score", "detect", "report"]  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def test_an_attack_of_which_nothing_is_known_is_timed_as_it_is(made, counts, mon
     monkeypatch.setattr(timing, "attack", lambda at, **given: calls.append(given) or 4)
     monkeypatch.setattr(attacks, "resolved", lambda name, common, override: {"steps": 4})
     cell = made.cells["tiny_fgsm"].model_copy(update={"attack": "momentum"})
-    plan = made.model_copy(update={"cells": {"mine": cell}, "hardenings": {}, "studies": {}})
+    plan = made.model_copy(update={"cells": {"mine": cell}, "retrainings": {}, "studies": {}})
     (task,) = [task for task in work.tasks(plan, counts) if task.stage == "attack@mine"]
     (own,) = [done for done in task.passes if done.kind == "attack momentum"]
     assert own.units >= 50
@@ -118,12 +118,12 @@ def test_work_is_counted_from_the_settings(made, tasks):
     assert seen["look of behaviour"] == 7 * 50 * (copies + 2)
     others = [name for name in made.detection.detectors if name != "behaviour"]
     assert seen[" ".join(["look of", *others])] == 7 * full
-    hardening = made.hardenings["tiny_inspecting"]
-    search = attacks.resolved("one_pixel", made.attacks, hardening.one_pixel)
+    retraining = made.retrainings["tiny_inspecting"]
+    search = attacks.resolved("one_pixel", made.attacks, retraining.one_pixel)
     tried = 30 + 5 * 20
     queries = tried * search["population"] * (1 + search["generations"])
-    assert tasks["harden@tiny_inspecting"].units()["query"] == queries
-    eps = len(made.generalisations["tiny_generalising"].eps)
+    assert tasks["retrain@tiny_inspecting"].units()["query"] == queries
+    eps = len(made.studies["tiny_generalising"].eps)
     explained = tasks["carry@tiny_vgg11"].units()["explain 1 for 2"]
     assert explained == full * (1 + 3 * eps) - full
 
@@ -179,11 +179,14 @@ def test_durations_are_said_as_people_say_them(seconds, text):
 
 def test_a_plan_is_narrowed_to_what_a_study_rests_on(made):
     found = estimate.narrowed(made, ["tiny_generalising"])
-    assert not found.cells and not found.hardenings
+    assert not found.cells and not found.retrainings
     assert set(found.models) == {"vgg11_eighth", "resnet18_eighth", "resnet18_cropped"}
     found = estimate.narrowed(made, ["tiny"])
     assert list(found.sets) == ["digits"]
     assert list(found.models) == ["vgg11_eighth"]
+    assert not any(cell.detect or cell.adaptive for cell in found.cells.values())
+    found = estimate.narrowed(made, ["tiny_detectors"])
+    assert found.cells == made.cells
     with pytest.raises(SettingsError, match="no study 'other'; there are: tiny, "):
         estimate.narrowed(made, ["other"])
 
@@ -214,7 +217,7 @@ def test_the_check_prints_a_plain_table(monkeypatch, capsys):
     assert text.startswith("settings: valid\nset digits: 400 train, 100 validation, 50 test; 10 cl")
     assert "vgg11_eighth: forward " in text
     stages = [line.split()[0] for line in text.splitlines() if line]
-    assert [s for s in stages if s in GROUPS] == ["fetch", "train", "sign", "carry", "generalise"]
+    assert [s for s in stages if s in GROUPS] == ["fetch", "train", "sign", "carry", "report"]
 
 
 REFUSED = {

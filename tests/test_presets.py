@@ -142,10 +142,23 @@ def test_a_folder_and_a_known_network_are_eight_lines(monkeypatch, tmp_path):
     assert (cell.study, cell.set, cell.model, cell.source) == ("my_birds", "mine", "mine", "mine")
     assert cell.strengths == [0.25, 0.5, 1.0, 2.0, 4.0]
     assert plan.studies["my_birds"].headline == "mine"
-    assert build.stages(plan) == {"my_birds": "report@my_birds"}
+    assert plan.studies["my_birds"].paper == "renkhoff2022"
+    assert cell.evaluation == "my_birds"  # without detectors there is none of its own
     monkeypatch.delenv("CAMDRIFT_DATA")
     with pytest.raises(SettingsError, match="wanted DATA=<folder>"):
         build.placed(preset, build.folders(preset))
+
+
+def test_a_study_of_detectors_is_a_line_more(tmp_path):
+    file = tmp_path / "my_birds.yaml"
+    file.write_text(
+        MINE.replace("fgsm", "fgsm, detect: [1.0]")
+        + "studies: {birds: {}, birds_detectors: {paper: tan2023}}\n"
+    )
+    plan = presets.read(str(file)).settings
+    cell = plan.cells["mine"]
+    assert (cell.study, cell.evaluation) == ("birds", "birds_detectors")
+    assert plan.studies["birds"].headline == plan.studies["birds_detectors"].headline == "mine"
 
 
 @pytest.mark.parametrize(
@@ -157,6 +170,11 @@ def test_a_folder_and_a_known_network_are_eight_lines(monkeypatch, tmp_path):
         (MINE.replace("cells:", "cells: 3 #").partition("  mine: {attack")[0], "cells: input"),
         (MINE + "needs: {DATA: {what: birds}}\n", "needs.DATA.where: wanted, but not there"),
         (MINE + "detection: {imags: 3}\n", "detection: no key 'imags'"),
+        (
+            MINE.replace("fgsm", "fgsm, detect: [1.0]"),
+            "cells.mine.evaluation: wanted a study of paper tan2023, since the cell has strengths "
+            "under `detect`, got 'mine' of renkhoff2022",
+        ),
         ("[1, 2]", "wanted a map of settings"),
         ("a: [", "is not YAML"),
     ],

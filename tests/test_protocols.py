@@ -10,7 +10,8 @@ from camdrift import settings, storage
 from camdrift.analysis import flags, flips, results, tables
 from camdrift.explain import packing
 from camdrift.models import loading
-from camdrift.papers import claims, findings, report, verdicts
+from camdrift.papers import claims, findings
+from camdrift.papers.renkhoff2022 import report, study
 from camdrift.perturbations import variants
 from camdrift.scores import comparison
 from camdrift.storage import Attacked, Maps, Noise, Scores
@@ -277,7 +278,7 @@ def test_the_evidence_has_a_row_a_cell_with_an_attack(made):
 
 
 def test_claims_under_review_say_so_and_why(made):
-    table = report.claims(made).set_index("claim")
+    table = claims.texts(made).set_index("claim")
     assert table.loc["A9", "says"].endswith(" (under review)")
     assert "under review: judged by a quantile of held-out noise" in table.loc["A9", "flags"]
     assert not table["says"].drop(["A9", "A10", "A11", "A12"]).str.contains("under review").any()
@@ -285,16 +286,13 @@ def test_claims_under_review_say_so_and_why(made):
 
 def test_every_claim_has_a_row_and_a_verdict(made):
     table = made["claims"]
-    assert table["id"].tolist() == [claim.id for claim in claims.CLAIMS]
-    assert len(table) == 40
+    assert table["id"].tolist() == [claim.id for claim in study.CLAIMS]
+    assert len(table) == 16
     assert set(table["verdict"]) <= set(findings.VERDICTS)
     assert set(table["published_verdict"]) <= set(findings.VERDICTS)
-    ours = table["paper"].isin([claims.RENKHOFF, claims.TAN])
-    assert (table.loc[~ours, "verdict"] == findings.NOT_RUN).all()
-    assert (table.loc[~ours, "rests_on"] == "").all()
-    assert table.loc[ours, "rests_on"].str.contains("digits").all()
+    assert table["rests_on"].str.contains("digits").all()
     found = made["switches"].query("cell == @CELL and protocol == 'corrected'").set_index("claim")
-    for _, row in table[ours & table["id"].isin(found.index)].iterrows():
+    for _, row in table.iterrows():
         assert row["verdict"] == found.loc[row["id"], "verdict"]
         np.testing.assert_equal(row["value"], found.loc[row["id"], "value"])
 
@@ -308,10 +306,10 @@ def test_the_papers_oddity_is_the_loops(made):
 
 
 def test_the_tables_for_people_name_every_claim_and_protocol(made, protocols):
-    assert len(report.claims(made)) == 40
-    table = report.switches(made, CELL)
+    assert len(claims.texts(made)) == 16
+    table = claims.by_protocol(made, CELL)
     assert list(table.columns) == ["claim", *protocols]
-    assert len(table) == 17
+    assert len(table) == 16
     assert len(report.contrasts(made, CELL)) == 8
     assert "nothing (identity)" in set(report.controls(made, CELL)["variant"])
 
@@ -335,7 +333,7 @@ def test_one_source_decides_nothing_and_breaks_nothing(cell, tiny):
     changed = replace(cell, every=alone, attacked=attacked)
     made = tables.cell_tables(changed, chosen, tiny.settings.flags, seed=1)
     assert set(made["compromised"]["rule"]) == {"layer_median", "global_mean"}
-    found = verdicts.switch_table(changed, chosen, tiny.settings.flags, seed=1)
+    found = study.switch_table(changed, chosen, tiny.settings.flags, seed=1)
     found = found[found["protocol"] == "corrected"].set_index("claim")
     assert set(found["verdict"]) <= {findings.UNDECIDED, findings.NOT_RUN}
 

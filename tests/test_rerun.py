@@ -48,8 +48,8 @@ def test_a_setting_of_an_attack_touches_its_cells_only(recorded, params):
     content, save = params
     content["attacks"]["pgd"]["steps"] = 7
     save()
-    # A hardening attacks its models by PGD, too.
-    assert changed_stages(recorded) == {"check", "attack@tiny_pgd", "harden@tiny_inspecting"}
+    # A retraining attacks its models by PGD, too.
+    assert changed_stages(recorded) == {"check", "attack@tiny_pgd", "retrain@tiny_inspecting"}
 
 
 def test_a_setting_of_a_cell_touches_that_cell_and_the_report(recorded, params):
@@ -79,7 +79,7 @@ def test_an_attacks_file_touches_its_cells_only(recorded):
     changed = changed_stages(recorded)
     file.write_text(before)
     # `check` asks each attack for its settings; nothing follows from it.
-    assert changed == {"check", "attack@tiny_pgd", "harden@tiny_inspecting"}
+    assert changed == {"check", "attack@tiny_pgd", "retrain@tiny_inspecting"}
 
 
 def test_a_setting_that_nothing_uses_touches_nothing(recorded, params):

@@ -38,12 +38,12 @@ def changed(path: str, value, content: dict | None = None) -> dict:
         ("seed", None, "seed: wanted, but not there"),
         ("seed", -1, "seed: input should be greater than or equal to 0, got -1"),
         ("seed", "one", "seed: input should be a valid integer, got 'one'"),
-        ("hardenings.inspecting.model", "vgg", "hardenings.inspecting.model: no model 'vgg'"),
-        ("generalisations.generalising.eps", [0.1, 0.05], "wanted eps above 0 that rise, got"),
-        ("generalisations.generalising.transferred", "VGG", "no source 'VGG' on set 'photos'"),
-        ("generalisations.generalising.ranges", ["unit", "unit"], "wanted each of ranges once"),
+        ("retrainings.inspecting.model", "vgg", "retrainings.inspecting.model: no model 'vgg'"),
+        ("studies.generalising.eps", [0.1, 0.05], "wanted eps above 0 that rise, got"),
+        ("studies.generalising.transferred", "VGG", "no source 'VGG' on set 'photos'"),
+        ("studies.generalising.ranges", ["unit", "unit"], "wanted each of ranges once"),
         ("targets.vgg16.maps", False, "targets.vgg16.maps: wanted true on a set without prepro"),
-        ("targets", {}, "generalisations.generalising: wanted targets on a set without prepro"),
+        ("targets", {}, "studies.generalising: wanted targets on a set without prepro"),
         ("targets.vgg16.model", "vgg", "targets.vgg16.model: no model 'vgg' in params.yaml"),
         ("targets.vgg16.network", "Xception", "network 'Xception' stands twice on set 'photos'"),
         ("sources.resnet50", None, "no source 'ResNet50' on set 'photos'"),
@@ -59,7 +59,7 @@ def changed(path: str, value, content: dict | None = None) -> dict:
         ("cams.methods", [], "cams.methods: list should have at least 1 item"),
         ("models.resnet50.new_head", True, "`weights:` and `training:` beside `new_head: true`"),
         ("models.resnet50.training.layers", "dense", "wanted `weights:`, since `layers: dense`"),
-        ("hardenings.inspecting.window", 4, "window: wanted an odd number of px, got 4"),
+        ("signatures.window", 4, "window: wanted an odd number of px, got 4"),
         ("cells.fgsm.model", "vgg", "cells.fgsm.model: no model 'vgg' in params.yaml; there are:"),
         ("cells.fgsm.attack", "pdg", "cells.fgsm.attack: no attack 'pdg'"),
         ("cells.fgsm.strengths", [0.5, 2.0], "wanted 1 (the attack itself) among strengths"),
@@ -70,6 +70,14 @@ def changed(path: str, value, content: dict | None = None) -> dict:
         ("detection.shares.test", 0.0, "wanted shares above 0 that add up to 1"),
         ("detection.detectors", {}, "detection.detectors: dictionary should have at least 1 item"),
         ("cells.fgsm-2", CONTENT["cells"]["fgsm"], "wanted a name of a-z, 0-9 and _ only"),
+        ("cells.fgsm.evaluation", "layers", "wanted a study of paper tan2023, since the cell has"),
+        ("cells.fgsm.study", "detectors", "wanted a study of paper renkhoff2022, got 'detectors'"),
+        ("cells.none.evaluation", "nothing", "cells.none.evaluation: no study 'nothing'"),
+        ("sources.vgg16.study", "layers", "sources.vgg16.study: wanted a study of paper chakra"),
+        ("retrainings.inspecting.study", "layers", "wanted a study of paper klawikowska2020, got"),
+        ("studies.detectors.headline", "none", "studies.detectors.headline: wanted a cell with"),
+        ("studies.inspecting.retraining", "none", "studies.inspecting.retraining: no retraining"),
+        ("studies.layers.paper", "renkhoff", "studies.layers: input tag 'renkhoff' found using"),
         ("studies.layers.headline", "cw", "studies.layers.headline: no cell 'cw'"),
         ("models.vgg16_quarter.training", None, "wanted `weights:` or `training:` (or both)"),
         ("cells.fgsm.source", None, "cells.fgsm.source: wanted, but not there"),
@@ -89,7 +97,7 @@ def test_refuses_with_what_was_wanted_and_what_exists(path, value, wanted):
     [
         ("sources.orl_xception_3", None, "wanted source 'Xception' on set 'orl_3'"),
         ("targets.orl_xception_3", None, "wanted target 'Xception' on set 'orl_3'"),
-        ("sets.orl_3.fold", 2, "sets.orl_2: generalisation"),
+        ("sets.orl_3.fold", 2, "sets.orl_2: studies.orl_generalising has"),
         ("sets.orl_0.fold", 5, "wanted a fold whose test images are not among those"),
         ("targets.orl_vgg16_3.family", "wide", "wanted family deep as of targets.orl_vg"),
         ("models.orl_vgg16_3.width", 0.5, "targets.orl_vgg16_3: wanted width 0.25 as of"),
@@ -113,16 +121,16 @@ def test_folds_that_do_not_fit_are_refused(path, value, wanted, monkeypatch):
         ("attacks.one_pixel.mutation", [1.0, 0.5], "mutation: wanted a range that does not fall"),
         ("attacks.fgsm.eps", 3.0, "attacks.fgsm.eps: input should be less than or equal to 1"),
         ("cells.fgsm.override", {"epz": 1}, "cells.fgsm.override: no key 'epz'"),
-        ("hardenings.inspecting.fgsm", {"epz": 1}, "hardenings.inspecting.fgsm: no key 'epz'"),
+        ("retrainings.inspecting.fgsm", {"epz": 1}, "retrainings.inspecting.fgsm: no key 'epz'"),
         (
-            "hardenings.inspecting.fgsm",
+            "retrainings.inspecting.fgsm",
             {"target": 3},
-            "hardenings.inspecting.fgsm.target: wanted null, since models are hardened against any",
+            "retrainings.inspecting.fgsm.target: wanted null, since models are hardened",
         ),
         (
-            "hardenings.inspecting.one_pixel",
+            "retrainings.inspecting.one_pixel",
             {"pixels": 3},
-            "hardenings.inspecting.one_pixel.pixels: wanted 1, since",
+            "retrainings.inspecting.one_pixel.pixels: wanted 1, since",
         ),
     ],
 )
@@ -133,6 +141,9 @@ def test_settings_of_attacks_are_refused_by_the_attacks_themselves(path, value, 
 
 def test_old_keys_are_told_their_new_names():
     content = changed("cells.fgsm.ladder", [1.0])
+    content["hardenings"], content["generalisations"] = {"one": {}}, {"two": {"carried": "VGG16"}}
+    content["sources"]["vgg16"]["generalisation"] = "two"
+    content["retrainings"]["inspecting"]["umap"] = {}
     content["presets"] = {}
     content["detection"]["copies"] = 50
     content["protocols"]["only_strengths"] = {"ladder": "accumulating"}
@@ -142,6 +153,12 @@ def test_old_keys_are_told_their_new_names():
         "presets: no longer a key; now: each is a file of its own, see stages/presets",
         "cells.fgsm.ladder: no longer a key; now: strengths",
         "protocols.only_strengths.ladder: no longer a key; now: strengths",
+        "hardenings: no longer a key; now: retrainings, each with a `study` of paper "
+        "klawikowska2020, and signatures",
+        "generalisations: no longer a key; now: studies of paper chakraborty2022",
+        "generalisations.two.carried: no longer a key; now: transferred",
+        "sources.vgg16.generalisation: no longer a key; now: study",
+        "retrainings.inspecting.umap: no longer a key; now: signatures.umap",
         "detection.copies: no longer a key; now: detection.detectors.behaviour.copies",
     ]
 

@@ -12,18 +12,31 @@ from camdrift.analysis import drawing, results
 from camdrift.explain import cam, packing
 from camdrift.models import loading
 from camdrift.ops import readme, summary
-from camdrift.papers import report, study
-from camdrift.papers.renkhoff2022 import figures
+from camdrift.papers import interface
+from camdrift.papers.renkhoff2022 import figures, report
+from camdrift.papers.tan2023 import report as detector_report
 from camdrift.perturbations import variants
-from camdrift.storage import Attacked, Covered, Detected, ImageSet, Maps, Noise, Scores, files
+from camdrift.storage import (
+    Attacked,
+    Covered,
+    Detected,
+    ImageSet,
+    Maps,
+    Noise,
+    Scores,
+    Similarities,
+    files,
+)
 from conftest import inside
 from test_detectors import CHANCE, NAMES
 
 CELLS = ("tiny_none", "tiny_fgsm", "tiny_pgd", "tiny_dlfuzz")
+STUDIES = ("tiny", "tiny_detectors", "tiny_inspecting", "tiny_generalising")
 
 
 def part(kind, cell, stage):
-    return storage.read(kind, storage.cell_folder("tiny", cell, stage))
+    study = "tiny_detectors" if kind in (Detected, Similarities) else "tiny"
+    return storage.read(kind, storage.cell_folder(study, cell, stage))
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +47,13 @@ def _in_the_study(tiny):
 
 def test_every_declared_output_is_there(tiny):
     plan = tiny.settings
-    ones = (plan.sets, plan.models, plan.studies, plan.sources, plan.targets, plan.generalisations)
-    others = 3 * len(plan.hardenings) + 6 * len(CELLS)
+    ones = (plan.sets, plan.models, plan.studies, plan.sources, plan.targets)
+    others = 2 * len(plan.retrainings) + 6 * len(CELLS)
     assert len(tiny.stages) == 1 + sum(len(group) for group in ones) + others
     for path in (
         storage.set_datasheet("digits"), storage.model_card("vgg11_eighth"),
-        storage.results("tiny", "metrics.json"), storage.report("tiny"),
+        *(storage.results(name, "metrics.json") for name in STUDIES),
+        *(storage.report(name) for name in STUDIES),
     ):  # fmt: skip
         assert path.stat().st_size > 0
     assert not list(tiny.folder.rglob("*.tmp"))
@@ -192,7 +206,7 @@ def test_features_of_a_stored_variant_are_those_of_the_library(tiny):
 
 
 def test_evaluation_tables_fit_together(tiny):
-    made = results.load("tiny")
+    made = results.load("tiny_detectors")
     assert set(made["detectors"]["detector"]) == set(NAMES)
     cells = made["detectors"][["cell", "strength"]].drop_duplicates().values.tolist()
     expected = [[name, s] for name in CELLS for s in tiny.settings.cells[name].detect]
@@ -204,8 +218,8 @@ def test_evaluation_tables_fit_together(tiny):
     keys = ["cell", "strength", "detector"]
     pairs = own.merge(same.drop_duplicates(keys), on=keys)
     assert (pairs["auroc_x"] == pairs["auroc_y"]).all()
-    assert len(report.evaluation(made, "tiny_dlfuzz")) == len(NAMES) + 7
-    assert set(report.adaptive(made)["cell"]) == {"tiny_pgd"}
+    assert len(detector_report.evaluation(made, "tiny_dlfuzz")) == len(NAMES) + 7
+    assert set(detector_report.adaptive(made)["cell"]) == {"tiny_pgd"}
     assert made["claims"].set_index("id").loc["B1", "verdict"] == "not decided"
 
 
@@ -221,17 +235,16 @@ def made(tiny) -> results.Tables:
         return results.load("tiny")
 
 
-def test_tables_written_are_tables_read(tiny, made):
-    chosen = tiny.settings
-    fresh = study.tables(
-        "tiny", chosen.studies["tiny"], chosen.cells, settings.protocols(chosen.protocols),
-        chosen.statistics, chosen.flags, chosen.detection, seed=chosen.seed,
-    )  # fmt: skip
+@pytest.mark.parametrize("name", STUDIES)
+def test_tables_written_are_tables_read(tiny, name):
+    paper = interface.paper(tiny.settings.studies[name].paper)
+    own, made = results.of_study(name, tiny.settings, paper.READS), results.load(name)
+    fresh = paper.tables(name, own)
     assert set(fresh) == set(made)
-    for name, table in fresh.items():
+    for table_name, table in fresh.items():
         plain = table.astype({c: object for c in table.select_dtypes("category")})
         pd.testing.assert_frame_equal(
-            plain, made[name], check_dtype=False, atol=1e-9, check_column_type=False
+            plain, made[table_name], check_dtype=False, atol=1e-9, check_column_type=False
         )
 
 
@@ -308,10 +321,10 @@ def test_every_figure_of_the_paper_is_drawn_twice(tiny, made, tmp_path):
 def test_the_readme_of_every_study_shows_its_figures_tables_and_verdicts(tiny):
     with inside(tiny.folder):
         written = readme.study_readmes(tiny.settings)
-        for name in ("tiny", "tiny_inspecting", "tiny_generalising"):
+        for name in STUDIES:
             text = storage.results(name, "README.md").read_text()
             assert text == written[name]
-            assert text.startswith(f"# {plan_of(tiny, name).title}\n")
+            assert text.startswith(f"# {tiny.settings.studies[name].title}\n")
             for folder, ending in (("figures", "png"), ("tables", "csv")):
                 files = {f"{folder}/{f.name}" for f in storage.results(name, folder).iterdir()}
                 assert set(re.findall(rf"\]\(({folder}/[^)]+{ending})\)", text)) == files
@@ -324,42 +337,66 @@ def test_the_readme_of_every_study_shows_its_figures_tables_and_verdicts(tiny):
             assert f"make repro STUDY={name}" in text
 
 
-def plan_of(tiny, name):
-    chosen = tiny.settings
-    return (chosen.studies | chosen.hardenings | chosen.generalisations)[name]
-
-
 def test_report_reads_without_a_network_and_shows_names_as_text(tiny, made):
     text = storage.report("tiny").read_text()
     loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=[\"']?(https?:[^\"'\s>]*)", text)
     assert loaded == []
-    plan = settings.Study(title="<script>alert(1)</script>", headline="tiny_dlfuzz")
-    page = report.page("tiny", plan, made, [], tiny.settings.statistics, [])
+    title = "<script>alert(1)</script>"
+    plan = settings.LayerStudy(paper="renkhoff2022", title=title, headline="tiny_dlfuzz")
+    page = report.page("tiny", plan, made, [], tiny.settings.statistics)
     assert "<script>alert" not in page
 
 
 def test_metrics_are_numbers_by_cell():
-    found = files.read_json(storage.results("tiny", "metrics.json"))
-    assert set(found) == set(CELLS)
-    assert all(isinstance(value, int | float) for row in found.values() for value in row.values())
+    for name, cells in (("tiny", CELLS), ("tiny_detectors", CELLS[1:])):
+        found = files.read_json(storage.results(name, "metrics.json"))
+        assert set(found) == set(cells)
+        assert all(isinstance(value, int | float) for r in found.values() for value in r.values())
 
 
 def test_the_summary_names_reports_and_dashboard(tiny, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["summary", "show"])
     summary.main()
     text = capsys.readouterr().out
-    for name in ("tiny", "tiny_inspecting", "tiny_generalising"):
+    for name in STUDIES:
         assert storage.report(name).as_posix() in text
     assert summary.DASHBOARD in text
     assert all(cell in text for cell in CELLS)
 
 
-def test_the_stage_that_reports_a_group_is_known_by_its_name(tiny):
-    assert summary.stage("tiny") == "report@tiny"
-    assert summary.stage("tiny_inspecting") == "review@tiny_inspecting"
-    assert summary.stage("tiny_generalising") == "generalise@tiny_generalising"
-    with pytest.raises(settings.SettingsError, match="no study 'huge'; there are: tiny, tiny_in"):
-        summary.stage("huge")
+def test_the_first_study_is_built_first_unless_others_are_named(tiny, monkeypatch, capsys):
+    for named, first in (([], "tiny"), (["tiny_inspecting", "tiny"], "tiny_inspecting tiny")):
+        monkeypatch.setattr("sys.argv", ["summary", "first", *named])
+        summary.main()
+        assert capsys.readouterr().out == f"{first}\n"
+    monkeypatch.setattr("sys.argv", ["summary", "first", "huge"])
+    with pytest.raises(settings.SettingsError, match="no study 'huge'; there are: tiny, tiny_de"):
+        summary.main()
+
+
+def test_the_similarities_of_the_claim_on_layers_are_those_of_the_layer_study(tiny):
+    """The mean over flipped images and the floor of unrelated ones, as the tables have them."""
+    similar, tables = part(Similarities, "tiny_dlfuzz", "similarity"), results.load("tiny")
+    flipped = part(Attacked, "tiny_dlfuzz", "attack").images["success"].sum()
+    assert similar.images["success"].sum() == flipped > 0
+    assert list(similar.floors["protocol"].unique()) == tiny.settings.cells["tiny_dlfuzz"].protocols
+    mine = similar.values[similar.values["protocol"] == "corrected"]
+    rows = tables["similarity"].query(
+        "cell == 'tiny_dlfuzz' and strength == 1 and group == 'success' and score == 'cosine' "
+        "and target == 'seed_class'"
+    )
+    for arm in ("adversarial", "noise"):
+        means = mine.groupby("layer", sort=False)[arm].mean()
+        expected = rows[rows["variant"] == arm].set_index("layer")["mean"]
+        pd.testing.assert_series_equal(
+            means.reindex(expected.index), expected, check_names=False, check_dtype=False, atol=6e-4
+        )
+    floors = similar.floors.query("protocol == 'corrected'").set_index("layer")["floor"]
+    unrelated = tables["controls"].query(
+        "cell == 'tiny_dlfuzz' and protocol == 'corrected' and variant == 'unrelated' "
+        "and draw == 0 and target == 'seed_class' and layer != 'mean'"
+    )
+    assert set(unrelated["layer"]) == set(floors.index)
 
 
 def test_a_second_run_of_a_stage_writes_the_same_bytes(tiny):
@@ -371,6 +408,6 @@ def test_a_second_run_of_a_stage_writes_the_same_bytes(tiny):
 
     before = content()
     for name in tiny.stages:
-        if name.endswith(("@digits", "@vgg11_eighth", "@tiny_dlfuzz", "@tiny")):
+        if name.endswith(("@digits", "@vgg11_eighth", "@tiny_dlfuzz", "@tiny", "@tiny_detectors")):
             script(name.partition("@")[0]).main(run.Stage(name))
     assert content() == before

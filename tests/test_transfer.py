@@ -10,13 +10,13 @@ from camdrift.models import gradients
 from camdrift.papers.chakraborty2022 import experiment
 from camdrift.perturbations import noise
 from camdrift.pipeline import randomness
-from camdrift.settings import RANGES, Generalisation
+from camdrift.settings import RANGES, TransferStudy
 from camdrift.storage import CARRIED, CARRIED_NOISE, GIVEN, OWN, OWN_ATTACK, POLICIES
 from conftest import as_model, small_network
 
-PLAN = Generalisation(
-    title="", transferred="A", label="given", eps=[0.1, 0.4], ranges=["unit", "signed"],
-    explains="given", examples=2,
+PLAN = TransferStudy(
+    paper="chakraborty2022", title="", transferred="A", label="given", eps=[0.1, 0.4],
+    ranges=["unit", "signed"], explains="given", examples=2,
 )  # fmt: skip
 N = 6
 

@@ -1,40 +1,20 @@
 """The published claims and the corrected experiment's verdict on each."""
 
-from collections.abc import Callable
-
 import frame
 import streamlit as st
 
 from camdrift import storage
-from camdrift.analysis import drawing
-from camdrift.papers import claims, report
-from camdrift.papers.chakraborty2022 import figures as generalisation_figures
-from camdrift.papers.klawikowska2020 import figures as hardening_figures
-from camdrift.papers.renkhoff2022 import figures
-from camdrift.papers.tan2023 import figures as detection_figures
-from camdrift.settings import Generalisation, Study
-
-CLAIMS = {claim.id: claim for claim in claims.CLAIMS}
-
-
-def figure_makers(view: frame.View) -> dict[str, Callable[[], drawing.Figure]]:
-    """Returns a function for each figure of a study that needs tables alone, by name."""
-    tables, plan = view.tables, view.plan
-    if isinstance(plan, Study):
-        return figures.by_name(tables, plan.headline) | detection_figures.by_name(
-            tables, plan.headline
-        )
-    if isinstance(plan, Generalisation):
-        return generalisation_figures.by_name(tables, explains=plan.explains)
-    return hardening_figures.by_name(tables)
+from camdrift.papers import claims, interface
+from camdrift.papers.renkhoff2022 import report
 
 
 def show_figures(view: frame.View, claim: str) -> int:
     """Shows the figures of a claim and returns their number; pictures as the report wrote them."""
-    makers, count = figure_makers(view), 0
-    for name in CLAIMS[claim].figures:
+    paper = interface.paper(view.plan.paper)
+    draws, count = paper.by_name(view.plan, view.tables), 0
+    for name in next(known.figures for known in paper.CLAIMS if known.id == claim):
         path = storage.results(view.study, "figures") / f"{name}.png"
-        figure = makers[name]() if name in makers else None
+        figure = draws[name]() if name in draws else None
         if figure is not None and not figure.is_blank:
             frame.show(figure)
         elif figure is None and path.exists():
@@ -53,27 +33,19 @@ def take_selection() -> None:
 
 
 view = frame.view()
-table = report.claims(view.tables)
+table = claims.texts(view.tables)
 st.header("Claims", anchor=False)
-columns = st.columns(2)
-for key, column in (("papers", "of"), ("verdicts", "verdict")):
-    frame.forget_stale(key, set(table[column]))
-papers = columns[0].multiselect("Paper", sorted(table["of"].unique()), key="papers",
-                                bind="query-params")  # fmt: skip
-verdicts = columns[1].multiselect("Verdict", sorted(table["verdict"].unique()), key="verdicts",
-                                  bind="query-params")  # fmt: skip
-selection = table
-if papers:
-    selection = selection[selection["of"].isin(papers)]
-if verdicts:
-    selection = selection[selection["verdict"].isin(verdicts)]
+frame.forget_stale("verdicts", set(table["verdict"]))
+verdicts = st.multiselect("Verdict", sorted(table["verdict"].unique()), key="verdicts",
+                          bind="query-params")  # fmt: skip
+selection = table[table["verdict"].isin(verdicts)] if verdicts else table
 st.caption(
     f"{len(selection)} of {len(table)} claims. Statistics and thresholds were set before any "
     "result; 'corrected' decides. A verdict applies to the images and the model of this study, not "
     "to those of the paper. Choose a row to see its figures."
 )
 st.session_state["claims_shown"] = selection["claim"].tolist()
-first = ["claim", "of", "says", "printed", "as published", "corrected", "verdict", "flags"]
+first = ["claim", "says", "printed", "as published", "corrected", "verdict", "flags"]
 st.dataframe(selection, hide_index=True, column_order=first, key="claims_table",
              on_select=take_selection, selection_mode="single-row",
              alt="Claims of the papers, with verdicts")  # fmt: skip
@@ -100,8 +72,8 @@ if row["verdict"] == "not run here":
     st.info("This study does not test this claim; choose another study to see its verdict.")
 elif not show_figures(view, claim):
     st.caption("No figure shows this claim: it is the single number above.")
-if isinstance(view.plan, Study):
-    switches = report.switches(view.tables, view.plan.headline)
+if "switches" in view.tables:
+    switches = claims.by_protocol(view.tables, view.plan.headline)
     st.subheader("One switch at a time", anchor=False)
     frame.table(
         switches[switches["claim"] == claim] if claim in set(switches["claim"]) else switches,
@@ -109,6 +81,7 @@ if isinstance(view.plan, Study):
         "The claim's statistic under the corrected protocol, under the published one, and with a "
         "single switch set as published.",
     )
+if "controls" in view.tables:
     st.subheader("Controls", anchor=False)
     frame.table(report.controls(view.tables, view.plan.headline), "controls",
                 "Similarity to the clean map at strength 100 %, mean over layers.")  # fmt: skip

@@ -6,21 +6,18 @@ import numpy as np
 import streamlit as st
 
 from camdrift.analysis.drawing import percent
-from camdrift.papers import report
 from camdrift.papers.tan2023 import figures as detection_figures
-from camdrift.settings import Study
+from camdrift.papers.tan2023 import report
+from camdrift.settings import TAN, DetectorStudy
 
-view = frame.view(Study, subject="detectors")
+view = frame.view(TAN, subject="detectors")
 tables = view.tables
 st.header("Detectors", anchor=False)
 cells = tables["detectors"]["cell"].unique().tolist()
-if not cells:
-    st.info("No cell of this study names strengths under `detect:` in params.yaml.")
-    st.stop()
-headline = view.plan.headline
+headline = view.settings.study(view.study, DetectorStudy).headline
 boxes = st.columns(3)
 cell = frame.choice(boxes[0], "Cell", cells, key="cell",
-                    default=headline if headline in cells else None)  # fmt: skip
+                    default=headline)  # fmt: skip
 strengths = tables["detectors"].query("cell == @cell")["strength"].unique().tolist()
 strength = frame.choice(boxes[1], "Strength", strengths, key="strength", default=1.0,
                         format_func=percent)  # fmt: skip

@@ -9,7 +9,7 @@ import tiles
 
 from camdrift.analysis.drawing import percent
 from camdrift.ops import case
-from camdrift.settings import Study
+from camdrift.settings import RENKHOFF
 
 ARMS = {"clean": "clean", "adversarial": "attacked", "noise": "noise of its size"}
 ORDERS = ("as in the set", "most drifted", "class flipped", "missed by the detector")
@@ -29,10 +29,8 @@ def image_order(images: pd.DataFrame, order: str, misses: pd.DataFrame | None) -
 
 def missed_images(detector: str) -> pd.Series | None:
     """Returns the flipped test images that a detector misses, at strength 1."""
-    if "judged" not in view.tables or "limits" not in view.tables:
-        return None
-    rows = view.tables["judged"].query("cell == @cell and strength == 1 and kind == 'success'")
-    limit = view.tables["limits"].query("cell == @cell and strength == 1 and detector == @detector")
+    rows = evaluated["judged"].query("cell == @cell and strength == 1 and kind == 'success'")
+    limit = evaluated["limits"].query("cell == @cell and strength == 1 and detector == @detector")
     if rows.empty or limit.empty:
         return None
     return rows.loc[rows[detector] < limit["limit"].iloc[0], "image"]
@@ -44,20 +42,21 @@ def step(by: int) -> None:
     st.session_state["image"] = names[(here + by) % len(names)]
 
 
-view = frame.view(Study, subject="images of a cell")
+view = frame.view(RENKHOFF, subject="images of a cell")
 st.header("Image", anchor=False)
 boxes = st.columns(3)
 with boxes[0]:
     cell = frame.choose_cell(view)
+evaluated = frame.tables_of(view.cells[cell].evaluation)
 artefacts = frame.open_case(view, cell)
 images = frame.images(view, artefacts)
 order = boxes[1].selectbox("Images", ORDERS, key="order", bind="query-params")
 misses = None
 if order == ORDERS[-1]:
-    detectors = [name for name in view.tables.get("judged", pd.DataFrame()).columns
+    detectors = [name for name in evaluated.get("judged", pd.DataFrame()).columns
              if name not in ("cell", "strength", "image", "kind", "chance")]  # fmt: skip
     if not detectors:
-        st.info("The tables of this study have no scores of single images: build the study again.")
+        st.info("There are no scores of detectors for the images of this cell.")
         st.stop()
     misses = missed_images(frame.choice(boxes[1], "Detector", detectors, key="detector"))
 ids = image_order(images, order, misses)
@@ -152,14 +151,14 @@ except FileNotFoundError as fault:
 else:
     profile_rows = pairs[pairs["image"] == image].set_index("layer").reindex(labels).reset_index()
     frame.show(charts.profile(profile_rows, title=f"Similarity by layer at {percent(strength)}"))
-if "judged" in view.tables:
-    detector_scores = view.tables["judged"].query("cell == @cell and strength == @strength")
+if "judged" in evaluated:
+    detector_scores = evaluated["judged"].query("cell == @cell and strength == @strength")
     detector_scores = detector_scores[detector_scores["image"] == image]
     st.subheader("Scores of the detectors", anchor=False)
     if detector_scores.empty:
         st.caption("This image is not a test image of the detectors' evaluation at this strength.")
     else:
-        limits = view.tables["limits"].query("cell == @cell and strength == @strength")
+        limits = evaluated["limits"].query("cell == @cell and strength == @strength")
         table = detector_scores.set_index("kind").drop(columns=["cell", "strength", "image"]).T
         table = table.join(limits.set_index("detector")["limit"].rename("threshold"))
         frame.table(table.reset_index(names="detector"), "scores", "Scores of the clean, noisy and "

@@ -8,7 +8,7 @@ import streamlit as st
 from camdrift import scores
 from camdrift.analysis.drawing import percent
 from camdrift.papers.renkhoff2022 import figures
-from camdrift.settings import Study
+from camdrift.settings import RENKHOFF
 
 GROUPS = {"success": "class flipped", "failure": "class not flipped", "all": "all images"}
 ROWS = ("strengths", "methods", "controls")
@@ -20,7 +20,7 @@ CONTROLS = {
     "raised_noise": "noise raised until it flips", "unrelated": "unrelated images (floor)",
 }  # fmt: skip
 
-view = frame.view(Study, subject="layers to compare")
+view = frame.view(RENKHOFF, subject="layers to compare")
 tables = view.tables
 st.header("Layers", anchor=False)
 boxes = st.columns(3)

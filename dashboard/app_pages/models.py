@@ -1,4 +1,4 @@
-"""Models side by side: accuracy, shift of maps, layers, hardening."""
+"""Models side by side: accuracy, shift of maps, layers, retraining."""
 
 import frame
 import streamlit as st
@@ -9,22 +9,23 @@ from camdrift.papers.chakraborty2022 import (
     figures,
     report,
 )
-from camdrift.papers.klawikowska2020 import figures as hardening_figures
-from camdrift.papers.klawikowska2020 import report as hardening_report
-from camdrift.settings import Generalisation, Hardening
+from camdrift.papers.klawikowska2020 import figures as retraining_figures
+from camdrift.papers.klawikowska2020 import report as retraining_report
+from camdrift.settings import CHAKRABORTY, KLAWIKOWSKA, TransferStudy
 from camdrift.storage import Carried
 
 ARMS = {"carried": "carried from another network", "own": "made on each network itself",
         "noise": "noise of the carried attack's size"}  # fmt: skip
 
 
-def hardening(view: frame.View) -> None:
+def retraining(view: frame.View) -> None:
+    """Shows the retrained models of a study."""
     tables = view.tables
-    frame.show(hardening_figures.table_1(tables))
-    frame.table(hardening_report.sets(tables), "sets", "Share of images classified "
+    frame.show(retraining_figures.table_1(tables))
+    frame.table(retraining_report.sets(tables), "sets", "Share of images classified "
                 "correctly, with intervals by source picture.")  # fmt: skip
-    frame.show(hardening_figures.success_by_model(tables))
-    frame.table(hardening_report.attacks(tables), "attacks", "Share of a model's correctly "
+    frame.show(retraining_figures.success_by_model(tables))
+    frame.table(retraining_report.attacks(tables), "attacks", "Share of a model's correctly "
                 "classified images whose class an attack made for that model changes.")  # fmt: skip
     st.subheader("Which class became which", anchor=False)
     frame.table(tables["flips"], "flips", "On the clear model, test images.")
@@ -32,14 +33,14 @@ def hardening(view: frame.View) -> None:
     frame.table(tables["budgets"], "budgets", "Successes on training images.")
 
 
-def generalisation(view: frame.View) -> None:
-    tables, plan = view.tables, view.plan
-    assert isinstance(plan, Generalisation)
+def transfer(view: frame.View) -> None:
+    """Shows the networks of a study under attacks that are transferred."""
+    tables, plan = view.tables, view.settings.study(view.study, TransferStudy)
     policies = figures.EXPLAINED
     explains = st.radio("Maps explain", list(policies), index=list(policies).index(plan.explains),
                         key="explains", format_func=policies.get, horizontal=True,
                         bind="query-params")  # fmt: skip
-    drawings = {f.title: f for f in figures.of_generalisation(tables, explains=explains)}
+    drawings = {f.title: f for f in figures.study_figures(tables, explains=explains)}
     frame.show(drawings[frame.choice(st, "Figure", list(drawings), key="figure")])
     attack = st.selectbox("Attack", list(ARMS), key="attack", format_func=ARMS.get,
                           bind="query-params")  # fmt: skip
@@ -61,14 +62,13 @@ def generalisation(view: frame.View) -> None:
 
 def layers(view: frame.View) -> None:
     """Shows the maps of the stored examples at every layer of a network."""
-    ends = [key for key, target in view.settings.targets.items()
-            if target.generalisation == view.study and target.maps]  # fmt: skip
+    ends = [key for key, target in view.settings.targets.items() if target.maps]
     if not ends:
-        st.caption("No target of this generalisation has maps.")
+        st.caption("No target of this study has maps.")
         return
     end = frame.choice(st, "Target", ends, key="end")
     try:
-        folder = storage.generalisation_folder(view.study, "carried", end)
+        folder = storage.end_folder(view.study, "carried", end)
         carried = storage.read(Carried, folder)
     except FileNotFoundError as fault:
         frame.show_missing(view, fault)
@@ -94,9 +94,8 @@ def layers(view: frame.View) -> None:
     )
 
 
-view = frame.view(Hardening, Generalisation, subject="models to compare")
+SHOWS = {KLAWIKOWSKA: retraining, CHAKRABORTY: transfer}
+
+view = frame.view(*SHOWS, subject="models to compare")
 st.header("Models", anchor=False)
-if isinstance(view.plan, Hardening):
-    hardening(view)
-else:
-    generalisation(view)
+SHOWS[view.plan.paper](view)

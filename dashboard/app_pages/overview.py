@@ -5,37 +5,37 @@ import frame
 import lineage
 import streamlit as st
 
+from camdrift import settings
 from camdrift.analysis import flags, tables
-from camdrift.papers import report
-from camdrift.papers.chakraborty2022 import figures as generalisation_figures
-from camdrift.papers.klawikowska2020 import figures as hardening_figures
-from camdrift.papers.renkhoff2022 import figures
-from camdrift.settings import Hardening, Study
+from camdrift.papers import interface
+from camdrift.papers.renkhoff2022 import figures, report
+from camdrift.settings import LayerStudy
 
 QUESTIONS = {
-    "study": "When an image is attacked, do the class-activation maps of each conv layer drift "
-    "further than under the same amount of plain noise, and does the drift give the attack away?",
-    "hardening": "How do attacks change LRP relevance maps, do relevance signatures reveal them, "
-    "and do models retrained on attacked images withstand attacks made for themselves?",
-    "generalisation": "Do other networks behave alike? An attack is made on one network and "
+    settings.RENKHOFF: "When an image is attacked, do the class-activation maps of each conv layer "
+    "drift further than under the same amount of plain noise?",
+    settings.TAN: "Does a single image, without its clean twin, give away that it was attacked, "
+    "and do detectors see more than the model's own confidence?",
+    settings.KLAWIKOWSKA: "How do attacks change LRP relevance maps, do relevance signatures "
+    "reveal them, and do models retrained on attacked images withstand attacks made for "
+    "themselves?",
+    settings.CHAKRABORTY: "Do other networks behave alike? An attack is made on one network and "
     "carried to the others; how much accuracy is lost, and does the shift of maps explain it?",
 }
+# The figures that answer them; those of the layers stand beside numbers, see `layers`.
+ANSWERS = {
+    settings.TAN: ("tan_figure_8a", "auroc_under_adaptive_attack"),
+    settings.KLAWIKOWSKA: ("klawikowska_table_1", "success_by_model"),
+    settings.CHAKRABORTY: ("chakraborty_table_1", "chakraborty_table_3"),
+}
 
-view = frame.view()
-study_tables, plan = view.tables, view.plan
-st.header(plan.title, anchor=False)
-st.write(QUESTIONS[frame.KINDS[type(plan)]])
-verdicts = study_tables["claims"].query("verdict != 'not run here'")["verdict"].value_counts()
-counts = ", ".join(f"{number} '{verdict}'" for verdict, number in verdicts.items())
-st.markdown(f"**Of {verdicts.sum()} published claims tested here: {counts}.** Numbers rest on "
-            "this study's own images and models, not on those of any paper.")  # fmt: skip
 
-if isinstance(plan, Study):
-    facts = study_tables["attacks"].set_index("cell").loc[plan.headline]
-    factorial = study_tables["factorial"].query("cell == @plan.headline and layer == 'mean'")
-    excess = study_tables["excess"].query(
-        "cell == @plan.headline and layer == 'mean' and strength == 1"
-    )
+def layers(view: frame.View) -> None:
+    """Shows the headline numbers of a layer study, its central figure and its cells."""
+    headline = view.settings.study(view.study, LayerStudy).headline
+    facts = view.tables["attacks"].set_index("cell").loc[headline]
+    factorial = view.tables["factorial"].query("cell == @headline and layer == 'mean'")
+    excess = view.tables["excess"].query("cell == @headline and layer == 'mean' and strength == 1")
     metrics = st.columns(4)
     metrics[0].metric("Class flipped", f"{facts['success_rate']:.0%}",
                     help=f"{facts['successes']} of {facts['images']} test images")  # fmt: skip
@@ -50,30 +50,40 @@ if isinstance(plan, Study):
             value, _, interval = estimate.partition(" ")
             column.metric(title, value, interval, delta_color="off", delta_arrow="off")
     st.caption(
-        f"Cell '{plan.headline}', strength 100 %: share of images whose class the attack flips, "
+        f"Cell '{headline}', strength 100 %: share of images whose class the attack flips, "
         "and the excess when each changed map explains its own class or the clean image's. "
         "Excess: cosine similarity to the clean map under noise of the attack's size minus that "
         "under attack, mean over decided layers, with a 95 % interval resampled by source picture."
     )
     frame.show(
-        figures.drift_by_arm(study_tables, plan.headline, "own_top1")
+        figures.drift_by_arm(view.tables, headline, "own_top1")
         if len(factorial)
-        else figures.excess_by_layer(study_tables, plan.headline)
+        else figures.excess_by_layer(view.tables, headline)
     )
     frame.table(
-        report.headline(study_tables), "headline", "Every cell of the study, strength 100 %."
+        report.headline(view.tables), "headline", "Every cell of the study, strength 100 %."
     )
-    for cell in study_tables["attacks"]["cell"]:
-        for text in flags.texts(study_tables, cell):
+    for cell in view.tables["attacks"]["cell"]:
+        for text in flags.texts(view.tables, cell):
             st.warning(f"{cell}: {text}", icon=":material/flag:")
-elif isinstance(plan, Hardening):
-    frame.show(hardening_figures.table_1(study_tables))
-    frame.show(hardening_figures.success_by_model(study_tables))
-else:
-    frame.show(generalisation_figures.table_1(study_tables))
-    frame.show(generalisation_figures.table_3(study_tables, plan.explains))
 
-frame.show(charts.verdicts(study_tables["claims"]))
+
+view = frame.view()
+plan, claims = view.plan, view.tables["claims"]
+st.header(plan.title, anchor=False)
+st.write(QUESTIONS[plan.paper])
+verdicts = claims.query("verdict != 'not run here'")["verdict"].value_counts()
+counts = ", ".join(f"{number} '{verdict}'" for verdict, number in verdicts.items())
+st.markdown(f"**Of {verdicts.sum()} published claims tested here: {counts}.** Numbers rest on "
+            "this study's own images and models, not on those of any paper.")  # fmt: skip
+if plan.paper == settings.RENKHOFF:
+    layers(view)
+draws = interface.paper(plan.paper).by_name(plan, view.tables)
+for name in ANSWERS.get(plan.paper, ()):
+    if name in draws:
+        frame.show(draws[name]())
+
+frame.show(charts.verdicts(claims))
 st.subheader("The pipeline", anchor=False)
 diagram = lineage.diagram()
 if diagram:

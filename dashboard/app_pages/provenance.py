@@ -7,7 +7,6 @@ import revisions
 import streamlit as st
 
 from camdrift import storage
-from camdrift.analysis import results
 from camdrift.storage import files
 
 RUN = storage.RESULTS / "run.json"
@@ -21,7 +20,7 @@ else:
     st.text(f"Revision {here.sha}, {'with changes not committed' if here.changed else 'clean'}")
 
 own = storage.results(view.study, "run.json")
-file = RUN if view.study in results.plans(frame.current_settings()) else own
+file = RUN if view.study in frame.current_settings().studies else own
 if not file.exists():
     st.info("The environment and the run times of this study were not recorded; `make publish` "
             "records those of the default studies.")  # fmt: skip

@@ -10,8 +10,8 @@ import tiles
 from camdrift import storage
 from camdrift.papers.klawikowska2020 import figures
 from camdrift.papers.klawikowska2020.figures import ATTACKS
-from camdrift.settings import EXTENDING, Hardening
-from camdrift.storage import CLEAR, Hardened, ImageSet, Signatures
+from camdrift.settings import EXTENDING, KLAWIKOWSKA, SignatureStudy
+from camdrift.storage import CLEAR, Hardened, Signatures
 
 COLOURS = {"class_before": "class before", "on": "attack", "attackable": "attackable or not",
            "class_after": "class predicted by the model"}  # fmt: skip
@@ -26,7 +26,7 @@ def take_point() -> None:
         st.session_state["point"] = f"{on} {image}"
 
 
-view = frame.view(Hardening, subject="signatures")
+view = frame.view(KLAWIKOWSKA, subject="signatures")
 tables = view.tables
 st.header("Signatures", anchor=False)
 points = tables["points"].dropna(subset=["x", "y"])
@@ -62,14 +62,14 @@ captions = {f"{row.on} {row.image}": f"{ON[row.on]}, image {row.image}: {row.cla
 point = frame.choice(st, "Point", names, key="point", format_func=captions.get)
 on, image = point.split()
 try:
-    images = storage.read(ImageSet, storage.set_folder(view.plan.set))
-    hardened = storage.read(Hardened, storage.hardening_folder(view.study, "harden"))
-    signatures = storage.read(Signatures, storage.hardening_folder(view.study, "signatures"))
+    key = view.settings.study(view.study, SignatureStudy).retraining
+    hardened = storage.read(Hardened, storage.cell_folder(view.study, key, "retrain"))
+    signatures = storage.read(Signatures, storage.cell_folder(view.study, key, "signatures"))
 except FileNotFoundError as fault:
     frame.show_missing(view, fault)
 else:
     place = int(np.flatnonzero(hardened.tests["image"] == int(image))[0])
-    picture = np.asarray(images.pixels[int(image)])
+    picture = np.asarray(signatures.pictures[place])
     if on != CLEAR:
         changed = np.asarray(hardened.changed[EXTENDING.index(on), place])
         picture = np.moveaxis(changed, 0, -1).astype(np.float32)
@@ -89,7 +89,7 @@ else:
         column.text(name)
     st.caption(f"The image and its LRP maps, model by model. {figures.HEATS}")
 st.subheader("Figures", anchor=False)
-drawings = {figure.title: figure for figure in figures.of_hardening(tables)[2:]}
+drawings = {figure.title: figure for figure in figures.study_figures(tables)[2:]}
 frame.show(drawings[frame.choice(st, "Figure", list(drawings), key="figure")])
 frame.table(tables["relevance"], "relevance", "Correlation of maps with the clear model's map of "
             "the clean image, over successes; 'growth' is the factor by which the share of "

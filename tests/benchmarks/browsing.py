@@ -113,6 +113,7 @@ def _pages(folder: Path, images: int) -> Iterator[dict]:
     try:
         for (page, what), act in acts.items():
             app = AppTest.from_file(str(folder / "dashboard" / "app.py"), default_timeout=300)
+            app.query_params["study"] = page if page == "detectors" else STUDY
             app.query_params["cell"] = CELL
             app.run()
             st.cache_data.clear()

@@ -30,7 +30,7 @@ PAGES = {
     "detectors": "Detectors", "signatures": "Signatures", "models": "Models",
     "revisions": "Experiments and revisions", "provenance": "Provenance",
 }  # fmt: skip
-STUDY = {"signatures": "inspecting", "models": "generalising"}
+STUDY = {"detectors": "detectors", "signatures": "inspecting", "models": "generalising"}
 # Probes of Streamlit's own at a deep link, and fonts of icons that no machine need reach.
 HARMLESS = re.compile(r"_stcore|fonts\.gstatic\.com|favicon")
 WIDE = {"width": 1440, "height": 1000}
@@ -196,7 +196,7 @@ def choose(page, label: str, option: str) -> None:
     [
         ("layers?study=layers&cell=fgsm&rows=methods", "nips17_squeezenet1_1"),
         ("layers?study=nips17_squeezenet1_1&cell=squeezenet1_1_pgd&layer=0", "layers"),
-        ("detectors?study=layers&cell=pgd&prevalence=40", "nips17_resnet18"),
+        ("detectors?study=detectors&cell=pgd&prevalence=40", "nips17_resnet18_detectors"),
         ("claims?study=layers&claim=A9&verdicts=holds", "generalising"),
     ],
 )

@@ -140,7 +140,7 @@ def test_one_more_cell_changes_no_other(before, with_a_cell, cell, kind):
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "one_pixel"])
-def test_one_more_image_changes_no_other_of_a_hardening(name):
+def test_one_more_image_changes_no_other_of_a_retraining(name):
     model = as_model(small_network())
     settings = {
         "fgsm": {"eps": 0.1, "gains": 2},

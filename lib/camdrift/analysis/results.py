@@ -1,5 +1,6 @@
 """The outputs of a cell's stages, and the tables of a study's report."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,18 +13,16 @@ from camdrift.analysis import statistics
 from camdrift.pipeline import randomness
 from camdrift.settings import (
     Cell,
-    Generalisation,
-    Hardening,
     Protocol,
     Settings,
     StatisticsSettings,
     Study,
+    owners,
     params,
 )
-from camdrift.storage import Artefact, Attacked, Covered, Detected, Maps, Noise, Scores, files
+from camdrift.storage import Artefact, Attacked, Covered, Maps, Noise, Scores, files
 
 Tables = dict[str, pd.DataFrame]
-Plan = Study | Hardening | Generalisation
 
 
 @dataclass(frozen=True)
@@ -178,28 +177,25 @@ def load(study: str) -> Tables:
     return tables
 
 
-def plans(settings: Settings) -> dict[str, Plan]:
-    """Returns the studies, hardenings and generalisations that settings hold."""
-    groups = settings.__dict__
-    kinds = ("studies", "hardenings", "generalisations")
-    return {name: plan for kind in kinds for name, plan in groups.get(kind, {}).items()}
+def of_study(study: str, settings: Settings, reads: Iterable[str]) -> Settings:
+    """Returns the settings that a study's report reads, without those of other studies."""
+    values = {name: getattr(settings, name) for name in (*reads, "studies")}
+    used = set()
+    for part in values.keys() & {"cells", "retrainings", "sources", "targets"}:
+        values[part] = {key: item for key, item in values[part].items() if study in owners(item)}
+        used |= {item.set for item in values[part].values()}
+    if "sets" in values:
+        values["sets"] = {key: item for key, item in values["sets"].items() if key in used}
+    return params.holding(values)
 
 
 def write_settings(study: str, settings: Settings) -> None:
-    """Writes the settings of a study beside its results, without those of other studies."""
+    """Writes the settings of a study beside its results."""
     content = settings.model_dump(mode="json")
-    owners = {"cells": "study", "sources": "generalisation", "targets": "generalisation"}
-    for part, owner in owners.items():
-        if part in content:
-            items = content[part].items()
-            content[part] = {key: item for key, item in items if item[owner] == study}
-    sets = {end["set"] for part in owners for end in content.get(part, {}).values()}
-    if "sets" in content:
-        content["sets"] = {key: item for key, item in content["sets"].items() if key in sets}
-        for item in content["sets"].values():
-            item["path"] = Path(item["path"]).name  # paths on this machine are private
-            if "root" in item.get("arguments", {}):
-                item["arguments"]["root"] = Path(item["arguments"]["root"]).name
+    for item in content.get("sets", {}).values():
+        item["path"] = Path(item["path"]).name  # paths on this machine are private
+        if "root" in item.get("arguments", {}):
+            item["arguments"]["root"] = Path(item["arguments"]["root"]).name
     files.write_json(storage.results(study, "settings.json"), content)
 
 
@@ -208,19 +204,12 @@ def settings_of(study: str) -> Settings:
     return params.typed(files.read_json(storage.results(study, "settings.json")))
 
 
-def elsewhere(settings: Settings) -> dict[str, Plan]:
+def elsewhere(settings: Settings) -> dict[str, Study]:
     """Returns the studies that have results in this folder but are not in params.yaml."""
-    others: dict[str, Plan] = {}
+    others: dict[str, Study] = {}
     for file in sorted(storage.RESULTS.glob("*/settings.json")):
-        others |= plans(settings_of(file.parent.name))
-    return {name: plan for name, plan in others.items() if name not in plans(settings)}
-
-
-def detections(study: str, name: str) -> tuple[Detected, dict[int, str]]:
-    """Returns the detectors' features of a cell, and class names by number."""
-    images = storage.read(Attacked, storage.cell_folder(study, name, "attack")).images
-    names = images.drop_duplicates("label").set_index("label")["class_name"].to_dict()
-    return storage.read(Detected, storage.cell_folder(study, name, "detect")), names
+        others |= settings_of(file.parent.name).studies
+    return {name: plan for name, plan in others.items() if name not in settings.studies}
 
 
 def example(study: str, name: str) -> Example:

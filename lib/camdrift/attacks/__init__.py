@@ -50,7 +50,7 @@ def resolved(
 
 
 def faults(plan: settings.Settings) -> list[str]:
-    """Returns a line for each fault in attacks' settings, also in those of cells and hardenings."""
+    """Returns a line for each fault in attacks' settings, those of cells and retrainings, too."""
     lines = []
     for name in plan.attacks:
         try:
@@ -66,11 +66,11 @@ def faults(plan: settings.Settings) -> list[str]:
             resolved(cell.attack, plan.attacks, cell.override)
         except ValidationError as fault:
             lines += lines_of(fault, f"cells.{key}.override")
-    for key, hardening in plan.hardenings.items():
+    for key, retraining in plan.retrainings.items():
         for attack in ATTACKING:
-            place = f"hardenings.{key}.{attack}"
+            place = f"retrainings.{key}.{attack}"
             try:
-                own = resolved(attack, plan.attacks, getattr(hardening, attack))
+                own = resolved(attack, plan.attacks, getattr(retraining, attack))
             except ValidationError as fault:
                 lines += lines_of(fault, place)
                 continue

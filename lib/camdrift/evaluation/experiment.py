@@ -74,12 +74,19 @@ def blur_images(pixels: Tensor, *, radius: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Part:
-    """Images of a cell in its evaluation; `images` as `select_images` returns it."""
+    """Images of a cell in its evaluation.
+
+    images: as `select_images` returns them.
+    classes: pairs of the number and the name of each class.
+    size: side of the images in px.
+    """
 
     cell: Cell
     name: str
     protocol: Protocol
     images: pd.DataFrame
+    classes: list[tuple[int, str]]
+    size: int
 
     @property
     def test_images(self) -> pd.DataFrame:
@@ -114,8 +121,12 @@ def load_part(
                     f"of '{cell.model}', got {number}"
                 )
     folder = storage.cell_folder(cell.study, name, "attack")
-    images = storage.read(storage.Attacked, folder).images
-    return Part(cell, name, protocol, select_images(images, settings, seed=seed))
+    attacked = storage.read(storage.Attacked, folder)
+    images = attacked.images
+    names = images.drop_duplicates("label").set_index("label")["class_name"].to_dict()
+    selected = select_images(images, settings, seed=seed)
+    size = attacked.perturbation.shape[-1]
+    return Part(cell, name, protocol, selected, list(names.items()), size)
 
 
 def measure(
@@ -267,6 +278,8 @@ def collect(
     facts = {
         "methods": list(METHODS),
         "passes": {family.name: family.passes for family in detectors},
+        "classes": part.classes,
+        "size": part.size,
     }
     images = part.images.reset_index(drop=True)
     layers = [family.layers["layer"] for family in detectors if family.module is noisecam]

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from camdrift import storage
 from camdrift.analysis import drawing
 from camdrift.pipeline import run
-from camdrift.settings import Settings, SettingsError, params, presets
+from camdrift.settings import Settings, SettingsError, owners, params, presets
 from camdrift.settings.presets import Preset
 from camdrift.storage import files
 
@@ -167,12 +167,11 @@ def resolved(content: dict[str, Any] | None, changes: Sequence[str]) -> Settings
         return changed(content, changes, Path(folder) / params.PARAMS)
 
 
-def stages(plan: Settings) -> dict[str, str]:
-    """Returns the stage that reports each study, hardening and generalisation, by its name."""
-    kinds: dict[str, Collection[str]] = {
-        "report": plan.studies, "review": plan.hardenings, "generalise": plan.generalisations
-    }  # fmt: skip
-    return {name: f"{stage}@{name}" for stage, plans in kinds.items() for name in plans}
+def known(plan: Settings, names: Sequence[str]) -> None:
+    """Raises SettingsError if a plan has no study of one of some names; the message lists all."""
+    for name in names:
+        if name not in plan.studies:
+            raise SettingsError(f"no study '{name}'; there are: {', '.join(plan.studies)}")
 
 
 def copied(folder: Path) -> None:
@@ -221,18 +220,11 @@ def gather(preset: Preset, plan: Settings, names: Sequence[str], folder: Path) -
     licence lets an image be passed on. What the stages took stands beside them: it is of no
     revision, and what DVC took from its cache has run before, maybe elsewhere.
     """
-    cells = [cell for cell in plan.cells.values() if cell.study in names]
-    hardenings = [hardening for key, hardening in plan.hardenings.items() if key in names]
-    ends = [
-        (key, end)
-        for part in (plan.sources, plan.targets)
-        for key, end in part.items()
-        if end.generalisation in names
-    ]
-    sets = {cell.set for cell in cells} | {hardening.set for hardening in hardenings}
-    sets |= {end.set for _, end in ends}
-    models = {cell.model for cell in cells} | {cell.source for cell in cells}
-    models |= {hardening.model for hardening in hardenings} | {end.model for _, end in ends}
+    parts = (plan.cells, plan.retrainings, plan.sources, plan.targets)
+    items = [(key, item) for part in parts for key, item in part.items()]
+    used = [item for _, item in items if owners(item) & {*names}]
+    sets = {item.set for item in used}
+    models = {item.model for item in used} | {getattr(item, "source", item.model) for item in used}
     wanted = [storage.set_datasheet(name) for name in sets]
     wanted += [storage.model_card(name) for name in models & set(plan.models)]
     for name in names:
@@ -249,8 +241,7 @@ def gather(preset: Preset, plan: Settings, names: Sequence[str], folder: Path) -
         for file in (storage.RESULTS / name).rglob("*.*"):
             if file not in wanted:
                 file.unlink()
-        keys = {name} | {key for key, cell in plan.cells.items() if cell.study == name}
-        keys |= {key for key, end in ends if end.generalisation == name}
+        keys = {name} | {key for key, item in items if name in owners(item)}
         took = run.last_runs(keys | sets | models, folder / storage.RUNS)
         if took is not None:
             files.write_json(storage.results(name, "run.json"), took)
@@ -271,19 +262,15 @@ def main() -> None:
     for model, of in plan.models.items():
         needs.numbered(model, of, plan.sets[of.set])
         sys.stdout.writelines(f"{line}\n" for line in needs.weights(model, of))
-    known = stages(plan)
-    names = asked.study or list(known)
-    strange = [name for name in names if name not in known]
-    if strange:
-        there = ", ".join(known)
-        raise SettingsError(f"no study '{strange[0]}' in '{preset.name}'; there are: {there}")
+    names = asked.study or list(plan.studies)
+    known(plan, names)
     folder = storage.COPIES / preset.name
     copied(folder)
     changed(content, asked.set, folder / params.PARAMS)
     sys.stdout.write(f"building in {folder}\n")
     sys.stdout.flush()
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro", *(known[name] for name in names)],
+        [sys.executable, "-m", "dvc", "repro", *(f"report@{name}" for name in names)],
         cwd=folder, env=os.environ | {"CAMDRIFT_PYTHON": sys.executable}, check=False,
     )  # fmt: skip
     if done.returncode:

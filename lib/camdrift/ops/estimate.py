@@ -20,7 +20,7 @@ import psutil
 from camdrift.ops import build, needs, timing, work
 from camdrift.ops.work import Task
 from camdrift.pipeline import run
-from camdrift.settings import Settings, SettingsError, presets
+from camdrift.settings import Settings, SettingsError, owners, presets
 
 # What stages import, by kind; what draws figures and tables is taken from runs that are in git.
 IMPORTS = {
@@ -142,28 +142,26 @@ def scarce(found: pd.DataFrame) -> list[str]:
 
 
 def narrowed(plan: Settings, names: Sequence[str]) -> Settings:
-    """Returns a plan of some studies, hardenings and generalisations, and what they rest on.
+    """Returns a plan of some studies and what they rest on.
 
     Raises:
         SettingsError: there is none of a name.
     """
-    there = build.stages(plan)
-    strange = [name for name in names if name not in there]
-    if strange:
-        raise SettingsError(f"no study '{strange[0]}'; there are: {', '.join(there)}")
+    build.known(plan, names)
     if not names:
         return plan
     parts: dict[str, dict[str, Any]] = {
-        "studies": {k: v for k, v in plan.studies.items() if k in names},
-        "cells": {k: v for k, v in plan.cells.items() if v.study in names},
-        "hardenings": {k: v for k, v in plan.hardenings.items() if k in names},
-        "generalisations": {k: v for k, v in plan.generalisations.items() if k in names},
-        "sources": {k: v for k, v in plan.sources.items() if v.generalisation in names},
-        "targets": {k: v for k, v in plan.targets.items() if v.generalisation in names},
+        part: {k: v for k, v in getattr(plan, part).items() if owners(v) & {*names}}
+        for part in ("cells", "retrainings", "sources", "targets")
     }
+    parts["studies"] = {k: v for k, v in plan.studies.items() if k in names}
+    for key, cell in parts["cells"].items():
+        if cell.evaluation not in names:
+            unseen = {"detect": [], "adaptive": False}
+            parts["cells"][key] = cell.model_copy(update=unseen)
     ends = [
         value
-        for part in ("cells", "hardenings", "sources", "targets")
+        for part in ("cells", "retrainings", "sources", "targets")
         for value in parts[part].values()
     ]
     used = {end.model for end in ends} | {end.source for end in parts["cells"].values()}

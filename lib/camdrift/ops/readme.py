@@ -2,22 +2,22 @@
 
 import os
 import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
-from camdrift import storage
+from camdrift import settings, storage
 from camdrift.analysis import results
-from camdrift.analysis.results import Plan
 from camdrift.analysis.tables import markdown
 from camdrift.ops import benchmarks, packages, seeds
-from camdrift.papers import claims, findings, report
-from camdrift.papers import study as study_of
-from camdrift.papers.chakraborty2022 import report as generalisation_report
-from camdrift.papers.klawikowska2020 import report as hardening_report
+from camdrift.papers import claims, findings, interface
 from camdrift.papers.readme import Content
 from camdrift.papers.readme import readme as render
-from camdrift.settings import Generalisation, Hardening, Settings, Study, params, presets
+from camdrift.papers.renkhoff2022 import report
+from camdrift.papers.tan2023 import report as detector_report
+from camdrift.settings import DetectorStudy, LayerStudy, Settings, Study, params, presets
 from camdrift.storage import files
 
 # Which generated parts stand in which page, in order.
@@ -25,7 +25,7 @@ PAGES = {
     Path("README.md"): ("evidence", "verdicts"),
     storage.RESULTS / "README.md": (
         "studies", "claims", "published", "oddities", "seeds", "methods", "detection_claims",
-        "detectors", "hardening", "generalisation",
+        "detectors", "retraining", "transfer",
     ),
     storage.RESULTS / "benchmarks" / "README.md": ("benchmarks",),
     Path("stages", "README.md"): ("run", "scaling"),
@@ -36,88 +36,105 @@ RUN = storage.RESULTS / "run.json"
 NOT_RUN = "not run here"
 
 
-def generated(study: str) -> dict[str, str]:
+def generated() -> dict[str, str]:
     """Returns the generated parts by the name of their marker; paths are from the root."""
     chosen = params.load()
-    made = results.load(study)
-    plan = chosen.studies[study]
+    layers = _by_paper(chosen, settings.RENKHOFF)
+    study, made = next(reversed(layers.items()))  # params.yaml's own
+    headline = chosen.study(study, LayerStudy).headline
     return {
-        "evidence": _evidence(chosen, study, made),
+        "evidence": _evidence(layers),
         "verdicts": _verdicts(chosen),
         "studies": _studies(chosen),
-        "claims": _layer_claims(chosen, study, made),
+        "claims": _claims(layers, settings.RENKHOFF, SYMBOLS),
         "published": _published(made),
-        "oddities": _oddities(made, plan.headline),
-        "seeds": _seeds(study),
-        "methods": _methods(made, plan.headline, storage.results(study, "figures").as_posix()),
-        "detection_claims": _detection_claims(chosen, study, made),
-        "detectors": _detectors(chosen, study, made),
-        "hardening": _hardenings(chosen),
-        "generalisation": _generalisations(chosen),
+        "oddities": _oddities(made, headline),
+        "seeds": _seeds(chosen),
+        "methods": _methods(made, headline, storage.results(study, "figures").as_posix()),
+        "detection_claims": _claims(_by_paper(chosen, settings.TAN), settings.TAN),
+        "detectors": _detectors(chosen),
+        "retraining": _claims(
+            _by_paper(chosen, settings.KLAWIKOWSKA), settings.KLAWIKOWSKA,
+            figures={"Every model attacked itself": "success_by_model"},
+        ),
+        "transfer": _claims(
+            _by_paper(chosen, settings.CHAKRABORTY), settings.CHAKRABORTY,
+            figures={"Accuracy by eps": "chakraborty_table_1", "MOD by eps": "chakraborty_table_3"},
+        ),
         "run": _run(),
         "benchmarks": _benchmarks(),
         "browsing": _browsing(),
         "scaling": _scaling(),
         "packages": f"{markdown(packages.table())}\n\n{packages.graph()}",
-    }
+    }  # fmt: skip
 
 
-def _plans(chosen: Settings) -> dict[str, Plan]:
+def _plans(chosen: Settings) -> dict[str, Study]:
     """Returns all studies whose tables are there, those of presets first."""
-    return results.elsewhere(chosen) | results.plans(chosen)
+    return results.elsewhere(chosen) | chosen.studies
+
+
+def _by_paper(chosen: Settings, paper: str) -> dict[str, results.Tables]:
+    """Returns the tables of a paper's studies, those of presets, of the paper's size, first."""
+    return {n: results.load(n) for n, plan in _plans(chosen).items() if plan.paper == paper}
 
 
 def _studies(chosen: Settings) -> str:
     """Returns the list of all studies, with links to their READMEs."""
     rows = []
     for name, plan in _plans(chosen).items():
-        verdicts = results.load(name)["claims"]
-        asked = verdicts[verdicts["verdict"] != findings.NOT_RUN]
+        verdicts = results.load(name)["claims"]["verdict"]
         link = storage.results(name, "README.md").as_posix()
         rows.append(
             {
                 "study": f"[{name}]({link})",
                 "what": plan.title,
-                "after": ", ".join(asked["paper"].unique()),
-                "claims asked": len(asked),
+                "after": plan.paper,
+                "claims asked": int((verdicts != findings.NOT_RUN).sum()),
             }
         )
     return markdown(pd.DataFrame(rows))
 
 
-def _beside(made: dict[str, results.Tables], paper: str) -> pd.DataFrame:
-    """Returns a paper's claims, a row each: what decides it, and its value and verdict by study."""
+def _claims(
+    by_study: dict[str, results.Tables],
+    paper: str,
+    *texts: str,
+    figures: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Returns the verdicts on a paper's claims, study by study, with figures of the first.
+
+    Args:
+        by_study: the tables of the paper's studies.
+        paper: its name.
+        texts: to stand below the table.
+        figures: names of figures, by their texts.
+    """
+    if not by_study:
+        return NOT_RUN
+    folder = storage.results(next(iter(by_study)), "figures").as_posix()
     table = pd.DataFrame()
-    for name, tables in made.items():
-        rows = report.claims(tables)
-        rows = rows[rows["of"] == paper].reset_index(drop=True)
+    for name, tables in by_study.items():
+        rows = claims.texts(tables)
         if table.empty:
             table = rows[["claim", "says", "statistic", "printed"]]
         table = table.assign(**{name: (rows["corrected"] + " " + rows["verdict"]).str.strip()})
-    return table
+    return "\n\n".join(
+        [
+            *(f"![{text}]({folder}/{figure}.png)" for text, figure in figures.items()),
+            markdown(table),
+            *texts,
+            *_reviewed({claim.id for claim in interface.paper(paper).CLAIMS}),
+            *(_rests(name, tables) for name, tables in by_study.items()),
+        ]
+    )
 
 
-def _layer_studies(chosen: Settings, study: str, made: results.Tables) -> dict[str, results.Tables]:
-    """Returns the tables of presets' studies, and of a bundled one."""
-    plans = {n: p for n, p in results.elsewhere(chosen).items() if isinstance(p, Study)}
-    return {name: results.load(name) for name in plans} | {study: made}
-
-
-def _layer_claims(chosen: Settings, study: str, made: results.Tables) -> str:
-    """Returns the verdicts on renkhoff2022's claims, study by study."""
-    by_study = _layer_studies(chosen, study, made)
-    rests = [
-        _rests(name, tables["claims"]["rests_on"].iloc[0]) for name, tables in by_study.items()
-    ]
-    table = markdown(_beside(by_study, claims.RENKHOFF))
-    return "\n\n".join([table, SYMBOLS, *_reviewed("A"), *rests])
-
-
-def _reviewed(letter: str) -> list[str]:
-    """Returns why claims of a letter are under review, a sentence a reason."""
+def _reviewed(claims: Collection[str]) -> list[str]:
+    """Returns why some of a paper's claims are under review, a sentence for each reason."""
     reasons: dict[str, list[str]] = {}
     for claim, reason in findings.UNDER_REVIEW.items():
-        if claim.startswith(letter):
+        if claim in claims:
             reasons.setdefault(reason, []).append(claim)
     return [f"*Under review*, {', '.join(ids)}: {reason}." for reason, ids in reasons.items()]
 
@@ -133,8 +150,7 @@ SYMBOLS = (
 
 def _published(made: results.Tables) -> str:
     """Returns the layer study's claims as the public code has them, beside corrected."""
-    rows = report.claims(made)
-    rows = rows[rows["of"] == claims.RENKHOFF]
+    rows = claims.texts(made)
     return markdown(
         pd.DataFrame(
             {
@@ -146,13 +162,11 @@ def _published(made: results.Tables) -> str:
     )
 
 
-def _evidence(chosen: Settings, study: str, made: results.Tables) -> str:
+def _evidence(layers: dict[str, results.Tables]) -> str:
     """Returns what each set, network and attack says of the first question, bundled tiles last."""
-    plans = {n: p for n, p in results.elsewhere(chosen).items() if isinstance(p, Study)}
-    real = {name: results.load(name) for name in plans}
     return "\n".join(
         [
-            markdown(report.evidence(real | {study: made})),
+            markdown(report.evidence(layers)),
             "",
             "At strength 100 %, mean over layers with few empty maps; in brackets intervals "
             "resampled by source picture.",
@@ -182,34 +196,23 @@ def _verdicts(chosen: Settings) -> str:
     return markdown(pd.DataFrame(rows))
 
 
-def _detection_claims(chosen: Settings, study: str, made: results.Tables) -> str:
-    """Returns the verdicts on tan2023's claims, study by study, those at its size first."""
-    by_study = _layer_studies(chosen, study, made)
-    rests = []
-    for name, tables in by_study.items():
-        mine = tables["claims"]["paper"] == claims.TAN
-        rests.append(_rests(name, tables["claims"].loc[mine, "rests_on"].iloc[0]))
-    return "\n\n".join([markdown(_beside(by_study, claims.TAN)), *rests])
-
-
-def _detectors(chosen: Settings, study: str, made: results.Tables) -> str:
+def _detectors(chosen: Settings) -> str:
     """Returns the AUROC of each detector, study by study, and what they have of the confidence."""
-    by_study = _layer_studies(chosen, study, made)
-    plans = {**results.elsewhere(chosen), **chosen.studies}
     columns, readings = {}, {}
-    for name, tables in by_study.items():
-        plan = plans[name]
-        assert isinstance(plan, Study)
-        evaluation = report.evaluation(tables, plan.headline).drop_duplicates("detector")
+    for name, tables in _by_paper(chosen, settings.TAN).items():
+        own = results.settings_of(name)
+        headline = own.study(name, DetectorStudy).headline
+        evaluation = detector_report.evaluation(tables, headline).drop_duplicates("detector")
         columns[f"`{name}`"] = evaluation.set_index("detector")["AUROC"]
-        adaptive = report.adaptive(tables)
-        attacks = tables["attacks"].set_index("cell")["attack"]
+        adaptive = detector_report.adaptive(tables)
         for cell, rows in adaptive.groupby("cell", sort=False) if len(adaptive) else ():
-            column = f"`{name}`, adaptive {attacks[cell]}"
+            column = f"`{name}`, adaptive {own.cells[str(cell)].attack}"
             columns[column] = rows.set_index("detector")["AUROC, adaptive"]
-        disguise = report.disguise(tables, plan.headline).set_index("reading")
+        disguise = detector_report.disguise(tables, headline).set_index("reading")
         readings[f"`{name}`"] = disguise["rank correlation, all images"]
-    order = columns[f"`{study}`"].index
+    if not columns:
+        return NOT_RUN
+    order = columns[f"`{name}`"].index
     table = pd.DataFrame(columns).loc[order].fillna("").rename_axis("detector").reset_index()
     ranks = pd.DataFrame(readings).rename_axis("reading of NoiseCAM").reset_index()
     return "\n\n".join(
@@ -221,46 +224,6 @@ def _detectors(chosen: Settings, study: str, made: results.Tables) -> str:
             "Rank correlation of NoiseCAM's number of clusters with 1 minus the model's top "
             "probability, all test images:",
             markdown(ranks),
-        ]
-    )
-
-
-def _hardenings(chosen: Settings) -> str:
-    """Returns the verdicts on klawikowska2020's claims, side by side.
-
-    Those of presets, on images of the paper's size, first.
-    """
-    plans = {n: p for n, p in _plans(chosen).items() if isinstance(p, Hardening)}
-    by_study = {name: results.load(name) for name in plans}
-    if not by_study:
-        return NOT_RUN
-    figures = storage.results(next(iter(by_study)), "figures").as_posix()
-    return "\n\n".join(
-        [
-            f"![Every model attacked itself]({figures}/success_by_model.png)",
-            markdown(_beside(by_study, claims.KLAWIKOWSKA)),
-            *_reviewed("C"),
-            *(_rests(name, rows["claims"]["rests_on"].iloc[0]) for name, rows in by_study.items()),
-        ]
-    )
-
-
-def _generalisations(chosen: Settings) -> str:
-    """Returns the verdicts on chakraborty2022's claims, side by side.
-
-    Those of presets, on images of the paper's kind, first.
-    """
-    plans = {n: p for n, p in _plans(chosen).items() if isinstance(p, Generalisation)}
-    by_study = {name: results.load(name) for name in plans}
-    if not by_study:
-        return NOT_RUN
-    figures = storage.results(next(iter(by_study)), "figures").as_posix()
-    return "\n\n".join(
-        [
-            f"![Accuracy by eps]({figures}/chakraborty_table_1.png)",
-            f"![MOD by eps]({figures}/chakraborty_table_3.png)",
-            markdown(_beside(by_study, claims.CHAKRABORTY)),
-            *(_rests(name, rows["claims"]["rests_on"].iloc[0]) for name, rows in by_study.items()),
         ]
     )
 
@@ -331,18 +294,20 @@ def _folded(title: str, table: pd.DataFrame) -> str:
 
 def _oddities(made: results.Tables, cell: str) -> str:
     """Returns whether the two oddities of the paper's figure 5 appear, protocol by protocol."""
-    table = report.switches(made, cell).set_index("claim").loc[["A5", "A6"]].T.reset_index()
-    known = {claim.id: claim for claim in claims.CLAIMS}
+    table = claims.by_protocol(made, cell).set_index("claim").loc[["A5", "A6"]].T.reset_index()
+    known = {claim.id: claim for claim in interface.paper(settings.RENKHOFF).CLAIMS}
     names = ["protocol", *(f"{known[i].says} ({known[i].holds_if})" for i in ("A5", "A6"))]
     return markdown(table.set_axis(names, axis=1))
 
 
-def _seeds(study: str) -> str:
-    found = seeds.read(study)
-    if found is None:
+def _seeds(chosen: Settings) -> str:
+    """Returns the spread of the studies that have run with several seeds, one after another."""
+    spreads = [spread for study in chosen.studies if (spread := seeds.read(study)) is not None]
+    if not spreads:
         return NOT_RUN
-    return f"{markdown(seeds.table(found))}\n\n" + _folded(
-        "Claims under each seed", seeds.verdicts(found)
+    spread = pd.concat(spreads, ignore_index=True)
+    return f"{markdown(seeds.table(spread))}\n\n" + _folded(
+        "Claims under each seed", seeds.verdicts(spread)
     )
 
 
@@ -371,52 +336,47 @@ def _time(facts: dict) -> str:
     )
 
 
-def _rests(name: str, on: str) -> str:
+def _rests(name: str, tables: results.Tables) -> str:
     """Returns what a study's verdicts rest on and, where it is known, what they took."""
     file = storage.results(name, "run.json")
     took = f" {_time(files.read_json(file))}." if file.exists() else ""
-    return f"`{name}`: {on}.{took}"
+    return f"`{name}`: {tables['claims']['rests_on'].iloc[0]}.{took}"
 
 
-def pages(study: str) -> dict[Path, str]:
+def pages() -> dict[Path, str]:
     """Returns the pages with their generated parts anew, and the README of every study.
 
     Raises:
         ValueError: a marker is missing in a page.
     """
-    parts = generated(study)
-    found = {
+    parts = generated()
+    filled_pages = {
         page: filled(page, {name: _from(page, parts[name]) for name in names})
         for page, names in PAGES.items()
     }
-    return found | {
+    return filled_pages | {
         storage.results(name, "README.md"): text
         for name, text in study_readmes(params.load()).items()
     }
 
 
 def study_readmes(chosen: Settings) -> dict[str, str]:
-    """Returns the README of each study, hardening and generalisation whose tables are there."""
-    own = results.plans(chosen)
+    """Returns the README of each study whose tables are there."""
     return {
-        name: study_readme(name, command="" if name in own else _command(name))
+        name: study_readme(name, command="" if name in chosen.studies else _command(name))
         for name in _plans(chosen)
     }
 
 
 def study_readme(name: str, *, command: str = "") -> str:
-    """Returns the README of a study, a hardening or a generalisation whose tables are there."""
-    settings, made = results.settings_of(name), results.load(name)
-    content = _content(results.plans(settings)[name], made, settings)
-    return render(name, made, content, command=command)
+    """Returns the README of a study whose tables are there."""
+    return render(name, results.load(name), content(name), command=command)
 
 
-def _content(plan: Plan, made: results.Tables, chosen: Settings) -> Content:
-    if isinstance(plan, Study):
-        return study_of.readme_content(plan, made, blur=chosen.detection.blur)
-    if isinstance(plan, Hardening):
-        return hardening_report.readme_content(plan, made)
-    return generalisation_report.readme_content(plan, made)
+def content(name: str) -> Content:
+    """Returns the content of the README of a study whose tables are there."""
+    own = results.settings_of(name)
+    return interface.paper(own.studies[name].paper).content(name, own, results.load(name))
 
 
 def _command(study: str) -> str:

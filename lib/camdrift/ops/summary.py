@@ -2,39 +2,37 @@
 
 import argparse
 import sys
+import textwrap
 
 from camdrift import settings, storage
 from camdrift.analysis import results
 from camdrift.ops import build, readme
-from camdrift.papers import report
 from camdrift.pipeline import run
-from camdrift.settings import params
+from camdrift.settings import params, presets
 from camdrift.storage import files
 
 DASHBOARD = "make dashboard"
+WIDTH = 100  # characters of a line
 
 
 def terminal(name: str) -> str:
-    """Returns what `make repro` ends with: the report, the headline table, the next command.
-
-    A hardening or a generalisation has no headline table.
-    """
-    made = results.load(name)
-    verdicts = made["claims"]["verdict"].value_counts()
-    lines = [f"\n'{name}'"]
-    if "excess" in made:
-        table = report.headline(made)
-        lines = [
-            f"\nStudy '{name}'. Excess = how much further the attack moves the maps than noise of",
-            "the same size (cosine, mean over decided layers, with interval; 0 = no further):",
-        ]
-        for _, row in table.iterrows():
-            lines.append(f"  {row['cell']}")
-            lines += [f"    {column:<38} {row[column]}" for column in table.columns[1:]]
-        lines.append("")
+    """Returns what `make repro` ends with: the headline tables, verdicts, flags and files."""
+    tables, content = results.load(name), readme.content(name)
+    verdicts = tables["claims"]["verdict"].value_counts()
+    lines = [f"\nStudy '{name}': {content.title}"]
+    for text, table in content.headline:
+        lines += ["", *textwrap.wrap(text, WIDTH)]
+        for first, *rest in table.itertuples(index=False):
+            lines.append(f"  {first}")
+            lines += [
+                f"    {column:<38} {value}"
+                for column, value in zip(table.columns[1:], rest, strict=True)
+            ]
     return "\n".join(
         [
             *lines,
+            "",
+            *(f"Flag:      {text}" for text in content.flags),
             "Claims:    " + ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items()),
             f"Report:    {storage.report(name)}",
             f"Figures:   {storage.results(name, 'figures')}",
@@ -62,49 +60,38 @@ def unusual() -> list[str]:
     return lines
 
 
-def stage(name: str) -> str:
-    """Returns the stage that reports a study, a hardening or a generalisation.
-
-    Raises:
-        SettingsError: there is none of that name; the message names those that are there.
-    """
-    known = build.stages(params.load())
-    if name not in known:
-        raise settings.SettingsError(f"no study '{name}'; there are: {', '.join(known)}")
-    return known[name]
-
-
 def publish() -> None:
     """Copies seconds and memory of the plan's stages, and their environment, beside the results."""
     plan = params.load()
-    groups = (plan.sets, plan.models, plan.cells, plan.studies, plan.hardenings,
-              plan.generalisations, plan.sources, plan.targets)  # fmt: skip
-    runs = run.last_runs({key for group in groups for key in group})
+    keys = {key for part in presets.PARTS for key in getattr(plan, part)}
+    runs = run.last_runs(keys)
     if runs is None:
         raise FileNotFoundError(f"no runs in {storage.RUNS}; run `make repro`")
     files.write_json(readme.RUN, runs)
 
 
 def main() -> None:
-    """Shows results, names a stage, writes the READMEs' parts, publishes the run, lists seeds."""
+    """Shows results, names studies, writes the READMEs' parts, publishes the run, lists seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["show", "stage", "readme", "publish", "seeds"])
-    parser.add_argument("study", nargs="*", help="or another group; default: all that are built")
+    parser.add_argument("action", choices=["show", "first", "readme", "publish", "seeds"])
+    parser.add_argument("study", nargs="*", help="default: all; of `first`, the first")
     asked = parser.parse_args()
-    studies = asked.study or list(build.stages(params.load()))
+    plan = params.load()
+    build.known(plan, asked.study)
+    studies = asked.study or list(plan.studies)
     if asked.action == "show":
         for study in studies:
             sys.stdout.write(terminal(study) + "\n")
         for line in unusual():
             sys.stdout.write(f"\n{line}")
         sys.stdout.write(f"\n\nDashboard: {DASHBOARD}\n")
-    elif asked.action == "stage":
-        sys.stdout.write(" ".join(stage(study) for study in studies) + "\n")
+    elif asked.action == "first":
+        sys.stdout.write(" ".join(asked.study or studies[:1]) + "\n")
     elif asked.action == "readme":
-        for page, text in readme.pages(studies[0]).items():
+        for page, text in readme.pages().items():
             files.write_text(page, text)
     elif asked.action == "seeds":
-        sys.stdout.write(" ".join(str(seed) for seed in params.load().seeds) + "\n")
+        sys.stdout.write(" ".join(str(seed) for seed in plan.seeds) + "\n")
     else:
         publish()
 

@@ -28,6 +28,7 @@ from camdrift.settings import (
     Cell,
     Settings,
     Training,
+    TransferStudy,
     hardened,
     protocols,
 )
@@ -37,7 +38,7 @@ from camdrift.settings import (
 EARLY = 0.6
 # Arrays of all images that a stage holds at once, in float32: counted in the code of the stages.
 ARRAYS = {"attack": 7, "noise": 50, "cam": 14, "coverage": 12, "detect": 10, "sign": 4, "carry": 40,
-          "harden": 8, "signatures": 8}  # fmt: skip
+          "retrain": 8, "signatures": 8}  # fmt: skip
 # Micro-batches of images that a stage holds at once, see its script; the others hold all images.
 SHARD = {"attack": 4, "noise": 4, "cam": 1, "coverage": 4, "score": 1, "detect": 1}
 FLOAT, HALF = 4, 2  # bytes of a value
@@ -88,8 +89,8 @@ class _Books:
         self._benches: dict[tuple, Bench] = {}
 
     def bench(self, name: str) -> Bench:
-        """Returns the bench of a model, also one that a hardening makes."""
-        made = {hardened(key, kind): h.model for key, h in self.plan.hardenings.items()
+        """Returns the bench of a model, also one that a retraining makes."""
+        made = {hardened(key, kind): h.model for key, h in self.plan.retrainings.items()
                 for kind in HARDENED}  # fmt: skip
         chosen = self.plan.models[made.get(name, name)]
         size, classes = self.plan.sets[chosen.set].size, self.counts[chosen.set].classes
@@ -152,11 +153,10 @@ def tasks(plan: Settings, counts: Mapping[str, Counted]) -> list[Task]:
     books = _Books(plan, counts)
     found = [_fetch(books, name) for name in plan.sets]
     found += [_train(books, name) for name in plan.models]
-    for name in plan.hardenings:
-        found += _hardening(books, name)
+    for name in plan.retrainings:
+        found += _retraining(books, name)
     found += [_sign(books, name) for name in plan.sources]
     found += [_carry(books, name) for name in plan.targets]
-    found += [Task(f"generalise@{n}", "generalise", (), 0, 0) for n in plan.generalisations]
     cells = [task for name in plan.cells for task in _cell(books, name)]
     groups = ("attack", "noise", "cam", "coverage", "score", "detect")
     found += sorted(cells, key=lambda task: groups.index(task.stage.partition("@")[0]))
@@ -356,8 +356,8 @@ def _detect(books: _Books, name: str, seen: Looks) -> Task:
     return Task(f"detect@{name}", "model", tuple(passes), held * bool(cell.detect), 0)
 
 
-def _hardening(books: _Books, name: str) -> list[Task]:
-    plan, chosen = books.plan, books.plan.hardenings[name]
+def _retraining(books: _Books, name: str) -> list[Task]:
+    plan, chosen = books.plan, books.plan.retrainings[name]
     at, splits = books.bench(chosen.model), books.counts[chosen.set].splits
     tests = min(chosen.attacked.test, splits.get("test", 0))
     trains = min(chosen.attacked.train, splits.get("train", 0))
@@ -387,21 +387,20 @@ def _hardening(books: _Books, name: str) -> list[Task]:
     ]
     changed = len(EXTENDING) * books.array(chosen.set, tests)
     training = _training_bytes(books, at, chosen.training, chosen.set)
-    held = training + books.pixels("harden", chosen.set, trains + tests)
+    held = training + books.pixels("retrain", chosen.set, trains + tests)
     side = plan.sets[chosen.set].size
     return [
-        Task(f"harden@{name}", "model", tuple(passes), held, len(HARDENED) * at.weights + changed),
+        Task(f"retrain@{name}", "model", tuple(passes), held, len(HARDENED) * at.weights + changed),
         Task(f"signatures@{name}", "signatures", tuple(related),
              len(inspection.MODELS) * at.weights + books.passing(at, backward=2)
              + books.pixels("signatures", chosen.set, tests), shown * tests * side**2 * HALF),
-        Task(f"review@{name}", "review", (), 0, 0),
     ]  # fmt: skip
 
 
 def _sign(books: _Books, name: str) -> Task:
     source = books.plan.sources[name]
     at, n = books.bench(source.model), books.test(source.set)
-    predicted = books.plan.generalisations[source.generalisation].label == "predicted"
+    predicted = books.plan.study(source.study, TransferStudy).label == "predicted"
     passes = (_forward(at, books.full(n) * predicted), _gradient(at, books.full(n)))
     held = books.passing(at) + books.pixels("sign", source.set, n)
     return Task(f"sign@{name}", "model", passes, held, books.array(source.set, n) / FLOAT)
@@ -409,13 +408,10 @@ def _sign(books: _Books, name: str) -> Task:
 
 def _carry(books: _Books, name: str) -> Task:
     plan, target = books.plan, books.plan.targets[name]
-    of, at, n = plan.generalisations[target.generalisation], books.bench(target.model), 0
+    of, at = plan.study(target.study, TransferStudy), books.bench(target.model)
     n = books.test(target.set)
     full = books.full(n)
-    sources = [
-        s for s in plan.sources.values()
-        if (s.generalisation, s.set) == (target.generalisation, target.set)
-    ]  # fmt: skip
+    sources = [s for s in plan.sources.values() if (s.study, s.set) == (target.study, target.set)]
     own = next((s.network for s in sources if s.model == target.model), None)
     others = sum(s.network not in (own, of.transferred) for s in sources)
     levels = len(of.eps)

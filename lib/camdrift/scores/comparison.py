@@ -3,7 +3,7 @@
 Maps are stacks (n, h, w), each divided by its own maximum; an empty map is all zeros.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +13,18 @@ import pandas as pd
 from camdrift.pipeline import randomness
 from camdrift.scores import by_name
 from camdrift.settings import Protocol
-from camdrift.storage import ADVERSARIAL, CLEAN, NOISE, NOTHING, OWN, SEED, SOFTMAX, UNRELATED, Maps
+from camdrift.storage import (
+    ADVERSARIAL,
+    CLEAN,
+    NOISE,
+    NOTHING,
+    OWN,
+    SEED,
+    SOFTMAX,
+    UNRELATED,
+    Maps,
+    Similarities,
+)
 
 CHUNK = 1 << 17  # values of a stack of maps that are scored at a time
 
@@ -161,6 +172,38 @@ def drift(
     table = pd.concat(tables, ignore_index=True)
     names = ["reading", "variant", "target", "method", "layer", "score"]
     return table.astype({name: "category" for name in names})
+
+
+def by_layer(
+    scores: pd.DataFrame, images: pd.DataFrame, protocols: Mapping[str, Protocol]
+) -> Similarities:
+    """Returns a cell's similarity by layer at strength 1 under each of its protocols.
+
+    Args:
+        scores: as `drift` returns them; the first method decides.
+        images: of the cell, with `success`.
+        protocols: of the cell, by name.
+    """
+    scores = scores[(scores["method"] == scores["method"].iloc[0]) & (scores["score"] == "cosine")]
+    layers = list(scores["layer"].unique())
+    flipped = images.loc[images["success"], "image"]
+    values, floors = [], []
+    for name, protocol in protocols.items():
+        rows = scores[
+            (scores["reading"] == protocol.reading) & (scores["target"] == protocol.target)
+        ]
+        floor = rows[rows["variant"] == UNRELATED].groupby("layer", observed=True)["value"].mean()
+        floors.append(pd.DataFrame({"protocol": name, "layer": layers,
+                                    "floor": floor.reindex(layers).to_numpy(float)}))  # fmt: skip
+        arms = rows[(rows["strength"] == 1) & (rows["draw"] == 0) & rows["image"].isin(flipped)]
+        arms = arms[arms["variant"].isin([ADVERSARIAL, NOISE])].astype({"variant": str})
+        wide = arms.pivot(index=["layer", "image"], columns="variant", values="value")
+        wide = wide.reindex(columns=[ADVERSARIAL, NOISE]).reset_index().rename_axis(columns=None)
+        values.append(wide.astype({"layer": str}).assign(protocol=name))
+    table = pd.concat(values, ignore_index=True)
+    table = table[["protocol", "layer", "image", ADVERSARIAL, NOISE]]
+    facts = images[["image", "source", "success"]].reset_index(drop=True)
+    return Similarities(table, pd.concat(floors, ignore_index=True), facts)
 
 
 def score_pairs(

@@ -10,44 +10,73 @@ from camdrift.settings.cells import (
     Protocol,
     ScoreSettings,
     StatisticsSettings,
-    Study,
     protocols,
 )
 from camdrift.settings.detection import DetectionSettings
-from camdrift.settings.generalisation import MEAN, RANGES, Generalisation, Source, Target
-from camdrift.settings.hardening import ATTACKING, EXTENDING, HARDENED, Hardening, hardened
 from camdrift.settings.models import ModelSettings, Training
+from camdrift.settings.retrainings import (
+    ATTACKING,
+    EXTENDING,
+    HARDENED,
+    Retraining,
+    SignatureSettings,
+    hardened,
+)
 from camdrift.settings.section import SettingsError, lines_of
 from camdrift.settings.sets import ImageSetSettings
+from camdrift.settings.studies import (
+    CHAKRABORTY,
+    KLAWIKOWSKA,
+    PAPERS,
+    RENKHOFF,
+    TAN,
+    DetectorStudy,
+    LayerStudy,
+    SignatureStudy,
+    Study,
+    TransferStudy,
+    owners,
+)
+from camdrift.settings.transfers import MEAN, RANGES, Source, Target
 from camdrift.settings.whole import Settings
 
 __all__ = [
     "ATTACKING",
+    "CHAKRABORTY",
     "CamSettings",
     "Cell",
     "CoverageSettings",
     "Descent",
     "DetectionSettings",
+    "DetectorStudy",
     "EXTENDING",
     "FlagSettings",
-    "Generalisation",
     "HARDENED",
-    "Hardening",
     "ImageSetSettings",
+    "KLAWIKOWSKA",
+    "LayerStudy",
+    "MEAN",
     "ModelSettings",
     "NoiseSettings",
+    "PAPERS",
     "Protocol",
-    "MEAN",
     "RANGES",
+    "RENKHOFF",
+    "Retraining",
     "ScoreSettings",
     "Settings",
     "SettingsError",
-    "StatisticsSettings",
+    "SignatureSettings",
+    "SignatureStudy",
     "Source",
+    "StatisticsSettings",
     "Study",
+    "TAN",
     "Target",
     "Training",
+    "TransferStudy",
     "hardened",
     "lines_of",
+    "owners",
     "protocols",
 ]

@@ -1,18 +1,10 @@
-"""Studies, their cells, and how an experiment is run and read."""
+"""Cells, and how an experiment is run and read."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from camdrift.settings.section import Count, Name, Positive, Section, Share, Side
-
-
-class Study(Section):
-    """A named group of cells with a report of its own."""
-
-    title: str
-    headline: Name
-
 
 STRENGTHS = [0.25, 0.5, 1.0, 2.0, 4.0]  # renkhoff2022's, figures 4-8
 
@@ -21,6 +13,7 @@ class Cell(Section):
     """One experiment."""
 
     study: Name
+    evaluation: Name
     set: Name
     model: Name
     source: Name

@@ -92,10 +92,12 @@ def typed(declared: dict[str, Any]) -> Settings:
     values = {
         name: TypeAdapter(kind).validate_python(declared[name]) for name, kind in kinds.items()
     }
-    settings = Settings.model_construct(_fields_set=set(values), **values)
-    for name in settings.__dict__.keys() - values.keys():
-        del settings.__dict__[name]
-    return settings
+    return holding(values)
+
+
+def holding(values: dict[str, Any]) -> Settings:
+    """Returns settings that hold some values alone, which have been checked before."""
+    return Settings.model_construct(_fields_set=set(values), **values)
 
 
 def read(path: Path) -> dict:

@@ -7,20 +7,31 @@ one thing may be left out, see `filled`.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from camdrift.settings import Settings, SettingsError, lines_of, params
+from camdrift.settings import (
+    CHAKRABORTY,
+    KLAWIKOWSKA,
+    RENKHOFF,
+    TAN,
+    Settings,
+    SettingsError,
+    lines_of,
+    params,
+)
 from camdrift.settings.section import Count, Line, Section
+from camdrift.settings.studies import NAMED
 
 FOLDER = Path("stages/presets")
-PARTS = (
-    "sets", "models", "studies", "cells", "hardenings", "generalisations", "sources", "targets",
-)  # fmt: skip
+PARTS = ("sets", "models", "studies", "cells", "retrainings", "sources", "targets")
+# The paper of the studies to which the items of a part belong.
+OWNERS = {"cells": RENKHOFF, "retrainings": KLAWIKOWSKA, "sources": CHAKRABORTY,
+          "targets": CHAKRABORTY}  # fmt: skip
 BUNDLED = "constraints.txt"  # pins the packages that ship images
 
 
@@ -96,8 +107,7 @@ def read(name: str) -> Preset:
 def builder(study: str) -> str | None:
     """Returns the preset that builds a study, by the study's name; None if there is none."""
     for name in names():
-        plan = read(name).content
-        if any(study in plan[part] for part in ("studies", "hardenings", "generalisations")):
+        if study in read(name).content["studies"]:
             return name
     return None
 
@@ -114,10 +124,12 @@ def filled(parts: Mapping[str, Any], name: str) -> dict[str, Any]:
 
     - A set of bundled images has the path `BUNDLED`. A set that trains no model is all test.
     - A model belongs to the only set. Cells, sources and targets use the only model, on its set.
-    - A cell's source is its own model, and the cell belongs to the only study; without a study, to
-      one with the preset's name. The first cell of a study is its headline.
-    - A hardening uses the only model; sources and targets belong to the only generalisation, and
-      their network has the name of their model's architecture.
+    - Retrainings use the only model, too. Sources and targets have networks with the names of their
+      models' architectures. A cell's source is its own model.
+    - A study is after renkhoff2022. Cells, retrainings, sources and targets belong to the only
+      study of their paper; cells without a study, to one with the preset's name. The first cell of
+      a study, or the first that detectors see, is its headline.
+    - A cell's evaluation is the only study of tan2023; without one, the cell's own study.
 
     Args:
         parts: by the names of `PARTS`, each a map of names to maps of settings.
@@ -140,25 +152,33 @@ def filled(parts: Mapping[str, Any], name: str) -> dict[str, Any]:
             image_set.setdefault("shares", {"train": 0.0, "validation": 0.0, "test": 1.0})
     if full["cells"] and not full["studies"]:
         full["studies"] = {name: {}}
-    kinds = ("cells", "hardenings", "sources", "targets")
-    for item in [item for kind in kinds for item in full[kind].values()]:
-        _fill(item, "model", _only(models))
-        _fill(item, "set", models.get(item.get("model"), {}).get("set"))
+    studies = full["studies"]
+    for key, study in studies.items():
+        study.setdefault("paper", RENKHOFF)
+        study.setdefault("title", key)
+    for part, paper in OWNERS.items():
+        mine = [key for key, study in studies.items() if study["paper"] == paper]
+        for item in full[part].values():
+            _fill(item, "study", _only(mine))
+            _fill(item, "model", _only(models))
+            _fill(item, "set", models.get(item.get("model"), {}).get("set"))
+    evaluations = [key for key, study in studies.items() if study["paper"] == TAN]
     for cell in full["cells"].values():
         _fill(cell, "source", cell.get("model"))
-        _fill(cell, "study", _only(full["studies"]))
-    for key, study in full["studies"].items():
-        study.setdefault("title", key)
-        own = [cell for cell, value in full["cells"].items() if value.get("study") == key]
-        _fill(study, "headline", next(iter(own), None))
+        _fill(cell, "evaluation", _only(evaluations or [cell.get("study")]))
+    for name, study in studies.items():
+        if study["paper"] in NAMED:
+            key, part, owner = NAMED[study["paper"]]
+            own = [k for k, item in full[part].items() if item.get(owner) == name
+                   and (study["paper"] != TAN or item.get("detect"))]  # fmt: skip
+            _fill(study, key, next(iter(own), None))
     for end in [end for kind in ("sources", "targets") for end in full[kind].values()]:
-        _fill(end, "generalisation", _only(full["generalisations"]))
         _fill(end, "network", models.get(end.get("model"), {}).get("architecture"))
     return full
 
 
-def _only(items: Mapping[str, Any]) -> str | None:
-    """Returns the only name of a map, None where there are several."""
+def _only(items: Collection[str]) -> str | None:
+    """Returns the only one of some names, None where there are several or none."""
     return next(iter(items)) if len(items) == 1 else None
 
 

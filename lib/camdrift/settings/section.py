@@ -58,7 +58,11 @@ def lines_of(fault: ValidationError, place: str) -> list[str]:
     return lines
 
 
-_KINDS = {"photos", "digits", "folder", "torchvision"}
+# Pydantic puts the kind of a set and the paper of a study into the places of faults.
+_KINDS = {
+    "photos", "digits", "folder", "torchvision",
+    "renkhoff2022", "tan2023", "klawikowska2020", "chakraborty2022",
+}  # fmt: skip
 # A given value may have any length, and people read the message.
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 80

@@ -1,6 +1,6 @@
 """The whole of params.yaml: its keys, and the references between its parts."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -13,14 +13,25 @@ from camdrift.settings.cells import (
     Protocol,
     ScoreSettings,
     StatisticsSettings,
-    Study,
 )
 from camdrift.settings.detection import DetectionSettings
-from camdrift.settings.generalisation import Generalisation, Source, Target, generalisation_faults
-from camdrift.settings.hardening import HARDENED, Hardening, hardened
 from camdrift.settings.models import ModelSettings
+from camdrift.settings.retrainings import HARDENED, Retraining, SignatureSettings, hardened
 from camdrift.settings.section import Name, Section, lines_of
 from camdrift.settings.sets import ImageSetSettings
+from camdrift.settings.studies import (
+    CHAKRABORTY,
+    KLAWIKOWSKA,
+    NAMED,
+    RENKHOFF,
+    TAN,
+    DetectorStudy,
+    Study,
+    TransferStudy,
+)
+from camdrift.settings.transfers import Source, Target, transfer_faults
+
+Kind = TypeVar("Kind", bound=Section)
 
 
 class Settings(Section):
@@ -39,12 +50,12 @@ class Settings(Section):
     scores: ScoreSettings
     coverage: CoverageSettings
     detection: DetectionSettings
+    signatures: SignatureSettings
     statistics: StatisticsSettings
     flags: FlagSettings
     studies: dict[Name, Study]
     cells: dict[Name, Cell]
-    hardenings: dict[Name, Hardening]
-    generalisations: dict[Name, Generalisation]
+    retrainings: dict[Name, Retraining]
     sources: dict[Name, Source]
     targets: dict[Name, Target]
 
@@ -63,6 +74,12 @@ class Settings(Section):
             raise ValueError("\n".join(faults))
         return content
 
+    def study(self, name: str, kind: type[Kind]) -> Kind:
+        """Returns the settings of a study, which is of a kind."""
+        study = self.studies[name]
+        assert isinstance(study, kind)
+        return study
+
     @model_validator(mode="after")
     def _refers(self) -> "Settings":
         faults = _references(self)
@@ -80,32 +97,54 @@ def _references(plan: Settings) -> list[str]:
             there = ", ".join(sorted(names)) or "none"
             faults.append(f"{place}: no {kind} '{name}' in params.yaml; there are: {there}")
 
+    def reports(place: str, study: str, *papers: str, reason: str = "") -> None:
+        known(place, "study", study, plan.studies)
+        if study in plan.studies and (paper := plan.studies[study].paper) not in papers:
+            wanted = " or ".join(papers)
+            faults.append(
+                f"{place}: wanted a study of paper {wanted}{reason}, got '{study}' of {paper}"
+            )
+
     models = dict(plan.models)
-    for key, hardening in plan.hardenings.items():
-        if hardening.model in plan.models:
-            models |= {hardened(key, kind): plan.models[hardening.model] for kind in HARDENED}
+    for key, retraining in plan.retrainings.items():
+        if retraining.model in plan.models:
+            models |= {hardened(key, kind): plan.models[retraining.model] for kind in HARDENED}
     for name, model in plan.models.items():
         known(f"models.{name}.set", "set", model.set, plan.sets)
-        if name in {hardened(key, kind) for key in plan.hardenings for kind in HARDENED}:
-            faults.append(f"models.{name}: a hardening makes a model of this name, take another")
+        if name in {hardened(key, kind) for key in plan.retrainings for kind in HARDENED}:
+            faults.append(f"models.{name}: a retraining makes a model of this name, take another")
     for name, cell in plan.cells.items():
         place = f"cells.{name}"
-        known(f"{place}.study", "study", cell.study, plan.studies)
+        reports(f"{place}.study", cell.study, RENKHOFF)
         known(f"{place}.set", "set", cell.set, plan.sets)
         for role in ("model", "source"):
             known(f"{place}.{role}", "model", getattr(cell, role), models)
         for protocol in cell.protocols:
             known(f"{place}.protocols", "protocol", protocol, plan.protocols)
         known(f"{place}.attack", "attack", cell.attack, plan.attacks)
-    for name, hardening in plan.hardenings.items():
-        place = f"hardenings.{name}"
-        known(f"{place}.set", "set", hardening.set, plan.sets)
-        known(f"{place}.model", "model", hardening.model, plan.models)
-        if name in plan.studies:
-            faults.append(f"{place}: a study has this name, and both own data/results/{name}")
+        if cell.detect:
+            reason = ", since the cell has strengths under `detect`"
+            reports(f"{place}.evaluation", cell.evaluation, TAN, reason=reason)
+        else:
+            reports(f"{place}.evaluation", cell.evaluation, TAN, RENKHOFF)
+    for name, retraining in plan.retrainings.items():
+        place = f"retrainings.{name}"
+        reports(f"{place}.study", retraining.study, KLAWIKOWSKA)
+        known(f"{place}.set", "set", retraining.set, plan.sets)
+        known(f"{place}.model", "model", retraining.model, plan.models)
+    for part, ends in (("sources", plan.sources), ("targets", plan.targets)):
+        for name, end in ends.items():
+            reports(f"{part}.{name}.study", end.study, CHAKRABORTY)
+            known(f"{part}.{name}.set", "set", end.set, plan.sets)
+            known(f"{part}.{name}.model", "model", end.model, models)
     for name, study in plan.studies.items():
-        members = [key for key, cell in plan.cells.items() if cell.study == name]
-        known(f"studies.{name}.headline", "cell", study.headline, members)
-    others = {*plan.studies, *plan.hardenings}
-    groups = plan.generalisations, plan.sources, plan.targets
-    return faults + generalisation_faults(*groups, sets=plan.sets, models=models, others=others)
+        if study.paper in NAMED:
+            key, part, owner = NAMED[study.paper]
+            mine = [k for k, item in getattr(plan, part).items() if getattr(item, owner) == name]
+            known(f"studies.{name}.{key}", part.removesuffix("s"), getattr(study, key), mine)
+        blind = {key for key, cell in plan.cells.items() if not cell.detect}
+        if isinstance(study, DetectorStudy) and study.headline in blind:
+            faults.append(f"studies.{name}.headline: wanted a cell with `detect`, got one without")
+    transfers = {k: study for k, study in plan.studies.items() if isinstance(study, TransferStudy)}
+    ends_of = plan.sources, plan.targets
+    return faults + transfer_faults(transfers, *ends_of, sets=plan.sets, models=models)

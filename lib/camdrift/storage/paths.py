@@ -24,18 +24,13 @@ def model_folder(name: str) -> Path:
 
 
 def cell_folder(study: str, cell: str, stage: str) -> Path:
-    """Returns the folder of a stage's artefact in a cell."""
+    """Returns the folder of a stage's artefact in a cell or a retraining."""
     return DATA / "studies" / study / cell / stage
 
 
-def hardening_folder(name: str, stage: str) -> Path:
-    """Returns the folder of a stage's artefact in a hardening."""
-    return DATA / "studies" / name / stage
-
-
-def generalisation_folder(name: str, stage: str, end: str) -> Path:
-    """Returns the folder of a stage's artefact for a source or target of a generalisation."""
-    return DATA / "studies" / name / stage / end
+def end_folder(study: str, stage: str, end: str) -> Path:
+    """Returns the folder of a stage's artefact for a source or a target."""
+    return DATA / "studies" / study / stage / end
 
 
 def shard_folder(stage: str, digest: str, work: str, start: int) -> Path:
@@ -71,12 +66,12 @@ def made_by(folder: Path) -> str:
         case ["models", name]:
             for kind in HARDENED:
                 if name.endswith(f"_{kind}") and not model_card(name).exists():
-                    return f"harden@{name.removesuffix('_' + kind)}"
+                    return f"retrain@{name.removesuffix('_' + kind)}"
             return f"train@{name}"
-        case ["studies", name, ("harden" | "signatures") as stage]:
-            return f"{stage}@{name}"
         case ["studies", _, ("signs" | "carried") as part, end]:
             return f"{'sign' if part == 'signs' else 'carry'}@{end}"
+        case ["studies", _, cell, "similarity"]:
+            return f"score@{cell}"
         case ["studies", _, cell, stage]:
             return f"{stage}@{cell}"
     return ""

@@ -12,11 +12,11 @@ CLEAN, ADVERSARIAL, NOISE, RAISED = "clean", "adversarial", "noise", "raised_noi
 SOFTMAX = "clean_softmax"  # the clean image, its map explaining the probability of its class
 ADAPTIVE, NON_ADAPTIVE = "adaptive", "non_adaptive"  # attacks on detectors alone
 NOTHING, UNRELATED = "nothing", "unrelated"  # in scores only: pairs of clean maps
-CLEAR, LARGER = "clear", "fgsm_larger"  # the model before hardening; an attack on all models
+CLEAR, LARGER = "clear", "fgsm_larger"  # the model before retraining; an attack on all models
 # Target policies: the class that a map explains.
 OWN, SEED, GIVEN = "own_top1", "seed_class", "given"
-POLICIES = (GIVEN, OWN)  # of a generalisation, in the order of its arrays
-# Attacks on a target: computed on itself; on the network that a generalisation names; noise of
+POLICIES = (GIVEN, OWN)  # of carried attacks, in the order of their arrays
+# Attacks on a target: computed on itself; on the network that its study names; noise of
 # that one's size; and, followed by the name of a network, computed on that network.
 OWN_ATTACK, CARRIED, CARRIED_NOISE, MADE_ON = "own", "carried", "noise", "from "
 
@@ -170,6 +170,22 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Similarities:
+    """Similarity of a cell's maps at strength 1 by layer, under each protocol, for its own target.
+
+    values: a row for each (protocol, layer, image), of images that the attack flips: the cosine
+        under the attack, `adversarial`, and under the first draw of noise, `noise`.
+    floors: a row for each (protocol, layer), layers in forward order: `floor`, the mean of
+        unrelated clean images.
+    images: a row an image: `image, source, success`.
+    """
+
+    values: pd.DataFrame
+    floors: pd.DataFrame
+    images: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Detected:
     """The detectors' features of a cell's images, each image by itself.
 
@@ -182,7 +198,8 @@ class Detected:
     maps: float16 (examples, variants, methods, h, w): normalised maps to show.
     pictures: uint8 (examples, variants, h, w, 3).
     examples: `image, variant, prediction` of each picture, in the order of `pictures`.
-    facts: `methods` of `maps`, `passes`: forward ones of the model, by detector.
+    facts: `methods` of `maps`; `passes`: forward ones of the model, by detector; `classes`: pairs
+        of the number and the name of each class; `size`, side of the images in px.
     """
 
     features: pd.DataFrame
@@ -203,11 +220,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class Hardened:
-    """The results of a hardening.
+    """Models retrained on attacked images, and attacks on each of them.
 
-    attacks: a row for each (model, attack, split, image), see `hardening.attack`. Models are
-        'clear' and the kinds of hardened ones; attacks 'fgsm', 'one_pixel', 'pgd', 'fgsm_larger'.
-        The training split is attacked on the clear model alone, by the first two attacks.
+    attacks: a row for each (model, attack, split, image), see klawikowska2020's experiment. Models
+        are 'clear' and the kinds of hardened ones; attacks 'fgsm', 'one_pixel', 'pgd' and
+        'fgsm_larger'. The training split is attacked on the clear model alone, by the first two attacks.
     predictions: a row for each (model, on, image): `source, label, prediction` of the test images,
         on 'clear' (unchanged), and after 'fgsm' and 'one_pixel' on the clear model.
     tests: a row a test image: `image` (its place in the set), `id, source, label, class_name`.
@@ -226,7 +243,7 @@ class Hardened:
 
 @dataclass(frozen=True)
 class Signatures:
-    """LRP maps of a hardening's test images, and the clear model's maps as signatures.
+    """LRP maps of a retraining's test images, and the clear model's maps as signatures.
 
     maps: float16 (shown, n, h, w), each divided by its largest magnitude, in [-1, 1].
     images: a row for each (model, on) of `facts` and image: `source, label, prediction`,
@@ -239,12 +256,14 @@ class Signatures:
     facts: `shown`, pairs of model and images; `numbers`: `negative relevance`, the share of
         it in the clear model's maps of clean images, and `trustworthiness, agreement, chance
         of agreement`, none of these where there are too few points for a plane.
+    pictures: uint8 (n, h, w, 3), the clean test images.
     """
 
     maps: np.ndarray
     images: pd.DataFrame
     points: pd.DataFrame
     facts: dict
+    pictures: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from camdrift import storage
 from camdrift.analysis import statistics
 from camdrift.analysis.statistics import Resampler
 from camdrift.pipeline import randomness
-from camdrift.settings import Generalisation, SettingsError, StatisticsSettings, Target
+from camdrift.settings import SettingsError, StatisticsSettings, Target, TransferStudy
 from camdrift.storage import CARRIED, OWN_ATTACK, POLICIES, Carried
 
 PLAIN, PREPROCESSED = "none", "preprocessed"  # arms
@@ -77,13 +77,13 @@ class Tried:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the stages of a generalisation wrote, and how it is judged.
+    """The results of the stages of a study, and how they are judged.
 
     tried: by network and arm.
     """
 
     name: str
-    plan: Generalisation
+    plan: TransferStudy
     tried: dict[tuple[str, str], Tried]
     chosen: StatisticsSettings
     seed: int
@@ -125,17 +125,17 @@ class Comparison:
 
 def read(
     name: str,
-    plan: Generalisation,
+    plan: TransferStudy,
     targets: dict[str, Target],
     preprocessed: set[str],
     chosen: StatisticsSettings,
     *,
     seed: int,
 ) -> Comparison:
-    """Returns what the stages of a generalisation wrote.
+    """Returns the results of the stages of a study.
 
     Args:
-        name: of the generalisation.
+        name: of the study.
         plan: its settings.
         targets: of it, by name.
         preprocessed: sets whose pictures are preprocessed.
@@ -148,7 +148,7 @@ def read(
     tried: dict[tuple[str, str], Tried] = {}
     for end, target in sorted(targets.items(), key=lambda item: item[1].set):
         arm = PREPROCESSED if target.set in preprocessed else PLAIN
-        folder = storage.generalisation_folder(name, "carried", end)
+        folder = storage.end_folder(name, "carried", end)
         part = storage.read(Carried, folder)
         tried.setdefault((target.network, arm), Tried(target.family, [])).parts.append(part)
     order = list(dict.fromkeys(target.network for target in targets.values()))
@@ -160,7 +160,7 @@ def read(
 
 def _alike(name: str, tried: dict[tuple[str, str], Tried]) -> None:
     """Refuses networks that were not tried on the same images, or not alike on all their sets."""
-    place = f"generalisation '{name}'"
+    place = f"study '{name}'"
     ids: dict[str, list[str]] = {}
     for (network, arm), each in tried.items():
         own = each.images["id"].tolist()

@@ -18,7 +18,7 @@ from camdrift.explain.cam import GRAD_CAM
 from camdrift.models.model import Model, padded
 from camdrift.perturbations import noise
 from camdrift.scores import comparison, nissim, psnr, resizing
-from camdrift.settings import RANGES, Generalisation
+from camdrift.settings import RANGES, TransferStudy
 from camdrift.storage import CARRIED, CARRIED_NOISE, MADE_ON, OWN_ATTACK, POLICIES, Carried
 from camdrift.storage.pixels import to_8bit
 
@@ -71,7 +71,7 @@ def carry(
     model: Model,
     attacks: Attacks,
     images: pd.DataFrame,
-    plan: Generalisation,
+    plan: TransferStudy,
     *,
     shown: Sequence[int],
     explained: bool,
@@ -82,7 +82,7 @@ def carry(
         model: the target.
         attacks: on its images.
         images: a row an image, `image, id, source, label, class_name`.
-        plan: of the generalisation.
+        plan: of the study.
         shown: places of the images whose maps are kept.
         explained: whether maps are compared, too; else there is no variant.
     """
@@ -215,7 +215,7 @@ def _outcomes(
     model: Model,
     attacks: Attacks,
     images: pd.DataFrame,
-    plan: Generalisation,
+    plan: TransferStudy,
     known: dict[tuple[str, float], np.ndarray],
 ) -> pd.DataFrame:
     """Returns predictions and PSNR of every attack at every eps, see `Carried`.

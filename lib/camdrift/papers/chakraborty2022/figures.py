@@ -1,4 +1,4 @@
-"""Figures of a generalisation: accuracy, PSNR, MOD and VID by network, and maps to look at.
+"""Figures of networks under transferred attacks: accuracy, PSNR, MOD, VID, and maps to look at.
 
 A function is named as its figure: `figure_3` draws `chakraborty_figure_3`, which imitates the
 paper's; the others are the study's own.
@@ -52,8 +52,8 @@ def by_name(made: Tables, *, explains: str) -> dict[str, Callable[[], Figure]]:
     return found
 
 
-def of_generalisation(made: Tables, *, explains: str) -> list[Figure]:
-    """Returns the figures that rest on a generalisation's tables alone; see `by_name`."""
+def study_figures(made: Tables, *, explains: str) -> list[Figure]:
+    """Returns the figures that rest on a study's tables alone; see `by_name`."""
     return [draw() for draw in by_name(made, explains=explains).values()]
 
 

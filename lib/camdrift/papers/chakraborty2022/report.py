@@ -1,4 +1,4 @@
-"""A generalisation's report, and its tables for people."""
+"""The report of networks under transferred attacks, and its tables for people."""
 
 import pandas as pd
 from markupsafe import Markup
@@ -8,12 +8,12 @@ from camdrift.analysis.drawing import Figure
 from camdrift.analysis.page import Part
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text
-from camdrift.papers import report
+from camdrift.papers import claims
 from camdrift.papers.chakraborty2022.claims import CLAIMS
-from camdrift.papers.chakraborty2022.figures import EXPLAINED, of_generalisation, pictures
+from camdrift.papers.chakraborty2022.figures import EXPLAINED, pictures, study_figures
 from camdrift.papers.chakraborty2022.tables import ABOUT
 from camdrift.papers.readme import Content, by_flag, texts
-from camdrift.settings import Generalisation
+from camdrift.settings import TransferStudy
 
 WIDE = ["preprocessing", "network"]
 
@@ -83,8 +83,8 @@ def pairs(made: Tables) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def readme_content(plan: Generalisation, made: Tables) -> Content:
-    """Returns what the README of a generalisation says."""
+def content(plan: TransferStudy, made: Tables) -> Content:
+    """Returns the content of the README of a study."""
     networks = list(made["networks"]["network"].unique())
     images = made["networks"]["images"].max()
     arms = " With and without preprocessing." if len(made["pairs"]) else ""
@@ -103,23 +103,23 @@ def readme_content(plan: Generalisation, made: Tables) -> Content:
         claims=CLAIMS,
         flags=by_flag(made),
         figures=texts(
-            of_generalisation(made, explains=plan.explains),
+            study_figures(made, explains=plan.explains),
             pictures(networks, carried=plan.transferred),
         ),
         about=ABOUT,
     )  # fmt: skip
 
 
-def page(name: str, plan: Generalisation, made: Tables, drawn: list[Figure]) -> str:
+def page(name: str, plan: TransferStudy, made: Tables, drawn: list[Figure]) -> str:
     """Returns the report's HTML."""
     shown = ["claim", "says", "printed", "corrected", "verdict", "images", "flags", "statistic",
              "behind it", "figures"]  # fmt: skip
     explains, scales = plan.explains, ", ".join(plan.ranges[1:])
     sections = [
-        ("", "Numbers rest on this generalisation's own images and networks, not on those of any "
+        ("", "Numbers rest on this study's own images and networks, not on those of any "
          "paper.", None),
         ("Claims", "Statistics and thresholds were set before any result.",
-         report.claims(made, CLAIMS)[shown]),
+         claims.texts(made, CLAIMS)[shown]),
         ("Networks", "Side of the input in px, conv layers and their mean number of channels.",
          made["networks"]),
         ("Accuracy under the carried attack", f"Made on {plan.transferred}, which meets its own; "
@@ -141,6 +141,6 @@ def page(name: str, plan: Generalisation, made: Tables, drawn: list[Figure]) -> 
     ]  # fmt: skip
     if len(made["pairs"]):
         sections.append(("Preprocessing, image by image", "Under the carried attack.", pairs(made)))
-    lead = Markup("Generalisation <code>{}</code>.").format(name)
+    lead = Markup("Study <code>{}</code>.").format(name)
     lead += f" Other ranges: {scales}." if scales else ""
     return pages.page(plan.title, [Part(text=lead), *(Part(*of) for of in sections)], drawn)

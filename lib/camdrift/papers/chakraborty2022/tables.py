@@ -1,4 +1,4 @@
-"""What a generalisation comes to, as tables: accuracy, PSNR, MOD, VID, network by network."""
+"""Tables of networks under transferred attacks: accuracy, PSNR, MOD, VID, network by network."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -36,7 +36,7 @@ ATTACKS = (OWN_ATTACK, CARRIED, CARRIED_NOISE)
 
 
 def tables(found: Comparison) -> dict[str, pd.DataFrame]:
-    """Returns the tables of a generalisation by name; all but `psnr` have `network`.
+    """Returns the tables of a study by name; all but `psnr` have `network`.
 
     networks: `preprocessing, family, size` (input, px), `convs, channels` (mean of the convs),
         `parameters` (batch norms folded), `images`.
@@ -67,7 +67,7 @@ def tables(found: Comparison) -> dict[str, pd.DataFrame]:
 
 
 def metrics(made: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
-    """Returns a generalisation's summary: accuracy and MOD under the carried attack, by network."""
+    """Returns a study's summary: accuracy and MOD under the carried attack, by network."""
     found: dict[str, dict[str, float]] = {}
     for row in made["accuracy"].query("attack in ('clean', 'carried')").itertuples():
         key = f"{row.network}, {row.preprocessing}"

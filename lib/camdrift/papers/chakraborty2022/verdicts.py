@@ -18,6 +18,7 @@ from camdrift.analysis import statistics
 from camdrift.analysis.flags import AT_CHANCE
 from camdrift.analysis.tables import as_text, rounded
 from camdrift.datasets import chance
+from camdrift.papers import claims
 from camdrift.papers.chakraborty2022.claims import CLAIMS
 from camdrift.papers.chakraborty2022.comparison import (
     PLAIN,
@@ -38,7 +39,6 @@ from camdrift.papers.findings import (
     verdict_of_interval,
     verdict_of_parts,
 )
-from camdrift.papers.verdicts import claims_table
 from camdrift.scores import vid
 from camdrift.settings import FlagSettings
 from camdrift.storage import CARRIED, CARRIED_NOISE, OWN_ATTACK, POLICIES
@@ -417,8 +417,8 @@ def flags(found: Comparison, limits: FlagSettings) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["flag", "value", "limit", "touches", "protocols", "text"])
 
 
-def claims(found: Comparison, limits: FlagSettings) -> pd.DataFrame:
-    """Returns the claims table of a generalisation: the paper's claims, as `claims_table`."""
+def claims_table(found: Comparison, limits: FlagSettings) -> pd.DataFrame:
+    """Returns the claims table of a study, see `claims.table`."""
     everyone = len(_images(found))
     rows = []
     for claim in sorted([*ON_CLASSES, *ON_MAPS]):
@@ -434,7 +434,7 @@ def claims(found: Comparison, limits: FlagSettings) -> pd.DataFrame:
         f"eps of pixels in {'[0, 1]' if found.of == 'unit' else '[-1, 1]'}"
     )
     return rounded(
-        claims_table(
+        claims.table(
             CLAIMS,
             pd.DataFrame(rows, columns=FINDING_COLUMNS),
             rests_on=lambda claim: rests_on,

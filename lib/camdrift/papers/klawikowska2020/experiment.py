@@ -21,7 +21,7 @@ from camdrift.models.model import Model
 from camdrift.models.training import Adversary
 from camdrift.perturbations import perturbation
 from camdrift.pipeline import randomness
-from camdrift.settings import ATTACKING, EXTENDING, HARDENED, Hardening, hardened
+from camdrift.settings import ATTACKING, EXTENDING, HARDENED, Retraining, hardened
 from camdrift.storage import CLEAR, LARGER, Hardened, ImageSet, Weights
 from camdrift.storage.pixels import from_8bit
 
@@ -71,7 +71,7 @@ def attack(
 def harden(
     images: ImageSet,
     clear: Weights,
-    chosen: Hardening,
+    chosen: Retraining,
     common: Mapping[str, Mapping[str, Any]],
     *,
     name: str,
@@ -84,9 +84,9 @@ def harden(
     Args:
         images: the set.
         clear: the model that is attacked, and from which the others are trained on.
-        chosen: the hardening's settings.
+        chosen: the retraining's settings.
         common: settings of all attacks, `attacks:` of params.yaml.
-        name: of the hardening, part of the seeds.
+        name: of the retraining, part of the seeds.
         seed: of all draws.
         micro_batch: at which models are called.
         precision: of these calls; training has single precision.

@@ -1,4 +1,4 @@
-"""Figures of a hardening: accuracy and success, relevance maps, the plane of signatures.
+"""Figures of retrained models: accuracy and success, relevance maps, the plane of signatures.
 
 A function is named as its figure: `figure_4` draws `klawikowska_figure_4`, which imitates the
 paper's; the others are the study's own.
@@ -64,8 +64,8 @@ def by_name(made: Tables) -> dict[str, Callable[[], Figure]]:
     return found
 
 
-def of_hardening(made: Tables) -> list[Figure]:
-    """Returns the figures that rest on a hardening's tables alone."""
+def study_figures(made: Tables) -> list[Figure]:
+    """Returns the figures that rest on a study's tables alone."""
     return [draw() for draw in by_name(made).values()]
 
 
@@ -174,22 +174,20 @@ def _moved(made: Tables, attacked: pd.DataFrame, name: str, title: str) -> Figur
     )  # fmt: skip
 
 
-def panels(
-    made: Tables, clean: np.ndarray, hardened: Hardened, signatures: Signatures
-) -> list[Figure]:
+def panels(made: Tables, hardened: Hardened, signatures: Signatures) -> list[Figure]:
     """Returns figure 1, of changed images, 2, of clean ones and their maps, and 3, of maps alone.
 
     The first and the last are left out where no attack succeeded.
 
     Args:
         made: the tables.
-        clean: uint8 (n, h, w, 3), the test images as they are.
         hardened: with the attacked ones.
         signatures: with their maps.
     """
+    clean = signatures.pictures
     drawn = [
         figure_1(made, clean, hardened),
-        figure_2(clean, hardened, signatures),
+        figure_2(hardened, signatures),
         figure_3(hardened, signatures),
     ]
     return [figure for figure in drawn if figure is not None]
@@ -222,10 +220,11 @@ def figure_1(made: Tables, clean: np.ndarray, hardened: Hardened) -> Figure | No
     return panel(name, *PICTURES[name], rows, ["clean", "change", "attacked"], labels)
 
 
-def figure_2(clean: np.ndarray, hardened: Hardened, signatures: Signatures) -> Figure:
+def figure_2(hardened: Hardened, signatures: Signatures) -> Figure:
     """Returns clean images and their LRP maps on the clear model."""
     first = [tuple(pair) for pair in signatures.facts["shown"]].index((CLEAR, CLEAR))
-    tiles = [[clean[j], _heat(signatures.maps[first, j])] for j in range(len(clean[:EXAMPLES]))]
+    clean = signatures.pictures[:EXAMPLES]
+    tiles = [[clean[j], _heat(signatures.maps[first, j])] for j in range(len(clean))]
     labels = hardened.tests["class_name"].to_list()[: len(tiles)]
     name = "klawikowska_figure_2"
     return panel(name, *PICTURES[name], tiles, ["image", "relevance"], labels)

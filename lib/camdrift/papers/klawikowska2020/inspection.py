@@ -14,8 +14,9 @@ from tqdm import tqdm
 from camdrift.explain import lrp
 from camdrift.models.model import Model
 from camdrift.papers.klawikowska2020 import signatures
-from camdrift.settings import EXTENDING, Hardening
+from camdrift.settings import EXTENDING, SignatureSettings
 from camdrift.storage import CLEAR, Hardened, Signatures
+from camdrift.storage.pixels import from_8bit
 
 # Which model explains which images: as they are ('clear'), or as an attack on the clear model left
 # them.
@@ -27,17 +28,23 @@ MODELS = tuple(dict.fromkeys(model for model, _ in SHOWN))
 
 
 def inspect(
-    load: Callable[[str], Model], clean: Tensor, found: Hardened, chosen: Hardening, *, seed: int
+    load: Callable[[str], Model],
+    pictures: np.ndarray,
+    found: Hardened,
+    chosen: SignatureSettings,
+    *,
+    seed: int,
 ) -> Signatures:
-    """Returns the maps, signatures and their plane of a hardening's test images.
+    """Returns the maps, signatures and their plane of a retraining's test images.
 
     Args:
         load: returns the model of a kind, one of `MODELS`.
-        clean: (n, 3, h, w), the test images as they are.
-        found: what the hardening found.
-        chosen: its settings.
+        pictures: uint8 (n, h, w, 3), the test images as they are.
+        found: the retrained models' results.
+        chosen: the settings of signatures.
         seed: of UMAP and of the folds.
     """
+    clean = torch.from_numpy(from_8bit(pictures))
     models = {kind: load(kind) for kind in MODELS}
     changed = {kind: torch.from_numpy(found.changed[i].copy()) for i, kind in enumerate(EXTENDING)}
     sets = {CLEAR: clean} | changed
@@ -85,7 +92,7 @@ def inspect(
     points["identified"] = np.where(guesses == None, np.nan, guesses == kinds)  # noqa: E711
     heats = torch.stack([m / m.abs().amax((1, 2), keepdim=True).clamp_min(1e-12) for m in maps])
     facts = {"shown": [list(pair) for pair in SHOWN], "numbers": _finite(numbers)}
-    return Signatures(heats.half().numpy(), images, points, facts)
+    return Signatures(heats.half().numpy(), images, points, facts, pictures)
 
 
 def _points(

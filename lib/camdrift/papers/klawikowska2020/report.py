@@ -1,4 +1,4 @@
-"""A hardening's report, and its tables for people."""
+"""The report of retrained models and signatures, and its tables for people."""
 
 import pandas as pd
 from markupsafe import Markup
@@ -8,18 +8,18 @@ from camdrift.analysis.drawing import Figure
 from camdrift.analysis.page import Part
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text
-from camdrift.papers import report
+from camdrift.papers import claims
 from camdrift.papers.klawikowska2020.claims import CLAIMS
 from camdrift.papers.klawikowska2020.figures import (
     NAMES,
     PICTURES,
     attack_names,
     numbers,
-    of_hardening,
+    study_figures,
 )
 from camdrift.papers.klawikowska2020.tables import ABOUT
 from camdrift.papers.readme import Content, by_flag, texts
-from camdrift.settings import Hardening
+from camdrift.settings import Retraining
 
 
 def sets(made: Tables) -> pd.DataFrame:
@@ -51,12 +51,12 @@ def attacks(made: Tables) -> pd.DataFrame:
     )
 
 
-def readme_content(plan: Hardening, made: Tables) -> Content:
-    """Returns what the README of a hardening says."""
+def content(title: str, plan: Retraining, made: Tables) -> Content:
+    """Returns the content of the README of a study of a title."""
     images = made["sets"].query("set == 'clean'")["images"].max()
     budgets = ", ".join(attack_names(made).values())
     return Content(
-        title=plan.title,
+        title=title,
         papers="Klawikowska et al. 2020",
         compared=f"[{plan.model}](../models/{plan.model}.json) and models retrained from it, on "
         f"{images} test images of [{plan.set}](../sets/{plan.set}.json): accuracy, LRP maps and "
@@ -69,20 +69,20 @@ def readme_content(plan: Hardening, made: Tables) -> Content:
         ],
         claims=CLAIMS,
         flags=by_flag(made),
-        figures=texts(of_hardening(made), PICTURES),
+        figures=texts(study_figures(made), PICTURES),
         about=ABOUT,
     )  # fmt: skip
 
 
-def page(name: str, plan: Hardening, made: Tables, drawn: list[Figure]) -> str:
+def page(name: str, title: str, made: Tables, drawn: list[Figure]) -> str:
     """Returns the report's HTML."""
     shown = ["claim", "says", "printed", "corrected", "verdict", "images", "flags", "statistic",
              "behind it", "figures"]  # fmt: skip
     sections = [
-        ("", "Numbers rest on this hardening's own images and model, not on those of any paper.",
+        ("", "Numbers rest on this study's own images and model, not on those of any paper.",
          None),
         ("Claims", "Statistics and thresholds were set before any result.",
-         report.claims(made, CLAIMS)[shown]),
+         claims.texts(made, CLAIMS)[shown]),
         ("Accuracy", "The sets of the paper's table 1: the test images, and with those added that "
          "an attack changed successfully on the clear model. In brackets an interval by source "
          "picture.", sets(made)),
@@ -97,5 +97,5 @@ def page(name: str, plan: Hardening, made: Tables, drawn: list[Figure]) -> str:
         ("Images that an attack adds to the training set", "", made["budgets"]),
         ("Attacks in numbers", "", made["attacks"]),
     ]  # fmt: skip
-    lead = Markup("Hardening <code>{}</code>.").format(name)
-    return pages.page(plan.title, [Part(text=lead), *(Part(*of) for of in sections)], drawn)
+    lead = Markup("Study <code>{}</code>.").format(name)
+    return pages.page(title, [Part(text=lead), *(Part(*of) for of in sections)], drawn)

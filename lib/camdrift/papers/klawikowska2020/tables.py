@@ -1,4 +1,4 @@
-"""What a hardening comes to, as tables: accuracy by set, success by attack, flips, signatures."""
+"""Tables of retrained models and of signatures: accuracy, success of attacks, flips, relevance."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class Inspection:
-    """What the stages of a hardening wrote, and how it is judged.
+    """The results of the stages of a retraining, and how they are judged.
 
-    name: of the hardening.
+    name: of the retraining.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Inspection:
 
 
 def tables(inspection: Inspection) -> dict[str, pd.DataFrame]:
-    """Returns the tables of a hardening by name: sets, attacks, flips, relevance, points, numbers.
+    """Returns the tables of a study by name: sets, attacks, flips, relevance, points, numbers.
 
     sets: `model, set, images, right, accuracy, low, high`, table 1 of the paper and beyond.
     attacks: `model, attack, split, images, wrong` (before the attack, left out), `successes, rate,
@@ -124,7 +124,7 @@ def tables(inspection: Inspection) -> dict[str, pd.DataFrame]:
 
 
 def metrics(made: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
-    """Returns a hardening's summary, by model: accuracy on each set, success of each attack."""
+    """Returns a study's summary, by model: accuracy on each set, success of each attack."""
     found: dict[str, dict[str, float]] = {}
     for row in made["sets"].itertuples():
         found.setdefault(row.model, {})[f"accuracy {row.set}"] = row.accuracy

@@ -1,4 +1,4 @@
-"""Judges of klawikowska2020's claims: a hardening's numbers become a verdict.
+"""Judges of klawikowska2020's claims: from numbers to a verdict.
 
 Where a claim speaks of both attacks, both must bear it out, and the number shown is that of the one
 that decides.
@@ -14,6 +14,7 @@ from camdrift.analysis import statistics
 from camdrift.analysis.flags import AT_CHANCE
 from camdrift.analysis.tables import rounded
 from camdrift.datasets import chance
+from camdrift.papers import claims
 from camdrift.papers.findings import (
     FINDING_COLUMNS,
     NOT,
@@ -26,8 +27,7 @@ from camdrift.papers.findings import (
 )
 from camdrift.papers.klawikowska2020.claims import CLAIMS
 from camdrift.papers.klawikowska2020.tables import Inspection, Interval, correlations, growth
-from camdrift.papers.verdicts import claims_table
-from camdrift.settings import EXTENDING, FlagSettings, Hardening
+from camdrift.settings import EXTENDING, FlagSettings, Retraining
 from camdrift.storage import CLEAR
 
 NO_NUMBER = (np.nan, np.nan, np.nan)
@@ -209,7 +209,7 @@ RESTING_ON = {"fgsm": ("C3", "C6", "C7"), "one_pixel": ("C4", "C5", "C6", "C7")}
 
 
 def of_inspection(inspection: Inspection) -> pd.DataFrame:
-    """Returns what a hardening says of each claim: as `verdicts.switch_table`, one protocol."""
+    """Returns the finding on each claim, under one protocol, with `FINDING_COLUMNS`."""
     everyone = len(inspection.hardened.tests)
     rows = []
     for claim, (judge, thresholds) in JUDGES.items():
@@ -242,16 +242,13 @@ def flags(inspection: Inspection, limits: FlagSettings) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["flag", "value", "limit", "touches", "protocols", "text"])
 
 
-def claims(inspection: Inspection, plan: Hardening, limits: FlagSettings) -> pd.DataFrame:
-    """Returns the claims table of a hardening: the paper's claims, as `verdicts.claims_table`."""
+def claims_table(inspection: Inspection, plan: Retraining, limits: FlagSettings) -> pd.DataFrame:
+    """Returns the claims table of a study, see `claims.table`."""
     found = of_inspection(inspection)
     size = inspection.hardened.changed.shape[-1]
     rests_on = (
         f"{len(inspection.hardened.tests)} test images of '{plan.set}', {size} px; model "
-        f"'{plan.model}', hardening '{inspection.name}'"
+        f"'{plan.model}', retraining '{inspection.name}'"
     )
-    return rounded(
-        claims_table(
-            CLAIMS, found, rests_on=lambda claim: rests_on, flags=flags(inspection, limits)
-        )
-    )
+    raised = flags(inspection, limits)
+    return rounded(claims.table(CLAIMS, found, rests_on=lambda claim: rests_on, flags=raised))

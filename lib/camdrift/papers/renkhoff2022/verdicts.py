@@ -125,31 +125,6 @@ def named_layers(evidence: Evidence) -> Finding:
     return Finding(both, np.nan, np.nan, verdict, detail)
 
 
-def most_sensitive(evidence: Evidence) -> Finding:
-    """Judges B6: whether 5-1 is the least similar layer above its floor, under both arms.
-
-    The value is the share of resamples in which it is the least under attack and under noise.
-    """
-    name = "5-1"
-    if name not in evidence.layers:
-        return nothing("the model has no layer 5-1", NOT_RUN)
-    rung, place = evidence.rung(1.0), evidence.layers.index(name)
-    lowest = []
-    for values in (evidence.attack[:, rung], evidence.noise[:, rung]):
-        mask = evidence.decided(values) & ~np.isnan(evidence.floor)
-        if not mask[place]:
-            return nothing("too many empty maps in 5-1")
-        _, draws = evidence.means(values)
-        normalised = (draws - evidence.floor) / (1 - evidence.floor)
-        lowest.append(np.where(mask, normalised, np.inf).argmin(1) == place)
-    shares = [float(part.mean()) for part in lowest]
-    both = float((lowest[0] & lowest[1]).mean())
-    tails = (1 - evidence.settings.confidence) / 2
-    verdict = HOLDS if both >= 1 - tails else NOT if both <= tails else UNDECIDED
-    detail = f"the least similar in {shares[0]:.0%} (attack), {shares[1]:.0%} (noise) of resamples"
-    return Finding(both, np.nan, np.nan, verdict, detail)
-
-
 def depth(evidence: Evidence) -> Finding:
     """Judges A4: whether deeper layers are less similar, above their own floors."""
     values = evidence.attack[:, evidence.rung(1.0)]
@@ -429,5 +404,4 @@ JUDGES: dict[str, Callable[[Evidence], Finding]] = {
     "A13": coverage_growth,
     "A14": coverage_by_strength,
     "A15": attackable,
-    "B6": most_sensitive,
 }

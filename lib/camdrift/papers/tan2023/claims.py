@@ -1,6 +1,7 @@
 """The claims of tan2023, and the tables and figures that support the verdicts on them.
 
-Its figures 6 and 7 are figures 5 and 6 of renkhoff2022, which defines c_a and c_g.
+Its figures 6 and 7 are figures 5 and 6 of renkhoff2022, which defines c_a and c_g: the layer study
+shows them.
 """
 
 from camdrift.papers.findings import Claim
@@ -28,7 +29,7 @@ CLAIMS = (
           "> 90 % and < 10 %", tables=("blank",), figures=("tan_figure_5",)),
     Claim("B6", PAPER, "block5_conv1 is the most sensitive layer to both", "IV-B", "",
           "rank of normalised c_a and c_g among the layers", "lowest in both",
-          tables=("similarity", "controls"), figures=("renkhoff_figure_5a", "renkhoff_figure_5b")),
+          tables=("switches",)),
     Claim("B7", PAPER, "A blur of radius 1.5 breaks correct predictions, too", "II, fig. 1", "",
           "accuracy lost on clean and noisy images", "> 10 points", tables=("blur",),
           figures=("tan_figure_1",)),

@@ -197,11 +197,9 @@ class Examples:
     """The pictures and maps of a cell's examples.
 
     detected: of the cell.
-    names: of classes, by number, if they have names.
     """
 
     detected: Detected
-    names: dict[int, str]
 
     @property
     def order(self) -> list[str]:
@@ -212,7 +210,8 @@ class Examples:
         """Returns the name of a variant of the first image, with its predicted class."""
         rows = self.detected.examples.iloc[: len(self.order)].set_index("variant")
         number = int(rows.loc[variant, "prediction"])
-        return f"{VARIANT_NAMES[variant]}: {self.names.get(number, f'class {number}')}"
+        name = dict(self.detected.facts["classes"]).get(number, f"class {number}")
+        return f"{VARIANT_NAMES[variant]}: {name}"
 
     def picture(self, example: int, variant: str) -> np.ndarray:
         """Returns a picture, uint8 (h, w, 3)."""
@@ -228,17 +227,16 @@ class Examples:
 ROWS = (ADVERSARIAL, NOISE, CLEAN)
 
 
-def panels(detected: Detected, names: dict[int, str], *, blur: float) -> list[Figure]:
+def panels(detected: Detected, *, blur: float) -> list[Figure]:
     """Returns figures 1, 5 and 9: images and maps of attacked images, if NoiseCAM was evaluated.
 
     Args:
         detected: of the cell.
-        names: of classes, by number, if they have names.
         blur: standard deviation of figure 1's blur, in px.
     """
     if not len(detected.pictures):
         return []
-    examples, texts = Examples(detected, names), pictures(blur=blur)
+    examples, texts = Examples(detected), pictures(blur=blur)
     return [
         figure_1(examples, *texts["tan_figure_1"], blur=blur),
         figure_5(examples, *texts["tan_figure_5"]),

@@ -33,6 +33,8 @@ ABOUT = {
     "blank": "share of NoiseCAM maps without a cluster, and their mass",
     "blur": "accuracy before and after a Gaussian blur",
     "disguise": "rank correlation of NoiseCAM and the model's confidence",
+    "switches": "the finding of each protocol on the claim on layers",
+    "claims": "the published claims: statistic, threshold, value, verdict, published and corrected",
 }
 POSITIVES = ("success", "failure", "all")
 NEGATIVES = ("clean", "noise", "both")

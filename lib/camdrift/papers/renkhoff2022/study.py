@@ -1,93 +1,88 @@
-"""A study as a whole: the tables of all its cells, its claims, its summary, its README."""
+"""A layer study as a whole: the tables of all its cells, its claims, its summary, its README."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from camdrift import storage
 from camdrift.analysis import flags, flips, results
-from camdrift.analysis.results import Tables
+from camdrift.analysis.drawing import Figure
+from camdrift.analysis.evidence import Evidence
+from camdrift.analysis.results import Results, Tables
 from camdrift.analysis.tables import ABOUT, DIGITS, PAPERS_RULE, TARGETS, cell_tables, rounded
-from camdrift.papers import report, verdicts
-from camdrift.papers.claims import CLAIMS
+from camdrift.papers import claims
+from camdrift.papers.findings import FINDING_COLUMNS, nothing
 from camdrift.papers.readme import Content, texts
-from camdrift.papers.renkhoff2022 import figures
-from camdrift.papers.renkhoff2022.claims import CLAIMS as OF_RENKHOFF
-from camdrift.papers.tan2023 import figures as detection_figures
-from camdrift.papers.tan2023 import tables as detection_tables
-from camdrift.papers.tan2023.claims import CLAIMS as OF_TAN
-from camdrift.papers.tan2023.verdicts import JUDGES, Evaluations, judge_evaluations
+from camdrift.papers.renkhoff2022 import figures as drawings
+from camdrift.papers.renkhoff2022 import report
+from camdrift.papers.renkhoff2022.claims import CLAIMS
+from camdrift.papers.renkhoff2022.verdicts import JUDGES
 from camdrift.settings import (
-    Cell,
-    DetectionSettings,
     FlagSettings,
-    Protocol,
+    LayerStudy,
+    Settings,
     StatisticsSettings,
-    Study,
+    protocols,
 )
-from camdrift.storage import Detected
+
+READS = ("seed", "cells", "protocols", "statistics", "flags")
 
 
-def tables(
-    name: str,
-    plan: Study,
-    cells: dict[str, Cell],
-    protocols: dict[str, Protocol],
-    settings: StatisticsSettings,
-    limits: FlagSettings,
-    detecting: DetectionSettings,
-    *,
-    seed: int,
-) -> Tables:
+def tables(name: str, settings: Settings) -> Tables:
     """Returns the tables of a study by name, rounded; all but `claims` have a column `cell`.
 
     Beside those of `cell_tables`: `groups`, `factorial`, `controls` and `shares` (see `flips`),
-    `flags`, `switches` (each protocol's finding on each claim) and `claims`, of the headline cell;
-    and those of `detection_tables.study_tables`.
+    `flags`, `switches` (each protocol's finding on each claim) and `claims`, of the headline cell.
     """
+    by_name = protocols(settings.protocols)
+    seed, chosen, limits = settings.seed, settings.statistics, settings.flags
     parts: list[tuple[str, Tables]] = []
-    for key, cell in tqdm(cells.items(), desc="tables", unit="cell"):
-        outputs = results.read(name, key, cell, protocols, settings, seed=seed)
-        part = cell_tables(outputs, settings, limits, seed=seed)
-        part["groups"] = flips.groups(outputs, settings, limits, seed=seed)
-        part["factorial"] = flips.factorial(outputs, settings, limits, seed=seed)
-        part["controls"] = flips.controls(outputs, settings, limits, seed=seed)
-        part["shares"] = flips.shares(outputs, settings, limits, seed=seed)
-        part["flags"] = flags.cell_flags(outputs, part, limits, settings)
-        part["switches"] = verdicts.switch_table(outputs, settings, limits, seed=seed)
+    for key, cell in tqdm(settings.cells.items(), desc="tables", unit="cell"):
+        outputs = results.read(name, key, cell, by_name, chosen, seed=seed)
+        part = cell_tables(outputs, chosen, limits, seed=seed)
+        part["groups"] = flips.groups(outputs, chosen, limits, seed=seed)
+        part["factorial"] = flips.factorial(outputs, chosen, limits, seed=seed)
+        part["controls"] = flips.controls(outputs, chosen, limits, seed=seed)
+        part["shares"] = flips.shares(outputs, chosen, limits, seed=seed)
+        part["flags"] = flags.cell_flags(outputs, part, limits, chosen)
+        part["switches"] = switch_table(outputs, chosen, limits, seed=seed)
         parts.append((key, part))
     whole = join_cells(parts)
-    headline, cell = plan.headline, cells[plan.headline]
+    headline = settings.study(name, LayerStudy).headline
+    cell = settings.cells[headline]
     attack = whole["attacks"].set_index("cell").loc[headline]
-    place = f"model '{cell.model}', cell '{headline}'"
-    layer_basis = (
+    rests_on = (
         f"{attack['images']} test images of '{cell.set}', of which the attack flips "
-        f"{attack['successes']}; {place}"
+        f"{attack['successes']}; model '{cell.model}', cell '{headline}'"
     )
-    detected = {
-        key: (cell, storage.read(Detected, storage.cell_folder(name, key, "detect")))
-        for key, cell in cells.items()
-        if cell.detect
-    }
-    detection, evaluations = detection_tables.study_tables(detected, detecting, settings, seed=seed)
-    headline_tables = {key: rows[rows["cell"] == headline] for key, rows in whole.items()}
-    switches, evaluation_basis = headline_tables["switches"], ""
-    if 1.0 in evaluations.get(headline, {}):
-        size = detected[headline][1].pictures.shape[2]
-        alike = [key for key, (other, _) in detected.items() if other.model == cell.model]
-        adaptive = detection["adaptive"][detection["adaptive"]["cell"].isin(alike)]
-        judged = Evaluations(evaluations[headline], adaptive, size)
-        switches = pd.concat([switches, rounded(judge_evaluations(judged))], ignore_index=True)
-        count = judged.whole.weights.shape[1]
-        evaluation_basis = f"{count} test images of '{cell.set}', {size} px; {place}"
-    whole |= {key: rounded(table) for key, table in detection.items()}
-    whole["claims"] = verdicts.claims_table(
-        CLAIMS,
-        switches,
-        rests_on=lambda claim: evaluation_basis if claim in JUDGES else layer_basis,
-        flags=headline_tables["flags"],
+    own = {key: rows[rows["cell"] == headline] for key, rows in whole.items()}
+    whole["claims"] = claims.table(
+        CLAIMS, own["switches"], rests_on=lambda claim: rests_on, flags=own["flags"]
     )
     return whole
+
+
+def switch_table(
+    results: Results, settings: StatisticsSettings, flags: FlagSettings, *, seed: int
+) -> pd.DataFrame:
+    """Returns the one-switch table: the finding of each protocol of a cell on each claim.
+
+    Columns: `protocol, claim, value, low, high, verdict, images, detail`.
+    """
+    rows = []
+    images = results.attacked.images
+    successes = int(images["success"].sum())
+    numbers = {"A1f": len(images) - successes} | dict.fromkeys(("A13", "A14", "A15"), len(images))
+    none = nothing("no successful adversarial")
+    for name, protocol in results.protocols.items():
+        evidence = Evidence(results, protocol, settings, flags, seed)
+        for claim, judge in JUDGES.items():
+            finding = judge(evidence) if successes else none
+            number = numbers.get(claim, successes)
+            rows.append((name, claim, finding.value, finding.low, finding.high, finding.verdict,
+                         number, finding.detail))  # fmt: skip
+    return pd.DataFrame(rows, columns=FINDING_COLUMNS)
 
 
 def join_cells(parts: list[tuple[str, Tables]]) -> Tables:
@@ -131,14 +126,26 @@ def metrics(tables: Tables) -> dict:
     return summary
 
 
-def readme_content(plan: Study, tables: Tables, *, blur: float) -> Content:
-    """Returns the content of a study's README.
+def by_name(plan: LayerStudy, tables: Tables) -> dict[str, Callable[[], Figure]]:
+    """Returns functions that draw the figures which need tables alone, by figure name."""
+    return drawings.by_name(tables, plan.headline)
 
-    Args:
-        plan: its settings.
-        tables: its tables.
-        blur: standard deviation of the blur in tan2023's figure 1, in px.
-    """
+
+def figures(name: str, settings: Settings, tables: Tables) -> list[Figure]:
+    """Returns the figures of a study, of its headline cell."""
+    headline = settings.study(name, LayerStudy).headline
+    return drawings.study_figures(tables, results.example(name, headline), headline)
+
+
+def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
+    """Returns the HTML of the report of a study."""
+    plan = settings.study(name, LayerStudy)
+    return report.page(name, plan, tables, figures, settings.statistics)
+
+
+def content(name: str, settings: Settings, tables: Tables) -> Content:
+    """Returns the content of a study's README."""
+    plan = settings.study(name, LayerStudy)
     cells, headline = tables["attacks"], plan.headline
     networks = ", ".join(f"[{name}](../models/{name}.json)" for name in cells["model"].unique())
     images = ", ".join(
@@ -158,21 +165,17 @@ def readme_content(plan: Study, tables: Tables, *, blur: float) -> Content:
         "less similar than the median under noise, on flipped images, for attack and a second "
         "draw of noise."
     )
-    evaluated = headline in set(tables["detectors"]["cell"])
-    cell_figures = [
-        draw() for draw in figures.by_name(tables, headline).values()
-    ] + detection_figures.study_figures(tables, headline)
-    pictures = figures.PICTURES | detection_figures.pictures(blur=blur)
+    cell_figures = [draw() for draw in by_name(plan, tables).values()]
     return Content(
         title=plan.title,
-        papers="Renkhoff et al. 2022" + (" and Tan et al. 2023 (NoiseCAM)" if evaluated else ""),
+        papers="Renkhoff et al. 2022",
         compared=compared,
         headline=[(text, report.headline(tables).drop(columns=["flags"]))],
-        claims=[*OF_RENKHOFF, *OF_TAN],
+        claims=CLAIMS,
         flags=[f"`{cell}`: {text}" for cell in cells["cell"] for text in flags.texts(tables, cell)],
         figures=[
             (name, title.removesuffix(f" ({headline})"), caption)
-            for name, title, caption in texts(cell_figures, pictures)
+            for name, title, caption in texts(cell_figures, drawings.PICTURES)
         ],
-        about=ABOUT | detection_tables.ABOUT,
+        about=ABOUT,
     )

@@ -8,13 +8,13 @@ from camdrift.pipeline import run
 
 def main(stage: run.Stage) -> None:
     key = stage.key
-    hardening = stage.settings.hardenings[key]
-    images = storage.read(storage.ImageSet, storage.set_folder(hardening.set))
-    clear = loading.stored(hardening.model)
+    retraining = stage.settings.retrainings[key]
+    images = storage.read(storage.ImageSet, storage.set_folder(retraining.set))
+    clear = loading.stored(retraining.model)
     hardened, weights = experiment.harden(
         images,
         clear,
-        hardening,
+        retraining,
         stage.settings.attacks,
         name=key,
         seed=stage.settings.seed,
@@ -22,7 +22,7 @@ def main(stage: run.Stage) -> None:
     )
     for kind, trained in weights.items():
         storage.write(storage.model_folder(settings.hardened(key, kind)), trained)
-    storage.write(storage.hardening_folder(key, "harden"), hardened)
+    storage.write(storage.cell_folder(retraining.study, key, "retrain"), hardened)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from camdrift.settings.section import Count, Name, Section
 
 EXTENDING = ("fgsm", "one_pixel")  # attacks whose successes extend the training set
 ATTACKING = (*EXTENDING, "pgd")  # attacks that every model faces
-# Kinds of models that a hardening makes: trained further on the same images, on these and one
+# Kinds of models that a retraining makes: trained further on the same images, on these and one
 # attack's successes, and adversarially.
 HARDENED = ("retrained", *EXTENDING, "pgd")
 
@@ -29,10 +29,24 @@ class UmapSettings(Section):
     min_dist: Annotated[float, Field(ge=0, le=1)] = 0.1
 
 
-class Hardening(Section):
-    """A clear model, models retrained from it, and signatures of images."""
+class SignatureSettings(Section):
+    """The plane of signatures, and the measurements of them."""
 
-    title: str
+    umap: UmapSettings
+    agreement: Count
+    window: Count
+
+    @model_validator(mode="after")
+    def _is_odd(self) -> "SignatureSettings":
+        if self.window % 2 == 0:
+            raise ValueError(f"window: wanted an odd number of px, got {self.window}")
+        return self
+
+
+class Retraining(Section):
+    """A clear model, and the models that are retrained from it on attacked images."""
+
+    study: Name
     set: Name
     model: Name
     attacked: AttackedImages
@@ -42,17 +56,8 @@ class Hardening(Section):
     larger: Annotated[float, Field(gt=1)] = 2.0
     training: Training
     adversary: Descent
-    umap: UmapSettings = UmapSettings()
-    agreement: Count = 15
-    window: Annotated[int, Field(ge=1)] = 5
-
-    @model_validator(mode="after")
-    def _is_odd(self) -> "Hardening":
-        if self.window % 2 == 0:
-            raise ValueError(f"window: wanted an odd number of px, got {self.window}")
-        return self
 
 
-def hardened(hardening: str, kind: str) -> str:
-    """Returns the name of the model of a kind, one of `HARDENED`, that a hardening makes."""
-    return f"{hardening}_{kind}"
+def hardened(retraining: str, kind: str) -> str:
+    """Returns the name of the model of a kind, one of `HARDENED`, that a retraining makes."""
+    return f"{retraining}_{kind}"

@@ -1,6 +1,6 @@
-"""The report of a study: one HTML page that needs no network."""
+"""The report of a layer study: one HTML page that needs no network, and its tables as texts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import pandas as pd
 from markupsafe import Markup
@@ -13,8 +13,9 @@ from camdrift.analysis.flips import FIXED, NEGATED
 from camdrift.analysis.page import Part
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import PAPERS_RULE, as_text
-from camdrift.papers.findings import NOT_RUN, UNDER_REVIEW, Claim
-from camdrift.settings import StatisticsSettings, Study
+from camdrift.papers import claims
+from camdrift.papers.renkhoff2022.claims import CLAIMS
+from camdrift.settings import LayerStudy, StatisticsSettings
 
 
 def headline(tables: Tables) -> pd.DataFrame:
@@ -106,57 +107,6 @@ def by_score(tables: Tables, cell: str) -> pd.DataFrame:
 def _decided(rows: pd.DataFrame) -> str:
     own = rows.query("group == 'success' and target == 'own_top1' and layer != 'mean'")
     return f"{own['decided'].astype(bool).sum()}" if len(own) else "-"
-
-
-def claims(tables: Tables, claim_list: Iterable[Claim] = ()) -> pd.DataFrame:
-    """Returns the claims table as texts: published and corrected, one row for each claim.
-
-    Claims under review are marked, with the reason among their flags.
-
-    Args:
-        tables: the tables.
-        claim_list: claims whose figures the column `figures` names.
-    """
-    figures, rows = {claim.id: claim.figures for claim in claim_list}, []
-    for _, claim in tables["claims"].iterrows():
-        review = UNDER_REVIEW.get(claim["id"]) if claim["verdict"] != NOT_RUN else None
-        flagged = [claim["flags"], f"under review: {review}"] if review else [claim["flags"]]
-        published, corrected = (
-            as_text(claim[f"{p}value"], claim[f"{p}low"], claim[f"{p}high"])
-            for p in ("published_", "")
-        )
-        rows.append(
-            {
-                "claim": claim["id"],
-                "of": claim["paper"],
-                "says": claim["says"] + (" (under review)" if review else ""),
-                "where": claim["where"],
-                "statistic": f"{claim['statistic']}; holds if {claim['holds_if']}",
-                "printed": claim["printed"],
-                "as published": f"{published} {claim['published_verdict']}".strip(),
-                "corrected": corrected,
-                "verdict": claim["verdict"],
-                "images": claim["images"],
-                "behind it": claim["detail"],
-                "behind it, as published": claim["published_detail"],
-                "flags": "; ".join(filter(None, flagged)),
-                "rests on": claim["rests_on"],
-                "figures": ", ".join(figures.get(claim["id"], ())),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def switches(tables: Tables, cell: str) -> pd.DataFrame:
-    """Returns the one-switch table as texts: a row for each claim, a column for each protocol."""
-    rows = tables["switches"].query("cell == @cell")
-    text = [
-        f"{as_text(row.value, row.low, row.high)} {row.verdict}".strip()
-        for row in rows.itertuples()
-    ]
-    wide = rows.assign(text=text).pivot(index="claim", columns="protocol", values="text")
-    order = rows["claim"].drop_duplicates(), rows["protocol"].drop_duplicates()
-    return wide.loc[order[0], order[1]].reset_index().rename_axis(columns=None)
 
 
 def evidence(studies: Mapping[str, Tables]) -> pd.DataFrame:
@@ -256,92 +206,12 @@ def contrasts(tables: Tables, cell: str) -> pd.DataFrame:
     return pd.DataFrame(table_rows)
 
 
-def evaluation(tables: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
-    """Returns the rates of detectors on a cell as texts: one row for each detector and rule.
-
-    Attacked images whose class flips against clean and noisy ones, test images only.
-    """
-    rows = tables["detectors"]
-    rows = rows[(rows["cell"] == cell) & (rows["strength"] == strength)]
-    rows = rows.query("positives == 'success' and negatives == 'both'")
-    texts = [
-        {
-            "detector": row["detector"],
-            "decides": {"own": "by its rule", "chosen": "above a chosen threshold"}[row["rule"]],
-            "AUROC": as_text(row["auroc"], row["auroc_low"], row["auroc_high"]),
-            "average precision": as_text(row["precision"], float("nan"), float("nan")),
-            "TPR at 5 % FPR": as_text(row["tpr_at_5"], float("nan"), float("nan")),
-            "TPR": as_text(row["tpr"], row["tpr_low"], row["tpr_high"]),
-            "TNR": as_text(row["tnr"], row["tnr_low"], row["tnr_high"]),
-            "balanced accuracy": as_text(
-                row["balanced"], row["balanced_low"], row["balanced_high"]
-            ),
-            "attacked / benign": f"{row['n_positive']:g} / {row['n_negative']:g}",
-            "note": row["note"],
-        }
-        for _, row in rows.iterrows()
-    ]
-    return pd.DataFrame(texts)
-
-
-def adaptive(tables: Tables) -> pd.DataFrame:
-    """Returns the rates of detectors under an adaptive attack as texts: one row for each detector.
-
-    A detector is better than chance if its interval lies above 0.5.
-    """
-    table = tables["adaptive"]
-    rows = []
-    for (cell, name), part in table.groupby(["cell", "detector"], sort=False):
-        arms = part.set_index("arm")
-        if "adaptive" not in arms.index:
-            continue
-        lows = [arms["low"].get(arm) for arm in ("non_adaptive", "adaptive")]
-        texts = {
-            arm: as_text(*arms.loc[arm, ["auroc", "low", "high"]])
-            for arm in ("non_adaptive", "adaptive")
-        }
-        rows.append(
-            {
-                "cell": cell,
-                "detector": name,
-                "flips, non-adaptive": f"{arms.loc['non_adaptive', 'flipped']:.0%}",
-                "flips, adaptive": f"{arms.loc['adaptive', 'flipped']:.0%}",
-                "AUROC, non-adaptive": texts["non_adaptive"],
-                "AUROC, adaptive": texts["adaptive"],
-                "better than chance, non-adaptive": _better(lows[0]),
-                "better than chance, adaptive": _better(lows[1]),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def disguise(tables: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
-    """Returns the rank correlation of NoiseCAM with the confidence as texts: a row per reading."""
-    rows = tables["disguise"]
-    rows = rows[(rows["cell"] == cell) & (rows["strength"] == strength)]
-    readings = []
-    for reading, part in rows.groupby("reading", sort=False):
-        kinds = part.set_index("kind")
-        row = {"reading": reading}
-        for kind in ("all", "benign"):
-            value = as_text(*kinds.loc[kind, ["spearman", "low", "high"]])
-            row[f"rank correlation, {kind} images"] = value
-        gain = kinds.loc["all", ["gain", "gain_low", "gain_high"]]
-        readings.append(row | {"AUROC minus that of the confidence": as_text(*gain)})
-    return pd.DataFrame(readings)
-
-
-def _better(low: float | None) -> str:
-    return "" if low is None or pd.isna(low) else "yes" if low > 0.5 else "not surely"
-
-
 def page(
     name: str,
-    study: Study,
+    study: LayerStudy,
     tables: Tables,
     figures: list[Figure],
     settings: StatisticsSettings,
-    claim_list: Iterable[Claim],
 ) -> str:
     """Returns the report's HTML; class and file names in it are text, never markup.
 
@@ -351,7 +221,6 @@ def page(
         tables: its tables.
         figures: its figures.
         settings: for the interval's confidence.
-        claim_list: the claims, which name their figures.
     """
     lead = Markup(
         "Study <code>{}</code>. Headline cell: <code>{}</code>. Numbers rest on this study's own "
@@ -372,31 +241,15 @@ def page(
              "the public code, including its faults; <i>corrected</i> decides. A verdict applies "
              "to "
              "the images and the model of this study, not to those of the paper."),
-             claims(tables, claim_list)),
+             claims.texts(tables, CLAIMS)),
         Part("One switch at a time", "The statistic of each claim under the corrected protocol, "
              "under the published one, and under the corrected one with a single switch set as "
-             "published.", switches(tables, study.headline)),
+             "published.", claims.by_protocol(tables, study.headline)),
         Part("Controls", table=controls(tables, study.headline)),
         Part("Attack or noise, flipped or not", table=contrasts(tables, study.headline)),
         Part("By the method that makes the maps", table=by_method(tables, study.headline)),
         Part("By the score that compares them", table=by_score(tables, study.headline)),
-    ]  # fmt: skip
-    rates = evaluation(tables, study.headline)
-    if len(rates):
-        adaptive_rates = adaptive(tables) if len(tables["adaptive"]) else None
-        parts += [
-            Part("Detectors", "Each detector sees one image, never its clean twin. Attacked images "
-                 "whose class flips, at strength 100 %, against clean and noisy images. Each "
-                 "detector is calibrated, its threshold chosen, and it is tested on different "
-                 "images.", rates),
-            Part("Detectors under a non-adaptive and an adaptive attack",
-                 "" if adaptive_rates is not None else "Not run here.", adaptive_rates),
-            Part("Is NoiseCAM the confidence in disguise?", "Rank correlation of its number of "
-                 "clusters with 1 minus the model's top probability, on test images, and the "
-                 "difference of their AUROCs.", disguise(tables, study.headline)),
-        ]  # fmt: skip
-    parts += [
         Part("Attacks", table=tables["attacks"]),
         Part("Noise against attack", table=tables["noise"]),
-    ]
+    ]  # fmt: skip
     return pages.page(study.title, parts, figures)

@@ -1,45 +1,21 @@
-"""A comparison of networks under attacks on some of them, transferred to all."""
+"""The networks that are attacked, and those to which the attacks are transferred."""
 
-from collections.abc import Collection, Mapping
-from typing import Annotated, Literal
-
-from pydantic import Field, model_validator
+from collections.abc import Mapping
+from typing import Literal
 
 from camdrift.settings.models import ModelSettings
-from camdrift.settings.section import Count, Name, Section, Share
+from camdrift.settings.section import Name, Section
 from camdrift.settings.sets import ImageSetSettings
+from camdrift.settings.studies import TransferStudy
 
 RANGES = {"unit": 1.0, "signed": 0.5}  # eps 1 of each range, in pixel values in [0, 1]
 MEAN = "mean"  # stands for all networks in the tables' column of networks
 
 
-class Generalisation(Section):
-    """A comparison of networks under attacks that are transferred from one to another."""
-
-    title: str
-    transferred: str
-    label: Literal["given", "predicted"] = "given"
-    eps: Annotated[list[Share], Field(min_length=2)] = [0.01, 0.05, 0.075, 0.1]
-    ranges: Annotated[list[Literal["unit", "signed"]], Field(min_length=1, max_length=2)] = [
-        "unit",
-        "signed",
-    ]
-    explains: Literal["given", "own_top1"] = "given"
-    examples: Count = 6
-
-    @model_validator(mode="after")
-    def _rises(self) -> "Generalisation":
-        if sorted(set(self.eps)) != self.eps or self.eps[0] == 0:
-            raise ValueError(f"wanted eps above 0 that rise, got {self.eps}")
-        if len(set(self.ranges)) < len(self.ranges):
-            raise ValueError(f"wanted each of ranges once, got {self.ranges}")
-        return self
-
-
 class Source(Section):
     """A model and its set, on which attacks are computed."""
 
-    generalisation: Name
+    study: Name
     set: Name
     model: Name
     network: str
@@ -52,53 +28,35 @@ class Target(Source):
     maps: bool = True
 
 
-def generalisation_faults(
-    generalisations: Mapping[str, Generalisation],
+def transfer_faults(
+    studies: Mapping[str, TransferStudy],
     sources: Mapping[str, Source],
     targets: Mapping[str, Target],
     *,
     sets: Mapping[str, ImageSetSettings],
     models: Mapping[str, ModelSettings],
-    others: Collection[str],
 ) -> list[str]:
-    """Returns a line for each fault in generalisations, their sources and their targets.
+    """Returns a line for each fault in studies of transfer, their sources and their targets.
 
     Args:
-        generalisations: by name.
+        studies: by name.
         sources: by name.
         targets: by name.
         sets: by name.
         models: by name; a hardened model stands under its own name with its clear model's settings.
-        others: names of other groups that have their own results.
     """
     faults = []
     ends = {f"sources.{key}": end for key, end in sources.items()}
     ends |= {f"targets.{key}": end for key, end in targets.items()}
-    for place, end in ends.items():
-        for kind, key, names in (
-            ("generalisation", end.generalisation, generalisations),
-            ("set", end.set, sets),
-            ("model", end.model, models),
-        ):
-            if key not in names:
-                there = ", ".join(sorted(names)) or "none"
-                faults.append(
-                    f"{place}.{kind}: no {kind} '{key}' in params.yaml; there are: {there}"
-                )
-    for name, generalisation in generalisations.items():
-        own = {place: end for place, end in ends.items() if end.generalisation == name}
-        source_pairs = [(s.set, s.network) for s in sources.values() if s.generalisation == name]
-        own_targets = {key: t for key, t in targets.items() if t.generalisation == name}
-        if name in others:
-            faults.append(
-                f"generalisations.{name}: another group has this name, and both own "
-                f"data/results/{name}"
-            )
+    for name, study in studies.items():
+        own = {place: end for place, end in ends.items() if end.study == name}
+        source_pairs = [(s.set, s.network) for s in sources.values() if s.study == name]
+        own_targets = {key: t for key, t in targets.items() if t.study == name}
         faults += _name_faults(
             own, source_pairs, [(t.set, t.network) for t in own_targets.values()]
         )
         faults += _on_other_sets(own, models)
-        faults += _arm_faults(name, generalisation, source_pairs, own_targets, sets)
+        faults += _arm_faults(name, study, source_pairs, own_targets, sets)
         faults += _network_faults(name, own_targets, sets, models)
     return faults
 
@@ -133,13 +91,13 @@ def _name_faults(
 
 def _arm_faults(
     name: str,
-    generalisation: Generalisation,
+    study: TransferStudy,
     source_pairs: list[tuple[str, str]],
     targets: dict[str, Target],
     sets: Mapping[str, ImageSetSettings],
 ) -> list[str]:
     """Returns faults in the comparison: all sets of an arm need the same sources and targets."""
-    place = f"generalisations.{name}"
+    place = f"studies.{name}"
     used = sorted({target.set for target in targets.values() if target.set in sets})
     bare = [key for key in used if sets[key].preprocessing is None]
     preprocessed = [key for key in used if key not in bare]
@@ -152,9 +110,9 @@ def _arm_faults(
         if target.set in bare and not target.maps
     ]
     faults += [
-        f"{place}.transferred: no source '{generalisation.transferred}' on set '{key}'"
+        f"{place}.transferred: no source '{study.transferred}' on set '{key}'"
         for key in used
-        if (key, generalisation.transferred) not in source_pairs
+        if (key, study.transferred) not in source_pairs
     ]
     target_pairs = [(target.set, target.network) for target in targets.values()]
     for kind, pairs in (("target", target_pairs), ("source", source_pairs)):
@@ -215,7 +173,7 @@ def _network_faults(
         reference, expected = first.setdefault((target.network, arm), (key, facts))
         faults += [
             f"targets.{key}: wanted {fact} {expected[fact]} as of targets.{reference}, which is "
-            f"network '{target.network}' in generalisation '{name}', too, got {facts[fact]}"
+            f"network '{target.network}' in study '{name}', too, got {facts[fact]}"
             for fact in facts
             if facts[fact] != expected[fact]
         ]

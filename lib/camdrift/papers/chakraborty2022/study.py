@@ -1,0 +1,56 @@
+"""A study of networks under transferred attacks as a whole: its tables, figures and texts."""
+
+from collections.abc import Callable
+
+from camdrift.analysis.drawing import Figure
+from camdrift.analysis.results import Tables
+from camdrift.papers.chakraborty2022 import comparison, report, verdicts
+from camdrift.papers.chakraborty2022 import figures as drawings
+from camdrift.papers.chakraborty2022 import tables as numbers
+from camdrift.papers.chakraborty2022.claims import CLAIMS as CLAIMS
+from camdrift.papers.chakraborty2022.tables import metrics as metrics
+from camdrift.papers.readme import Content
+from camdrift.settings import Settings, TransferStudy
+
+READS = ("seed", "sets", "targets", "statistics", "flags")
+
+
+def _comparison(name: str, settings: Settings) -> comparison.Comparison:
+    """Returns the results of the stages of a study, network by network."""
+    return comparison.read(
+        name,
+        settings.study(name, TransferStudy),
+        settings.targets,
+        {key for key, value in settings.sets.items() if value.preprocessing is not None},
+        settings.statistics,
+        seed=settings.seed,
+    )
+
+
+def tables(name: str, settings: Settings) -> Tables:
+    """Returns the tables of a study by name, see `tables.tables`, and its claims."""
+    networks = _comparison(name, settings)
+    claims = verdicts.claims_table(networks, settings.flags)
+    return numbers.tables(networks) | {"claims": claims}
+
+
+def by_name(plan: TransferStudy, tables: Tables) -> dict[str, Callable[[], Figure]]:
+    """Returns functions that draw the figures which need tables alone, by figure name."""
+    return drawings.by_name(tables, explains=plan.explains)
+
+
+def figures(name: str, settings: Settings, tables: Tables) -> list[Figure]:
+    """Returns the figures of a study: of its tables, and of images and their maps."""
+    explains = settings.study(name, TransferStudy).explains
+    panels = drawings.panels(_comparison(name, settings))
+    return drawings.study_figures(tables, explains=explains) + panels
+
+
+def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
+    """Returns the HTML of the report of a study."""
+    return report.page(name, settings.study(name, TransferStudy), tables, figures)
+
+
+def content(name: str, settings: Settings, tables: Tables) -> Content:
+    """Returns the content of a study's README."""
+    return report.content(settings.study(name, TransferStudy), tables)

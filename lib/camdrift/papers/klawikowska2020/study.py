@@ -1,0 +1,61 @@
+"""A study of retrained models and of signatures as a whole: its tables, figures and texts."""
+
+from collections.abc import Callable
+
+from camdrift import storage
+from camdrift.analysis.drawing import Figure
+from camdrift.analysis.results import Tables
+from camdrift.papers.klawikowska2020 import figures as drawings
+from camdrift.papers.klawikowska2020 import report, verdicts
+from camdrift.papers.klawikowska2020 import tables as numbers
+from camdrift.papers.klawikowska2020.claims import CLAIMS as CLAIMS
+from camdrift.papers.klawikowska2020.tables import metrics as metrics
+from camdrift.papers.readme import Content
+from camdrift.settings import Settings, SignatureStudy
+from camdrift.storage import Hardened, Signatures
+
+READS = ("seed", "retrainings", "statistics", "flags")
+
+
+def _inspection(name: str, settings: Settings) -> numbers.Inspection:
+    """Returns the results of the stages of a study's retraining."""
+    key = settings.study(name, SignatureStudy).retraining
+    return numbers.Inspection(
+        key,
+        storage.read(Hardened, storage.cell_folder(name, key, "retrain")),
+        storage.read(Signatures, storage.cell_folder(name, key, "signatures")),
+        settings.statistics,
+        settings.seed,
+    )
+
+
+def tables(name: str, settings: Settings) -> Tables:
+    """Returns the tables of a study by name, see `tables.tables`, and its claims."""
+    inspection = _inspection(name, settings)
+    retraining = settings.retrainings[inspection.name]
+    claims = verdicts.claims_table(inspection, retraining, settings.flags)
+    return numbers.tables(inspection) | {"claims": claims}
+
+
+def by_name(plan: SignatureStudy, tables: Tables) -> dict[str, Callable[[], Figure]]:
+    """Returns functions that draw the figures which need tables alone, by figure name."""
+    return drawings.by_name(tables)
+
+
+def figures(name: str, settings: Settings, tables: Tables) -> list[Figure]:
+    """Returns the figures of a study: of its tables, and of images and their relevance."""
+    inspection = _inspection(name, settings)
+    return drawings.study_figures(tables) + drawings.panels(
+        tables, inspection.hardened, inspection.signatures
+    )
+
+
+def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
+    """Returns the HTML of the report of a study."""
+    return report.page(name, settings.studies[name].title, tables, figures)
+
+
+def content(name: str, settings: Settings, tables: Tables) -> Content:
+    """Returns the content of a study's README."""
+    plan = settings.study(name, SignatureStudy)
+    return report.content(plan.title, settings.retrainings[plan.retraining], tables)

@@ -1,0 +1,119 @@
+"""The report of a study of detectors, and its tables as texts."""
+
+import pandas as pd
+from markupsafe import Markup
+
+from camdrift.analysis import page as pages
+from camdrift.analysis.drawing import Figure
+from camdrift.analysis.page import Part
+from camdrift.analysis.results import Tables
+from camdrift.analysis.tables import as_text
+from camdrift.papers import claims
+from camdrift.papers.tan2023.claims import CLAIMS
+from camdrift.settings import DetectorStudy
+
+
+def evaluation(tables: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
+    """Returns the rates of detectors on a cell as texts: one row for each detector and rule.
+
+    Attacked images whose class flips against clean and noisy ones, test images only.
+    """
+    rows = tables["detectors"]
+    rows = rows[(rows["cell"] == cell) & (rows["strength"] == strength)]
+    rows = rows.query("positives == 'success' and negatives == 'both'")
+    texts = [
+        {
+            "detector": row["detector"],
+            "decides": {"own": "by its rule", "chosen": "above a chosen threshold"}[row["rule"]],
+            "AUROC": as_text(row["auroc"], row["auroc_low"], row["auroc_high"]),
+            "average precision": as_text(row["precision"], float("nan"), float("nan")),
+            "TPR at 5 % FPR": as_text(row["tpr_at_5"], float("nan"), float("nan")),
+            "TPR": as_text(row["tpr"], row["tpr_low"], row["tpr_high"]),
+            "TNR": as_text(row["tnr"], row["tnr_low"], row["tnr_high"]),
+            "balanced accuracy": as_text(
+                row["balanced"], row["balanced_low"], row["balanced_high"]
+            ),
+            "attacked / benign": f"{row['n_positive']:g} / {row['n_negative']:g}",
+            "note": row["note"],
+        }
+        for _, row in rows.iterrows()
+    ]
+    return pd.DataFrame(texts)
+
+
+def adaptive(tables: Tables) -> pd.DataFrame:
+    """Returns the rates of detectors under an adaptive attack as texts: one row for each detector.
+
+    A detector is better than chance if its interval lies above 0.5.
+    """
+    table = tables["adaptive"]
+    rows = []
+    for (cell, name), part in table.groupby(["cell", "detector"], sort=False):
+        arms = part.set_index("arm")
+        if "adaptive" not in arms.index:
+            continue
+        lows = [arms["low"].get(arm) for arm in ("non_adaptive", "adaptive")]
+        texts = {
+            arm: as_text(*arms.loc[arm, ["auroc", "low", "high"]])
+            for arm in ("non_adaptive", "adaptive")
+        }
+        rows.append(
+            {
+                "cell": cell,
+                "detector": name,
+                "flips, non-adaptive": f"{arms.loc['non_adaptive', 'flipped']:.0%}",
+                "flips, adaptive": f"{arms.loc['adaptive', 'flipped']:.0%}",
+                "AUROC, non-adaptive": texts["non_adaptive"],
+                "AUROC, adaptive": texts["adaptive"],
+                "better than chance, non-adaptive": _better(lows[0]),
+                "better than chance, adaptive": _better(lows[1]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def disguise(tables: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
+    """Returns the rank correlation of NoiseCAM with the confidence as texts: a row per reading."""
+    rows = tables["disguise"]
+    rows = rows[(rows["cell"] == cell) & (rows["strength"] == strength)]
+    readings = []
+    for reading, part in rows.groupby("reading", sort=False):
+        kinds = part.set_index("kind")
+        row = {"reading": reading}
+        for kind in ("all", "benign"):
+            value = as_text(*kinds.loc[kind, ["spearman", "low", "high"]])
+            row[f"rank correlation, {kind} images"] = value
+        gain = kinds.loc["all", ["gain", "gain_low", "gain_high"]]
+        readings.append(row | {"AUROC minus that of the confidence": as_text(*gain)})
+    return pd.DataFrame(readings)
+
+
+def _better(low: float | None) -> str:
+    return "" if low is None or pd.isna(low) else "yes" if low > 0.5 else "not surely"
+
+
+def page(name: str, study: DetectorStudy, tables: Tables, figures: list[Figure]) -> str:
+    """Returns the report's HTML; class and file names in it are text, never markup."""
+    lead = Markup(
+        "Study <code>{}</code>. Headline cell: <code>{}</code>. Numbers rest on this study's own "
+        "images and model, not on those of any paper."
+    ).format(name, study.headline)
+    adaptive_rates = adaptive(tables) if len(tables["adaptive"]) else None
+    parts = [
+        Part(text=lead),
+        Part("Claims", "Statistics and thresholds were set before any result. A verdict applies "
+             "to the images and the model of this study, not to those of the paper.",
+             claims.texts(tables, CLAIMS)),
+        Part("Detectors", "Each detector sees one image, never its clean twin. Attacked images "
+             "whose class flips, at strength 100 %, against clean and noisy images. Each "
+             "detector is calibrated, its threshold chosen, and it is tested on different "
+             "images.", evaluation(tables, study.headline)),
+        Part("Detectors under a non-adaptive and an adaptive attack",
+             "" if adaptive_rates is not None else "Not run here.", adaptive_rates),
+        Part("Is NoiseCAM the confidence in disguise?", "Rank correlation of its number of "
+             "clusters with 1 minus the model's top probability, on test images, and the "
+             "difference of their AUROCs.", disguise(tables, study.headline)),
+        Part("The most sensitive layer, one switch at a time", "The statistic of the claim on "
+             "layers under each protocol.", claims.by_protocol(tables, study.headline)),
+    ]  # fmt: skip
+    return pages.page(study.title, parts, figures)

@@ -1,0 +1,138 @@
+"""A study of detectors as a whole: its tables, its claims, its summary, its README."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from camdrift import storage
+from camdrift.analysis.drawing import Figure
+from camdrift.analysis.results import Tables
+from camdrift.analysis.tables import rounded
+from camdrift.papers import claims
+from camdrift.papers.readme import Content, texts
+from camdrift.papers.tan2023 import figures as drawings
+from camdrift.papers.tan2023 import report, sensitivity
+from camdrift.papers.tan2023 import tables as evaluation
+from camdrift.papers.tan2023.claims import CLAIMS
+from camdrift.papers.tan2023.verdicts import Evaluations, judge_evaluations
+from camdrift.settings import DetectorStudy, Settings
+from camdrift.storage import Artefact, Detected, Similarities
+
+READS = ("seed", "cells", "statistics", "detection", "flags")
+
+
+def tables(name: str, settings: Settings) -> Tables:
+    """Returns the tables of a study by name, rounded; all but `claims` have a column `cell`.
+
+    They are those of `tables.study_tables`, `switches` (each protocol's finding on the claim on
+    layers) and `claims`, of the headline cell.
+    """
+    chosen, seed = settings.statistics, settings.seed
+    detected = {
+        key: (cell, _artefact(Detected, name, key))
+        for key, cell in settings.cells.items()
+        if cell.detect
+    }
+    unrounded, evaluations = evaluation.study_tables(
+        detected, settings.detection, chosen, seed=seed
+    )
+    findings = []
+    for key in settings.cells:
+        similar = _artefact(Similarities, name, key)
+        table = sensitivity.switch_table(key, similar, chosen, settings.flags, seed=seed)
+        findings.append(table.assign(cell=key)[["cell", *table]])
+    whole = {key: rounded(table) for key, table in unrounded.items()}
+    whole["switches"] = rounded(pd.concat(findings, ignore_index=True))
+    headline = settings.study(name, DetectorStudy).headline
+    cell, of_headline = detected[headline]
+    alike = [key for key, (other, _) in detected.items() if other.model == cell.model]
+    adaptive = unrounded["adaptive"][unrounded["adaptive"]["cell"].isin(alike)]
+    size = of_headline.facts["size"]
+    judged = Evaluations(evaluations[headline], adaptive, size)
+    images = _artefact(Similarities, name, headline).images
+    place = f"model '{cell.model}', cell '{headline}'"
+    rests_on = {
+        sensitivity.CLAIM: f"{len(images)} test images of '{cell.set}', of which the attack flips "
+        f"{images['success'].sum()}; {place}"
+    }
+    others = f"{judged.whole.weights.shape[1]} test images of '{cell.set}', {size} px; {place}"
+    own = whole["switches"][whole["switches"]["cell"] == headline]
+    whole["claims"] = claims.table(
+        CLAIMS,
+        pd.concat([own, rounded(judge_evaluations(judged))], ignore_index=True),
+        rests_on=lambda claim: rests_on.get(claim, others),
+    )
+    return whole
+
+
+def _artefact(kind: type[Artefact], study: str, cell: str) -> Artefact:
+    stages: dict[type, str] = {Detected: "detect", Similarities: "similarity"}
+    return storage.read(kind, storage.cell_folder(study, cell, stages[kind]))
+
+
+def by_name(plan: DetectorStudy, tables: Tables) -> dict[str, Callable[[], Figure]]:
+    """Returns functions that draw the figures which need tables alone, by figure name."""
+    return drawings.by_name(tables, plan.headline)
+
+
+def figures(name: str, settings: Settings, tables: Tables) -> list[Figure]:
+    """Returns the figures of a study: of its tables, and of its headline cell's pictures."""
+    headline = settings.study(name, DetectorStudy).headline
+    panels = drawings.panels(_artefact(Detected, name, headline), blur=settings.detection.blur)
+    return drawings.study_figures(tables, headline) + panels
+
+
+def metrics(tables: Tables) -> dict[str, dict[str, float]]:
+    """Returns a study's summary, by cell: AUROC of each detector at strength 1, and adaptive."""
+    rows = tables["detectors"].query(
+        "strength == 1 and positives == 'success' and negatives == 'both'"
+    )
+    summary: dict[str, dict[str, float]] = {str(cell): {} for cell in rows["cell"].unique()}
+    for row in rows.drop_duplicates(["cell", "detector"]).dropna(subset="auroc").itertuples():
+        summary[row.cell][f"AUROC {row.detector}"] = row.auroc
+    for row in tables["adaptive"].query("arm == 'adaptive'").dropna(subset="auroc").itertuples():
+        summary[row.cell][f"AUROC {row.detector}, adaptive"] = row.auroc
+    return summary
+
+
+def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
+    """Returns the HTML of the report of a study."""
+    return report.page(name, settings.study(name, DetectorStudy), tables, figures)
+
+
+def content(name: str, settings: Settings, tables: Tables) -> Content:
+    """Returns the content of a study's README."""
+    plan = settings.study(name, DetectorStudy)
+    headline, cells = plan.headline, settings.cells
+    images = ", ".join(
+        f"[{key}](../sets/{key}.json)" for key in dict.fromkeys(c.set for c in cells.values())
+    )
+    networks = ", ".join(
+        f"[{key}](../models/{key}.json)" for key in dict.fromkeys(c.model for c in cells.values())
+    )
+    attacks = ", ".join(f"`{key}`" for key, cell in cells.items() if cell.detect)
+    rates = report.evaluation(tables, headline)
+    return Content(
+        title=plan.title,
+        papers="Tan et al. 2023 (NoiseCAM)",
+        compared=f"Detectors of single images on {networks}, for images of {images}: clean, under "
+        f"each attack ({attacks}) and under noise of its size. Claims, and figures of one cell, "
+        f"are of the headline cell, `{headline}`.",
+        headline=[
+            (
+                "Attacked images whose class flips, at strength 100 %, against clean and noisy "
+                "ones, test images; 0.5 is chance.",
+                rates[["detector", "decides", "AUROC", "TPR", "TNR", "balanced accuracy"]],
+            )
+        ],
+        claims=CLAIMS,
+        flags=[],
+        figures=[
+            (figure, title.removesuffix(f" ({headline})"), caption)
+            for figure, title, caption in texts(
+                drawings.study_figures(tables, headline),
+                drawings.pictures(blur=settings.detection.blur),
+            )
+        ],
+        about=evaluation.ABOUT,
+    )
