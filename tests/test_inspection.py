@@ -101,7 +101,7 @@ def inspected(pixels, labels, success) -> Inspection:
     model = as_model(small_network())
     hardened = found_by(success, labels, pixels)
     made = inspection.inspect(
-        lambda kind: model, to_8bit(pixels), hardened, TINY.signatures, seed=1
+        lambda kind: model, to_8bit(pixels.numpy()), hardened, TINY.signatures, seed=1
     )
     return Inspection("test", hardened, made, SETTINGS.statistics, 1)
 

@@ -17,7 +17,7 @@ from conftest import ROOT, inside
 
 def test_the_readmes_generated_parts_are_up_to_date(published):
     with inside(published):
-        for page, text in readme.pages("layers").items():
+        for page, text in readme.pages().items():
             assert page.read_text() == text, page
 
 
@@ -27,7 +27,7 @@ def test_the_readme_is_short(published):
 
 def test_every_study_has_a_readme_that_is_short(published):
     studies = {path.parent.parent for path in published.glob("data/results/*/tables/claims.csv")}
-    assert len(studies) == 7
+    assert len(studies) == 10
     for study in studies:
         assert 4_000 < len((study / "README.md").read_bytes()) <= 13_500, study
 
@@ -114,7 +114,7 @@ def test_what_is_under_review_is_named_in_the_readme(published):
 
 def test_the_readmes_words_on_detectors_are_what_the_committed_tables_say(published):
     with inside(published):
-        made = {n: results.load(f"nips17_{n}") for n in ("squeezenet1_1", "resnet18")}
+        made = {n: results.load(f"nips17_{n}_detectors") for n in ("squeezenet1_1", "resnet18")}
     claims_of = {name: tables["claims"].set_index("id") for name, tables in made.items()}
     holding = {
         name: set(found.query("paper == 'tan2023' and verdict == 'holds'").index)
@@ -142,7 +142,7 @@ def test_the_readmes_words_on_detectors_are_what_the_committed_tables_say(publis
             assert ranks.loc[("code_softmax", "all"), "spearman"] == pytest.approx(-0.27, abs=0.01)
 
 
-def test_the_readmes_words_on_hardening_are_what_the_committed_tables_say(published):
+def test_the_readmes_words_on_retraining_are_what_the_committed_tables_say(published):
     with inside(published):
         made = {n: results.load(n) for n in ("cats_dogs_inspecting", "inspecting")}
     real = made["cats_dogs_inspecting"]
@@ -184,7 +184,7 @@ def test_a_page_without_its_markers_is_refused(tmp_path):
             readme.filled(page, {"headline": ""})
 
 
-def test_the_readmes_words_on_generalisation_are_what_the_committed_tables_say(published):
+def test_the_readmes_words_on_transfer_are_what_the_committed_tables_say(published):
     with inside(published):
         faces, tiles = (results.load(name) for name in ("orl_generalising", "generalising"))
     verdict = faces["claims"].set_index("id")["verdict"]

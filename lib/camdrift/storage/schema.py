@@ -224,7 +224,8 @@ class Hardened:
 
     attacks: a row for each (model, attack, split, image), see klawikowska2020's experiment. Models
         are 'clear' and the kinds of hardened ones; attacks 'fgsm', 'one_pixel', 'pgd' and
-        'fgsm_larger'. The training split is attacked on the clear model alone, by the first two attacks.
+        'fgsm_larger'. The training split is attacked on the clear model alone, by the first two
+        attacks.
     predictions: a row for each (model, on, image): `source, label, prediction` of the test images,
         on 'clear' (unchanged), and after 'fgsm' and 'one_pixel' on the clear model.
     tests: a row a test image: `image` (its place in the set), `id, source, label, class_name`.
