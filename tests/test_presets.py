@@ -125,6 +125,53 @@ cells:
 """
 
 
+FOLDS = """
+sets:
+  mine: {kind: digits, size: 32, folds: 2}
+models:
+  mine: {architecture: vgg11_bn, training: {}}
+  other: {architecture: resnet18, training: {}}
+studies:
+  layers: {headline: fgsm}
+  transfer: {paper: chakraborty2022, transferred: resnet18}
+cells:
+  fgsm: {model: mine, attack: fgsm, study: layers}
+sources:
+  other: {model: other}
+targets:
+  mine: {model: mine}
+  other: {model: other}
+"""
+
+
+def test_folds_of_a_set_are_a_number(tmp_path):
+    file = tmp_path / "folds.yaml"
+    file.write_text(FOLDS)
+    content = presets.read(str(file)).content
+    assert {key: item["fold"] for key, item in content["sets"].items()} == {
+        "mine_0": 0,
+        "mine_1": 1,
+    }
+    assert {key: item["set"] for key, item in content["models"].items()} == {
+        "mine_0": "mine_0", "mine_1": "mine_1", "other_0": "mine_0", "other_1": "mine_1"
+    }  # fmt: skip
+    cells = {key: (item["model"], item["source"], item["set"])
+             for key, item in content["cells"].items()}  # fmt: skip
+    assert cells == {"fgsm_0": ("mine_0", "mine_0", "mine_0"),
+                     "fgsm_1": ("mine_1", "mine_1", "mine_1")}  # fmt: skip
+    assert content["studies"]["layers"]["headline"] == "fgsm_0"
+    assert list(content["sources"]) == ["other_0", "other_1"]
+    assert {item["network"] for item in content["targets"].values()} == {"vgg11_bn", "resnet18"}
+
+
+@pytest.mark.parametrize("count", ["1", "true", "'5'", "2.5"])
+def test_a_wrong_number_of_folds_is_refused(tmp_path, count):
+    file = tmp_path / "folds.yaml"
+    file.write_text(FOLDS.replace("folds: 2", f"folds: {count}"))
+    with pytest.raises(SettingsError, match=r"sets.mine.folds: wanted a whole number above 1"):
+        presets.read(str(file))
+
+
 def test_a_folder_and_a_known_network_are_eight_lines(monkeypatch, tmp_path):
     assert len(MINE.splitlines()) <= 8
     file = tmp_path / "my_birds.yaml"

@@ -94,7 +94,8 @@ def read(name: str) -> Preset:
         needs = TypeAdapter(dict[LENT, Need]).validate_python(own.pop("needs", {}))
     except ValidationError as fault:
         raise SettingsError("\n".join(lines_of(fault, f"{file}: needs"))) from fault
-    parts = filled({key: own.pop(key, None) or {} for key in PARTS}, file.stem)
+    parts = unfolded({key: own.pop(key, None) or {} for key in PARTS})
+    parts = filled(parts, file.stem)
     strange = [key for key in own if key not in content]
     if strange:
         there = ", ".join(sorted({*content, "needs"}))
@@ -119,6 +120,58 @@ def _merge(content: Any, own: Any) -> Any:
     return content | {key: _merge(content.get(key), value) for key, value in own.items()}
 
 
+def unfolded(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parts of a preset with everything once for each fold of a set.
+
+    A set `orl` with `folds: 5` stands for `orl_0` to `orl_4`, each with its own test images. Its
+    models, and the cells, retrainings, sources and targets that use these, get the same endings;
+    where a study names one of them, it names that of the first fold.
+
+    Raises:
+        SettingsError: `folds` is no whole number above 1.
+    """
+    full: dict[str, Any] = copy.deepcopy(dict(parts))
+    if not _are_maps(full):
+        return full  # the settings refuse it
+    folds = {key: item.pop("folds") for key, item in full["sets"].items() if "folds" in item}
+    for key, count in folds.items():
+        if type(count) is not int or count < 2:
+            raise SettingsError(f"sets.{key}.folds: wanted a whole number above 1, got {count}")
+    for model in full["models"].values():
+        _fill(model, "set", _only(full["sets"]))
+    sets = {key: model.get("set") for key, model in full["models"].items()}
+    several = {*folds, *(key for key, name in sets.items() if name in folds)}
+
+    def in_fold(item: dict[str, Any], fold: int) -> dict[str, Any]:
+        own = {key: f"{item[key]}_{fold}" for key in ("set", "model", "source")
+               if item.get(key) in several}  # fmt: skip
+        return item | own
+
+    for part in (part for part in PARTS if part != "studies"):
+        items, own = full[part], {}
+        for key, item in items.items():
+            uses = key if part == "sets" else item.get("set", sets.get(item.get("model")))
+            if uses not in folds:
+                own[key] = item
+                continue
+            several.add(key)
+            for fold in range(folds[uses]):
+                more = {"fold": fold} if part == "sets" else {}
+                own[f"{key}_{fold}"] = in_fold(item, fold) | more
+        full[part] = own
+    for study in full["studies"].values():
+        study |= {key: f"{study[key]}_0" for key in ("headline", "retraining")
+                  if study.get(key) in several}  # fmt: skip
+    return full
+
+
+def _are_maps(parts: Mapping[str, Any]) -> bool:
+    return all(
+        isinstance(item, dict) and all(isinstance(value, dict) for value in item.values())
+        for item in parts.values()
+    )
+
+
 def filled(parts: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Returns the parts of a preset with names filled in that can only mean one thing.
 
@@ -136,8 +189,7 @@ def filled(parts: Mapping[str, Any], name: str) -> dict[str, Any]:
         name: of the preset.
     """
     full: dict[str, Any] = copy.deepcopy(dict(parts))
-    if not all(isinstance(item, dict) and all(isinstance(value, dict) for value in item.values())
-               for item in full.values()):  # fmt: skip
+    if not _are_maps(full):
         return full  # the settings refuse it
     sets, models = full["sets"], full["models"]
     for model in models.values():
