@@ -26,9 +26,8 @@ def main(stage: run.Stage) -> None:
     shards.by_image(stage, storage.Scores, size=SHARD)
     images = storage.read(storage.Attacked, storage.cell_folder(cell.study, key, "attack")).images
     scores = storage.read(storage.Scores, storage.cell_folder(cell.study, key, "score"))
-    protocols = dict(zip(cell.protocols, stage.protocols, strict=True))
-    by_layer = comparison.by_layer(scores.values, images, protocols)
-    storage.write(storage.cell_folder(cell.evaluation, key, "similarity"), by_layer)
+    similarities = comparison.at_full_strength(scores.values, images)
+    storage.write(storage.cell_folder(cell.evaluation, key, "similarity"), similarities)
 
 
 SHARD = 32  # images, whose maps are in memory together

@@ -113,7 +113,7 @@ def drawn(one: Inspection) -> tuple[dict, str, pd.DataFrame]:
     made["claims"] = verdicts.claims_table(one, plan, SETTINGS.flags)
     figures = drawings.study_figures(made)
     figures += drawings.panels(made, one.hardened, one.signatures)
-    page = report.page("test", "Signatures", made, figures)
+    page = report.page("tiny_inspecting", TINY, made, figures)
     return made, page, made["claims"].set_index("id")
 
 

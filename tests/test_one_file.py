@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 import small
 from conftest import TINY, activate, copy_of_repository
 
-STUDY, CELL = "tiny", "tiny_fgsm"
+STUDY, DETECTORS, CELL = "tiny", "tiny_detectors", "tiny_fgsm"
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,9 @@ def built(tmp_path_factory) -> Path:
     cell = content["cells"][CELL]
     other = {"attack": "momentum", "override": {}, "strengths": [1.0]}
     content |= {"cells": {CELL: cell | {"adaptive": True}, "tiny_momentum": cell | other}}
-    content["studies"][STUDY]["headline"] = CELL
+    content["studies"] = {
+        name: content["studies"][name] | {"headline": CELL} for name in (STUDY, DETECTORS)
+    }
     content |= {"models": {"vgg11_eighth": content["models"]["vgg11_eighth"]}}
     content |= {"sets": {"digits": content["sets"]["digits"]}}
     yaml.dump(content, folder / "params.yaml")
@@ -177,8 +179,8 @@ def built(tmp_path_factory) -> Path:
     return folder
 
 
-def table(folder: Path, name: str) -> pd.DataFrame:
-    return pd.read_csv(folder / "data/results" / STUDY / "tables" / f"{name}.csv")
+def table(folder: Path, name: str, study: str = STUDY) -> pd.DataFrame:
+    return pd.read_csv(folder / "data/results" / study / "tables" / f"{name}.csv")
 
 
 def test_an_attack_is_in_tables_and_report(built):
@@ -202,13 +204,13 @@ def test_a_score_is_in_tables_and_report(built):
 
 
 def test_a_detector_is_in_tables_and_report(built):
-    rows = table(built, "detectors").query("detector == 'total_variation'")
+    rows = table(built, "detectors", DETECTORS).query("detector == 'total_variation'")
     assert rows["auroc"].notna().any()
     assert set(rows["rule"]) == {"chosen"}
-    assert table(built, "judged")["total_variation"].notna().all()
-    adaptive = table(built, "adaptive").query("detector == 'total_variation'")
+    assert table(built, "judged", DETECTORS)["total_variation"].notna().all()
+    adaptive = table(built, "adaptive", DETECTORS).query("detector == 'total_variation'")
     assert set(adaptive["arm"]) == {"non_adaptive", "adaptive"}
-    assert "total_variation" in (built / "data/reports" / f"{STUDY}.html").read_text()
+    assert "total_variation" in (built / "data/reports" / f"{DETECTORS}.html").read_text()
 
 
 # In a process of its own, whose library is the copy's.
@@ -216,9 +218,9 @@ SHOWN = """
 from streamlit.testing.v1 import AppTest
 
 
-def page(name, **query):
+def page(name, study="tiny", **query):
     app = AppTest.from_file("dashboard/app.py", default_timeout=60)
-    app.query_params["study"] = "tiny"
+    app.query_params["study"] = study
     for key, value in query.items():
         app.query_params[key] = value
     app.run()
@@ -236,7 +238,7 @@ assert not layers.exception, layers.exception
 assert len(layers.get("plotly_chart")) > 1
 layers.selectbox(key="rows").set_value("methods").run()
 assert not layers.exception, layers.exception
-detectors = page("detectors")
+detectors = page("detectors", "tiny_detectors")
 assert "total_variation" in detectors.selectbox(key="detector").options
 detectors.selectbox(key="detector").set_value("total_variation").run()
 assert not detectors.exception, detectors.exception

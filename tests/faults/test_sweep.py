@@ -31,8 +31,9 @@ def test_four_runs_side_by_side(tmp_path):
     (folder / ".dvc/config.local").unlink()  # with git, here
     yaml = YAML()
     content = yaml.load(folder / "params.yaml")
-    content["cells"] = {"tiny_fgsm": content["cells"]["tiny_fgsm"] | {"override": {}}}
-    content["studies"]["tiny"]["headline"] = "tiny_fgsm"
+    cell = content["cells"]["tiny_fgsm"] | {"override": {}, "evaluation": "tiny"}
+    content["cells"] = {"tiny_fgsm": cell}
+    content["studies"] = {"tiny": content["studies"]["tiny"] | {"headline": "tiny_fgsm"}}
     yaml.dump(content, folder / "params.yaml")
 
     def run(*words: str) -> str:

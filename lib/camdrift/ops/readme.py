@@ -38,27 +38,27 @@ NOT_RUN = "not run here"
 
 def generated() -> dict[str, str]:
     """Returns the generated parts by the name of their marker; paths are from the root."""
-    chosen = params.load()
-    layers = _by_paper(chosen, settings.RENKHOFF)
-    study, made = next(reversed(layers.items()))  # params.yaml's own
-    headline = chosen.study(study, LayerStudy).headline
+    plan = params.load()
+    layers = _by_paper(plan, settings.RENKHOFF)
+    study, tables = next(reversed(layers.items()))  # params.yaml's own
+    headline = plan.study(study, LayerStudy).headline
     return {
         "evidence": _evidence(layers),
-        "verdicts": _verdicts(chosen),
-        "studies": _studies(chosen),
+        "verdicts": _verdicts(plan),
+        "studies": _studies(plan),
         "claims": _claims(layers, settings.RENKHOFF, SYMBOLS),
-        "published": _published(made),
-        "oddities": _oddities(made, headline),
-        "seeds": _seeds(chosen),
-        "methods": _methods(made, headline, storage.results(study, "figures").as_posix()),
-        "detection_claims": _claims(_by_paper(chosen, settings.TAN), settings.TAN),
-        "detectors": _detectors(chosen),
+        "published": _published(tables),
+        "oddities": _oddities(tables, headline),
+        "seeds": _seeds(plan),
+        "methods": _methods(tables, headline, storage.results(study, "figures").as_posix()),
+        "detection_claims": _claims(_by_paper(plan, settings.TAN), settings.TAN),
+        "detectors": _detectors(plan),
         "retraining": _claims(
-            _by_paper(chosen, settings.KLAWIKOWSKA), settings.KLAWIKOWSKA,
+            _by_paper(plan, settings.KLAWIKOWSKA), settings.KLAWIKOWSKA,
             figures={"Every model attacked itself": "success_by_model"},
         ),
         "transfer": _claims(
-            _by_paper(chosen, settings.CHAKRABORTY), settings.CHAKRABORTY,
+            _by_paper(plan, settings.CHAKRABORTY), settings.CHAKRABORTY,
             figures={"Accuracy by eps": "chakraborty_table_1", "MOD by eps": "chakraborty_table_3"},
         ),
         "run": _run(),
@@ -69,27 +69,27 @@ def generated() -> dict[str, str]:
     }  # fmt: skip
 
 
-def _plans(chosen: Settings) -> dict[str, Study]:
+def _plans(plan: Settings) -> dict[str, Study]:
     """Returns all studies whose tables are there, those of presets first."""
-    return results.elsewhere(chosen) | chosen.studies
+    return results.elsewhere(plan) | plan.studies
 
 
-def _by_paper(chosen: Settings, paper: str) -> dict[str, results.Tables]:
+def _by_paper(plan: Settings, paper: str) -> dict[str, results.Tables]:
     """Returns the tables of a paper's studies, those of presets, of the paper's size, first."""
-    return {n: results.load(n) for n, plan in _plans(chosen).items() if plan.paper == paper}
+    return {n: results.load(n) for n, study in _plans(plan).items() if study.paper == paper}
 
 
-def _studies(chosen: Settings) -> str:
+def _studies(plan: Settings) -> str:
     """Returns the list of all studies, with links to their READMEs."""
     rows = []
-    for name, plan in _plans(chosen).items():
+    for name, study in _plans(plan).items():
         verdicts = results.load(name)["claims"]["verdict"]
         link = storage.results(name, "README.md").as_posix()
         rows.append(
             {
                 "study": f"[{name}]({link})",
-                "what": plan.title,
-                "after": plan.paper,
+                "what": study.title,
+                "after": study.paper,
                 "claims asked": int((verdicts != findings.NOT_RUN).sum()),
             }
         )
@@ -148,9 +148,9 @@ SYMBOLS = (
 )
 
 
-def _published(made: results.Tables) -> str:
+def _published(tables: results.Tables) -> str:
     """Returns the layer study's claims as the public code has them, beside corrected."""
-    rows = claims.texts(made)
+    rows = claims.texts(tables)
     return markdown(
         pd.DataFrame(
             {
@@ -185,10 +185,10 @@ def _evidence(layers: dict[str, results.Tables]) -> str:
     )
 
 
-def _verdicts(chosen: Settings) -> str:
+def _verdicts(plan: Settings) -> str:
     """Returns how many of the papers' claims hold, study by study, those of presets first."""
     rows = []
-    for name in _plans(chosen):
+    for name in _plans(plan):
         verdicts = results.load(name)["claims"]["verdict"]
         rows.append(
             {"study": f"`{name}`"} | {v: int((verdicts == v).sum()) for v in findings.VERDICTS}
@@ -196,10 +196,10 @@ def _verdicts(chosen: Settings) -> str:
     return markdown(pd.DataFrame(rows))
 
 
-def _detectors(chosen: Settings) -> str:
+def _detectors(plan: Settings) -> str:
     """Returns the AUROC of each detector, study by study, and what they have of the confidence."""
     columns, readings = {}, {}
-    for name, tables in _by_paper(chosen, settings.TAN).items():
+    for name, tables in _by_paper(plan, settings.TAN).items():
         own = results.settings_of(name)
         headline = own.study(name, DetectorStudy).headline
         evaluation = detector_report.evaluation(tables, headline).drop_duplicates("detector")
@@ -273,9 +273,9 @@ def _scaling() -> str:
     return "\n\n".join(text for title, table in shown for text in (title, markdown(table)))
 
 
-def _methods(made: results.Tables, cell: str, figures: str) -> str:
+def _methods(tables: results.Tables, cell: str, figures: str) -> str:
     """Returns whether the method that makes the maps matters."""
-    if "methods" not in made:
+    if "methods" not in tables:
         return NOT_RUN
     return "\n".join(
         [
@@ -283,7 +283,7 @@ def _methods(made: results.Tables, cell: str, figures: str) -> str:
             "",
             f"Excess at 100 %, mean over the layers with few empty maps, cell `{cell}`:",
             "",
-            markdown(report.by_method(made, cell)),
+            markdown(report.by_method(tables, cell)),
         ]
     )
 
@@ -292,17 +292,17 @@ def _folded(title: str, table: pd.DataFrame) -> str:
     return f"<details><summary>{title}</summary>\n\n{markdown(table)}\n\n</details>"
 
 
-def _oddities(made: results.Tables, cell: str) -> str:
+def _oddities(tables: results.Tables, cell: str) -> str:
     """Returns whether the two oddities of the paper's figure 5 appear, protocol by protocol."""
-    table = claims.by_protocol(made, cell).set_index("claim").loc[["A5", "A6"]].T.reset_index()
+    table = claims.by_protocol(tables, cell).set_index("claim").loc[["A5", "A6"]].T.reset_index()
     known = {claim.id: claim for claim in interface.paper(settings.RENKHOFF).CLAIMS}
     names = ["protocol", *(f"{known[i].says} ({known[i].holds_if})" for i in ("A5", "A6"))]
     return markdown(table.set_axis(names, axis=1))
 
 
-def _seeds(chosen: Settings) -> str:
+def _seeds(plan: Settings) -> str:
     """Returns the spread of the studies that have run with several seeds, one after another."""
-    spreads = [spread for study in chosen.studies if (spread := seeds.read(study)) is not None]
+    spreads = [spread for study in plan.studies if (spread := seeds.read(study)) is not None]
     if not spreads:
         return NOT_RUN
     spread = pd.concat(spreads, ignore_index=True)
@@ -360,11 +360,11 @@ def pages() -> dict[Path, str]:
     }
 
 
-def study_readmes(chosen: Settings) -> dict[str, str]:
+def study_readmes(plan: Settings) -> dict[str, str]:
     """Returns the README of each study whose tables are there."""
     return {
-        name: study_readme(name, command="" if name in chosen.studies else _command(name))
-        for name in _plans(chosen)
+        name: study_readme(name, command="" if name in plan.studies else _command(name))
+        for name in _plans(plan)
     }
 
 

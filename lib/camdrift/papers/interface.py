@@ -12,7 +12,7 @@ from camdrift.settings import Settings, Study
 
 
 class Paper(Protocol):
-    """What each paper's module `study` defines; `settings` are those that `READS` names.
+    """The content of each paper's module `study`; `settings` are those that `READS` names.
 
     READS: the sections of params.yaml, beside the study's own, that its report reads.
     CLAIMS: of the paper.

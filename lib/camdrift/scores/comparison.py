@@ -3,7 +3,7 @@
 Maps are stacks (n, h, w), each divided by its own maximum; an empty map is all zeros.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -174,36 +174,18 @@ def drift(
     return table.astype({name: "category" for name in names})
 
 
-def by_layer(
-    scores: pd.DataFrame, images: pd.DataFrame, protocols: Mapping[str, Protocol]
-) -> Similarities:
-    """Returns a cell's similarity by layer at strength 1 under each of its protocols.
+def at_full_strength(scores: pd.DataFrame, images: pd.DataFrame) -> Similarities:
+    """Returns the cosine of a cell's maps, first method, at strength 1; see `Similarities`.
 
     Args:
-        scores: as `drift` returns them; the first method decides.
-        images: of the cell, with `success`.
-        protocols: of the cell, by name.
+        scores: as `drift` returns them.
+        images: of the cell, as of `Attacked`.
     """
-    scores = scores[(scores["method"] == scores["method"].iloc[0]) & (scores["score"] == "cosine")]
-    layers = list(scores["layer"].unique())
-    flipped = images.loc[images["success"], "image"]
-    values, floors = [], []
-    for name, protocol in protocols.items():
-        rows = scores[
-            (scores["reading"] == protocol.reading) & (scores["target"] == protocol.target)
-        ]
-        floor = rows[rows["variant"] == UNRELATED].groupby("layer", observed=True)["value"].mean()
-        floors.append(pd.DataFrame({"protocol": name, "layer": layers,
-                                    "floor": floor.reindex(layers).to_numpy(float)}))  # fmt: skip
-        arms = rows[(rows["strength"] == 1) & (rows["draw"] == 0) & rows["image"].isin(flipped)]
-        arms = arms[arms["variant"].isin([ADVERSARIAL, NOISE])].astype({"variant": str})
-        wide = arms.pivot(index=["layer", "image"], columns="variant", values="value")
-        wide = wide.reindex(columns=[ADVERSARIAL, NOISE]).reset_index().rename_axis(columns=None)
-        values.append(wide.astype({"layer": str}).assign(protocol=name))
-    table = pd.concat(values, ignore_index=True)
-    table = table[["protocol", "layer", "image", ADVERSARIAL, NOISE]]
-    facts = images[["image", "source", "success"]].reset_index(drop=True)
-    return Similarities(table, pd.concat(floors, ignore_index=True), facts)
+    arms = scores["variant"].isin([ADVERSARIAL, NOISE]) & (scores["strength"] == 1)
+    rows = (arms & (scores["draw"] == 0)) | (scores["variant"] == UNRELATED)
+    rows &= (scores["method"] == scores["method"].iloc[0]) & (scores["score"] == "cosine")
+    columns = ["reading", "target", "layer", "variant", "image", "value"]
+    return Similarities(scores.loc[rows, columns], images[["image", "source", "success"]])
 
 
 def score_pairs(

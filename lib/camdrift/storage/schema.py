@@ -171,17 +171,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class Similarities:
-    """Similarity of a cell's maps at strength 1 by layer, under each protocol, for its own target.
+    """Similarity of a cell's maps to the clean ones, by layer, as the study of detectors reads it.
 
-    values: a row for each (protocol, layer, image), of images that the attack flips: the cosine
-        under the attack, `adversarial`, and under the first draw of noise, `noise`.
-    floors: a row for each (protocol, layer), layers in forward order: `floor`, the mean of
+    values: a row for each (reading, target, layer, variant, image), layers in forward order: the
+        cosine, `value`, under the attack and the first draw of noise at strength 1, and of
         unrelated clean images.
     images: a row an image: `image, source, success`.
     """
 
     values: pd.DataFrame
-    floors: pd.DataFrame
     images: pd.DataFrame
 
 

@@ -13,26 +13,26 @@ from camdrift.papers.chakraborty2022.claims import CLAIMS
 from camdrift.papers.chakraborty2022.figures import EXPLAINED, pictures, study_figures
 from camdrift.papers.chakraborty2022.tables import ABOUT
 from camdrift.papers.readme import Content, by_flag, texts
-from camdrift.settings import TransferStudy
+from camdrift.settings import Settings, TransferStudy
 
 WIDE = ["preprocessing", "network"]
 
 
-def accuracy(made: Tables, attack: str = "carried", of: str | None = None) -> pd.DataFrame:
+def accuracy(tables: Tables, attack: str = "carried", of: str | None = None) -> pd.DataFrame:
     """Returns tables 1 and 2 of chakraborty2022 for people: a row a network, a column an eps.
 
     `of` is the range that eps is of; the first unless said.
     """
-    rows = made["accuracy"]
+    rows = tables["accuracy"]
     first = rows["range"].iloc[0]
-    chosen = (rows["attack"] == attack) & (rows["range"] == (of or first))
-    rows = rows[chosen | (rows["attack"] == "clean")]
+    shown = (rows["attack"] == attack) & (rows["range"] == (of or first))
+    rows = rows[shown | (rows["attack"] == "clean")]
     return _wide(rows, [as_text(r.accuracy, r.low, r.high) for r in rows.itertuples()])
 
 
-def mod(made: Tables, explains: str, attack: str = "carried", group: str = "all") -> pd.DataFrame:
+def mod(tables: Tables, explains: str, attack: str = "carried", group: str = "all") -> pd.DataFrame:
     """Returns table 3 for people: MOD, a row a network, a column an eps."""
-    rows = made["mod"]
+    rows = tables["mod"]
     rows = rows[(rows["attack"] == attack) & (rows["explains"] == explains)]
     rows = rows[rows["group"] == group]
     texts = [
@@ -42,9 +42,9 @@ def mod(made: Tables, explains: str, attack: str = "carried", group: str = "all"
     return _wide(rows, texts)
 
 
-def matrix(made: Tables, arm: str = "none") -> pd.DataFrame:
+def matrix(tables: Tables, arm: str = "none") -> pd.DataFrame:
     """Returns accuracy lost at the largest eps for people: a row a source, a column a network."""
-    rows = made["matrix"]
+    rows = tables["matrix"]
     rows = rows[(rows["preprocessing"] == arm) & (rows["eps"] == rows["eps"].max())]
     wide = rows.pivot(index="made_on", columns="network", values="lost")
     wide = wide.loc[rows["made_on"].unique(), rows["network"].unique()]
@@ -52,9 +52,9 @@ def matrix(made: Tables, arm: str = "none") -> pd.DataFrame:
     return texts.rename_axis("made on", axis=0).rename_axis(None, axis=1).reset_index()
 
 
-def vid(made: Tables, explains: str) -> pd.DataFrame:
+def vid(tables: Tables, explains: str) -> pd.DataFrame:
     """Returns VID for people: a row a network, a column a reading of its levels."""
-    rows = made["vid"].query("attack == 'carried' and explains == @explains")
+    rows = tables["vid"].query("attack == 'carried' and explains == @explains")
     texts = [as_text(r.vid, r.vid_low, r.vid_high) for r in rows.itertuples()]
     return _wide(rows, texts, columns="levels")
 
@@ -68,9 +68,9 @@ def _wide(rows: pd.DataFrame, texts: list[str], columns: str = "eps") -> pd.Data
         named.get(c, c) for c in table.columns if c not in WIDE)]]  # fmt: skip
 
 
-def pairs(made: Tables) -> pd.DataFrame:
+def pairs(tables: Tables) -> pd.DataFrame:
     """Returns the paired comparison for people: a row a network and eps."""
-    rows = made["pairs"]
+    rows = tables["pairs"]
     return pd.DataFrame(
         {
             "network": rows["network"], "eps": rows["eps"].map("{:g}".format),
@@ -83,11 +83,12 @@ def pairs(made: Tables) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def content(plan: TransferStudy, made: Tables) -> Content:
-    """Returns the content of the README of a study."""
-    networks = list(made["networks"]["network"].unique())
-    images = made["networks"]["images"].max()
-    arms = " With and without preprocessing." if len(made["pairs"]) else ""
+def content(name: str, settings: Settings, tables: Tables) -> Content:
+    """Returns the content of a study's README."""
+    plan = settings.study(name, TransferStudy)
+    networks = list(tables["networks"]["network"].unique())
+    images = tables["networks"]["images"].max()
+    arms = " With and without preprocessing." if len(tables["pairs"]) else ""
     return Content(
         title=plan.title,
         papers="Chakraborty et al. 2022",
@@ -96,22 +97,23 @@ def content(plan: TransferStudy, made: Tables) -> Content:
         headline=[
             (f"Accuracy under the attack made on {plan.transferred}, in brackets Wilson's "
              "interval.",
-             accuracy(made)),
+             accuracy(tables)),
             (f"MOD of maps of {EXPLAINED[plan.explains]}, last conv layer, in brackets intervals "
-             "by source picture.", mod(made, plan.explains)),
+             "by source picture.", mod(tables, plan.explains)),
         ],
         claims=CLAIMS,
-        flags=by_flag(made),
+        flags=by_flag(tables),
         figures=texts(
-            study_figures(made, explains=plan.explains),
+            study_figures(tables, explains=plan.explains),
             pictures(networks, carried=plan.transferred),
         ),
         about=ABOUT,
     )  # fmt: skip
 
 
-def page(name: str, plan: TransferStudy, made: Tables, drawn: list[Figure]) -> str:
-    """Returns the report's HTML."""
+def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
+    """Returns the HTML of the report of a study."""
+    plan = settings.study(name, TransferStudy)
     shown = ["claim", "says", "printed", "corrected", "verdict", "images", "flags", "statistic",
              "behind it", "figures"]  # fmt: skip
     explains, scales = plan.explains, ", ".join(plan.ranges[1:])
@@ -119,28 +121,30 @@ def page(name: str, plan: TransferStudy, made: Tables, drawn: list[Figure]) -> s
         ("", "Numbers rest on this study's own images and networks, not on those of any "
          "paper.", None),
         ("Claims", "Statistics and thresholds were set before any result.",
-         claims.texts(made, CLAIMS)[shown]),
+         claims.texts(tables, CLAIMS)[shown]),
         ("Networks", "Side of the input in px, conv layers and their mean number of channels.",
-         made["networks"]),
+         tables["networks"]),
         ("Accuracy under the carried attack", f"Made on {plan.transferred}, which meets its own; "
-         "Wilson intervals.", accuracy(made)),
-        ("Accuracy under the attack made on each network itself", "", accuracy(made, "own")),
-        ("Accuracy under noise of the carried attack's size", "", accuracy(made, "noise")),
-        *((f"Accuracy under the carried attack, eps of the range {of}", "", accuracy(made, of=of))
+         "Wilson intervals.", accuracy(tables)),
+        ("Accuracy under the attack made on each network itself", "", accuracy(tables, "own")),
+        ("Accuracy under noise of the carried attack's size", "", accuracy(tables, "noise")),
+        *((f"Accuracy under the carried attack, eps of the range {of}", "", accuracy(tables, of=of))
           for of in plan.ranges[1:]),
         ("Accuracy lost at the largest eps", "By the network that the attack was made on and the "
-         "network that meets it.", matrix(made)),
+         "network that meets it.", matrix(tables)),
         ("MOD under the carried attack", f"Maps of {EXPLAINED[explains]}, last conv layer at the "
-         "input's size; in brackets intervals by source picture.", mod(made, explains)),
-        *((f"MOD under the carried attack, maps of {EXPLAINED[other]}", "", mod(made, other))
+         "input's size; in brackets intervals by source picture.", mod(tables, explains)),
+        *((f"MOD under the carried attack, maps of {EXPLAINED[other]}", "", mod(tables, other))
           for other in EXPLAINED if other != explains),
-        ("MOD of images that keep their class", "", mod(made, explains, group="class kept")),
-        ("MOD under noise of the carried attack's size", "", mod(made, explains, "noise")),
+        ("MOD of images that keep their class", "", mod(tables, explains, group="class kept")),
+        ("MOD under noise of the carried attack's size", "", mod(tables, explains, "noise")),
         ("VID under the carried attack", "Standard deviation of an image's NISSIM over the eps, "
-         "mean over images.", vid(made, explains)),
+         "mean over images.", vid(tables, explains)),
     ]  # fmt: skip
-    if len(made["pairs"]):
-        sections.append(("Preprocessing, image by image", "Under the carried attack.", pairs(made)))
+    if len(tables["pairs"]):
+        sections.append(
+            ("Preprocessing, image by image", "Under the carried attack.", pairs(tables))
+        )
     lead = Markup("Study <code>{}</code>.").format(name)
     lead += f" Other ranges: {scales}." if scales else ""
-    return pages.page(plan.title, [Part(text=lead), *(Part(*of) for of in sections)], drawn)
+    return pages.page(plan.title, [Part(text=lead), *(Part(*of) for of in sections)], figures)

@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 from camdrift.analysis.drawing import Figure
 from camdrift.analysis.results import Tables
-from camdrift.papers.chakraborty2022 import comparison, report, verdicts
+from camdrift.papers.chakraborty2022 import comparison, verdicts
 from camdrift.papers.chakraborty2022 import figures as drawings
 from camdrift.papers.chakraborty2022 import tables as numbers
 from camdrift.papers.chakraborty2022.claims import CLAIMS as CLAIMS
+from camdrift.papers.chakraborty2022.report import content as content
+from camdrift.papers.chakraborty2022.report import page as page
 from camdrift.papers.chakraborty2022.tables import metrics as metrics
-from camdrift.papers.readme import Content
 from camdrift.settings import Settings, TransferStudy
 
 READS = ("seed", "sets", "targets", "statistics", "flags")
@@ -44,13 +45,3 @@ def figures(name: str, settings: Settings, tables: Tables) -> list[Figure]:
     explains = settings.study(name, TransferStudy).explains
     panels = drawings.panels(_comparison(name, settings))
     return drawings.study_figures(tables, explains=explains) + panels
-
-
-def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
-    """Returns the HTML of the report of a study."""
-    return report.page(name, settings.study(name, TransferStudy), tables, figures)
-
-
-def content(name: str, settings: Settings, tables: Tables) -> Content:
-    """Returns the content of a study's README."""
-    return report.content(settings.study(name, TransferStudy), tables)

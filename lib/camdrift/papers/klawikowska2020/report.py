@@ -19,12 +19,12 @@ from camdrift.papers.klawikowska2020.figures import (
 )
 from camdrift.papers.klawikowska2020.tables import ABOUT
 from camdrift.papers.readme import Content, by_flag, texts
-from camdrift.settings import Retraining
+from camdrift.settings import Settings, SignatureStudy
 
 
-def sets(made: Tables) -> pd.DataFrame:
+def sets(tables: Tables) -> pd.DataFrame:
     """Returns table 1 of klawikowska2020 and beyond, for people: a row a set, a column a model."""
-    rows = made["sets"]
+    rows = tables["sets"]
     texts = [
         f"{as_text(row.accuracy, row.low, row.high)} ({row.right} of {row.images})"
         for row in rows.itertuples()
@@ -34,15 +34,15 @@ def sets(made: Tables) -> pd.DataFrame:
     return wide.rename(columns=NAMES).reset_index().rename_axis(columns=None)
 
 
-def attacks(made: Tables) -> pd.DataFrame:
+def attacks(tables: Tables) -> pd.DataFrame:
     """Returns every model attacked itself, for people: a row an attack, a column a model."""
-    rows = made["attacks"].query("split == 'test'")
+    rows = tables["attacks"].query("split == 'test'")
     texts = [
         f"{as_text(row.rate, row.low, row.high)} of {row.images} right" for row in rows.itertuples()
     ]
     wide = rows.assign(text=texts).pivot(index="attack", columns="model", values="text")
     wide = wide.loc[rows["attack"].unique(), rows["model"].unique()].fillna("")
-    wide.index = wide.index.map(attack_names(made))
+    wide.index = wide.index.map(attack_names(tables))
     return (
         wide.rename(columns=NAMES)
         .rename_axis("attack", axis=0)
@@ -51,51 +51,55 @@ def attacks(made: Tables) -> pd.DataFrame:
     )
 
 
-def content(title: str, plan: Retraining, made: Tables) -> Content:
-    """Returns the content of the README of a study of a title."""
-    images = made["sets"].query("set == 'clean'")["images"].max()
-    budgets = ", ".join(attack_names(made).values())
+def content(name: str, settings: Settings, tables: Tables) -> Content:
+    """Returns the content of a study's README."""
+    study = settings.study(name, SignatureStudy)
+    plan = settings.retrainings[study.retraining]
+    images = tables["sets"].query("set == 'clean'")["images"].max()
+    budgets = ", ".join(attack_names(tables).values())
     return Content(
-        title=title,
+        title=study.title,
         papers="Klawikowska et al. 2020",
         compared=f"[{plan.model}](../models/{plan.model}.json) and models retrained from it, on "
         f"{images} test images of [{plan.set}](../sets/{plan.set}.json): accuracy, LRP maps and "
         f"their signatures, clean and attacked ({budgets}).",
         headline=[
             ("Share right on clean test images, and with those added that an attack changed on the "
-             "clear model; in brackets an interval by source picture.", sets(made)),
+             "clear model; in brackets an interval by source picture.", sets(tables)),
             ("Every model attacked itself: share of the images that it gets right which the attack "
-             "changes.", attacks(made)),
+             "changes.", attacks(tables)),
         ],
         claims=CLAIMS,
-        flags=by_flag(made),
-        figures=texts(study_figures(made), PICTURES),
+        flags=by_flag(tables),
+        figures=texts(study_figures(tables), PICTURES),
         about=ABOUT,
     )  # fmt: skip
 
 
-def page(name: str, title: str, made: Tables, drawn: list[Figure]) -> str:
-    """Returns the report's HTML."""
+def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
+    """Returns the HTML of the report of a study."""
     shown = ["claim", "says", "printed", "corrected", "verdict", "images", "flags", "statistic",
              "behind it", "figures"]  # fmt: skip
     sections = [
         ("", "Numbers rest on this study's own images and model, not on those of any paper.",
          None),
         ("Claims", "Statistics and thresholds were set before any result.",
-         claims.texts(made, CLAIMS)[shown]),
+         claims.texts(tables, CLAIMS)[shown]),
         ("Accuracy", "The sets of the paper's table 1: the test images, and with those added that "
          "an attack changed successfully on the clear model. In brackets an interval by source "
-         "picture.", sets(made)),
+         "picture.", sets(tables)),
         ("Every model attacked itself", "Share of the images that a model gets right which an "
          "attack made for that model changes; those it gets wrong already are left out.",
-         attacks(made)),
-        ("Which class became which", "On the clear model.", made["flips"]),
+         attacks(tables)),
+        ("Which class became which", "On the clear model.", tables["flips"]),
         ("Relevance", "Correlation of maps with the clear model's of the clean image, over "
          "successes; 'growth' is how many times the share of relevance around the attacked pixel "
-         "grew.", made["relevance"]),
-        ("The plane of signatures", f"{numbers(made)}.", None),
-        ("Images that an attack adds to the training set", "", made["budgets"]),
-        ("Attacks in numbers", "", made["attacks"]),
+         "grew.", tables["relevance"]),
+        ("The plane of signatures", f"{numbers(tables)}.", None),
+        ("Images that an attack adds to the training set", "", tables["budgets"]),
+        ("Attacks in numbers", "", tables["attacks"]),
     ]  # fmt: skip
     lead = Markup("Study <code>{}</code>.").format(name)
-    return pages.page(title, [Part(text=lead), *(Part(*of) for of in sections)], drawn)
+    return pages.page(
+        settings.studies[name].title, [Part(text=lead), *(Part(*of) for of in sections)], figures
+    )

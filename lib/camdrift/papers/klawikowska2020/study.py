@@ -6,11 +6,12 @@ from camdrift import storage
 from camdrift.analysis.drawing import Figure
 from camdrift.analysis.results import Tables
 from camdrift.papers.klawikowska2020 import figures as drawings
-from camdrift.papers.klawikowska2020 import report, verdicts
 from camdrift.papers.klawikowska2020 import tables as numbers
+from camdrift.papers.klawikowska2020 import verdicts
 from camdrift.papers.klawikowska2020.claims import CLAIMS as CLAIMS
+from camdrift.papers.klawikowska2020.report import content as content
+from camdrift.papers.klawikowska2020.report import page as page
 from camdrift.papers.klawikowska2020.tables import metrics as metrics
-from camdrift.papers.readme import Content
 from camdrift.settings import Settings, SignatureStudy
 from camdrift.storage import Hardened, Signatures
 
@@ -48,14 +49,3 @@ def figures(name: str, settings: Settings, tables: Tables) -> list[Figure]:
     return drawings.study_figures(tables) + drawings.panels(
         tables, inspection.hardened, inspection.signatures
     )
-
-
-def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
-    """Returns the HTML of the report of a study."""
-    return report.page(name, settings.studies[name].title, tables, figures)
-
-
-def content(name: str, settings: Settings, tables: Tables) -> Content:
-    """Returns the content of a study's README."""
-    plan = settings.study(name, SignatureStudy)
-    return report.content(plan.title, settings.retrainings[plan.retraining], tables)

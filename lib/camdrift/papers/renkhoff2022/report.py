@@ -15,7 +15,7 @@ from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import PAPERS_RULE, as_text
 from camdrift.papers import claims
 from camdrift.papers.renkhoff2022.claims import CLAIMS
-from camdrift.settings import LayerStudy, StatisticsSettings
+from camdrift.settings import LayerStudy, Settings
 
 
 def headline(tables: Tables) -> pd.DataFrame:
@@ -206,22 +206,9 @@ def contrasts(tables: Tables, cell: str) -> pd.DataFrame:
     return pd.DataFrame(table_rows)
 
 
-def page(
-    name: str,
-    study: LayerStudy,
-    tables: Tables,
-    figures: list[Figure],
-    settings: StatisticsSettings,
-) -> str:
-    """Returns the report's HTML; class and file names in it are text, never markup.
-
-    Args:
-        name: of the study.
-        study: its settings.
-        tables: its tables.
-        figures: its figures.
-        settings: for the interval's confidence.
-    """
+def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
+    """Returns the HTML of the report; class and file names in it are text, never markup."""
+    study, confidence = settings.study(name, LayerStudy), settings.statistics.confidence
     lead = Markup(
         "Study <code>{}</code>. Headline cell: <code>{}</code>. Numbers rest on this study's own "
         "images and model, not on those of any paper."
@@ -230,7 +217,7 @@ def page(
         Part(text=lead, table=headline(tables)),
         Part(text="Excess: cosine similarity to the clean map under matched noise minus that under "
              "attack, at strength 100 %, mean over decided layers, with a "
-             f"{settings.confidence:.0%} interval resampled by source picture. Layers "
+             f"{confidence:.0%} interval resampled by source picture. Layers "
              "compromised: by the paper's rule, on successfully attacked images; the second share "
              "applies the rule "
              "to a further draw of noise."),

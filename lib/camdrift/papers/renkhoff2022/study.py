@@ -17,6 +17,7 @@ from camdrift.papers.readme import Content, texts
 from camdrift.papers.renkhoff2022 import figures as drawings
 from camdrift.papers.renkhoff2022 import report
 from camdrift.papers.renkhoff2022.claims import CLAIMS
+from camdrift.papers.renkhoff2022.report import page as page
 from camdrift.papers.renkhoff2022.verdicts import JUDGES
 from camdrift.settings import (
     FlagSettings,
@@ -36,17 +37,17 @@ def tables(name: str, settings: Settings) -> Tables:
     `flags`, `switches` (each protocol's finding on each claim) and `claims`, of the headline cell.
     """
     by_name = protocols(settings.protocols)
-    seed, chosen, limits = settings.seed, settings.statistics, settings.flags
+    seed, statistics, limits = settings.seed, settings.statistics, settings.flags
     parts: list[tuple[str, Tables]] = []
     for key, cell in tqdm(settings.cells.items(), desc="tables", unit="cell"):
-        outputs = results.read(name, key, cell, by_name, chosen, seed=seed)
-        part = cell_tables(outputs, chosen, limits, seed=seed)
-        part["groups"] = flips.groups(outputs, chosen, limits, seed=seed)
-        part["factorial"] = flips.factorial(outputs, chosen, limits, seed=seed)
-        part["controls"] = flips.controls(outputs, chosen, limits, seed=seed)
-        part["shares"] = flips.shares(outputs, chosen, limits, seed=seed)
-        part["flags"] = flags.cell_flags(outputs, part, limits, chosen)
-        part["switches"] = switch_table(outputs, chosen, limits, seed=seed)
+        outputs = results.read(name, key, cell, by_name, statistics, seed=seed)
+        part = cell_tables(outputs, statistics, limits, seed=seed)
+        part["groups"] = flips.groups(outputs, statistics, limits, seed=seed)
+        part["factorial"] = flips.factorial(outputs, statistics, limits, seed=seed)
+        part["controls"] = flips.controls(outputs, statistics, limits, seed=seed)
+        part["shares"] = flips.shares(outputs, statistics, limits, seed=seed)
+        part["flags"] = flags.cell_flags(outputs, part, limits, statistics)
+        part["switches"] = switch_table(outputs, statistics, limits, seed=seed)
         parts.append((key, part))
     whole = join_cells(parts)
     headline = settings.study(name, LayerStudy).headline
@@ -135,12 +136,6 @@ def figures(name: str, settings: Settings, tables: Tables) -> list[Figure]:
     """Returns the figures of a study, of its headline cell."""
     headline = settings.study(name, LayerStudy).headline
     return drawings.study_figures(tables, results.example(name, headline), headline)
-
-
-def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
-    """Returns the HTML of the report of a study."""
-    plan = settings.study(name, LayerStudy)
-    return report.page(name, plan, tables, figures, settings.statistics)
 
 
 def content(name: str, settings: Settings, tables: Tables) -> Content:

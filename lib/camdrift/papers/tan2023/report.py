@@ -10,7 +10,7 @@ from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text
 from camdrift.papers import claims
 from camdrift.papers.tan2023.claims import CLAIMS
-from camdrift.settings import DetectorStudy
+from camdrift.settings import DetectorStudy, Settings
 
 
 def evaluation(tables: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
@@ -92,8 +92,9 @@ def _better(low: float | None) -> str:
     return "" if low is None or pd.isna(low) else "yes" if low > 0.5 else "not surely"
 
 
-def page(name: str, study: DetectorStudy, tables: Tables, figures: list[Figure]) -> str:
-    """Returns the report's HTML; class and file names in it are text, never markup."""
+def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
+    """Returns the HTML of the report; class and file names in it are text, never markup."""
+    study = settings.study(name, DetectorStudy)
     lead = Markup(
         "Study <code>{}</code>. Headline cell: <code>{}</code>. Numbers rest on this study's own "
         "images and model, not on those of any paper."

@@ -1,5 +1,7 @@
 """The judge of tan2023's claim on layers, from the similarity of a cell's maps by layer."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -15,8 +17,8 @@ from camdrift.papers.findings import (
     nothing,
 )
 from camdrift.pipeline import randomness
-from camdrift.settings import FlagSettings, StatisticsSettings
-from camdrift.storage import ADVERSARIAL, NOISE, Similarities
+from camdrift.settings import FlagSettings, Protocol, StatisticsSettings
+from camdrift.storage import ADVERSARIAL, NOISE, UNRELATED, Similarities
 
 CLAIM = "B6"
 LAYER = "5-1"  # as labels of layers are; the paper's block5_conv1
@@ -25,41 +27,42 @@ LAYER = "5-1"  # as labels of layers are; the paper's block5_conv1
 def switch_table(
     cell: str,
     similarities: Similarities,
+    protocols: Mapping[str, Protocol],
     settings: StatisticsSettings,
     flags: FlagSettings,
     *,
     seed: int,
 ) -> pd.DataFrame:
-    """Returns the finding of each protocol of a cell on B6: one row each, `FINDING_COLUMNS`."""
-    successes = int(similarities.images["success"].sum())
+    """Returns the finding of each protocol of a cell on B6: a row each, `FINDING_COLUMNS`."""
+    values, images = similarities.values, similarities.images
+    layers = list(values["layer"].unique())
+    flipped = images[images["success"]]
+    # The draws of the layer study's claims on the same images.
+    count = statistics.required_resamples(
+        settings.resamples, comparisons=3 * len(layers), confidence=settings.confidence
+    )
+    rng = randomness.generator(seed, "claims", cell, 1)
+    draws = Resampler.draw(flipped["source"].to_numpy(), resamples=count, rng=rng)
     rows = []
-    for protocol, floors in similarities.floors.groupby("protocol", sort=False):
+    for name, protocol in protocols.items():
+        mine = (values["reading"] == protocol.reading) & (values["target"] == protocol.target)
+        by_variant = dict(list(values[mine].groupby("variant", observed=True)))
         finding = nothing("no successful adversarial")
-        if successes:
-            floor = floors.set_index("layer")["floor"]
-            values = similarities.values[similarities.values["protocol"] == protocol]
-            layers = len(floor)
-            draws = _resampler(cell, similarities.images, settings, layers=layers, seed=seed)
-            finding = most_sensitive(values, floor, draws, settings, flags)
-        rows.append((protocol, CLAIM, finding.value, finding.low, finding.high, finding.verdict,
-                     successes, finding.detail))  # fmt: skip
+        if len(flipped):
+            floor = by_variant[UNRELATED].groupby("layer", observed=True)["value"].mean()
+            arms = [
+                by_variant[arm][by_variant[arm]["image"].isin(flipped["image"])]
+                .pivot(index="image", columns="layer", values="value")[layers].to_numpy()
+                for arm in (ADVERSARIAL, NOISE)
+            ]  # fmt: skip
+            finding = most_sensitive(arms, floor.reindex(layers), draws, settings, flags)
+        rows.append((name, CLAIM, finding.value, finding.low, finding.high, finding.verdict,
+                     len(flipped), finding.detail))  # fmt: skip
     return pd.DataFrame(rows, columns=FINDING_COLUMNS)
 
 
-def _resampler(
-    cell: str, images: pd.DataFrame, settings: StatisticsSettings, *, layers: int, seed: int
-) -> Resampler:
-    """Returns the draws of the layer study's claims on the same images."""
-    count = statistics.required_resamples(
-        settings.resamples, comparisons=3 * layers, confidence=settings.confidence
-    )
-    sources = images["source"][images["success"]].to_numpy()
-    rng = randomness.generator(seed, "claims", cell, 1)
-    return Resampler.draw(sources, resamples=count, rng=rng)
-
-
 def most_sensitive(
-    values: pd.DataFrame,
+    arms: Sequence[np.ndarray],
     floor: pd.Series,
     draws: Resampler,
     settings: StatisticsSettings,
@@ -70,22 +73,20 @@ def most_sensitive(
     The value is the share of resamples in which it is the least under attack and under noise.
 
     Args:
-        values: of one protocol, as `Similarities` has them.
+        arms: similarity under the attack and under noise: (images, layers) each.
         floor: of unrelated clean images, by layer in forward order.
         draws: of the images' sources.
         settings: for the confidence.
         flags: for the largest share of empty maps.
     """
-    layers = list(floor.index)
-    if LAYER not in layers:
+    if LAYER not in floor.index:
         return nothing(f"the model has no layer {LAYER}", NOT_RUN)
-    lowest, floors, place = [], floor.to_numpy(), layers.index(LAYER)
-    for arm in (ADVERSARIAL, NOISE):
-        wide = values.pivot(index="image", columns="layer", values=arm)[layers].to_numpy()
-        mask = (np.isnan(wide).mean(0) <= flags.empty_share) & ~np.isnan(floors)
+    lowest, floors, place = [], floor.to_numpy(dtype=float), list(floor.index).index(LAYER)
+    for values in arms:
+        mask = (np.isnan(values).mean(0) <= flags.empty_share) & ~np.isnan(floors)
         if not mask[place]:
             return nothing(f"too many empty maps in {LAYER}")
-        normalised = (draws.means(wide) - floors) / (1 - floors)
+        normalised = (draws.means(values) - floors) / (1 - floors)
         lowest.append(np.where(mask, normalised, np.inf).argmin(1) == place)
     shares = [float(part.mean()) for part in lowest]
     both = float((lowest[0] & lowest[1]).mean())

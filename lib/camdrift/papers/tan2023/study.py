@@ -14,11 +14,12 @@ from camdrift.papers.tan2023 import figures as drawings
 from camdrift.papers.tan2023 import report, sensitivity
 from camdrift.papers.tan2023 import tables as evaluation
 from camdrift.papers.tan2023.claims import CLAIMS
+from camdrift.papers.tan2023.report import page as page
 from camdrift.papers.tan2023.verdicts import Evaluations, judge_evaluations
-from camdrift.settings import DetectorStudy, Settings
+from camdrift.settings import DetectorStudy, Settings, protocols
 from camdrift.storage import Artefact, Detected, Similarities
 
-READS = ("seed", "cells", "statistics", "detection", "flags")
+READS = ("seed", "cells", "protocols", "statistics", "detection", "flags")
 
 
 def tables(name: str, settings: Settings) -> Tables:
@@ -27,19 +28,21 @@ def tables(name: str, settings: Settings) -> Tables:
     They are those of `tables.study_tables`, `switches` (each protocol's finding on the claim on
     layers) and `claims`, of the headline cell.
     """
-    chosen, seed = settings.statistics, settings.seed
+    statistics, seed, by_name = settings.statistics, settings.seed, protocols(settings.protocols)
     detected = {
         key: (cell, _artefact(Detected, name, key))
         for key, cell in settings.cells.items()
         if cell.detect
     }
     unrounded, evaluations = evaluation.study_tables(
-        detected, settings.detection, chosen, seed=seed
+        detected, settings.detection, statistics, seed=seed
     )
     findings = []
-    for key in settings.cells:
-        similar = _artefact(Similarities, name, key)
-        table = sensitivity.switch_table(key, similar, chosen, settings.flags, seed=seed)
+    for key, cell in settings.cells.items():
+        own = {protocol: by_name[protocol] for protocol in cell.protocols}
+        table = sensitivity.switch_table(
+            key, _artefact(Similarities, name, key), own, statistics, settings.flags, seed=seed
+        )
         findings.append(table.assign(cell=key)[["cell", *table]])
     whole = {key: rounded(table) for key, table in unrounded.items()}
     whole["switches"] = rounded(pd.concat(findings, ignore_index=True))
@@ -93,11 +96,6 @@ def metrics(tables: Tables) -> dict[str, dict[str, float]]:
     for row in tables["adaptive"].query("arm == 'adaptive'").dropna(subset="auroc").itertuples():
         summary[row.cell][f"AUROC {row.detector}, adaptive"] = row.auroc
     return summary
-
-
-def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
-    """Returns the HTML of the report of a study."""
-    return report.page(name, settings.study(name, DetectorStudy), tables, figures)
 
 
 def content(name: str, settings: Settings, tables: Tables) -> Content:
