@@ -1,172 +1,245 @@
-"""What a study would take: work that is counted, a pace that is measured, and what is refused."""
+"""What a study would take: a pinch of it that runs, what follows from that, and what is refused."""
 
+import contextlib
+import os
+import signal
+import subprocess
 import sys
+import tempfile
+import time
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from camdrift import attacks, storage
-from camdrift.ops import build, estimate, looks, needs, timing, work
-from camdrift.perturbations import variants
-from camdrift.settings import SettingsError, params, protocols
-from conftest import ROOT, TINY, inside
+from camdrift import storage
+from camdrift.ops import alike, amounts, build, estimate, forecast, needs, pinch, trial
+from camdrift.ops.forecast import Estimate, Study
+from camdrift.ops.trial import Base, Trial
+from camdrift.settings import SettingsError, params, presets
+from conftest import ORDER, ROOT, TINY, inside
 
-CHOSEN = params.load(ROOT / "params.yaml")
-GROUPS = ["fetch", "train", "retrain", "signatures", "sign", "carry",
-          "attack", "noise", "cam", "coverage", "score", "detect", "report"]  # fmt: skip
+GROUPS = [group for group in ORDER if group != "check"]
 
 
 @pytest.fixture(scope="module")
-def made():
+def plan():
     with inside(ROOT):
         return estimate.asked(TINY, [], [])[0]
 
 
 @pytest.fixture(scope="module")
-def counts(made):
-    return {n: needs.counted(n, c, seed=made.seed, need=None) for n, c in made.sets.items()}
+def counts(plan):
+    return {n: needs.counted(n, c, seed=plan.seed, need=None) for n, c in plan.sets.items()}
 
 
-@pytest.fixture
-def tasks(made, counts, monkeypatch):
-    """Of the tiny study, each unit of which takes a millisecond."""
-    monkeypatch.setattr(timing, "seconds", lambda _: 1e-3)
-    return {task.stage: task for task in work.tasks(made, counts)}
+def study_of(plan, counts):
+    return Study(plan.model_dump(mode="json"), {n: c.splits for n, c in counts.items()})
 
 
-@pytest.fixture
-def built(tiny):
-    """The tiny study: folder and settings."""
-    return tiny.folder, tiny.settings
-
-
-def test_an_attack_of_which_nothing_is_known_is_timed_as_it_is(made, counts, monkeypatch):
-    calls = []
-    monkeypatch.setattr(timing, "attack", lambda at, **given: calls.append(given) or 4)
-    monkeypatch.setattr(attacks, "resolved", lambda name, common, override: {"steps": 4})
-    cell = made.cells["tiny_fgsm"].model_copy(update={"attack": "momentum"})
-    plan = made.model_copy(update={"cells": {"mine": cell}, "retrainings": {}, "studies": {}})
-    (task,) = [task for task in work.tasks(plan, counts) if task.stage == "attack@mine"]
-    (own,) = [done for done in task.passes if done.kind == "attack momentum"]
-    assert own.units >= 50
-    own.seconds()
-    assert calls[0] == {"name": "momentum", "settings": {"steps": 4}}
+def written(folder, plan, counts, size):
+    with inside(ROOT):
+        pinch.write(folder, plan, counts, size)
+    return folder
 
 
 def test_images_are_counted_as_they_are_split(counts):
     found = counts["digits"]
     assert found.splits == {"train": 400, "validation": 100, "test": 50}
     assert (found.classes, found.read, len(found.sample)) == (10, 550, needs.HANDFUL)
+    assert len(found.labels) == needs.HANDFUL
 
 
-def test_variants_are_those_that_the_study_makes(built):
-    def facts(made):
-        keys = ["strength", "draw", "recipe"]
-        return [(v.name, *v.table[keys].iloc[0], v.targets, v.central) for v in made]
+def test_amounts_are_those_of_the_settings(plan, counts):
+    def amount(stage, study):
+        return amounts.GROUPS[stage.partition("@")[0]].amount(study.stage(stage))
 
-    folder, chosen = built
-    known = protocols(chosen.protocols)
+    with inside(ROOT):
+        study = study_of(plan, counts)
+        # 4 epochs of 400 images and, at a third of a step, of 100; then 50 test images.
+        assert amount("train@vgg11_eighth", study) == pytest.approx(1600 + 400 / 3 + 50 / 3)
+        assert amount("attack@tiny_pgd", study) == amount("carry@tiny_vgg11", study) == 50
+        # Clean, and attacked and noisy at two strengths.
+        assert amount("detect@tiny_pgd", study) == 5 * 50
+        assert amount("retrain@tiny_inspecting", study) == 20
+
+
+def test_amounts_are_those_of_the_tiny_study(tiny, plan, counts):
+    with inside(tiny.folder):
+        study = study_of(plan, counts)
+        for name, cell in plan.cells.items():
+            folder = storage.cell_folder(cell.study, name, "attack")
+            images = storage.read(storage.Attacked, folder).images
+            assert len(images) == amounts.GROUPS["attack"].amount(study.stage(f"attack@{name}"))
+            seen = storage.read(storage.Detected, storage.cell_folder(cell.study, name, "detect"))
+            if cell.detect and not cell.adaptive:
+                counted = amounts.GROUPS["detect"].amount(study.stage(f"detect@{name}"))
+                assert len(seen.features) == counted
+
+
+def test_every_group_of_stages_is_in_the_order_of_the_pipeline(tiny):
+    with inside(tiny.folder):
+        order = alike.ordered()
+        listed = [stage for stage in tiny.stages if "@" in stage]
+        assert sorted(order) == sorted(listed) == sorted(params.stages())
+        for stage in order:
+            before = order[: order.index(stage)]
+            written = [path for each in before for path in params.outputs(each)]
+            for path in params.dependencies(stage):
+                if path.is_relative_to(storage.DATA) and path != storage.CHECKED:
+                    assert any(o.is_relative_to(path) or path.is_relative_to(o) for o in written)
+
+
+def test_what_takes_long_without_images_is_tried_once(tiny):
+    """A renamed group of stages needs an edit of one table, and would else pass for a report."""
+    with inside(tiny.folder):
+        groups = {stage.partition("@")[0] for stage in params.stages()}
+    reports = groups - amounts.GROUPS.keys() - {forecast.FETCH}
+    assert reports == {"review", "generalise", "report"}
+    assert amounts.GROUPS.keys() <= groups
+
+
+def test_folds_of_a_network_are_alike_and_networks_are_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAMDRIFT_DATA", str(tmp_path))
+    with inside(ROOT):
+        orl = presets.read("orl").settings
+    folds = {name: needs.Counted({"train": 280, "validation": 40, "test": 80}, 40,
+                                 np.zeros((0, 112, 112, 3), np.uint8), np.zeros(0, int), 0, 0, 1)
+             for name in orl.sets}  # fmt: skip
+    folder = written(tmp_path, orl, folds, pinch.sizes(orl)[0])
     with inside(folder):
-        for name, cell in chosen.cells.items():
-            attacked, made = variants.read(cell, name, [known[p] for p in cell.protocols])
-            counted = looks.of_cell(cell, chosen)
-            raised = [v for v in counted.made if v.name == storage.RAISED]
-            there = made[-1].name == storage.RAISED
-            assert facts(made[: len(made) - there]) == facts(counted.made[: -len(raised) or None])
-            # Pictures of an image that differ, where noise flips it: as many as were counted, or
-            # fewer where the attack or the raising of noise changed nothing.
-            flips = made[-1].table["image"] if there else attacked.images["image"]
-            differing = []
-            for image in flips:
-                digests = set()
-                for variant in made:
-                    row = variant.table["image"].tolist().index(image)
-                    pixels = variant.pixels()[row].numpy().tobytes()
-                    digests.add((variant.name == storage.SOFTMAX, pixels))
-                differing.append(len(digests))
-            assert max(differing) == sum(counted.plain) + sum(counted.central), name
+        found = alike.groups(alike.ordered(), dict.fromkeys(orl.sets, (112, 40)))
+        other = alike.groups(alike.ordered(), {name: (112, name) for name in orl.sets})
+    networks = [group for group in found if group[0].startswith(("train@", "sign@", "carry@"))]
+    assert len(networks) == 3 * 5
+    for group in networks:
+        assert len(group) == 5
+        assert len({stage.rpartition("_")[0] for stage in group}) == 1
+    assert len(other) == len(orl.sets) + 3 * 25 + 1  # each on images of its own
 
 
-def test_maps_of_the_tiny_study_are_near_those_that_were_counted(built):
-    folder, chosen = built
+def test_cells_are_alike_by_their_settings_alone(plan, counts, tmp_path):
+    cells = dict(plan.cells)
+    cells["again"] = cells["tiny_fgsm"]
+    cells["stronger"] = cells["tiny_fgsm"].model_copy(update={"override": {"eps": 0.2}})
+    more = plan.model_copy(update={"cells": cells})
+    folder = written(tmp_path, more, counts, pinch.sizes(more)[0])
     with inside(folder):
-        for name, cell in chosen.cells.items():
-            counted = looks.of_cell(cell, chosen)
-            found = storage.read(storage.Maps, storage.cell_folder(cell.study, name, "cam"))
-            images = found.rows["image"].nunique()
-            assert 0.5 < len(found.values) / (images * counted.maps) < 2, name
+        found = alike.groups(params.stages(), dict.fromkeys(plan.sets, (32, 10)))
+    by_stage = {stage: group for group in found for stage in group}
+    assert by_stage["attack@again"] == ["attack@tiny_fgsm", "attack@again"]
+    assert by_stage["attack@stronger"] == ["attack@stronger"]
 
 
-def test_work_is_counted_from_the_settings(made, tasks):
-    full = made.micro_batch * np.ceil(50 / made.micro_batch)
-    cell = made.cells["tiny_pgd"]
-    steps = work.EARLY * cell.override["steps"]
-    assert tasks["attack@tiny_none"].units() == {"forward": 5 * full, "gradient": full}
-    found = tasks["attack@tiny_pgd"].units()
-    assert found == {"forward": 5 * full, "gradient": pytest.approx((1 + steps) * full)}
-    assert tasks["attack@tiny_fgsm"].units() == {"forward": 4 * full, "gradient": 2 * full}
-    assert 3 * full < tasks["attack@tiny_dlfuzz"].units()["fuzz"] <= 31 * full
-    training = made.models["vgg11_eighth"].training
-    found = tasks["train@vgg11_eighth"].units()
-    assert found == {"train": training.epochs * 400, "forward": training.epochs * 100 + 50}
-    assert tasks["coverage@tiny_pgd"].units() == {"cover": 7 * full}
-    assert tasks["detect@tiny_none"].units() == {}
-    # Clean, attacked and noisy at each strength that detectors see; each copy, and the two before.
-    seen = tasks["detect@tiny_dlfuzz"].units()
-    copies = made.detection.detectors["behaviour"]["copies"]
-    assert seen["look of behaviour"] == 7 * 50 * (copies + 2)
-    others = [name for name in made.detection.detectors if name != "behaviour"]
-    assert seen[" ".join(["look of", *others])] == 7 * full
-    retraining = made.retrainings["tiny_inspecting"]
-    search = attacks.resolved("one_pixel", made.attacks, retraining.one_pixel)
-    tried = 30 + 5 * 20
-    queries = tried * search["population"] * (1 + search["generations"])
-    assert tasks["retrain@tiny_inspecting"].units()["query"] == queries
-    eps = len(made.studies["tiny_generalising"].eps)
-    explained = tasks["carry@tiny_vgg11"].units()["explain 1 for 2"]
-    assert explained == full * (1 + 3 * eps) - full
-
-
-def test_files_are_as_large_as_those_of_the_tiny_study(built, tasks):
-    folder, chosen = built
+def test_a_pinch_has_few_images_all_classes_and_valid_settings(plan, counts, tmp_path):
+    small, large = pinch.sizes(plan)
+    folder = written(tmp_path, plan, counts, large)
     with inside(folder):
-        for name, cell in chosen.cells.items():
-            for stage in ("attack", "noise", "cam"):
-                files = storage.cell_folder(cell.study, name, stage).glob("*.npy")
-                size = sum(file.stat().st_size for file in files)
-                assert 0.5 < tasks[f"{stage}@{name}"].written / size < 2, (stage, name)
+        found = params.load()
+        images = storage.read(storage.ImageSet, storage.set_folder("digits"))
+        other = storage.read(storage.ImageSet, storage.set_folder("digits_cropped"))
+    assert found.micro_batch == large.micro_batch == small.images
+    assert {model.training.epochs for model in found.models.values()} == {1}
+    assert found.attacks == plan.attacks
+    assert found.cells["tiny_dlfuzz"].detect == [1.0]
+    assert found.cells["tiny_dlfuzz"].override == plan.cells["tiny_dlfuzz"].override
+    retraining, whole = found.retrainings["tiny_inspecting"], plan.retrainings["tiny_inspecting"]
+    assert retraining.attacked.test == pinch.FEWEST
+    assert retraining.attacked.train == pinch.FEWEST * whole.attacked.train / whole.attacked.test
+    assert images.index["label"].max() == counts["digits"].classes - 1
+    assert (images.index["split"] == "test").sum() == large.images
+    assert images.index["sha256"].tolist() == [""] * len(images.index)
+    assert images.index["id"].equals(other.index["id"])  # as of paired sets
 
 
-def test_estimates_are_positive_and_add_up(tasks):
-    bases = {task.base: timing.Base(2.0, 100.0) for task in tasks.values()}
-    found = [estimate.estimate(task, bases) for task in tasks.values()]
-    assert all(e.seconds >= 2 and e.peak >= 100 and e.disk >= 0 for e in found)
-    table = estimate.table(found)
-    assert table["stage"].tolist() == [*GROUPS, "in all"]
-    total = table.iloc[-1]
-    assert total["runs"] == len(found) == len(tasks)
-    assert total["seconds"] == pytest.approx(sum(e.seconds for e in found))
-    assert total["disk"] == pytest.approx(sum(e.disk for e in found))
-    assert total["peak"] == max(e.peak for e in found)
-    units = sum(sum(task.units().values()) for task in tasks.values())
-    reading = sum(p.units * p.seconds() for t in tasks.values() for p in t.passes if not p.network)
-    counted = sum(p.units for t in tasks.values() for p in t.passes if not p.network)
-    spent = total["seconds"] - 2 * len(found) - reading
-    assert spent == pytest.approx((units - counted) * 1e-3)
+def test_weights_that_would_be_downloaded_are_replaced(plan, counts, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    model = plan.models["resnet18_eighth"].model_copy(
+        update={"weights": "IMAGENET1K_V1", "width": 1.0, "head": "torchvision", "classes": 1000,
+                "training": None}
+    )  # fmt: skip
+    chosen = plan.model_copy(update={"models": plan.models | {"resnet18_eighth": model}})
+    (line, *_) = needs.weights("resnet18_eighth", model)
+    assert "45 MB would be downloaded" in line
+    folder = tmp_path / "pinch"
+    folder.mkdir()
+    written(folder, chosen, counts, pinch.sizes(chosen)[0])
+    with inside(folder):
+        found = params.load().models["resnet18_eighth"]
+    state = load_file(found.weights)
+    assert state["fc.weight"].shape == (1000, 512)
+    assert all(value.isfinite().all() for value in state.values())
+
+
+def test_weights_of_a_url_are_those_that_training_downloads(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    update = {"weights": "https://example.org/own.pt", "sha256": "ab" * 32}
+    model = plan.models["vgg11_eighth"].model_copy(update=update)
+    line, where, _ = needs.weights("own", model)
+    assert "would be downloaded" in line
+    assert "https://example.org/own.pt" in where
+    assert needs.kept("own", model).name == f"camdrift-{'ab' * 32}.pt"
+
+
+def test_estimates_follow_from_a_trial(plan, counts):
+    """Numbers by hand: 4 images took 1 s at first, 4 more another 2 s; there are 50."""
+    with inside(ROOT):
+        whole = study_of(plan, counts)
+        small, large = (
+            Study(whole.content | {"micro_batch": 4}, {"digits": {"test": n}}) for n in (4, 8)
+        )
+        found = Trial((1.0, 2.0), (30.0, 8.0), (5.0, 4.0), sharded=True)
+        made = forecast._estimate(
+            "attack@tiny_fgsm", found, Base(3.0, 100.0), (small, large, whole), ""
+        )
+        times = (50 - 4) / 4
+        assert made.seconds == pytest.approx(3 + 1 + times * 2)
+        assert made.disk == pytest.approx(5 + times * 4)
+        # Memory grows by the mean of micro-batch and images: sqrt(32 x 50), sqrt(4 x 8), 4.
+        batch = plan.micro_batch
+        growth = ((batch * 50) ** 0.5 - 4) / (32**0.5 - 4)
+        assert made.peak == pytest.approx(100 + 30 + growth * 8)
+        report = forecast._estimate(
+            "report@tiny", found, Base(3.0, 100.0), (small, large, whole), "KeyError: 1"
+        )
+    assert (report.seconds, report.peak, report.disk) == (4.0, 130.0, 5.0)
+    assert report.fault == "KeyError: 1"
+
+
+SHORT = [
+    Estimate("train@one", 3, 500, 20),
+    Estimate("train@two", 5, 400, 30),
+    Estimate("fetch@set", 1, 100, 10),
+    Estimate("report@all", 2, 300, 1, "KeyError: 1"),
+]
+
+
+@pytest.fixture
+def table():
+    with inside(ROOT):
+        return estimate.table(SHORT)
+
+
+def test_estimates_add_up_by_group(table):
+    assert table["stage"].tolist() == ["fetch", "train", "report", "in all"]
+    assert table["seconds"].tolist() == [1, 8, 2, 11]
+    assert table["disk"].tolist() == [10, 50, 1, 61]
+    assert table["peak"].tolist() == [100, 500, 300, 500]
+    assert table["runs"].tolist() == [1, 2, 1, 4]
     lines = estimate.printed(table)
-    assert len(lines) == 2 + len(GROUPS)
+    assert len(lines) == 5
     assert all(len(line) < 80 for line in lines)
 
 
-def test_what_is_scarce_is_said(tasks, monkeypatch):
-    bases = {task.base: timing.Base(2.0, 100.0) for task in tasks.values()}
-    table = estimate.table([estimate.estimate(task, bases) for task in tasks.values()])
+def test_what_is_scarce_or_failed_is_said(table):
     assert estimate.scarce(table) == []
     table[["peak", "disk"]] = 1e12
     memory, disk = estimate.scarce(table)
     assert "micro_batch" in memory
     assert "DVC's cache" in disk
+    (line,) = estimate.faults(SHORT)
+    assert line.startswith("report@all cannot run on so few images")
 
 
 @pytest.mark.parametrize(
@@ -177,32 +250,15 @@ def test_durations_are_said_as_people_say_them(seconds, text):
     assert estimate.duration(seconds) == text
 
 
-def test_a_plan_is_narrowed_to_what_a_study_rests_on(made):
-    found = estimate.narrowed(made, ["tiny_generalising"])
+def test_a_plan_is_narrowed_to_what_a_study_rests_on(plan):
+    found = estimate.narrowed(plan, ["tiny_generalising"])
     assert not found.cells and not found.retrainings
     assert set(found.models) == {"vgg11_eighth", "resnet18_eighth", "resnet18_cropped"}
-    found = estimate.narrowed(made, ["tiny"])
+    found = estimate.narrowed(plan, ["tiny"])
     assert list(found.sets) == ["digits"]
     assert list(found.models) == ["vgg11_eighth"]
-    assert not any(cell.detect or cell.adaptive for cell in found.cells.values())
-    found = estimate.narrowed(made, ["tiny_detectors"])
-    assert found.cells == made.cells
     with pytest.raises(SettingsError, match="no study 'other'; there are: tiny, "):
-        estimate.narrowed(made, ["other"])
-
-
-def test_the_pace_is_the_fastest_of_some_rounds():
-    calls = []
-    assert timing.seconds(lambda: calls.append(1) or 1e9) < 1e-6
-    assert len(calls) == timing.ROUNDS
-
-
-def test_a_bench_bears_every_kind_of_network(made):
-    model = made.models["resnet18_eighth"].model_copy(update={"width": 1.0})
-    at = timing.bench("resnet18", model, classes=10, side=32, plan=made)
-    with torch.no_grad():
-        assert at.model(at.pixels[:2]).isfinite().all()
-    assert all(value > 0 for value in (*at.held, at.weights, at.of("forward", timing.forward)))
+        estimate.narrowed(plan, ["other"])
 
 
 def printed(monkeypatch, capsys, *words):
@@ -212,12 +268,50 @@ def printed(monkeypatch, capsys, *words):
     return capsys.readouterr().out
 
 
-def test_the_check_prints_a_plain_table(monkeypatch, capsys):
-    text = printed(monkeypatch, capsys, TINY, "tiny_generalising")
+def state(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_the_check_runs_the_stages_and_leaves_nothing_behind(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("CAMDRIFT_SHARDS", str(tmp_path / "shards"))
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "sets: {digits: {kind: digits, size: 32, limits: {train: 40, validation: 10, test: 5}}}\n"
+        "models: {small: {architecture: vgg11_bn, width: 0.125, head: pooled, training: {}}}\n"
+        "cells: {own: {attack: fgsm, strengths: [1.0]}}\n"
+    )
+    before, kept = state(ROOT / "data"), dict(os.environ)
+    text = printed(monkeypatch, capsys, str(file))
     assert text.startswith("settings: valid\nset digits: 400 train, 100 validation, 50 test; 10 cl")
-    assert "vgg11_eighth: forward " in text
-    stages = [line.split()[0] for line in text.splitlines() if line]
-    assert [s for s in stages if s in GROUPS] == ["fetch", "train", "sign", "carry", "report"]
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line}
+    there = [group for group in GROUPS if group in rows]
+    assert there == ["fetch", "train", "attack", "noise", "cam", "coverage", "score", "detect",
+                     "report"]  # fmt: skip
+    assert "cannot run on so few images" not in text
+    # Ten epochs of 400 images take longer than coverage of 50.
+    assert int(rows["train"][2]) > int(rows["coverage"][2]) >= 1
+    assert all(int(rows[group][4].replace(",", "")) > 100 for group in there)  # MB
+    assert state(ROOT / "data") == before
+    assert dict(os.environ) == kept
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_check_that_is_stopped_leaves_nothing_behind(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "camdrift.ops.estimate", TINY, "tiny"], cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        while not list(tmp_path.glob("camdrift-*")):
+            time.sleep(0.2)
+        process.wait(3)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "stopped; nothing was written" in output
+    assert list(tmp_path.glob("camdrift-*")) == []
 
 
 REFUSED = {
@@ -240,7 +334,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("said", list(REFUSED))
 def test_what_is_refused_is_said_and_not_traced_back(monkeypatch, capsys, said):
-    monkeypatch.setattr(timing, "seconds", lambda _: 1e-3)
+    monkeypatch.setattr(trial, "base", lambda modules: Base(1.0, 100.0))
     with pytest.raises(SettingsError) as fault:
         printed(monkeypatch, capsys, *REFUSED[said])
     assert said in str(fault.value)
@@ -265,6 +359,9 @@ def test_data_that_would_be_downloaded_is_said_in_three_lines(monkeypatch, tmp_p
     assert found.splits == {"train": 2576, "validation": 368, "test": 736}
     assert len(found.notes) == 3
     assert found.notes[0].startswith("811 MB of images would be downloaded to ")
+    images = pinch.image_set(found, {"train": 3, "test": 2}, 224, seed=1)
+    assert images.pixels.shape == (6, 224, 224, 3)
+    assert images.pixels.std() > 50  # noise: a blank image would have maps without values
     with pytest.raises(SettingsError, match="cannot be counted before it is downloaded"):
         needs.counted("oxford_pets", chosen.sets["oxford_pets"], seed=1, need=None)
     assert list(tmp_path.iterdir()) == []

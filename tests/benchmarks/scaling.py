@@ -139,10 +139,10 @@ def _shrunk(maps: Maps, side: int, shrink) -> Maps:
 def papers() -> Iterator[dict]:
     """Yields what studies of 5,000 ImageNet images would take here, a row a preset and stage.
 
-    `preset, stage, seconds, disk` (MB): work counted from the settings, times the pace of this
-    machine on random weights, see `camdrift.ops.estimate`. Only the images are not there.
+    `preset, stage, seconds, disk` (MB): in proportion to what their stages take of a few images of
+    noise, see `camdrift.ops.forecast`. Only the images are not there.
     """
-    from camdrift.ops import build, estimate, work
+    from camdrift.ops import build, estimate, forecast
     from camdrift.ops.needs import Counted
     from camdrift.settings import presets
 
@@ -154,12 +154,10 @@ def papers() -> Iterator[dict]:
             size = chosen.sets[images].size
             looks = np.random.default_rng(0).integers(0, 256, (5, size, size, 3), dtype=np.uint8)
             native = 3.0 * 500 * 375  # bytes of a usual ImageNet picture
-            count = Counted({"test": 5000}, 1000, looks, DECODE, native, 50_000)
-            tasks = work.tasks(chosen, {images: count})
-            known = estimate.bases(tasks)
-            for row in estimate.table(
-                [estimate.estimate(task, known) for task in tasks]
-            ).itertuples():
+            classes = np.arange(len(looks))
+            count = Counted({"test": 5000}, 1000, looks, classes, DECODE, native, 50_000)
+            found = list(forecast.estimates(chosen, {images: count}))
+            for row in estimate.table(found).itertuples():
                 yield {"preset": name, "stage": row.stage, "seconds": row.seconds, "disk": row.disk}
 
 

@@ -99,7 +99,7 @@ def scaling(found: dict) -> list[tuple[str, pd.DataFrame]]:
         "growth": "Ten times the images, peak memory of a stage's process:",
         "sides": "Maps averaged down before they are stored, `cams.max_side`:",
         "papers": "What the papers' own studies of 5,000 ImageNet images would take on this "
-        "machine (counted from their settings, times what passes take here; on a GPU: not run):",
+        "machine (as `make study-check` estimates it; on a GPU: not run):",
     }
     tables = {"workers": _workers, "growth": _growth, "sides": _sides, "papers": _papers}
     return [(titles[n], make(pd.DataFrame(found[n]))) for n, make in tables.items() if n in found]

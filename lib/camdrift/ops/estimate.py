@@ -1,85 +1,33 @@
-"""Plan: what a study would take, in seconds, memory and disk, before anything runs.
+"""Estimate: what a study would take, in seconds, memory and disk, before anything runs.
 
-`python -m camdrift.ops.estimate [PRESET] [STUDY]` validates settings, images and weights, counts
-each stage's work from the settings, and multiplies it by the pace of this machine, see `timing`.
-How many images an attack flips, and the like, is not known before: it is assumed here, each with
-its reason.
+`python -m camdrift.ops.estimate [PRESET] [STUDY]` validates settings, images and weights, and runs
+the study's own stages on a pinch of it, see `forecast`.
 """
 
 import argparse
 import shutil
-import statistics
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import psutil
 
-from camdrift.ops import build, needs, timing, work
-from camdrift.ops.work import Task
+from camdrift.ops import build, forecast, needs
+from camdrift.ops.forecast import Estimate
+from camdrift.ops.trial import MB
 from camdrift.pipeline import run
-from camdrift.settings import Settings, SettingsError, owners, presets
-
-# What stages import, by kind; what draws figures and tables is taken from runs that are in git.
-IMPORTS = {
-    "model": "camdrift.models.loading, camdrift.evaluation.experiment, "
-    "camdrift.perturbations.variants",
-    "images": "camdrift.datasets.images",
-    "table": "camdrift.scores.comparison",
-}
-MB = 1e6
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a stage would take: seconds, MB of memory at most, MB of files."""
-
-    stage: str
-    seconds: float
-    peak: float
-    disk: float
-
-    @property
-    def group(self) -> str:
-        """Its group, `attack` of `attack@fgsm`."""
-        return self.stage.partition("@")[0]
-
-
-def estimate(task: Task, bases: Mapping[str, timing.Base]) -> Estimate:
-    """Returns what a stage would take: its work, and what its group takes without any."""
-    base = bases[task.base]
-    seconds = sum(done.units * done.seconds() for done in task.passes)
-    peak = base.mb + task.held / MB
-    return Estimate(task.stage, base.seconds + seconds, peak, task.written / MB)
-
-
-def bases(tasks: Sequence[Task]) -> dict[str, timing.Base]:
-    """Returns what stages take before they compute, by kind, of those that the tasks are of.
-
-    What draws figures, writes tables or compiles UMAP costs much the same every time and is not
-    tried out: the median of the runs that are in git, or the least where work is counted, too.
-    """
-    found = {}
-    for kind in {task.base for task in tasks}:
-        known = timing.recorded(kind)
-        if kind in IMPORTS or not known:
-            found[kind] = timing.base(IMPORTS.get(kind, IMPORTS["table"]))
-        elif any(task.passes for task in tasks if task.base == kind):
-            found[kind] = min(known, key=lambda base: base.seconds)
-        else:
-            middle = (statistics.median(b.seconds for b in known), max(b.mb for b in known))
-            found[kind] = timing.Base(*middle)
-    return found
+from camdrift.settings import Settings, SettingsError, owners, params, presets
 
 
 def table(estimates: Sequence[Estimate]) -> pd.DataFrame:
-    """Returns a row for each group of stages, in the order of the pipeline, and the total.
+    """Returns a row for each group of stages, in the order of dvc.yaml, and the total.
 
     `stage`, `runs`, `seconds` and `disk` (sums), `peak` (the largest: stages run one by one).
     """
-    rows = pd.DataFrame([vars(e) | {"stage": e.group, "runs": 1} for e in estimates])
+    order = list(params.read(params.PIPELINE)["stages"])
+    ranked = sorted(estimates, key=lambda estimate: order.index(estimate.group))
+    rows = pd.DataFrame([vars(e) | {"stage": e.group, "runs": 1} for e in ranked])
     sums = {"runs": "sum", "seconds": "sum", "peak": "max", "disk": "sum"}
     groups = rows.groupby("stage", sort=False).agg(sums).reset_index()  # type: ignore[arg-type]
     total = groups.agg(sums).to_frame().T.assign(stage="in all")
@@ -104,19 +52,6 @@ def printed(found: pd.DataFrame) -> list[str]:
             f"{row.disk:>11,.0f}"
         )
     return lines
-
-
-def paces(tasks: Sequence[Task]) -> list[str]:
-    """Returns a line for each network: milliseconds of a unit of each kind of pass."""
-    found: dict[str, dict[str, float]] = {}
-    for task in tasks:
-        for done in task.passes:
-            found.setdefault(done.network, {})[done.kind] = 1000 * done.seconds()
-    return [
-        f"{network or 'no network'}: "
-        + ", ".join(f"{kind} {value:,.{int(value < 10)}f}" for kind, value in kinds.items())
-        for network, kinds in found.items()
-    ]
 
 
 def scarce(found: pd.DataFrame) -> list[str]:
@@ -199,24 +134,32 @@ def main() -> None:
     write("settings: valid\n")
     counts = {}
     for name, chosen in plan.sets.items():
-        counts[name] = found = needs.counted(name, chosen, seed=plan.seed, need=wanted.get("DATA"))
-        splits = ", ".join(f"{n:,} {split}" for split, n in found.splits.items())
-        write(f"set {name}: {splits}; {found.classes:,} classes; {len(found.sample)} decoded\n")
-        sys.stdout.writelines(f"  {line}\n" for line in found.notes)
+        images = needs.counted(name, chosen, seed=plan.seed, need=wanted.get("DATA"))
+        splits = ", ".join(f"{n:,} {split}" for split, n in images.splits.items())
+        write(f"set {name}: {splits}; {images.classes:,} classes; {len(images.sample)} decoded\n")
+        sys.stdout.writelines(f"  {line}\n" for line in images.notes)
+        counts[name] = images
     for name, model in plan.models.items():
         needs.numbered(name, model, plan.sets[model.set])
         sys.stdout.writelines(f"{line}\n" for line in needs.weights(name, model))
-    tasks = work.tasks(plan, counts)
-    known = bases(tasks)
-    found = table([estimate(task, known) for task in tasks])
-    write("\nmilliseconds of an image, a pair of maps or a query, here and now:\n")
-    sys.stdout.writelines(f"  {line}\n" for line in paces(tasks))
-    write("\n" + "\n".join(printed(found)) + "\n\n")
-    sys.stdout.writelines(f"{line}\n" for line in scarce(found))
+    write(f"\nrunning the stages on a few images, {run.threads()} threads:\n")
+    found = list(forecast.estimates(plan, counts))
+    write("\n" + "\n".join(printed(table(found))) + "\n\n")
+    sys.stdout.writelines(f"{line}\n" for line in [*faults(found), *scarce(table(found))])
     write(
-        f"Counted from the settings, times the pace of this machine now ({run.threads()} threads); "
-        "within a factor\nof two where nothing else runs. As much disk again is for DVC's cache.\n"
+        "Each stage ran on a few images, and takes in proportion for all; within a factor of two "
+        "where\nnothing else runs. As much disk again is for DVC's cache.\n"
     )
+
+
+def faults(estimates: Sequence[Estimate]) -> list[str]:
+    """Returns a line for each group of stages that could not be tried."""
+    first = {estimate.group: estimate for estimate in reversed(estimates) if estimate.fault}
+    return [
+        f"{estimate.stage} cannot run on so few images, and counts by its start alone: "
+        f"{estimate.fault}"
+        for estimate in first.values()
+    ]
 
 
 if __name__ == "__main__":
@@ -224,3 +167,5 @@ if __name__ == "__main__":
         main()
     except SettingsError as fault:
         sys.exit(str(fault))
+    except KeyboardInterrupt:
+        sys.exit("stopped; nothing was written")

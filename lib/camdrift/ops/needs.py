@@ -16,8 +16,7 @@ from torch import nn
 
 from camdrift.datasets import folders, images, numbering, pictures
 from camdrift.datasets.preprocessing import preprocessor
-from camdrift.models import architectures, hook_points
-from camdrift.models.model import Model
+from camdrift.models import architectures
 from camdrift.pipeline.vision import torchvision
 from camdrift.settings import ImageSetSettings, ModelSettings, SettingsError
 from camdrift.settings.presets import Need
@@ -35,6 +34,7 @@ class Counted:
     classes: number of them.
     sample: uint8 (n, size, size, 3), some of them as the set will hold them; none where they are
         still to be downloaded.
+    labels: (n,), the classes of these.
     seconds: what reading and resizing one of them takes.
     native: bytes of one as it is decoded, at its own size.
     read: number of files that are decoded to build the set.
@@ -44,6 +44,7 @@ class Counted:
     splits: Mapping[str, int]
     classes: int
     sample: np.ndarray
+    labels: np.ndarray
     seconds: float
     native: float
     read: int
@@ -72,8 +73,11 @@ def counted(name: str, chosen: ImageSetSettings, *, seed: int, need: Need | None
     took = (time.perf_counter() - began) / len(built.index)
     splits = built.index["split"].value_counts().to_dict()
     native = float(built.pixels[0].nbytes)
-    classes = int(built.index["label"].max()) + 1
-    return Counted(splits, classes, built.pixels[:HANDFUL], took, native, len(built.index))
+    labels = built.index["label"].to_numpy()
+    some = np.array(_some(range(len(labels))))
+    return Counted(
+        splits, int(labels.max()) + 1, built.pixels[some], labels[some], took, native, len(labels)
+    )
 
 
 def _of_folder(name: str, chosen: dict[str, Any], seed: int) -> Counted:
@@ -89,13 +93,13 @@ def _of_folder(name: str, chosen: dict[str, Any], seed: int) -> Counted:
     labels = [entry.label for entry in entries]
     shares, limits = chosen["shares"], chosen["limits"]
     _, splits = images.split_entries(root, entries, shares, limits, seed, fold=chosen["fold"])
-    used = [entry.file for entry, split in zip(entries, splits, strict=True) if split]
+    used = [entry for entry, split in zip(entries, splits, strict=True) if split]
     if "test" not in splits:
         raise SettingsError(f"sets.{name}: no test image; raise shares.test or limits.test")
-    reads = [lambda file=file: pictures.decode(file) for file in _some(used)]
-    sample, seconds, native, notes = _decoded(name, reads, chosen)
+    reads = [lambda at=at: (pictures.decode(at.file), at.label) for at in _some(used)]
     counts = {split: splits.count(split) for split in images.SPLITS}
-    return Counted(counts, max(labels) + 1, sample, seconds, native, len(used), notes)
+    sample, own, seconds, native, notes = _decoded(name, reads, chosen)
+    return Counted(counts, max(labels) + 1, sample, own, seconds, native, len(used), notes)
 
 
 def _some(items: Sequence[Any]) -> list[Any]:
@@ -105,16 +109,20 @@ def _some(items: Sequence[Any]) -> list[Any]:
 
 
 def _decoded(
-    name: str, reads: Sequence[Callable[[], np.ndarray]], chosen: dict[str, Any]
-) -> tuple[np.ndarray, float, float, tuple[str, ...]]:
-    """Returns decoded images, seconds and native bytes of one, and a note for each that is not."""
+    name: str, reads: Sequence[Callable[[], tuple[np.ndarray, int]]], chosen: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray, float, float, tuple[str, ...]]:
+    """Returns decoded images, their classes, seconds and native bytes of one, and notes.
+
+    A note is of an image that cannot be read.
+    """
     prepare = preprocessor(chosen["preprocessing"])
-    found, sizes, notes = [], [], []
+    found, labels, sizes, notes = [], [], [], []
     began = time.perf_counter()
     for read in reads:
         try:
-            picture = read()
+            picture, label = read()
             found.append(pictures.fit(prepare(picture), chosen["resize"], chosen["size"]))
+            labels.append(label)
             sizes.append(picture.nbytes)
         except SettingsError:
             raise
@@ -123,7 +131,7 @@ def _decoded(
     took = (time.perf_counter() - began) / max(1, len(reads))
     if not found:
         raise SettingsError("\n".join(notes))
-    return np.stack(found), took, float(np.mean(sizes)), tuple(notes)
+    return np.stack(found), np.array(labels), took, float(np.mean(sizes)), tuple(notes)
 
 
 def _of_torchvision(name: str, chosen: dict[str, Any], need: Need | None) -> Counted:
@@ -147,22 +155,26 @@ def _of_torchvision(name: str, chosen: dict[str, Any], need: Need | None) -> Cou
             ) from fault
         note = f"{need.megabytes or '?'} MB of images would be downloaded to {arguments['root']}"
         number, classes, text = need.images, need.classes, need.lacking(note)
-        blank = np.zeros((0, size, size, 3), np.uint8)
+        sample, labels = np.zeros((0, size, size, 3), np.uint8), np.zeros(0, int)
         seconds, native, notes = 0.0, float(size * size * 3), tuple(text.splitlines())
-        sample = blank
     else:
         number = len(source)
         listed = len(getattr(source, "classes", None) or []) or 2
         classes = need.classes if need is not None and need.classes else listed
-        reads = [lambda i=i: np.asarray(source[i][0].convert("RGB")) for i in _some(range(number))]
-        sample, seconds, native, notes = _decoded(name, reads, chosen)
+        reads = [lambda i=i: _item(source[i]) for i in _some(range(number))]
+        sample, labels, seconds, native, notes = _decoded(name, reads, chosen)
     ends = np.cumsum([chosen["shares"][split] for split in images.SPLITS]) * (number / classes)
     each = np.diff(np.round(ends), prepend=0)
     splits = {
         split: classes * min(int(n), chosen["limits"][split])
         for split, n in zip(images.SPLITS, each, strict=True)
     }
-    return Counted(splits, classes, sample, seconds, native, number, notes)
+    return Counted(splits, classes, sample, labels, seconds, native, number, notes)
+
+
+def _item(item: tuple[Any, Any]) -> tuple[np.ndarray, int]:
+    image, label = item
+    return np.asarray(image.convert("RGB")), int(label)
 
 
 def numbered(name: str, chosen: ModelSettings, of: ImageSetSettings) -> None:
@@ -194,24 +206,45 @@ def weights(name: str, chosen: ModelSettings) -> list[str]:
                 f"models.{name}.sha256: {file} has {found}, params.yaml says {chosen.sha256}"
             )
         return [f"models.{name}: {file.name} is there, its sha256 is right"]
+    label, url, size = _source(name, chosen)
+    file = kept(name, chosen)
+    if not file.is_file():
+        return [
+            f"models.{name}: {label} are not in {file.parent}; {size} would be downloaded",
+            f"  where: {url}; without a network, put that file there",
+            f"  terms: {'of their publisher' if chosen.is_url else TERMS}",
+        ]
+    named = re.search(r"-([0-9a-f]{8,})\.", file.name)
+    digits = chosen.sha256 or (named[1] if named else "")
+    if not (found := files.sha256(file)).startswith(digits):
+        raise SettingsError(f"{file} is damaged: wanted a sha256 of {digits[:8]}..., got {found}")
+    return [f"models.{name}: {label} are in {file.parent}"]
+
+
+def kept(name: str, chosen: ModelSettings) -> Path:
+    """Returns the file of a model's weights, which is not there if it was not yet downloaded.
+
+    Raises:
+        RefusedError: torchvision has no weights of that name.
+    """
+    if chosen.is_file:
+        return Path(str(chosen.weights))
+    _, url, _ = _source(name, chosen)
+    own = f"camdrift-{chosen.sha256}{chosen.suffix}"
+    return Path(torch.hub.get_dir()) / "checkpoints" / (own if chosen.is_url else Path(url).name)
+
+
+def _source(name: str, chosen: ModelSettings) -> tuple[str, str, str]:
+    """Returns a name of weights that are downloaded, their URL, and their size in words."""
+    if chosen.is_url:
+        return "weights", str(chosen.weights), "they"
     try:
-        known = torchvision.models.get_model_weights(chosen.architecture)[chosen.weights]
+        known = torchvision.models.get_model_weights(chosen.architecture)[str(chosen.weights)]
     except (ValueError, KeyError) as fault:
         raise architectures.RefusedError(
             f"models.{name}: no weights '{chosen.weights}' of {chosen.architecture} in torchvision"
         ) from fault
-    kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(known.url).name
-    if not kept.is_file():
-        return [
-            f"models.{name}: {known} are not in {kept.parent}; {known.meta['_file_size']:.0f} MB "
-            "would be downloaded",
-            f"  where: {known.url}; without a network, put that file there",
-            f"  terms: {TERMS}",
-        ]
-    digits = re.search(r"-([0-9a-f]{8,})\.", kept.name)
-    if digits and not (found := files.sha256(kept)).startswith(digits[1]):
-        raise SettingsError(f"{kept} is damaged: wanted a sha256 of {digits[1]}..., got {found}")
-    return [f"models.{name}: {known} are in {kept.parent}"]
+    return str(known), known.url, f"{known.meta['_file_size']:.0f} MB"
 
 
 def network(chosen: ModelSettings, *, classes: int, size: int) -> nn.Module:
@@ -231,20 +264,6 @@ def network(chosen: ModelSettings, *, classes: int, size: int) -> nn.Module:
             with torch.no_grad():
                 _drawn(key, value)
     return found
-
-
-def function(name: str, chosen: ModelSettings, *, classes: int, size: int) -> Model:
-    """Returns a model of random weights, which calls its network an image at a time; see `network`.
-
-    Raises:
-        RefusedError: as `network`; the message names the model.
-    """
-    size = chosen.size or size
-    try:
-        made = network(chosen, classes=classes, size=size)
-        return Model(made, mean=chosen.mean, std=chosen.std, size=size, micro_batch=1)
-    except (architectures.RefusedError, hook_points.UntraceableError) as fault:
-        raise architectures.RefusedError(f"models.{name}: {fault}") from fault
 
 
 def _drawn(key: str, value: torch.Tensor) -> None:

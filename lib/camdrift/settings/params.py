@@ -44,13 +44,48 @@ def dependencies(stage: str) -> list[Path]:
     return [Path(path) for path in _list(stage, "deps", read(PARAMS))]
 
 
+def outputs(stage: str) -> list[Path]:
+    """Returns the files and folders that a stage writes, as dvc.yaml lists them.
+
+    Raises:
+        SettingsError: dvc.yaml has no such stage.
+    """
+    content = read(PARAMS)
+    lists = (_list(stage, part, content) for part in ("outs", "metrics", "plots"))
+    return [Path(path) for paths in lists for path in paths]
+
+
+def stages() -> list[str]:
+    """Returns the stages that are made for each item of a part of params.yaml, as DVC names them.
+
+    They are in the order of dvc.yaml, and of params.yaml within a group.
+    """
+    content, pipeline = read(PARAMS), read(PIPELINE)["stages"]
+    return [
+        f"{group}@{key}"
+        for group, template in pipeline.items()
+        if "foreach" in template
+        for key in content[_items(template)]
+    ]
+
+
+def part(stage: str) -> str:
+    """Returns the part of params.yaml that a stage's item stands in, `cells` for `attack@fgsm`."""
+    return _items(read(PIPELINE)["stages"][stage.partition("@")[0]])
+
+
+def _items(template: dict[str, Any]) -> str:
+    """Returns the part of params.yaml for whose items a group's stages are, `cells` of `attack`."""
+    return str(template["foreach"]).strip("${}")
+
+
 def _list(stage: str, part: str, content: dict[str, Any]) -> list[str]:
     """Returns one of a stage's lists in dvc.yaml, with its names filled in."""
     pipeline = read(PIPELINE)["stages"]
     group, _, key = stage.partition("@")
     template, names = pipeline.get(group, {}), {}
     if "foreach" in template:
-        item = content[template["foreach"].strip("${}")].get(key)
+        item = content[_items(template)].get(key)
         if item is None:
             raise SettingsError(f"no stage '{stage}'; `dvc stage list` names those that are there")
         names = {"key": key} | {f"item.{name}": value for name, value in item.items()}
@@ -59,7 +94,8 @@ def _list(stage: str, part: str, content: dict[str, Any]) -> list[str]:
         raise SettingsError(f"no stage '{stage}'; `dvc stage list` names those that are there")
     return [
         re.sub(r"\$\{([\w.]+)\}", lambda match: str(names[match[1]]), text)
-        for text in template.get(part, [])
+        for entry in template.get(part, [])
+        for text in ([entry] if isinstance(entry, str) else entry)  # {path: {cache: false}}
     ]
 
 

@@ -1,0 +1,62 @@
+"""Alike: stages that do the same work on other names, of which one is tried for all."""
+
+import json
+from collections.abc import Mapping, Sequence
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from camdrift.settings import params, presets
+
+# Settings that change no work: what people read, and names of parts that are declared themselves.
+WORDS = ("title", "headline", "study", "evaluation", "retraining")
+MODELS = ("model", "source")  # settings that name a model
+
+
+def ordered() -> list[str]:
+    """Returns the stages of the params.yaml of this folder, each after those that it rests on."""
+    outputs = {stage: params.outputs(stage) for stage in params.stages()}
+    graph: TopologicalSorter[str] = TopologicalSorter()
+    for stage in outputs:
+        needed = params.dependencies(stage)
+        before = [other for other, paths in outputs.items() if _meet(paths, needed)]
+        graph.add(stage, *before)
+    return list(graph.static_order())
+
+
+def _meet(paths: Sequence[Path], others: Sequence[Path]) -> bool:
+    return any(a.is_relative_to(b) or b.is_relative_to(a) for a in paths for b in others)
+
+
+def groups(stages: Sequence[str], images: Mapping[str, Any]) -> list[list[str]]:
+    """Returns stages that do the same work together, in the order of the first of each group.
+
+    Args:
+        stages: of the params.yaml of this folder.
+        images: facts on a set's images that decide its work, by the set's name.
+    """
+    content = params.read(params.PARAMS)
+    found: dict[str, list[str]] = {}
+    for stage in stages:
+        facts = _facts(params.declared(stage), content, images)
+        found.setdefault(json.dumps([stage.partition("@")[0], facts]), []).append(stage)
+    return list(found.values())
+
+
+def _facts(value: Any, content: Mapping[str, Any], images: Mapping[str, Any]) -> Any:
+    """Returns settings with what a name stands for in the place of the name."""
+    if isinstance(value, list):
+        return [_facts(item, content, images) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        if key in presets.PARTS:
+            found[key] = [_facts(each, content, images) for each in item.values()]
+        elif key == "set":
+            found[key] = images[item]
+        elif key in MODELS:
+            found[key] = _facts(content["models"].get(item, item), content, images)
+        elif key not in WORDS:
+            found[key] = _facts(item, content, images)
+    return found

@@ -1,0 +1,87 @@
+"""Amounts: how much work a stage has, by its settings, in a unit that is its group's own.
+
+The unit does not matter, since a pinch of the same stage is counted in it, too. Groups that are not
+in `GROUPS` have as much work with few images as with many, or nearly so: they write reports.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Content = Mapping[str, Any]  # of a params.yaml
+FORWARD = 1 / 3  # of a training step, which goes forward and, at twice the cost, back
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage's item in a params.yaml, all of that, and the images of the item's set by split."""
+
+    item: Content
+    content: Content
+    images: Mapping[str, int]
+
+
+def _tests(stage: Stage) -> float:
+    return stage.images["test"]
+
+
+def _training(stage: Stage) -> float:
+    tests, chosen = stage.images["test"], stage.item["training"]
+    if chosen is None:
+        return FORWARD * tests
+    train, validation = (stage.images.get(split, 0) for split in ("train", "validation"))
+    steps = max(1, train // chosen["batch"])
+    return chosen["epochs"] * (steps * chosen["batch"] + FORWARD * validation) + FORWARD * tests
+
+
+def _attacked(stage: Stage) -> float:
+    return min(stage.item["attacked"]["test"], stage.images["test"])
+
+
+def _detected(stage: Stage) -> float:
+    """Returns images in all their variants: clean, and attacked and noisy at each strength."""
+    images = min(stage.content["detection"]["images"], stage.images["test"])
+    return images * (1 + 2 * len(stage.item["detect"]))
+
+
+@dataclass(frozen=True)
+class Group:
+    """How a group's work is counted, and whether a pinch of one size says what it is.
+
+    A stage that takes long even of the smallest pinch is not tried at two sizes: hardly any of its
+    time is of what it does once.
+    """
+
+    amount: Callable[[Stage], float]
+    long: bool = False
+
+
+GROUPS = {
+    "train": Group(_training),
+    "retrain": Group(_attacked, long=True),
+    "signatures": Group(_attacked, long=True),
+    "sign": Group(_tests),
+    "carry": Group(_tests),
+    "attack": Group(_tests),
+    "noise": Group(_tests),
+    "cam": Group(_tests),
+    "coverage": Group(_tests),
+    "score": Group(_tests),
+    "detect": Group(_detected, long=True),
+}
+
+
+def held(stage: Stage, *, sharded: bool) -> float:
+    """Returns how many images decide the memory of a stage.
+
+    Networks hold a micro-batch, and arrays a shard of a few micro-batches or all images: it is the
+    geometric mean of these two, as a pinch does not tell them apart.
+    """
+    training = stage.item.get("training")
+    batch = training["batch"] if training else stage.content["micro_batch"]
+    images = stage.images.get("train" if training else "test", 0)
+    return math.sqrt(batch * max(batch, min(images, SHARD * batch) if sharded else images))
+
+
+SHARD = 4  # micro-batches of a shard, at most

@@ -1,0 +1,157 @@
+"""Forecast: runs a study's stages on a pinch of it, and goes from there to the whole study."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from camdrift.ops import alike, amounts, pinch, trial
+from camdrift.ops.needs import Counted
+from camdrift.ops.trial import MB, Base, Trial
+from camdrift.settings import Settings, SettingsError, params
+
+FETCH = "fetch"  # a group that is not tried: `needs` has decoded some images as it does
+LIGHT = ("camdrift.pipeline.run",)  # what stages without networks load before anything else
+NETWORKS = Path("lib/camdrift/models")  # a stage that rests on this folder loads torch
+NOTHING = Trial((0, 0), (0, 0), (0, 0), sharded=False)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage would take: seconds, MB of memory at most, MB of files.
+
+    fault: the error that kept it from being tried, '' for none; the rest is then that of its start.
+    """
+
+    stage: str
+    seconds: float
+    peak: float
+    disk: float
+    fault: str = ""
+
+    @property
+    def group(self) -> str:
+        """Its group, `attack` of `attack@fgsm`."""
+        return self.stage.partition("@")[0]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study or a pinch of it: its params.yaml, its images by set and split, and its folder."""
+
+    content: Mapping[str, Any]
+    images: pinch.Splits
+    folder: Path = Path()
+
+    def stage(self, name: str) -> amounts.Stage:
+        """Returns what is known of the work of a stage, as DVC names it."""
+        item = self.content[params.part(name)][name.partition("@")[2]]
+        return amounts.Stage(item, self.content, self.images[item["set"]])
+
+
+def estimates(plan: Settings, counts: Mapping[str, Counted]) -> Iterator[Estimate]:
+    """Yields what each stage of a plan would take, as soon as that is known.
+
+    Stages that do the same work are tried once, in an order in which they may rest on one another.
+
+    Args:
+        plan: the settings.
+        counts: the images of its sets.
+
+    Raises:
+        SettingsError: a stage refuses its settings.
+    """
+    bases = {name: trial.base(name) for name in (LIGHT, trial.PRELOADED)}
+    for name, counted in counts.items():
+        yield _fetch(f"{FETCH}@{name}", counted, plan.sets[name].size, bases[LIGHT])
+    whole = Study(plan.model_dump(mode="json"), {n: c.splits for n, c in counts.items()})
+    with tempfile.TemporaryDirectory(prefix="camdrift-") as folder:
+        small, large = (
+            _written(Path(folder, str(size.images)), plan, counts, size)
+            for size in pinch.sizes(plan)
+        )
+        facts = {name: (plan.sets[name].size, c.classes) for name, c in counts.items()}
+        with contextlib.chdir(large.folder):
+            order = [stage for stage in alike.ordered() if not stage.startswith(f"{FETCH}@")]
+            groups = alike.groups(order, facts)
+            light = {s: NETWORKS not in params.dependencies(s) for s in order}
+        with trial.processes() as pool, tqdm(total=len(order), unit="stage", leave=False) as bar:
+            for stages in groups:
+                bar.set_description(stages[0])
+                fault, found = "", NOTHING
+                try:
+                    found = _trial(stages[0], small, large, pool)
+                    _spread(stages, small, large)
+                except SettingsError:
+                    raise
+                except Exception as error:  # few images may be too few for a stage, or for the next
+                    fault = f"{type(error).__name__}: {error}"
+                for stage in stages:
+                    base = bases[LIGHT if light[stage] else trial.PRELOADED]
+                    yield _estimate(stage, found, base, (small, large, whole), fault)
+                bar.update(len(stages))
+
+
+def _fetch(stage: str, counted: Counted, side: int, base: Base) -> Estimate:
+    pixels = sum(counted.splits.values()) * 3 * side**2
+    # A torchvision set is read whole before it is split.
+    held = base.mb + (3 * pixels + counted.native) / MB
+    return Estimate(stage, base.seconds + counted.read * counted.seconds, held, pixels / MB)
+
+
+def _written(
+    folder: Path, plan: Settings, counts: Mapping[str, Counted], size: pinch.Size
+) -> Study:
+    folder.mkdir()
+    content = pinch.write(folder, plan, counts, size)
+    return Study(content, pinch.splits(counts, size), folder)
+
+
+def _trial(stage: str, small: Study, large: Study, pool: Executor) -> Trial:
+    group = amounts.GROUPS.get(stage.partition("@")[0])
+    if group is None:
+        return pool.submit(trial.once, stage, large.folder).result()
+    if group.long:
+        return pool.submit(trial.twice, stage, large.folder).result()
+    times = group.amount(large.stage(stage)) / group.amount(small.stage(stage))
+    return pool.submit(trial.compared, stage, small.folder, large.folder, times).result()
+
+
+def _spread(stages: Sequence[str], small: Study, large: Study) -> None:
+    """Gives what one stage wrote to those that are like it, and to the pinch that it left out."""
+    with contextlib.chdir(large.folder):
+        outputs = [params.outputs(stage) for stage in stages]
+    for at in range(len(outputs[0])):
+        own, *others = (paths[at] for paths in outputs)
+        pinch.copy(large.folder / own, small.folder / own)
+        for other in others:
+            for study in (small, large):
+                pinch.copy(study.folder / own, study.folder / other)
+
+
+def _estimate(
+    stage: str, found: Trial, base: Base, studies: tuple[Study, Study, Study], fault: str
+) -> Estimate:
+    """Returns what a stage would take: its start, its trial, and what an amount more would add."""
+    group = amounts.GROUPS.get(stage.partition("@")[0])
+    times, growth = 0.0, 0.0
+    if group is not None:
+        small, large, whole = (group.amount(study.stage(stage)) for study in studies)
+        first = large if group.long else small
+        times = (whole - first) / (large if group.long else large - small)
+        small, large, whole = (
+            amounts.held(study.stage(stage), sharded=found.sharded) for study in studies
+        )
+        growth = (whole - small) / max(1, large - small)
+    return Estimate(
+        stage,
+        base.seconds + found.seconds[0] + times * found.seconds[1],
+        base.mb + found.held[0] + growth * found.held[1],
+        found.written[0] + times * found.written[1],
+        fault,
+    )
