@@ -20,6 +20,7 @@ from camdrift.settings import (
     owners,
     params,
 )
+from camdrift.settings.studies import OWNERS
 from camdrift.storage import Artefact, Attacked, Covered, Maps, Noise, Scores, files
 
 Tables = dict[str, pd.DataFrame]
@@ -181,7 +182,7 @@ def of_study(study: str, settings: Settings, reads: Iterable[str]) -> Settings:
     """Returns the settings that a study's report reads, without those of other studies."""
     values = {name: getattr(settings, name) for name in (*reads, "studies")}
     used = set()
-    for part in values.keys() & {"cells", "retrainings", "sources", "targets"}:
+    for part in values.keys() & OWNERS.keys():
         values[part] = {key: item for key, item in values[part].items() if study in owners(item)}
         used |= {item.set for item in values[part].values()}
     if "sets" in values:
