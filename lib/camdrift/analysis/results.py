@@ -134,39 +134,12 @@ def load(study: str) -> Tables:
         raise FileNotFoundError(f"no tables in {folder}; run `make repro STUDY={study}`")
     # A cell may be called 'none' or 'nan': only an empty field is a missing value.
     texts = (
-        "cell",
-        "layer",
-        "printed",
-        "detail",
-        "published_detail",
-        "published_flags",
-        "protocols",
-        "flags",
-        "rests_on",
-        "text",
-        "touches",
-        "detector",
-        "note",
-        "fitted_cell",
-        "rule",
-        "positives",
-        "negatives",
-        "arm",
-        "kind",
-        "reading",
-        "model",
-        "on",
-        "attack",
-        "split",
-        "number",
-        "class_before",
-        "class_after",
-        "budget",
-        "network",
-        "method",
-        "made_on",
+        "cell", "layer", "printed", "detail", "published_detail", "published_flags", "protocols",
+        "flags", "rests_on", "text", "touches", "detector", "note", "fitted_cell", "rule",
+        "positives", "negatives", "arm", "kind", "reading", "model", "on", "attack", "split",
+        "number", "class_before", "class_after", "budget", "network", "method", "made_on",
         "family",
-    )
+    )  # fmt: skip
     tables = {}
     for file in files:
         table = pd.read_csv(
