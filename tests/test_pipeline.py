@@ -240,4 +240,4 @@ def test_make_works_in_a_folder_whose_name_has_blanks(tmp_path):
         env=os.environ | {"PYTHONPATH": str(folder / "lib")},
     )  # fmt: skip
     assert (folder / "data" / "checked").exists(), done.stderr
-    assert "asked: repro" in done.stdout
+    assert "asked: repro report@tiny\n" in done.stdout  # the first study first

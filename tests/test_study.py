@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from camdrift import settings, storage
-from camdrift.analysis import drawing, results
+from camdrift.analysis import drawing, results, tables
 from camdrift.explain import cam, packing
 from camdrift.models import loading
 from camdrift.ops import readme, summary
 from camdrift.papers import interface
 from camdrift.papers.renkhoff2022 import figures, report
+from camdrift.papers.renkhoff2022 import verdicts as judges
 from camdrift.papers.tan2023 import report as detector_report
+from camdrift.papers.tan2023 import tables as evaluation
 from camdrift.perturbations import variants
 from camdrift.storage import (
     Attacked,
@@ -248,6 +250,19 @@ def test_tables_written_are_tables_read(tiny, name):
         )
 
 
+def test_the_tables_of_the_cells_are_in_the_one_study_or_the_other(tiny):
+    layers, detectors = (set(results.load(name)) for name in ("tiny", "tiny_detectors"))
+    assert layers == set(tables.ABOUT)
+    assert detectors == set(evaluation.ABOUT)
+    assert layers & detectors == {"claims", "switches"}
+    switches = [results.load(name)["switches"] for name in ("tiny", "tiny_detectors")]
+    cells = tiny.settings.cells.items()
+    runs = [(key, protocol) for key, cell in cells for protocol in cell.protocols]
+    for table, claims in zip(switches, (judges.JUDGES, ["B6"]), strict=True):
+        rows = table[["cell", "protocol", "claim"]].itertuples(index=False, name=None)
+        assert list(rows) == [(*run, claim) for run in runs for claim in claims]
+
+
 def test_distribution_twin(made):
     values = part(Scores, "tiny_fgsm", "score").values.query("method == 'GradCAM'")
     chosen = values.query("variant == 'adversarial' and strength == 1 and score == 'cosine' "
@@ -377,14 +392,14 @@ def test_the_first_study_is_built_first_unless_others_are_named(tiny, monkeypatc
 
 def test_the_similarities_of_the_claim_on_layers_are_those_of_the_layer_study(tiny):
     """The mean over flipped images and the floor of unrelated ones, as the tables have them."""
-    similar, tables = part(Similarities, "tiny_dlfuzz", "similarity"), results.load("tiny")
+    similar, made = part(Similarities, "tiny_dlfuzz", "similarity"), results.load("tiny")
     images = part(Attacked, "tiny_dlfuzz", "attack").images
     assert similar.images.equals(images[["image", "source", "success"]])
     assert similar.images["success"].any()
     first = settings.protocols(tiny.settings.protocols)["corrected"]  # noqa: F841 in the query
     values = similar.values.query("reading == @first.reading and target == 'seed_class'")
     flipped = values[values["image"].isin(images.loc[images["success"], "image"])]
-    rows = tables["similarity"].query(
+    rows = made["similarity"].query(
         "cell == 'tiny_dlfuzz' and strength == 1 and group == 'success' and score == 'cosine' "
         "and target == 'seed_class'"
     )

@@ -20,6 +20,7 @@ from camdrift.settings import (
     owners,
     params,
 )
+from camdrift.settings.studies import OWNERS
 from camdrift.storage import Artefact, Attacked, Covered, Maps, Noise, Scores, files
 
 Tables = dict[str, pd.DataFrame]
@@ -133,39 +134,12 @@ def load(study: str) -> Tables:
         raise FileNotFoundError(f"no tables in {folder}; run `make repro STUDY={study}`")
     # A cell may be called 'none' or 'nan': only an empty field is a missing value.
     texts = (
-        "cell",
-        "layer",
-        "printed",
-        "detail",
-        "published_detail",
-        "published_flags",
-        "protocols",
-        "flags",
-        "rests_on",
-        "text",
-        "touches",
-        "detector",
-        "note",
-        "fitted_cell",
-        "rule",
-        "positives",
-        "negatives",
-        "arm",
-        "kind",
-        "reading",
-        "model",
-        "on",
-        "attack",
-        "split",
-        "number",
-        "class_before",
-        "class_after",
-        "budget",
-        "network",
-        "method",
-        "made_on",
+        "cell", "layer", "printed", "detail", "published_detail", "published_flags", "protocols",
+        "flags", "rests_on", "text", "touches", "detector", "note", "fitted_cell", "rule",
+        "positives", "negatives", "arm", "kind", "reading", "model", "on", "attack", "split",
+        "number", "class_before", "class_after", "budget", "network", "method", "made_on",
         "family",
-    )
+    )  # fmt: skip
     tables = {}
     for file in files:
         table = pd.read_csv(
@@ -181,7 +155,7 @@ def of_study(study: str, settings: Settings, reads: Iterable[str]) -> Settings:
     """Returns the settings that a study's report reads, without those of other studies."""
     values = {name: getattr(settings, name) for name in (*reads, "studies")}
     used = set()
-    for part in values.keys() & {"cells", "retrainings", "sources", "targets"}:
+    for part in values.keys() & OWNERS.keys():
         values[part] = {key: item for key, item in values[part].items() if study in owners(item)}
         used |= {item.set for item in values[part].values()}
     if "sets" in values:

@@ -25,6 +25,7 @@ from camdrift.analysis import drawing
 from camdrift.pipeline import run
 from camdrift.settings import Settings, SettingsError, owners, params, presets
 from camdrift.settings.presets import Preset
+from camdrift.settings.studies import OWNERS
 from camdrift.storage import files
 
 FOLDERS = {"DATA": "CAMDRIFT_DATA", "WEIGHTS": "CAMDRIFT_WEIGHTS"}  # and their variables
@@ -220,8 +221,7 @@ def gather(preset: Preset, plan: Settings, names: Sequence[str], folder: Path) -
     licence lets an image be passed on. What the stages took stands beside them: it is of no
     revision, and what DVC took from its cache has run before, maybe elsewhere.
     """
-    parts = (plan.cells, plan.retrainings, plan.sources, plan.targets)
-    items = [(key, item) for part in parts for key, item in part.items()]
+    items = [(key, item) for part in OWNERS for key, item in getattr(plan, part).items()]
     used = [item for _, item in items if owners(item) & {*names}]
     sets = {item.set for item in used}
     models = {item.model for item in used} | {getattr(item, "source", item.model) for item in used}

@@ -18,6 +18,7 @@ from camdrift.ops.forecast import Estimate
 from camdrift.ops.trial import MB
 from camdrift.pipeline import run
 from camdrift.settings import Settings, SettingsError, owners, params, presets
+from camdrift.settings.studies import OWNERS
 
 
 def table(estimates: Sequence[Estimate]) -> pd.DataFrame:
@@ -87,18 +88,14 @@ def narrowed(plan: Settings, names: Sequence[str]) -> Settings:
         return plan
     parts: dict[str, dict[str, Any]] = {
         part: {k: v for k, v in getattr(plan, part).items() if owners(v) & {*names}}
-        for part in ("cells", "retrainings", "sources", "targets")
+        for part in OWNERS
     }
     parts["studies"] = {k: v for k, v in plan.studies.items() if k in names}
     for key, cell in parts["cells"].items():
         if cell.evaluation not in names:
             unseen = {"detect": [], "adaptive": False}
             parts["cells"][key] = cell.model_copy(update=unseen)
-    ends = [
-        value
-        for part in ("cells", "retrainings", "sources", "targets")
-        for value in parts[part].values()
-    ]
+    ends = [value for part in OWNERS for value in parts[part].values()]
     used = {end.model for end in ends} | {end.source for end in parts["cells"].values()}
     parts["models"] = {k: v for k, v in plan.models.items() if k in used}
     kept = {end.set for end in ends} | {model.set for model in parts["models"].values()}

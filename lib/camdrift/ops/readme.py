@@ -2,9 +2,8 @@
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import pandas as pd
 
@@ -46,20 +45,16 @@ def generated() -> dict[str, str]:
         "evidence": _evidence(layers),
         "verdicts": _verdicts(plan),
         "studies": _studies(plan),
-        "claims": _claims(layers, settings.RENKHOFF, SYMBOLS),
+        "claims": _claims(plan, settings.RENKHOFF, SYMBOLS),
         "published": _published(tables),
         "oddities": _oddities(tables, headline),
         "seeds": _seeds(plan),
         "methods": _methods(tables, headline, storage.results(study, "figures").as_posix()),
-        "detection_claims": _claims(_by_paper(plan, settings.TAN), settings.TAN),
+        "detection_claims": _claims(plan, settings.TAN),
         "detectors": _detectors(plan),
-        "retraining": _claims(
-            _by_paper(plan, settings.KLAWIKOWSKA), settings.KLAWIKOWSKA,
-            figures={"Every model attacked itself": "success_by_model"},
-        ),
+        "retraining": _claims(plan, settings.KLAWIKOWSKA, figures=["success_by_model"]),
         "transfer": _claims(
-            _by_paper(plan, settings.CHAKRABORTY), settings.CHAKRABORTY,
-            figures={"Accuracy by eps": "chakraborty_table_1", "MOD by eps": "chakraborty_table_3"},
+            plan, settings.CHAKRABORTY, figures=["chakraborty_table_1", "chakraborty_table_3"]
         ),
         "run": _run(),
         "benchmarks": _benchmarks(),
@@ -96,20 +91,12 @@ def _studies(plan: Settings) -> str:
     return markdown(pd.DataFrame(rows))
 
 
-def _claims(
-    by_study: dict[str, results.Tables],
-    paper: str,
-    *texts: str,
-    figures: Mapping[str, str] = MappingProxyType({}),
-) -> str:
-    """Returns the verdicts on a paper's claims, study by study, with figures of the first.
+def _claims(plan: Settings, paper: str, *texts: str, figures: Sequence[str] = ()) -> str:
+    """Returns the verdicts on a paper's claims, study by study, with figures of the first study.
 
-    Args:
-        by_study: the tables of the paper's studies.
-        paper: its name.
-        texts: to stand below the table.
-        figures: names of figures, by their texts.
+    Texts stand below the table.
     """
+    by_study = _by_paper(plan, paper)
     if not by_study:
         return NOT_RUN
     folder = storage.results(next(iter(by_study)), "figures").as_posix()
@@ -121,7 +108,7 @@ def _claims(
         table = table.assign(**{name: (rows["corrected"] + " " + rows["verdict"]).str.strip()})
     return "\n\n".join(
         [
-            *(f"![{text}]({folder}/{figure}.png)" for text, figure in figures.items()),
+            *(f"![{TEXTS[name]}]({folder}/{name}.png)" for name in figures),
             markdown(table),
             *texts,
             *_reviewed({claim.id for claim in interface.paper(paper).CLAIMS}),
@@ -139,6 +126,10 @@ def _reviewed(claims: Collection[str]) -> list[str]:
     return [f"*Under review*, {', '.join(ids)}: {reason}." for reason, ids in reasons.items()]
 
 
+TEXTS = {
+    "success_by_model": "Every model attacked itself", "chakraborty_table_1": "Accuracy by eps",
+    "chakraborty_table_3": "MOD by eps",
+}  # fmt: skip
 SYMBOLS = (
     "*c_a*, *c_g*, *c_u*: cosine similarity of a layer's map to the clean image's map, under "
     "attack, under noise of its size, and for unrelated clean images. *e* = c_g - c_a: the excess, "
@@ -151,15 +142,8 @@ SYMBOLS = (
 def _published(tables: results.Tables) -> str:
     """Returns the layer study's claims as the public code has them, beside corrected."""
     rows = claims.texts(tables)
-    return markdown(
-        pd.DataFrame(
-            {
-                "claim": rows["claim"],
-                "as published": rows["as published"],
-                "corrected": rows["corrected"] + " " + rows["verdict"],
-            }
-        )
-    )
+    rows["corrected"] += " " + rows["verdict"]
+    return markdown(rows[["claim", "as published", "corrected"]])
 
 
 def _evidence(layers: dict[str, results.Tables]) -> str:

@@ -21,7 +21,7 @@ def terminal(name: str) -> str:
     verdicts = tables["claims"]["verdict"].value_counts()
     lines = [f"\nStudy '{name}': {content.title}"]
     for text, table in content.headline:
-        lines += ["", *textwrap.wrap(text, WIDTH)]
+        lines += ["", *textwrap.wrap(text.replace("*", ""), WIDTH)]
         for first, *rest in table.itertuples(index=False):
             lines.append(f"  {first}")
             lines += [
@@ -77,7 +77,6 @@ def main() -> None:
     parser.add_argument("study", nargs="*", help="default: all; of `first`, the first")
     asked = parser.parse_args()
     plan = params.load()
-    build.known(plan, asked.study)
     studies = asked.study or list(plan.studies)
     if asked.action == "show":
         for study in studies:
@@ -86,6 +85,7 @@ def main() -> None:
             sys.stdout.write(f"\n{line}")
         sys.stdout.write(f"\n\nDashboard: {DASHBOARD}\n")
     elif asked.action == "first":
+        build.known(plan, asked.study)
         sys.stdout.write(" ".join(asked.study or studies[:1]) + "\n")
     elif asked.action == "readme":
         for page, text in readme.pages().items():

@@ -14,24 +14,12 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from camdrift.settings import (
-    CHAKRABORTY,
-    KLAWIKOWSKA,
-    RENKHOFF,
-    TAN,
-    Settings,
-    SettingsError,
-    lines_of,
-    params,
-)
+from camdrift.settings import RENKHOFF, TAN, Settings, SettingsError, lines_of, params
 from camdrift.settings.section import Count, Line, Section
-from camdrift.settings.studies import NAMED
+from camdrift.settings.studies import NAMED, OWNERS
 
 FOLDER = Path("stages/presets")
 PARTS = ("sets", "models", "studies", "cells", "retrainings", "sources", "targets")
-# The paper of the studies to which the items of a part belong.
-OWNERS = {"cells": RENKHOFF, "retrainings": KLAWIKOWSKA, "sources": CHAKRABORTY,
-          "targets": CHAKRABORTY}  # fmt: skip
 BUNDLED = "constraints.txt"  # pins the packages that ship images
 
 

@@ -64,6 +64,13 @@ Study = Annotated[
 ]
 
 
+# The paper of the studies to which the items of a section belong.
+OWNERS = {
+    "cells": RENKHOFF,
+    "retrainings": KLAWIKOWSKA,
+    "sources": CHAKRABORTY,
+    "targets": CHAKRABORTY,
+}
 # By paper: the key under which a study names one of its own, the section of that one, and the key
 # there which names the study.
 NAMED = {

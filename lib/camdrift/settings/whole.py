@@ -20,9 +20,8 @@ from camdrift.settings.retrainings import HARDENED, Retraining, SignatureSetting
 from camdrift.settings.section import Name, Section, lines_of
 from camdrift.settings.sets import ImageSetSettings
 from camdrift.settings.studies import (
-    CHAKRABORTY,
-    KLAWIKOWSKA,
     NAMED,
+    OWNERS,
     RENKHOFF,
     TAN,
     DetectorStudy,
@@ -113,12 +112,16 @@ def _references(plan: Settings) -> list[str]:
         known(f"models.{name}.set", "set", model.set, plan.sets)
         if name in {hardened(key, kind) for key in plan.retrainings for kind in HARDENED}:
             faults.append(f"models.{name}: a retraining makes a model of this name, take another")
+    for part, paper in OWNERS.items():
+        for name, item in getattr(plan, part).items():
+            place = f"{part}.{name}"
+            reports(f"{place}.study", item.study, paper)
+            known(f"{place}.set", "set", item.set, plan.sets)
+            there = plan.models if part == "retrainings" else models
+            known(f"{place}.model", "model", item.model, there)
     for name, cell in plan.cells.items():
         place = f"cells.{name}"
-        reports(f"{place}.study", cell.study, RENKHOFF)
-        known(f"{place}.set", "set", cell.set, plan.sets)
-        for role in ("model", "source"):
-            known(f"{place}.{role}", "model", getattr(cell, role), models)
+        known(f"{place}.source", "model", cell.source, models)
         for protocol in cell.protocols:
             known(f"{place}.protocols", "protocol", protocol, plan.protocols)
         known(f"{place}.attack", "attack", cell.attack, plan.attacks)
@@ -127,16 +130,6 @@ def _references(plan: Settings) -> list[str]:
             reports(f"{place}.evaluation", cell.evaluation, TAN, reason=reason)
         else:
             reports(f"{place}.evaluation", cell.evaluation, TAN, RENKHOFF)
-    for name, retraining in plan.retrainings.items():
-        place = f"retrainings.{name}"
-        reports(f"{place}.study", retraining.study, KLAWIKOWSKA)
-        known(f"{place}.set", "set", retraining.set, plan.sets)
-        known(f"{place}.model", "model", retraining.model, plan.models)
-    for part, ends in (("sources", plan.sources), ("targets", plan.targets)):
-        for name, end in ends.items():
-            reports(f"{part}.{name}.study", end.study, CHAKRABORTY)
-            known(f"{part}.{name}.set", "set", end.set, plan.sets)
-            known(f"{part}.{name}.model", "model", end.model, models)
     for name, study in plan.studies.items():
         if study.paper in NAMED:
             key, part, owner = NAMED[study.paper]
@@ -146,5 +139,5 @@ def _references(plan: Settings) -> list[str]:
         if isinstance(study, DetectorStudy) and study.headline in blind:
             faults.append(f"studies.{name}.headline: wanted a cell with `detect`, got one without")
     transfers = {k: study for k, study in plan.studies.items() if isinstance(study, TransferStudy)}
-    ends_of = plan.sources, plan.targets
-    return faults + transfer_faults(transfers, *ends_of, sets=plan.sets, models=models)
+    ends = plan.sources, plan.targets
+    return faults + transfer_faults(transfers, *ends, sets=plan.sets, models=models)

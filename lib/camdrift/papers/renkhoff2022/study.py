@@ -36,11 +36,11 @@ def tables(name: str, settings: Settings) -> Tables:
     Beside those of `cell_tables`: `groups`, `factorial`, `controls` and `shares` (see `flips`),
     `flags`, `switches` (each protocol's finding on each claim) and `claims`, of the headline cell.
     """
-    by_name = protocols(settings.protocols)
+    known = protocols(settings.protocols)
     seed, statistics, limits = settings.seed, settings.statistics, settings.flags
     parts: list[tuple[str, Tables]] = []
     for key, cell in tqdm(settings.cells.items(), desc="tables", unit="cell"):
-        outputs = results.read(name, key, cell, by_name, statistics, seed=seed)
+        outputs = results.read(name, key, cell, known, statistics, seed=seed)
         part = cell_tables(outputs, statistics, limits, seed=seed)
         part["groups"] = flips.groups(outputs, statistics, limits, seed=seed)
         part["factorial"] = flips.factorial(outputs, statistics, limits, seed=seed)

@@ -36,7 +36,7 @@ class Evaluations:
     """The evaluations of a cell.
 
     by_strength: fitted and tested at the same strength.
-    adaptive: as `detection_tables.adaptive` returns it, with `cell`, of the cells of the same model
+    adaptive: as `tables.adaptive` returns it, with `cell`, of the cells of the same model
         with an adaptive attack.
     size: side of the images in px.
     """
@@ -249,7 +249,7 @@ JUDGES: dict[str, tuple[Callable[[Evaluations], Finding], float]] = {
 
 
 def judge_evaluations(evaluations: Evaluations) -> pd.DataFrame:
-    """Returns the findings of a cell's evaluations: as `verdicts.switch_table`, one protocol.
+    """Returns the findings of a cell's evaluations under one protocol, with `FINDING_COLUMNS`.
 
     The paper's constants belong to 224 px. At another size each verdict is "not decided", and the
     detail holds the verdict that it would be.
