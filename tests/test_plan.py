@@ -191,7 +191,7 @@ def test_estimates_follow_from_a_trial(plan, counts):
         )
         found = Trial((1.0, 2.0), (30.0, 8.0), (5.0, 4.0), sharded=True)
         made = forecast._estimate(
-            "attack@tiny_fgsm", found, Base(3.0, 100.0), (small, large, whole), ""
+            "attack@tiny_fgsm", found, Base(3.0, 100.0), (small, large, whole)
         )
         times = (50 - 4) / 4
         assert made.seconds == pytest.approx(3 + 1 + times * 2)
@@ -201,7 +201,7 @@ def test_estimates_follow_from_a_trial(plan, counts):
         growth = ((batch * 50) ** 0.5 - 4) / (32**0.5 - 4)
         assert made.peak == pytest.approx(100 + 30 + growth * 8)
         report = forecast._estimate(
-            "report@tiny", found, Base(3.0, 100.0), (small, large, whole), "KeyError: 1"
+            "report@tiny", found, Base(3.0, 100.0), (small, large, whole), fault="KeyError: 1"
         )
     assert (report.seconds, report.peak, report.disk) == (4.0, 130.0, 5.0)
     assert report.fault == "KeyError: 1"

@@ -15,17 +15,21 @@ MODELS = ("model", "source")  # settings that name a model
 
 def ordered() -> list[str]:
     """Returns the stages of the params.yaml of this folder, each after those that it rests on."""
-    outputs = {stage: params.outputs(stage) for stage in params.stages()}
+    writers: dict[Path, set[str]] = {}  # of a file or folder itself
+    within: dict[Path, set[str]] = {}  # of it, or of anything in it
+    for stage in params.stages():
+        for path in params.outputs(stage):
+            writers.setdefault(path, set()).add(stage)
+            for folder in (path, *path.parents):
+                within.setdefault(folder, set()).add(stage)
     graph: TopologicalSorter[str] = TopologicalSorter()
-    for stage in outputs:
-        needed = params.dependencies(stage)
-        before = [other for other, paths in outputs.items() if _meet(paths, needed)]
-        graph.add(stage, *before)
+    for stage in params.stages():
+        graph.add(stage)
+        for path in params.dependencies(stage):
+            graph.add(stage, *within.get(path, ()))
+            for folder in path.parents:
+                graph.add(stage, *writers.get(folder, ()))
     return list(graph.static_order())
-
-
-def _meet(paths: Sequence[Path], others: Sequence[Path]) -> bool:
-    return any(a.is_relative_to(b) or b.is_relative_to(a) for a in paths for b in others)
 
 
 def groups(stages: Sequence[str], images: Mapping[str, Any]) -> list[list[str]]:

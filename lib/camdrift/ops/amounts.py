@@ -47,20 +47,23 @@ def _detected(stage: Stage) -> float:
 
 @dataclass(frozen=True)
 class Group:
-    """How a group's work is counted, and whether a pinch of one size says what it is.
+    """How a group's work is counted, and how a pinch says what it takes.
 
-    A stage that takes long even of the smallest pinch is not tried at two sizes: hardly any of its
-    time is of what it does once.
+    amount: counts it.
+    patience: None where pinches of two sizes are compared. A group that takes long even of the
+        smallest is tried at one size, and again unless it takes more seconds than these, since what
+        it does once hardly counts then.
     """
 
     amount: Callable[[Stage], float]
-    long: bool = False
+    patience: float | None = None
 
 
+PATIENCE = 3.0
 GROUPS = {
     "train": Group(_training),
-    "harden": Group(_attacked, long=True),
-    "signatures": Group(_attacked, long=True),
+    "harden": Group(_attacked, PATIENCE),
+    "signatures": Group(_attacked, math.inf),  # UMAP is compiled, once, in ten seconds
     "sign": Group(_tests),
     "carry": Group(_tests),
     "attack": Group(_tests),
@@ -68,7 +71,7 @@ GROUPS = {
     "cam": Group(_tests),
     "coverage": Group(_tests),
     "score": Group(_tests),
-    "detect": Group(_detected, long=True),
+    "detect": Group(_detected, PATIENCE),
 }
 
 
@@ -80,7 +83,7 @@ def held(stage: Stage, *, sharded: bool) -> float:
     """
     training = stage.item.get("training")
     batch = training["batch"] if training else stage.content["micro_batch"]
-    images = stage.images.get("train" if training else "test", 0)
+    images = stage.images.get("train", 0) if training else stage.images["test"]
     return math.sqrt(batch * max(batch, min(images, SHARD * batch) if sharded else images))
 
 

@@ -62,7 +62,7 @@ def splits(counts: Mapping[str, Counted], size: Size) -> dict[str, dict[str, int
         train = size.batch * size.steps
         validation = round(train * whole.get("validation", 0) / max(1, whole.get("train", 0)))
         wanted = {"train": train, "validation": max(1, validation), "test": size.images}
-        found[name] = {split: min(n, whole.get(split, 0)) for split, n in wanted.items()}
+        found[name] = {split: n if whole.get(split) else 0 for split, n in wanted.items()}
     return found
 
 

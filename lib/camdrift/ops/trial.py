@@ -23,7 +23,6 @@ MB = 1e6
 # The fastest way to start many stages: a process that has loaded what most of them load first, and
 # forks itself for each. It computes nothing, since threads of OpenMP would not survive the fork.
 PRELOADED = ("camdrift.pipeline.shards", "camdrift.models.loading")
-LONG = 3.0  # seconds beside which what is done once, as loading, hardly counts
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,15 @@ def once(name: str, folder: Path) -> Trial:
     return Trial((seconds, 0), (peak - start, 0), (written, 0), sharded)
 
 
-def twice(name: str, folder: Path) -> Trial:
+def twice(name: str, folder: Path, patience: float) -> Trial:
     """Runs a stage of a pinch, and again without what is done once: all of that grows.
 
-    So do its arrays, while weights and tables stay as they are.
+    So do its arrays, while weights and tables stay as they are. There is no second run if the first
+    takes more seconds than `patience`.
     """
     start = _quiet()
     seconds, peak, written, sharded = _run(name, folder)
-    again = seconds if seconds > LONG else _run(name, folder)[0]
+    again = seconds if seconds > patience else _run(name, folder)[0]
     with contextlib.chdir(folder):
         arrays = sum(_size(path, "*.npy") for path in params.outputs(name)) / MB
     return Trial((seconds, again), (peak - start, 0), (written, arrays), sharded)
