@@ -40,11 +40,11 @@ def groups(stages: Sequence[str], images: Mapping[str, Any]) -> list[list[str]]:
         images: facts on a set's images that decide its work, by the set's name.
     """
     content = params.read(params.PARAMS)
-    found: dict[str, list[str]] = {}
+    members: dict[str, list[str]] = {}
     for stage in stages:
         facts = _facts(params.declared(stage), content, images)
-        found.setdefault(json.dumps([stage.partition("@")[0], facts]), []).append(stage)
-    return list(found.values())
+        members.setdefault(json.dumps([stage.partition("@")[0], facts]), []).append(stage)
+    return list(members.values())
 
 
 def _facts(value: Any, content: Mapping[str, Any], images: Mapping[str, Any]) -> Any:
@@ -53,14 +53,14 @@ def _facts(value: Any, content: Mapping[str, Any], images: Mapping[str, Any]) ->
         return [_facts(item, content, images) for item in value]
     if not isinstance(value, dict):
         return value
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     for key, item in value.items():
         if key in presets.PARTS:
-            found[key] = [_facts(each, content, images) for each in item.values()]
+            facts[key] = [_facts(each, content, images) for each in item.values()]
         elif key == "set":
-            found[key] = images[item]
+            facts[key] = images[item]
         elif key in MODELS:
-            found[key] = _facts(content["models"].get(item, item), content, images)
+            facts[key] = _facts(content["models"].get(item, item), content, images)
         elif key not in WORDS:
-            found[key] = _facts(item, content, images)
-    return found
+            facts[key] = _facts(item, content, images)
+    return facts

@@ -75,7 +75,7 @@ GROUPS = {
 }
 
 
-def held(stage: Stage, *, sharded: bool) -> float:
+def images(stage: Stage, *, in_shards: bool) -> float:
     """Returns how many images decide the memory of a stage.
 
     Networks hold a micro-batch, and arrays a shard of a few micro-batches or all images: it is the
@@ -83,8 +83,8 @@ def held(stage: Stage, *, sharded: bool) -> float:
     """
     training = stage.item.get("training")
     batch = training["batch"] if training else stage.content["micro_batch"]
-    images = stage.images.get("train", 0) if training else stage.images["test"]
-    return math.sqrt(batch * max(batch, min(images, SHARD * batch) if sharded else images))
+    count = stage.images.get("train", 0) if training else stage.images["test"]
+    return math.sqrt(batch * max(batch, min(count, SHARD * batch) if in_shards else count))
 
 
 SHARD = 4  # micro-batches of a shard, at most

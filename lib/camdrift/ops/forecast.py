@@ -18,7 +18,7 @@ from camdrift.settings import Settings, SettingsError, params
 FETCH = "fetch"  # a group that is not tried: `needs` has decoded some images as it does
 LIGHT = ("camdrift.pipeline.run",)  # what stages without networks load before anything else
 NETWORKS = Path("lib/camdrift/models")  # a stage that rests on this folder loads torch
-NOTHING = Trial((0, 0), (0, 0), (0, 0), sharded=False)
+NOTHING = Trial((0, 0), (0, 0), (0, 0), in_shards=False)
 
 
 @dataclass(frozen=True)
@@ -67,31 +67,30 @@ def estimates(plan: Settings, counts: Mapping[str, Counted]) -> list[Estimate]:
         SettingsError: a stage refuses its settings.
     """
     bases = {name: trial.base(name) for name in (LIGHT, trial.PRELOADED)}
-    fetched = [
+    fetches = [
         _fetch(f"{FETCH}@{name}", counted, plan.sets[name].size, bases[LIGHT])
         for name, counted in counts.items()
     ]
     whole = Study(plan.model_dump(mode="json"), {n: c.splits for n, c in counts.items()})
     with tempfile.TemporaryDirectory(prefix="camdrift-") as folder:
         small, large = (
-            _written(Path(folder, str(size.images)), plan, counts, size)
-            for size in pinch.sizes(plan)
+            _pinch(Path(folder, str(size.images)), plan, counts, size) for size in pinch.sizes(plan)
         )
         facts = {name: (plan.sets[name].size, c.classes) for name, c in counts.items()}
         with contextlib.chdir(large.folder):
             order = [stage for stage in alike.ordered() if not stage.startswith(f"{FETCH}@")]
             groups = alike.groups(order, facts)
             light = {s: NETWORKS not in params.dependencies(s) for s in order}
-        found = _trials(groups, small, large)
+        trials = _trials(groups, small, large)
     studies = small, large, whole
-    steepest = max([0.0, *(_steepness(name, found[name][0], *studies[:2]) for name in found)])
-    return fetched + [
+    steepest = max([0.0, *(_steepness(name, trials[name][0], *studies[:2]) for name in trials)])
+    return fetches + [
         _estimate(
             stage, own, bases[LIGHT if light[stage] else trial.PRELOADED], studies,
             fault=fault, steepest=steepest,
         )
         for stages in groups
-        for own, fault in [found[stages[0]]]
+        for own, fault in [trials[stages[0]]]
         for stage in stages
     ]  # fmt: skip
 
@@ -100,32 +99,30 @@ def _trials(
     groups: Sequence[Sequence[str]], small: Study, large: Study
 ) -> dict[str, tuple[Trial, str]]:
     """Returns trials of the first stage of each group, and the errors that kept them from one."""
-    found = {}
+    trials = {}
     total = sum(map(len, groups))
     with trial.processes() as pool, tqdm(total=total, unit="stage", leave=False) as bar:
         for stages in groups:
             bar.set_description(stages[0])
             try:
-                found[stages[0]] = _trial(stages[0], small, large, pool), ""
+                trials[stages[0]] = _trial(stages[0], small, large, pool), ""
                 _spread(stages, small, large)
             except SettingsError:
                 raise
             except Exception as error:  # few images may be too few for a stage, or for the next
-                found[stages[0]] = NOTHING, f"{type(error).__name__}: {error}"
+                trials[stages[0]] = NOTHING, f"{type(error).__name__}: {error}"
             bar.update(len(stages))
-    return found
+    return trials
 
 
 def _fetch(stage: str, counted: Counted, side: int, base: Base) -> Estimate:
     pixels = sum(counted.splits.values()) * 3 * side**2
     # A torchvision set is read whole before it is split.
-    held = base.mb + (3 * pixels + counted.native) / MB
-    return Estimate(stage, base.seconds + counted.read * counted.seconds, held, pixels / MB)
+    memory = base.mb + (3 * pixels + counted.native) / MB
+    return Estimate(stage, base.seconds + counted.read * counted.seconds, memory, pixels / MB)
 
 
-def _written(
-    folder: Path, plan: Settings, counts: Mapping[str, Counted], size: pinch.Size
-) -> Study:
+def _pinch(folder: Path, plan: Settings, counts: Mapping[str, Counted], size: pinch.Size) -> Study:
     folder.mkdir()
     content = pinch.write(folder, plan, counts, size)
     return Study(content, pinch.splits(counts, size), folder)
@@ -138,7 +135,7 @@ def _trial(stage: str, small: Study, large: Study, pool: Executor) -> Trial:
     if group.patience is not None:
         return pool.submit(trial.twice, stage, large.folder, group.patience).result()
     times = group.amount(large.stage(stage)) / group.amount(small.stage(stage))
-    return pool.submit(trial.compared, stage, small.folder, large.folder, times).result()
+    return pool.submit(trial.compare, stage, small.folder, large.folder, times).result()
 
 
 def _spread(stages: Sequence[str], small: Study, large: Study) -> None:
@@ -155,7 +152,7 @@ def _spread(stages: Sequence[str], small: Study, large: Study) -> None:
 
 def _estimate(
     stage: str,
-    found: Trial,
+    own: Trial,
     base: Base,
     studies: tuple[Study, Study, Study],
     *,
@@ -166,7 +163,7 @@ def _estimate(
 
     Args:
         stage: as DVC names it.
-        found: its trial, or that of one alike.
+        own: its trial, or that of one alike.
         base: its start.
         studies: the small and the large pinch, and the whole study.
         fault: the error that kept it from being tried.
@@ -177,33 +174,33 @@ def _estimate(
     times = more = 0.0
     if group is not None and not fault:
         small, large, whole = (group.amount(study.stage(stage)) for study in studies)
-        first, last = _images(stage, found, *studies[1:])
+        first, last = _images(stage, own, *studies[1:])
         if group.patience is None:
             times = (whole - small) / (large - small)
-            first, *_ = _images(stage, found, studies[0])
-            steepest = _steepness(stage, found, *studies[:2])
+            first, *_ = _images(stage, own, studies[0])
+            steepest = _steepness(stage, own, *studies[:2])
         else:
             times = (whole - large) / large
         more = steepest * (last - first)
     return Estimate(
         stage,
-        base.seconds + found.seconds[0] + times * found.seconds[1],
-        base.mb + found.held[0] + more,
-        found.written[0] + times * found.written[1],
+        base.seconds + own.seconds[0] + times * own.seconds[1],
+        base.mb + own.memory[0] + more,
+        own.disk[0] + times * own.disk[1],
         fault,
     )
 
 
-def _steepness(stage: str, found: Trial, small: Study, large: Study) -> float:
+def _steepness(stage: str, own: Trial, small: Study, large: Study) -> float:
     """Returns the MB that an image more adds to what a stage holds; 0 where one size was tried."""
-    if _group(stage) not in amounts.GROUPS:
+    if not own.memory[1]:
         return 0.0
-    first, second = _images(stage, found, small, large)
-    return found.held[1] / (second - first)
+    first, second = _images(stage, own, small, large)
+    return own.memory[1] / (second - first) if second > first else 0.0
 
 
-def _images(stage: str, found: Trial, *studies: Study) -> list[float]:
-    return [amounts.held(study.stage(stage), sharded=found.sharded) for study in studies]
+def _images(stage: str, own: Trial, *studies: Study) -> list[float]:
+    return [amounts.images(study.stage(stage), in_shards=own.in_shards) for study in studies]
 
 
 def _group(stage: str) -> str:
