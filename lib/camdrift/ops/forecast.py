@@ -1,6 +1,7 @@
 """Forecast: runs a study's stages on a pinch of it, and goes from there to the whole study."""
 
 import contextlib
+import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -83,11 +84,12 @@ def estimates(plan: Settings, counts: Mapping[str, Counted]) -> list[Estimate]:
             light = {s: NETWORKS not in params.dependencies(s) for s in order}
         trials = _trials(groups, small, large)
     studies = small, large, whole
-    steepest = max([0.0, *(_steepness(name, trials[name][0], *studies[:2]) for name in trials)])
+    slopes = [_steepness(name, own, *studies[:2]) for name, (own, _) in trials.items()]
+    usual = statistics.median([slope for slope in slopes if slope] or [0.0])
     return fetches + [
         _estimate(
             stage, own, bases[LIGHT if light[stage] else trial.PRELOADED], studies,
-            fault=fault, steepest=steepest,
+            fault=fault, slope=usual,
         )
         for stages in groups
         for own, fault in [trials[stages[0]]]
@@ -134,8 +136,7 @@ def _trial(stage: str, small: Study, large: Study, pool: Executor) -> Trial:
         return pool.submit(trial.once, stage, large.folder).result()
     if group.patience is not None:
         return pool.submit(trial.twice, stage, large.folder, group.patience).result()
-    times = group.amount(large.stage(stage)) / group.amount(small.stage(stage))
-    return pool.submit(trial.compare, stage, small.folder, large.folder, times).result()
+    return pool.submit(trial.compare, stage, small.folder, large.folder).result()
 
 
 def _spread(stages: Sequence[str], small: Study, large: Study) -> None:
@@ -157,7 +158,7 @@ def _estimate(
     studies: tuple[Study, Study, Study],
     *,
     fault: str = "",
-    steepest: float = 0.0,
+    slope: float = 0.0,
 ) -> Estimate:
     """Returns what a stage would take: its start, its trial, and what more work would add.
 
@@ -167,8 +168,7 @@ def _estimate(
         base: its start.
         studies: the small and the large pinch, and the whole study.
         fault: the error that kept it from being tried.
-        steepest: MB an image of the stage whose memory grows fastest, for those that are tried at
-            one size alone.
+        slope: MB an image of a usual stage, for those that are tried at one size alone.
     """
     group = amounts.GROUPS.get(_group(stage))
     times = more = 0.0
@@ -178,10 +178,10 @@ def _estimate(
         if group.patience is None:
             times = (whole - small) / (large - small)
             first, *_ = _images(stage, own, studies[0])
-            steepest = _steepness(stage, own, *studies[:2])
+            slope = _steepness(stage, own, *studies[:2])
         else:
             times = (whole - large) / large
-        more = steepest * (last - first)
+        more = slope * (last - first)
     return Estimate(
         stage,
         base.seconds + own.seconds[0] + times * own.seconds[1],

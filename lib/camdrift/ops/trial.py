@@ -20,6 +20,7 @@ from camdrift.pipeline import run
 from camdrift.settings import params
 
 MB = 1e6
+SHORT = 1.5  # seconds
 # The fastest way to start many stages: a process that has loaded what most of them load first, and
 # forks itself for each. It computes nothing, since threads of OpenMP would not survive the fork.
 PRELOADED = ("camdrift.pipeline.shards", "camdrift.models.loading")
@@ -79,20 +80,19 @@ def twice(name: str, folder: Path, patience: float) -> Trial:
     return Trial((seconds, again), (peak - start, 0), (disk, arrays), in_shards)
 
 
-def compare(name: str, small: Path, large: Path, times: float) -> Trial:
+def compare(name: str, small: Path, large: Path) -> Trial:
     """Runs a stage of two pinches, and returns what the small one took and the large one more.
 
     Args:
         name: of the stage.
         small: folder of a pinch.
         large: folder of another, which differs in its number of images.
-        times: its amount of work, as a multiple of that of the small one.
     """
     start = _quiet()
     first, *_ = _run(name, small)
     again, peak, disk, in_shards = _run(name, small)
     second, most, more, _ = _run(name, large)
-    if second > times * again:  # then something in it was done for the first time
+    if second < SHORT:  # else shapes of tensors that are new hardly count
         second = min(second, _run(name, large)[0])
     return Trial(
         (first, max(0.0, second - again)),
