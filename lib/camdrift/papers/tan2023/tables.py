@@ -59,7 +59,16 @@ def performance(evaluation: Evaluation) -> pd.DataFrame:
                         rows.append(row | {"note": detector.unfit})
                         continue
                     rows.append(row | _numbers(evaluation, name, rule, positives, negatives, clean))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=RATES)
+
+
+# Columns of `performance`; some are of no row where no detector could be fitted.
+RATES = [
+    "detector", "rule", "positives", "negatives", "note", "n_positive", "n_negative",
+    *(f"{rate}{end}" for rate in ("auroc", "tpr", "tnr", "balanced")
+      for end in ("", "_low", "_high")),
+    "precision", "accuracy", "tpr_at_5", "tpr_at_1",
+]  # fmt: skip
 
 
 def _numbers(
@@ -315,7 +324,7 @@ def study_tables(
 
 # The first columns of each table, which are also those of a table without rows.
 TABLES = {
-    "detectors": ["cell", "strength", "detector"],
+    "detectors": ["cell", "strength", *RATES],
     "roc": ["cell", "strength", "detector", "fpr", "tpr"],
     "judged": ["cell", "strength", "image", "kind"],
     "limits": ["cell", "strength", "detector", "limit"],
