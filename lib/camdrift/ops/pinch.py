@@ -32,7 +32,7 @@ class Size:
     """How much a pinch holds.
 
     images: of a set's test split.
-    micro_batch: of models' calls, as many, so that no call is padded.
+    micro_batch: of models' calls, of which the images are a multiple, so that no call is padded.
     batch: training images of a step, at most.
     steps: of an epoch.
     """
@@ -46,12 +46,12 @@ class Size:
 def sizes(plan: Settings) -> tuple[Size, Size]:
     """Returns the sizes of two pinches, whose difference says what an image takes.
 
-    Each has one micro-batch: what a call takes whatever its images is in both, as it hardly counts
-    in the larger ones of a study. Little work is hard to time, so small images are trained on more.
+    What a call takes whatever its images is nearly the same in both, as it hardly counts in the
+    larger micro-batches of a study. Little work is hard to time, so small images are more.
     """
     if max(chosen.size for chosen in plan.sets.values()) > SMALL:
         return Size(2, 2, 16, 1), Size(4, 4, 16, 3)
-    return Size(2, 2, 32, 1), Size(4, 4, 32, 6)
+    return Size(2, 2, 32, 1), Size(8, 4, 32, 6)
 
 
 def splits(counts: Mapping[str, Counted], size: Size) -> dict[str, dict[str, int]]:

@@ -143,8 +143,7 @@ def transfer(evaluations: Iterator[tuple[dict, Evaluation]]) -> pd.DataFrame:
             balanced = (alarms[yes].mean() + (~alarms[no]).mean()) / 2
             auroc = evaluation.auroc(name, "success", "both")[0]
             rows.append(facts | {"detector": name, "auroc": auroc, "balanced": balanced})
-    names = [*TABLES["transfer"], "auroc", "balanced"]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=TABLES["transfer"])
 
 
 def adaptive(features: pd.DataFrame, images: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
@@ -328,7 +327,15 @@ TABLES = {
     "roc": ["cell", "strength", "detector", "fpr", "tpr"],
     "judged": ["cell", "strength", "image", "kind"],
     "limits": ["cell", "strength", "detector", "limit"],
-    "transfer": ["fitted_cell", "fitted_strength", "cell", "strength", "detector"],
+    "transfer": [
+        "fitted_cell",
+        "fitted_strength",
+        "cell",
+        "strength",
+        "detector",
+        "auroc",
+        "balanced",
+    ],
     "adaptive": ["cell", "detector", "arm", "images", "flipped", "auroc", "low", "high"],
     "blur": ["cell", "strength", "kind"],
     "blank": ["cell", "strength", "reading", "kind"],
