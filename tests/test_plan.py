@@ -38,7 +38,7 @@ def study_of(plan, counts):
     return Study(plan.model_dump(mode="json"), {n: c.splits for n, c in counts.items()})
 
 
-def written(folder, plan, counts, size):
+def pinched(folder, plan, counts, size):
     with inside(ROOT):
         pinch.write(folder, plan, counts, size)
     return folder
@@ -85,10 +85,10 @@ def test_every_group_of_stages_is_in_the_order_of_the_pipeline(tiny):
         assert sorted(order) == sorted(listed) == sorted(params.stages())
         for stage in order:
             before = order[: order.index(stage)]
-            written = [path for each in before for path in params.outputs(each)]
+            paths = [path for each in before for path in params.outputs(each)]
             for path in params.dependencies(stage):
                 if path.is_relative_to(storage.DATA) and path != storage.CHECKED:
-                    assert any(o.is_relative_to(path) or path.is_relative_to(o) for o in written)
+                    assert any(o.is_relative_to(path) or path.is_relative_to(o) for o in paths)
 
 
 def test_what_takes_long_without_images_is_tried_once(tiny):
@@ -107,7 +107,7 @@ def test_folds_of_a_network_are_alike_and_networks_are_not(tmp_path, monkeypatch
     folds = {name: needs.Counted({"train": 280, "validation": 40, "test": 80}, 40,
                                  np.zeros((0, 112, 112, 3), np.uint8), np.zeros(0, int), 0, 0, 1)
              for name in orl.sets}  # fmt: skip
-    folder = written(tmp_path, orl, folds, pinch.sizes(orl)[0])
+    folder = pinched(tmp_path, orl, folds, pinch.sizes(orl)[0])
     with inside(folder):
         found = alike.groups(alike.ordered(), dict.fromkeys(orl.sets, (112, 40)))
         other = alike.groups(alike.ordered(), {name: (112, name) for name in orl.sets})
@@ -124,7 +124,7 @@ def test_cells_are_alike_by_their_settings_alone(plan, counts, tmp_path):
     cells["again"] = cells["tiny_fgsm"]
     cells["stronger"] = cells["tiny_fgsm"].model_copy(update={"override": {"eps": 0.2}})
     more = plan.model_copy(update={"cells": cells})
-    folder = written(tmp_path, more, counts, pinch.sizes(more)[0])
+    folder = pinched(tmp_path, more, counts, pinch.sizes(more)[0])
     with inside(folder):
         found = alike.groups(params.stages(), dict.fromkeys(plan.sets, (32, 10)))
     by_stage = {stage: group for group in found for stage in group}
@@ -133,13 +133,13 @@ def test_cells_are_alike_by_their_settings_alone(plan, counts, tmp_path):
 
 
 def test_a_pinch_has_few_images_all_classes_and_valid_settings(plan, counts, tmp_path):
-    small, large = pinch.sizes(plan)
-    folder = written(tmp_path, plan, counts, large)
+    _, large = pinch.sizes(plan)
+    folder = pinched(tmp_path, plan, counts, large)
     with inside(folder):
         found = params.load()
         images = storage.read(storage.ImageSet, storage.set_folder("digits"))
         other = storage.read(storage.ImageSet, storage.set_folder("digits_cropped"))
-    assert found.micro_batch == large.micro_batch == small.images
+    assert found.micro_batch == large.micro_batch
     assert {model.training.epochs for model in found.models.values()} == {1}
     assert found.attacks == plan.attacks
     assert found.cells["tiny_dlfuzz"].detect == [1.0]
@@ -164,7 +164,7 @@ def test_weights_that_would_be_downloaded_are_replaced(plan, counts, tmp_path, m
     assert "45 MB would be downloaded" in line
     folder = tmp_path / "pinch"
     folder.mkdir()
-    written(folder, chosen, counts, pinch.sizes(chosen)[0])
+    pinched(folder, chosen, counts, pinch.sizes(chosen)[0])
     with inside(folder):
         found = params.load().models["resnet18_eighth"]
     state = load_file(found.weights)
@@ -179,29 +179,29 @@ def test_weights_of_a_url_are_those_that_training_downloads(plan, tmp_path, monk
     line, where, _ = needs.weights("own", model)
     assert "would be downloaded" in line
     assert "https://example.org/own.pt" in where
-    assert needs.kept("own", model).name == f"camdrift-{'ab' * 32}.pt"
+    assert needs.weights_file("own", model).name == f"camdrift-{'ab' * 32}.pt"
 
 
 def test_estimates_follow_from_a_trial(plan, counts):
-    """Numbers by hand: 4 images took 1 s at first, 4 more another 2 s; there are 50."""
+    """Numbers by hand: 2 images took 1 s at first, 2 more another 2 s; there are 50."""
     with inside(ROOT):
         whole = study_of(plan, counts)
         small, large = (
-            Study(whole.content | {"micro_batch": 4}, {"digits": {"test": n}}) for n in (4, 8)
+            Study(whole.content | {"micro_batch": n}, {"digits": {"test": n}}) for n in (2, 4)
         )
-        found = Trial((1.0, 2.0), (30.0, 8.0), (5.0, 4.0), sharded=True)
+        found = Trial((1.0, 2.0), (30.0, 8.0), (5.0, 4.0), in_shards=True)
         made = forecast._estimate(
-            "attack@tiny_fgsm", found, Base(3.0, 100.0), (small, large, whole), ""
+            "attack@tiny_fgsm", found, Base(3.0, 100.0), (small, large, whole)
         )
-        times = (50 - 4) / 4
+        times = (50 - 2) / 2
         assert made.seconds == pytest.approx(3 + 1 + times * 2)
         assert made.disk == pytest.approx(5 + times * 4)
-        # Memory grows by the mean of micro-batch and images: sqrt(32 x 50), sqrt(4 x 8), 4.
+        # Memory grows by the mean of micro-batch and images: sqrt(32 x 50), 4, 2.
         batch = plan.micro_batch
-        growth = ((batch * 50) ** 0.5 - 4) / (32**0.5 - 4)
+        growth = ((batch * 50) ** 0.5 - 2) / (4 - 2)
         assert made.peak == pytest.approx(100 + 30 + growth * 8)
         report = forecast._estimate(
-            "report@tiny", found, Base(3.0, 100.0), (small, large, whole), "KeyError: 1"
+            "report@tiny", found, Base(3.0, 100.0), (small, large, whole), fault="KeyError: 1"
         )
     assert (report.seconds, report.peak, report.disk) == (4.0, 130.0, 5.0)
     assert report.fault == "KeyError: 1"
@@ -278,7 +278,8 @@ def test_the_check_runs_the_stages_and_leaves_nothing_behind(monkeypatch, capsys
     file = tmp_path / "own.yaml"
     file.write_text(
         "sets: {digits: {kind: digits, size: 32, limits: {train: 40, validation: 10, test: 5}}}\n"
-        "models: {small: {architecture: vgg11_bn, width: 0.125, head: pooled, training: {}}}\n"
+        "models: {small: {architecture: vgg11_bn, width: 0.125, head: pooled,\n"
+        "    training: {epochs: 10}}}\n"
         "cells: {own: {attack: fgsm, strengths: [1.0]}}\n"
     )
     before, kept = state(ROOT / "data"), dict(os.environ)

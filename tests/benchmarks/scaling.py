@@ -156,7 +156,7 @@ def papers() -> Iterator[dict]:
             native = 3.0 * 500 * 375  # bytes of a usual ImageNet picture
             classes = np.arange(len(looks))
             count = Counted({"test": 5000}, 1000, looks, classes, DECODE, native, 50_000)
-            found = list(forecast.estimates(chosen, {images: count}))
+            found = forecast.estimates(chosen, {images: count})
             for row in estimate.table(found).itertuples():
                 yield {"preset": name, "stage": row.stage, "seconds": row.seconds, "disk": row.disk}
 

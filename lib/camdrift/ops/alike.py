@@ -15,17 +15,21 @@ MODELS = ("model", "source")  # settings that name a model
 
 def ordered() -> list[str]:
     """Returns the stages of the params.yaml of this folder, each after those that it rests on."""
-    outputs = {stage: params.outputs(stage) for stage in params.stages()}
+    writers: dict[Path, set[str]] = {}  # of a file or folder itself
+    within: dict[Path, set[str]] = {}  # of it, or of anything in it
+    for stage in params.stages():
+        for path in params.outputs(stage):
+            writers.setdefault(path, set()).add(stage)
+            for folder in (path, *path.parents):
+                within.setdefault(folder, set()).add(stage)
     graph: TopologicalSorter[str] = TopologicalSorter()
-    for stage in outputs:
-        needed = params.dependencies(stage)
-        before = [other for other, paths in outputs.items() if _meet(paths, needed)]
-        graph.add(stage, *before)
+    for stage in params.stages():
+        graph.add(stage)
+        for path in params.dependencies(stage):
+            graph.add(stage, *within.get(path, ()))
+            for folder in path.parents:
+                graph.add(stage, *writers.get(folder, ()))
     return list(graph.static_order())
-
-
-def _meet(paths: Sequence[Path], others: Sequence[Path]) -> bool:
-    return any(a.is_relative_to(b) or b.is_relative_to(a) for a in paths for b in others)
 
 
 def groups(stages: Sequence[str], images: Mapping[str, Any]) -> list[list[str]]:
@@ -36,11 +40,11 @@ def groups(stages: Sequence[str], images: Mapping[str, Any]) -> list[list[str]]:
         images: facts on a set's images that decide its work, by the set's name.
     """
     content = params.read(params.PARAMS)
-    found: dict[str, list[str]] = {}
+    members: dict[str, list[str]] = {}
     for stage in stages:
         facts = _facts(params.declared(stage), content, images)
-        found.setdefault(json.dumps([stage.partition("@")[0], facts]), []).append(stage)
-    return list(found.values())
+        members.setdefault(json.dumps([stage.partition("@")[0], facts]), []).append(stage)
+    return list(members.values())
 
 
 def _facts(value: Any, content: Mapping[str, Any], images: Mapping[str, Any]) -> Any:
@@ -49,14 +53,14 @@ def _facts(value: Any, content: Mapping[str, Any], images: Mapping[str, Any]) ->
         return [_facts(item, content, images) for item in value]
     if not isinstance(value, dict):
         return value
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     for key, item in value.items():
         if key in presets.PARTS:
-            found[key] = [_facts(each, content, images) for each in item.values()]
+            facts[key] = [_facts(each, content, images) for each in item.values()]
         elif key == "set":
-            found[key] = images[item]
+            facts[key] = images[item]
         elif key in MODELS:
-            found[key] = _facts(content["models"].get(item, item), content, images)
+            facts[key] = _facts(content["models"].get(item, item), content, images)
         elif key not in WORDS:
-            found[key] = _facts(item, content, images)
-    return found
+            facts[key] = _facts(item, content, images)
+    return facts

@@ -47,20 +47,23 @@ def _detected(stage: Stage) -> float:
 
 @dataclass(frozen=True)
 class Group:
-    """How a group's work is counted, and whether a pinch of one size says what it is.
+    """How a group's work is counted, and how a pinch says what it takes.
 
-    A stage that takes long even of the smallest pinch is not tried at two sizes: hardly any of its
-    time is of what it does once.
+    amount: counts it.
+    patience: None where pinches of two sizes are compared. A group that takes long even of the
+        smallest is tried at one size, and again unless it takes more seconds than these, since what
+        it does once hardly counts then.
     """
 
     amount: Callable[[Stage], float]
-    long: bool = False
+    patience: float | None = None
 
 
+PATIENCE = 3.0
 GROUPS = {
     "train": Group(_training),
-    "retrain": Group(_attacked, long=True),
-    "signatures": Group(_attacked, long=True),
+    "retrain": Group(_attacked, PATIENCE),
+    "signatures": Group(_attacked, math.inf),  # UMAP is compiled, once, in ten seconds
     "sign": Group(_tests),
     "carry": Group(_tests),
     "attack": Group(_tests),
@@ -68,11 +71,11 @@ GROUPS = {
     "cam": Group(_tests),
     "coverage": Group(_tests),
     "score": Group(_tests),
-    "detect": Group(_detected, long=True),
+    "detect": Group(_detected, PATIENCE),
 }
 
 
-def held(stage: Stage, *, sharded: bool) -> float:
+def images(stage: Stage, *, in_shards: bool) -> float:
     """Returns how many images decide the memory of a stage.
 
     Networks hold a micro-batch, and arrays a shard of a few micro-batches or all images: it is the
@@ -80,8 +83,8 @@ def held(stage: Stage, *, sharded: bool) -> float:
     """
     training = stage.item.get("training")
     batch = training["batch"] if training else stage.content["micro_batch"]
-    images = stage.images.get("train" if training else "test", 0)
-    return math.sqrt(batch * max(batch, min(images, SHARD * batch) if sharded else images))
+    count = stage.images.get("train", 0) if training else stage.images["test"]
+    return math.sqrt(batch * max(batch, min(count, SHARD * batch) if in_shards else count))
 
 
 SHARD = 4  # micro-batches of a shard, at most

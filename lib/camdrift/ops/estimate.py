@@ -140,7 +140,7 @@ def main() -> None:
         needs.numbered(name, model, plan.sets[model.set])
         sys.stdout.writelines(f"{line}\n" for line in needs.weights(name, model))
     write(f"\nrunning the stages on a few images, {run.threads()} threads:\n")
-    found = list(forecast.estimates(plan, counts))
+    found = forecast.estimates(plan, counts)
     write("\n" + "\n".join(printed(table(found))) + "\n\n")
     sys.stdout.writelines(f"{line}\n" for line in [*faults(found), *scarce(table(found))])
     write(

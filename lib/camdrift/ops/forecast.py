@@ -1,8 +1,9 @@
 """Forecast: runs a study's stages on a pinch of it, and goes from there to the whole study."""
 
 import contextlib
+import statistics
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from camdrift.settings import Settings, SettingsError, params
 FETCH = "fetch"  # a group that is not tried: `needs` has decoded some images as it does
 LIGHT = ("camdrift.pipeline.run",)  # what stages without networks load before anything else
 NETWORKS = Path("lib/camdrift/models")  # a stage that rests on this folder loads torch
-NOTHING = Trial((0, 0), (0, 0), (0, 0), sharded=False)
+NOTHING = Trial((0, 0), (0, 0), (0, 0), in_shards=False)
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Study:
         return amounts.Stage(item, self.content, self.images[item["set"]])
 
 
-def estimates(plan: Settings, counts: Mapping[str, Counted]) -> Iterator[Estimate]:
-    """Yields what each stage of a plan would take, as soon as that is known.
+def estimates(plan: Settings, counts: Mapping[str, Counted]) -> list[Estimate]:
+    """Returns what each stage of a plan would take.
 
     Stages that do the same work are tried once, in an order in which they may rest on one another.
 
@@ -67,59 +68,75 @@ def estimates(plan: Settings, counts: Mapping[str, Counted]) -> Iterator[Estimat
         SettingsError: a stage refuses its settings.
     """
     bases = {name: trial.base(name) for name in (LIGHT, trial.PRELOADED)}
-    for name, counted in counts.items():
-        yield _fetch(f"{FETCH}@{name}", counted, plan.sets[name].size, bases[LIGHT])
+    fetches = [
+        _fetch(f"{FETCH}@{name}", counted, plan.sets[name].size, bases[LIGHT])
+        for name, counted in counts.items()
+    ]
     whole = Study(plan.model_dump(mode="json"), {n: c.splits for n, c in counts.items()})
     with tempfile.TemporaryDirectory(prefix="camdrift-") as folder:
         small, large = (
-            _written(Path(folder, str(size.images)), plan, counts, size)
-            for size in pinch.sizes(plan)
+            _pinch(Path(folder, str(size.images)), plan, counts, size) for size in pinch.sizes(plan)
         )
         facts = {name: (plan.sets[name].size, c.classes) for name, c in counts.items()}
         with contextlib.chdir(large.folder):
             order = [stage for stage in alike.ordered() if not stage.startswith(f"{FETCH}@")]
             groups = alike.groups(order, facts)
             light = {s: NETWORKS not in params.dependencies(s) for s in order}
-        with trial.processes() as pool, tqdm(total=len(order), unit="stage", leave=False) as bar:
-            for stages in groups:
-                bar.set_description(stages[0])
-                fault, found = "", NOTHING
-                try:
-                    found = _trial(stages[0], small, large, pool)
-                    _spread(stages, small, large)
-                except SettingsError:
-                    raise
-                except Exception as error:  # few images may be too few for a stage, or for the next
-                    fault = f"{type(error).__name__}: {error}"
-                for stage in stages:
-                    base = bases[LIGHT if light[stage] else trial.PRELOADED]
-                    yield _estimate(stage, found, base, (small, large, whole), fault)
-                bar.update(len(stages))
+        trials = _trials(groups, small, large)
+    studies = small, large, whole
+    slopes = [_steepness(name, own, *studies[:2]) for name, (own, _) in trials.items()]
+    usual = statistics.median([slope for slope in slopes if slope] or [0.0])
+    return fetches + [
+        _estimate(
+            stage, own, bases[LIGHT if light[stage] else trial.PRELOADED], studies,
+            fault=fault, slope=usual,
+        )
+        for stages in groups
+        for own, fault in [trials[stages[0]]]
+        for stage in stages
+    ]  # fmt: skip
+
+
+def _trials(
+    groups: Sequence[Sequence[str]], small: Study, large: Study
+) -> dict[str, tuple[Trial, str]]:
+    """Returns trials of the first stage of each group, and the errors that kept them from one."""
+    trials = {}
+    total = sum(map(len, groups))
+    with trial.processes() as pool, tqdm(total=total, unit="stage", leave=False) as bar:
+        for stages in groups:
+            bar.set_description(stages[0])
+            try:
+                trials[stages[0]] = _trial(stages[0], small, large, pool), ""
+                _spread(stages, small, large)
+            except SettingsError:
+                raise
+            except Exception as error:  # few images may be too few for a stage, or for the next
+                trials[stages[0]] = NOTHING, f"{type(error).__name__}: {error}"
+            bar.update(len(stages))
+    return trials
 
 
 def _fetch(stage: str, counted: Counted, side: int, base: Base) -> Estimate:
     pixels = sum(counted.splits.values()) * 3 * side**2
     # A torchvision set is read whole before it is split.
-    held = base.mb + (3 * pixels + counted.native) / MB
-    return Estimate(stage, base.seconds + counted.read * counted.seconds, held, pixels / MB)
+    memory = base.mb + (3 * pixels + counted.native) / MB
+    return Estimate(stage, base.seconds + counted.read * counted.seconds, memory, pixels / MB)
 
 
-def _written(
-    folder: Path, plan: Settings, counts: Mapping[str, Counted], size: pinch.Size
-) -> Study:
+def _pinch(folder: Path, plan: Settings, counts: Mapping[str, Counted], size: pinch.Size) -> Study:
     folder.mkdir()
     content = pinch.write(folder, plan, counts, size)
     return Study(content, pinch.splits(counts, size), folder)
 
 
 def _trial(stage: str, small: Study, large: Study, pool: Executor) -> Trial:
-    group = amounts.GROUPS.get(stage.partition("@")[0])
+    group = amounts.GROUPS.get(_group(stage))
     if group is None:
         return pool.submit(trial.once, stage, large.folder).result()
-    if group.long:
-        return pool.submit(trial.twice, stage, large.folder).result()
-    times = group.amount(large.stage(stage)) / group.amount(small.stage(stage))
-    return pool.submit(trial.compared, stage, small.folder, large.folder, times).result()
+    if group.patience is not None:
+        return pool.submit(trial.twice, stage, large.folder, group.patience).result()
+    return pool.submit(trial.compare, stage, small.folder, large.folder).result()
 
 
 def _spread(stages: Sequence[str], small: Study, large: Study) -> None:
@@ -135,23 +152,56 @@ def _spread(stages: Sequence[str], small: Study, large: Study) -> None:
 
 
 def _estimate(
-    stage: str, found: Trial, base: Base, studies: tuple[Study, Study, Study], fault: str
+    stage: str,
+    own: Trial,
+    base: Base,
+    studies: tuple[Study, Study, Study],
+    *,
+    fault: str = "",
+    slope: float = 0.0,
 ) -> Estimate:
-    """Returns what a stage would take: its start, its trial, and what an amount more would add."""
-    group = amounts.GROUPS.get(stage.partition("@")[0])
-    times, growth = 0.0, 0.0
-    if group is not None:
+    """Returns what a stage would take: its start, its trial, and what more work would add.
+
+    Args:
+        stage: as DVC names it.
+        own: its trial, or that of one alike.
+        base: its start.
+        studies: the small and the large pinch, and the whole study.
+        fault: the error that kept it from being tried.
+        slope: MB an image of a usual stage, for those that are tried at one size alone.
+    """
+    group = amounts.GROUPS.get(_group(stage))
+    times = more = 0.0
+    if group is not None and not fault:
         small, large, whole = (group.amount(study.stage(stage)) for study in studies)
-        first = large if group.long else small
-        times = (whole - first) / (large if group.long else large - small)
-        small, large, whole = (
-            amounts.held(study.stage(stage), sharded=found.sharded) for study in studies
-        )
-        growth = (whole - small) / max(1, large - small)
+        first, last = _images(stage, own, *studies[1:])
+        if group.patience is None:
+            times = (whole - small) / (large - small)
+            first, *_ = _images(stage, own, studies[0])
+            slope = _steepness(stage, own, *studies[:2])
+        else:
+            times = (whole - large) / large
+        more = slope * (last - first)
     return Estimate(
         stage,
-        base.seconds + found.seconds[0] + times * found.seconds[1],
-        base.mb + found.held[0] + growth * found.held[1],
-        found.written[0] + times * found.written[1],
+        base.seconds + own.seconds[0] + times * own.seconds[1],
+        base.mb + own.memory[0] + more,
+        own.disk[0] + times * own.disk[1],
         fault,
     )
+
+
+def _steepness(stage: str, own: Trial, small: Study, large: Study) -> float:
+    """Returns the MB that an image more adds to what a stage holds; 0 where one size was tried."""
+    if not own.memory[1]:
+        return 0.0
+    first, second = _images(stage, own, small, large)
+    return own.memory[1] / (second - first) if second > first else 0.0
+
+
+def _images(stage: str, own: Trial, *studies: Study) -> list[float]:
+    return [amounts.images(study.stage(stage), in_shards=own.in_shards) for study in studies]
+
+
+def _group(stage: str) -> str:
+    return stage.partition("@")[0]

@@ -207,7 +207,7 @@ def weights(name: str, chosen: ModelSettings) -> list[str]:
             )
         return [f"models.{name}: {file.name} is there, its sha256 is right"]
     label, url, size = _source(name, chosen)
-    file = kept(name, chosen)
+    file = weights_file(name, chosen)
     if not file.is_file():
         return [
             f"models.{name}: {label} are not in {file.parent}; {size} would be downloaded",
@@ -221,7 +221,7 @@ def weights(name: str, chosen: ModelSettings) -> list[str]:
     return [f"models.{name}: {label} are in {file.parent}"]
 
 
-def kept(name: str, chosen: ModelSettings) -> Path:
+def weights_file(name: str, chosen: ModelSettings) -> Path:
     """Returns the file of a model's weights, which is not there if it was not yet downloaded.
 
     Raises:

@@ -32,7 +32,7 @@ class Size:
     """How much a pinch holds.
 
     images: of a set's test split.
-    micro_batch: of models' calls; all counts are multiples of it, so that no call is padded.
+    micro_batch: of models' calls, of which the images are a multiple, so that no call is padded.
     batch: training images of a step, at most.
     steps: of an epoch.
     """
@@ -46,24 +46,24 @@ class Size:
 def sizes(plan: Settings) -> tuple[Size, Size]:
     """Returns the sizes of two pinches, whose difference says what an image takes.
 
-    Of small images there are more, and more steps of training: little work is hard to time, and
-    small batches are slow an image.
+    What a call takes whatever its images is nearly the same in both, as it hardly counts in the
+    larger micro-batches of a study. Little work is hard to time, so small images are more.
     """
     if max(chosen.size for chosen in plan.sets.values()) > SMALL:
-        return Size(2, 2, 16, 1), Size(4, 2, 16, 3)
-    return Size(4, 4, 32, 1), Size(8, 4, 32, 6)
+        return Size(2, 2, 16, 1), Size(4, 4, 16, 3)
+    return Size(2, 2, 32, 1), Size(8, 4, 32, 6)
 
 
 def splits(counts: Mapping[str, Counted], size: Size) -> dict[str, dict[str, int]]:
     """Returns the number of images by set and split; a split without images stays without."""
-    found = {}
+    numbers = {}
     for name, counted in counts.items():
         whole = counted.splits
         train = size.batch * size.steps
         validation = round(train * whole.get("validation", 0) / max(1, whole.get("train", 0)))
         wanted = {"train": train, "validation": max(1, validation), "test": size.images}
-        found[name] = {split: min(n, whole.get(split, 0)) for split, n in wanted.items()}
-    return found
+        numbers[name] = {split: n if whole.get(split) else 0 for split, n in wanted.items()}
+    return numbers
 
 
 def content(plan: Settings, whole: Splits, small: Splits, size: Size) -> Content:
@@ -80,20 +80,20 @@ def content(plan: Settings, whole: Splits, small: Splits, size: Size) -> Content
         "examples": 1,
     }  # fmt: skip
 
-    def limited(value: Any) -> Any:
+    def shrink(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        found = {key: item if key in OWN else limited(item) for key, item in value.items()}
+        smaller = {key: item if key in OWN else shrink(item) for key, item in value.items()}
         for key, most in limits.items():
-            if isinstance(found.get(key), int):
-                found[key] = min(found[key], most)
-        if found.get("detect"):
-            found["detect"] = [1.0]
-        if "attacked" in found:
-            found |= _retraining(value, whole[value["set"]], small[value["set"]], size)
-        return found
+            if isinstance(smaller.get(key), int):
+                smaller[key] = min(smaller[key], most)
+        if smaller.get("detect"):
+            smaller["detect"] = [1.0]
+        if "attacked" in smaller:
+            smaller |= _retraining(value, whole[value["set"]], small[value["set"]], size)
+        return smaller
 
-    return limited(plan.model_dump(mode="json"))
+    return shrink(plan.model_dump(mode="json"))
 
 
 def _retraining(
@@ -119,17 +119,17 @@ def write(folder: Path, plan: Settings, counts: Mapping[str, Counted], size: Siz
     """
     whole = {name: counted.splits for name, counted in counts.items()}
     small = splits(counts, size)
-    found = content(plan, whole, small, size)
+    settings = content(plan, whole, small, size)
     for name, chosen in plan.models.items():
-        found["models"][name] |= _weights(folder, name, chosen, plan, counts)
+        settings["models"][name] |= _weights(folder, name, chosen, plan, counts)
     for part in CODE:
         (folder / part).symlink_to(Path(part).resolve())
-    files.write_json(folder / params.PARAMS, found)
+    files.write_json(folder / params.PARAMS, settings)
     for name, counted in counts.items():
         images = image_set(counted, small[name], plan.sets[name].size, seed=plan.seed)
         storage.write(folder / storage.set_folder(name), images)
         _sign(folder / storage.set_folder(name))
-    return found
+    return settings
 
 
 def _weights(
@@ -137,7 +137,7 @@ def _weights(
 ) -> Content:
     if chosen.is_file:
         return {"weights": Path(str(chosen.weights)).resolve().as_posix()}
-    if chosen.weights is None or needs.kept(name, chosen).is_file():
+    if chosen.weights is None or needs.weights_file(name, chosen).is_file():
         return {}
     file = folder / f"{name}.safetensors"
     network = needs.network(

@@ -20,10 +20,10 @@ from camdrift.pipeline import run
 from camdrift.settings import params
 
 MB = 1e6
+SHORT = 1.5  # seconds
 # The fastest way to start many stages: a process that has loaded what most of them load first, and
 # forks itself for each. It computes nothing, since threads of OpenMP would not survive the fork.
 PRELOADED = ("camdrift.pipeline.shards", "camdrift.models.loading")
-LONG = 3.0  # seconds beside which what is done once, as loading, hardly counts
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class Trial:
     """A stage as it ran.
 
     seconds: of a first run in a fresh process, and by how much they grow with the pinch.
-    held: MB that this run held at most, beyond those of the fresh process, and their growth.
-    written: MB of its files, and their growth.
-    sharded: whether it works at its images in shards.
+    memory: MB that this run held at most, beyond those of the fresh process, and their growth.
+    disk: MB of its files, and their growth.
+    in_shards: whether it works at its images in shards.
     """
 
     seconds: tuple[float, float]
-    held: tuple[float, float]
-    written: tuple[float, float]
-    sharded: bool
+    memory: tuple[float, float]
+    disk: tuple[float, float]
+    in_shards: bool
 
 
 @contextlib.contextmanager
@@ -48,54 +48,58 @@ def processes() -> Iterator[futures.ProcessPoolExecutor]:
     context = multiprocessing.get_context("forkserver")
     # Its command, too, which each process would otherwise import anew.
     context.set_forkserver_preload([*PRELOADED, "camdrift.ops.estimate"])
-    kept = {name: os.environ.pop(name, None) for name in ("CAMDRIFT_SHARDS", "CAMDRIFT_RUNS")}
-    kept["CAMDRIFT_BACKEND"] = os.environ.get("CAMDRIFT_BACKEND")
+    before = {name: os.environ.pop(name, None) for name in ("CAMDRIFT_SHARDS", "CAMDRIFT_RUNS")}
+    before["CAMDRIFT_BACKEND"] = os.environ.get("CAMDRIFT_BACKEND")
     os.environ["CAMDRIFT_BACKEND"] = "serial"
     try:
         with futures.ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
             yield pool
     finally:
         del os.environ["CAMDRIFT_BACKEND"]
-        os.environ |= {name: value for name, value in kept.items() if value is not None}
+        os.environ |= {name: value for name, value in before.items() if value is not None}
 
 
 def once(name: str, folder: Path) -> Trial:
     """Runs a stage of a pinch, and returns what it took; nothing is known to grow."""
     start = _quiet()
-    seconds, peak, written, sharded = _run(name, folder)
-    return Trial((seconds, 0), (peak - start, 0), (written, 0), sharded)
+    seconds, peak, disk, in_shards = _run(name, folder)
+    return Trial((seconds, 0), (peak - start, 0), (disk, 0), in_shards)
 
 
-def twice(name: str, folder: Path) -> Trial:
+def twice(name: str, folder: Path, patience: float) -> Trial:
     """Runs a stage of a pinch, and again without what is done once: all of that grows.
 
-    So do its arrays, while weights and tables stay as they are.
+    So do its arrays, while weights and tables stay as they are. There is no second run if the first
+    takes more seconds than `patience`.
     """
     start = _quiet()
-    seconds, peak, written, sharded = _run(name, folder)
-    again = seconds if seconds > LONG else _run(name, folder)[0]
+    seconds, peak, disk, in_shards = _run(name, folder)
+    again = seconds if seconds > patience else _run(name, folder)[0]
     with contextlib.chdir(folder):
         arrays = sum(_size(path, "*.npy") for path in params.outputs(name)) / MB
-    return Trial((seconds, again), (peak - start, 0), (written, arrays), sharded)
+    return Trial((seconds, again), (peak - start, 0), (disk, arrays), in_shards)
 
 
-def compared(name: str, small: Path, large: Path, times: float) -> Trial:
+def compare(name: str, small: Path, large: Path) -> Trial:
     """Runs a stage of two pinches, and returns what the small one took and the large one more.
 
     Args:
         name: of the stage.
         small: folder of a pinch.
         large: folder of another, which differs in its number of images.
-        times: its amount of work, as a multiple of that of the small one.
     """
     start = _quiet()
     first, *_ = _run(name, small)
-    again, peak, written, sharded = _run(name, small)
+    again, peak, disk, in_shards = _run(name, small)
     second, most, more, _ = _run(name, large)
-    if second > times * again:  # then something in it was done for the first time
+    if second < SHORT:  # else shapes of tensors that are new hardly count
         second = min(second, _run(name, large)[0])
-    grown = max(0.0, second - again), most - peak, more - written
-    return Trial((first, grown[0]), (peak - start, grown[1]), (written, grown[2]), sharded)
+    return Trial(
+        (first, max(0.0, second - again)),
+        (peak - start, most - peak),
+        (disk, more - disk),
+        in_shards,
+    )
 
 
 def _quiet() -> float:
@@ -115,10 +119,10 @@ def _run(name: str, folder: Path) -> tuple[float, float, float, bool]:
         stage = run.Stage(name)
         main(stage)
         seconds = time.perf_counter() - began
-        written = sum(map(_size, params.outputs(name)))
+        disk = sum(map(_size, params.outputs(name)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 1 if platform.system() == "Darwin" else 1024
-    return seconds, peak * unit / MB, written / MB, "images_a_second" in stage.measured
+    return seconds, peak * unit / MB, disk / MB, "images_a_second" in stage.measured
 
 
 def _size(path: Path, pattern: str = "*") -> int:

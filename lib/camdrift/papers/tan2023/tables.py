@@ -61,7 +61,16 @@ def performance(evaluation: Evaluation) -> pd.DataFrame:
                         rows.append(row | {"note": detector.unfit})
                         continue
                     rows.append(row | _numbers(evaluation, name, rule, positives, negatives, clean))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=RATES)
+
+
+# Columns of `performance`; some are of no row where no detector could be fitted.
+RATES = [
+    "detector", "rule", "positives", "negatives", "note", "n_positive", "n_negative",
+    *(f"{rate}{end}" for rate in ("auroc", "tpr", "tnr", "balanced")
+      for end in ("", "_low", "_high")),
+    "precision", "accuracy", "tpr_at_5", "tpr_at_1",
+]  # fmt: skip
 
 
 def _numbers(
@@ -136,8 +145,7 @@ def transfer(evaluations: Iterator[tuple[dict, Evaluation]]) -> pd.DataFrame:
             balanced = (alarms[yes].mean() + (~alarms[no]).mean()) / 2
             auroc = evaluation.auroc(name, "success", "both")[0]
             rows.append(facts | {"detector": name, "auroc": auroc, "balanced": balanced})
-    names = [*TABLES["transfer"], "auroc", "balanced"]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=TABLES["transfer"])
 
 
 def adaptive(features: pd.DataFrame, images: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
@@ -317,11 +325,19 @@ def study_tables(
 
 # The first columns of each table, which are also those of a table without rows.
 TABLES = {
-    "detectors": ["cell", "strength", "detector"],
+    "detectors": ["cell", "strength", *RATES],
     "roc": ["cell", "strength", "detector", "fpr", "tpr"],
     "judged": ["cell", "strength", "image", "kind"],
     "limits": ["cell", "strength", "detector", "limit"],
-    "transfer": ["fitted_cell", "fitted_strength", "cell", "strength", "detector"],
+    "transfer": [
+        "fitted_cell",
+        "fitted_strength",
+        "cell",
+        "strength",
+        "detector",
+        "auroc",
+        "balanced",
+    ],
     "adaptive": ["cell", "detector", "arm", "images", "flipped", "auroc", "low", "high"],
     "blur": ["cell", "strength", "kind"],
     "blank": ["cell", "strength", "reading", "kind"],
