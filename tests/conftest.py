@@ -13,7 +13,31 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from jaxtyping import install_import_hook
 from torch import nn
+
+# Modules whose hints are checked at every call, shapes included; before camdrift is imported.
+# Detectors are not among them: torch's types are known there to type checkers alone.
+CHECKED = [
+    "camdrift.attacks",
+    "camdrift.detectors.detector",
+    "camdrift.evaluation.adaptive",
+    "camdrift.explain",
+    "camdrift.features",
+    "camdrift.models.coverage",
+    "camdrift.models.gradients",
+    "camdrift.models.incremental",
+    "camdrift.models.model",
+    "camdrift.models.training",
+    "camdrift.papers.chakraborty2022.experiment",
+    "camdrift.papers.klawikowska2020.experiment",
+    "camdrift.papers.klawikowska2020.inspection",
+    "camdrift.papers.klawikowska2020.signatures",
+    "camdrift.perturbations",
+    "camdrift.scores",
+    "camdrift.storage.pixels",
+]
+install_import_hook(CHECKED, "hints.check")
 
 from camdrift import settings
 from camdrift.models.model import Model

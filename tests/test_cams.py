@@ -58,7 +58,7 @@ def test_the_model_is_left_as_found_also_after_an_error(model, pixels):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     cam.explain(model, pixels[:4], torch.zeros(4, dtype=torch.long))
     with pytest.raises(RuntimeError):
-        cam.explain(model, pixels[:4], torch.tensor([0, 1]))
+        cam.explain(model, pixels[:4], torch.tensor([0, 1, 2, 4]))  # one class too many
     modules = list(model.modules())
     hooks = [m._forward_hooks or m._backward_hooks or m._forward_pre_hooks for m in modules]
     assert not any(hooks)

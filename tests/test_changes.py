@@ -83,17 +83,17 @@ def test_cutting_off_makes_the_published_levels_alike(attacked):
 
 
 def test_levels_survive_storage():
-    levels = (np.arange(256, dtype=np.float32) / 255).reshape(1, 1, 16, 16)
+    levels = np.tile((np.arange(256, dtype=np.float32) / 255).reshape(16, 16), (1, 3, 1, 1))
     for quantise in ("none", "round", "floor"):
         assert np.array_equal(changes.stored(levels, quantise=quantise), levels)
 
 
 def test_storage_on_paper():
-    pixels = np.array([[-1.0, 10.2 / 255, 10.8 / 255, 2.0]], np.float32)
+    pixels = np.tile(np.float32([-1.0, 10.2 / 255, 10.8 / 255, 2.0]), (1, 3, 1, 1))
     for quantise, expected in (("none", [0, 10.2, 10.8, 255]), ("round", [0, 10, 11, 255]),
                                ("floor", [0, 10, 10, 255])):  # fmt: skip
         found = changes.stored(pixels, quantise=quantise) * 255
-        np.testing.assert_allclose(found, [expected], rtol=1e-6)
+        np.testing.assert_allclose(found, np.tile(expected, (1, 3, 1, 1)), rtol=1e-6)
 
 
 def test_noise_has_the_mean_and_spread_of_the_perturbation(attacked):

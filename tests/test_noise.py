@@ -71,7 +71,7 @@ def test_published_noise_is_not_of_the_attacks_size(images):
 
 
 def test_noise_that_cannot_be_large_enough_is_at_its_largest():
-    clean, base = torch.full((1, 1, 1, 2), 0.5), torch.tensor([[[[1.0, 0.0]]]])
+    clean, base = torch.full((1, 3, 1, 1), 0.5), torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
     factor = size.scale_to(clean, base, torch.tensor([[3.0]]))
     assert float(((clean + float(factor) * base).clamp(0, 1) - clean).norm()) == 0.5
 
@@ -161,10 +161,10 @@ def test_noise_is_raised_until_the_prediction_flips():
         def forward(self, x):
             return torch.stack([x.new_full((len(x),), 0.5), x.mean((1, 2, 3))], dim=1)
 
-    # An L2 norm of s moves each of the 16 values by s / 4.
-    clean = torch.tensor([0.42, 0.1, 0.3, 0.49]).view(4, 1, 1, 1).expand(4, 1, 4, 4)
+    # An L2 norm of s moves each of the 48 values by s / 48 ** 0.5.
+    clean = torch.tensor([0.42, 0.1, 0.3, 0.49]).view(4, 1, 1, 1).expand(4, 3, 4, 4)
     base = torch.ones_like(clean) * torch.tensor([1.0, 1.0, -1.0, 0.0]).view(4, 1, 1, 1)
-    sizes = torch.full((4,), 0.1)
+    sizes = torch.full((4,), 0.1 * 3**0.5)
     table = noise.raised(Bright(), clean, base, sizes, raise_by=2.0, raise_to=20.0)
     # 0.1/4 x 4 is the first power of two that adds 0.08; up to 16 adds 0.4; the last two never do.
     assert table["flipped"].tolist() == [True, False, False, False]

@@ -72,7 +72,9 @@ def test_amounts_are_those_of_the_tiny_study(tiny, plan, counts):
             folder = storage.cell_folder(cell.study, name, "attack")
             images = storage.read(storage.Attacked, folder).images
             assert len(images) == amounts.GROUPS["attack"].amount(study.stage(f"attack@{name}"))
-            seen = storage.read(storage.Detected, storage.cell_folder(cell.evaluation, name, "detect"))
+            seen = storage.read(
+                storage.Detected, storage.cell_folder(cell.evaluation, name, "detect")
+            )
             if cell.detect and not cell.adaptive:
                 counted = amounts.GROUPS["detect"].amount(study.stage(f"detect@{name}"))
                 assert len(seen.features) == counted

@@ -133,6 +133,7 @@ def test_distance_to_other_class_on_paper():
 )
 def test_distances_at_the_edge(points, labels, groups, expected):
     space = np.array(points, dtype=float).reshape(-1, 1)
+    groups = None if groups is None else np.array(groups)
     found = signatures.distance_to_other_class(space, np.array(list(labels)), groups=groups)
     np.testing.assert_allclose(found, expected)
 

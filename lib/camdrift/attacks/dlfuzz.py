@@ -16,6 +16,7 @@ from torch import Tensor
 
 from camdrift.models import coverage
 from camdrift.models.model import Model
+from camdrift.models.tensors import Labels, Pixels
 from camdrift.perturbations.perturbation import Perturbation
 from camdrift.settings.section import Count, Positive, Section, Share
 
@@ -62,8 +63,8 @@ class _Seed:
 
 def perturb(
     model: Model,
-    pixels: Tensor,
-    labels: Tensor,
+    pixels: Pixels,
+    labels: Labels,
     *,
     generators: Sequence[np.random.Generator],
     rivals: int,
@@ -90,7 +91,7 @@ def perturb(
 
     Args:
         model: the model; not assumed to be batch-invariant beyond its own micro-batch.
-        pixels: the seeds, (n, 3, h, w) in [0, 1].
+        pixels: the seeds, in [0, 1].
         labels: not used: DLFuzz leads away from each mutant's own prediction.
         generators: one for each image, for the choice of neurons.
         rivals: number of classes after the first whose probability is raised.

@@ -9,10 +9,10 @@ from typing import Annotated
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from camdrift.models import gradients
 from camdrift.models.model import Model
+from camdrift.models.tensors import Labels, Mask, PerImage, Pixels
 from camdrift.perturbations.perturbation import Perturbation
 from camdrift.settings.section import Count, Section, Share
 
@@ -27,8 +27,8 @@ class Settings(Section):
 
 def perturb(
     model: Model,
-    pixels: Tensor,
-    labels: Tensor,
+    pixels: Pixels,
+    labels: Labels,
     *,
     generators: Sequence[np.random.Generator],
     eps: float,
@@ -48,7 +48,7 @@ def perturb(
     searches = gains > 1 or target is not None
     after, reached = labels.clone(), torch.zeros(len(pixels), dtype=torch.bool)
 
-    def look(images: Tensor, places: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
+    def look(images: Pixels, places: PerImage, gradient: bool) -> tuple[Pixels, Mask]:
         if gradient:
             rising, after[places] = gradients.cross_entropy(model, images, targets[places])
         else:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from camdrift.models.model import Model
+from camdrift.models.tensors import Labels, Pixels
 from camdrift.perturbations.perturbation import Perturbation
 from camdrift.settings.section import Section
 
@@ -16,7 +16,7 @@ class Settings(Section):
 
 
 def perturb(
-    model: Model, pixels: Tensor, labels: Tensor, *, generators: Sequence[np.random.Generator]
+    model: Model, pixels: Pixels, labels: Labels, *, generators: Sequence[np.random.Generator]
 ) -> Perturbation:
     """Returns zeros; the model is not called."""
     return Perturbation(torch.zeros_like(pixels), torch.zeros(len(pixels), dtype=torch.int64))

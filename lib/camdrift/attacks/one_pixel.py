@@ -16,6 +16,7 @@ from torch import Tensor
 
 from camdrift.models.incremental import Incremental, painted
 from camdrift.models.model import Model
+from camdrift.models.tensors import Labels, Pixels
 from camdrift.perturbations.perturbation import Perturbation
 from camdrift.settings import SettingsError
 from camdrift.settings.section import Finite, Section, Share
@@ -85,8 +86,8 @@ class _Search:
 
 def perturb(
     model: Model,
-    images: Tensor,
-    labels: Tensor,
+    images: Pixels,
+    labels: Labels,
     /,  # `pixels` is a setting here
     *,
     generators: Sequence[np.random.Generator],
@@ -113,8 +114,8 @@ def perturb(
 
     Args:
         model: the model.
-        images: (n, 3, h, w) in [0, 1].
-        labels: the classes to lead away from, (n,).
+        images: in [0, 1].
+        labels: the classes to lead away from.
         generators: one for each image.
         pixels: the number of pixels to replace.
         population: the number of individuals in a generation.

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from camdrift.models import gradients
 from camdrift.models.model import Model
+from camdrift.models.tensors import Labels, Mask, PerImage, Pixels
 from camdrift.perturbations.perturbation import Perturbation
 from camdrift.settings.section import Count, Section, Share
 
@@ -27,8 +27,8 @@ class Settings(Section):
 
 def perturb(
     model: Model,
-    pixels: Tensor,
-    labels: Tensor,
+    pixels: Pixels,
+    labels: Labels,
     *,
     generators: Sequence[np.random.Generator],
     eps: float,
@@ -47,7 +47,7 @@ def perturb(
         for row, generator in zip(start, generators, strict=True):
             row.copy_(torch.from_numpy(generator.uniform(-eps, eps, tuple(row.shape))))
 
-    def look(images: Tensor, places: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
+    def look(images: Pixels, places: PerImage, gradient: bool) -> tuple[Pixels, Mask]:
         rising, predictions = gradients.cross_entropy(model, images, labels[places])
         return rising, (predictions != labels[places]) & early_stop
 

@@ -19,12 +19,14 @@ from pydantic import Field
 from camdrift.detectors.detector import Detector
 from camdrift.settings.detection import Layer, place
 from camdrift.settings.section import Section
+from camdrift.storage import arrays
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from camdrift.features.images import Columns, Images, Objective
     from camdrift.models.model import Model
+    from camdrift.models.tensors import Activations, Heatmaps, Logits, PerImage, Pixels
 
 RULES = ("median", "quantile", "deviations")
 NAMES = tuple(f"behaviour_{rule}" for rule in RULES)
@@ -47,7 +49,7 @@ class Settings(Section):
 
 
 def copies(
-    pixels: Tensor, clean: Tensor, generators: Sequence[np.random.Generator], *, count: int
+    pixels: Pixels, clean: Pixels, generators: Sequence[np.random.Generator], *, count: int
 ) -> Iterator[Tensor]:
     """Yields `count` noisy copies (3, h, w) of each cleaned image, image by image.
 
@@ -69,9 +71,11 @@ def copies(
 
 
 def maps(
-    model: Model, probe: Callable[[Tensor], tuple[Tensor, Tensor]], images: Iterator[Tensor]
-) -> Tensor:
-    """Returns the Grad-CAM of a stream of images, each for its own top class: (n, h, w).
+    model: Model,
+    probe: Callable[[Pixels], tuple[Logits, Activations]],
+    images: Iterator[Tensor],
+) -> Heatmaps:
+    """Returns the Grad-CAM of a stream of images, each for its own top class.
 
     Each image costs a forward pass, and a backward pass to the layer of the map; one micro-batch
     of the stream is in memory at a time.
@@ -159,7 +163,7 @@ class BehaviourDeviation(Detector):
     def __init__(self, rule: str = "median") -> None:
         self.rule = rule
 
-    def score_samples(self, features: pd.DataFrame) -> np.ndarray:
+    def score_samples(self, features: pd.DataFrame) -> arrays.PerImage:
         """Returns the rule's limit minus the similarity."""
         limit = {
             "median": features["copies_median"],
@@ -168,7 +172,7 @@ class BehaviourDeviation(Detector):
         }[self.rule]
         return (limit - features["similarity"]).to_numpy(dtype=float)
 
-    def predict(self, features: pd.DataFrame) -> np.ndarray:
+    def predict(self, features: pd.DataFrame) -> arrays.Mask:
         """Returns whether the similarity is below the rule's limit."""
         return self.score_samples(features) > 0
 
@@ -190,13 +194,13 @@ def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective
     from camdrift.features.cleaning import rebuild
     from camdrift.models.model import top_logit
 
-    def probe_map(batch: Tensor) -> tuple[Tensor, Tensor]:
+    def probe_map(batch: Pixels) -> tuple[Logits, Heatmaps]:
         logits, activations = model.activations(batch)
         tensor = activations[place(settings.probe)]
         (gradient,) = torch.autograd.grad(top_logit(logits).sum(), tensor, create_graph=True)
         return logits, grad_cam.maps(tensor, gradient)
 
-    def score(batch: Tensor) -> tuple[Tensor, Tensor]:
+    def score(batch: Pixels) -> tuple[Logits, PerImage]:
         with torch.no_grad():
             removed = batch - rebuild(batch, variance=settings.variance)
         (logits, own), (_, base) = probe_map(batch), probe_map(batch - removed)

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 
+from camdrift.storage.arrays import Mask, PerImage
+
 
 class UnfitError(Exception):
     """The calibration images lack a kind that a detector needs; the message names it."""
@@ -29,8 +31,8 @@ class Detector(BaseEstimator):
     own_rule = False
     unfit = ""
 
-    def fit(self, features: pd.DataFrame, adversarial: np.ndarray) -> "Detector":
-        """Fits the detector to calibration images; `adversarial` is bool (n,).
+    def fit(self, features: pd.DataFrame, adversarial: Mask) -> "Detector":
+        """Fits the detector to calibration images, of which some are `adversarial`.
 
         Raises:
             UnfitError: there is no benign image, or no image of another kind that is required.
@@ -42,15 +44,15 @@ class Detector(BaseEstimator):
         self.threshold_ = float(np.quantile(scores, 1 - self.false_alarms, method="higher"))
         return self
 
-    def learn(self, features: pd.DataFrame, adversarial: np.ndarray) -> None:
+    def learn(self, features: pd.DataFrame, adversarial: Mask) -> None:
         """Fits the parameters of the score, if it has any; arguments as in `fit`."""
 
-    def score_samples(self, features: pd.DataFrame) -> np.ndarray:
-        """Returns a score for each image (n,), higher the more it looks attacked."""
+    def score_samples(self, features: pd.DataFrame) -> PerImage:
+        """Returns a score for each image, higher the more it looks attacked."""
         raise NotImplementedError
 
-    def predict(self, features: pd.DataFrame) -> np.ndarray:
-        """Returns whether each image is called adversarial: bool (n,)."""
+    def predict(self, features: pd.DataFrame) -> Mask:
+        """Returns whether each image is called adversarial."""
         return self.score_samples(features) > self.threshold_
 
 
@@ -61,7 +63,7 @@ class Single(Detector):
         self.feature = feature
         self.sign = sign
 
-    def score_samples(self, features: pd.DataFrame) -> np.ndarray:
+    def score_samples(self, features: pd.DataFrame) -> PerImage:
         """Returns the feature times the sign."""
         return self.sign * features[self.feature].to_numpy(dtype=float)
 

@@ -11,10 +11,9 @@ from camdrift.detectors.detector import Detector, Single
 from camdrift.settings.section import Section
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from camdrift.features.images import Columns, Images, Objective
     from camdrift.models.model import Model
+    from camdrift.models.tensors import Logits, PerImage, Pixels
 
 
 class Settings(Section):
@@ -39,7 +38,7 @@ def readings(settings: Settings) -> dict[str, Detector]:
 def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective:
     """Returns the energy itself."""
 
-    def score(batch: Tensor) -> tuple[Tensor, Tensor]:
+    def score(batch: Pixels) -> tuple[Logits, PerImage]:
         logits = model(batch)
         return logits, -logits.logsumexp(1)
 

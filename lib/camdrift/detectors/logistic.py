@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -12,12 +11,12 @@ from sklearn.preprocessing import StandardScaler
 
 from camdrift.detectors.detector import Detector, UnfitError, feature_columns
 from camdrift.settings.section import Section
+from camdrift.storage import arrays
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from camdrift.features.images import Columns, Images, Objective
     from camdrift.models.model import Model
+    from camdrift.models.tensors import Logits, PerImage, Pixels
 
 
 class Settings(Section):
@@ -39,7 +38,7 @@ def measure(images: Images, settings: Settings) -> Columns:
 class Logistic(Detector):
     """The regression, fitted to benign and adversarial calibration images."""
 
-    def learn(self, features: pd.DataFrame, adversarial: np.ndarray) -> None:
+    def learn(self, features: pd.DataFrame, adversarial: arrays.Mask) -> None:
         """Fits the regression."""
         if not adversarial.any():
             raise UnfitError("no adversarial image to learn from")
@@ -47,7 +46,7 @@ class Logistic(Detector):
             StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000)
         ).fit(feature_columns(features, "profile"), adversarial)
 
-    def score_samples(self, features: pd.DataFrame) -> np.ndarray:
+    def score_samples(self, features: pd.DataFrame) -> arrays.PerImage:
         """Returns the log odds."""
         return self.model_.decision_function(feature_columns(features, "profile"))
 
@@ -66,7 +65,7 @@ def surrogate(detector: Logistic, model: Model, settings: Settings) -> Objective
     scaler, linear = (step for _, step in detector.model_.steps)
     mean, scale, weights = map(torch.from_numpy, (scaler.mean_, scaler.scale_, linear.coef_[0]))
 
-    def score(batch: Tensor) -> tuple[Tensor, Tensor]:
+    def score(batch: Pixels) -> tuple[Logits, PerImage]:
         logits, profiles = profile.differentiable(model, batch)
         return logits, ((profiles - mean) / scale @ weights + linear.intercept_[0]).float()
 

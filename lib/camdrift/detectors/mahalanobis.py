@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 from sklearn.covariance import LedoitWolf
 from sklearn.preprocessing import StandardScaler
 
 from camdrift.detectors.detector import Detector, feature_columns
 from camdrift.settings.section import Section
+from camdrift.storage import arrays
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from camdrift.features.images import Columns, Images, Objective
     from camdrift.models.model import Model
+    from camdrift.models.tensors import Logits, PerImage, Pixels
 
 
 class Settings(Section):
@@ -43,13 +42,13 @@ def measure(images: Images, settings: Settings) -> Columns:
 class Mahalanobis(Detector):
     """The distance, with mean and covariance of the benign calibration images."""
 
-    def learn(self, features: pd.DataFrame, adversarial: np.ndarray) -> None:
+    def learn(self, features: pd.DataFrame, adversarial: arrays.Mask) -> None:
         """Fits the benign images' mean and covariance."""
         benign = feature_columns(features[~adversarial], "profile")
         self.scaler_ = StandardScaler().fit(benign)
         self.covariance_ = LedoitWolf().fit(self.scaler_.transform(benign))
 
-    def score_samples(self, features: pd.DataFrame) -> np.ndarray:
+    def score_samples(self, features: pd.DataFrame) -> arrays.PerImage:
         """Returns the squared distance."""
         return self.covariance_.mahalanobis(
             self.scaler_.transform(feature_columns(features, "profile"))
@@ -71,7 +70,7 @@ def surrogate(detector: Mahalanobis, model: Model, settings: Settings) -> Object
     centre = torch.from_numpy(detector.covariance_.location_)
     precision = torch.from_numpy(detector.covariance_.get_precision())
 
-    def score(batch: Tensor) -> tuple[Tensor, Tensor]:
+    def score(batch: Pixels) -> tuple[Logits, PerImage]:
         logits, profiles = profile.differentiable(model, batch)
         off = (profiles - mean) / scale - centre
         return logits, (off @ precision * off).sum(1).float()

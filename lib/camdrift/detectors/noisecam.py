@@ -20,12 +20,14 @@ from scipy.sparse.csgraph import connected_components
 from camdrift.detectors.detector import Detector, UnfitError
 from camdrift.settings.detection import Layer, place
 from camdrift.settings.section import Count, Section
+from camdrift.storage import arrays
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from camdrift.features.images import Columns, Images, Objective
     from camdrift.models.model import Model
+    from camdrift.models.tensors import Activations, Heatmaps, Logits, PerImage, Pixels
 
 READINGS = ("printed_logits", "printed_softmax", "code_logits", "code_softmax")
 NAMES = tuple(f"noisecam_{reading}" for reading in READINGS)
@@ -58,13 +60,13 @@ class Settings(Section):
 
 
 def raw_maps(
-    logits: Tensor,
-    activations: Tensor,
+    logits: Logits,
+    activations: Activations,
     *,
     readings: Sequence[str] = READINGS,
     create_graph: bool = False,
-) -> dict[str, Tensor]:
-    """Returns the raw maps (n, h, w) of some readings, for the image's own top class, in float64.
+) -> dict[str, Heatmaps]:
+    """Returns the raw maps of some readings, for the image's own top class, in float64.
 
     There is one backward pass to `activations` for the logits and one for the probabilities, as far
     as the readings require them.
@@ -92,7 +94,7 @@ def raw_maps(
     return heat
 
 
-def normalise(maps: Tensor, *, size: int) -> Tensor:
+def normalise(maps: Heatmaps, *, size: int) -> Tensor:
     """Returns maps at the input's size, each scaled from 0 to almost 1: (n, size, size).
 
     As in the public code, 1e-7 is added to the divisor, so that a map of tiny values stays dark.
@@ -106,8 +108,8 @@ def normalise(maps: Tensor, *, size: int) -> Tensor:
     return (large - low) / (high - low + 1e-7)
 
 
-def clusters(bright: np.ndarray, *, radius: int, neighbours: int) -> np.ndarray:
-    """Returns the number of clusters that DBSCAN finds among the bright pixels of each map: (n,).
+def clusters(bright: np.ndarray, *, radius: int, neighbours: int) -> arrays.PerImage:
+    """Returns the number of clusters that DBSCAN finds among the bright pixels of each map.
 
     Ester et al. 1996, as `sklearn.cluster.DBSCAN(eps=radius, min_samples=neighbours)` on the
     pixels' coordinates: a pixel with `neighbours` bright pixels within `radius`, itself included,
@@ -149,12 +151,12 @@ def clusters(bright: np.ndarray, *, radius: int, neighbours: int) -> np.ndarray:
     return np.bincount(image[1:][first], minlength=count)
 
 
-def maps(model: Model, pixels: Tensor, *, layer: int) -> Iterator[dict[str, Tensor]]:
+def maps(model: Model, pixels: Pixels, *, layer: int) -> Iterator[dict[str, Tensor]]:
     """Yields the normalised maps of every reading, a micro-batch at a time.
 
     Args:
         model: the model under attack.
-        pixels: (n, 3, h, w), in [0, 1].
+        pixels: in [0, 1].
         layer: counted from 1, or from the end if negative.
     """
     probe = model.probe(place(layer))
@@ -207,7 +209,7 @@ class NoiseCam(Detector):
         self.thresholds = thresholds
         self.limit = limit
 
-    def learn(self, features: pd.DataFrame, adversarial: np.ndarray) -> None:
+    def learn(self, features: pd.DataFrame, adversarial: arrays.Mask) -> None:
         """Chooses the brightness."""
         if not adversarial.any():
             raise UnfitError("no adversarial image to choose the brightness by")
@@ -217,14 +219,14 @@ class NoiseCam(Detector):
             rates.append((alarms[adversarial].mean() + (~alarms[~adversarial]).mean()) / 2)
         self.place_ = int(np.argmax(rates))
 
-    def _clusters(self, features: pd.DataFrame, place: int) -> np.ndarray:
+    def _clusters(self, features: pd.DataFrame, place: int) -> arrays.PerImage:
         return features[f"clusters_{self.reading}_{place}"].to_numpy(dtype=float)
 
-    def score_samples(self, features: pd.DataFrame) -> np.ndarray:
+    def score_samples(self, features: pd.DataFrame) -> arrays.PerImage:
         """Returns the number of clusters."""
         return self._clusters(features, self.place_)
 
-    def predict(self, features: pd.DataFrame) -> np.ndarray:
+    def predict(self, features: pd.DataFrame) -> arrays.Mask:
         """Returns whether there are more clusters than the limit."""
         return self.score_samples(features) > self.limit
 
@@ -242,7 +244,7 @@ def surrogate(detector: NoiseCam, model: Model, settings: Settings) -> Objective
     """
     threshold, reading = settings.brightness[detector.place_], detector.reading
 
-    def score(batch: Tensor) -> tuple[Tensor, Tensor]:
+    def score(batch: Pixels) -> tuple[Logits, PerImage]:
         logits, activations = model.activations(batch)
         tensor = activations[place(settings.layer)]
         heat = raw_maps(logits, tensor, readings=[reading], create_graph=True)[reading]

@@ -14,10 +14,9 @@ from camdrift.detectors.detector import Detector, Single
 from camdrift.settings.section import Section
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from camdrift.features.images import Columns, Images, Objective
     from camdrift.models.model import Model
+    from camdrift.models.tensors import Logits, PerImage, Pixels
 
 
 class Settings(Section):
@@ -36,8 +35,8 @@ def measure(images: Images, settings: Settings) -> Columns:
     return {"residual": norm(images.pixels, variance=settings.variance).numpy()}
 
 
-def norm(pixels: Tensor, *, variance: float) -> Tensor:
-    """Returns the L2 norm of the removed part, with constant components: (n,)."""
+def norm(pixels: Pixels, *, variance: float) -> PerImage:
+    """Returns the L2 norm of the removed part, with constant components."""
     import torch
 
     from camdrift.features.cleaning import rebuild
@@ -55,7 +54,7 @@ def readings(settings: Settings) -> dict[str, Detector]:
 def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective:
     """Returns the norm; the gradient takes the cleaned image as constant."""
 
-    def score(batch: Tensor) -> tuple[Tensor, Tensor]:
+    def score(batch: Pixels) -> tuple[Logits, PerImage]:
         return model(batch), norm(batch, variance=settings.variance)
 
     return score

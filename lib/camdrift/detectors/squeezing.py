@@ -14,10 +14,9 @@ from camdrift.detectors.detector import Detector, Single
 from camdrift.settings.section import Section
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from camdrift.features.images import Columns, Images, Objective
     from camdrift.models.model import Model
+    from camdrift.models.tensors import Logits, PerImage, Pixels
 
 
 class Settings(Section):
@@ -34,7 +33,7 @@ class Settings(Section):
         return window
 
 
-def median(pixels: Tensor, *, size: int) -> Tensor:
+def median(pixels: Pixels, *, size: int) -> Pixels:
     """Returns images filtered by the median of a window of `size` px, an odd number.
 
     Edges are repeated, so that images may have any size.
@@ -47,7 +46,7 @@ def median(pixels: Tensor, *, size: int) -> Tensor:
     return windows.flatten(-2).median(dim=-1).values
 
 
-def fewer_levels(pixels: Tensor, *, bits: int) -> Tensor:
+def fewer_levels(pixels: Pixels, *, bits: int) -> Pixels:
     """Returns images at 2 ** bits levels."""
     steps = 2**bits - 1
     return pixels.mul(steps).round().div(steps)
@@ -85,7 +84,7 @@ def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective
     """Returns the distance; rounding to fewer levels passes its gradient straight through."""
     import torch
 
-    def score(batch: Tensor) -> tuple[Tensor, Tensor]:
+    def score(batch: Pixels) -> tuple[Logits, PerImage]:
         logits = model(batch)
         chances = logits.softmax(1)
         rounded = batch + (fewer_levels(batch, bits=settings.bits) - batch).detach()

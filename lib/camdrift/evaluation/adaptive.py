@@ -8,19 +8,19 @@ lowers the surrogate in the detector's file.
 """
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from camdrift.features.images import Objective
 from camdrift.models import gradients
 from camdrift.models.model import Model, padded
+from camdrift.models.tensors import Labels, Logits, Mask, PerImage, Pixels
 
 
 def perturb(
-    model: Model, pixels: Tensor, labels: Tensor, score: Objective | None, *,
+    model: Model, pixels: Pixels, labels: Labels, score: Objective | None, *,
     eps: float, step: float, steps: int,
-) -> Tensor:  # fmt: skip
-    """Returns attacked pixels (n, 3, h, w), in [0, 1].
+) -> Pixels:  # fmt: skip
+    """Returns attacked pixels, in [0, 1].
 
     The result is the iterate with the lowest score among those that flip the class, or else the
     last one. Without a score the attack is non-adaptive: it raises the classifier's loss in every
@@ -28,8 +28,8 @@ def perturb(
 
     Args:
         model: the model under attack.
-        pixels: (n, 3, h, w), clean.
-        labels: (n,), the classes of the clean images.
+        pixels: clean, in [0, 1].
+        labels: the classes of the clean images.
         score: the detector's surrogate, or None.
         eps: largest change of a pixel value.
         step: size of a step, in pixel values.
@@ -50,17 +50,17 @@ def perturb(
 
 
 def _blind(model: Model) -> Objective:
-    def score(batch: Tensor) -> tuple[Tensor, Tensor]:
+    def score(batch: Pixels) -> tuple[Logits, PerImage]:
         logits = model(batch)
         return logits, torch.full((len(batch),), torch.nan)
 
     return score
 
 
-def _look(score: Objective, labels: Tensor, best: Tensor, lowest: Tensor) -> gradients.Look:
+def _look(score: Objective, labels: Labels, best: Pixels, lowest: PerImage) -> gradients.Look:
     """Returns a look that keeps the iterates of the lowest scores, and these, in its arguments."""
 
-    def look(images: Tensor, places: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
+    def look(images: Pixels, places: PerImage, gradient: bool) -> tuple[Pixels, Mask]:
         images.requires_grad_()
         logits, scores = score(images)
         known = (logits.argmax(1) != labels) & scores.isfinite()

@@ -16,6 +16,7 @@ from camdrift.explain.methods import blind, by_name, library
 from camdrift.models import architectures, checks, hook_points
 from camdrift.models.hook_points import Tap
 from camdrift.models.model import Model, padded
+from camdrift.models.tensors import Inputs, Labels, Logits, Pixels
 from camdrift.storage import OWN, SEED
 
 Layers = tuple[Tensor, ...]  # one tensor (n, h, w) a layer, in forward order
@@ -51,7 +52,7 @@ class Prepared:
         """Returns the logits and the tensor of each tap, where the graph of gradients begins."""
         return self._probed(self.inputs(pixels))
 
-    def compare(self, pixels: Tensor, logits: Tensor) -> None:
+    def compare(self, pixels: Inputs, logits: Logits) -> None:
         """Raises UnsoundError where the network itself returns other logits than `logits`.
 
         Only once: a network that passed is released. Both are called without autocast, whose
@@ -81,13 +82,12 @@ class Explained:
     """Maps of images, see `all_layers`.
 
     layers: names, in forward order.
-    logits: (n, classes).
     targets: the explained classes, (n,), or (n, k) for several an image.
     maps: by method, a tensor a layer, (n, h, w) or (n, k, h, w): raw, not negative.
     """
 
     layers: tuple[str, ...]
-    logits: Tensor
+    logits: Logits
     targets: Tensor
     maps: Maps
 
@@ -345,9 +345,9 @@ def _of_classes(
 
 def _maps(
     names: Sequence[str],
-    outputs: Tensor,
+    outputs: Logits,
     tensors: Layers,
-    classes: Tensor,
+    classes: Labels,
     *,
     last: bool,
 ) -> Maps:
@@ -355,9 +355,9 @@ def _maps(
 
     Args:
         names: methods that need only tensors and gradients.
-        outputs: (n, classes); the one of the class is explained.
+        outputs: that of the class is explained.
         tensors: of the layers.
-        classes: (n,).
+        classes: one an image.
         last: whether this is the last backward.
 
     Raises:
@@ -406,13 +406,13 @@ def _free(device: torch.device) -> int:
 
 def explain(
     model: Model,
-    batch: Tensor,
-    seed_classes: Tensor,
+    batch: Pixels,
+    seed_classes: Labels,
     *,
     targets: Sequence[str] = (OWN, SEED),
     softmax: bool = False,
     names: Sequence[str] = (GRAD_CAM,),
-) -> tuple[Tensor, Maps | None, Maps | None]:
+) -> tuple[Logits, Maps | None, Maps | None]:
     """Returns the logits of one micro-batch and its maps for the own top class and the seed's.
 
     As `all_layers`, for the study's two target policies. Maps that no target requires are None,
@@ -423,7 +423,7 @@ def explain(
     own = logits.argmax(1)
     outputs = logits.softmax(1) if softmax else logits
 
-    def maps(names: Sequence[str], classes: Tensor, *, last: bool) -> Maps:
+    def maps(names: Sequence[str], classes: Labels, *, last: bool) -> Maps:
         by_method = _maps(names, outputs, tensors, classes, last=last)
         return {name: tuple(layer.to(batch.device) for layer in m) for name, m in by_method.items()}
 

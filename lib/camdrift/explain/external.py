@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from camdrift.explain.methods import library
 from camdrift.models import hook_points
 from camdrift.models.hook_points import Tap
+from camdrift.models.tensors import Inputs, Labels
 from camdrift.settings import SettingsError
 
 
@@ -25,19 +26,19 @@ def through(
     name: str,
     traced: fx.GraphModule,
     taps: Sequence[Tap],
-    inputs: Tensor,
-    classes: Tensor,
+    inputs: Inputs,
+    classes: Labels,
     *,
     softmax: bool = False,
 ) -> tuple[Tensor, ...]:
-    """Returns a method's maps from pytorch-grad-cam itself: a tensor (n, h, w) a layer.
+    """Returns a method's maps from pytorch-grad-cam itself: `Heatmaps` of each layer.
 
     Args:
         name: the name of its class.
         traced: the network.
         taps: of the layers.
-        inputs: (n, c, h, w), inputs of the network.
-        classes: (n,), the classes to explain.
+        inputs: of the network.
+        classes: to explain.
         softmax: must be False: these methods choose themselves between logit and probability.
 
     Raises:

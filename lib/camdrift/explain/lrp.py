@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from camdrift.models import devices, hook_points
 from camdrift.models.architectures import RefusedError
 from camdrift.models.model import Model, padded
+from camdrift.models.tensors import Heatmaps, Pixels
 from camdrift.pipeline.vision import torchvision  # noqa: F401  must load before zennit's
 
 # isort: split
@@ -57,8 +58,8 @@ METHODS = {"mean": torch.mean, "relu": torch.relu, "sigmoid": torch.sigmoid, "ta
 
 
 @devices.exactly()
-def relevance(model: Model, pixels: Tensor, classes: Tensor | None = None) -> Tensor:
-    """Returns each image's relevance map: raw and signed, summed over channels, (n, h, w).
+def relevance(model: Model, pixels: Pixels, classes: Tensor | None = None) -> Heatmaps:
+    """Returns each image's relevance map: raw and signed, summed over channels.
 
     Propagation starts from the logit itself. In the last dense layer, where most networks end, it
     cancels except for the epsilon, so a map's sign does not show the logit's. Alpha1-beta0 and flat
@@ -70,7 +71,7 @@ def relevance(model: Model, pixels: Tensor, classes: Tensor | None = None) -> Te
 
     Args:
         model: the explained model; it is not changed, not even after an error.
-        pixels: (n, 3, height, width), in [0, 1].
+        pixels: in [0, 1].
         classes: (n,), the classes of the explained logits; None for each image's own top class.
 
     Raises:

@@ -17,7 +17,7 @@ from camdrift.models.model import Model, padded
 from camdrift.perturbations.variants import Variant
 from camdrift.storage import CLEAN, NOISE, OWN, SEED, SOFTMAX, Packed
 
-Pixels = tuple[int, bool, bytes]  # image, whether its probability is explained, digest of pixels
+Key = tuple[int, bool, bytes]  # image, whether its probability is explained, digest of pixels
 
 
 class _Kind(NamedTuple):
@@ -54,8 +54,8 @@ def shrunk(maps: Layers, side: int | None) -> Layers:
 def explain(
     model: Model,
     variants: list[Variant],
-    seed_classes: Mapping[int, int],
-    likely_flipped: Mapping[int, bool],
+    seed_classes: pd.Series | Mapping[int, int],
+    likely_flipped: pd.Series | Mapping[int, bool],
     *,
     methods: Sequence[str],
     max_side: int | None = None,
@@ -132,12 +132,12 @@ class _Packer:
         self.filled = dict.fromkeys(methods, 0)
         # The prediction and its probability; and by method the places, among its maps, of the map
         # for the own class and the map for the seed's, -1 if there is none.
-        self.predictions: dict[Pixels, tuple[int, float]] = {}
-        self.places: dict[tuple[Pixels, str], tuple[int, int]] = {}
-        self.waiting: dict[_Kind, list[tuple[Pixels, Tensor, int]]] = {}
-        self.kind_of: dict[Pixels, _Kind] = {}  # of the waiting images
+        self.predictions: dict[Key, tuple[int, float]] = {}
+        self.places: dict[tuple[Key, str], tuple[int, int]] = {}
+        self.waiting: dict[_Kind, list[tuple[Key, Tensor, int]]] = {}
+        self.kind_of: dict[Key, _Kind] = {}  # of the waiting images
 
-    def request(self, key: Pixels, pixels: Tensor, seed: int, kind: _Kind) -> None:
+    def request(self, key: Key, pixels: Tensor, seed: int, kind: _Kind) -> None:
         """Requests the maps of an image that neither exist nor wait yet."""
         before = self.kind_of.get(key)
         if before is not None:

@@ -1,10 +1,11 @@
 """Cleaning: rebuilds an image from its principal components."""
 
 import torch
-from torch import Tensor
+
+from camdrift.models.tensors import Pixels
 
 
-def rebuild(pixels: Tensor, *, variance: float) -> Tensor:
+def rebuild(pixels: Pixels, *, variance: float) -> Pixels:
     """Returns images rebuilt from the components that explain a share of their variance.
 
     tan2023, section III-D, step 1. Each channel separately, with rows of pixels as samples, and
@@ -12,7 +13,7 @@ def rebuild(pixels: Tensor, *, variance: float) -> Tensor:
     not clipped. A constant channel has no variance and stays as it is.
 
     Args:
-        pixels: (n, 3, h, w).
+        pixels: in [0, 1].
         variance: share of the variance to keep, in (0, 1).
     """
     values = pixels.double()

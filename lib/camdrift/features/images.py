@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from camdrift.models.model import Model
+from camdrift.models.tensors import Logits, PerImage, Pixels
 
-# A micro-batch -> its logits and the scores (n,) that an adaptive attack lowers; both have
+# A micro-batch -> its logits and the scores that an adaptive attack lowers; both have
 # gradients with respect to the pixels.
-Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
+Objective = Callable[[Pixels], tuple[Logits, PerImage]]
 Columns = dict[str, np.ndarray]  # arrays (n,) by name
 
 
@@ -20,22 +20,22 @@ class Images:
 
     Attributes:
         model: the model under attack.
-        pixels: (n, 3, h, w), in [0, 1].
+        pixels: in [0, 1].
         generators: one for each image, for the detectors' random numbers.
     """
 
     def __init__(
-        self, model: Model, pixels: Tensor, generators: Sequence[np.random.Generator]
+        self, model: Model, pixels: Pixels, generators: Sequence[np.random.Generator]
     ) -> None:
         self.model, self.pixels, self.generators = model, pixels, generators
         self._cache: dict[Callable, Any] = {}
 
     @property
-    def logits(self) -> Tensor:
-        """The model's logits (n, classes), without a graph."""
+    def logits(self) -> Logits:
+        """The model's logits, without a graph."""
         return self.once(_logits)
 
-    def once(self, measure: Callable[[Model, Tensor], Any]) -> Any:
+    def once(self, measure: Callable[[Model, Pixels], Any]) -> Any:
         """Returns the result of a function, which is computed once for all detectors."""
         if measure not in self._cache:
             self._cache[measure] = measure(self.model, self.pixels)
@@ -48,6 +48,6 @@ class Images:
         return other
 
 
-def _logits(model: Model, pixels: Tensor) -> Tensor:
+def _logits(model: Model, pixels: Pixels) -> Logits:
     with torch.no_grad():
         return model(pixels)

@@ -6,13 +6,14 @@ from torch import Tensor
 from camdrift.explain.methods import grad_cam
 from camdrift.features.images import Columns
 from camdrift.models.model import Model, top_logit
+from camdrift.models.tensors import Activations, Logits, Pixels
 
 TINY = 1e-12
 # Statistics of each layer; a column is `profile_<name>_<layer>`, layers from 0.
 NAMES = ("peak", "spread", "activity")
 
 
-def layer_profile(activations: Tensor, gradients: Tensor) -> Tensor:
+def layer_profile(activations: Activations, gradients: Activations) -> Tensor:
     """Returns an image's profile at one layer: (n, 3), in the order of `NAMES`.
 
     They are the logarithm of the Grad-CAM's maximum; its mean divided by its maximum, in [0, 1], 0
@@ -25,7 +26,7 @@ def layer_profile(activations: Tensor, gradients: Tensor) -> Tensor:
     return torch.stack([(peak + TINY).log(), spread, (activity + TINY).log()], dim=1)
 
 
-def measure(model: Model, pixels: Tensor) -> Columns:
+def measure(model: Model, pixels: Pixels) -> Columns:
     """Returns the profile of each image: arrays (n,) by name, see `NAMES`.
 
     The maps are those of the image's own top class. Costs one forward and one backward pass.
@@ -44,7 +45,7 @@ def measure(model: Model, pixels: Tensor) -> Columns:
     }
 
 
-def differentiable(model: Model, batch: Tensor) -> tuple[Tensor, Tensor]:
+def differentiable(model: Model, batch: Pixels) -> tuple[Logits, Tensor]:
     """Returns the logits of a micro-batch, and its profiles in the columns' order: double (n, k).
 
     Both have gradients with respect to the pixels.

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from camdrift.models.model import Model
+from camdrift.models.tensors import Logits, Pixels
 
 
-def means(logits: Tensor, excitations: tuple[Tensor, ...]) -> Tensor:
+def means(logits: Logits, excitations: tuple[Tensor, ...]) -> Tensor:
     """Returns each neuron's raw mean activation: (n, neurons), the softmax classes last."""
     means = [_spatial_mean(tensor) for tensor in _layers(logits, excitations)]
     return torch.cat([values.to(logits.device) for values in means], dim=1)
 
 
-def levels(logits: Tensor, excitations: tuple[Tensor, ...]) -> Tensor:
+def levels(logits: Logits, excitations: tuple[Tensor, ...]) -> Tensor:
     """Returns each neuron's mean scaled activation in [0, 1]: (n, neurons).
 
     A layer whose output is constant has no scale; its neurons are at 0.
@@ -69,7 +70,7 @@ def kernel_means(model: Model) -> np.ndarray:
     return torch.cat(parts).cpu().numpy()
 
 
-def covered(model: Model, pixels: Tensor, *, threshold: float) -> np.ndarray:
+def covered(model: Model, pixels: Pixels, *, threshold: float) -> np.ndarray:
     """Returns which neurons each image covers: bool (n, neurons)."""
     parts = []
     with torch.no_grad():

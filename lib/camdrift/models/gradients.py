@@ -3,27 +3,27 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from camdrift.models.model import Model
+from camdrift.models.tensors import Labels, Mask, PerImage, Pixels
 
 # (pixels of some images, their places among all, whether a gradient is needed) -> the gradient of
 # an objective that rises, any tensor if none is needed; and whether each image stays as it is.
-Look = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]
+Look = Callable[[Pixels, PerImage, bool], tuple[Pixels, Mask]]
 
 
 def ascend(
     look: Look,
-    clean: Tensor,
+    clean: Pixels,
     sizes: Sequence[float],
     *,
     eps: float,
-    start: Tensor | None = None,
+    start: Pixels | None = None,
     one_direction: bool = False,
     look_last: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Returns perturbations, (n, 3, h, w), after steps along the sign of a gradient; looks, (n,).
+) -> tuple[Pixels, PerImage]:
+    """Returns perturbations after steps along the sign of a gradient, and numbers of looks.
 
     The loop of every gradient-sign attack. Each step moves an image's pixel values by its size and
     projects their change to [-eps, eps] (Madry et al. 2018, section 2.1). The objective sees
@@ -31,7 +31,7 @@ def ascend(
 
     Args:
         look: computes gradients and decides which images stay as they are.
-        clean: (n, 3, h, w), in [0, 1].
+        clean: the images, in [0, 1].
         sizes: of the steps, in pixel values.
         eps: largest change of a pixel value.
         start: the first perturbation; none by default.
@@ -66,14 +66,14 @@ def ascend(
     return result, looks
 
 
-def cross_entropy(model: Model, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy(model: Model, pixels: Pixels, labels: Labels) -> tuple[Pixels, Labels]:
     """Returns each image's own gradient of the cross-entropy, and the predictions.
 
     One forward and one backward an image. Losses are summed, not averaged, so no image's gradient
     depends on the size of its batch.
 
     Returns:
-        Gradient (n, 3, h, w), in loss per unit of pixel value, and predicted classes (n,).
+        Gradient, in loss per unit of pixel value, and predicted classes.
     """
     parts, predictions = [], []
     done = 0
@@ -88,8 +88,8 @@ def cross_entropy(model: Model, pixels: Tensor, labels: Tensor) -> tuple[Tensor,
     return torch.cat(parts), torch.cat(predictions)
 
 
-def vanish(model: Model, pixels: Tensor, labels: Tensor) -> Tensor:
-    """Returns whether each image's gradient of the cross-entropy is zero everywhere: bool (n,).
+def vanish(model: Model, pixels: Pixels, labels: Labels) -> Mask:
+    """Returns whether each image's gradient of the cross-entropy is zero everywhere.
 
     Where it is, a gradient attack has no direction and its failure says nothing about robustness
     (AutoAttack's check for zero gradients; Croce & Hein 2020, arXiv 2003.01690).

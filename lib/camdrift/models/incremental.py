@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from camdrift.models.model import Model
+from camdrift.models.tensors import Logits, PerImage, Pixels
 
 CHUNK = 64  # changed images evaluated at once; 32 is slower, 128 hardly faster for twice the memory
 POINTWISE = (
@@ -19,11 +20,11 @@ POINTWISE = (
 )  # fmt: skip
 
 
-def painted(pixels: Tensor, places: Tensor, values: Tensor) -> Tensor:
+def painted(pixels: Pixels, places: Tensor, values: Tensor) -> Pixels:
     """Returns images in which pixels are replaced; of two at the same place the last one counts.
 
     Args:
-        pixels: images, (n, 3, h, w), not modified.
+        pixels: images, not modified.
         places: row and column of each replaced pixel, int64 (n, k, 2).
         values: their new values, (n, k, 3).
     """
@@ -102,10 +103,10 @@ class Incremental:
 
     Args:
         model: the model; its weights must not change while this is in use.
-        pixels: the clean images, (n, 3, h, w).
+        pixels: the clean images.
     """
 
-    def __init__(self, model: Model, pixels: Tensor) -> None:
+    def __init__(self, model: Model, pixels: Pixels) -> None:
         self._model = model
         self._home = pixels.device
         self._pixels = pixels = pixels.to(model.device)
@@ -118,11 +119,11 @@ class Incremental:
             self._keep(pixels)
 
     @torch.no_grad()
-    def logits(self, images: Tensor, places: Tensor, values: Tensor) -> Tensor:
-        """Returns the logits of changed images, (n, classes); n and k are at least 1.
+    def logits(self, images: PerImage, places: Tensor, values: Tensor) -> Logits:
+        """Returns the logits of changed images; n and k are at least 1.
 
         Args:
-            images: index of the clean image behind each, int64 (n,).
+            images: index of the clean image behind each, int64.
             places: row and column of each changed pixel, int64 (n, k, 2).
             values: of the changed pixels, (n, k, 3), in [0, 1] or outside.
         """

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from camdrift.models import architectures, checks, devices, hook_points
 from camdrift.models.hook_points import Tap
+from camdrift.models.tensors import Activations, Inputs, Logits, PerImage, Pixels
 
 
 def padded(values: Tensor, count: int) -> Tensor:
@@ -22,7 +23,7 @@ def padded(values: Tensor, count: int) -> Tensor:
     return torch.cat([values, values[-1:].expand(count - len(values), *values.shape[1:])])
 
 
-def inputs(pixels: Tensor, *, size: int, mean: Tensor, std: Tensor) -> Tensor:
+def inputs(pixels: Pixels, *, size: int, mean: Tensor, std: Tensor) -> Inputs:
     """Returns the inputs of a network: pixels resized to its size (bilinear) and normalised.
 
     Pixels that have that size already are not resized. `mean` and `std` are (1, 3, 1, 1).
@@ -32,8 +33,8 @@ def inputs(pixels: Tensor, *, size: int, mean: Tensor, std: Tensor) -> Tensor:
     return (pixels - mean) / std
 
 
-def top_logit(logits: Tensor) -> Tensor:
-    """Returns the logit of each image's top class: (n, classes) -> (n,), with its gradient."""
+def top_logit(logits: Logits) -> PerImage:
+    """Returns the logit of each image's top class, with its gradient."""
     return logits.gather(1, logits.argmax(1, keepdim=True))[:, 0]
 
 
@@ -90,20 +91,20 @@ class Model(nn.Module):
         self.eval()
         architectures.channels_last(self)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Returns the logits of any number of images: (n, 3, h, w) -> (n, classes)."""
+    def forward(self, pixels: Pixels) -> Logits:
+        """Returns the logits of any number of images."""
         return torch.cat(
             [self._call(self._plain, part)[0][:rows] for part, rows in self.batches(pixels)]
         )
 
-    def batches(self, pixels: Tensor) -> list[tuple[Tensor, int]]:
+    def batches(self, pixels: Pixels) -> list[tuple[Tensor, int]]:
         """Returns micro-batches and their numbers of images, the last one padded with copies."""
         parts = []
         for part in pixels.split(self.micro_batch):
             parts.append((padded(part, self.micro_batch), len(part)))
         return parts
 
-    def activations(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def activations(self, batch: Pixels) -> tuple[Logits, tuple[Tensor, ...]]:
         """Returns the logits of one micro-batch and the tensor of each map tap.
 
         Gradients reach the tensors and, if the batch requires them, the pixels.
@@ -111,7 +112,7 @@ class Model(nn.Module):
         logits, tensors = self._call(self._mapped, batch)
         return logits, tensors
 
-    def probes(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def probes(self, batch: Pixels) -> tuple[Logits, tuple[Tensor, ...]]:
         """Returns the logits of one micro-batch and the tensor of each map tap.
 
         Gradients reach the tensors and stop at the first, the cheapest way to obtain all of them.
@@ -119,7 +120,7 @@ class Model(nn.Module):
         logits, tensors = self._call(self._probed, batch)
         return logits, tensors
 
-    def probe(self, place: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def probe(self, place: int) -> Callable[[Pixels], tuple[Logits, Activations]]:
         """Returns a function: a micro-batch -> its logits and the tensor of the map tap at `place`.
 
         Gradients reach the tensor and stop there. A negative place counts from the end, as in a
@@ -127,13 +128,13 @@ class Model(nn.Module):
         """
         network = hook_points.tapped(self._plain, [self.maps[place]], leaves=True)
 
-        def call(batch: Tensor) -> tuple[Tensor, Tensor]:
+        def call(batch: Pixels) -> tuple[Logits, Activations]:
             logits, (tensor,) = self._call(network, batch)
             return logits, tensor
 
         return call
 
-    def excitations(self, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def excitations(self, batch: Pixels) -> tuple[Logits, tuple[Tensor, ...]]:
         """Returns the logits of one micro-batch and the tensor of each neuron tap."""
         logits, tensors = self._call(self._excited, batch)
         return logits, tensors
@@ -161,7 +162,7 @@ class Model(nn.Module):
         """The traced network, `inputs` -> logits; callers must copy it before changing it."""
         return self._plain
 
-    def inputs(self, pixels: Tensor) -> Tensor:
+    def inputs(self, pixels: Pixels) -> Inputs:
         """Returns the network's inputs on its device: pixels of its size, normalised."""
         moved = pixels.to(self.device)
         return inputs(moved, size=self.size, mean=self.mean, std=self.std)
@@ -171,7 +172,7 @@ class Model(nn.Module):
         """The network's device."""
         return self.mean.device
 
-    def _call(self, network: nn.Module, pixels: Tensor) -> tuple[Tensor, Any]:
+    def _call(self, network: nn.Module, pixels: Pixels) -> tuple[Logits, Any]:
         """Returns the logits, on the pixels' device, and the rest of the network's output."""
         with devices.computing(self.device, self.precision):
             output = network(self.inputs(pixels))

@@ -9,10 +9,11 @@ from torch.nn import functional as F
 
 from camdrift.models import architectures, checks, devices, gradients
 from camdrift.models.model import inputs
+from camdrift.models.tensors import Labels, Mask, PerImage, Pixels
 from camdrift.settings import Descent, SettingsError
 
 # (network on pixels, pixels, labels) -> attacked pixels to train on.
-Adversary = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
+Adversary = Callable[[Callable[[Tensor], Tensor], Pixels, Labels], Pixels]
 
 
 def adversary(settings: Descent) -> Adversary:
@@ -22,8 +23,8 @@ def adversary(settings: Descent) -> Adversary:
     without its random start.
     """
 
-    def attack(network: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor) -> Tensor:
-        def look(images: Tensor, places: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
+    def attack(network: Callable[[Tensor], Tensor], pixels: Pixels, labels: Labels) -> Pixels:
+        def look(images: Pixels, places: PerImage, gradient: bool) -> tuple[Pixels, Mask]:
             images.requires_grad_()
             loss = F.cross_entropy(network(images), labels, reduction="sum")
             (rising,) = torch.autograd.grad(loss, images)
@@ -161,8 +162,8 @@ def _augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator)
 
 def accuracy(
     network: nn.Module,
-    pixels: Tensor,
-    labels: Tensor,
+    pixels: Pixels,
+    labels: Labels,
     *,
     mean: Sequence[float],
     std: Sequence[float],

@@ -1,16 +1,16 @@
 """Changes to an image's pixels: the attack or its noise at a strength, clipped and stored.
 
-Pixels and perturbations are float32 arrays (n, 3, h, w). NumPy alone, so that the dashboard, which
-imports no torch, shows the images that the stages explain.
+NumPy alone, so that the dashboard, which imports no torch, shows the images that the stages
+explain.
 """
 
 import numpy as np
-from numpy import ndarray
 
 from camdrift.settings import Protocol
+from camdrift.storage.arrays import LastStep, PerImage, Pixels
 
 
-def scaled_part(whole: ndarray, last_step: ndarray, *, applied: str) -> ndarray:
+def scaled_part(whole: Pixels, last_step: LastStep, *, applied: str) -> Pixels:
     """Returns the part of perturbations that a strength scales; the rest stays unscaled.
 
     An exact strength scales the whole perturbation; the public code of renkhoff2022 scales only the
@@ -20,8 +20,8 @@ def scaled_part(whole: ndarray, last_step: ndarray, *, applied: str) -> ndarray:
 
 
 def attacked(
-    clean: ndarray, whole: ndarray, last_step: ndarray, multiple: float, *, applied: str
-) -> ndarray:
+    clean: Pixels, whole: Pixels, last_step: LastStep, multiple: float, *, applied: str
+) -> Pixels:
     """Returns the attack at a multiple (see `strengths.multipliers`), not clipped."""
     scaled = scaled_part(whole, last_step, applied=applied)
     if scaled is whole:
@@ -29,11 +29,11 @@ def attacked(
     return clean + (whole - scaled) + multiple * scaled
 
 
-def like(perturbation: ndarray, draw: ndarray) -> ndarray:
+def like(perturbation: Pixels, draw: Pixels) -> Pixels:
     """Returns noise N(mean, std), with mean and std over each image's whole perturbation.
 
     renkhoff2022, section III-C: one mean and one standard deviation an image, not one a channel.
-    `draw` is standard normal, of the perturbation's shape.
+    `draw` is standard normal.
     """
     values = perturbation.astype(np.float64)
     axes = tuple(range(1, values.ndim))
@@ -41,7 +41,7 @@ def like(perturbation: ndarray, draw: ndarray) -> ndarray:
     return (mean + spread * draw).astype(np.float32)
 
 
-def noise_base(whole: ndarray, last_step: ndarray, draw: ndarray, *, protocol: Protocol) -> ndarray:
+def noise_base(whole: Pixels, last_step: LastStep, draw: Pixels, *, protocol: Protocol) -> Pixels:
     """Returns the noise that a scale multiplies.
 
     It resembles the whole perturbation or, as in the public code, the part that a strength scales.
@@ -52,16 +52,16 @@ def noise_base(whole: ndarray, last_step: ndarray, draw: ndarray, *, protocol: P
 
 
 def noisy(
-    clean: ndarray,
-    whole: ndarray,
-    last_step: ndarray,
-    base: ndarray,
-    scale: ndarray,
+    clean: Pixels,
+    whole: Pixels,
+    last_step: LastStep,
+    base: Pixels,
+    scale: PerImage,
     offset: float,
     *,
     protocol: Protocol,
-) -> ndarray:
-    """Returns the noise at a scale (one an image) of its `base`, not clipped.
+) -> Pixels:
+    """Returns the noise at a scale of its `base`, not clipped.
 
     Noise 'with_negated_attack' is added to the unscaled part of the attack and to `offset` (see
     `strengths.offsets`) times its scaled part, as in the public code.
@@ -73,7 +73,7 @@ def noisy(
     return clean + (whole - scaled) + offset * scaled + factor * base
 
 
-def stored(pixels: ndarray, *, quantise: str) -> ndarray:
+def stored(pixels: Pixels, *, quantise: str) -> Pixels:
     """Returns pixels clipped to [0, 1] and, unless 'none', at one of 256 levels.
 
     'floor' is the cast to uint8 of the public code: a value between two levels takes the lower.

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from camdrift.models.tensors import Pixels
 from camdrift.perturbations.size import l2, scale_to
 
 # (pixels, perturbation, the image's generator) -> rearranged perturbation, each (3, h, w).
@@ -79,17 +80,17 @@ def check(names: Sequence[str]) -> list[str]:
 
 
 def rearranged(
-    kind: str, clean: Tensor, perturbation: Tensor, generators: Sequence[np.random.Generator]
-) -> Tensor:
-    """Returns a control of each perturbation, (n, 3, h, w), to add to the pixels and then clip.
+    kind: str, clean: Pixels, perturbation: Pixels, generators: Sequence[np.random.Generator]
+) -> Pixels:
+    """Returns a control of each perturbation, to add to the pixels and then clip.
 
     It has the L2 norm of the perturbation, both clipped to [0, 1], unless the control keeps
     colours (`OWN_SIZE`).
 
     Args:
         kind: a key of `CONTROLS`.
-        clean: (n, 3, h, w), pixels.
-        perturbation: (n, 3, h, w).
+        clean: the images, in [0, 1].
+        perturbation: of each image.
         generators: one for each image.
     """
     images = zip(clean, perturbation, generators, strict=True)

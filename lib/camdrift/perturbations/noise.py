@@ -1,19 +1,19 @@
 """Noise of an attack's size, and noise raised until it flips the prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
+from camdrift.models import tensors
 from camdrift.models.model import Model
 from camdrift.perturbations import changes, controls
 from camdrift.perturbations.size import l2, scale_to
 from camdrift.perturbations.strengths import multipliers, offsets
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, NoiseSettings, Protocol
-from camdrift.storage import Attacked, ImageSet, Noise
+from camdrift.storage import Attacked, ImageSet, Noise, arrays
 from camdrift.storage.pixels import from_8bit
 
 
@@ -66,10 +66,10 @@ def draw(shape: Sequence[int], generators: Sequence[np.random.Generator]) -> np.
 
 
 def fit(
-    clean: np.ndarray,
-    whole: np.ndarray,
-    last_step: np.ndarray,
-    draws: Sequence[np.ndarray],
+    clean: arrays.Pixels,
+    whole: arrays.Pixels,
+    last_step: arrays.LastStep,
+    draws: Sequence[arrays.Pixels],
     strengths: Sequence[float],
     *,
     protocol: Protocol,
@@ -95,7 +95,7 @@ def fit(
     own = [torch.from_numpy(attack.clip(0, 1) - clean) for attack in attacks]
     sizes = torch.stack([l2(change) for change in own], dim=1)
 
-    def measured(arm: str, changed: np.ndarray) -> dict[str, np.ndarray]:
+    def measured(arm: str, changed: arrays.Pixels) -> dict[str, arrays.PerImage]:
         change = changes.stored(changed, quantise=protocol.quantise) - clean
         values = torch.from_numpy(change).double().flatten(1)
         spread, mean = torch.std_mean(values, dim=1, correction=0)
@@ -128,10 +128,10 @@ def fit(
 
 
 def raised(
-    model: Model,
-    clean: Tensor,
-    base: Tensor,
-    sizes: Tensor,
+    model: Callable[[tensors.Pixels], tensors.Logits],
+    clean: tensors.Pixels,
+    base: tensors.Pixels,
+    sizes: tensors.PerImage,
     *,
     raise_by: float,
     raise_to: float,
@@ -144,9 +144,9 @@ def raised(
 
     Args:
         model: the model whose prediction must flip.
-        clean: (n, 3, h, w), pixels.
-        base: (n, 3, h, w), the unscaled noise.
-        sizes: (n,), the attack's L2 norms.
+        clean: the images, in [0, 1].
+        base: the unscaled noise.
+        sizes: the attack's L2 norms.
         raise_by: factor, > 1.
         raise_to: the last factor is the largest power of `raise_by` not above it.
 

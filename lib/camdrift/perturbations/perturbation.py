@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from camdrift.models.model import Model
+from camdrift.models.tensors import Labels, Logits, Mask, PerImage, Pixels
 from camdrift.settings import SettingsError
 
 
@@ -22,32 +22,32 @@ class SpoiltError(SettingsError, FloatingPointError):
 class Perturbation:
     """Perturbations of n images.
 
-    pixels: (n, 3, h, w), to add to pixels in [0, 1]; the sum may leave that range.
-    evaluations: (n,) int64, forward passes of the model spent on each image.
+    pixels: to add to pixels in [0, 1]; the sum may leave that range.
+    evaluations: forward passes of the model spent on each image.
     log: the attack's own record, one dict a row, `image` counts from 0; empty for most attacks.
-    successes: (n,) bool, the attack's own judgement of success, if its rule is not "the prediction
+    successes: the attack's own judgement of success, if its rule is not "the prediction
         differs from that on the clean image"; None for most attacks.
-    last_step: (n, 3, h, w), the part of `pixels` that the last of several steps added, which the
+    last_step: the part of `pixels` that the last of several steps added, which the
         accumulating loop scales alone; None if the whole perturbation is one step.
     """
 
-    pixels: Tensor
-    evaluations: Tensor
+    pixels: Pixels
+    evaluations: PerImage
     log: list[dict] = field(default_factory=list)
-    successes: Tensor | None = None
-    last_step: Tensor | None = None
+    successes: Mask | None = None
+    last_step: Pixels | None = None
 
 
 def run(
     perturb: Callable[..., Perturbation],
     source: Model,
     target: Model,
-    pixels: Tensor,
-    labels: Tensor,
+    pixels: Pixels,
+    labels: Labels,
     *,
     generators: Sequence[np.random.Generator],
     settings: dict[str, Any],
-    only: Tensor | None = None,
+    only: Mask | None = None,
     shard: int | None = None,
 ) -> tuple[Perturbation, pd.DataFrame]:
     """Attacks images on one model and returns the perturbations and their effect on another.
@@ -56,11 +56,11 @@ def run(
         perturb: the attack, see `camdrift.attacks`.
         source: the model on which the attack is made.
         target: the model that meets it; see `measure` for the table's columns.
-        pixels: (n, 3, h, w), in [0, 1].
-        labels: the classes that the attack leads away from, (n,).
+        pixels: in [0, 1].
+        labels: the classes that the attack leads away from.
         generators: one for each image.
         settings: of the attack.
-        only: the images to attack, bool (n,); the others stay as they are, without an evaluation.
+        only: the images to attack; the others stay as they are, without an evaluation.
             None attacks all.
         shard: images to attack at a time, None for all; an image's result does not depend on it,
             except for attacks that carry something from one image to the next (DLFuzz with
@@ -88,7 +88,9 @@ def run(
     return whole, measure(target, pixels, whole)
 
 
-def measure(model: Model, pixels: Tensor, perturbation: Perturbation) -> pd.DataFrame:
+def measure(
+    model: Callable[[Pixels], Logits], pixels: Pixels, perturbation: Perturbation
+) -> pd.DataFrame:
     """Returns the effect of the clipped perturbations on `model`, one row an image.
 
     Columns: `clean`, `adversarial` and `adversarial_8bit` (predictions; the last after rounding to

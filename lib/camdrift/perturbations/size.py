@@ -3,13 +3,15 @@
 import torch
 from torch import Tensor
 
+from camdrift.models.tensors import PerImage, Pixels
 
-def l2(change: Tensor) -> Tensor:
-    """Returns the L2 norm over all channels and pixels of each image: (n,)."""
+
+def l2(change: Pixels) -> PerImage:
+    """Returns the L2 norm over all channels and pixels of each image, as float64."""
     return change.double().flatten(1).norm(dim=1)
 
 
-def scale_to(clean: Tensor, base: Tensor, targets: Tensor) -> Tensor:
+def scale_to(clean: Pixels, base: Pixels, targets: Tensor) -> Tensor:
     """Returns the factors at which each image's clipped noise has the L2 sizes `targets`.
 
     Solves ||clip(x + f * base, 0, 1) - x|| = target for f (Rauber & Bethge 2020, arXiv
@@ -18,8 +20,8 @@ def scale_to(clean: Tensor, base: Tensor, targets: Tensor) -> Tensor:
     gets its largest factor; a base of zeros, or a target of 0, gives 0.
 
     Args:
-        clean: (n, 3, h, w), pixels.
-        base: (n, 3, h, w), the unscaled noise.
+        clean: the images, in [0, 1].
+        base: the unscaled noise.
         targets: (n, rungs), L2 sizes.
 
     Returns:

@@ -23,6 +23,7 @@ from camdrift.storage import (
     ImageSet,
     Noise,
 )
+from camdrift.storage.arrays import Pixels
 from camdrift.storage.pixels import from_8bit, to_8bit
 
 
@@ -34,14 +35,14 @@ class Variant:
         nominal one; 0 for the clean image. `draw` is 0 for variants without noise. `recipe` is
         `Protocol.recipe`, empty for the clean image.
     targets: the target policies of its maps.
-    pixels: returns float32 (n, 3, h, w) in [0, 1]; called only when needed, since all variants
+    pixels: returns them as float32 in [0, 1]; called only when needed, since all variants
         together are many times as large as the images.
     central: whether every method maps it, or the first alone.
     """
 
     table: pd.DataFrame
     targets: tuple[str, ...]
-    pixels: Callable[[], np.ndarray]
+    pixels: Callable[[], Pixels]
     central: bool = False
 
     @property
@@ -75,7 +76,7 @@ def compose(
 
     def variant(
         name: str,
-        make: Callable[[], np.ndarray],
+        make: Callable[[], Pixels],
         *,
         strength: float = 1.0,
         draw: int = 0,
@@ -94,16 +95,16 @@ def compose(
         central = name == CLEAN or first.score == "softmax_for_originals"
         return Variant(table.assign(draw=0, recipe=""), both, lambda: clean, central)
 
-    def base(protocol: Protocol, draw: int) -> Callable[[], np.ndarray]:
+    def base(protocol: Protocol, draw: int) -> Callable[[], Pixels]:
         normal = noise.draws[:, draw]
         return cache(lambda: changes.noise_base(whole, last, normal, protocol=protocol))
 
-    def attack(protocol: Protocol, multiple: float) -> Callable[[], np.ndarray]:
+    def attack(protocol: Protocol, multiple: float) -> Callable[[], Pixels]:
         return lambda: changes.attacked(clean, whole, last, multiple, applied=protocol.strengths)
 
     def noisy(
-        protocol: Protocol, base: Callable[[], np.ndarray], rung: int, draw: int
-    ) -> Callable[[], np.ndarray]:
+        protocol: Protocol, base: Callable[[], Pixels], rung: int, draw: int
+    ) -> Callable[[], Pixels]:
         scales = noise.scales[noise.scales["recipe"] == protocol.recipe]
         rows = scales[(scales["strength"] == strengths[rung]) & (scales["draw"] == draw)]
         scale = rows["scale"].to_numpy()
@@ -111,7 +112,7 @@ def compose(
             clean, whole, last, base(), scale, steps[rung], protocol=protocol
         )
 
-    def control(place: int) -> Callable[[], np.ndarray]:
+    def control(place: int) -> Callable[[], Pixels]:
         return lambda: clean + noise.controls[:, place]
 
     variants = [original(CLEAN)]

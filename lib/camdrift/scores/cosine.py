@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 
 from camdrift.scores.resizing import upsampling
+from camdrift.storage.arrays import Heatmaps, PerImage
 
 LABEL = "cosine similarity"
 RANGE = (0.0, 1.0)
@@ -16,7 +17,7 @@ HIGHER_IS_ALIKE = True
 BANDED = 96  # the side in px from which two diagonals are faster than a matrix product
 
 
-def score(first: np.ndarray, second: np.ndarray, *, size: int) -> np.ndarray:
+def score(first: Heatmaps, second: Heatmaps, *, size: int) -> PerImage:
     """Returns the cosine of maps resized to `size` px, in [0, 1]; NaN where a map is empty.
 
     Exact without upsampling: with U the resizing matrix and U'U = F'F, the inner product of two
@@ -39,8 +40,8 @@ def _factor(side: int, size: int) -> np.ndarray:
     return resize if side >= size else np.linalg.cholesky(resize.T @ resize).T
 
 
-def _weighed(maps: np.ndarray, size: int) -> np.ndarray:
-    """Returns F a F' of maps a (n, h, w), in their precision."""
+def _weighed(maps: Heatmaps, size: int) -> np.ndarray:
+    """Returns F a F' of maps a, in their precision."""
     rows, columns = (_factor(side, size).astype(maps.dtype) for side in maps.shape[1:])
     if not BANDED <= min(maps.shape[1:]) <= max(maps.shape[1:]) < size:
         return rows @ maps @ columns.T
@@ -52,14 +53,14 @@ def _weighed(maps: np.ndarray, size: int) -> np.ndarray:
     return tall
 
 
-def _inner(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Returns inner products of pairs of maps: float64 (n,)."""
+def _inner(first: Heatmaps, second: Heatmaps) -> PerImage:
+    """Returns inner products of pairs of maps, in float64."""
     n = len(first)
     products = first.reshape(n, 1, -1) @ second.reshape(n, -1, 1)
     return products.reshape(n).astype(np.float64)
 
 
-def _angle(inner: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def _angle(inner: PerImage, first: PerImage, second: PerImage) -> PerImage:
     """Returns inner products over the roots of squared norms, NaN where a norm is 0."""
     norms = np.sqrt(first * second)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from camdrift.pipeline import run
 from camdrift.scores.resizing import bicubic
+from camdrift.storage.arrays import Heatmaps, PerImage
 
 LABEL = "cosine similarity of jet pictures"
 RANGE = (0.0, 1.0)
@@ -19,18 +20,18 @@ HIGHER_IS_ALIKE = True
 CHUNK = 1 << 17  # values of pictures that are compared at a time
 
 
-def score(first: np.ndarray, second: np.ndarray, *, size: int) -> np.ndarray:
-    """Returns the cosine of pairs of maps as jet pictures, never NaN: (n,)."""
+def score(first: Heatmaps, second: Heatmaps, *, size: int) -> PerImage:
+    """Returns the cosine of pairs of maps as jet pictures, never NaN."""
     places = np.arange(2 * len(first))
     return score_places(np.concatenate([first, second]), *np.split(places, 2), size=size)
 
 
 def score_places(
-    stack: np.ndarray, first: np.ndarray, second: np.ndarray, *, size: int
+    stack: Heatmaps, first: np.ndarray, second: np.ndarray, *, size: int
 ) -> np.ndarray:
     """Returns the cosine of pairs of maps as jet pictures, never NaN: (pairs,).
 
-    `first` and `second` are places in `stack` (n, h, w); each map that they name is coloured once.
+    `first` and `second`, (pairs,), are places in `stack`; each map that they name is coloured once.
     """
     distinct, place = np.unique(np.concatenate([first, second]), return_inverse=True)
     groups = np.array_split(distinct, max(1, len(distinct) // 64))
@@ -48,7 +49,7 @@ def score_places(
     return np.concatenate(parts)
 
 
-def jet_rgb(maps: np.ndarray, *, size: int) -> np.ndarray:
+def jet_rgb(maps: Heatmaps, *, size: int) -> np.ndarray:
     """Returns the pictures that renkhoff2022's public code compares: uint8 (n, 3, size, size).
 
     Levels of 255, cut off; matplotlib's jet; stretched to 0-255; enlarged by Pillow (bicubic,

@@ -6,12 +6,14 @@ compares pixels, not maps.
 
 import numpy as np
 
+from camdrift.storage.arrays import PerImage, Pixels
+
 RANGE = (0.0, float("inf"))
 HIGHER_IS_ALIKE = True
 
 
-def ratio(clean: np.ndarray, changed: np.ndarray) -> np.ndarray:
-    """Returns the ratio of pixels in [0, 1]: (n,), inf where equal."""
+def ratio(clean: Pixels, changed: Pixels) -> PerImage:
+    """Returns the ratio of pixels in [0, 1], inf where equal."""
     error = np.square(changed - clean).reshape(len(clean), -1).mean(1, dtype=np.float64)
     with np.errstate(divide="ignore"):
         return -10 * np.log10(error)

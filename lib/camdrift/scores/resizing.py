@@ -4,6 +4,8 @@ from functools import cache
 
 import numpy as np
 
+from camdrift.storage.arrays import Heatmaps
+
 
 def upsampling(small: int, large: int) -> np.ndarray:
     """Returns the matrix (large, small) of bilinear resizing, half-pixel centres, edges repeated.
@@ -20,7 +22,7 @@ def upsampling(small: int, large: int) -> np.ndarray:
     return matrix
 
 
-def enlarged(maps: np.ndarray, *, size: int) -> np.ndarray:
+def enlarged(maps: Heatmaps, *, size: int) -> np.ndarray:
     """Returns maps at `size` px, bilinear: (n, size, size)."""
     rows, columns = (upsampling(side, size) for side in maps.shape[1:])
     return rows @ maps.astype(np.float64) @ columns.T

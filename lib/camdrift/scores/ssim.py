@@ -5,14 +5,16 @@ Wang et al. 2004, "Image Quality Assessment: From Error Visibility to Structural
 
 import numpy as np
 
+from camdrift.storage.arrays import Heatmaps, PerImage
+
 LABEL = "structural similarity"
 RANGE = (-1.0, 1.0)
 HIGHER_IS_ALIKE = True
 K1, K2 = 0.01, 0.03
 
 
-def score(first: np.ndarray, second: np.ndarray, *, size: int) -> np.ndarray:
-    """Returns the mean structural similarity of maps, NaN where one is empty: (n,)."""
+def score(first: Heatmaps, second: Heatmaps, *, size: int) -> PerImage:
+    """Returns the mean structural similarity of maps, NaN where one is empty."""
     empty = (first.max(axis=(1, 2)) == 0) | (second.max(axis=(1, 2)) == 0)
     return np.where(empty, np.nan, structural_similarity(first, second))
 
@@ -24,8 +26,8 @@ def window(side: int) -> int | None:
     return window if window >= 3 else None
 
 
-def structural_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Returns the mean structural similarity of maps at their own size, in [-1, 1]: (n,).
+def structural_similarity(first: Heatmaps, second: Heatmaps) -> PerImage:
+    """Returns the mean structural similarity of maps at their own size, in [-1, 1].
 
     Equation 13: uniform window, sample covariance, data range 1, K1 = 0.01 and
     K2 = 0.03, borders left out, as `skimage.metrics.structural_similarity` computes it pair by

@@ -6,12 +6,14 @@ It is computed from an image's NISSIM at several strengths, not from a pair of m
 
 import numpy as np
 
+from camdrift.storage.arrays import PerImage
+
 RANGE = (0.0, 0.5)
 HIGHER_IS_ALIKE = False
 
 
-def spread(shift: np.ndarray) -> np.ndarray:
-    """Returns the root of the mean squared difference from the mean: (n,), of (n, levels).
+def spread(shift: np.ndarray) -> PerImage:
+    """Returns the root of the mean squared difference from the mean, of `shift`, (n, levels).
 
     A standard deviation, though called variance. NaN where a level is.
     """

@@ -183,7 +183,7 @@ def filled(parts: Mapping[str, Any], name: str) -> dict[str, Any]:
     for model in models.values():
         _fill(model, "set", _only(sets))
     training_sets = {
-        m.get("set") for m in models.values() if m.get("training") or m.get("new_head")
+        m.get("set") for m in models.values() if m.get("training") is not None or m.get("new_head")
     }
     for key, image_set in sets.items():
         if image_set.get("kind") != "folder":

@@ -13,11 +13,10 @@ without registration; a file without `NAME` holds code that methods share.
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from torch import Tensor
-
+from camdrift.models.tensors import Activations, Heatmaps
 from camdrift.pipeline import discovery
 
-Method = Callable[[Tensor, Tensor], Tensor]
+Method = Callable[[Activations, Activations], Heatmaps]
 
 
 @cache

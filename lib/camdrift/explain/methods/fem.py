@@ -5,14 +5,13 @@ stands out where it lies two standard deviations above its channel's mean. It us
 gradient, so the map is the same for every class.
 """
 
-from torch import Tensor
-
 from camdrift.explain.methods import library
+from camdrift.models.tensors import Activations, Heatmaps
 
 NAME = "FEM"
 SEES_CLASS = False
 
 
-def maps(activations: Tensor, gradients: Tensor) -> Tensor:
+def maps(activations: Activations, gradients: Activations) -> Heatmaps:
     """Returns the weighted sum over channels, rectified."""
     return library.from_arrays(NAME)(activations, gradients)

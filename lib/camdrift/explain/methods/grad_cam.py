@@ -4,13 +4,12 @@ Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gra
 Localization", equations 1 and 2.
 """
 
-from torch import Tensor
-
 from camdrift.explain.methods.weighting import weighted_sum
+from camdrift.models.tensors import Activations, Heatmaps
 
 NAME = "GradCAM"
 
 
-def maps(activations: Tensor, gradients: Tensor) -> Tensor:
+def maps(activations: Activations, gradients: Activations) -> Heatmaps:
     """Returns relu of the sum over channels of the mean gradient times the activation."""
     return weighted_sum(activations, gradients.mean(dim=(2, 3))).relu()

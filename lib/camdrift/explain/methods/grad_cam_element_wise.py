@@ -4,13 +4,12 @@ Gildenblat et al., pytorch-grad-cam, `GradCAMElementWise`. Evidence against the 
 channel does not reduce the evidence of another.
 """
 
-from torch import Tensor
-
 from camdrift.explain.methods import library
+from camdrift.models.tensors import Activations, Heatmaps
 
 NAME = "GradCAMElementWise"
 
 
-def maps(activations: Tensor, gradients: Tensor) -> Tensor:
+def maps(activations: Activations, gradients: Activations) -> Heatmaps:
     """Returns the sum over channels of relu of gradient times activation."""
     return library.from_arrays(NAME)(activations, gradients)

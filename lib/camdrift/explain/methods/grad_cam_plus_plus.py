@@ -4,20 +4,19 @@ Chattopadhay et al. 2018, "Grad-CAM++: Improved Visual Explanations for Deep Con
 Networks", equations 10 and 19, in the stable form alpha = 1 / (2 + g sum(A)).
 """
 
-from torch import Tensor
-
 from camdrift.explain.methods.weighting import weighted_sum
+from camdrift.models.tensors import Activations, Heatmaps
 
 NAME = "GradCAMPlusPlus"
 
 
-def maps(activations: Tensor, gradients: Tensor) -> Tensor:
+def maps(activations: Activations, gradients: Activations) -> Heatmaps:
     """Returns relu of the weighted sum over channels."""
     return unrectified_map(activations, gradients).relu()
 
 
-def unrectified_map(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Returns the weighted sum over channels, with its negative values: (n, h, w).
+def unrectified_map(activations: Activations, gradients: Activations) -> Heatmaps:
+    """Returns the weighted sum over channels, with its negative values.
 
     Only positive gradients carry weight, so that the denominator is never below 2 where activations
     are rectified.

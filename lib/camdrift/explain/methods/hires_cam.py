@@ -4,11 +4,11 @@ Draelos and Carin 2020, "Use HiResCAM instead of Grad-CAM for faithful explanati
 convolutional neural networks" (arXiv 2011.08891), equation 5.
 """
 
-from torch import Tensor
+from camdrift.models.tensors import Activations, Heatmaps
 
 NAME = "HiResCAM"
 
 
-def maps(activations: Tensor, gradients: Tensor) -> Tensor:
+def maps(activations: Activations, gradients: Activations) -> Heatmaps:
     """Returns relu of the sum over channels of gradient times activation."""
     return (gradients * activations).sum(dim=1).relu()

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from camdrift.models.tensors import Activations, Heatmaps
 from camdrift.settings import SettingsError
 
 FROM_ARRAYS = ("EigenCAM", "EigenGradCAM", "FEM", "GradCAMElementWise", "KPCA_CAM", "SegEigenCAM")
@@ -40,11 +41,11 @@ def kind(name: str) -> Any:
 
 
 @cache
-def from_arrays(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+def from_arrays(name: str) -> Callable[[Activations, Activations], Heatmaps]:
     """Returns a method of `FROM_ARRAYS` as a function of activations and gradients."""
     method = kind(name)(nn.Linear(1, 1), [])
 
-    def maps(activations: Tensor, gradients: Tensor) -> Tensor:
+    def maps(activations: Activations, gradients: Activations) -> Heatmaps:
         arrays = (value.float().cpu().numpy() for value in (activations, gradients))
         values = method.get_cam_image(None, None, None, *arrays, False)
         return torch.from_numpy(np.maximum(values, 0).astype(np.float32)).to(activations.device)

@@ -5,14 +5,14 @@ Fu et al. 2020, "Axiom-based Grad-CAM: Towards Accurate Visualization and Explan
 """
 
 import torch
-from torch import Tensor
 
 from camdrift.explain.methods.weighting import weighted_sum
+from camdrift.models.tensors import Activations, Heatmaps
 
 NAME = "XGradCAM"
 
 
-def maps(activations: Tensor, gradients: Tensor) -> Tensor:
+def maps(activations: Activations, gradients: Activations) -> Heatmaps:
     """Returns relu of the weighted sum; a channel without activation has no weight."""
     sums = activations.sum(dim=(2, 3))
     products = (gradients * activations).sum(dim=(2, 3))

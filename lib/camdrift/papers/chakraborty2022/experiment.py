@@ -16,6 +16,7 @@ from tqdm import tqdm
 from camdrift.explain import cam, packing
 from camdrift.explain.cam import GRAD_CAM
 from camdrift.models.model import Model, padded
+from camdrift.models.tensors import Labels, Pixels
 from camdrift.perturbations import noise
 from camdrift.scores import comparison, nissim, psnr, resizing
 from camdrift.settings import RANGES, TransferStudy
@@ -27,16 +28,16 @@ from camdrift.storage.pixels import to_8bit
 class Attacks:
     """The attacked images of a target.
 
-    pixels: (n, 3, h, w), the clean ones.
-    signs: of each source, by its network.
-    normal: (n, 3, h, w), a standard normal draw; its size is made that of the carried attack.
+    pixels: the clean ones.
+    signs: of each source, by its network, int8 of the same shape.
+    normal: a standard normal draw; its size is made that of the carried attack.
     own, carried: the sources that stand as these; own is None where the target is no source.
     levels: the eps at which there is noise.
     """
 
-    pixels: Tensor
+    pixels: Pixels
     signs: Mapping[str, Tensor]
-    normal: Tensor
+    normal: Pixels
     own: str | None
     carried: str
     levels: Sequence[float]
@@ -50,7 +51,7 @@ class Attacks:
         ]
         return noise.scale_to(self.pixels, self.normal, torch.stack(sizes, dim=1)).float()
 
-    def at(self, kind: str, eps: float, rows: slice = slice(None)) -> Tensor:
+    def at(self, kind: str, eps: float, rows: slice = slice(None)) -> Pixels:
         """Returns some images under an attack at an eps of pixels in [0, 1], clipped."""
         clean = self.pixels[rows]
         if kind == CARRIED_NOISE:
@@ -120,7 +121,7 @@ def carry(
 def _compared(
     model: Model,
     attacks: Attacks,
-    labels: Tensor,
+    labels: Labels,
     steps: list[tuple[str, float]],
     layers: pd.DataFrame,
     shown: list[int],
@@ -164,7 +165,7 @@ def _facts(model: Model) -> dict:
     }
 
 
-def _maps(model: Model, pixels: Tensor, labels: Tensor) -> tuple[np.ndarray, list[np.ndarray]]:
+def _maps(model: Model, pixels: Pixels, labels: Labels) -> tuple[np.ndarray, list[np.ndarray]]:
     """Returns the top class of at most a micro-batch of images, and each layer's maps.
 
     Maps are float32 (policies, n, h, w), each divided by its maximum.

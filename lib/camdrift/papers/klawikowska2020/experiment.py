@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from camdrift import attacks
 from camdrift.models import loading, training
 from camdrift.models.devices import Precision
 from camdrift.models.model import Model
+from camdrift.models.tensors import Labels, Pixels
 from camdrift.models.training import Adversary
 from camdrift.perturbations import perturbation
 from camdrift.pipeline import randomness
@@ -28,10 +28,10 @@ from camdrift.storage.pixels import from_8bit
 
 @dataclass(frozen=True)
 class Images:
-    """Images of one split: pixels (n, 3, h, w), labels (n,) and their rows of the set's index."""
+    """Images of one split: pixels, labels and their rows of the set's index."""
 
-    pixels: Tensor
-    labels: Tensor
+    pixels: Pixels
+    labels: Labels
     index: pd.DataFrame
 
 
@@ -47,7 +47,7 @@ def draw(images: ImageSet, split: str, count: int | None, *, seed: int) -> Image
 
 def attack(
     model: Model, name: str, settings: dict, shown: Images, *, seed: int, key: str
-) -> tuple[Tensor, pd.DataFrame]:
+) -> tuple[Pixels, pd.DataFrame]:
     """Returns attacked pixels, clipped, and a row an image.
 
     Only images that the model gets right are attacked; an image on which it is wrong already stays
@@ -100,7 +100,7 @@ def harden(
     known = {CLEAR: ready(clear)}
     tables: list[pd.DataFrame] = []
 
-    def tried(model: str, kind: str, split: str, shown: Images) -> tuple[Tensor, pd.DataFrame]:
+    def tried(model: str, kind: str, split: str, shown: Images) -> tuple[Pixels, pd.DataFrame]:
         file = "fgsm" if kind == LARGER else kind
         key = f"{name} {model} {kind} {split}"
         changed, table = attack(known[model], file, settings[kind], shown, seed=seed, key=key)
@@ -108,7 +108,7 @@ def harden(
         return changed, table
 
     def trained(
-        kind: str, extension: tuple[Tensor, Tensor] | None, against: Adversary | None = None
+        kind: str, extension: tuple[Pixels, Labels] | None, against: Adversary | None = None
     ) -> Weights:
         split = _extended(images, extension, seed=seed)
         return loading.retrained(
@@ -144,11 +144,11 @@ def harden(
 
 
 def _extended(
-    images: ImageSet, extension: tuple[Tensor, Tensor] | None, *, seed: int
+    images: ImageSet, extension: tuple[Pixels, Labels] | None, *, seed: int
 ) -> loading.Split:
     """Returns the set's splits, the training one with more images at its end."""
 
-    def split(name: str) -> tuple[Tensor, Tensor]:
+    def split(name: str) -> tuple[Pixels, Labels]:
         whole = draw(images, name, None, seed=seed)
         if extension is None or name != "train":
             return whole.pixels, whole.labels
@@ -157,7 +157,7 @@ def _extended(
     return split
 
 
-def _predicted(name: str, model: Model, sets: dict[str, Tensor], tests: Images) -> pd.DataFrame:
+def _predicted(name: str, model: Model, sets: dict[str, Pixels], tests: Images) -> pd.DataFrame:
     parts = []
     for kind, pixels in sets.items():
         with torch.no_grad():

@@ -13,9 +13,11 @@ from tqdm import tqdm
 
 from camdrift.explain import lrp
 from camdrift.models.model import Model
+from camdrift.models.tensors import Heatmaps, PerImage, Pixels
 from camdrift.papers.klawikowska2020 import signatures
 from camdrift.settings import EXTENDING, SignatureSettings
 from camdrift.storage import CLEAR, Hardened, Signatures
+from camdrift.storage.arrays import Images8
 from camdrift.storage.pixels import from_8bit
 
 # Which model explains which images: as they are ('clear'), or as an attack on the clear model left
@@ -29,7 +31,7 @@ MODELS = tuple(dict.fromkeys(model for model, _ in SHOWN))
 
 def inspect(
     load: Callable[[str], Model],
-    pictures: np.ndarray,
+    pictures: Images8,
     found: Hardened,
     chosen: SignatureSettings,
     *,
@@ -39,7 +41,7 @@ def inspect(
 
     Args:
         load: returns the model of a kind, one of `MODELS`.
-        pictures: uint8 (n, h, w, 3), the test images as they are.
+        pictures: the test images as they are.
         found: the retrained models' results.
         chosen: the settings of signatures.
         seed: of UMAP and of the folds.
@@ -96,7 +98,7 @@ def inspect(
 
 
 def _points(
-    maps: dict[tuple[str, str], Tensor], found: Hardened
+    maps: dict[tuple[str, str], Heatmaps], found: Hardened
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Returns the clear model's signatures: of all clean images and of all successes.
 
@@ -124,22 +126,22 @@ def _finite(numbers: dict[str, float]) -> dict[str, float]:
     return {name: round(float(n), 6) for name, n in numbers.items() if np.isfinite(n)}
 
 
-def correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Returns Pearson's correlation of the maps (n, h, w) of each image; NaN where one is flat."""
+def correlation(first: Heatmaps, second: Heatmaps) -> PerImage:
+    """Returns Pearson's correlation of the maps of each image; NaN where one is flat."""
     a, b = (m.double().flatten(1) for m in (first, second))
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     norms = a.norm(dim=1) * b.norm(dim=1)
     return torch.where(norms > 0, (a * b).sum(1) / norms, torch.nan)
 
 
-def negative_share(maps: Tensor) -> float:
+def negative_share(maps: Heatmaps) -> float:
     """Returns how much of all relevance is below 0: the mean over maps that are not empty."""
     strength = maps.double().abs().sum((1, 2))
     share = maps.double().clamp(max=0).abs().sum((1, 2)) / strength
     return float(share[strength > 0].mean())
 
 
-def changed_pixel(clean: Tensor, changed: Tensor) -> Tensor:
+def changed_pixel(clean: Pixels, changed: Pixels) -> Tensor:
     """Returns the row and column of each image's most changed pixel: (n, 2); -1 where none is."""
     change = (changed - clean).abs().sum(1)
     place = change.flatten(1).argmax(1)
@@ -147,8 +149,8 @@ def changed_pixel(clean: Tensor, changed: Tensor) -> Tensor:
     return torch.where((change.amax((1, 2)) > 0)[:, None], where, -1)
 
 
-def window_share(maps: Tensor, place: Tensor, *, size: int) -> Tensor:
-    """Returns the share of absolute relevance in a window around a place of each map: (n,).
+def window_share(maps: Heatmaps, place: Tensor, *, size: int) -> PerImage:
+    """Returns the share of absolute relevance in a window around a place of each map.
 
     A window at an edge is cut off there. NaN where the map is empty or there is no place.
     """

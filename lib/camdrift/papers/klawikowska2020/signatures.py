@@ -15,9 +15,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
-from torch import Tensor
 
+from camdrift.models import tensors
 from camdrift.pipeline import randomness, run
+from camdrift.storage import arrays
 
 NEIGHBOURS = 15
 FEWEST = 4  # points that UMAP can lay out: its spectral start needs three eigenvectors
@@ -28,7 +29,7 @@ class TooFewError(Exception):
     """There are fewer points than a plane needs; the message says how many."""
 
 
-def vectors(maps: Tensor | np.ndarray) -> np.ndarray:
+def vectors(maps: tensors.Heatmaps | arrays.Heatmaps) -> np.ndarray:
     """Returns signatures: float32 (n, h * w), each map divided by its largest absolute value.
 
     That is how iNNvestigate scales the heatmaps that klawikowska2020 prints; the paper does not say
@@ -36,7 +37,7 @@ def vectors(maps: Tensor | np.ndarray) -> np.ndarray:
     of one pattern are neighbours. Signs are kept; an empty map stays 0.
 
     Args:
-        maps: (n, h, w), raw and signed, as `lrp.relevance` returns them.
+        maps: raw and signed, as `lrp.relevance` returns them.
 
     Raises:
         FloatingPointError: a map is not finite.
@@ -112,8 +113,8 @@ def label_agreement(
     *,
     neighbours: int = NEIGHBOURS,
     groups: np.ndarray | None = None,
-) -> np.ndarray:
-    """Returns the share of each point's nearest neighbours that have its label: (n,), in [0, 1].
+) -> arrays.PerImage:
+    """Returns the share of each point's nearest neighbours that have its label, in [0, 1].
 
     Compare it with `chance_agreement`. Equally near points count in their order.
 
@@ -133,8 +134,8 @@ def label_agreement(
     return _share(labels[nearest] == labels[:, None], found, labels)
 
 
-def chance_agreement(labels: np.ndarray, *, groups: np.ndarray | None = None) -> np.ndarray:
-    """Returns the share of all points that could be its neighbours with each point's label: (n,).
+def chance_agreement(labels: np.ndarray, *, groups: np.ndarray | None = None) -> arrays.PerImage:
+    """Returns the share of all points that could be its neighbours with each point's label.
 
     Arguments are those of `label_agreement`, which has this value where labels mean nothing.
     """
@@ -142,7 +143,7 @@ def chance_agreement(labels: np.ndarray, *, groups: np.ndarray | None = None) ->
     return _share(labels == labels[:, None], _apart(len(labels), groups), labels)
 
 
-def _share(same: np.ndarray, counted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _share(same: np.ndarray, counted: np.ndarray, labels: np.ndarray) -> arrays.PerImage:
     if len(np.unique(labels)) < 2:
         return np.full(len(labels), np.nan)
     with np.errstate(invalid="ignore"):
@@ -164,8 +165,8 @@ def _distances(points: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
 
 def distance_to_other_class(
     vectors: np.ndarray, labels: np.ndarray, *, groups: np.ndarray | None = None
-) -> np.ndarray:
-    """Returns the distance to the nearest point of another class: (n,); NaN where there is none.
+) -> arrays.PerImage:
+    """Returns the distance to the nearest point of another class; NaN where there is none.
 
     Args:
         vectors: (n, d), the points of any space, also those of the plane.
