@@ -25,12 +25,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dashboard,dask,dev]"
 	@touch $@
 
-repro: setup ## rebuild what params.yaml names, its first study first (STUDY=layers: one), and show results
-	@CAMDRIFT_PYTHON="$(CURDIR)/$(BIN)/python" sh stages/run check
-	@studies=$$($(BIN)/python -m camdrift.ops.summary first $(STUDY)) || exit 1; \
-		$(BIN)/dvc repro $$(printf 'report@%s ' $$studies) && \
-		$(BIN)/python -m camdrift.ops.summary show $$studies
-	@$(if $(STUDY),,$(BIN)/dvc repro && $(BIN)/python -m camdrift.ops.summary show)
+# Each study's report prints its results as soon as they are there, the first study's first.
+repro: setup ## rebuild what params.yaml names (STUDY=layers: one study), and show the results
+	@stages=$$($(BIN)/python -m camdrift.ops.summary stages $(STUDY)) || exit 1; \
+		$(BIN)/dvc repro $(if $(STUDY),$$stages) && $(BIN)/python -m camdrift.ops.summary show $(STUDY)
 
 # Each seed is a DVC experiment in a temporary copy; commit or `git add` new files first.
 seeds: setup ## run the whole study with each of `seeds` in params.yaml and write the spread

@@ -1,4 +1,6 @@
-"""Writes a study's tables, settings, figures, metrics, report and README."""
+"""Writes a study's tables, settings, figures, metrics, report and README; prints its results."""
+
+import sys
 
 from camdrift import storage
 from camdrift.analysis import drawing, results
@@ -21,6 +23,7 @@ def main(stage: run.Stage) -> None:
     files.write_text(storage.report(key), paper.page(key, settings, tables, figures))
     content = paper.content(key, settings, tables)
     files.write_text(storage.results(key, "README.md"), readme.readme(key, tables, content))
+    sys.stdout.write(readme.terminal(key, tables, content))
 
 
 if __name__ == "__main__":

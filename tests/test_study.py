@@ -380,12 +380,12 @@ def test_the_summary_names_reports_and_dashboard(tiny, monkeypatch, capsys):
     assert all(cell in text for cell in CELLS)
 
 
-def test_the_first_study_is_built_first_unless_others_are_named(tiny, monkeypatch, capsys):
-    for named, first in (([], "tiny"), (["tiny_inspecting", "tiny"], "tiny_inspecting tiny")):
-        monkeypatch.setattr("sys.argv", ["summary", "first", *named])
+def test_the_stages_that_report_are_named(tiny, monkeypatch, capsys):
+    for named in (list(STUDIES), ["tiny_inspecting", "tiny"]):
+        monkeypatch.setattr("sys.argv", ["summary", "stages", *named])
         summary.main()
-        assert capsys.readouterr().out == f"{first}\n"
-    monkeypatch.setattr("sys.argv", ["summary", "first", "huge"])
+        assert capsys.readouterr().out.split() == [f"report@{name}" for name in named]
+    monkeypatch.setattr("sys.argv", ["summary", "stages", "huge"])
     with pytest.raises(settings.SettingsError, match="no study 'huge'; there are: tiny, tiny_de"):
         summary.main()
 

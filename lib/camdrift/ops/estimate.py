@@ -22,11 +22,12 @@ from camdrift.settings.studies import OWNERS
 
 
 def table(estimates: Sequence[Estimate]) -> pd.DataFrame:
-    """Returns a row for each group of stages, in the order of dvc.yaml, and the total.
+    """Returns a row for each group of stages, reports last, and the total.
 
     `stage`, `runs`, `seconds` and `disk` (sums), `peak` (the largest: stages run one by one).
     """
     order = list(params.read(params.PIPELINE)["stages"])
+    order += [order.pop(0)]  # reports stand first there, so that each is written early
     ranked = sorted(estimates, key=lambda estimate: order.index(estimate.group))
     rows = pd.DataFrame([vars(e) | {"stage": e.group, "runs": 1} for e in ranked])
     sums = {"runs": "sum", "seconds": "sum", "peak": "max", "disk": "sum"}

@@ -2,42 +2,21 @@
 
 import argparse
 import sys
-import textwrap
 
 from camdrift import settings, storage
 from camdrift.analysis import results
 from camdrift.ops import build, readme
+from camdrift.papers import readme as papers_readme
 from camdrift.pipeline import run
 from camdrift.settings import params, presets
 from camdrift.storage import files
 
 DASHBOARD = "make dashboard"
-WIDTH = 100  # characters of a line
 
 
 def terminal(name: str) -> str:
-    """Returns what `make repro` ends with: the headline tables, verdicts, flags and files."""
-    tables, content = results.load(name), readme.content(name)
-    verdicts = tables["claims"]["verdict"].value_counts()
-    lines = [f"\nStudy '{name}': {content.title}"]
-    for text, table in content.headline:
-        lines += ["", *textwrap.wrap(text.replace("*", ""), WIDTH)]
-        for first, *rest in table.itertuples(index=False):
-            lines.append(f"  {first}")
-            lines += [
-                f"    {column:<38} {value}"
-                for column, value in zip(table.columns[1:], rest, strict=True)
-            ]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            *(f"Flag:      {text}" for text in content.flags),
-            "Claims:    " + ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items()),
-            f"Report:    {storage.report(name)}",
-            f"Figures:   {storage.results(name, 'figures')}",
-        ]
-    )
+    """Returns the results of a study in few words, see `papers.readme.terminal`."""
+    return papers_readme.terminal(name, results.load(name), readme.content(name))
 
 
 def unusual() -> list[str]:
@@ -71,10 +50,10 @@ def publish() -> None:
 
 
 def main() -> None:
-    """Shows results, names studies, writes the READMEs' parts, publishes the run, lists seeds."""
+    """Shows results, names reporting stages, writes READMEs, publishes the run, lists seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["show", "first", "readme", "publish", "seeds"])
-    parser.add_argument("study", nargs="*", help="default: all; of `first`, the first")
+    parser.add_argument("action", choices=["show", "stages", "readme", "publish", "seeds"])
+    parser.add_argument("study", nargs="*", help="default: all")
     asked = parser.parse_args()
     plan = params.load()
     studies = asked.study or list(plan.studies)
@@ -84,9 +63,9 @@ def main() -> None:
         for line in unusual():
             sys.stdout.write(f"\n{line}")
         sys.stdout.write(f"\n\nDashboard: {DASHBOARD}\n")
-    elif asked.action == "first":
+    elif asked.action == "stages":
         build.known(plan, asked.study)
-        sys.stdout.write(" ".join(asked.study or studies[:1]) + "\n")
+        sys.stdout.write(" ".join(f"report@{study}" for study in studies) + "\n")
     elif asked.action == "readme":
         for page, text in readme.pages().items():
             files.write_text(page, text)

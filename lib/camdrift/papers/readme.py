@@ -1,6 +1,7 @@
-"""The README of a study, shown beside its results when a repository is browsed."""
+"""The results of a study in words: its README, and a few lines for the terminal."""
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from camdrift.analysis.drawing import Figure
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text, markdown
 from camdrift.papers.findings import NOT_RUN, UNDER_REVIEW, Claim
+
+WIDTH = 100  # characters of a line in a terminal
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,30 @@ def readme(study: str, tables: Tables, content: Content, *, command: str = "") -
     parts += ["## Tables", "\n".join(lines), "## Rebuild"]
     parts.append(f"```sh\n{command or f'make repro STUDY={study}'}\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def terminal(study: str, tables: Tables, content: Content) -> str:
+    """Returns a study's results in few words: headline tables, flags, verdicts and files."""
+    verdicts = tables["claims"]["verdict"].value_counts()
+    lines = [f"\nStudy '{study}': {content.title}"]
+    for text, table in content.headline:
+        lines += ["", *textwrap.wrap(text.replace("*", ""), WIDTH)]
+        for first, *rest in table.itertuples(index=False):
+            lines.append(f"  {first}")
+            lines += [
+                f"    {column:<38} {value}"
+                for column, value in zip(table.columns[1:], rest, strict=True)
+            ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            *(f"Flag:      {text}" for text in content.flags),
+            "Claims:    " + ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items()),
+            f"Report:    {storage.report(study)}",
+            f"Figures:   {storage.results(study, 'figures')}\n",
+        ]
+    )
 
 
 def _claims(tables: Tables, claims: Iterable[Claim], figures: set[str]) -> str:
