@@ -46,6 +46,8 @@ def publish() -> None:
     runs = run.last_runs(keys)
     if runs is None:
         raise FileNotFoundError(f"no runs in {storage.RUNS}; run `make repro`")
+    stages = params.stages()  # those of now: a folder keeps the runs of stages that had other names
+    runs["stages"] = [stage for stage in runs["stages"] if stage["stage"] in stages]
     files.write_json(readme.RUN, runs)
 
 

@@ -46,8 +46,8 @@ class Trial:
 def processes() -> Iterator[futures.ProcessPoolExecutor]:
     """Lends a pool that gives each task a process of its own, forked from one that has imported."""
     context = multiprocessing.get_context("forkserver")
-    # Its command, too, which each process would otherwise import anew.
-    context.set_forkserver_preload([*PRELOADED, "camdrift.ops.estimate"])
+    # What the command imports, too: each process runs that module anew.
+    context.set_forkserver_preload([*PRELOADED, "camdrift.ops.build", "camdrift.ops.forecast"])
     before = {name: os.environ.pop(name, None) for name in ("CAMDRIFT_SHARDS", "CAMDRIFT_RUNS")}
     before["CAMDRIFT_BACKEND"] = os.environ.get("CAMDRIFT_BACKEND")
     os.environ["CAMDRIFT_BACKEND"] = "serial"
