@@ -12,7 +12,7 @@ from camdrift.storage import files
 def main(stage: run.Stage) -> None:
     key = stage.key
     paper = interface.paper(stage.settings.studies[key].paper)
-    settings = results.of_study(key, stage.settings, paper.READS)
+    settings = results.study_settings(key, stage.settings, paper.READS)
     for name, table in paper.tables(key, settings).items():
         files.write_csv(storage.results(key, "tables") / f"{name}.csv", table)
     tables = results.load(key)  # figures and texts rest on the tables in git alone

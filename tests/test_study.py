@@ -240,7 +240,7 @@ def made(tiny) -> results.Tables:
 @pytest.mark.parametrize("name", STUDIES)
 def test_tables_written_are_tables_read(tiny, name):
     paper = interface.paper(tiny.settings.studies[name].paper)
-    own, made = results.of_study(name, tiny.settings, paper.READS), results.load(name)
+    own, made = results.study_settings(name, tiny.settings, paper.READS), results.load(name)
     fresh = paper.tables(name, own)
     assert set(fresh) == set(made)
     for table_name, table in fresh.items():

@@ -151,7 +151,7 @@ def load(study: str) -> Tables:
     return tables
 
 
-def of_study(study: str, settings: Settings, reads: Iterable[str]) -> Settings:
+def study_settings(study: str, settings: Settings, reads: Iterable[str]) -> Settings:
     """Returns the settings that a study's report reads, without those of other studies."""
     values = {name: getattr(settings, name) for name in (*reads, "studies")}
     used = set()

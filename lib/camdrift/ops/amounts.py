@@ -1,4 +1,4 @@
-"""Amounts: how much work a stage has, by its settings, in a unit that is its group's own.
+"""Amounts: the work of a stage, counted from its settings in a unit that is its group's own.
 
 The unit does not matter, since a pinch of the same stage is counted in it, too. Groups that are not
 in `GROUPS` have as much work with few images as with many, or nearly so: they write reports.
@@ -27,12 +27,12 @@ def _tests(stage: Stage) -> float:
 
 
 def _training(stage: Stage) -> float:
-    tests, chosen = stage.images["test"], stage.item["training"]
-    if chosen is None:
+    tests, training = stage.images["test"], stage.item["training"]
+    if training is None:
         return FORWARD * tests
     train, validation = (stage.images.get(split, 0) for split in ("train", "validation"))
-    steps = max(1, train // chosen["batch"])
-    return chosen["epochs"] * (steps * chosen["batch"] + FORWARD * validation) + FORWARD * tests
+    seen = max(1, train // training["batch"]) * training["batch"]
+    return training["epochs"] * (seen + FORWARD * validation) + FORWARD * tests
 
 
 def _attacked(stage: Stage) -> float:
@@ -47,12 +47,12 @@ def _detected(stage: Stage) -> float:
 
 @dataclass(frozen=True)
 class Group:
-    """How a group's work is counted, and how a pinch says what it takes.
+    """A group of stages whose work grows with the number of images.
 
-    amount: counts it.
-    patience: None where pinches of two sizes are compared. A group that takes long even of the
-        smallest is tried at one size, and again unless it takes more seconds than these, since what
-        it does once hardly counts then.
+    amount: counts the work of one of its stages.
+    patience: None where pinches of two sizes are compared. A group that is slow even at the
+        smallest size is tried at one size alone. If that run ends within this many seconds it is
+        repeated, since compiling and loading may have been a large part of it.
     """
 
     amount: Callable[[Stage], float]

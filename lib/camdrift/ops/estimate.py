@@ -1,4 +1,4 @@
-"""Estimate: what a study would take, in seconds, memory and disk, before anything runs.
+"""Estimate: the cost of a study in seconds, memory and disk, before anything runs.
 
 `python -m camdrift.ops.estimate [PRESET] [STUDY]` validates settings, images and weights, and runs
 the study's own stages on a pinch of it, see `forecast`.
@@ -45,10 +45,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} days"
 
 
-def printed(found: pd.DataFrame) -> list[str]:
+def printed(costs: pd.DataFrame) -> list[str]:
     """Returns the table as lines of plain text."""
     lines = [f"{'stage':<12}{'runs':>5}{'time':>10}{'memory, MB':>12}{'disk, MB':>11}"]
-    for row in found.itertuples():
+    for row in costs.itertuples():
         lines.append(
             f"{row.stage:<12}{row.runs:>5.0f}{duration(row.seconds):>10}{row.peak:>12,.0f}"
             f"{row.disk:>11,.0f}"
@@ -56,12 +56,12 @@ def printed(found: pd.DataFrame) -> list[str]:
     return lines
 
 
-def scarce(found: pd.DataFrame) -> list[str]:
-    """Returns a line for each of memory and disk of which there is not as much as is wanted.
+def scarce(costs: pd.DataFrame) -> list[str]:
+    """Returns a line for each of memory and disk that the study exceeds.
 
-    What stages write lies twice on the disk, in the copy in which they run and in DVC's cache.
+    Artefacts lie twice on the disk: in the copy in which stages run, and in DVC's cache.
     """
-    total = found.iloc[-1]
+    total = costs.iloc[-1]
     memory = psutil.virtual_memory().available / MB
     disk = shutil.disk_usage(".").free / MB
     lines = []
@@ -79,7 +79,7 @@ def scarce(found: pd.DataFrame) -> list[str]:
 
 
 def narrowed(plan: Settings, names: Sequence[str]) -> Settings:
-    """Returns a plan of some studies and what they rest on.
+    """Returns a plan of some studies and of all that they depend on.
 
     Raises:
         SettingsError: there is none of a name.
@@ -121,7 +121,7 @@ def asked(name: str, studies: Sequence[str], changes: Sequence[str]) -> tuple[Se
 
 
 def main() -> None:
-    """Prints what a study needs and would take."""
+    """Prints the needs and the costs of a study."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", nargs="?", default="", help="a preset, or its .yaml file")
     parser.add_argument("study", nargs="*", help="or another group of it, default all")
@@ -131,8 +131,8 @@ def main() -> None:
     write = sys.stdout.write
     write("settings: valid\n")
     counts = {}
-    for name, chosen in plan.sets.items():
-        images = needs.counted(name, chosen, seed=plan.seed, need=wanted.get("DATA"))
+    for name, image_set in plan.sets.items():
+        images = needs.counted(name, image_set, seed=plan.seed, need=wanted.get("DATA"))
         splits = ", ".join(f"{n:,} {split}" for split, n in images.splits.items())
         write(f"set {name}: {splits}; {images.classes:,} classes; {len(images.sample)} decoded\n")
         sys.stdout.writelines(f"  {line}\n" for line in images.notes)
@@ -141,12 +141,14 @@ def main() -> None:
         needs.numbered(name, model, plan.sets[model.set])
         sys.stdout.writelines(f"{line}\n" for line in needs.weights(name, model))
     write(f"\nrunning the stages on a few images, {run.threads()} threads:\n")
-    found = forecast.estimates(plan, counts)
-    write("\n" + "\n".join(printed(table(found))) + "\n\n")
-    sys.stdout.writelines(f"{line}\n" for line in [*faults(found), *scarce(table(found))])
+    estimates = forecast.estimates(plan, counts)
+    costs = table(estimates)
+    write("\n" + "\n".join(printed(costs)) + "\n\n")
+    sys.stdout.writelines(f"{line}\n" for line in [*faults(estimates), *scarce(costs)])
     write(
-        "Each stage ran on a few images, and takes in proportion for all; within a factor of two "
-        "where\nnothing else runs. As much disk again is for DVC's cache.\n"
+        "Each stage ran on a few images, and the costs of all are in proportion. Expect the total "
+        "within a\nfactor of two, a single line within three. DVC's cache takes as much disk "
+        "again.\n"
     )
 
 

@@ -24,7 +24,7 @@ NOTHING = Trial((0, 0), (0, 0), (0, 0), in_shards=False)
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a stage would take: seconds, MB of memory at most, MB of files.
+    """The cost of a stage: seconds, MB of memory at its peak, MB of files.
 
     fault: the error that kept it from being tried, '' for none; the rest is then that of its start.
     """
@@ -56,7 +56,7 @@ class Study:
 
 
 def estimates(plan: Settings, counts: Mapping[str, Counted]) -> list[Estimate]:
-    """Returns what each stage of a plan would take.
+    """Returns the cost of each stage of a plan.
 
     Stages that do the same work are tried once, in an order in which they may rest on one another.
 

@@ -29,7 +29,7 @@ SMALL = 96  # px
 
 @dataclass(frozen=True)
 class Size:
-    """How much a pinch holds.
+    """The size of a pinch.
 
     images: of a set's test split.
     micro_batch: of models' calls, of which the images are a multiple, so that no call is padded.
@@ -44,10 +44,11 @@ class Size:
 
 
 def sizes(plan: Settings) -> tuple[Size, Size]:
-    """Returns the sizes of two pinches, whose difference says what an image takes.
+    """Returns the sizes of two pinches, whose difference is the cost of an image.
 
-    What a call takes whatever its images is nearly the same in both, as it hardly counts in the
-    larger micro-batches of a study. Little work is hard to time, so small images are more.
+    Each has about two calls of a network, so that the fixed cost of a call, which hardly counts in
+    a study's larger micro-batches, cancels out. Small images are more in number, since little work
+    is hard to time.
     """
     if max(chosen.size for chosen in plan.sets.values()) > SMALL:
         return Size(2, 2, 16, 1), Size(4, 4, 16, 3)

@@ -1,4 +1,4 @@
-"""Trial: runs a stage of two pinches in a process of its own, and measures it."""
+"""Trial: runs a stage on two pinches, in a process of its own, and measures it."""
 
 import contextlib
 import multiprocessing
@@ -46,7 +46,7 @@ class Trial:
 def processes() -> Iterator[futures.ProcessPoolExecutor]:
     """Lends a pool that gives each task a process of its own, forked from one that has imported."""
     context = multiprocessing.get_context("forkserver")
-    # What the command imports, too: each process runs that module anew.
+    # Each process imports the command's module again, and so all that this one imports.
     context.set_forkserver_preload([*PRELOADED, "camdrift.ops.build", "camdrift.ops.forecast"])
     before = {name: os.environ.pop(name, None) for name in ("CAMDRIFT_SHARDS", "CAMDRIFT_RUNS")}
     before["CAMDRIFT_BACKEND"] = os.environ.get("CAMDRIFT_BACKEND")
