@@ -1,5 +1,6 @@
 """Carries every source's attack to a target; explains the carried attacks, its own, and noise."""
 
+import numpy as np
 import torch
 
 from camdrift import settings, storage
@@ -7,6 +8,7 @@ from camdrift.models import loading
 from camdrift.papers.chakraborty2022 import experiment
 from camdrift.perturbations import noise
 from camdrift.pipeline import randomness, run
+from camdrift.scores import comparison
 from camdrift.storage.pixels import from_8bit
 
 
@@ -34,13 +36,20 @@ def main(stage: run.Stage) -> None:
     own = next((s.network for s in sources.values() if s.model == target.model), None)
     normal = torch.from_numpy(noise.draw(pixels.shape[1:], generators))
     levels = [settings.RANGES[plan.ranges[0]] * eps for eps in plan.eps]
-    attacks = experiment.Attacks(pixels, signs, normal, own, plan.transferred, levels)
+
+    def generators_of(kind: str) -> list[np.random.Generator]:
+        return [randomness.generator(seed, "control", kind, target.set, i) for i in names]
+
+    attacks = experiment.Attacks(
+        pixels, signs, normal, own, plan.transferred, levels, params.noise.controls, generators_of
+    )
+    partners = comparison.unrelated_partners(rows, count=params.scores.unrelated, seed=seed)
     order = [randomness.entropy(seed, "example", i) for i in names]
     examples = sorted(range(len(order)), key=order.__getitem__)[: plan.examples]
     model = loading.load(target.model, **stage.calling)
     columns = ["image", "id", "source", "label", "class_name"]
     carried = experiment.carry(
-        model, attacks, rows[columns], plan, shown=examples, explained=target.maps
+        model, attacks, rows[columns], plan, partners, shown=examples, explained=target.maps
     )
     storage.write(storage.end_folder(name, "carried", key), carried)
 

@@ -27,6 +27,7 @@ PLAN = TransferStudy(
     ranges=["unit"], explains="given", examples=1,
 )  # fmt: skip
 N = 40
+CONTROLS = ["own, noise", "own, negated", "carried, negated"]
 FAMILIES = {"VGG16": "deep", "ResNet50": "deep", "ResNet101": "deep", "InceptionV3": "wide",
             "Xception": "wide"}  # fmt: skip
 
@@ -47,12 +48,19 @@ def carried(*, lost, shift, noise_lost=0.0, clean_wrong=0, spread=0.01, seed=0, 
     for k, eps in enumerate(EPS):
         shares = {"own": lost[k], "carried": lost[k], "noise": noise_lost, "from X": 0.5}
         rows += [(kind, eps, predicted(share)) for kind, share in shares.items()]
+    rows += [(kind, EPS[-1], predicted(noise_lost)) for kind in CONTROLS]
     outcomes = pd.concat(
         [pd.DataFrame({"image": images["image"], "attack": kind, "range": "unit", "eps": eps,
                        "prediction": top, "psnr": 20.0 if eps else np.nan})
          for kind, eps, top in rows]
     )  # fmt: skip
+    outcomes["prediction_8bit"] = np.where(
+        outcomes["attack"].isin(["own", "carried"]) & (outcomes["eps"] > 0),
+        outcomes["prediction"],
+        np.nan,
+    )
     kinds = [(kind, eps) for kind in ("own", "carried", "noise") for eps in EPS]
+    kinds += [(kind, EPS[-1]) for kind in CONTROLS]
     means = np.array([shift[EPS.index(eps)] for _, eps in kinds])
     values = means[None, :, None, None] + rng.normal(0, spread, (N, len(kinds), 2, 1))
     last = np.repeat(values, 2, axis=3).astype(np.float32)
@@ -61,10 +69,10 @@ def carried(*, lost, shift, noise_lost=0.0, clean_wrong=0, spread=0.01, seed=0, 
     shape = (1, 1 + len(kinds), 2, 20)
     return Carried(
         images, outcomes.reset_index(drop=True), pd.DataFrame(kinds, columns=["attack", "eps"]),
-        last, last, layers, rng.random(shape).astype(np.float16),
+        last, last, np.full((N, 2, 2), 0.5, np.float32), layers, rng.random(shape).astype(np.float16),
         np.zeros((1, 1 + len(kinds), 16, 16, 3), np.uint8),
         pd.DataFrame({"image": [N - 1], "class_name": ["x"]}),
-        {"size": size, "convs": 2, "channels": 4.0, "parameters": 100},
+        {"size": size, "convs": 2, "channels": 4.0, "parameters": 100, "zero_gradients": {"X": 0}},
     )  # fmt: skip
 
 
@@ -384,3 +392,20 @@ def test_arms_are_paired_by_the_name_of_the_image():
     found.tried["VGG16", PREPROCESSED] = other
     _, right = comparison.paired(found, "VGG16", 0.1)
     assert right.tolist() == [False] * (N - 1) + [True]
+
+
+def test_controls_stand_beside_their_attack_at_the_largest_eps():
+    found = compared({"VGG16": {"noise_lost": 0.25}})
+    rows = tables.tables(found)["controls"].query("explains == 'given'")
+    mine = rows[rows["network"] == "VGG16"].set_index(["attack", "control"])
+    assert list(mine.index) == [
+        ("own", "none"), ("own", "noise"), ("own", "negated"),
+        ("carried", "none"), ("carried", "noise"), ("carried", "negated"), ("none", "unrelated"),
+    ]  # fmt: skip
+    np.testing.assert_allclose(mine["flipped"], [0.1, *[0.25] * 2, 0.1, *[0.25] * 2, np.nan])
+    assert mine.loc[("none", "unrelated"), "mod"] == 0.5
+    # The transferred attack's own network has it under that name alone.
+    source = rows[rows["network"] == "ResNet50"]
+    assert set(source["attack"]) == {"carried", "none"}
+    text = report.controls({"controls": rows}, "given").set_index(["network", "attack"])
+    assert text.loc[("VGG16", "own"), "noise"].startswith("25%, 0.0")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +12,18 @@ from camdrift.models import gradients
 from camdrift.papers.chakraborty2022 import experiment
 from camdrift.perturbations import noise
 from camdrift.pipeline import randomness
+from camdrift.scores import comparison
 from camdrift.settings import RANGES, TransferStudy
-from camdrift.storage import CARRIED, CARRIED_NOISE, GIVEN, OWN, OWN_ATTACK, POLICIES
+from camdrift.storage import (
+    CARRIED,
+    CARRIED_NOISE,
+    GIVEN,
+    NOISE,
+    OWN,
+    OWN_ATTACK,
+    POLICIES,
+    controlled,
+)
 from conftest import as_model, small_network
 
 PLAN = TransferStudy(
@@ -19,6 +31,7 @@ PLAN = TransferStudy(
     ranges=["unit", "signed"], explains="given", examples=2,
 )  # fmt: skip
 N = 6
+CONTROLS = ["negated", "sign_shuffled"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +47,11 @@ def attacks(model):
     signs = {"B": own.sign(), "A": own.flip(0).sign(), "C": -own.sign()}
     generators = [randomness.generator(1, i) for i in range(N)]
     normal = torch.from_numpy(noise.draw((3, 12, 12), generators))
-    return experiment.Attacks(pixels, signs, normal, "B", "A", PLAN.eps)
+    return experiment.Attacks(pixels, signs, normal, "B", "A", PLAN.eps, CONTROLS, generators_of)
+
+
+def generators_of(kind):
+    return [randomness.generator(1, kind, i) for i in range(N)]
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +62,13 @@ def table():
 
 
 @pytest.fixture(scope="module")
-def found(model, attacks, table):
-    return experiment.carry(model, attacks, table, PLAN, shown=[4, 1], explained=True)
+def partners(table):
+    return comparison.unrelated_partners(table, count=3, seed=1)
+
+
+@pytest.fixture(scope="module")
+def found(model, attacks, table, partners):
+    return experiment.carry(model, attacks, table, PLAN, partners, shown=[4, 1], explained=True)
 
 
 def test_attacks_are_the_stored_sign_scaled_and_noise_has_their_size(attacks):
@@ -75,6 +97,60 @@ def test_outcomes_are_the_models_classes_in_both_ranges(model, attacks, found):
     assert {(k, "unit", e) for k in ("own", "carried", "noise", "from C") for e in PLAN.eps} < kinds
     assert ("carried", "signed", 0.4) in kinds
     assert not any(kind in ("from A", "from B") for kind, _, _ in kinds)
+
+
+def test_attacks_are_tried_after_rounding_to_8_bit(model, attacks, found):
+    rows = found.outcomes.set_index(["attack", "range", "eps"])
+    rounded = set(rows.index[rows["prediction_8bit"].notna()])
+    assert rounded == {(kind, "unit", eps) for kind in (OWN_ATTACK, CARRIED) for eps in PLAN.eps}
+    for kind, of, eps in rounded:
+        pixels = attacks.at(kind, eps).mul(255).round().div(255)
+        top = model(pixels).argmax(1)
+        np.testing.assert_array_equal(rows.loc[(kind, of, eps), "prediction_8bit"], top)
+
+
+def test_each_attack_has_its_controls_at_the_largest_eps(attacks, found):
+    kinds = {kind for kind in found.variants["attack"] if "," in kind}
+    every = {controlled(a, c) for a in (OWN_ATTACK, CARRIED) for c in CONTROLS}
+    assert kinds == every | {controlled(OWN_ATTACK, NOISE)}
+    assert kinds < set(found.outcomes["attack"])
+    for kind in kinds:
+        rows = found.variants[found.variants["attack"] == kind]
+        assert list(rows["eps"]) == [PLAN.eps[-1]]
+        change = attacks.at(kind, PLAN.eps[-1]) - attacks.pixels
+        whole = attacks.at(kind.partition(",")[0], PLAN.eps[-1]) - attacks.pixels
+        sizes = [part.flatten(1).norm(dim=1) for part in (change, whole)]
+        torch.testing.assert_close(*sizes, rtol=1e-4, atol=1e-5)
+        # Part of a batch is changed as the whole.
+        rows = slice(2, 5)
+        assert torch.equal(attacks.at(kind, 0.4, rows), attacks.at(kind, 0.4)[rows])
+
+
+def test_unrelated_pairs_are_those_of_single_clean_maps(model, attacks, table, partners, found):
+    labels = torch.tensor(table["label"].to_numpy())
+    maps = [alone(model, attacks.pixels[i : i + 1], labels[i]) for i in range(N)]
+    place = {image: i for i, image in enumerate(table["image"])}
+    for k, policy in enumerate(POLICIES):
+        last = [m[policy][-1] for m in maps]
+        large = [F.interpolate(m[None, None], (24, 24), mode="bilinear")[0, 0] for m in last]
+        for i, image in enumerate(table["image"]):
+            others = [place[other] for other in partners.loc[image]]
+            each = [shift(large[i], large[j]) for j in others]
+            assert found.unrelated[i, k, 1] == pytest.approx(np.mean(each), abs=2e-5)
+            known = [
+                value for value, j in zip(each, others, strict=True)
+                if large[i].max() > 0 and large[j].max() > 0
+            ]  # fmt: skip
+            wanted = np.mean(known) if known else np.nan
+            assert found.unrelated[i, k, 0] == pytest.approx(wanted, abs=2e-5, nan_ok=True)
+
+
+def test_images_without_a_gradient_are_counted(model, attacks, table, partners):
+    signs = {name: sign.clone() for name, sign in attacks.signs.items()}
+    signs["A"][:2] = 0
+    flat = replace(attacks, signs=signs)
+    found = experiment.carry(model, flat, table, PLAN, partners, shown=[0], explained=False)
+    assert found.facts["zero_gradients"] == {"A": 2 / N, "B": 0, "C": 0}
 
 
 def test_shifts_are_those_of_single_maps_in_loops(model, attacks, table, found):
@@ -113,12 +189,16 @@ def check(value, a, b, *, blank=False):
     if empty and not blank:
         assert np.isnan(value)
         return
+    assert value == pytest.approx(shift(a, b), abs=2e-5)
+
+
+def shift(a, b):
     side = min(a.shape)
     window = min(7, side - 1 + side % 2)
     similar = structural_similarity(
         a.numpy().astype(float), b.numpy().astype(float), data_range=1.0, win_size=window
     )
-    assert value == pytest.approx((1 - similar) / 2, abs=2e-5)
+    return (1 - similar) / 2
 
 
 def test_kept_maps_are_those_of_the_shown_images(model, attacks, table, found):
@@ -133,12 +213,10 @@ def test_kept_maps_are_those_of_the_shown_images(model, attacks, table, found):
 
 
 def test_the_network_that_the_attack_was_made_on_meets_its_own_under_both_names(
-    model, attacks, table
+    model, attacks, table, partners
 ):
-    same = experiment.Attacks(
-        attacks.pixels, attacks.signs, attacks.normal, "A", "A", attacks.levels
-    )
-    found = experiment.carry(model, same, table, PLAN, shown=[0], explained=True)
+    same = replace(attacks, own="A")
+    found = experiment.carry(model, same, table, PLAN, partners, shown=[0], explained=True)
     kinds = found.variants["attack"].to_numpy()
     own, carried = kinds == OWN_ATTACK, kinds == CARRIED
     assert own.sum() == carried.sum() == len(PLAN.eps)
@@ -148,9 +226,10 @@ def test_the_network_that_the_attack_was_made_on_meets_its_own_under_both_names(
     assert list(rows.get_group(OWN_ATTACK)) == list(rows.get_group(CARRIED))
 
 
-def test_without_maps_there_are_outcomes_alone(model, attacks, table, found):
-    bare = experiment.carry(model, attacks, table, PLAN, shown=[0], explained=False)
+def test_without_maps_there_are_outcomes_alone(model, attacks, table, partners, found):
+    bare = experiment.carry(model, attacks, table, PLAN, partners, shown=[0], explained=False)
     pd.testing.assert_frame_equal(bare.outcomes, found.outcomes)
     assert len(bare.variants) == 0
     assert bare.shifts.size == 0
+    assert np.isnan(bare.unrelated).all()
     assert len(bare.pictures) == 0

@@ -13,7 +13,7 @@ from camdrift.perturbations.size import l2, scale_to
 from camdrift.perturbations.strengths import multipliers, offsets
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, NoiseSettings, Protocol
-from camdrift.storage import Attacked, ImageSet, Noise, arrays
+from camdrift.storage import NOISE, Attacked, ImageSet, Noise, arrays
 from camdrift.storage.pixels import from_8bit
 
 
@@ -58,6 +58,32 @@ def match(
         scales.assign(image=rows[scales.pop("row")]),
         raised(model, clean, base, sizes, raise_by=by, raise_to=to).assign(image=rows),
     )
+
+
+def beside(
+    kind: str,
+    clean: tensors.Pixels,
+    perturbation: tensors.Pixels,
+    generators: Sequence[np.random.Generator],
+) -> tensors.Pixels:
+    """Returns images under noise of the size of perturbations, or under a control of them, clipped.
+
+    The noise resembles the perturbation, see `changes.like`, and is scaled as by `match`.
+
+    Args:
+        kind: `NOISE`, or a key of `controls.CONTROLS`.
+        clean: the images, in [0, 1].
+        perturbation: of each image, not clipped.
+        generators: one for each image.
+    """
+    if kind == NOISE:
+        normal = draw(clean.shape[1:], generators)
+        base = torch.from_numpy(changes.like(perturbation.numpy(), normal))
+        sizes = l2((clean + perturbation).clamp(0, 1) - clean)
+        change = scale_to(clean, base, sizes[:, None]).float().view(-1, 1, 1, 1) * base
+    else:
+        change = controls.rearranged(kind, clean, perturbation, generators)
+    return (clean + change).clamp(0, 1)
 
 
 def draw(shape: Sequence[int], generators: Sequence[np.random.Generator]) -> np.ndarray:

@@ -61,6 +61,7 @@ from camdrift.storage.schema import (
     Signs,
     Similarities,
     Weights,
+    controlled,
 )
 from camdrift.storage.store import Artefact, digest, each, join, place, read, rows, write
 
@@ -108,6 +109,7 @@ __all__ = [
     "UNRELATED",
     "Weights",
     "cell_folder",
+    "controlled",
     "digest",
     "each",
     "end_folder",

@@ -21,6 +21,11 @@ POLICIES = (GIVEN, OWN)  # of carried attacks, in the order of their arrays
 OWN_ATTACK, CARRIED, CARRIED_NOISE, MADE_ON = "own", "carried", "noise", "from "
 
 
+def controlled(attack: str, control: str) -> str:
+    """Returns the name of a control of an attack, or of noise of its size, as an attack."""
+    return f"{attack}, {control}"
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """Images of one set.
@@ -284,20 +289,27 @@ class Carried:
     """The effect of attacks on a target, on the n test images of its set.
 
     images: n rows, `image` (its place in the set), `id, source, label, class_name`.
-    outcomes: a row for each (image, attack, range, eps): `prediction`, `psnr` in dB, missing where
-        nothing changes. Attacks are 'own', 'carried', 'noise' and, as 'from <network>', those of
-        each other source; eps 0 is the clean image, which stands under 'own' alone.
+    outcomes: a row for each (image, attack, range, eps): `prediction`, `prediction_8bit` (after
+        rounding to 256 levels; of the first range's 'own' and 'carried', else missing), `psnr` in
+        dB, missing where nothing changes. Attacks are 'own', 'carried', 'noise' and, as 'from
+        <network>', those of each other source; at the largest eps also the controls of 'own' and
+        'carried' and noise of the size of 'own', see `controlled`. eps 0 is the clean image, which
+        stands under 'own' alone.
     variants: a row for each variant whose maps were compared with the clean image's: `attack, eps`.
     shifts: float32 (n, variants, policies, layers), NISSIM at each layer's own size, NaN where a
         map is empty or too small for a window. Policies are the label and the own top class.
     last: float32 (n, variants, policies, 2), NISSIM of the last layer at the input's size; first
         NaN where a map is empty, then with an empty map compared as a blank one.
+    unrelated: float32 (n, policies, 2), as `last`, of the clean image's map and those of unrelated
+        images: the mean over these.
     layers: a row a layer, as of `Maps`.
     values: float16 (examples, 1 + variants, policies, total), maps of the clean image and of each
         variant, all layers, each divided by its maximum, flattened and joined.
     pictures: uint8 (examples, 1 + variants, h, w, 3).
     shown: `image` of each example, and its `class_name`.
-    facts: `size`, side of the network's input in px; `parameters`, their number.
+    facts: `size`, side of the network's input in px; `convs` and the mean of their `channels`;
+        `parameters`, their number; `zero_gradients`, by source the share of images at which the
+        loss has no gradient at all.
     """
 
     images: pd.DataFrame
@@ -305,6 +317,7 @@ class Carried:
     variants: pd.DataFrame
     shifts: np.ndarray
     last: np.ndarray
+    unrelated: np.ndarray
     layers: pd.DataFrame
     values: np.ndarray
     pictures: np.ndarray

@@ -34,11 +34,29 @@ class Tried:
 
     @cached_property
     def _predictions(self) -> dict[tuple[str, str, float], np.ndarray]:
+        return self._outcomes("prediction")
+
+    @cached_property
+    def _rounded(self) -> dict[tuple[str, str, float], np.ndarray]:
+        return self._outcomes("prediction_8bit")
+
+    def _outcomes(self, column: str) -> dict[tuple[str, str, float], np.ndarray]:
         found: dict[tuple[str, str, float], list[np.ndarray]] = {}
         for part in self.parts:
             for key, rows in part.outcomes.groupby(["attack", "range", "eps"], sort=False):
-                found.setdefault(key, []).append(rows["prediction"].to_numpy())  # type: ignore[arg-type]
+                found.setdefault(key, []).append(rows[column].to_numpy())  # type: ignore[arg-type]
         return {key: np.concatenate(values) for key, values in found.items()}
+
+    def right_8bit(self, kind: str, eps: float, *, of: str) -> np.ndarray:
+        """Returns `right` after rounding to 256 levels: float (n,), NaN where that was not tried.
+
+        The clean image has 256 levels already.
+        """
+        if not eps:
+            return self.right(kind, eps, of=of).astype(float)
+        top = self._rounded[kind, of, eps]
+        right = top == self.images["label"].to_numpy()
+        return np.where(np.isnan(top), np.nan, right)
 
     @property
     def met(self) -> list[tuple[str, str, float]]:
@@ -68,6 +86,11 @@ class Tried:
     def shift(self, kind: str, eps: float, explains: str, *, blank: bool = False) -> np.ndarray:
         """Returns NISSIM of the last layer at the input's size: (n,), see `Carried.last`."""
         return self._last[:, self._place(kind, eps), POLICIES.index(explains), int(blank)]
+
+    def unrelated(self, explains: str, *, blank: bool = False) -> np.ndarray:
+        """Returns NISSIM of clean images' maps and those of unrelated images: (n,)."""
+        floor = np.concatenate([part.unrelated for part in self.parts])
+        return floor[:, POLICIES.index(explains), int(blank)]
 
     def by_layer(self, kind: str, eps: float, explains: str) -> np.ndarray:
         """Returns NISSIM of each layer at its own size: (n, layers)."""

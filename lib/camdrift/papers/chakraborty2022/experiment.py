@@ -3,7 +3,7 @@
 chakraborty2022, sections 2.2 and 4: one sign of the gradient an image, scaled to each eps.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,7 +20,16 @@ from camdrift.models.tensors import Labels, Pixels
 from camdrift.perturbations import noise
 from camdrift.scores import comparison, nissim, psnr, resizing
 from camdrift.settings import RANGES, TransferStudy
-from camdrift.storage import CARRIED, CARRIED_NOISE, MADE_ON, OWN_ATTACK, POLICIES, Carried
+from camdrift.storage import (
+    CARRIED,
+    CARRIED_NOISE,
+    MADE_ON,
+    NOISE,
+    OWN_ATTACK,
+    POLICIES,
+    Carried,
+    controlled,
+)
 from camdrift.storage.pixels import to_8bit
 
 
@@ -32,7 +41,9 @@ class Attacks:
     signs: of each source, by its network, int8 of the same shape.
     normal: a standard normal draw; its size is made that of the carried attack.
     own, carried: the sources that stand as these; own is None where the target is no source.
-    levels: the eps at which there is noise.
+    levels: the eps at which there is noise, rising; at the last one there are controls, too.
+    controls: names of them, see `perturbations.controls`.
+    generators: gives each image's generator for an attack's control.
     """
 
     pixels: Pixels
@@ -41,6 +52,8 @@ class Attacks:
     own: str | None
     carried: str
     levels: Sequence[float]
+    controls: Sequence[str]
+    generators: Callable[[str], Sequence[np.random.Generator]]
 
     @cached_property
     def _scales(self) -> Tensor:
@@ -57,15 +70,29 @@ class Attacks:
         if kind == CARRIED_NOISE:
             scale = self._scales[rows, self.levels.index(eps)].view(-1, 1, 1, 1)
             return (clean + scale * self.normal[rows]).clamp(0, 1)
+        attack, _, control = kind.partition(controlled("", ""))
         names = {OWN_ATTACK: self.own, CARRIED: self.carried}
-        network = names.get(kind) or kind.removeprefix(MADE_ON)
-        return (clean + eps * self.signs[network][rows]).clamp(0, 1)
+        network = names.get(attack) or attack.removeprefix(MADE_ON)
+        change = eps * self.signs[network][rows]
+        if control:
+            return noise.beside(control, clean, change, self.generators(kind)[rows])
+        return (clean + change).clamp(0, 1)
 
     @property
     def explained(self) -> list[str]:
         """The attacks whose maps are compared: each made of other pixels than the rest."""
-        first = [OWN_ATTACK] if self.own not in (None, self.carried) else []
-        return [*first, CARRIED, CARRIED_NOISE]
+        return [*self._first, CARRIED, CARRIED_NOISE]
+
+    @property
+    def controlled(self) -> list[str]:
+        """The controls of these attacks, and noise of the size of the target's own."""
+        own = [controlled(attack, NOISE) for attack in self._first]
+        attacks = [*self._first, CARRIED]
+        return own + [controlled(attack, kind) for attack in attacks for kind in self.controls]
+
+    @property
+    def _first(self) -> list[str]:
+        return [OWN_ATTACK] if self.own not in (None, self.carried) else []
 
 
 def carry(
@@ -73,6 +100,7 @@ def carry(
     attacks: Attacks,
     images: pd.DataFrame,
     plan: TransferStudy,
+    partners: pd.DataFrame,
     *,
     shown: Sequence[int],
     explained: bool,
@@ -84,16 +112,18 @@ def carry(
         attacks: on its images.
         images: a row an image, `image, id, source, label, class_name`.
         plan: of the study.
+        partners: unrelated images of each image, see `comparison.unrelated_partners`.
         shown: places of the images whose maps are kept.
         explained: whether maps are compared, too; else there is no variant.
     """
     labels = torch.tensor(images["label"].to_numpy())
     part = RANGES[plan.ranges[0]]
     steps = [(kind, eps) for kind in attacks.explained for eps in plan.eps if explained]
+    steps += [(kind, plan.eps[-1]) for kind in attacks.controlled if explained]
     layers = packing.layer_table(model)
     places = list(shown) if explained else []
     pixels = [(kind, part * eps) for kind, eps in steps]
-    far, last, values, tops = _compared(model, attacks, labels, pixels, layers, places)
+    far, last, values, tops, clean_maps = _compared(model, attacks, labels, pixels, layers, places)
     known = dict(zip([(OWN_ATTACK, 0.0), *steps], tops, strict=False))
     clean = attacks.pixels[places]
     pictures = [clean, *(attacks.at(kind, eps)[places] for kind, eps in pixels)]
@@ -110,11 +140,12 @@ def carry(
         pd.DataFrame(steps, columns=["attack", "eps"]),
         far[:, order],
         last[:, order],
+        _unrelated(clean_maps, images["image"], partners, size=model.size),
         layers,
         values[:, chosen],
         np.stack([to_8bit(pictures[i].numpy()) for i in chosen], axis=1),
         images.iloc[places][["image", "class_name"]].reset_index(drop=True),
-        _facts(model),
+        _facts(model) | {"zero_gradients": _zero_gradients(attacks.signs)},
     )
 
 
@@ -125,18 +156,18 @@ def _compared(
     steps: list[tuple[str, float]],
     layers: pd.DataFrame,
     shown: list[int],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray], np.ndarray]:
     """Returns `shifts`, `last` and `values` of `Carried`, and the classes of each variant.
 
-    `steps` are attacks and eps of pixels in [0, 1]; without any, nothing is explained, and no
-    classes are returned.
+    And the clean images' maps of the last layer, (policies, n, h, w). `steps` are attacks and eps
+    of pixels in [0, 1]; without any, nothing is explained, and no classes and maps are returned.
     """
     n, count, policies = len(labels), len(steps), len(POLICIES)
     total = int((layers["height"] * layers["width"]).sum())
     far = np.empty((n, count, policies, len(layers)), dtype=np.float32)
     last = np.empty((n, count, policies, 2), dtype=np.float32)
     values = np.empty((len(shown), 1 + count, policies, total), dtype=np.float16)
-    tops = []
+    tops, clean_maps = [], [np.empty((policies, 0, 1, 1), dtype=np.float32)]
     for start in tqdm(range(0, n if count else 0, model.micro_batch), desc="maps", unit="batch"):
         rows = slice(start, start + model.micro_batch)
         variants = [attacks.pixels[rows], *(attacks.at(kind, eps, rows) for kind, eps in steps)]
@@ -145,6 +176,7 @@ def _compared(
         stacks = [np.stack(maps) for maps in zip(*(maps for _, maps in found), strict=True)]
         for i, stack in enumerate(stacks):  # (1 + variants, policies, images, h, w)
             far[rows, ..., i] = np.where(_empty(stack), np.nan, _shifts(stack))
+        clean_maps = clean_maps[start == 0 :] + [stacks[-1][0]]
         blank = _shifts(stacks[-1], size=model.size)
         last[rows] = np.stack([np.where(_empty(stacks[-1]), np.nan, blank), blank], axis=-1)
         for place, image in enumerate(shown):
@@ -152,7 +184,15 @@ def _compared(
                 own = [stack[:, :, image - start] for stack in stacks]
                 flat = [maps.reshape(1 + count, policies, -1) for maps in own]
                 values[place] = np.concatenate(flat, axis=2)
-    return far, last, values, list(np.concatenate(tops, axis=1)) if tops else []
+    classes = list(np.concatenate(tops, axis=1)) if tops else []
+    return far, last, values, classes, np.concatenate(clean_maps, axis=1)
+
+
+def _zero_gradients(signs: Mapping[str, Tensor]) -> dict[str, float]:
+    """Returns the share of images without a gradient, by source."""
+    return {
+        name: float((~sign.flatten(1).any(dim=1)).double().mean()) for name, sign in signs.items()
+    }
 
 
 def _facts(model: Model) -> dict:
@@ -202,14 +242,44 @@ def _shifts(stack: np.ndarray, *, size: int | None = None) -> np.ndarray:
     place = np.arange(len(flat)).reshape(stack.shape[:3])
     second = place[1:].ravel()
     first = np.broadcast_to(place[:1], place[1:].shape).ravel()
+    shifts = _by_pair(flat, first, second, size=size)
+    return np.moveaxis(shifts.reshape(place[1:].shape), 2, 0)
 
-    def of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+
+def _by_pair(
+    maps: np.ndarray, first: np.ndarray, second: np.ndarray, *, size: int | None
+) -> np.ndarray:
+    """Returns NISSIM of pairs of maps at a size, None for their own."""
+
+    def shift(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         if size is not None:
             a, b = (resizing.enlarged(maps, size=size) for maps in (a, b))
         return nissim.shift(a, b)
 
-    found = comparison.score_by_chunk(of, flat, first, second, values=(size or 0) ** 2)
-    return np.moveaxis(found.reshape(place[1:].shape), 2, 0)
+    return comparison.score_by_chunk(shift, maps, first, second, values=(size or 0) ** 2)
+
+
+def _unrelated(
+    maps: np.ndarray, images: pd.Series, partners: pd.DataFrame, *, size: int
+) -> np.ndarray:
+    """Returns `Carried.unrelated`, of clean maps (policies, n, h, w)."""
+    policies, n = maps.shape[:2]
+    shape = (n, policies, 2)
+    if not n or not partners.shape[1]:
+        return np.full(shape, np.nan, dtype=np.float32)
+    place = pd.Series(range(n), index=images)
+    others = place.loc[partners.loc[images].to_numpy().ravel()].to_numpy()
+    mine = np.repeat(np.arange(n), partners.shape[1])
+    shifts = np.empty(shape, dtype=np.float32)
+    for k, own in enumerate(maps):
+        blank = _by_pair(own, mine, others, size=size)
+        empty = own.max(axis=(1, 2)) == 0
+        each = np.where(empty[mine] | empty[others], np.nan, blank)
+        known = ~np.isnan(each.reshape(n, -1))
+        total = np.where(known, each.reshape(n, -1), 0).sum(1)
+        shifts[:, k, 0] = np.where(known.any(1), total / known.sum(1).clip(1), np.nan)
+        shifts[:, k, 1] = blank.reshape(n, -1).mean(1)
+    return shifts
 
 
 def _outcomes(
@@ -230,6 +300,7 @@ def _outcomes(
         every = [*named, CARRIED, CARRIED_NOISE, *others] if i == 0 else [*named, CARRIED]
         wanted += [(kind, of, eps) for kind in every for eps in plan.eps]
     tables = []
+    wanted += [(kind, plan.ranges[0], plan.eps[-1]) for kind in attacks.controlled]
     for kind, of, eps in tqdm(wanted, desc="classes", unit="attack"):
         pixels = attacks.at(kind, RANGES[of] * eps) if eps else attacks.pixels
         top = known.get((kind, eps)) if of == plan.ranges[0] else None
@@ -238,6 +309,10 @@ def _outcomes(
                 top = model(pixels).argmax(1).numpy()
         ratio = psnr.ratio(attacks.pixels.numpy(), pixels.numpy())
         facts = {"image": images["image"], "attack": kind, "range": of, "eps": eps}
-        facts |= {"prediction": top, "psnr": np.where(np.isinf(ratio), np.nan, ratio)}
+        facts |= {"prediction": top, "prediction_8bit": np.nan}
+        if eps and of == plan.ranges[0] and kind in (OWN_ATTACK, CARRIED):
+            with torch.no_grad():
+                facts["prediction_8bit"] = model(pixels.mul(255).round().div(255)).argmax(1).numpy()
+        facts["psnr"] = np.where(np.isinf(ratio), np.nan, ratio)
         tables.append(pd.DataFrame(facts))
     return pd.concat(tables, ignore_index=True)

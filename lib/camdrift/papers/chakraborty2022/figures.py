@@ -15,7 +15,15 @@ from camdrift.analysis.results import Tables
 from camdrift.papers.chakraborty2022.comparison import PLAIN, PREPROCESSED, Comparison
 from camdrift.scores.resizing import enlarged
 from camdrift.settings import MEAN
-from camdrift.storage import CARRIED, CARRIED_NOISE, OWN, OWN_ATTACK, POLICIES, Carried
+from camdrift.storage import (
+    CARRIED,
+    CARRIED_NOISE,
+    OWN,
+    OWN_ATTACK,
+    POLICIES,
+    UNRELATED,
+    Carried,
+)
 
 COLUMNS = 20  # of layers in a panel
 MADE = {"own": "made on itself", "carried": "carried", "noise": "noise of its size"}
@@ -45,6 +53,7 @@ def by_name(made: Tables, *, explains: str) -> dict[str, Callable[[], Figure]]:
         "accuracy_lost_by_source": partial(accuracy_lost_by_source, made),
         "accuracy_lost_by_mod": partial(accuracy_lost_by_mod, made, explains),
         "mod_by_class_kept": partial(mod_by_class_kept, made, explains),
+        "mod_of_controls": partial(mod_of_controls, made, explains),
         "mod_by_depth": partial(mod_by_depth, made, explains),
     }
     if len(made["pairs"]):
@@ -215,6 +224,23 @@ def mod_by_class_kept(made: Tables, explains: str) -> Figure:
         f"Carried attack at its largest eps, and noise of its size. {LAST}, maps of "
         f"{EXPLAINED[explains]}. Whiskers: intervals by source picture.",
         "bars", _lines(table.rename(columns={"network": "x", "mod": "y"})), "network", "MOD",
+    )  # fmt: skip
+
+
+def mod_of_controls(made: Tables, explains: str) -> Figure:
+    """Returns MOD at the largest eps under the transferred attack, its noise and its controls."""
+    rows = made["controls"]
+    rows = rows[(rows["explains"] == explains) & (rows["preprocessing"] == PLAIN)]
+    rows = rows[rows["attack"].isin([CARRIED, "none"])]
+    names = {"none": "the attack", UNRELATED: "maps of other pictures"}
+    series = [names.get(kind, kind.replace("_", "-")) for kind in rows["control"]]
+    table = rows.assign(series=series).rename(columns={"network": "x", "mod": "y"})
+    return Figure(
+        "mod_of_controls", "Shift of maps under the attack, its noise and its controls",
+        "Carried attack at its largest eps, noise of its size, and the perturbation rearranged to "
+        f"the same size; beside clean maps of different pictures. {LAST}, maps of "
+        f"{EXPLAINED[explains]}. Whiskers: intervals by source picture.",
+        "bars", _lines(table), "network", "MOD",
     )  # fmt: skip
 
 

@@ -52,6 +52,20 @@ def matrix(tables: Tables, arm: str = "none") -> pd.DataFrame:
     return texts.rename_axis("made on", axis=0).rename_axis(None, axis=1).reset_index()
 
 
+def controls(tables: Tables, explains: str) -> pd.DataFrame:
+    """Returns noise and controls for people: a row a network and attack, a column a control."""
+    rows = tables["controls"].query("explains == @explains and attack != 'none'")
+    texts = [
+        f"{r.flipped:.0%}" + ("" if pd.isna(r.mod) else f", {as_text(r.mod, r.low, r.high)}")
+        for r in rows.itertuples()
+    ]  # fmt: skip
+    keys = ["network", "preprocessing", "attack"]
+    wide = rows.assign(text=texts).pivot(index=keys, columns="control", values="text")
+    order = list(rows[keys].drop_duplicates().itertuples(index=False, name=None))
+    wide = wide.loc[order, rows["control"].unique()].rename(columns={"none": "the attack"})
+    return wide.fillna("").reset_index().rename_axis(columns=None)
+
+
 def vid(tables: Tables, explains: str) -> pd.DataFrame:
     """Returns VID for people: a row a network, a column a reading of its levels."""
     rows = tables["vid"].query("attack == 'carried' and explains == @explains")
@@ -138,6 +152,9 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
           for other in EXPLAINED if other != explains),
         ("MOD of images that keep their class", "", mod(tables, explains, group="class kept")),
         ("MOD under noise of the carried attack's size", "", mod(tables, explains, "noise")),
+        ("Noise and controls at the largest eps", "Share of images whose class changes, and MOD: "
+         "under each attack, under noise of its size, and under its perturbation rearranged.",
+         controls(tables, explains)),
         ("VID under the carried attack", "Standard deviation of an image's NISSIM over the eps, "
          "mean over images.", vid(tables, explains)),
     ]  # fmt: skip

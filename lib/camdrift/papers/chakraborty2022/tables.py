@@ -12,12 +12,22 @@ from camdrift.papers.chakraborty2022.comparison import (
     PLAIN,
     PREPROCESSED,
     Comparison,
+    Tried,
     levels,
     paired,
 )
 from camdrift.scores import psnr, vid
 from camdrift.settings import MEAN, RANGES
-from camdrift.storage import CARRIED, CARRIED_NOISE, MADE_ON, OWN_ATTACK, POLICIES
+from camdrift.storage import (
+    CARRIED,
+    CARRIED_NOISE,
+    MADE_ON,
+    NOISE,
+    OWN_ATTACK,
+    POLICIES,
+    UNRELATED,
+    controlled,
+)
 
 # What the tables hold, in a line each.
 ABOUT = {
@@ -25,6 +35,7 @@ ABOUT = {
     "accuracy": "images right by network, attack, range and eps, with Wilson's interval",
     "matrix": "accuracy and accuracy lost by network attacked and network tried",
     "psnr": "PSNR in dB by attack and eps, clipped and not",
+    "controls": "flips and MOD at the largest eps: attacks, noise, controls, unrelated pairs",
     "mod": "MOD by network, attack, class explained, eps and group; share of empty maps",
     "nissim": "quartiles of single images' NISSIM by network and eps",
     "vid": "VID by network, and quartiles of single images'",
@@ -32,6 +43,7 @@ ABOUT = {
     "pairs": "accuracy with and without preprocessing, image by image",
     "claims": "what the paper says, statistic, threshold, value, verdict",
 }
+NO = "none"  # attack, or control
 ATTACKS = (OWN_ATTACK, CARRIED, CARRIED_NOISE)
 
 
@@ -41,9 +53,13 @@ def tables(found: Comparison) -> dict[str, pd.DataFrame]:
     networks: `preprocessing, family, size` (input, px), `convs, channels` (mean of the convs),
         `parameters` (batch norms folded), `images`.
     accuracy: tables 1 and 2 of the paper: `preprocessing, attack, range, eps, images, right,
-        accuracy, low, high` (Wilson).
+        accuracy, low, high` (Wilson), `accuracy_8bit` (after rounding to 256 levels).
     matrix: `preprocessing, made_on, eps, accuracy, lost` (since clean).
     psnr: `preprocessing, attack, range, eps, psnr, unclipped` in dB, figure 3.
+    controls: at the largest eps, of 'own' and 'carried': `preprocessing, attack, control` ('none'
+        for the attack itself; noise of its size, or a control), `explains, images, accuracy,
+        flipped` (share whose class is not the clean image's), `empty, mod, low, high`. The control
+        'unrelated' compares clean maps of other pictures.
     mod: table 3: `preprocessing, attack, explains, eps, group, images, empty` (share of pairs left
         out), `mod, low, high, blank` (MOD with empty maps taken as they are). Groups are all
         images, those whose class the attack keeps, and the others. Network 'mean' is the paper's
@@ -57,6 +73,7 @@ def tables(found: Comparison) -> dict[str, pd.DataFrame]:
         "accuracy": pd.DataFrame(_accuracy(found)),
         "matrix": pd.DataFrame(_matrix(found)),
         "psnr": pd.DataFrame(_psnr(found)),
+        "controls": pd.DataFrame(_controls(found)),
         "mod": _mod(found),
         "nissim": pd.DataFrame(_nissim(found)),
         "vid": pd.DataFrame(_vid(found)),
@@ -81,7 +98,7 @@ def metrics(made: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
 
 def _networks(found: Comparison) -> Iterator[dict]:
     for (network, arm), tried in found.tried.items():
-        facts = tried.parts[0].facts
+        facts = {k: v for k, v in tried.parts[0].facts.items() if k != "zero_gradients"}
         yield {"network": network, "preprocessing": arm, "family": tried.family or "", **facts,
                "images": len(tried.images)}  # fmt: skip
 
@@ -96,7 +113,8 @@ def _accuracy(found: Comparison) -> Iterator[dict]:
             range_ = test.proportion_ci(found.chosen.confidence, method="wilson")
             yield {"network": network, "preprocessing": arm, "attack": kind if eps else "clean",
                    "range": of, "eps": eps, "images": len(right), "right": int(right.sum()),
-                   "accuracy": right.mean(), "low": range_.low, "high": range_.high}  # fmt: skip
+                   "accuracy": right.mean(), "low": range_.low, "high": range_.high,
+                   "accuracy_8bit": tried.right_8bit(kind, eps, of=of).mean()}  # fmt: skip
 
 
 def _matrix(found: Comparison) -> Iterator[dict]:
@@ -106,7 +124,8 @@ def _matrix(found: Comparison) -> Iterator[dict]:
         for kind, of, eps in tried.met:
             made_on = names.get(kind, kind.removeprefix(MADE_ON))
             twice = kind == CARRIED and network == found.plan.transferred
-            if kind == CARRIED_NOISE or of != found.of or not eps or twice:
+            attacked = kind in names or kind.startswith(MADE_ON)
+            if not attacked or of != found.of or not eps or twice:
                 continue
             reached = tried.right(kind, eps, of=of).mean()
             yield {"network": network, "preprocessing": arm, "made_on": made_on, "eps": eps,
@@ -122,6 +141,54 @@ def _psnr(found: Comparison) -> Iterator[dict]:
             yield {"preprocessing": arm, "attack": kind, "range": of, "eps": eps,
                    "psnr": part["psnr"].mean(),
                    "unclipped": psnr.ratio_at_eps(RANGES[of] * eps)}  # fmt: skip
+
+
+def _controls(found: Comparison) -> Iterator[dict]:
+    eps = found.plan.eps[-1]
+    for (network, arm), tried in found.tried.items():
+        clean = tried.predictions(OWN_ATTACK, 0.0, of=found.of)
+        for attack, control, kind in controls(found, network, tried):
+            flipped = tried.predictions(kind, eps, of=found.of) != clean
+            facts = {"network": network, "preprocessing": arm, "attack": attack,
+                     "control": control}  # fmt: skip
+            rates = {"images": len(clean), "accuracy": tried.right(kind, eps, of=found.of).mean(),
+                     "flipped": flipped.mean()}  # fmt: skip
+            for explains in POLICIES:
+                unseen = np.full(len(clean), np.nan)
+                shift = tried.shift(kind, eps, explains) if tried.has(kind) else unseen
+                yield facts | {"explains": explains} | rates | _shifted(found, tried, shift)
+        for explains in POLICIES if tried.has(CARRIED) else ():
+            yield {"network": network, "preprocessing": arm, "attack": NO, "control": UNRELATED,
+                   "explains": explains, "images": len(clean),
+                   **_shifted(found, tried, tried.unrelated(explains))}  # fmt: skip
+
+
+def _shifted(found: Comparison, tried: Tried, shift: np.ndarray) -> dict[str, float]:
+    """Returns the share of empty maps, and MOD with its interval; nothing where none is known."""
+    if np.isnan(shift).all():
+        return {}
+    mean, drawn = found.means(shift[:, None], tried.images)
+    low, high = found.interval(drawn[:, 0])
+    return {"empty": np.isnan(shift).mean(), "mod": mean[0], "low": low, "high": high}
+
+
+def controls(found: Comparison, network: str, tried: Tried) -> Iterator[tuple[str, str, str]]:
+    """Yields attacks at the largest eps, each beside its noise and controls.
+
+    The attack that they belong to; the control, `NO` for none; the name of both in `Tried`. A network
+    that the transferred attack is made on has these alone.
+    """
+    kinds = dict.fromkeys(kind for kind, _, eps in tried.met if eps)
+    for attack in (OWN_ATTACK, CARRIED):
+        if attack not in kinds or (attack, network) == (OWN_ATTACK, found.plan.transferred):
+            continue
+        yield attack, NO, attack
+        if attack == CARRIED:
+            yield attack, NOISE, CARRIED_NOISE
+        start = controlled(attack, "")
+        for kind in kinds:
+            if kind.startswith(start):
+                yield attack, kind.removeprefix(start), kind
 
 
 def _mod(found: Comparison) -> pd.DataFrame:

@@ -389,8 +389,8 @@ CLASSES = {"given": "class that the set gives", "own_top1": "own top class"}
 def flags(found: Comparison, limits: FlagSettings) -> pd.DataFrame:
     """Returns what must be known before a verdict is believed, with the columns of `cell_flags`.
 
-    Networks that classify no better than chance, too many pairs with an empty map, and too few
-    pictures behind intervals.
+    Networks that classify no better than chance, too many pairs with an empty map, too few pictures
+    behind intervals, images without a gradient, and noise that changes classes as the attack does.
     """
     rows = []
 
@@ -414,7 +414,38 @@ def flags(found: Comparison, limits: FlagSettings) -> pd.DataFrame:
     if count < limits.minimum_sources:
         text = f"only {count} source pictures, wanted {limits.minimum_sources}"
         add("few sources", count, limits.minimum_sources, [*ON_CLASSES, *ON_MAPS], text)
+    flat = {
+        (network, source): share
+        for (network, _), tried in found.tried.items()
+        for part in tried.parts
+        for source, share in part.facts["zero_gradients"].items()
+    }
+    share = max(flat.values(), default=0.0)
+    if share > limits.zero_gradients:
+        source = next(source for (_, source), value in flat.items() if value == share)
+        text = f"the loss has no gradient at this share of the images, on {source}"
+        add("zero gradients", share, limits.zero_gradients, [*ON_CLASSES, *ON_MAPS], text)
+    flips = noise_flips(found)
+    if max(flips.values()) > limits.noise_flips:
+        each = ", ".join(f"{network} {share:.0%}" for network, share in flips.items())
+        text = f"noise of the carried attack's size changes this share of the classes: {each}"
+        touched = ["D2", "D3", "D6"]
+        add("noise flips", max(flips.values()), limits.noise_flips, touched, text)
     return pd.DataFrame(rows, columns=["flag", "value", "limit", "touches", "protocols", "text"])
+
+
+def noise_flips(found: Comparison) -> dict[str, float]:
+    """Returns the share of classes that noise of the largest attack's size changes, by network."""
+    eps = found.plan.eps[-1]
+    return {
+        network: float(
+            np.mean(
+                tried.predictions(CARRIED_NOISE, eps, of=found.of)
+                != tried.predictions(OWN_ATTACK, 0.0, of=found.of)
+            )
+        )
+        for network, tried in found.networks().items()
+    }
 
 
 def claims_table(found: Comparison, limits: FlagSettings) -> pd.DataFrame:
