@@ -1,12 +1,10 @@
 """Carries every source's attack to a target; explains the carried attacks, its own, and noise."""
 
-import numpy as np
 import torch
 
 from camdrift import settings, storage
 from camdrift.models import loading
 from camdrift.papers.chakraborty2022 import experiment
-from camdrift.perturbations import noise
 from camdrift.pipeline import randomness, run
 from camdrift.scores import comparison
 from camdrift.storage.pixels import from_8bit
@@ -15,8 +13,7 @@ from camdrift.storage.pixels import from_8bit
 def main(stage: run.Stage) -> None:
     key, params = stage.key, stage.settings
     target = params.targets[key]
-    name = target.study
-    plan = params.study(name, settings.TransferStudy)
+    name, plan = target.study, params.study(target.study, settings.TransferStudy)
     sources = {
         end: source
         for end, source in params.sources.items()
@@ -31,18 +28,13 @@ def main(stage: run.Stage) -> None:
         source_signs = storage.read(storage.Signs, folder)
         assert source_signs.images["id"].equals(rows["id"])  # of the same set
         signs[source.network] = torch.from_numpy(source_signs.sign.copy())
-    seed, names = params.seed, rows["id"]
-    generators = [randomness.generator(seed, "carry", target.set, i) for i in names]
+    seed, names = params.seed, rows["id"].to_list()
     own = next((s.network for s in sources.values() if s.model == target.model), None)
-    normal = torch.from_numpy(noise.draw(pixels.shape[1:], generators))
     levels = [settings.RANGES[plan.ranges[0]] * eps for eps in plan.eps]
-
-    def generators_of(kind: str) -> list[np.random.Generator]:
-        return [randomness.generator(seed, "control", kind, target.set, i) for i in names]
-
     attacks = experiment.Attacks(
-        pixels, signs, normal, own, plan.transferred, levels, params.noise.controls, generators_of
-    )
+        pixels, signs, own, plan.transferred, levels,
+        controls=params.noise.controls, seeds=(seed, target.set), names=names,
+    )  # fmt: skip
     partners = comparison.unrelated_partners(rows, count=params.scores.unrelated, seed=seed)
     order = [randomness.entropy(seed, "example", i) for i in names]
     examples = sorted(range(len(order)), key=order.__getitem__)[: plan.examples]

@@ -2,7 +2,7 @@
 
 from camdrift import settings, storage
 from camdrift.models import loading
-from camdrift.papers.klawikowska2020 import experiment
+from camdrift.papers.klawikowska2020 import controls, experiment
 from camdrift.pipeline import run
 
 
@@ -16,6 +16,7 @@ def main(stage: run.Stage) -> None:
         clear,
         retraining,
         stage.settings.attacks,
+        controls=controls.names(stage.settings.noise, retraining),
         name=key,
         seed=stage.settings.seed,
         **stage.calling,

@@ -3,7 +3,7 @@
 from camdrift import settings, storage
 from camdrift.models import loading
 from camdrift.models.model import Model
-from camdrift.papers.klawikowska2020 import inspection
+from camdrift.papers.klawikowska2020 import controls, inspection
 from camdrift.pipeline import run
 
 
@@ -19,8 +19,10 @@ def main(stage: run.Stage) -> None:
 
     pictures = images.pixels[hardened.tests["image"].to_numpy()]
     signatures = inspection.inspect(
-        load, pictures, hardened, stage.settings.signatures, seed=stage.settings.seed
-    )
+        load, pictures, hardened, stage.settings.signatures,
+        controls=controls.names(stage.settings.noise, retraining),
+        name=key, seed=stage.settings.seed,
+    )  # fmt: skip
     storage.write(storage.cell_folder(retraining.study, key, "signatures"), signatures)
 
 

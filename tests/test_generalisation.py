@@ -69,7 +69,8 @@ def carried(*, lost, shift, noise_lost=0.0, clean_wrong=0, spread=0.01, seed=0, 
     shape = (1, 1 + len(kinds), 2, 20)
     return Carried(
         images, outcomes.reset_index(drop=True), pd.DataFrame(kinds, columns=["attack", "eps"]),
-        last, last, np.full((N, 2, 2), 0.5, np.float32), layers, rng.random(shape).astype(np.float16),
+        last, last, np.full((N, 2, 2), 0.5, np.float32), layers,
+        rng.random(shape).astype(np.float16),
         np.zeros((1, 1 + len(kinds), 16, 16, 3), np.uint8),
         pd.DataFrame({"image": [N - 1], "class_name": ["x"]}),
         {"size": size, "convs": 2, "channels": 4.0, "parameters": 100, "zero_gradients": {"X": 0}},

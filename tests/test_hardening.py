@@ -29,6 +29,7 @@ from conftest import ROOT, inside, script, small_network, tiny_settings
 SETTINGS = params.load(ROOT / "params.yaml")
 TINY = tiny_settings()
 CLEAR = "clear"
+CONTROLS = ["noise", "negated", "displaced"]
 MODELS, ATTACKS = (CLEAR, *experiment.HARDENED), ("fgsm", "one_pixel", "pgd", "fgsm_larger")
 
 
@@ -133,7 +134,7 @@ def small() -> Small:
         patch.setattr(loading, "retrained", retrained)
         found, weights = experiment.harden(
             images, clear, chosen.model_copy(update={"training": brief}), SETTINGS.attacks,
-            name="test", seed=1, micro_batch=4,
+            controls=CONTROLS, name="test", seed=1, micro_batch=4,
         )  # fmt: skip
     return Small(clear, before, found, weights, splits)
 
@@ -204,12 +205,17 @@ def made(
     image, source = np.arange(tests), [f"picture {i}" for i in range(tests)]
     label = np.zeros(tests, int) if one_class else image % 2
     base = pd.DataFrame({"image": image, "source": source, "label": label})
-    rows, predictions = [], []
+    rows, predictions, controls = [], [], []
     for model in MODELS:
         for attack in ATTACKS:
             count = success.get(attack, 9)
             count = count if model == CLEAR else int(anew * count)
             won = image < count
+            controls += [
+                base.assign(model=model, attack=attack, control=kind, right=image < right,
+                            flipped=image < place)
+                for place, kind in enumerate(CONTROLS)
+            ]  # fmt: skip
             rows.append(base.assign(
                 model=model, attack=attack, split="test", clean=np.where(image < right, label, -1),
                 right=image < right, success=won, adversarial=np.where(won, 1 - label, label),
@@ -226,6 +232,7 @@ def made(
     changed = np.zeros((2, tests, 3, 8, 8), dtype=np.float32)
     hardened = Hardened(
         pd.concat(rows, ignore_index=True), pd.concat(predictions, ignore_index=True),
+        pd.concat(controls, ignore_index=True),
         base.assign(id=source, class_name=label.astype(str)), changed,
         {"settings": {"fgsm": {"eps": eps, "gains": 40},
                       "one_pixel": {"population": 400, "generations": generations},
@@ -235,10 +242,12 @@ def made(
     pairs = [[CLEAR, CLEAR], [CLEAR, "fgsm"], [CLEAR, "one_pixel"], ["fgsm", "fgsm"],
              ["one_pixel", "one_pixel"], ["pgd", "fgsm"], ["retrained", "fgsm"],
              ["retrained", "one_pixel"]]  # fmt: skip
+    pairs += [[CLEAR, f"{on}, {kind}"] for on in experiment.EXTENDING for kind in CONTROLS]
     images = pd.concat(
         [
             base.assign(model=m, on=on, prediction=0, window=window, window_before=0.1,
-                        correlation=correlation + 0.3 * (m != CLEAR))
+                        correlation=correlation + 0.3 * (m != CLEAR or "," in on),
+                        correlation_same_class=0.1)
             for m, on in pairs
         ], ignore_index=True,
     )  # fmt: skip
@@ -296,6 +305,12 @@ def test_tables_on_paper():
     relevance = found["relevance"].set_index(["model", "on", "kind"])
     assert relevance.loc[(CLEAR, "one_pixel", "growth"), "mean"] == pytest.approx(6)
     assert relevance.loc[(CLEAR, "fgsm", "correlation"), "images"] == 10
+    assert relevance.loc[(CLEAR, "fgsm", "correlation, same class"), "mean"] == pytest.approx(0.1)
+    assert relevance.loc[(CLEAR, "fgsm, negated", "correlation"), "images"] == 10
+    assert relevance.loc[(CLEAR, "one_pixel, displaced", "tripled"), "mean"] == 1
+    assert ("pgd", "fgsm", "growth") not in relevance.index
+    controls = found["controls"].set_index(["model", "attack", "control"])["rate"]
+    np.testing.assert_allclose(controls.loc[CLEAR, "pgd"], [0, 1 / 18, 2 / 18], atol=5e-4)
     assert tables.metrics(found)["fgsm"]["accuracy clean + fgsm"] == 1
 
 
@@ -394,7 +409,7 @@ def test_tables_for_people_and_figures():
     drawn = figures.study_figures(found)
     assert [figure.name for figure in drawn] == [
         "klawikowska_table_1", "success_by_model", "klawikowska_figure_4", "klawikowska_figure_5",
-        "klawikowska_figure_6", "signatures_under_one_pixel",
+        "klawikowska_figure_6", "signatures_under_one_pixel", "correlation_under_controls",
     ]  # fmt: skip
     one = made()
     panels = figures.panels(found, one.hardened, one.signatures)

@@ -5,15 +5,17 @@ import pandas as pd
 import pytest
 import torch
 
+from camdrift.explain import lrp
 from camdrift.papers.findings import UNDECIDED
 from camdrift.papers.klawikowska2020 import (
-    figures as drawings,
-)
-from camdrift.papers.klawikowska2020 import (
+    controls,
     inspection,
     report,
     tables,
     verdicts,
+)
+from camdrift.papers.klawikowska2020 import (
+    figures as drawings,
 )
 from camdrift.papers.klawikowska2020.tables import Inspection
 from camdrift.settings import params
@@ -24,6 +26,7 @@ from conftest import ROOT, as_model, small_network, tiny_settings
 SETTINGS = params.load(ROOT / "params.yaml")
 TINY = tiny_settings()
 NAN = float("nan")
+CONTROLS = ["noise", "negated", "displaced"]
 
 
 def maps(*rows) -> torch.Tensor:
@@ -87,12 +90,16 @@ def found_by(success: dict[str, list[bool]], labels: list[int], pixels) -> Harde
         "pgd": {"eps": 0.1, "steps": 2},
         "fgsm_larger": {"eps": 0.2, "gains": 1},
     }
+    controls = pd.concat([
+        base.assign(model="clear", attack=attack, control=kind, right=True, flipped=False)
+        for attack in settings for kind in CONTROLS
+    ])  # fmt: skip
     changed = np.stack([pixels.numpy(), pixels.numpy()])
     changed[1, :, :, 2, 3] = 1 - changed[1, :, :, 2, 3]
     return Hardened(
         pd.concat([attacked, *hardened], ignore_index=True),
         pd.concat(predictions, ignore_index=True),
-        base.assign(id=names, class_name=[f"class {label}" for label in labels]),
+        controls, base.assign(id=names, class_name=[f"class {label}" for label in labels]),
         changed, {"settings": settings, "added": {"fgsm": 0, "one_pixel": 0}},
     )  # fmt: skip
 
@@ -101,8 +108,9 @@ def inspected(pixels, labels, success) -> Inspection:
     model = as_model(small_network())
     hardened = found_by(success, labels, pixels)
     made = inspection.inspect(
-        lambda kind: model, to_8bit(pixels.numpy()), hardened, TINY.signatures, seed=1
-    )
+        lambda kind: model, to_8bit(pixels.numpy()), hardened, TINY.signatures,
+        controls=CONTROLS, name="test", seed=1,
+    )  # fmt: skip
     return Inspection("test", hardened, made, SETTINGS.statistics, 1)
 
 
@@ -131,8 +139,47 @@ def test_signatures_are_of_all_clean_images_and_of_successes_alone(pixels):
     assert np.allclose(images.loc[("clear", "clear"), "correlation"], 1)
     assert images.loc[("clear", "one_pixel"), "window"].between(0, 1).all()
     assert images.loc[("clear", "fgsm"), "window"].isna().all()
-    _, page, _ = drawn(one)
+    made, page, claims = drawn(one)
     assert "trustworthiness" in page
+    # A pixel of the same colour elsewhere has a window of its own.
+    assert images.loc[("clear", "one_pixel, displaced"), "window"].between(0, 1).all()
+    assert "displaced" in claims.loc["C4", "detail"]
+    assert "noise" in claims.loc["C3", "detail"]
+    assert set(made["relevance"].query("kind == 'tripled'")["on"]) == {
+        "one_pixel", *(f"one_pixel, {kind}" for kind in CONTROLS)
+    }  # fmt: skip
+
+
+def test_maps_of_the_same_class_are_those_that_explain_the_clean_images_top_class(pixels):
+    won = [True] * 10
+    one = inspected(pixels, [0, 1] * 5, {"fgsm": won, "one_pixel": won})
+    model = as_model(small_network())
+    before = model(pixels).argmax(1)
+    changed = torch.from_numpy(one.hardened.changed[1].copy())
+    wanted = inspection.correlation(
+        lrp.relevance(model, pixels), lrp.relevance(model, changed, before)
+    )
+    rows = one.signatures.images.query("model == 'clear' and on == 'one_pixel'")
+    np.testing.assert_allclose(rows["correlation_same_class"], wanted, atol=0.01)
+    others = one.signatures.images.query("model != 'clear' or on not in ('fgsm', 'one_pixel')")
+    assert others["correlation_same_class"].isna().all()
+
+
+def test_a_control_is_the_same_in_both_stages_and_has_the_attacks_size(pixels):
+    attacked = (pixels + 0.1 * torch.randn(pixels.shape, generator=torch.manual_seed(0))).clamp(
+        0, 1
+    )
+    ids = [f"image {i}" for i in range(len(pixels))]
+    for kind in ("noise", "negated"):
+        first, second = (
+            controls.control(kind, pixels[part], attacked[part], ids[part], seed=1, key="a")
+            for part in (slice(None), slice(3, 5))
+        )
+        assert torch.equal(first[3:5], second)
+        sizes = [(p - pixels).flatten(1).norm(dim=1) for p in (first, attacked)]
+        torch.testing.assert_close(*sizes, rtol=1e-4, atol=1e-5)
+    other = controls.control("noise", pixels, attacked, ids, seed=1, key="b")
+    assert not torch.equal(other, controls.control("noise", pixels, attacked, ids, seed=1, key="a"))
 
 
 def test_a_set_of_one_class_comes_to_an_end_and_says_so(pixels):

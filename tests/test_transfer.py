@@ -10,8 +10,6 @@ from torch.nn import functional as F
 from camdrift.explain import cam
 from camdrift.models import gradients
 from camdrift.papers.chakraborty2022 import experiment
-from camdrift.perturbations import noise
-from camdrift.pipeline import randomness
 from camdrift.scores import comparison
 from camdrift.settings import RANGES, TransferStudy
 from camdrift.storage import (
@@ -45,13 +43,8 @@ def attacks(model):
     labels = torch.arange(N) % 4
     own, _ = gradients.cross_entropy(model, pixels, labels)
     signs = {"B": own.sign(), "A": own.flip(0).sign(), "C": -own.sign()}
-    generators = [randomness.generator(1, i) for i in range(N)]
-    normal = torch.from_numpy(noise.draw((3, 12, 12), generators))
-    return experiment.Attacks(pixels, signs, normal, "B", "A", PLAN.eps, CONTROLS, generators_of)
-
-
-def generators_of(kind):
-    return [randomness.generator(1, kind, i) for i in range(N)]
+    names = [f"image {i}" for i in range(N)]
+    return experiment.Attacks(pixels, signs, "B", "A", PLAN.eps, CONTROLS, (1, "digits"), names)
 
 
 @pytest.fixture(scope="module")

@@ -56,6 +56,8 @@ class Retraining(Section):
     larger: Annotated[float, Field(gt=1)] = 2.0
     training: Training
     adversary: Descent
+    # Each is one of `camdrift.perturbations.controls`, which `check` looks at.
+    controls: list[Name] = []
 
 
 def hardened(retraining: str, kind: str) -> str:

@@ -61,6 +61,8 @@ from camdrift.storage.schema import (
     Signs,
     Similarities,
     Weights,
+    attack_of,
+    control_of,
     controlled,
 )
 from camdrift.storage.store import Artefact, digest, each, join, place, read, rows, write
@@ -108,7 +110,9 @@ __all__ = [
     "Similarities",
     "UNRELATED",
     "Weights",
+    "attack_of",
     "cell_folder",
+    "control_of",
     "controlled",
     "digest",
     "each",

@@ -26,6 +26,16 @@ def controlled(attack: str, control: str) -> str:
     return f"{attack}, {control}"
 
 
+def attack_of(name: str) -> str:
+    """Returns the attack that a name is of, or is a control of, see `controlled`."""
+    return name.partition(", ")[0]
+
+
+def control_of(name: str) -> str:
+    """Returns the control in a name of `controlled`, '' for the attack itself."""
+    return name.partition(", ")[2]
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """Images of one set.
@@ -231,6 +241,8 @@ class Hardened:
         attacks.
     predictions: a row for each (model, on, image): `source, label, prediction` of the test images,
         on 'clear' (unchanged), and after 'fgsm' and 'one_pixel' on the clear model.
+    controls: a row for each (model, attack, control, image) of the test split: `source, right`
+        (the model on the clean image), `flipped` (the control changes its class).
     tests: a row a test image: `image` (its place in the set), `id, source, label, class_name`.
     changed: float32 (2, n, 3, h, w): the test images after 'fgsm' and 'one_pixel' on the clear
         model, in [0, 1].
@@ -240,6 +252,7 @@ class Hardened:
 
     attacks: pd.DataFrame
     predictions: pd.DataFrame
+    controls: pd.DataFrame
     tests: pd.DataFrame
     changed: np.ndarray
     facts: dict
@@ -251,15 +264,18 @@ class Signatures:
 
     maps: float16 (shown, n, h, w), each divided by its largest magnitude, in [-1, 1].
     images: a row for each (model, on) of `facts` and image: `source, label, prediction`,
-        `correlation` with the clear model's map of the clean image and, after a one-pixel attack,
-        `window` and `window_before`, the share of relevance around the pixel.
+        `correlation` with the clear model's map of the clean image; of attacks on the clear model
+        also `correlation_same_class`, where the changed image's map explains the clean image's
+        class, too; and, after a one-pixel attack and its controls, `window` and `window_before`,
+        the share of relevance around the most changed pixel.
     points: a row for each clean image and each success on the clear model: `image, source, on,
         label, after` (its prediction), `right` (the clear model on the clean image), `success_fgsm,
         success_one_pixel`, `x, y` (UMAP), of clean images `distance, distance_plane` to the other
         class, and `identified`: whether a linear classifier of signatures names `on`.
-    facts: `shown`, pairs of model and images; `numbers`: `negative relevance`, the share of
-        it in the clear model's maps of clean images, and `trustworthiness, agreement, chance
-        of agreement`, none of these where there are too few points for a plane.
+    facts: `shown`, pairs of model and images, those of controls last; `numbers`: `negative
+        relevance`, the share of it in the clear model's maps of clean images, and
+        `trustworthiness, agreement, chance of agreement`, none of these where there are too few
+        points for a plane.
     pictures: uint8 (n, h, w, 3), the clean test images.
     """
 

@@ -3,7 +3,7 @@
 chakraborty2022, sections 2.2 and 4: one sign of the gradient an image, scaled to each eps.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +18,7 @@ from camdrift.explain.cam import GRAD_CAM
 from camdrift.models.model import Model, padded
 from camdrift.models.tensors import Labels, Pixels
 from camdrift.perturbations import noise
+from camdrift.pipeline import randomness
 from camdrift.scores import comparison, nissim, psnr, resizing
 from camdrift.settings import RANGES, TransferStudy
 from camdrift.storage import (
@@ -39,21 +40,28 @@ class Attacks:
 
     pixels: the clean ones.
     signs: of each source, by its network, int8 of the same shape.
-    normal: a standard normal draw; its size is made that of the carried attack.
     own, carried: the sources that stand as these; own is None where the target is no source.
     levels: the eps at which there is noise, rising; at the last one there are controls, too.
     controls: names of them, see `perturbations.controls`.
-    generators: gives each image's generator for an attack's control.
+    seeds: the seed and the set's name, of all draws.
+    names: ids of the images, parts of the seeds.
     """
 
     pixels: Pixels
     signs: Mapping[str, Tensor]
-    normal: Pixels
     own: str | None
     carried: str
     levels: Sequence[float]
     controls: Sequence[str]
-    generators: Callable[[str], Sequence[np.random.Generator]]
+    seeds: tuple[int, str]
+    names: Sequence[str]
+
+    @cached_property
+    def normal(self) -> Pixels:
+        """A standard normal draw; its size is made that of the carried attack."""
+        seed, name = self.seeds
+        generators = [randomness.generator(seed, "carry", name, image) for image in self.names]
+        return torch.from_numpy(noise.draw(self.pixels.shape[1:], generators))
 
     @cached_property
     def _scales(self) -> Tensor:
@@ -75,7 +83,12 @@ class Attacks:
         network = names.get(attack) or attack.removeprefix(MADE_ON)
         change = eps * self.signs[network][rows]
         if control:
-            return noise.beside(control, clean, change, self.generators(kind)[rows])
+            seed, name = self.seeds
+            generators = [
+                randomness.generator(seed, "control", kind, name, image)
+                for image in self.names[rows]
+            ]
+            return noise.beside(control, clean, change, generators)
         return (clean + change).clamp(0, 1)
 
     @property

@@ -175,8 +175,8 @@ def _shifted(found: Comparison, tried: Tried, shift: np.ndarray) -> dict[str, fl
 def controls(found: Comparison, network: str, tried: Tried) -> Iterator[tuple[str, str, str]]:
     """Yields attacks at the largest eps, each beside its noise and controls.
 
-    The attack that they belong to; the control, `NO` for none; the name of both in `Tried`. A network
-    that the transferred attack is made on has these alone.
+    The attack that they belong to; the control, `NO` for none; the name of both in `Tried`. The
+    network that the transferred attack is made on has these alone.
     """
     kinds = dict.fromkeys(kind for kind, _, eps in tried.met if eps)
     for attack in (OWN_ATTACK, CARRIED):

@@ -4,7 +4,7 @@ klawikowska2020, section 3 and table 1. The paper tries its retrained models on 
 the clear model; here they are attacked themselves, too, and by attacks that they have not seen.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from camdrift.models.devices import Precision
 from camdrift.models.model import Model
 from camdrift.models.tensors import Labels, Pixels
 from camdrift.models.training import Adversary
+from camdrift.papers.klawikowska2020.controls import control
 from camdrift.perturbations import perturbation
 from camdrift.pipeline import randomness
 from camdrift.settings import ATTACKING, EXTENDING, HARDENED, Retraining, hardened
@@ -74,6 +75,7 @@ def harden(
     chosen: Retraining,
     common: Mapping[str, Mapping[str, Any]],
     *,
+    controls: Sequence[str],
     name: str,
     seed: int,
     micro_batch: int,
@@ -86,6 +88,7 @@ def harden(
         clear: the model that is attacked, and from which the others are trained on.
         chosen: the retraining's settings.
         common: settings of all attacks, `attacks:` of params.yaml.
+        controls: names of those that each attack is compared with, see `controls.names`.
         name: of the retraining, part of the seeds.
         seed: of all draws.
         micro_batch: at which models are called.
@@ -99,12 +102,17 @@ def harden(
     ready = partial(loading.ready, micro_batch=micro_batch, precision=precision)
     known = {CLEAR: ready(clear)}
     tables: list[pd.DataFrame] = []
+    beside: list[pd.DataFrame] = []
 
     def tried(model: str, kind: str, split: str, shown: Images) -> tuple[Pixels, pd.DataFrame]:
         file = "fgsm" if kind == LARGER else kind
         key = f"{name} {model} {kind} {split}"
         changed, table = attack(known[model], file, settings[kind], shown, seed=seed, key=key)
         tables.append(table.assign(model=model, attack=kind, split=split))
+        if split == "test":
+            key = f"{name} {model} {kind}"
+            flips = _controlled(known[model], shown, changed, table, controls, seed=seed, key=key)
+            beside.append(flips.assign(model=model, attack=kind))
         return changed, table
 
     def trained(
@@ -137,10 +145,33 @@ def harden(
     return Hardened(
         found[[*first, *(n for n in found if n not in first)]],
         pd.concat(predictions, ignore_index=True),
+        pd.concat(beside, ignore_index=True),
         facts,
         torch.stack([changed[kind] for kind in EXTENDING]).numpy(),
         {"settings": settings, "added": counts},
     ), weights
+
+
+def _controlled(
+    model: Model,
+    shown: Images,
+    changed: Pixels,
+    table: pd.DataFrame,
+    controls: Sequence[str],
+    *,
+    seed: int,
+    key: str,
+) -> pd.DataFrame:
+    """Returns whether each control of an attack changes a model's class, see `Hardened`."""
+    parts = []
+    ids = shown.index["id"].to_list()
+    for kind in controls:
+        pixels = control(kind, shown.pixels, changed, ids, seed=seed, key=key)
+        with torch.no_grad():
+            top = model(pixels).argmax(1).numpy()
+        part = table[["image", "source", "right"]]
+        parts.append(part.assign(control=kind, flipped=top != table["clean"]))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _extended(

@@ -13,7 +13,7 @@ import pandas as pd
 from camdrift.analysis.drawing import Figure, panel
 from camdrift.analysis.results import Tables
 from camdrift.settings import EXTENDING
-from camdrift.storage import CLEAR, Hardened, Signatures
+from camdrift.storage import CLEAR, Hardened, Signatures, attack_of, control_of
 
 EXAMPLES = 3
 SHOWN = ["series", "x", "y", "low", "high"]
@@ -61,6 +61,8 @@ def by_name(made: Tables) -> dict[str, Callable[[], Figure]]:
         found["klawikowska_figure_6"] = partial(figure_6, made)
     if (made["points"]["on"] == "one_pixel").any():
         found["signatures_under_one_pixel"] = partial(signatures_under_one_pixel, made)
+    if len(made["points"].query("on != @CLEAR")):
+        found["correlation_under_controls"] = partial(correlation_under_controls, made)
     return found
 
 
@@ -102,6 +104,21 @@ def success_by_model(made: Tables) -> Figure:
         "Share of the images that a model gets right which an attack made for that model changes; "
         "whiskers: intervals by source picture. A model that gets none right has no bar.",
         "bars", table, "attack", "share changed", (0.0, 1.02),
+    )  # fmt: skip
+
+
+def correlation_under_controls(made: Tables) -> Figure:
+    """Returns the correlation of maps under each attack, noise of its size and its controls."""
+    rows = made["relevance"].query("model == @CLEAR and on != @CLEAR and kind == 'correlation'")
+    controls = [control_of(on).replace("_", "-") or "the attack" for on in rows["on"]]
+    table = rows.assign(series=[ATTACKS[attack_of(on)] for on in rows["on"]], x=controls)
+    return Figure(
+        "correlation_under_controls", "Relevance under attacks, noise and controls",
+        "Pearson's correlation of the clear model's LRP maps of changed and of clean images, each "
+        "map for its own top class; over successes of the attack. Controls are its perturbation "
+        "rearranged, of the same size. Whiskers: intervals by source picture.",
+        "bars", table.rename(columns={"mean": "y"})[SHOWN].dropna(subset="y"), "change",
+        "correlation",
     )  # fmt: skip
 
 
@@ -239,7 +256,11 @@ def figure_3(hardened: Hardened, signatures: Signatures) -> Figure | None:
         return None
     nothing = np.full((*signatures.maps.shape[2:], 3), 255, dtype=np.uint8)
     shown = [tuple(pair) for pair in signatures.facts["shown"]]
-    pairs = [(k, model, on) for k, (model, on) in enumerate(shown) if model != "retrained"]
+    pairs = [
+        (k, model, on)
+        for k, (model, on) in enumerate(shown)
+        if model != "retrained" and on in (CLEAR, *EXTENDING)
+    ]
     tiles = [
         [_heat(signatures.maps[k, j]) if on == CLEAR or success[on][j] else nothing
          for k, _, on in pairs]

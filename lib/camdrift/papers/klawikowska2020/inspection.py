@@ -3,7 +3,8 @@
 klawikowska2020, section 4.1, figures 3-6.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from camdrift.explain import lrp
 from camdrift.models.model import Model
 from camdrift.models.tensors import Heatmaps, PerImage, Pixels
 from camdrift.papers.klawikowska2020 import signatures
+from camdrift.papers.klawikowska2020.controls import control
 from camdrift.settings import EXTENDING, SignatureSettings
-from camdrift.storage import CLEAR, Hardened, Signatures
+from camdrift.storage import CLEAR, Hardened, Signatures, attack_of, controlled
 from camdrift.storage.arrays import Images8
 from camdrift.storage.pixels import from_8bit
 
@@ -35,6 +37,8 @@ def inspect(
     found: Hardened,
     chosen: SignatureSettings,
     *,
+    controls: Sequence[str],
+    name: str,
     seed: int,
 ) -> Signatures:
     """Returns the maps, signatures and their plane of a retraining's test images.
@@ -44,14 +48,24 @@ def inspect(
         pictures: the test images as they are.
         found: the retrained models' results.
         chosen: the settings of signatures.
-        seed: of UMAP and of the folds.
+        controls: names of those that each attack is compared with, on the clear model.
+        name: of the retraining.
+        seed: of UMAP, of the folds and of the controls.
     """
     clean = torch.from_numpy(from_8bit(pictures))
     models = {kind: load(kind) for kind in MODELS}
     changed = {kind: torch.from_numpy(found.changed[i].copy()) for i, kind in enumerate(EXTENDING)}
     sets = {CLEAR: clean} | changed
+    ids = found.tests["id"].to_list()
+    for attack, kind in product(EXTENDING, controls):
+        key = f"{name} {CLEAR} {attack}"
+        pixels = control(kind, clean, changed[attack], ids, seed=seed, key=key)
+        sets[controlled(attack, kind)] = pixels
+    shown = [*SHOWN, *((CLEAR, on) for on in sets if on not in (CLEAR, *EXTENDING))]
+    with torch.no_grad():
+        before = models[CLEAR](clean).argmax(1)
     maps, parts = [], []
-    for kind, on in SHOWN:
+    for kind, on in shown:
         model, pixels = models[kind], sets[on]
         with torch.no_grad():
             top = model(pixels).argmax(1)
@@ -59,13 +73,16 @@ def inspect(
         table = found.tests[["image", "source", "label"]]
         table = table.assign(model=kind, on=on, prediction=top.numpy())
         table["correlation"] = correlation(maps[0], maps[-1]).numpy()
-        if on == "one_pixel":
+        if kind == CLEAR and on in EXTENDING:
+            same = lrp.relevance(model, pixels, before)
+            table["correlation_same_class"] = correlation(maps[0], same).numpy()
+        if attack_of(on) == "one_pixel":
             place = changed_pixel(clean, pixels)
             table["window"] = window_share(maps[-1], place, size=chosen.window).numpy()
             table["window_before"] = window_share(maps[0], place, size=chosen.window).numpy()
         parts.append(table)
     images = pd.concat(parts, ignore_index=True)
-    points, vectors = _points(dict(zip(SHOWN, maps, strict=True)), found)
+    points, vectors = _points(dict(zip(shown, maps, strict=True)), found)
     own = (points["on"] == CLEAR).to_numpy()
     truth = points.loc[own, "label"].to_numpy()
     plane = np.full((len(points), 2), np.nan)
@@ -93,7 +110,7 @@ def inspect(
     guesses = signatures.guesses(vectors, kinds, points["source"].to_numpy(), seed=seed)
     points["identified"] = np.where(guesses == None, np.nan, guesses == kinds)  # noqa: E711
     heats = torch.stack([m / m.abs().amax((1, 2), keepdim=True).clamp_min(1e-12) for m in maps])
-    facts = {"shown": [list(pair) for pair in SHOWN], "numbers": _finite(numbers)}
+    facts = {"shown": [list(pair) for pair in shown], "numbers": _finite(numbers)}
     return Signatures(heats.half().numpy(), images, points, facts, pictures)
 
 

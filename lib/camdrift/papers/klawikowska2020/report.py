@@ -51,6 +51,17 @@ def attacks(tables: Tables) -> pd.DataFrame:
     )
 
 
+def controls(tables: Tables) -> pd.DataFrame:
+    """Returns noise and controls for people: a row a model and attack, a column a control."""
+    rows, keys = tables["controls"], ["model", "attack"]
+    rows = rows.assign(text=[as_text(row.rate, row.low, row.high) for row in rows.itertuples()])
+    wide = rows.pivot(index=keys, columns="control", values="text")
+    order = list(rows[keys].drop_duplicates().itertuples(index=False, name=None))
+    wide = wide.loc[order, rows["control"].unique()].reset_index().rename_axis(columns=None)
+    names = {"model": wide["model"].map(NAMES), "attack": wide["attack"].map(attack_names(tables))}
+    return wide.assign(**names)
+
+
 def content(name: str, settings: Settings, tables: Tables) -> Content:
     """Returns the content of a study's README."""
     study = settings.study(name, SignatureStudy)
@@ -92,9 +103,13 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
          "attack made for that model changes; those it gets wrong already are left out.",
          attacks(tables)),
         ("Which class became which", "On the clear model.", tables["flips"]),
+        ("Noise and controls", "Share of the images that a model gets right whose class changes "
+         "under noise of the attack's size, and under its perturbation rearranged.",
+         controls(tables)),
         ("Relevance", "Correlation of maps with the clear model's of the clean image, over "
          "successes; 'growth' is how many times the share of relevance around the attacked pixel "
-         "grew.", tables["relevance"]),
+         "grew, 'tripled' the share of images where it grew more than three times.",
+         tables["relevance"]),
         ("The plane of signatures", f"{numbers(tables)}.", None),
         ("Images that an attack adds to the training set", "", tables["budgets"]),
         ("Attacks in numbers", "", tables["attacks"]),

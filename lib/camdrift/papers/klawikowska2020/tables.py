@@ -11,7 +11,7 @@ from camdrift.analysis.statistics import Resampler
 from camdrift.analysis.tables import rounded
 from camdrift.pipeline import randomness
 from camdrift.settings import EXTENDING, StatisticsSettings
-from camdrift.storage import CLEAR, Hardened, Signatures
+from camdrift.storage import CLEAR, Hardened, Signatures, attack_of
 
 Interval = tuple[float, float, float]
 
@@ -19,6 +19,7 @@ Interval = tuple[float, float, float]
 ABOUT = {
     "sets": "images right by model, on clean test images and with attacked ones added",
     "attacks": "share of right images that an attack made for a model changes, by split",
+    "controls": "share of right images whose class noise of an attack's size and controls change",
     "budgets": "what each attack may spend, and how many images it adds to the training set",
     "flips": "which class became which, on the clear model",
     "relevance": "correlation with the clear model's clean map; growth of relevance at the pixel",
@@ -100,9 +101,12 @@ def tables(inspection: Inspection) -> dict[str, pd.DataFrame]:
     attacks: `model, attack, split, images, wrong` (before the attack, left out), `successes, rate,
         low, high, rate_8bit` (after rounding to 256 levels), `evaluations` (mean an image), `l2`
         (in pixel values, mean of the successes), `gain` (median of the successes).
+    controls: `model, attack, control, images, flipped, rate, low, high`, of images that are right.
     flips: `attack, class_before, class_after, images`, on the clear model.
-    relevance: `model, on, kind, images, mean, low, high`: correlation with the clean map and, after
-        a one-pixel attack, how the window's share grew.
+    relevance: `model, on, kind, images, mean, low, high`: correlation with the clean map, also
+        where both explain the clean image's class ('correlation, same class'); after a one-pixel
+        attack and its controls, how the window's share grew ('growth'), and the share of images
+        where it more than tripled ('tripled').
     points: of the plane, with `class_before` and `class_after`. numbers: `number, value`.
     budgets: `attack, budget` (in words), `added` (images to the training set).
     """
@@ -112,6 +116,7 @@ def tables(inspection: Inspection) -> dict[str, pd.DataFrame]:
     made = {
         "sets": _sets(inspection),
         "attacks": _attacks(inspection),
+        "controls": _controls(inspection),
         "flips": _flips(inspection),
         "relevance": _relevance(inspection),
         "points": points.drop(columns="label").rename(columns={"after": "class_after"}),
@@ -162,6 +167,17 @@ def _attacks(inspection: Inspection) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _controls(inspection: Inspection) -> pd.DataFrame:
+    rows = []
+    keys = ["model", "attack", "control"]
+    right = inspection.hardened.controls.query("right")
+    for key, table in right.groupby(keys, sort=False):
+        flipped = table["flipped"].to_numpy(float)
+        value, low, high = inspection.mean(flipped, table["source"].reset_index(drop=True))
+        rows.append((*key, len(table), int(flipped.sum()), value, low, high))
+    return pd.DataFrame(rows, columns=[*keys, "images", "flipped", "rate", "low", "high"])
+
+
 def _flips(inspection: Inspection) -> pd.DataFrame:
     rows = inspection.hardened.attacks.query("model == @CLEAR and success and split == 'test'")
     counts = rows.groupby(["attack", "label", "adversarial"], sort=True).size()
@@ -193,22 +209,35 @@ def _budgets(inspection: Inspection) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def growth(inspection: Inspection) -> np.ndarray:
-    """Returns how many times the window's share of relevance grew, an image each, clear model."""
-    rows = inspection.signatures.images.query("model == @CLEAR and on == 'one_pixel'")
+def growth(inspection: Inspection, on: str = "one_pixel") -> np.ndarray:
+    """Returns how many times the window's share of relevance grew, an image each, clear model.
+
+    NaN where the one-pixel attack does not succeed. `on` is that attack, or a control of it.
+    """
+    rows = inspection.signatures.images.query("model == @CLEAR and on == @on")
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (rows["window"] / rows["window_before"]).to_numpy()
+        times = (rows["window"] / rows["window_before"]).to_numpy()
+    return np.where(inspection.succeeded("one_pixel"), times, np.nan)
 
 
-def correlations(inspection: Inspection, model: str, on: str) -> np.ndarray:
+def tripled(times: np.ndarray) -> np.ndarray:
+    """Returns whether a window's share more than tripled: 0 or 1, NaN where that is not known."""
+    return np.where(np.isnan(times), np.nan, (times > 3).astype(float))
+
+
+def correlations(
+    inspection: Inspection, model: str, on: str, *, same_class: bool = False
+) -> np.ndarray:
     """Returns the correlation of maps with the clear model's of the clean image, an image each.
 
-    NaN where the attack `on` does not succeed on the clear model.
+    NaN where the attack `on`, or that of which it is a control, does not succeed on the clear
+    model. `same_class`: both maps explain the clean image's class, and not each its own.
     """
     rows = inspection.signatures.images
     rows = rows[(rows["model"] == model) & (rows["on"] == on)]
-    kept = np.ones(len(rows), bool) if on == CLEAR else inspection.succeeded(on)
-    return np.where(kept, rows["correlation"].to_numpy(), np.nan)
+    kept = np.ones(len(rows), bool) if on == CLEAR else inspection.succeeded(attack_of(on))
+    column = "correlation_same_class" if same_class else "correlation"
+    return np.where(kept, rows[column].to_numpy(), np.nan)
 
 
 def _relevance(inspection: Inspection) -> pd.DataFrame:
@@ -217,8 +246,12 @@ def _relevance(inspection: Inspection) -> pd.DataFrame:
     for model, on in inspection.signatures.facts["shown"]:
         values = correlations(inspection, model, on)
         kinds = {"correlation": values}
-        if (model, on) == (CLEAR, "one_pixel"):
-            kinds["growth"] = np.where(inspection.succeeded(on), growth(inspection), np.nan)
+        if model == CLEAR and on in EXTENDING:
+            same = correlations(inspection, model, on, same_class=True)
+            kinds["correlation, same class"] = same
+        if model == CLEAR and attack_of(on) == "one_pixel":
+            kinds["growth"] = growth(inspection, on)
+            kinds["tripled"] = tripled(kinds["growth"])
         for kind, each in kinds.items():
             value, low, high = inspection.mean(each, sources)
             rows.append({"model": model, "on": on, "kind": kind,

@@ -26,9 +26,15 @@ from camdrift.papers.findings import (
     worst,
 )
 from camdrift.papers.klawikowska2020.claims import CLAIMS
-from camdrift.papers.klawikowska2020.tables import Inspection, Interval, correlations, growth
+from camdrift.papers.klawikowska2020.tables import (
+    Inspection,
+    Interval,
+    correlations,
+    growth,
+    tripled,
+)
 from camdrift.settings import EXTENDING, FlagSettings, Retraining
-from camdrift.storage import CLEAR
+from camdrift.storage import CLEAR, attack_of, control_of
 
 NO_NUMBER = (np.nan, np.nan, np.nan)
 # klawikowska2020's: gain up to 4 of 255 grey levels; 400 individuals, 75 generations and a first.
@@ -115,22 +121,43 @@ def reverses(inspection: Inspection) -> Finding:
     value, low, high = inspection.mean(values, inspection.hardened.tests["source"])
     count = int((~np.isnan(values)).sum())
     verdict = verdict_of_interval(-high, -low, above=0)
-    detail = f"{int((values < 0).sum())} of {count} images below 0"
+    detail = f"{int((values < 0).sum())} of {count} images below 0; {_of_controls(inspection)}"
     if inspection.signatures.facts["numbers"]["negative relevance"] == 0:
         verdict = UNDECIDED
         detail += "; no map of this network has relevance below 0, so none can be reversed"
     return Finding(value, low, high, verdict, detail, count)
 
 
+def controls_of(inspection: Inspection, attack: str) -> list[str]:
+    """Returns the names of the controls of an attack whose maps there are."""
+    shown = [on for _, on in inspection.signatures.facts["shown"]]
+    return [on for on in shown if on != attack and attack_of(on) == attack]
+
+
+def _of_controls(inspection: Inspection) -> str:
+    """Returns the mean correlation under FGSM with the class held, and under its controls."""
+    same = correlations(inspection, CLEAR, "fgsm", same_class=True)
+    texts = [f"mean {np.nanmean(same):.2f} where both maps explain the clean image's class"]
+    for on in controls_of(inspection, "fgsm"):
+        values = correlations(inspection, CLEAR, on)
+        if not np.isnan(values).all():
+            texts.append(f"{control_of(on)} {np.nanmean(values):.2f}")
+    return ", ".join(texts)
+
+
 def draws_relevance(inspection: Inspection) -> Finding:
     """Judges C4: the share of images whose window holds more than 3 times its relevance."""
-    success = inspection.succeeded("one_pixel")
-    times = np.where(success, growth(inspection), np.nan)
+    times = growth(inspection)
     if np.isnan(times).all():
         return nothing("one_pixel finds nothing on the clear model")
-    above = np.where(np.isnan(times), np.nan, (times > 3).astype(float))
-    value, low, high = inspection.mean(above, inspection.hardened.tests["source"])
+    value, low, high = inspection.mean(tripled(times), inspection.hardened.tests["source"])
+    shares = [
+        f"{control_of(on)} {np.nanmean(tripled(growth(inspection, on))):.2f}"
+        for on in controls_of(inspection, "one_pixel")
+        if not np.isnan(growth(inspection, on)).all()
+    ]
     detail = f"median growth {np.nanmedian(times):.1f} times"
+    detail += f"; share under its controls: {', '.join(shares)}" if shares else ""
     verdict = verdict_of_interval(low, high, above=0.5)
     return Finding(value, low, high, verdict, detail, int((~np.isnan(times)).sum()))
 
