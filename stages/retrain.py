@@ -10,10 +10,10 @@ def main(stage: run.Stage) -> None:
     key = stage.key
     retraining = stage.settings.retrainings[key]
     images = storage.read(storage.ImageSet, storage.set_folder(retraining.set))
-    clear = loading.stored(retraining.model)
-    hardened, weights = experiment.harden(
+    baseline = loading.stored(retraining.model)
+    retrained, weights = experiment.retrain(
         images,
-        clear,
+        baseline,
         retraining,
         stage.settings.attacks,
         controls=controls.names(stage.settings.noise, retraining),
@@ -22,8 +22,8 @@ def main(stage: run.Stage) -> None:
         **stage.calling,
     )
     for kind, trained in weights.items():
-        storage.write(storage.model_folder(settings.hardened(key, kind)), trained)
-    storage.write(storage.cell_folder(retraining.study, key, "retrain"), hardened)
+        storage.write(storage.model_folder(settings.retrained_model(key, kind)), trained)
+    storage.write(storage.cell_folder(retraining.study, key, "retrain"), retrained)
 
 
 if __name__ == "__main__":

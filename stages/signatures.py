@@ -11,15 +11,17 @@ def main(stage: run.Stage) -> None:
     key = stage.key
     retraining = stage.settings.retrainings[key]
     images = storage.read(storage.ImageSet, storage.set_folder(retraining.set))
-    hardened = storage.read(storage.Hardened, storage.cell_folder(retraining.study, key, "retrain"))
+    retrained = storage.read(
+        storage.Retrained, storage.cell_folder(retraining.study, key, "retrain")
+    )
 
     def load(kind: str) -> Model:
-        name = retraining.model if kind == storage.CLEAR else settings.hardened(key, kind)
+        name = retraining.model if kind == storage.BASELINE else settings.retrained_model(key, kind)
         return loading.load(name, **stage.calling)
 
-    pictures = images.pixels[hardened.tests["image"].to_numpy()]
+    pictures = images.pixels[retrained.tests["image"].to_numpy()]
     signatures = inspection.inspect(
-        load, pictures, hardened, stage.settings.signatures,
+        load, pictures, retrained, stage.settings.signatures,
         controls=controls.names(stage.settings.noise, retraining),
         name=key, seed=stage.settings.seed,
     )  # fmt: skip

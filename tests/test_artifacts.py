@@ -126,8 +126,8 @@ def test_a_damaged_manifest_is_named(cells):
         (storage.cell_folder("layers", "fgsm", "score"), "score@fgsm"),
         (storage.cell_folder("detectors", "fgsm", "similarity"), "score@fgsm"),
         (storage.cell_folder("signs_of", "inspecting", "retrain"), "retrain@inspecting"),
-        (storage.end_folder("all", "signs", "vgg16"), "sign@vgg16"),
-        (storage.end_folder("all", "carried", "vgg16"), "carry@vgg16"),
+        (storage.end_folder("all", "signs", "vgg16"), "gradient_sign@vgg16"),
+        (storage.end_folder("all", "transferred", "vgg16"), "transfer@vgg16"),
     ],
 )
 def test_the_stage_that_writes_a_folder(folder, stage, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from elsewhere import DEVICE, Elsewhere, There
 # The kinds of stages that call a study's models; retraining is below, in parts.
 STAGES = (
     "attack@tiny_dlfuzz", "attack@tiny_pgd", "noise@tiny_pgd", "cam@tiny_dlfuzz",
-    "coverage@tiny_dlfuzz", "detect@tiny_pgd", "sign@tiny_vgg11", "carry@tiny_resnet18",
+    "coverage@tiny_dlfuzz", "detect@tiny_pgd", "gradient_sign@tiny_vgg11", "transfer@tiny_resnet18",
 )  # fmt: skip
 
 

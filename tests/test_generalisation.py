@@ -16,7 +16,7 @@ from camdrift.papers.chakraborty2022.comparison import PLAIN, PREPROCESSED, Comp
 from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, PARTLY, UNDECIDED
 from camdrift.pipeline import run
 from camdrift.settings import SettingsError, Target, TransferStudy, params
-from camdrift.storage import Carried
+from camdrift.storage import Transferred
 from camdrift.storage.pixels import from_8bit
 from conftest import ROOT, inside, script
 
@@ -27,12 +27,12 @@ PLAN = TransferStudy(
     ranges=["unit"], explains="given", examples=1,
 )  # fmt: skip
 N = 40
-CONTROLS = ["own, noise", "own, negated", "carried, negated"]
+CONTROLS = ["own, noise", "own, negated", "transferred, negated"]
 FAMILIES = {"VGG16": "deep", "ResNet50": "deep", "ResNet101": "deep", "InceptionV3": "wide",
             "Xception": "wide"}  # fmt: skip
 
 
-def carried(*, lost, shift, noise_lost=0.0, clean_wrong=0, spread=0.01, seed=0, size=64):
+def transferred(*, lost, shift, noise_lost=0.0, clean_wrong=0, spread=0.01, seed=0, size=64):
     """What an attack did: `lost` of the images at each eps, maps shifted by `shift` at each."""
     rng = np.random.default_rng(seed)
     names = [f"image {i:02d}" for i in range(N)]
@@ -46,7 +46,7 @@ def carried(*, lost, shift, noise_lost=0.0, clean_wrong=0, spread=0.01, seed=0, 
 
     rows = [("own", 0.0, predicted(0))]
     for k, eps in enumerate(EPS):
-        shares = {"own": lost[k], "carried": lost[k], "noise": noise_lost, "from X": 0.5}
+        shares = {"own": lost[k], "transferred": lost[k], "noise": noise_lost, "from X": 0.5}
         rows += [(kind, eps, predicted(share)) for kind, share in shares.items()]
     rows += [(kind, EPS[-1], predicted(noise_lost)) for kind in CONTROLS]
     outcomes = pd.concat(
@@ -55,11 +55,11 @@ def carried(*, lost, shift, noise_lost=0.0, clean_wrong=0, spread=0.01, seed=0, 
          for kind, eps, top in rows]
     )  # fmt: skip
     outcomes["prediction_8bit"] = np.where(
-        outcomes["attack"].isin(["own", "carried"]) & (outcomes["eps"] > 0),
+        outcomes["attack"].isin(["own", "transferred"]) & (outcomes["eps"] > 0),
         outcomes["prediction"],
         np.nan,
     )
-    kinds = [(kind, eps) for kind in ("own", "carried", "noise") for eps in EPS]
+    kinds = [(kind, eps) for kind in ("own", "transferred", "noise") for eps in EPS]
     kinds += [(kind, EPS[-1]) for kind in CONTROLS]
     means = np.array([shift[EPS.index(eps)] for _, eps in kinds])
     values = means[None, :, None, None] + rng.normal(0, spread, (N, len(kinds), 2, 1))
@@ -67,7 +67,7 @@ def carried(*, lost, shift, noise_lost=0.0, clean_wrong=0, spread=0.01, seed=0, 
     layers = pd.DataFrame({"name": ["a", "b"], "label": ["a", "b"], "height": [4, 2],
                            "width": [4, 2], "start": [0, 16]})  # fmt: skip
     shape = (1, 1 + len(kinds), 2, 20)
-    return Carried(
+    return Transferred(
         images, outcomes.reset_index(drop=True), pd.DataFrame(kinds, columns=["attack", "eps"]),
         last, last, np.full((N, 2, 2), 0.5, np.float32), layers,
         rng.random(shape).astype(np.float16),
@@ -89,17 +89,17 @@ def compared(by_network=None, preprocessed=None) -> Comparison:
     for name, changed in (by_network or {}).items():
         usual[name] = usual[name] | changed
     tried = {
-        (name, PLAIN): Tried(FAMILIES[name], [carried(**facts, seed=i)])
+        (name, PLAIN): Tried(FAMILIES[name], [transferred(**facts, seed=i)])
         for i, (name, facts) in enumerate(usual.items())
     }
     for name, facts in (preprocessed or {}).items():
-        tried[name, PREPROCESSED] = Tried(FAMILIES[name], [carried(**facts, seed=9)])
+        tried[name, PREPROCESSED] = Tried(FAMILIES[name], [transferred(**facts, seed=9)])
     return Comparison("test", PLAN, tried, SETTINGS.statistics, 1)
 
 
 def test_accuracy_has_wilsons_interval():
     made = tables.tables(compared())
-    row = made["accuracy"].query("network == 'VGG16' and attack == 'carried' and eps == 0.1")
+    row = made["accuracy"].query("network == 'VGG16' and attack == 'transferred' and eps == 0.1")
     p, n, z = 0.9, N, 1.959964
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     reach = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
@@ -121,10 +121,10 @@ def test_the_matrix_names_who_made_the_attack_once():
 
 def test_mod_is_the_mean_of_the_images_with_groups_and_the_papers_last_row():
     found = compared()
-    rows = tables.tables(found)["mod"].query("attack == 'carried' and explains == 'given'")
+    rows = tables.tables(found)["mod"].query("attack == 'transferred' and explains == 'given'")
     rows = rows.set_index(["network", "eps", "group"])
     part = found.tried["Xception", PLAIN].parts[0]
-    values = part.last[:, 3, 0, 0]  # variants: own, own, carried, carried
+    values = part.last[:, 3, 0, 0]  # variants: own, own, transferred, transferred
     assert rows.loc[("Xception", 0.1, "all"), "mod"] == pytest.approx(values.mean(), abs=1e-3)
     kept = values[24:]  # the attack takes the first 24 of 40
     assert rows.loc[("Xception", 0.1, "class kept"), "mod"] == pytest.approx(kept.mean(), abs=1e-3)
@@ -134,11 +134,11 @@ def test_mod_is_the_mean_of_the_images_with_groups_and_the_papers_last_row():
 
 
 def test_empty_maps_are_left_out_counted_and_taken_as_they_are():
-    part = carried(lost=[0, 0], shift=[0.1, 0.2])
+    part = transferred(lost=[0, 0], shift=[0.1, 0.2])
     part.last[:10, 3, 0, 0] = np.nan
     part.last[:10, 3, 0, 1] = 0.5
     found = Comparison("t", PLAN, {("VGG16", PLAIN): Tried("deep", [part])}, SETTINGS.statistics, 1)
-    made = tables.tables(found)["mod"].query("attack == 'carried' and explains == 'given'")
+    made = tables.tables(found)["mod"].query("attack == 'transferred' and explains == 'given'")
     row = made.query("network == 'VGG16' and eps == 0.1 and group == 'all'")
     assert row["empty"].item() == 0.25
     assert row["images"].item() == 30
@@ -147,12 +147,12 @@ def test_empty_maps_are_left_out_counted_and_taken_as_they_are():
 
 
 def test_sets_of_a_network_are_pooled():
-    parts = [carried(lost=[0.1, 0.5], shift=[0.1, 0.2], seed=k) for k in (1, 2)]
+    parts = [transferred(lost=[0.1, 0.5], shift=[0.1, 0.2], seed=k) for k in (1, 2)]
     parts[1].images["id"] += " b"
     found = Comparison("t", PLAN, {("VGG16", PLAIN): Tried("deep", parts)}, SETTINGS.statistics, 1)
     made = tables.tables(found)
     assert set(made["accuracy"]["images"]) == {2 * N}
-    row = made["accuracy"].query("attack == 'carried' and eps == 0.1")
+    row = made["accuracy"].query("attack == 'transferred' and eps == 0.1")
     assert row["right"].item() == N
 
 
@@ -225,7 +225,7 @@ def failing(found: Comparison) -> Comparison:
     for name in FAMILIES:
         part = found.tried[name, PLAIN].parts[0]
         for k, eps in enumerate(EPS):
-            rows = part.outcomes.query(f"attack == 'carried' and eps == {eps}")
+            rows = part.outcomes.query(f"attack == 'transferred' and eps == {eps}")
             failed = rows["prediction"].to_numpy() != part.images["label"].to_numpy()
             part.last[failed, 2 + k] += 0.2
     return found
@@ -314,7 +314,7 @@ def test_the_tiny_transfer_study_is_written_and_drawn(tiny):
 
 def test_psnr_of_digits_is_above_what_eps_says(tiny):
     with inside(tiny.folder):
-        rows = results.load("tiny_generalising")["psnr"].query("attack == 'carried'")
+        rows = results.load("tiny_generalising")["psnr"].query("attack == 'transferred'")
     # Digits are black and white: half of the changes leave [0, 1] and are clipped.
     assert (rows["psnr"] > rows["unclipped"]).all()
     assert (rows["psnr"] < rows["unclipped"] + 6.5).all()
@@ -325,9 +325,9 @@ def test_the_sign_raises_the_loss_of_the_label_that_is_asked_for(tiny, monkeypat
     written = []
     monkeypatch.setattr(storage, "write", lambda folder, made: written.append(made))
     with inside(tiny.folder):
-        stage = run.Stage("sign@tiny_vgg11")
+        stage = run.Stage("gradient_sign@tiny_vgg11")
         stage.params["studies"]["tiny_generalising"]["label"] = label
-        script("sign").main(stage)
+        script("gradient_sign").main(stage)
         images = storage.read(storage.ImageSet, storage.set_folder("digits"))
         model = loading.load("vgg11_eighth", micro_batch=16)
     (signs,) = written
@@ -348,13 +348,13 @@ def folds(folder, **changed):
     targets = {}
     for network in ("ResNet50", "VGG16"):
         for fold in ("a", "b"):
-            part = carried(lost=[0.1, 0.5], shift=[0.1, 0.2], seed=ord(fold))
+            part = transferred(lost=[0.1, 0.5], shift=[0.1, 0.2], seed=ord(fold))
             part.images["id"] += changed.get(f"{network}_{fold}", fold)
             if fold == "b":  # a fold on which nothing is right
                 part.outcomes["prediction"] = 7
             # Folds in another order for each network.
             end = f"{network}_{'ab'['ba'.index(fold)] if network == 'VGG16' else fold}"
-            storage.write(storage.end_folder("test", "carried", end), part)
+            storage.write(storage.end_folder("test", "transferred", end), part)
             targets[end] = Target(study="test", set=f"set_{fold}", model="m",
                                   network=network, family="deep", maps=True)  # fmt: skip
     return comparison.read("test", PLAN, targets, set(), SETTINGS.statistics, seed=1)
@@ -367,7 +367,7 @@ def test_folds_are_joined_in_the_same_order_for_all_networks(tmp_path):
         assert images[0] == images[1]
         assert len(set(images[0])) == 2 * N
         for tried in found.networks().values():
-            assert not tried.right("carried", 0.1, of="unit")[N:].any()
+            assert not tried.right("transferred", 0.1, of="unit")[N:].any()
         assert list(found.networks()) == ["ResNet50", "VGG16"]
 
 
@@ -401,12 +401,13 @@ def test_controls_stand_beside_their_attack_at_the_largest_eps():
     mine = rows[rows["network"] == "VGG16"].set_index(["attack", "control"])
     assert list(mine.index) == [
         ("own", "none"), ("own", "noise"), ("own", "negated"),
-        ("carried", "none"), ("carried", "noise"), ("carried", "negated"), ("none", "unrelated"),
+        ("transferred", "none"), ("transferred", "noise"), ("transferred", "negated"),
+        ("none", "unrelated"),
     ]  # fmt: skip
     np.testing.assert_allclose(mine["flipped"], [0.1, *[0.25] * 2, 0.1, *[0.25] * 2, np.nan])
     assert mine.loc[("none", "unrelated"), "mod"] == 0.5
     # The transferred attack's own network has it under that name alone.
     source = rows[rows["network"] == "ResNet50"]
-    assert set(source["attack"]) == {"carried", "none"}
+    assert set(source["attack"]) == {"transferred", "none"}
     text = report.controls({"controls": rows}, "given").set_index(["network", "attack"])
     assert text.loc[("VGG16", "own"), "noise"].startswith("25%, 0.0")

@@ -19,7 +19,7 @@ from camdrift.papers.klawikowska2020 import (
 )
 from camdrift.papers.klawikowska2020.tables import Inspection
 from camdrift.settings import params
-from camdrift.storage import Hardened
+from camdrift.storage import Retrained
 from camdrift.storage.pixels import to_8bit
 from conftest import ROOT, as_model, small_network, tiny_settings
 
@@ -67,8 +67,8 @@ def test_the_negative_share_on_paper():
     assert inspection.negative_share(maps([1, -1, 2, 0], [4, 0, 0, 0], [0, 0, 0, 0])) == 0.125
 
 
-def found_by(success: dict[str, list[bool]], labels: list[int], pixels) -> Hardened:
-    """Attacks on the clear model alone, whose attacks change the images of `success`."""
+def found_by(success: dict[str, list[bool]], labels: list[int], pixels) -> Retrained:
+    """Attacks on the baseline model alone, whose attacks change the images of `success`."""
     count = len(labels)
     names = [f"image {i}" for i in range(count)]
     base = pd.DataFrame({"image": range(count), "source": names, "label": labels})
@@ -76,13 +76,13 @@ def found_by(success: dict[str, list[bool]], labels: list[int], pixels) -> Harde
     for attack in ("fgsm", "one_pixel", "pgd", "fgsm_larger"):
         won = np.array(success.get(attack, [False] * count))
         after = np.where(won, np.array(labels) + 1, labels)
-        rows.append(base.assign(model="clear", attack=attack, split="test", clean=labels,
+        rows.append(base.assign(model="baseline", attack=attack, split="test", clean=labels,
                                 adversarial=after, right=True, success=won, evaluations=1,
                                 success_8bit=won, l2=0.1, gain=NAN))  # fmt: skip
     attacked = pd.concat(rows, ignore_index=True)
-    hardened = [attacked.assign(model=kind) for kind in ("fgsm", "one_pixel", "pgd")]
-    for model in ("clear", "fgsm", "one_pixel", "pgd"):
-        for on in ("clear", "fgsm", "one_pixel"):
+    retrained = [attacked.assign(model=kind) for kind in ("fgsm", "one_pixel", "pgd")]
+    for model in ("baseline", "fgsm", "one_pixel", "pgd"):
+        for on in ("clean", "fgsm", "one_pixel"):
             predictions.append(base.assign(model=model, on=on, prediction=labels))
     settings = {
         "fgsm": {"eps": 0.1, "gains": 1},
@@ -91,13 +91,13 @@ def found_by(success: dict[str, list[bool]], labels: list[int], pixels) -> Harde
         "fgsm_larger": {"eps": 0.2, "gains": 1},
     }
     controls = pd.concat([
-        base.assign(model="clear", attack=attack, control=kind, right=True, flipped=False)
+        base.assign(model="baseline", attack=attack, control=kind, right=True, flipped=False)
         for attack in settings for kind in CONTROLS
     ])  # fmt: skip
     changed = np.stack([pixels.numpy(), pixels.numpy()])
     changed[1, :, :, 2, 3] = 1 - changed[1, :, :, 2, 3]
-    return Hardened(
-        pd.concat([attacked, *hardened], ignore_index=True),
+    return Retrained(
+        pd.concat([attacked, *retrained], ignore_index=True),
         pd.concat(predictions, ignore_index=True),
         controls, base.assign(id=names, class_name=[f"class {label}" for label in labels]),
         changed, {"settings": settings, "added": {"fgsm": 0, "one_pixel": 0}},
@@ -106,12 +106,12 @@ def found_by(success: dict[str, list[bool]], labels: list[int], pixels) -> Harde
 
 def inspected(pixels, labels, success) -> Inspection:
     model = as_model(small_network())
-    hardened = found_by(success, labels, pixels)
+    retrained = found_by(success, labels, pixels)
     made = inspection.inspect(
-        lambda kind: model, to_8bit(pixels.numpy()), hardened, TINY.signatures,
+        lambda kind: model, to_8bit(pixels.numpy()), retrained, TINY.signatures,
         controls=CONTROLS, name="test", seed=1,
     )  # fmt: skip
-    return Inspection("test", hardened, made, SETTINGS.statistics, 1)
+    return Inspection("test", retrained, made, SETTINGS.statistics, 1)
 
 
 def drawn(one: Inspection) -> tuple[dict, str, pd.DataFrame]:
@@ -120,7 +120,7 @@ def drawn(one: Inspection) -> tuple[dict, str, pd.DataFrame]:
     plan = TINY.retrainings["tiny_inspecting"]
     made["claims"] = verdicts.claims_table(one, plan, SETTINGS.flags)
     figures = drawings.study_figures(made)
-    figures += drawings.panels(made, one.hardened, one.signatures)
+    figures += drawings.panels(made, one.retrained, one.signatures)
     page = report.page("tiny_inspecting", TINY, made, figures)
     return made, page, made["claims"].set_index("id")
 
@@ -129,20 +129,20 @@ def test_signatures_are_of_all_clean_images_and_of_successes_alone(pixels):
     labels, won = [0, 1] * 5, [True] * 3 + [False] * 7
     one = inspected(pixels, labels, {"fgsm": won, "one_pixel": won[::-1]})
     points = one.signatures.points
-    assert points["on"].value_counts().to_dict() == {"clear": 10, "fgsm": 3, "one_pixel": 3}
+    assert points["on"].value_counts().to_dict() == {"clean": 10, "fgsm": 3, "one_pixel": 3}
     after = points.set_index(["on", "image"])["after"]
     assert after.loc["fgsm"].to_dict() == {0: 1, 1: 2, 2: 1}
     assert after.loc["one_pixel"].to_dict() == {7: 2, 8: 1, 9: 2}
-    assert points.query("on == 'clear'")["success_one_pixel"].to_list() == won[::-1]
+    assert points.query("on == 'clean'")["success_one_pixel"].to_list() == won[::-1]
     # Clean maps go with themselves; where one pixel was changed, its window is looked at.
     images = one.signatures.images.set_index(["model", "on"])
-    assert np.allclose(images.loc[("clear", "clear"), "correlation"], 1)
-    assert images.loc[("clear", "one_pixel"), "window"].between(0, 1).all()
-    assert images.loc[("clear", "fgsm"), "window"].isna().all()
+    assert np.allclose(images.loc[("baseline", "clean"), "correlation"], 1)
+    assert images.loc[("baseline", "one_pixel"), "window"].between(0, 1).all()
+    assert images.loc[("baseline", "fgsm"), "window"].isna().all()
     made, page, claims = drawn(one)
     assert "trustworthiness" in page
     # A pixel of the same colour elsewhere has a window of its own.
-    assert images.loc[("clear", "one_pixel, displaced"), "window"].between(0, 1).all()
+    assert images.loc[("baseline", "one_pixel, displaced"), "window"].between(0, 1).all()
     assert "displaced" in claims.loc["C4", "detail"]
     assert "noise" in claims.loc["C3", "detail"]
     assert set(made["relevance"].query("kind == 'tripled'")["on"]) == {
@@ -155,13 +155,13 @@ def test_maps_of_the_same_class_are_those_that_explain_the_clean_images_top_clas
     one = inspected(pixels, [0, 1] * 5, {"fgsm": won, "one_pixel": won})
     model = as_model(small_network())
     before = model(pixels).argmax(1)
-    changed = torch.from_numpy(one.hardened.changed[1].copy())
+    changed = torch.from_numpy(one.retrained.changed[1].copy())
     wanted = inspection.correlation(
         lrp.relevance(model, pixels), lrp.relevance(model, changed, before)
     )
-    rows = one.signatures.images.query("model == 'clear' and on == 'one_pixel'")
+    rows = one.signatures.images.query("model == 'baseline' and on == 'one_pixel'")
     np.testing.assert_allclose(rows["correlation_same_class"], wanted, atol=0.01)
-    others = one.signatures.images.query("model != 'clear' or on not in ('fgsm', 'one_pixel')")
+    others = one.signatures.images.query("model != 'baseline' or on not in ('fgsm', 'one_pixel')")
     assert others["correlation_same_class"].isna().all()
 
 

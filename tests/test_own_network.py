@@ -15,7 +15,7 @@ from camdrift import storage
 from camdrift.analysis import results
 from camdrift.ops import summary
 from camdrift.pipeline import run
-from camdrift.storage import Carried, Maps, Weights, files
+from camdrift.storage import Maps, Transferred, Weights, files
 from conftest import TINY, copy_of_repository, inside, script
 
 
@@ -91,7 +91,7 @@ def mine(tiny, tmp_path_factory):
     with inside(folder):
         for name in ("check", "train@mine", "attack@own_fgsm", "noise@own_fgsm", "cam@own_fgsm",
                      "coverage@own_fgsm", "score@own_fgsm", "detect@own_fgsm", "report@own",
-                     "report@own_detectors", "sign@own", "carry@own",
+                     "report@own_detectors", "gradient_sign@own", "transfer@own",
                      "report@tiny_generalising"):  # fmt: skip
             main = script(name.partition("@")[0]).main
             main() if name == "check" else main(run.Stage(name))
@@ -126,7 +126,8 @@ def test_its_maps_and_its_report_are_there(mine):
         made = results.load("own")
         assert made["attacks"]["images"].item() == len(maps.rows["image"].unique())
         assert len(results.load("own_detectors")["detectors"])
-        carried = storage.read(Carried, storage.end_folder("tiny_generalising", "carried", "own"))
-        assert carried.facts["size"] == 48
-        assert carried.shifts.shape[-1] == len(LAYERS)
+        folder = storage.end_folder("tiny_generalising", "transferred", "own")
+        transferred = storage.read(Transferred, folder)
+        assert transferred.facts["size"] == 48
+        assert transferred.shifts.shape[-1] == len(LAYERS)
         assert storage.report("tiny_generalising").exists()

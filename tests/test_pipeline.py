@@ -165,12 +165,12 @@ def test_outs_are_the_paths_of_artifacts():
     cell["score"] |= {storage.cell_folder(evaluation, key, "similarity").as_posix()}
     for name in ("attack", "noise", "cam", "coverage", "score", "detect"):
         assert outs(name) == cell[name]
-    kinds = {storage.model_folder(settings.hardened(key, k)) for k in settings.HARDENED}
+    kinds = {storage.model_folder(settings.retrained_model(key, k)) for k in settings.RETRAINED}
     assert outs("retrain") == cell["retrain"] | {path.as_posix() for path in kinds}
     assert outs("signatures") == cell["signatures"]
     parts = ("tables", "figures", "metrics.json", "settings.json", "README.md")
     results = {storage.results(key, part).as_posix() for part in parts}
-    for name, part in (("sign", "signs"), ("carry", "carried")):
+    for name, part in (("gradient_sign", "signs"), ("transfer", "transferred")):
         assert outs(name) == {storage.end_folder(study, part, key).as_posix()}
     assert outs("report") == results | {storage.report(key).as_posix()}
 
@@ -188,7 +188,7 @@ def test_the_layers_wait_for_no_detector_and_no_report_for_another():
     }  # fmt: skip
     assert groups["report@detectors"] == groups["report@layers"] - {"coverage"} | {"detect"}
     assert groups["report@inspecting"] == {"check", "fetch", "train", "retrain", "signatures"}
-    assert groups["report@generalising"] == {"check", "fetch", "train", "sign", "carry"}
+    assert groups["report@generalising"] == {"check", "fetch", "train", "gradient_sign", "transfer"}
     cells = params.load(ROOT / "params.yaml").cells
     assert needs["report@detectors"] >= {f"detect@{cell}" for cell in cells}
     data = [dep for dep in template("report")["deps"] if dep.startswith("data/")]
@@ -217,8 +217,8 @@ def test_stages_are_what_params_imply():
         expected |= {f"{group}@{name}" for name in plan.cells}
     for group in ("retrain", "signatures"):
         expected |= {f"{group}@{name}" for name in plan.retrainings}
-    expected |= {f"sign@{name}" for name in plan.sources}
-    expected |= {f"carry@{name}" for name in plan.targets}
+    expected |= {f"gradient_sign@{name}" for name in plan.sources}
+    expected |= {f"transfer@{name}" for name in plan.targets}
     names = stage_names(ROOT)
     assert set(names) == expected
     assert len(names) == len(expected) <= 60
@@ -227,7 +227,7 @@ def test_stages_are_what_params_imply():
 def test_declared_settings_are_what_dvc_says(monkeypatch):
     monkeypatch.chdir(ROOT)
     # Two seconds each: one of each way to declare a setting.
-    for name in ("train@vgg16_quarter", "attack@dlfuzz", "retrain@inspecting", "carry@xception"):
+    for name in ("train@vgg16_quarter", "attack@dlfuzz", "retrain@inspecting", "transfer@xception"):
         assert params.declared(name) == dvc.api.params_show(stages=name), name
     for name in ("attack@nothing", "nothing", "nothing@fgsm", "check@fgsm"):
         with pytest.raises(settings.SettingsError, match=name):

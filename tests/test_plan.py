@@ -59,7 +59,7 @@ def test_amounts_are_those_of_the_settings(plan, counts):
         study = study_of(plan, counts)
         # 4 epochs of 400 images and, at a third of a step, of 100; then 50 test images.
         assert amount("train@vgg11_eighth", study) == pytest.approx(1600 + 400 / 3 + 50 / 3)
-        assert amount("attack@tiny_pgd", study) == amount("carry@tiny_vgg11", study) == 50
+        assert amount("attack@tiny_pgd", study) == amount("transfer@tiny_vgg11", study) == 50
         # Clean, and attacked and noisy at two strengths.
         assert amount("detect@tiny_pgd", study) == 5 * 50
         assert amount("retrain@tiny_inspecting", study) == 20
@@ -113,7 +113,8 @@ def test_folds_of_a_network_are_alike_and_networks_are_not(tmp_path, monkeypatch
     with inside(folder):
         found = alike.groups(alike.ordered(), dict.fromkeys(orl.sets, (112, 40)))
         other = alike.groups(alike.ordered(), {name: (112, name) for name in orl.sets})
-    networks = [group for group in found if group[0].startswith(("train@", "sign@", "carry@"))]
+    stages = ("train@", "gradient_sign@", "transfer@")
+    networks = [group for group in found if group[0].startswith(stages)]
     assert len(networks) == 3 * 5
     for group in networks:
         assert len(group) == 5

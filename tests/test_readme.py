@@ -195,10 +195,10 @@ def test_the_readmes_words_on_transfer_are_what_the_committed_tables_say(publish
         of = made["accuracy"].query("preprocessing == 'none' and range == 'unit'")
         of = of.set_index(["network", "attack", "eps"])["accuracy"].unstack("attack")
         others = of.drop(index="ResNet50")
-        assert (others["noise"] - others["carried"]).max() < 0.05
+        assert (others["noise"] - others["transferred"]).max() < 0.05
         # "both lose about half of it or more at eps 0.1"
         clean = of.xs(0.0, level="eps")["clean"]
-        at_last = of.xs(0.1, level="eps")[["carried", "noise"]]
+        at_last = of.xs(0.1, level="eps")[["transferred", "noise"]]
         assert (at_last.max(axis=1) / clean).drop("ResNet50").max() < 0.55
     # "trained alike ..., for inputs of 112 px, in five folds"
     assert set(faces["networks"]["size"]) == {112}

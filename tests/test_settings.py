@@ -125,7 +125,7 @@ def test_folds_that_do_not_fit_are_refused(path, value, wanted, monkeypatch):
         (
             "retrainings.inspecting.fgsm",
             {"target": 3},
-            "retrainings.inspecting.fgsm.target: wanted null, since models are hardened",
+            "retrainings.inspecting.fgsm.target: wanted null, since models are trained",
         ),
         (
             "retrainings.inspecting.one_pixel",

@@ -13,13 +13,13 @@ from camdrift.papers.chakraborty2022 import experiment
 from camdrift.scores import comparison
 from camdrift.settings import RANGES, TransferStudy
 from camdrift.storage import (
-    CARRIED,
-    CARRIED_NOISE,
     GIVEN,
     NOISE,
     OWN,
     OWN_ATTACK,
     POLICIES,
+    TRANSFERRED,
+    TRANSFERRED_NOISE,
     controlled,
 )
 from conftest import as_model, small_network
@@ -61,19 +61,19 @@ def partners(table):
 
 @pytest.fixture(scope="module")
 def found(model, attacks, table, partners):
-    return experiment.carry(model, attacks, table, PLAN, partners, shown=[4, 1], explained=True)
+    return experiment.transfer(model, attacks, table, PLAN, partners, shown=[4, 1], explained=True)
 
 
 def test_attacks_are_the_stored_sign_scaled_and_noise_has_their_size(attacks):
     sign = attacks.signs["A"]
     wanted = (attacks.pixels + 0.4 * sign).clamp(0, 1)
-    assert torch.equal(attacks.at(CARRIED, 0.4), wanted)
+    assert torch.equal(attacks.at(TRANSFERRED, 0.4), wanted)
     assert torch.equal(attacks.at("from A", 0.4), wanted)
     assert torch.equal(attacks.at(OWN_ATTACK, 0.4, slice(2, 4)), attacks.at("from B", 0.4)[2:4])
     for eps in PLAN.eps:
         sizes = [
             (attacks.at(kind, eps) - attacks.pixels).flatten(1).norm(dim=1)
-            for kind in (CARRIED, CARRIED_NOISE)
+            for kind in (TRANSFERRED, TRANSFERRED_NOISE)
         ]
         torch.testing.assert_close(*sizes, rtol=1e-4, atol=1e-5)
 
@@ -87,15 +87,17 @@ def test_outcomes_are_the_models_classes_in_both_ranges(model, attacks, found):
         assert part["psnr"].isna().all() == (eps == 0)
     kinds = set(rows.index)
     assert (OWN_ATTACK, "unit", 0.0) in kinds
-    assert {(k, "unit", e) for k in ("own", "carried", "noise", "from C") for e in PLAN.eps} < kinds
-    assert ("carried", "signed", 0.4) in kinds
+    every = ("own", "transferred", "noise", "from C")
+    assert {(kind, "unit", eps) for kind in every for eps in PLAN.eps} < kinds
+    assert ("transferred", "signed", 0.4) in kinds
     assert not any(kind in ("from A", "from B") for kind, _, _ in kinds)
 
 
 def test_attacks_are_tried_after_rounding_to_8_bit(model, attacks, found):
     rows = found.outcomes.set_index(["attack", "range", "eps"])
     rounded = set(rows.index[rows["prediction_8bit"].notna()])
-    assert rounded == {(kind, "unit", eps) for kind in (OWN_ATTACK, CARRIED) for eps in PLAN.eps}
+    attacked = (OWN_ATTACK, TRANSFERRED)
+    assert rounded == {(kind, "unit", eps) for kind in attacked for eps in PLAN.eps}
     for kind, of, eps in rounded:
         pixels = attacks.at(kind, eps).mul(255).round().div(255)
         top = model(pixels).argmax(1)
@@ -104,7 +106,7 @@ def test_attacks_are_tried_after_rounding_to_8_bit(model, attacks, found):
 
 def test_each_attack_has_its_controls_at_the_largest_eps(attacks, found):
     kinds = {kind for kind in found.variants["attack"] if "," in kind}
-    every = {controlled(a, c) for a in (OWN_ATTACK, CARRIED) for c in CONTROLS}
+    every = {controlled(a, c) for a in (OWN_ATTACK, TRANSFERRED) for c in CONTROLS}
     assert kinds == every | {controlled(OWN_ATTACK, NOISE)}
     assert kinds < set(found.outcomes["attack"])
     for kind in kinds:
@@ -142,7 +144,7 @@ def test_images_without_a_gradient_are_counted(model, attacks, table, partners):
     signs = {name: sign.clone() for name, sign in attacks.signs.items()}
     signs["A"][:2] = 0
     flat = replace(attacks, signs=signs)
-    found = experiment.carry(model, flat, table, PLAN, partners, shown=[0], explained=False)
+    found = experiment.transfer(model, flat, table, PLAN, partners, shown=[0], explained=False)
     assert found.facts["zero_gradients"] == {"A": 2 / N, "B": 0, "C": 0}
 
 
@@ -209,18 +211,18 @@ def test_the_network_that_the_attack_was_made_on_meets_its_own_under_both_names(
     model, attacks, table, partners
 ):
     same = replace(attacks, own="A")
-    found = experiment.carry(model, same, table, PLAN, partners, shown=[0], explained=True)
+    found = experiment.transfer(model, same, table, PLAN, partners, shown=[0], explained=True)
     kinds = found.variants["attack"].to_numpy()
-    own, carried = kinds == OWN_ATTACK, kinds == CARRIED
-    assert own.sum() == carried.sum() == len(PLAN.eps)
-    np.testing.assert_array_equal(found.shifts[:, own], found.shifts[:, carried])
-    np.testing.assert_array_equal(found.values[:, 1:][:, own], found.values[:, 1:][:, carried])
+    own, transferred = kinds == OWN_ATTACK, kinds == TRANSFERRED
+    assert own.sum() == transferred.sum() == len(PLAN.eps)
+    np.testing.assert_array_equal(found.shifts[:, own], found.shifts[:, transferred])
+    np.testing.assert_array_equal(found.values[:, 1:][:, own], found.values[:, 1:][:, transferred])
     rows = found.outcomes.query("eps > 0 and range == 'unit'").groupby("attack")["prediction"]
-    assert list(rows.get_group(OWN_ATTACK)) == list(rows.get_group(CARRIED))
+    assert list(rows.get_group(OWN_ATTACK)) == list(rows.get_group(TRANSFERRED))
 
 
 def test_without_maps_there_are_outcomes_alone(model, attacks, table, partners, found):
-    bare = experiment.carry(model, attacks, table, PLAN, partners, shown=[0], explained=False)
+    bare = experiment.transfer(model, attacks, table, PLAN, partners, shown=[0], explained=False)
     pd.testing.assert_frame_equal(bare.outcomes, found.outcomes)
     assert len(bare.variants) == 0
     assert bare.shifts.size == 0

@@ -12,10 +12,10 @@ from camdrift.papers.chakraborty2022 import (
 from camdrift.papers.klawikowska2020 import figures as retraining_figures
 from camdrift.papers.klawikowska2020 import report as retraining_report
 from camdrift.settings import CHAKRABORTY, KLAWIKOWSKA, TransferStudy
-from camdrift.storage import Carried
+from camdrift.storage import Transferred
 
-ARMS = {"carried": "carried from another network", "own": "made on each network itself",
-        "noise": "noise of the carried attack's size"}  # fmt: skip
+ARMS = {"transferred": "transferred from another network", "own": "made on each network itself",
+        "noise": "noise of the transferred attack's size"}  # fmt: skip
 
 
 def retraining(view: frame.View) -> None:
@@ -28,7 +28,7 @@ def retraining(view: frame.View) -> None:
     frame.table(retraining_report.attacks(tables), "attacks", "Share of a model's correctly "
                 "classified images whose class an attack made for that model changes.")  # fmt: skip
     st.subheader("Which class became which", anchor=False)
-    frame.table(tables["flips"], "flips", "On the clear model, test images.")
+    frame.table(tables["flips"], "flips", "On the baseline model, test images.")
     st.subheader("Images that an attack adds to the training set", anchor=False)
     frame.table(tables["budgets"], "budgets", "Successes on training images.")
 
@@ -48,7 +48,7 @@ def transfer(view: frame.View) -> None:
                 "classified correctly, with Wilson intervals, by eps.")  # fmt: skip
     st.subheader("MOD", anchor=False)
     frame.table(report.mod(tables, explains), "mod", "Mean shift of maps under the "
-                "carried attack, last conv layer at the input's size, with intervals by source "
+                "transferred attack, last conv layer at the input's size, with intervals by source "
                 "picture in brackets.")  # fmt: skip
     if len(tables["pairs"]):
         st.subheader("Preprocessing, image by image", anchor=False)
@@ -68,24 +68,24 @@ def layers(view: frame.View) -> None:
         return
     end = frame.choice(st, "Target", ends, key="end")
     try:
-        folder = storage.end_folder(view.study, "carried", end)
-        carried = storage.read(Carried, folder)
+        folder = storage.end_folder(view.study, "transferred", end)
+        transferred = storage.read(Transferred, folder)
     except FileNotFoundError as fault:
         frame.show_missing(view, fault)
         return
     boxes = st.columns(2)
-    names = {i: f"{i + 1}: {name}" for i, name in enumerate(carried.shown["class_name"])}
+    names = {i: f"{i + 1}: {name}" for i, name in enumerate(transferred.shown["class_name"])}
     number = frame.choice(boxes[0], "Example", list(names), key="example", format_func=names.get)
-    variants = ["clean", *(f"{v.attack}, eps {v.eps:g}" for v in carried.variants.itertuples())]
+    variants = ["clean", *(f"{v.attack}, eps {v.eps:g}" for v in transferred.variants.itertuples())]
     variant = frame.choice(boxes[1], "Variant", variants, key="variant")
     place = variants.index(variant)
-    labels = carried.layers["label"].tolist()
+    labels = transferred.layers["label"].tolist()
     places = frame.page_of(labels)
     with st.grid("auto", min_column_width=110):
-        picture = tiles.enlarged(carried.pictures[number, place])
+        picture = tiles.enlarged(transferred.pictures[number, place])
         st.image(picture, caption="image", output_format="PNG", width="stretch", alt=variant)
         for i in places:
-            layer = figures.layer(carried, number, place, i)
+            layer = figures.layer(transferred, number, place, i)
             st.image(tiles.heat(layer), caption=labels[i], output_format="PNG", width="stretch",
                      alt=f"map at layer {labels[i]}, {variant}")  # fmt: skip
     st.caption(

@@ -20,7 +20,7 @@ QUESTIONS = {
     "reveal them, and do models retrained on attacked images withstand attacks made for "
     "themselves?",
     settings.CHAKRABORTY: "Do other networks behave alike? An attack is made on one network and "
-    "carried to the others; how much accuracy is lost, and does the shift of maps explain it?",
+    "transferred to the others; how much accuracy is lost, and does the shift of maps explain it?",
 }
 # The figures that answer them; those of the layers stand beside numbers, see `layers`.
 ANSWERS = {

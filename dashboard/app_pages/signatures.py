@@ -11,11 +11,11 @@ from camdrift import storage
 from camdrift.papers.klawikowska2020 import figures
 from camdrift.papers.klawikowska2020.figures import ATTACKS
 from camdrift.settings import EXTENDING, KLAWIKOWSKA, SignatureStudy
-from camdrift.storage import CLEAR, Hardened, Signatures
+from camdrift.storage import CLEAN, Retrained, Signatures
 
 COLOURS = {"class_before": "class before", "on": "attack", "attackable": "attackable or not",
            "class_after": "class predicted by the model"}  # fmt: skip
-ON = {"clear": "clean", **ATTACKS}
+ON = {"clean": "clean", **ATTACKS}
 
 
 def take_point() -> None:
@@ -63,15 +63,15 @@ point = frame.choice(st, "Point", names, key="point", format_func=captions.get)
 on, image = point.split()
 try:
     key = view.settings.study(view.study, SignatureStudy).retraining
-    hardened = storage.read(Hardened, storage.cell_folder(view.study, key, "retrain"))
+    retrained = storage.read(Retrained, storage.cell_folder(view.study, key, "retrain"))
     signatures = storage.read(Signatures, storage.cell_folder(view.study, key, "signatures"))
 except FileNotFoundError as fault:
     frame.show_missing(view, fault)
 else:
-    place = int(np.flatnonzero(hardened.tests["image"] == int(image))[0])
+    place = int(np.flatnonzero(retrained.tests["image"] == int(image))[0])
     picture = np.asarray(signatures.pictures[place])
-    if on != CLEAR:
-        changed = np.asarray(hardened.changed[EXTENDING.index(on), place])
+    if on != CLEAN:
+        changed = np.asarray(retrained.changed[EXTENDING.index(on), place])
         picture = np.moveaxis(changed, 0, -1).astype(np.float32)
     st.text(captions[point])
     columns = st.columns(6)
@@ -91,6 +91,6 @@ else:
 st.subheader("Figures", anchor=False)
 drawings = {figure.title: figure for figure in figures.study_figures(tables)[2:]}
 frame.show(drawings[frame.choice(st, "Figure", list(drawings), key="figure")])
-frame.table(tables["relevance"], "relevance", "Correlation of maps with the clear model's map of "
-            "the clean image, over successes; 'growth' is the factor by which the share of "
+frame.table(tables["relevance"], "relevance", "Correlation of maps with the baseline's map of the "
+            "clean image, over successes; 'growth' is the factor by which the share of "
             "relevance around the attacked pixel grew.")  # fmt: skip

@@ -76,7 +76,7 @@ def faults(plan: settings.Settings) -> list[str]:
                 continue
             if own.get("target") is not None:
                 lines.append(
-                    f"{place}.target: wanted null, since models are hardened against any change "
+                    f"{place}.target: wanted null, since models are trained against any change "
                     f"of class, got {own['target']}"
                 )
             if own.get("pixels", 1) != 1:

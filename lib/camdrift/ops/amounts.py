@@ -64,8 +64,8 @@ GROUPS = {
     "train": Group(_training),
     "retrain": Group(_attacked, PATIENCE),
     "signatures": Group(_attacked, math.inf),  # UMAP is compiled, once, in ten seconds
-    "sign": Group(_tests),
-    "carry": Group(_tests),
+    "gradient_sign": Group(_tests),
+    "transfer": Group(_tests),
     "attack": Group(_tests),
     "noise": Group(_tests),
     "cam": Group(_tests),

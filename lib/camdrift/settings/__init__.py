@@ -17,10 +17,10 @@ from camdrift.settings.models import ModelSettings, Training
 from camdrift.settings.retrainings import (
     ATTACKING,
     EXTENDING,
-    HARDENED,
+    RETRAINED,
     Retraining,
     SignatureSettings,
-    hardened,
+    retrained_model,
 )
 from camdrift.settings.section import SettingsError, lines_of
 from camdrift.settings.sets import ImageSetSettings
@@ -51,7 +51,7 @@ __all__ = [
     "DetectorStudy",
     "EXTENDING",
     "FlagSettings",
-    "HARDENED",
+    "RETRAINED",
     "ImageSetSettings",
     "KLAWIKOWSKA",
     "LayerStudy",
@@ -75,7 +75,7 @@ __all__ = [
     "Target",
     "Training",
     "TransferStudy",
-    "hardened",
+    "retrained_model",
     "lines_of",
     "owners",
     "protocols",

@@ -12,7 +12,7 @@ EXTENDING = ("fgsm", "one_pixel")  # attacks whose successes extend the training
 ATTACKING = (*EXTENDING, "pgd")  # attacks that every model faces
 # Kinds of models that a retraining makes: trained further on the same images, on these and one
 # attack's successes, and adversarially.
-HARDENED = ("retrained", *EXTENDING, "pgd")
+RETRAINED = ("retrained", *EXTENDING, "pgd")
 
 
 class AttackedImages(Section):
@@ -44,7 +44,7 @@ class SignatureSettings(Section):
 
 
 class Retraining(Section):
-    """A clear model, and the models that are retrained from it on attacked images."""
+    """A baseline model, and the models that are retrained from it on attacked images."""
 
     study: Name
     set: Name
@@ -60,6 +60,6 @@ class Retraining(Section):
     controls: list[Name] = []
 
 
-def hardened(retraining: str, kind: str) -> str:
-    """Returns the name of the model of a kind, one of `HARDENED`, that a retraining makes."""
+def retrained_model(retraining: str, kind: str) -> str:
+    """Returns the name of the model of a kind, one of `RETRAINED`, that a retraining makes."""
     return f"{retraining}_{kind}"

@@ -43,7 +43,7 @@ def transfer_faults(
         sources: by name.
         targets: by name.
         sets: by name.
-        models: by name; a hardened model stands under its own name with its clear model's settings.
+        models: by name; a retrained model stands under its own name with its baseline's settings.
     """
     faults = []
     ends = {f"sources.{key}": end for key, end in sources.items()}

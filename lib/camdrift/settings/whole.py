@@ -16,7 +16,7 @@ from camdrift.settings.cells import (
 )
 from camdrift.settings.detection import DetectionSettings
 from camdrift.settings.models import ModelSettings
-from camdrift.settings.retrainings import HARDENED, Retraining, SignatureSettings, hardened
+from camdrift.settings.retrainings import RETRAINED, Retraining, SignatureSettings, retrained_model
 from camdrift.settings.section import Name, Section, lines_of
 from camdrift.settings.sets import ImageSetSettings
 from camdrift.settings.studies import (
@@ -107,10 +107,12 @@ def _references(plan: Settings) -> list[str]:
     models = dict(plan.models)
     for key, retraining in plan.retrainings.items():
         if retraining.model in plan.models:
-            models |= {hardened(key, kind): plan.models[retraining.model] for kind in HARDENED}
+            models |= {
+                retrained_model(key, kind): plan.models[retraining.model] for kind in RETRAINED
+            }
     for name, model in plan.models.items():
         known(f"models.{name}.set", "set", model.set, plan.sets)
-        if name in {hardened(key, kind) for key in plan.retrainings for kind in HARDENED}:
+        if name in {retrained_model(key, kind) for key in plan.retrainings for kind in RETRAINED}:
             faults.append(f"models.{name}: a retraining makes a model of this name, take another")
     for part, paper in OWNERS.items():
         for name, item in getattr(plan, part).items():

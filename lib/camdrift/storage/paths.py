@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from camdrift.settings import HARDENED
+from camdrift.settings import RETRAINED
 
 DATA = Path("data")
 CHECKED = DATA / "checked"
@@ -64,12 +64,12 @@ def made_by(folder: Path) -> str:
         case ["sets", name]:
             return f"fetch@{name}"
         case ["models", name]:
-            for kind in HARDENED:
+            for kind in RETRAINED:
                 if name.endswith(f"_{kind}") and not model_card(name).exists():
                     return f"retrain@{name.removesuffix('_' + kind)}"
             return f"train@{name}"
-        case ["studies", _, ("signs" | "carried") as part, end]:
-            return f"{'sign' if part == 'signs' else 'carry'}@{end}"
+        case ["studies", _, ("signs" | "transferred") as part, end]:
+            return f"{'gradient_sign' if part == 'signs' else 'transfer'}@{end}"
         case ["studies", _, cell, "similarity"]:
             return f"score@{cell}"
         case ["studies", _, cell, stage]:

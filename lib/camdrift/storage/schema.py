@@ -12,13 +12,13 @@ CLEAN, ADVERSARIAL, NOISE, RAISED = "clean", "adversarial", "noise", "raised_noi
 SOFTMAX = "clean_softmax"  # the clean image, its map explaining the probability of its class
 ADAPTIVE, NON_ADAPTIVE = "adaptive", "non_adaptive"  # attacks on detectors alone
 NOTHING, UNRELATED = "nothing", "unrelated"  # in scores only: pairs of clean maps
-CLEAR, LARGER = "clear", "fgsm_larger"  # the model before retraining; an attack on all models
+BASELINE, LARGER = "baseline", "fgsm_larger"  # the model before retraining; an attack on all models
 # Target policies: the class that a map explains.
 OWN, SEED, GIVEN = "own_top1", "seed_class", "given"
-POLICIES = (GIVEN, OWN)  # of carried attacks, in the order of their arrays
+POLICIES = (GIVEN, OWN)  # of transferred attacks, in the order of their arrays
 # Attacks on a target: computed on itself; on the network that its study names; noise of
 # that one's size; and, followed by the name of a network, computed on that network.
-OWN_ATTACK, CARRIED, CARRIED_NOISE, MADE_ON = "own", "carried", "noise", "from "
+OWN_ATTACK, TRANSFERRED, TRANSFERRED_NOISE, MADE_ON = "own", "transferred", "noise", "from "
 
 
 def controlled(attack: str, control: str) -> str:
@@ -232,19 +232,19 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Hardened:
+class Retrained:
     """Models retrained on attacked images, and attacks on each of them.
 
     attacks: a row for each (model, attack, split, image), see klawikowska2020's experiment. Models
-        are 'clear' and the kinds of hardened ones; attacks 'fgsm', 'one_pixel', 'pgd' and
-        'fgsm_larger'. The training split is attacked on the clear model alone, by the first two
+        are 'baseline' and the kinds of retrained ones; attacks 'fgsm', 'one_pixel', 'pgd' and
+        'fgsm_larger'. The training split is attacked on the baseline model alone, by the first two
         attacks.
     predictions: a row for each (model, on, image): `source, label, prediction` of the test images,
-        on 'clear' (unchanged), and after 'fgsm' and 'one_pixel' on the clear model.
+        on 'clean' (unchanged), and after 'fgsm' and 'one_pixel' on the baseline model.
     controls: a row for each (model, attack, control, image) of the test split: `source, right`
         (the model on the clean image), `flipped` (the control changes its class).
     tests: a row a test image: `image` (its place in the set), `id, source, label, class_name`.
-    changed: float32 (2, n, 3, h, w): the test images after 'fgsm' and 'one_pixel' on the clear
+    changed: float32 (2, n, 3, h, w): the test images after 'fgsm' and 'one_pixel' on the baseline
         model, in [0, 1].
     facts: `settings` of each attack; `added`, the number of images that each of 'fgsm' and
         'one_pixel' adds to the training set.
@@ -260,20 +260,20 @@ class Hardened:
 
 @dataclass(frozen=True)
 class Signatures:
-    """LRP maps of a retraining's test images, and the clear model's maps as signatures.
+    """LRP maps of a retraining's test images, and the baseline model's maps as signatures.
 
     maps: float16 (shown, n, h, w), each divided by its largest magnitude, in [-1, 1].
     images: a row for each (model, on) of `facts` and image: `source, label, prediction`,
-        `correlation` with the clear model's map of the clean image; of attacks on the clear model
-        also `correlation_same_class`, where the changed image's map explains the clean image's
-        class, too; and, after a one-pixel attack and its controls, `window` and `window_before`,
-        the share of relevance around the most changed pixel.
-    points: a row for each clean image and each success on the clear model: `image, source, on,
-        label, after` (its prediction), `right` (the clear model on the clean image), `success_fgsm,
-        success_one_pixel`, `x, y` (UMAP), of clean images `distance, distance_plane` to the other
-        class, and `identified`: whether a linear classifier of signatures names `on`.
+        `correlation` with the baseline model's map of the clean image; of attacks on the baseline
+        model also `correlation_same_class`, where the changed image's map explains the clean
+        image's class, too; and, after a one-pixel attack and its controls, `window` and
+        `window_before`, the share of relevance around the most changed pixel.
+    points: a row for each clean image and each success on the baseline model: `image, source, on,
+        label, after` (its prediction), `right` (the baseline model on the clean image),
+        `success_fgsm, success_one_pixel`, `x, y` (UMAP), of clean images `distance, distance_plane`
+        to the other class, and `identified`: whether a linear classifier of signatures names `on`.
     facts: `shown`, pairs of model and images, those of controls last; `numbers`: `negative
-        relevance`, the share of it in the clear model's maps of clean images, and
+        relevance`, the share of it in the baseline model's maps of clean images, and
         `trustworthiness, agreement, chance of agreement`, none of these where there are too few
         points for a plane.
     pictures: uint8 (n, h, w, 3), the clean test images.
@@ -301,16 +301,16 @@ class Signs:
 
 
 @dataclass(frozen=True)
-class Carried:
+class Transferred:
     """The effect of attacks on a target, on the n test images of its set.
 
     images: n rows, `image` (its place in the set), `id, source, label, class_name`.
     outcomes: a row for each (image, attack, range, eps): `prediction`, `prediction_8bit` (after
-        rounding to 256 levels; of the first range's 'own' and 'carried', else missing), `psnr` in
-        dB, missing where nothing changes. Attacks are 'own', 'carried', 'noise' and, as 'from
-        <network>', those of each other source; at the largest eps also the controls of 'own' and
-        'carried' and noise of the size of 'own', see `controlled`. eps 0 is the clean image, which
-        stands under 'own' alone.
+        rounding to 256 levels; of the first range's 'own' and 'transferred', else missing), `psnr`
+        in dB, missing where nothing changes. Attacks are 'own', 'transferred', 'noise' and, as
+        'from <network>', those of each other source; at the largest eps also the controls of 'own'
+        and 'transferred' and noise of the size of 'own', see `controlled`. eps 0 is the clean
+        image, which stands under 'own' alone.
     variants: a row for each variant whose maps were compared with the clean image's: `attack, eps`.
     shifts: float32 (n, variants, policies, layers), NISSIM at each layer's own size, NaN where a
         map is empty or too small for a window. Policies are the label and the own top class.

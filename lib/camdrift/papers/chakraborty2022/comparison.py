@@ -11,7 +11,7 @@ from camdrift.analysis import statistics
 from camdrift.analysis.statistics import Resampler
 from camdrift.pipeline import randomness
 from camdrift.settings import SettingsError, StatisticsSettings, Target, TransferStudy
-from camdrift.storage import CARRIED, OWN_ATTACK, POLICIES, Carried
+from camdrift.storage import OWN_ATTACK, POLICIES, TRANSFERRED, Transferred
 
 PLAIN, PREPROCESSED = "none", "preprocessed"  # arms
 
@@ -25,7 +25,7 @@ class Tried:
     """
 
     family: str | None
-    parts: list[Carried]
+    parts: list[Transferred]
 
     @cached_property
     def images(self) -> pd.DataFrame:
@@ -84,7 +84,7 @@ class Tried:
         return kind in set(self.parts[0].variants["attack"])
 
     def shift(self, kind: str, eps: float, explains: str, *, blank: bool = False) -> np.ndarray:
-        """Returns NISSIM of the last layer at the input's size: (n,), see `Carried.last`."""
+        """Returns NISSIM of the last layer at the input's size: (n,), see `Transferred.last`."""
         return self._last[:, self._place(kind, eps), POLICIES.index(explains), int(blank)]
 
     def unrelated(self, explains: str, *, blank: bool = False) -> np.ndarray:
@@ -171,8 +171,8 @@ def read(
     tried: dict[tuple[str, str], Tried] = {}
     for end, target in sorted(targets.items(), key=lambda item: item[1].set):
         arm = PREPROCESSED if target.set in preprocessed else PLAIN
-        folder = storage.end_folder(name, "carried", end)
-        part = storage.read(Carried, folder)
+        folder = storage.end_folder(name, "transferred", end)
+        part = storage.read(Transferred, folder)
         tried.setdefault((target.network, arm), Tried(target.family, [])).parts.append(part)
     order = list(dict.fromkeys(target.network for target in targets.values()))
     arms = (PLAIN, PREPROCESSED)
@@ -229,10 +229,11 @@ def levels(
 def paired(found: Comparison, network: str, eps: float) -> tuple[np.ndarray, np.ndarray]:
     """Returns whether a network is right on each image, plain and preprocessed: bool (n,) each.
 
-    Under the carried attack, or on the clean images at eps 0; the images are those of both arms.
+    Under the transferred attack, or on the clean images at eps 0; the images are those of both
+    arms.
     """
     plain, other = (found.tried[network, arm] for arm in (PLAIN, PREPROCESSED))
-    kind = CARRIED if eps else OWN_ATTACK
+    kind = TRANSFERRED if eps else OWN_ATTACK
     right = other.right(kind, eps, of=found.of)
     place = pd.Series(range(len(right)), index=other.images["id"])
     return plain.right(kind, eps, of=found.of), right[place.loc[plain.images["id"]].to_numpy()]

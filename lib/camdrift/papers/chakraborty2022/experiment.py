@@ -22,13 +22,13 @@ from camdrift.pipeline import randomness
 from camdrift.scores import comparison, nissim, psnr, resizing
 from camdrift.settings import RANGES, TransferStudy
 from camdrift.storage import (
-    CARRIED,
-    CARRIED_NOISE,
     MADE_ON,
     NOISE,
     OWN_ATTACK,
     POLICIES,
-    Carried,
+    TRANSFERRED,
+    TRANSFERRED_NOISE,
+    Transferred,
     controlled,
 )
 from camdrift.storage.pixels import to_8bit
@@ -40,7 +40,7 @@ class Attacks:
 
     pixels: the clean ones.
     signs: of each source, by its network, int8 of the same shape.
-    own, carried: the sources that stand as these; own is None where the target is no source.
+    own, transferred: the sources that stand as these; own is None where the target is no source.
     levels: the eps at which there is noise, rising; at the last one there are controls, too.
     controls: names of them, see `perturbations.controls`.
     seeds: the seed and the set's name, of all draws.
@@ -50,7 +50,7 @@ class Attacks:
     pixels: Pixels
     signs: Mapping[str, Tensor]
     own: str | None
-    carried: str
+    transferred: str
     levels: Sequence[float]
     controls: Sequence[str]
     seeds: tuple[int, str]
@@ -58,16 +58,16 @@ class Attacks:
 
     @cached_property
     def normal(self) -> Pixels:
-        """A standard normal draw; its size is made that of the carried attack."""
+        """A standard normal draw; its size is made that of the transferred attack."""
         seed, name = self.seeds
         generators = [randomness.generator(seed, "carry", name, image) for image in self.names]
         return torch.from_numpy(noise.draw(self.pixels.shape[1:], generators))
 
     @cached_property
     def _scales(self) -> Tensor:
-        """Factors of the noise: its L2 after clipping is the carried attack's; (n, levels)."""
+        """Factors of the noise: its L2 after clipping is the transferred attack's; (n, levels)."""
         sizes = [
-            (self.at(CARRIED, eps) - self.pixels).double().flatten(1).norm(dim=1)
+            (self.at(TRANSFERRED, eps) - self.pixels).double().flatten(1).norm(dim=1)
             for eps in self.levels
         ]
         return noise.scale_to(self.pixels, self.normal, torch.stack(sizes, dim=1)).float()
@@ -75,11 +75,11 @@ class Attacks:
     def at(self, kind: str, eps: float, rows: slice = slice(None)) -> Pixels:
         """Returns some images under an attack at an eps of pixels in [0, 1], clipped."""
         clean = self.pixels[rows]
-        if kind == CARRIED_NOISE:
+        if kind == TRANSFERRED_NOISE:
             scale = self._scales[rows, self.levels.index(eps)].view(-1, 1, 1, 1)
             return (clean + scale * self.normal[rows]).clamp(0, 1)
         attack, _, control = kind.partition(controlled("", ""))
-        names = {OWN_ATTACK: self.own, CARRIED: self.carried}
+        names = {OWN_ATTACK: self.own, TRANSFERRED: self.transferred}
         network = names.get(attack) or attack.removeprefix(MADE_ON)
         change = eps * self.signs[network][rows]
         if control:
@@ -94,21 +94,21 @@ class Attacks:
     @property
     def explained(self) -> list[str]:
         """The attacks whose maps are compared: each made of other pixels than the rest."""
-        return [*self._first, CARRIED, CARRIED_NOISE]
+        return [*self._first, TRANSFERRED, TRANSFERRED_NOISE]
 
     @property
     def controlled(self) -> list[str]:
         """The controls of these attacks, and noise of the size of the target's own."""
         own = [controlled(attack, NOISE) for attack in self._first]
-        attacks = [*self._first, CARRIED]
+        attacks = [*self._first, TRANSFERRED]
         return own + [controlled(attack, kind) for attack in attacks for kind in self.controls]
 
     @property
     def _first(self) -> list[str]:
-        return [OWN_ATTACK] if self.own not in (None, self.carried) else []
+        return [OWN_ATTACK] if self.own not in (None, self.transferred) else []
 
 
-def carry(
+def transfer(
     model: Model,
     attacks: Attacks,
     images: pd.DataFrame,
@@ -117,7 +117,7 @@ def carry(
     *,
     shown: Sequence[int],
     explained: bool,
-) -> Carried:
+) -> Transferred:
     """Returns what attacks do to a model.
 
     Args:
@@ -141,13 +141,13 @@ def carry(
     clean = attacks.pixels[places]
     pictures = [clean, *(attacks.at(kind, eps)[places] for kind, eps in pixels)]
     order = list(range(len(steps)))
-    if attacks.own == attacks.carried:  # the same images under both names
-        same = [i for i, (kind, _) in enumerate(steps) if kind == CARRIED]
+    if attacks.own == attacks.transferred:  # the same images under both names
+        same = [i for i, (kind, _) in enumerate(steps) if kind == TRANSFERRED]
         steps = [(OWN_ATTACK, steps[i][1]) for i in same] + steps
         order = same + order
-        known |= {steps[k]: known[CARRIED, steps[k][1]] for k in range(len(same))}
+        known |= {steps[k]: known[TRANSFERRED, steps[k][1]] for k in range(len(same))}
     chosen = [0, *(1 + i for i in order)]
-    return Carried(
+    return Transferred(
         images,
         _outcomes(model, attacks, images, plan, known),
         pd.DataFrame(steps, columns=["attack", "eps"]),
@@ -170,7 +170,7 @@ def _compared(
     layers: pd.DataFrame,
     shown: list[int],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray], np.ndarray]:
-    """Returns `shifts`, `last` and `values` of `Carried`, and the classes of each variant.
+    """Returns `shifts`, `last` and `values` of `Transferred`, and the classes of each variant.
 
     And the clean images' maps of the last layer, (policies, n, h, w). `steps` are attacks and eps
     of pixels in [0, 1]; without any, nothing is explained, and no classes and maps are returned.
@@ -275,7 +275,7 @@ def _by_pair(
 def _unrelated(
     maps: np.ndarray, images: pd.Series, partners: pd.DataFrame, *, size: int
 ) -> np.ndarray:
-    """Returns `Carried.unrelated`, of clean maps (policies, n, h, w)."""
+    """Returns `Transferred.unrelated`, of clean maps (policies, n, h, w)."""
     policies, n = maps.shape[:2]
     shape = (n, policies, 2)
     if not n or not partners.shape[1]:
@@ -302,15 +302,16 @@ def _outcomes(
     plan: TransferStudy,
     known: dict[tuple[str, float], np.ndarray],
 ) -> pd.DataFrame:
-    """Returns predictions and PSNR of every attack at every eps, see `Carried`.
+    """Returns predictions and PSNR of every attack at every eps, see `Transferred`.
 
     `known` are the predictions on images that were explained, by attack and eps.
     """
     named = [OWN_ATTACK] if attacks.own else []
-    others = [MADE_ON + n for n in attacks.signs if n not in (attacks.own, attacks.carried)]
+    others = [MADE_ON + n for n in attacks.signs if n not in (attacks.own, attacks.transferred)]
     wanted = [(OWN_ATTACK, plan.ranges[0], 0.0)]
     for i, of in enumerate(plan.ranges):
-        every = [*named, CARRIED, CARRIED_NOISE, *others] if i == 0 else [*named, CARRIED]
+        more = [] if i else [TRANSFERRED_NOISE, *others]
+        every = [*named, TRANSFERRED, *more]
         wanted += [(kind, of, eps) for kind in every for eps in plan.eps]
     tables = []
     wanted += [(kind, plan.ranges[0], plan.eps[-1]) for kind in attacks.controlled]
@@ -323,7 +324,7 @@ def _outcomes(
         ratio = psnr.ratio(attacks.pixels.numpy(), pixels.numpy())
         facts = {"image": images["image"], "attack": kind, "range": of, "eps": eps}
         facts |= {"prediction": top, "prediction_8bit": np.nan}
-        if eps and of == plan.ranges[0] and kind in (OWN_ATTACK, CARRIED):
+        if eps and of == plan.ranges[0] and kind in (OWN_ATTACK, TRANSFERRED):
             with torch.no_grad():
                 facts["prediction_8bit"] = model(pixels.mul(255).round().div(255)).argmax(1).numpy()
         facts["psnr"] = np.where(np.isinf(ratio), np.nan, ratio)

@@ -16,17 +16,17 @@ from camdrift.papers.chakraborty2022.comparison import PLAIN, PREPROCESSED, Comp
 from camdrift.scores.resizing import enlarged
 from camdrift.settings import MEAN
 from camdrift.storage import (
-    CARRIED,
-    CARRIED_NOISE,
     OWN,
     OWN_ATTACK,
     POLICIES,
+    TRANSFERRED,
+    TRANSFERRED_NOISE,
     UNRELATED,
-    Carried,
+    Transferred,
 )
 
 COLUMNS = 20  # of layers in a panel
-MADE = {"own": "made on itself", "carried": "carried", "noise": "noise of its size"}
+MADE = {"own": "made on itself", "transferred": "transferred", "noise": "noise of its size"}
 ARMS = {PLAIN: "", PREPROCESSED: ", preprocessed"}
 EXPLAINED = {"given": "the class that the set gives", "own_top1": "the image's own top class"}
 LAST = "Last conv layer at the input's size"
@@ -53,9 +53,10 @@ def by_name(made: Tables, *, explains: str) -> dict[str, Callable[[], Figure]]:
         "accuracy_lost_by_source": partial(accuracy_lost_by_source, made),
         "accuracy_lost_by_mod": partial(accuracy_lost_by_mod, made, explains),
         "mod_by_class_kept": partial(mod_by_class_kept, made, explains),
-        "mod_of_controls": partial(mod_of_controls, made, explains),
         "mod_by_depth": partial(mod_by_depth, made, explains),
     }
+    if "controls" in made:  # results of version 0.1 have none
+        found["mod_of_controls"] = partial(mod_of_controls, made, explains)
     if len(made["pairs"]):
         found["accuracy_gain_of_preprocessing"] = partial(accuracy_gain_of_preprocessing, made)
     return found
@@ -67,22 +68,22 @@ def study_figures(made: Tables, *, explains: str) -> list[Figure]:
 
 
 def table_1(made: Tables) -> Figure:
-    """Returns accuracy under the carried attack as lines, networks without preprocessing."""
+    """Returns accuracy under the transferred attack as lines, networks without preprocessing."""
     return _accuracy(made, PLAIN, "chakraborty_table_1")
 
 
 def table_2(made: Tables) -> Figure:
-    """Returns accuracy under the carried attack as lines, networks with preprocessing."""
+    """Returns accuracy under the transferred attack as lines, networks with preprocessing."""
     return _accuracy(made, PREPROCESSED, "chakraborty_table_2")
 
 
 def _accuracy(made: Tables, arm: str, name: str) -> Figure:
     rows = made["accuracy"]
-    rows = rows[(rows["preprocessing"] == arm) & rows["attack"].isin(["clean", "carried"])]
+    rows = rows[(rows["preprocessing"] == arm) & rows["attack"].isin(["clean", "transferred"])]
     rows = rows[rows["range"] == rows["range"].iloc[0]]
     table = rows.rename(columns={"network": "series", "eps": "x", "accuracy": "y"})
     return Figure(
-        name, f"Accuracy under the carried attack{ARMS[arm]}",
+        name, f"Accuracy under the transferred attack{ARMS[arm]}",
         "Share of test images right at each eps; on the network that the attack was made on it is "
         "its own. Whiskers: Wilson intervals.",
         "lines", _lines(table), "eps, largest change of a pixel value", "share right", (0, 1.02),
@@ -109,8 +110,8 @@ def figure_3(made: Tables) -> Figure:
 
 
 def table_3(made: Tables, explains: str) -> Figure:
-    """Returns MOD by eps as lines, network by network, attack carried."""
-    return _mod(made, CARRIED, explains, "chakraborty_table_3")
+    """Returns MOD by eps as lines, network by network, attack transferred."""
+    return _mod(made, TRANSFERRED, explains, "chakraborty_table_3")
 
 
 def mod_under_own_attack(made: Tables, explains: str) -> Figure:
@@ -144,11 +145,11 @@ def figure_4_vid(made: Tables, explains: str) -> Figure:
 
 def _spread(made: Tables, of: str, explains: str) -> Figure:
     rows = made[of]
-    rows = rows[(rows["attack"] == CARRIED) & (rows["preprocessing"] == PLAIN)]
+    rows = rows[(rows["attack"] == TRANSFERRED) & (rows["preprocessing"] == PLAIN)]
     rows = rows[rows["explains"] == explains]
     if of == "vid":
         rows = rows[rows["levels"] == "eps above 0"]
-        series, x = CARRIED, rows["network"]
+        series, x = TRANSFERRED, rows["network"]
         title, y = "How much an image's shift differs from eps to eps", "VID of an image"
     else:
         series, x = rows["network"], rows["eps"].map("{:g}".format)
@@ -156,7 +157,7 @@ def _spread(made: Tables, of: str, explains: str) -> Figure:
     table = rows.assign(series=series, x=x)
     table = table[["series", "x", "low", "q1", "median", "q3", "high"]].dropna()
     return Figure(
-        f"chakraborty_figure_4_{of}", f"{title}, attack carried",
+        f"chakraborty_figure_4_{of}", f"{title}, attack transferred",
         f"{LAST}, maps of {EXPLAINED[explains]}. Boxes: median and quartiles of the test images; "
         "whiskers: 5 and 95 %.",
         "boxes", table, "network" if of == "vid" else "eps, largest change of a pixel value", y,
@@ -187,7 +188,7 @@ def accuracy_lost_by_mod(made: Tables, explains: str) -> Figure:
     rows = rows.merge(reached[[*keys, "accuracy"]], on=keys)
     before = clean["accuracy"].loc[list(zip(rows["network"], rows["preprocessing"], strict=True))]
     rows["y"] = before.to_numpy() - rows["accuracy"]
-    named = {CARRIED: rows["network"], OWN_ATTACK: "any, attack made on itself"}
+    named = {TRANSFERRED: rows["network"], OWN_ATTACK: "any, attack made on itself"}
     parts = [
         part.assign(series=named[str(kind)])
         for kind, part in rows.groupby("attack", sort=False)
@@ -197,7 +198,7 @@ def accuracy_lost_by_mod(made: Tables, explains: str) -> Figure:
     table = table.rename(columns={"mod": "x"})[["series", "x", "y"]].dropna()
     return Figure(
         "accuracy_lost_by_mod", "Accuracy lost against shift",
-        "A point for each network and eps, attack carried, and of attacks made on the network "
+        "A point for each network and eps, attack transferred, and of attacks made on the network "
         f"itself. {LAST}, maps of {EXPLAINED[explains]}.",
         "points", table, "MOD", "accuracy lost since clean",
     )  # fmt: skip
@@ -209,9 +210,9 @@ def mod_by_class_kept(made: Tables, explains: str) -> Figure:
     rows = rows[(rows["explains"] == explains) & (rows["eps"] == rows["eps"].max())]
     rows = rows[(rows["preprocessing"] == PLAIN) & (rows["network"] != MEAN)]
     shown = {
-        (CARRIED, "class kept"): "class kept",
-        (CARRIED, "class lost"): "class lost",
-        (CARRIED_NOISE, "class kept"): "class kept, noise of that size",
+        (TRANSFERRED, "class kept"): "class kept",
+        (TRANSFERRED, "class lost"): "class lost",
+        (TRANSFERRED_NOISE, "class kept"): "class kept, noise of that size",
     }
     table = pd.concat(
         [
@@ -221,7 +222,7 @@ def mod_by_class_kept(made: Tables, explains: str) -> Figure:
     )
     return Figure(
         "mod_by_class_kept", "Shift of maps, class kept or lost",
-        f"Carried attack at its largest eps, and noise of its size. {LAST}, maps of "
+        f"Transferred attack at its largest eps, and noise of its size. {LAST}, maps of "
         f"{EXPLAINED[explains]}. Whiskers: intervals by source picture.",
         "bars", _lines(table.rename(columns={"network": "x", "mod": "y"})), "network", "MOD",
     )  # fmt: skip
@@ -231,14 +232,14 @@ def mod_of_controls(made: Tables, explains: str) -> Figure:
     """Returns MOD at the largest eps under the transferred attack, its noise and its controls."""
     rows = made["controls"]
     rows = rows[(rows["explains"] == explains) & (rows["preprocessing"] == PLAIN)]
-    rows = rows[rows["attack"].isin([CARRIED, "none"])]
+    rows = rows[rows["attack"].isin([TRANSFERRED, "none"])]
     names = {"none": "the attack", UNRELATED: "maps of other pictures"}
     series = [names.get(kind, kind.replace("_", "-")) for kind in rows["control"]]
     table = rows.assign(series=series).rename(columns={"network": "x", "mod": "y"})
     return Figure(
         "mod_of_controls", "Shift of maps under the attack, its noise and its controls",
-        "Carried attack at its largest eps, noise of its size, and the perturbation rearranged to "
-        f"the same size; beside clean maps of different pictures. {LAST}, maps of "
+        "Transferred attack at its largest eps, noise of its size, and the perturbation "
+        f"rearranged to the same size; beside clean maps of different pictures. {LAST}, maps of "
         f"{EXPLAINED[explains]}. Whiskers: intervals by source picture.",
         "bars", _lines(table), "network", "MOD",
     )  # fmt: skip
@@ -247,12 +248,12 @@ def mod_of_controls(made: Tables, explains: str) -> Figure:
 def mod_by_depth(made: Tables, explains: str) -> Figure:
     """Returns MOD by relative depth, at each layer's own size."""
     rows = made["layers"]
-    rows = rows[(rows["attack"] == CARRIED) & (rows["preprocessing"] == PLAIN)]
+    rows = rows[(rows["attack"] == TRANSFERRED) & (rows["preprocessing"] == PLAIN)]
     rows = rows[rows["explains"] == explains]
     rows = rows.assign(x=rows["depth"] / rows.groupby("network")["depth"].transform("max"))
     table = rows.rename(columns={"network": "series", "mod": "y"})[["series", "x", "y"]]
     return Figure(
-        "mod_by_depth", "Shift of maps by depth, attack carried",
+        "mod_by_depth", "Shift of maps by depth, attack transferred",
         "At the largest eps, each map at its layer's own size; layers too small for a window of "
         f"SSIM (3 px) are left out. Maps of {EXPLAINED[explains]}.",
         "lines", table.dropna(), "relative depth (1: last map)", "MOD",
@@ -265,8 +266,8 @@ def accuracy_gain_of_preprocessing(made: Tables) -> Figure:
     return Figure(
         "accuracy_gain_of_preprocessing",
         "Does preprocessing help? The same images, with minus without",
-        "Difference of the share right under the carried attack, each arm with networks of its own "
-        "and an attack of its own. Whiskers: intervals by source picture.",
+        "Difference of the share right under the transferred attack, each arm with networks of "
+        "its own and an attack of its own. Whiskers: intervals by source picture.",
         "lines", _lines(table), "eps, largest change of a pixel value", "difference of share right",
     )  # fmt: skip
 
@@ -275,28 +276,29 @@ def _lines(table: pd.DataFrame) -> pd.DataFrame:
     return table[["series", "x", "y", "low", "high"]].dropna(subset="y")
 
 
-def pictures(networks: Sequence[str], *, carried: str) -> dict[str, tuple[str, str]]:
+def pictures(networks: Sequence[str], *, transferred: str) -> dict[str, tuple[str, str]]:
     """Returns title and caption of the figures that hold pictures, which tables do not.
 
     Args:
         networks: their names, in order.
-        carried: the one that the carried attack was made on.
+        transferred: the one that the transferred attack was made on.
     """
     last = "Last conv layer, enlarged, yellow is strong."
     found = {
         "chakraborty_figure_1": (
             "Maps shift where the class is kept",
-            "Carried attack, the largest eps at which this is so for one of the images to look at: "
-            f"clean image, map of its top class, attacked image, map of its top class. {last}",
+            "Transferred attack, the largest eps at which this is so for one of the images to "
+            "look at: clean image, map of its top class, attacked image, map of its top class. "
+            f"{last}",
         ),
         "chakraborty_figure_2": (
             "Maps where the attack changes the class",
-            "Carried attack, the least eps at which this is so for one of the images to look at: "
-            f"clean image, map of its top class, attacked image, map of its top class. {last}",
+            "Transferred attack, the least eps at which this is so for one of the images to look "
+            f"at: clean image, map of its top class, attacked image, map of its top class. {last}",
         ),
         "chakraborty_figure_5": (
-            "One image under the carried attack, on all networks",
-            f"The attack was made on {carried}. Maps of each picture's top class. {last}",
+            "One image under the transferred attack, on all networks",
+            f"The attack was made on {transferred}. Maps of each picture's top class. {last}",
         ),
     }
     for number, network in enumerate(networks, 6):
@@ -315,7 +317,7 @@ def panels(found: Comparison) -> list[Figure]:
 
     Maps are of the image's own top class, as in the paper's examples.
     """  # noqa: D205
-    texts = pictures(list(found.networks()), carried=found.plan.transferred)
+    texts = pictures(list(found.networks()), transferred=found.plan.transferred)
     drawn = [figure_1(found, texts), figure_2(found, texts), figure_5(found, texts)]
     return [figure for figure in drawn if figure is not None] + figures_6_and_on(found, texts)
 
@@ -345,11 +347,11 @@ def _examples(found: Comparison, name: str, texts: Texts, *, kept: bool) -> Figu
 
 
 def figure_5(found: Comparison, texts: Texts) -> Figure:
-    """Returns one image under the carried attack, and its maps on all networks."""
+    """Returns one image under the transferred attack, and its maps on all networks."""
     networks = found.networks()
     parts = [tried.parts[0] for tried in networks.values()]
     first, chosen = parts[0], _right(parts)
-    places = _places(first, CARRIED)
+    places = _places(first, TRANSFERRED)
     side = first.pictures.shape[2]
     columns = ["clean", *(f"eps {eps:g}" for eps in found.plan.eps)]
     tiles = [[first.pictures[chosen, i] for i in places]]
@@ -370,12 +372,12 @@ def figures_6_and_on(found: Comparison, texts: Texts) -> list[Figure]:
     ]
 
 
-def _places(part: Carried, attack: str) -> list[int]:
+def _places(part: Transferred, attack: str) -> list[int]:
     """Returns the places, among kept maps and pictures, of the clean image and of each eps."""
     return [0, *(1 + i for i in part.variants.index[part.variants["attack"] == attack])]
 
 
-def layer(part: Carried, image: int, variant: int, place: int) -> np.ndarray:
+def layer(part: Transferred, image: int, variant: int, place: int) -> np.ndarray:
     """Returns a kept map of an image's own top class, in [0, 1], by the place of its layer."""
     facts = part.layers.iloc[place]
     flat = part.values[image, variant, POLICIES.index(OWN)]
@@ -384,7 +386,7 @@ def layer(part: Carried, image: int, variant: int, place: int) -> np.ndarray:
     return np.asarray(flat[facts["start"] : end], dtype=np.float32).reshape(shape)
 
 
-def _right(parts: Sequence[Carried]) -> int:
+def _right(parts: Sequence[Transferred]) -> int:
     """Returns the place of the first kept image that most networks get right when clean."""
     right = np.zeros(len(parts[0].shown))
     for part in parts:
@@ -396,13 +398,13 @@ def _right(parts: Sequence[Carried]) -> int:
     return int(right.argmax())
 
 
-def _last(part: Carried, image: int, variant: int, size: int) -> np.ndarray:
+def _last(part: Transferred, image: int, variant: int, size: int) -> np.ndarray:
     """Returns the picture of a map of the last layer, enlarged as it is compared."""
     return coloured(enlarged(layer(part, image, variant, -1)[None], size=size)[0], size)
 
 
 def _example(
-    part: Carried, found: Comparison, *, kept: bool
+    part: Transferred, found: Comparison, *, kept: bool
 ) -> tuple[list[np.ndarray], str] | None:  # fmt: skip
     """Returns the tiles of a kept image that is right clean, and keeps its class or loses it."""
     rows = part.outcomes[part.outcomes["range"] == found.of]
@@ -410,10 +412,10 @@ def _example(
     facts = part.images.set_index("image")
     names = facts.drop_duplicates("label").set_index("label")["class_name"].to_dict()
     side = part.pictures.shape[2]
-    steps = list(zip(found.plan.eps, _places(part, CARRIED)[1:], strict=True))
+    steps = list(zip(found.plan.eps, _places(part, TRANSFERRED)[1:], strict=True))
     for eps, variant in reversed(steps) if kept else steps:
         for i, image in enumerate(part.shown["image"]):
-            before, after = top[OWN_ATTACK, 0.0, image], top[CARRIED, eps, image]
+            before, after = top[OWN_ATTACK, 0.0, image], top[TRANSFERRED, eps, image]
             if before != facts.loc[image, "label"] or (before == after) != kept:
                 continue
             maps = [_last(part, i, v, side) for v in (0, variant)]
@@ -423,7 +425,7 @@ def _example(
     return None
 
 
-def _layers(part: Carried, found: Comparison, name: str, texts: Texts) -> Figure:
+def _layers(part: Transferred, found: Comparison, name: str, texts: Texts) -> Figure:
     """Returns the maps of all layers of an image under the network's own attack."""
     places, chosen = _places(part, OWN_ATTACK), _right([part])
     count, side = len(part.layers), 32

@@ -18,7 +18,7 @@ from camdrift.settings import Settings, TransferStudy
 WIDE = ["preprocessing", "network"]
 
 
-def accuracy(tables: Tables, attack: str = "carried", of: str | None = None) -> pd.DataFrame:
+def accuracy(tables: Tables, attack: str = "transferred", of: str | None = None) -> pd.DataFrame:
     """Returns tables 1 and 2 of chakraborty2022 for people: a row a network, a column an eps.
 
     `of` is the range that eps is of; the first unless said.
@@ -30,7 +30,9 @@ def accuracy(tables: Tables, attack: str = "carried", of: str | None = None) -> 
     return _wide(rows, [as_text(r.accuracy, r.low, r.high) for r in rows.itertuples()])
 
 
-def mod(tables: Tables, explains: str, attack: str = "carried", group: str = "all") -> pd.DataFrame:
+def mod(
+    tables: Tables, explains: str, attack: str = "transferred", group: str = "all"
+) -> pd.DataFrame:
     """Returns table 3 for people: MOD, a row a network, a column an eps."""
     rows = tables["mod"]
     rows = rows[(rows["attack"] == attack) & (rows["explains"] == explains)]
@@ -68,7 +70,7 @@ def controls(tables: Tables, explains: str) -> pd.DataFrame:
 
 def vid(tables: Tables, explains: str) -> pd.DataFrame:
     """Returns VID for people: a row a network, a column a reading of its levels."""
-    rows = tables["vid"].query("attack == 'carried' and explains == @explains")
+    rows = tables["vid"].query("attack == 'transferred' and explains == @explains")
     texts = [as_text(r.vid, r.vid_low, r.vid_high) for r in rows.itertuples()]
     return _wide(rows, texts, columns="levels")
 
@@ -107,7 +109,8 @@ def content(name: str, settings: Settings, tables: Tables) -> Content:
         title=plan.title,
         papers="Chakraborty et al. 2022",
         compared=f"{', '.join(networks)} on {images} test images under FGSM, made on each network "
-        f"and, made on {plan.transferred}, carried to the others; beside noise of its size.{arms}",
+        f"and, made on {plan.transferred}, transferred to the others; beside noise of its size."
+        f"{arms}",
         headline=[
             (f"Accuracy under the attack made on {plan.transferred}, in brackets Wilson's "
              "interval.",
@@ -119,7 +122,7 @@ def content(name: str, settings: Settings, tables: Tables) -> Content:
         flags=by_flag(tables),
         figures=texts(
             study_figures(tables, explains=plan.explains),
-            pictures(networks, carried=plan.transferred),
+            pictures(networks, transferred=plan.transferred),
         ),
         about=ABOUT,
     )  # fmt: skip
@@ -138,29 +141,30 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
          claims.texts(tables, CLAIMS)[shown]),
         ("Networks", "Side of the input in px, conv layers and their mean number of channels.",
          tables["networks"]),
-        ("Accuracy under the carried attack", f"Made on {plan.transferred}, which meets its own; "
-         "Wilson intervals.", accuracy(tables)),
+        ("Accuracy under the transferred attack", f"Made on {plan.transferred}, which meets its "
+         "own; Wilson intervals.", accuracy(tables)),
         ("Accuracy under the attack made on each network itself", "", accuracy(tables, "own")),
-        ("Accuracy under noise of the carried attack's size", "", accuracy(tables, "noise")),
-        *((f"Accuracy under the carried attack, eps of the range {of}", "", accuracy(tables, of=of))
+        ("Accuracy under noise of the transferred attack's size", "", accuracy(tables, "noise")),
+        *((f"Accuracy under the transferred attack, eps of the range {of}", "",
+           accuracy(tables, of=of))
           for of in plan.ranges[1:]),
         ("Accuracy lost at the largest eps", "By the network that the attack was made on and the "
          "network that meets it.", matrix(tables)),
-        ("MOD under the carried attack", f"Maps of {EXPLAINED[explains]}, last conv layer at the "
-         "input's size; in brackets intervals by source picture.", mod(tables, explains)),
-        *((f"MOD under the carried attack, maps of {EXPLAINED[other]}", "", mod(tables, other))
+        ("MOD under the transferred attack", f"Maps of {EXPLAINED[explains]}, last conv layer at "
+         "the input's size; in brackets intervals by source picture.", mod(tables, explains)),
+        *((f"MOD under the transferred attack, maps of {EXPLAINED[other]}", "", mod(tables, other))
           for other in EXPLAINED if other != explains),
         ("MOD of images that keep their class", "", mod(tables, explains, group="class kept")),
-        ("MOD under noise of the carried attack's size", "", mod(tables, explains, "noise")),
+        ("MOD under noise of the transferred attack's size", "", mod(tables, explains, "noise")),
         ("Noise and controls at the largest eps", "Share of images whose class changes, and MOD: "
          "under each attack, under noise of its size, and under its perturbation rearranged.",
          controls(tables, explains)),
-        ("VID under the carried attack", "Standard deviation of an image's NISSIM over the eps, "
-         "mean over images.", vid(tables, explains)),
+        ("VID under the transferred attack", "Standard deviation of an image's NISSIM over the "
+         "eps, mean over images.", vid(tables, explains)),
     ]  # fmt: skip
     if len(tables["pairs"]):
         sections.append(
-            ("Preprocessing, image by image", "Under the carried attack.", pairs(tables))
+            ("Preprocessing, image by image", "Under the transferred attack.", pairs(tables))
         )
     lead = Markup("Study <code>{}</code>.").format(name)
     lead += f" Other ranges: {scales}." if scales else ""

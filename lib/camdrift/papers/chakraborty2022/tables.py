@@ -19,12 +19,12 @@ from camdrift.papers.chakraborty2022.comparison import (
 from camdrift.scores import psnr, vid
 from camdrift.settings import MEAN, RANGES
 from camdrift.storage import (
-    CARRIED,
-    CARRIED_NOISE,
     MADE_ON,
     NOISE,
     OWN_ATTACK,
     POLICIES,
+    TRANSFERRED,
+    TRANSFERRED_NOISE,
     UNRELATED,
     controlled,
 )
@@ -44,7 +44,7 @@ ABOUT = {
     "claims": "what the paper says, statistic, threshold, value, verdict",
 }
 NO = "none"  # attack, or control
-ATTACKS = (OWN_ATTACK, CARRIED, CARRIED_NOISE)
+ATTACKS = (OWN_ATTACK, TRANSFERRED, TRANSFERRED_NOISE)
 
 
 def tables(found: Comparison) -> dict[str, pd.DataFrame]:
@@ -56,10 +56,10 @@ def tables(found: Comparison) -> dict[str, pd.DataFrame]:
         accuracy, low, high` (Wilson), `accuracy_8bit` (after rounding to 256 levels).
     matrix: `preprocessing, made_on, eps, accuracy, lost` (since clean).
     psnr: `preprocessing, attack, range, eps, psnr, unclipped` in dB, figure 3.
-    controls: at the largest eps, of 'own' and 'carried': `preprocessing, attack, control` ('none'
-        for the attack itself; noise of its size, or a control), `explains, images, accuracy,
-        flipped` (share whose class is not the clean image's), `empty, mod, low, high`. The control
-        'unrelated' compares clean maps of other pictures.
+    controls: at the largest eps, of 'own' and 'transferred': `preprocessing, attack, control`
+        ('none' for the attack itself; noise of its size, or a control), `explains, images,
+        accuracy, flipped` (share whose class is not the clean image's), `empty, mod, low, high`.
+        The control 'unrelated' compares clean maps of other pictures.
     mod: table 3: `preprocessing, attack, explains, eps, group, images, empty` (share of pairs left
         out), `mod, low, high, blank` (MOD with empty maps taken as they are). Groups are all
         images, those whose class the attack keeps, and the others. Network 'mean' is the paper's
@@ -84,12 +84,12 @@ def tables(found: Comparison) -> dict[str, pd.DataFrame]:
 
 
 def metrics(made: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
-    """Returns a study's summary: accuracy and MOD under the carried attack, by network."""
+    """Returns a study's summary: accuracy and MOD under the transferred attack, by network."""
     found: dict[str, dict[str, float]] = {}
-    for row in made["accuracy"].query("attack in ('clean', 'carried')").itertuples():
+    for row in made["accuracy"].query("attack in ('clean', 'transferred')").itertuples():
         key = f"{row.network}, {row.preprocessing}"
         found.setdefault(key, {})[f"accuracy at {row.range} {row.eps:g}"] = row.accuracy
-    for row in made["mod"].query("attack == 'carried' and group == 'all'").itertuples():
+    for row in made["mod"].query("attack == 'transferred' and group == 'all'").itertuples():
         key = f"{row.network}, {row.preprocessing}"
         if not np.isnan(row.mod):
             found.setdefault(key, {})[f"MOD at {row.eps:g}, {row.explains}"] = row.mod
@@ -120,10 +120,10 @@ def _accuracy(found: Comparison) -> Iterator[dict]:
 def _matrix(found: Comparison) -> Iterator[dict]:
     for (network, arm), tried in found.tried.items():
         clean = tried.right(OWN_ATTACK, 0.0, of=found.of).mean()
-        names = {OWN_ATTACK: network, CARRIED: found.plan.transferred}
+        names = {OWN_ATTACK: network, TRANSFERRED: found.plan.transferred}
         for kind, of, eps in tried.met:
             made_on = names.get(kind, kind.removeprefix(MADE_ON))
-            twice = kind == CARRIED and network == found.plan.transferred
+            twice = kind == TRANSFERRED and network == found.plan.transferred
             attacked = kind in names or kind.startswith(MADE_ON)
             if not attacked or of != found.of or not eps or twice:
                 continue
@@ -136,7 +136,7 @@ def _psnr(found: Comparison) -> Iterator[dict]:
     for arm in found.arms:
         tried = next(iter(found.networks(arm).values()))
         rows = pd.concat([part.outcomes for part in tried.parts])
-        rows = rows[rows["attack"].isin([CARRIED, CARRIED_NOISE]) & (rows["eps"] > 0)]
+        rows = rows[rows["attack"].isin([TRANSFERRED, TRANSFERRED_NOISE]) & (rows["eps"] > 0)]
         for (kind, of, eps), part in rows.groupby(["attack", "range", "eps"], sort=False):
             yield {"preprocessing": arm, "attack": kind, "range": of, "eps": eps,
                    "psnr": part["psnr"].mean(),
@@ -157,7 +157,7 @@ def _controls(found: Comparison) -> Iterator[dict]:
                 unseen = np.full(len(clean), np.nan)
                 shift = tried.shift(kind, eps, explains) if tried.has(kind) else unseen
                 yield facts | {"explains": explains} | rates | _shifted(found, tried, shift)
-        for explains in POLICIES if tried.has(CARRIED) else ():
+        for explains in POLICIES if tried.has(TRANSFERRED) else ():
             yield {"network": network, "preprocessing": arm, "attack": NO, "control": UNRELATED,
                    "explains": explains, "images": len(clean),
                    **_shifted(found, tried, tried.unrelated(explains))}  # fmt: skip
@@ -179,12 +179,12 @@ def controls(found: Comparison, network: str, tried: Tried) -> Iterator[tuple[st
     network that the transferred attack is made on has these alone.
     """
     kinds = dict.fromkeys(kind for kind, _, eps in tried.met if eps)
-    for attack in (OWN_ATTACK, CARRIED):
+    for attack in (OWN_ATTACK, TRANSFERRED):
         if attack not in kinds or (attack, network) == (OWN_ATTACK, found.plan.transferred):
             continue
         yield attack, NO, attack
-        if attack == CARRIED:
-            yield attack, NOISE, CARRIED_NOISE
+        if attack == TRANSFERRED:
+            yield attack, NOISE, TRANSFERRED_NOISE
         start = controlled(attack, "")
         for kind in kinds:
             if kind.startswith(start):

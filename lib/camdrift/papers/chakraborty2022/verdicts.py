@@ -1,7 +1,7 @@
 """Judges of chakraborty2022's claims: what attacks did to networks becomes a verdict.
 
-Maps are those of the last conv layer at the input's size, attacks the carried one but where another
-is named, and eps the largest. A verdict speaks of the networks that were tried.
+Maps are those of the last conv layer at the input's size, attacks the transferred one but where
+another is named, and eps the largest. A verdict speaks of the networks that were tried.
 
 A claim on maps is judged three ways: on maps of the class that the settings name, pairs with an
 empty map left out; with an empty map compared as it is, blank; and on maps of the other class. The
@@ -41,7 +41,7 @@ from camdrift.papers.findings import (
 )
 from camdrift.scores import vid
 from camdrift.settings import FlagSettings
-from camdrift.storage import CARRIED, CARRIED_NOISE, OWN_ATTACK, POLICIES
+from camdrift.storage import OWN_ATTACK, POLICIES, TRANSFERRED, TRANSFERRED_NOISE
 
 STABLE = "VGG16"  # the network that the paper calls the most stable
 FROM = 0.05  # the least eps at which preprocessing is to help
@@ -100,7 +100,9 @@ def _shift(found: Comparison, reading: Reading) -> np.ndarray:
     """Returns NISSIM of each image: (n, networks, eps)."""
     return np.stack(
         [
-            levels(found, tried, CARRIED, reading.explains, with_clean=False, blank=reading.blank)
+            levels(
+                found, tried, TRANSFERRED, reading.explains, with_clean=False, blank=reading.blank
+            )
             for tried in found.networks().values()
         ],
         axis=1,
@@ -117,7 +119,7 @@ def _right(found: Comparison, kind: str, eps: float) -> np.ndarray:
 def _lost(found: Comparison) -> np.ndarray:
     """Returns each image's part in the accuracy lost: (n, networks, eps), of -1, 0, 1."""
     clean = _right(found, OWN_ATTACK, 0.0)
-    return np.stack([clean - _right(found, CARRIED, eps) for eps in found.plan.eps], axis=2)
+    return np.stack([clean - _right(found, TRANSFERRED, eps) for eps in found.plan.eps], axis=2)
 
 
 def _images(found: Comparison) -> pd.DataFrame:
@@ -127,7 +129,7 @@ def _images(found: Comparison) -> pd.DataFrame:
 def _families(found: Comparison) -> tuple[np.ndarray, np.ndarray] | None:
     """Returns places of wide and of deep networks, None where one of the kinds is missing.
 
-    The network on which the attack was made is left out: on it nothing is carried.
+    The network on which the attack was made is left out: on it nothing is transferred.
     """
 
     def kind(name: str, tried: Tried) -> str:
@@ -256,7 +258,7 @@ def one_is_most_stable(found: Comparison, reading: Reading) -> Finding:
 
 
 def carries_over(found: Comparison) -> Finding:
-    """Judges D5: accuracy lost by the carried attack minus that by noise of its size.
+    """Judges D5: accuracy lost by the transferred attack minus that by noise of its size.
 
     Of each network but that on which the attack was made.
     """
@@ -265,7 +267,7 @@ def carries_over(found: Comparison) -> Finding:
     if not others:
         return nothing("wanted other networks than that on which the attack was made")
     eps = found.plan.eps[-1]
-    beyond = _right(found, CARRIED_NOISE, eps) - _right(found, CARRIED, eps)
+    beyond = _right(found, TRANSFERRED_NOISE, eps) - _right(found, TRANSFERRED, eps)
     value, drawn = found.means(beyond, _images(found))
     parts = [Part(names[i], float(value[i]), *found.interval(drawn[:, i]), 0.05) for i in others]
     detail = ", ".join(f"{part.name} {as_text(part.value, part.low, part.high)}" for part in parts)
@@ -354,7 +356,7 @@ ON_MAPS: dict[str, Callable[[Comparison, Reading], Finding]] = {
 
 
 def empty_shares(found: Comparison) -> dict[str, float]:
-    """Returns the largest share of pairs with an empty map under the carried attack, by network."""
+    """Returns the largest share of pairs with an empty map, by network, attack transferred."""
     reading = Reading(found.plan.explains, blank=False)
     shares = np.isnan(_shift(found, reading)).mean(0).max(1)
     return dict(zip(found.networks(), shares.tolist(), strict=True))
@@ -428,7 +430,7 @@ def flags(found: Comparison, limits: FlagSettings) -> pd.DataFrame:
     flips = noise_flips(found)
     if max(flips.values()) > limits.noise_flips:
         each = ", ".join(f"{network} {share:.0%}" for network, share in flips.items())
-        text = f"noise of the carried attack's size changes this share of the classes: {each}"
+        text = f"noise of the transferred attack's size changes this share of the classes: {each}"
         touched = ["D2", "D3", "D6"]
         add("noise flips", max(flips.values()), limits.noise_flips, touched, text)
     return pd.DataFrame(rows, columns=["flag", "value", "limit", "touches", "protocols", "text"])
@@ -440,7 +442,7 @@ def noise_flips(found: Comparison) -> dict[str, float]:
     return {
         network: float(
             np.mean(
-                tried.predictions(CARRIED_NOISE, eps, of=found.of)
+                tried.predictions(TRANSFERRED_NOISE, eps, of=found.of)
                 != tried.predictions(OWN_ATTACK, 0.0, of=found.of)
             )
         )

@@ -1,7 +1,7 @@
-"""Hardening: what attacks change becomes training data; the models so made are attacked anew.
+"""Retraining: what attacks change becomes training data; the models so made are attacked anew.
 
 klawikowska2020, section 3 and table 1. The paper tries its retrained models on what attacks made of
-the clear model; here they are attacked themselves, too, and by attacks that they have not seen.
+the baseline model; here they are attacked themselves, too, and by attacks that they have not seen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ from camdrift.models.training import Adversary
 from camdrift.papers.klawikowska2020.controls import control
 from camdrift.perturbations import perturbation
 from camdrift.pipeline import randomness
-from camdrift.settings import ATTACKING, EXTENDING, HARDENED, Retraining, hardened
-from camdrift.storage import CLEAR, LARGER, Hardened, ImageSet, Weights
+from camdrift.settings import ATTACKING, EXTENDING, RETRAINED, Retraining, retrained_model
+from camdrift.storage import BASELINE, CLEAN, LARGER, ImageSet, Retrained, Weights
 from camdrift.storage.pixels import from_8bit
 
 
@@ -69,9 +69,9 @@ def attack(
     return (shown.pixels + change.pixels).clamp(0, 1), table.assign(gain=gain)
 
 
-def harden(
+def retrain(
     images: ImageSet,
-    clear: Weights,
+    baseline: Weights,
     chosen: Retraining,
     common: Mapping[str, Mapping[str, Any]],
     *,
@@ -80,12 +80,12 @@ def harden(
     seed: int,
     micro_batch: int,
     precision: Precision = "float32",
-) -> tuple[Hardened, dict[str, Weights]]:
-    """Returns what a hardening finds, and the weights of its models by kind (see `HARDENED`).
+) -> tuple[Retrained, dict[str, Weights]]:
+    """Returns what a retraining finds, and the weights of its models by kind (see `RETRAINED`).
 
     Args:
         images: the set.
-        clear: the model that is attacked, and from which the others are trained on.
+        baseline: the model that is attacked, and from which the others are trained on.
         chosen: the retraining's settings.
         common: settings of all attacks, `attacks:` of params.yaml.
         controls: names of those that each attack is compared with, see `controls.names`.
@@ -100,7 +100,7 @@ def harden(
     tests = draw(images, "test", chosen.attacked.test, seed=seed)
     trains = draw(images, "train", chosen.attacked.train, seed=seed)
     ready = partial(loading.ready, micro_batch=micro_batch, precision=precision)
-    known = {CLEAR: ready(clear)}
+    known = {BASELINE: ready(baseline)}
     tables: list[pd.DataFrame] = []
     beside: list[pd.DataFrame] = []
 
@@ -120,29 +120,34 @@ def harden(
     ) -> Weights:
         split = _extended(images, extension, seed=seed)
         return loading.retrained(
-            clear, chosen.training, split, seed=seed, name=hardened(name, kind), adversary=against
+            baseline,
+            chosen.training,
+            split,
+            seed=seed,
+            name=retrained_model(name, kind),
+            adversary=against,
         )
 
     weights, changed, counts = {}, {}, {}
     for kind in EXTENDING:
-        more, table = tried(CLEAR, kind, "train", trains)
-        changed[kind], _ = tried(CLEAR, kind, "test", tests)
+        more, table = tried(BASELINE, kind, "train", trains)
+        changed[kind], _ = tried(BASELINE, kind, "test", tests)
         added = torch.from_numpy(table["success"].to_numpy(copy=True))
         counts[kind] = int(added.sum())
         weights[kind] = trained(kind, (more[added], trains.labels[added]))
     weights["retrained"] = trained("retrained", None)
     weights["pgd"] = trained("pgd", None, training.adversary(chosen.adversary))
-    known |= {kind: ready(weights[kind]) for kind in HARDENED}
+    known |= {kind: ready(weights[kind]) for kind in RETRAINED}
     for model in known:
         for kind in settings:
-            if not (model == CLEAR and kind in EXTENDING):
+            if not (model == BASELINE and kind in EXTENDING):
                 tried(model, kind, "test", tests)
     found = pd.concat(tables, ignore_index=True)
     first = ["model", "attack", "split"]
-    sets = {"clear": tests.pixels} | changed
+    sets = {CLEAN: tests.pixels} | changed
     predictions = [_predicted(model, known[model], sets, tests) for model in known]
     facts = tests.index.reset_index(names="image")[["image", "id", "source", "label", "class_name"]]
-    return Hardened(
+    return Retrained(
         found[[*first, *(n for n in found if n not in first)]],
         pd.concat(predictions, ignore_index=True),
         pd.concat(beside, ignore_index=True),
@@ -162,7 +167,7 @@ def _controlled(
     seed: int,
     key: str,
 ) -> pd.DataFrame:
-    """Returns whether each control of an attack changes a model's class, see `Hardened`."""
+    """Returns whether each control of an attack changes a model's class, see `Retrained`."""
     parts = []
     ids = shown.index["id"].to_list()
     for kind in controls:

@@ -13,15 +13,15 @@ import pandas as pd
 from camdrift.analysis.drawing import Figure, panel
 from camdrift.analysis.results import Tables
 from camdrift.settings import EXTENDING
-from camdrift.storage import CLEAR, Hardened, Signatures, attack_of, control_of
+from camdrift.storage import BASELINE, CLEAN, Retrained, Signatures, attack_of, control_of
 
 EXAMPLES = 3
 SHOWN = ["series", "x", "y", "low", "high"]
 HEATS = (
     "Each is divided by its largest magnitude: red speaks for the predicted class, blue against it."
 )
-NAMES = {CLEAR: "clear", "retrained": "retrained", "fgsm": "FGSM-hardened",
-         "one_pixel": "one-pixel-hardened", "pgd": "PGD-trained"}  # fmt: skip
+NAMES = {BASELINE: "baseline", "retrained": "retrained", "fgsm": "FGSM-retrained",
+         "one_pixel": "one-pixel-retrained", "pgd": "PGD-trained"}  # fmt: skip
 ATTACKS = {"fgsm": "FGSM", "one_pixel": "one pixel", "pgd": "PGD", "fgsm_larger": "FGSM, larger"}
 
 
@@ -30,14 +30,14 @@ PICTURES = {
     "klawikowska_figure_1": (
         "Images that the attacks change",
         "The image, the change stretched to its largest value, and the changed image, which the "
-        "clear model takes for another class.",
+        "baseline model takes for another class.",
     ),
     "klawikowska_figure_2": (
-        "Relevance of clean images, on the clear model",
+        "Relevance of clean images, on the baseline model",
         f"LRP maps of single images. {HEATS}",
     ),
     "klawikowska_figure_3": (
-        "Relevance before and after attacks, on clear and hardened models",
+        "Relevance before and after attacks, on baseline and retrained models",
         f"LRP maps of single images, a row an image. {HEATS} Columns: the model, and what was done "
         "to the image; blank where that attack does not change this image's class.",
     ),
@@ -61,7 +61,7 @@ def by_name(made: Tables) -> dict[str, Callable[[], Figure]]:
         found["klawikowska_figure_6"] = partial(figure_6, made)
     if (made["points"]["on"] == "one_pixel").any():
         found["signatures_under_one_pixel"] = partial(signatures_under_one_pixel, made)
-    if len(made["points"].query("on != @CLEAR")):
+    if len(made["points"].query("on != @CLEAN")):
         found["correlation_under_controls"] = partial(correlation_under_controls, made)
     return found
 
@@ -78,8 +78,8 @@ def table_1(made: Tables) -> Figure:
     table = table.rename(columns={"set": "x", "accuracy": "y"})[SHOWN]
     return Figure(
         "klawikowska_table_1", "Accuracy on the sets of the paper's table 1",
-        "Clean test images, and with those that an attack changed successfully on the clear model "
-        "added. Hardened models are met with attacks made for another model here. Whiskers: "
+        "Clean test images, and with those that an attack changed successfully on the baseline "
+        "model added. Retrained models are met with attacks made for another model here. Whiskers: "
         "intervals by source picture.",
         "bars", table, "set", "share right", (0.0, 1.02),
     )  # fmt: skip
@@ -109,14 +109,14 @@ def success_by_model(made: Tables) -> Figure:
 
 def correlation_under_controls(made: Tables) -> Figure:
     """Returns the correlation of maps under each attack, noise of its size and its controls."""
-    rows = made["relevance"].query("model == @CLEAR and on != @CLEAR and kind == 'correlation'")
+    rows = made["relevance"].query("model == @BASELINE and on != @CLEAN and kind == 'correlation'")
     controls = [control_of(on).replace("_", "-") or "the attack" for on in rows["on"]]
     table = rows.assign(series=[ATTACKS[attack_of(on)] for on in rows["on"]], x=controls)
     return Figure(
         "correlation_under_controls", "Relevance under attacks, noise and controls",
-        "Pearson's correlation of the clear model's LRP maps of changed and of clean images, each "
-        "map for its own top class; over successes of the attack. Controls are its perturbation "
-        "rearranged, of the same size. Whiskers: intervals by source picture.",
+        "Pearson's correlation of the baseline model's LRP maps of changed and of clean images, "
+        "each map for its own top class; over successes of the attack. Controls are its "
+        "perturbation rearranged, of the same size. Whiskers: intervals by source picture.",
         "bars", table.rename(columns={"mean": "y"})[SHOWN].dropna(subset="y"), "change",
         "correlation",
     )  # fmt: skip
@@ -131,7 +131,7 @@ def numbers(made: Tables) -> str:
 
 def figure_4(made: Tables) -> Figure:
     """Returns signatures of clean images by class."""
-    points = made["points"].query("on == @CLEAR")
+    points = made["points"].query("on == @CLEAN")
     table = points.rename(columns={"class_before": "series"})[["series", "x", "y"]]
     return Figure(
         "klawikowska_figure_4", "Relevance signatures of clean images",
@@ -172,7 +172,7 @@ def signatures_under_one_pixel(made: Tables) -> Figure:
 
 
 def _moved(made: Tables, attacked: pd.DataFrame, name: str, title: str) -> Figure:
-    clean = made["points"].query("on == @CLEAR")
+    clean = made["points"].query("on == @CLEAN")
     start = clean.set_index("image").loc[attacked["image"], ["x", "y"]].to_numpy()
     mine = clean["image"].isin(attacked["image"])
     table = pd.concat(
@@ -186,50 +186,50 @@ def _moved(made: Tables, attacked: pd.DataFrame, name: str, title: str) -> Figur
     return Figure(
         name, title,
         "The same plane as figure 4. A line leads from each image that the attack changed to where "
-        "its changed version lies; marks tell the class that the clear model takes that for.",
+        "its changed version lies; marks tell the class that the baseline model takes that for.",
         "points", table.dropna(subset=["x", "y"]), "UMAP 1", "UMAP 2",
     )  # fmt: skip
 
 
-def panels(made: Tables, hardened: Hardened, signatures: Signatures) -> list[Figure]:
+def panels(made: Tables, retrained: Retrained, signatures: Signatures) -> list[Figure]:
     """Returns figure 1, of changed images, 2, of clean ones and their maps, and 3, of maps alone.
 
     The first and the last are left out where no attack succeeded.
 
     Args:
         made: the tables.
-        hardened: with the attacked ones.
+        retrained: with the attacked ones.
         signatures: with their maps.
     """
     clean = signatures.pictures
     drawn = [
-        figure_1(made, clean, hardened),
-        figure_2(hardened, signatures),
-        figure_3(hardened, signatures),
+        figure_1(made, clean, retrained),
+        figure_2(retrained, signatures),
+        figure_3(retrained, signatures),
     ]
     return [figure for figure in drawn if figure is not None]
 
 
-def _success(hardened: Hardened) -> dict[str, np.ndarray]:
-    """Returns which test images each attack changes on the clear model, as masks."""
-    tested = hardened.attacks.query("model == @CLEAR and split == 'test'")
+def _success(retrained: Retrained) -> dict[str, np.ndarray]:
+    """Returns which test images each attack changes on the baseline model, as masks."""
+    tested = retrained.attacks.query("model == @BASELINE and split == 'test'")
     return {
         attack: tested.loc[tested["attack"] == attack, "success"].to_numpy() for attack in EXTENDING
     }
 
 
-def figure_1(made: Tables, clean: np.ndarray, hardened: Hardened) -> Figure | None:
+def figure_1(made: Tables, clean: np.ndarray, retrained: Retrained) -> Figure | None:
     """Returns images that attacks change, each change, and the outcome; None without a success."""
-    success = _success(hardened)
+    success = _success(retrained)
     flips = made["points"].set_index(["on", "image"])
     rows, labels = [], []
     for i, attack in enumerate(EXTENDING):
         for j in np.flatnonzero(success[attack])[:EXAMPLES]:
-            after = _levels(hardened.changed[i][j : j + 1])[0]
+            after = _levels(retrained.changed[i][j : j + 1])[0]
             change = after.astype(int) - clean[j]
             strong = (128 + 127 * change / max(1, np.abs(change).max())).astype(np.uint8)
             rows.append([clean[j], strong, after])
-            flip = flips.loc[attack, hardened.tests["image"].iloc[j]]
+            flip = flips.loc[attack, retrained.tests["image"].iloc[j]]
             labels.append(f"{ATTACKS[attack]}:\n{flip['class_before']}\nto {flip['class_after']}")
     if not rows:
         return None
@@ -237,19 +237,19 @@ def figure_1(made: Tables, clean: np.ndarray, hardened: Hardened) -> Figure | No
     return panel(name, *PICTURES[name], rows, ["clean", "change", "attacked"], labels)
 
 
-def figure_2(hardened: Hardened, signatures: Signatures) -> Figure:
-    """Returns clean images and their LRP maps on the clear model."""
-    first = [tuple(pair) for pair in signatures.facts["shown"]].index((CLEAR, CLEAR))
+def figure_2(retrained: Retrained, signatures: Signatures) -> Figure:
+    """Returns clean images and their LRP maps on the baseline model."""
+    first = [tuple(pair) for pair in signatures.facts["shown"]].index((BASELINE, CLEAN))
     clean = signatures.pictures[:EXAMPLES]
     tiles = [[clean[j], _heat(signatures.maps[first, j])] for j in range(len(clean))]
-    labels = hardened.tests["class_name"].to_list()[: len(tiles)]
+    labels = retrained.tests["class_name"].to_list()[: len(tiles)]
     name = "klawikowska_figure_2"
     return panel(name, *PICTURES[name], tiles, ["image", "relevance"], labels)
 
 
-def figure_3(hardened: Hardened, signatures: Signatures) -> Figure | None:
+def figure_3(retrained: Retrained, signatures: Signatures) -> Figure | None:
     """Returns LRP maps before and after attacks, model by model; None without a success."""
-    success = _success(hardened)
+    success = _success(retrained)
     both = [np.flatnonzero(success[attack])[:EXAMPLES] for attack in EXTENDING]
     chosen = np.unique(np.concatenate(both))
     if not len(chosen):
@@ -259,18 +259,18 @@ def figure_3(hardened: Hardened, signatures: Signatures) -> Figure | None:
     pairs = [
         (k, model, on)
         for k, (model, on) in enumerate(shown)
-        if model != "retrained" and on in (CLEAR, *EXTENDING)
+        if model != "retrained" and on in (CLEAN, *EXTENDING)
     ]
     tiles = [
-        [_heat(signatures.maps[k, j]) if on == CLEAR or success[on][j] else nothing
+        [_heat(signatures.maps[k, j]) if on == CLEAN or success[on][j] else nothing
          for k, _, on in pairs]
         for j in chosen
     ]  # fmt: skip
     titles = [
-        NAMES[model].replace("-", "-\n") + ":\n" + ("clean" if on == CLEAR else ATTACKS[on])
+        NAMES[model].replace("-", "-\n") + ":\n" + ("clean" if on == CLEAN else ATTACKS[on])
         for _, model, on in pairs
     ]
-    names = hardened.tests["class_name"].to_list()
+    names = retrained.tests["class_name"].to_list()
     name = "klawikowska_figure_3"
     return panel(name, *PICTURES[name], tiles, titles, [names[j] for j in chosen], images=False)
 

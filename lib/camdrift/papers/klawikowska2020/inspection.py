@@ -1,4 +1,4 @@
-"""Inspection: LRP maps and signatures of clean and attacked images, on clear and hardened models.
+"""Inspection: LRP maps and signatures of clean and attacked images, model by model.
 
 klawikowska2020, section 4.1, figures 3-6.
 """
@@ -18,14 +18,14 @@ from camdrift.models.tensors import Heatmaps, PerImage, Pixels
 from camdrift.papers.klawikowska2020 import signatures
 from camdrift.papers.klawikowska2020.controls import control
 from camdrift.settings import EXTENDING, SignatureSettings
-from camdrift.storage import CLEAR, Hardened, Signatures, attack_of, controlled
+from camdrift.storage import BASELINE, CLEAN, Retrained, Signatures, attack_of, controlled
 from camdrift.storage.arrays import Images8
 from camdrift.storage.pixels import from_8bit
 
-# Which model explains which images: as they are ('clear'), or as an attack on the clear model left
-# them.
+# Which model explains which images: as they are ('clean'), or as an attack on the baseline model
+# left them.
 SHOWN = (
-    (CLEAR, CLEAR), (CLEAR, "fgsm"), (CLEAR, "one_pixel"), ("fgsm", "fgsm"),
+    (BASELINE, CLEAN), (BASELINE, "fgsm"), (BASELINE, "one_pixel"), ("fgsm", "fgsm"),
     ("one_pixel", "one_pixel"), ("pgd", "fgsm"), ("retrained", "fgsm"), ("retrained", "one_pixel"),
 )  # fmt: skip
 MODELS = tuple(dict.fromkeys(model for model, _ in SHOWN))
@@ -34,7 +34,7 @@ MODELS = tuple(dict.fromkeys(model for model, _ in SHOWN))
 def inspect(
     load: Callable[[str], Model],
     pictures: Images8,
-    found: Hardened,
+    found: Retrained,
     chosen: SignatureSettings,
     *,
     controls: Sequence[str],
@@ -48,22 +48,22 @@ def inspect(
         pictures: the test images as they are.
         found: the retrained models' results.
         chosen: the settings of signatures.
-        controls: names of those that each attack is compared with, on the clear model.
+        controls: names of those that each attack is compared with, on the baseline model.
         name: of the retraining.
         seed: of UMAP, of the folds and of the controls.
     """
     clean = torch.from_numpy(from_8bit(pictures))
     models = {kind: load(kind) for kind in MODELS}
     changed = {kind: torch.from_numpy(found.changed[i].copy()) for i, kind in enumerate(EXTENDING)}
-    sets = {CLEAR: clean} | changed
+    sets = {CLEAN: clean} | changed
     ids = found.tests["id"].to_list()
     for attack, kind in product(EXTENDING, controls):
-        key = f"{name} {CLEAR} {attack}"
+        key = f"{name} {BASELINE} {attack}"
         pixels = control(kind, clean, changed[attack], ids, seed=seed, key=key)
         sets[controlled(attack, kind)] = pixels
-    shown = [*SHOWN, *((CLEAR, on) for on in sets if on not in (CLEAR, *EXTENDING))]
+    shown = [*SHOWN, *((BASELINE, on) for on in sets if on not in (CLEAN, *EXTENDING))]
     with torch.no_grad():
-        before = models[CLEAR](clean).argmax(1)
+        before = models[BASELINE](clean).argmax(1)
     maps, parts = [], []
     for kind, on in shown:
         model, pixels = models[kind], sets[on]
@@ -73,7 +73,7 @@ def inspect(
         table = found.tests[["image", "source", "label"]]
         table = table.assign(model=kind, on=on, prediction=top.numpy())
         table["correlation"] = correlation(maps[0], maps[-1]).numpy()
-        if kind == CLEAR and on in EXTENDING:
+        if kind == BASELINE and on in EXTENDING:
             same = lrp.relevance(model, pixels, before)
             table["correlation_same_class"] = correlation(maps[0], same).numpy()
         if attack_of(on) == "one_pixel":
@@ -83,7 +83,7 @@ def inspect(
         parts.append(table)
     images = pd.concat(parts, ignore_index=True)
     points, vectors = _points(dict(zip(shown, maps, strict=True)), found)
-    own = (points["on"] == CLEAR).to_numpy()
+    own = (points["on"] == CLEAN).to_numpy()
     truth = points.loc[own, "label"].to_numpy()
     plane = np.full((len(points), 2), np.nan)
     numbers = {"negative relevance": negative_share(maps[0])}
@@ -115,27 +115,27 @@ def inspect(
 
 
 def _points(
-    maps: dict[tuple[str, str], Heatmaps], found: Hardened
+    maps: dict[tuple[str, str], Heatmaps], found: Retrained
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Returns the clear model's signatures: of all clean images and of all successes.
+    """Returns the baseline model's signatures: of all clean images and of all successes.
 
-    Columns: `image, source, on, label`, `after` (the clear model's prediction) and, of each clean
-    image, whether each attack succeeds.
+    Columns: `image, source, on, label`, `after` (the baseline model's prediction) and, of each
+    clean image, whether each attack succeeds.
     """
-    tested = found.attacks.query("model == @CLEAR and split == 'test'")
+    tested = found.attacks.query("model == @BASELINE and split == 'test'")
     parts, rows = [], []
-    for on in (CLEAR, *EXTENDING):
-        attack = tested[tested["attack"] == (EXTENDING[0] if on == CLEAR else on)]
+    for on in (CLEAN, *EXTENDING):
+        attack = tested[tested["attack"] == (EXTENDING[0] if on == CLEAN else on)]
         table = attack[["image", "source", "label"]].reset_index(drop=True).assign(on=on)
-        after = attack["clean" if on == CLEAR else "adversarial"]
+        after = attack["clean" if on == CLEAN else "adversarial"]
         table["after"] = after.to_numpy()
         table["right"] = attack["right"].to_numpy()
         for kind in EXTENDING:
             successes = tested.loc[tested["attack"] == kind, "success"].to_numpy()
             table[f"success_{kind}"] = successes
-        kept = np.ones(len(table), bool) if on == CLEAR else attack["success"].to_numpy()
+        kept = np.ones(len(table), bool) if on == CLEAN else attack["success"].to_numpy()
         parts.append(table[kept])
-        rows.append(signatures.vectors(maps[CLEAR, on])[kept])
+        rows.append(signatures.vectors(maps[BASELINE, on])[kept])
     return pd.concat(parts, ignore_index=True), np.concatenate(rows)
 
 

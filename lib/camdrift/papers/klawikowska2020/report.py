@@ -76,7 +76,7 @@ def content(name: str, settings: Settings, tables: Tables) -> Content:
         f"their signatures, clean and attacked ({budgets}).",
         headline=[
             ("Share right on clean test images, and with those added that an attack changed on the "
-             "clear model; in brackets an interval by source picture.", sets(tables)),
+             "baseline model; in brackets an interval by source picture.", sets(tables)),
             ("Every model attacked itself: share of the images that it gets right which the attack "
              "changes.", attacks(tables)),
         ],
@@ -97,16 +97,16 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
         ("Claims", "Statistics and thresholds were set before any result.",
          claims.texts(tables, CLAIMS)[shown]),
         ("Accuracy", "The sets of the paper's table 1: the test images, and with those added that "
-         "an attack changed successfully on the clear model. In brackets an interval by source "
+         "an attack changed successfully on the baseline model. In brackets an interval by source "
          "picture.", sets(tables)),
         ("Every model attacked itself", "Share of the images that a model gets right which an "
          "attack made for that model changes; those it gets wrong already are left out.",
          attacks(tables)),
-        ("Which class became which", "On the clear model.", tables["flips"]),
+        ("Which class became which", "On the baseline model.", tables["flips"]),
         ("Noise and controls", "Share of the images that a model gets right whose class changes "
          "under noise of the attack's size, and under its perturbation rearranged.",
          controls(tables)),
-        ("Relevance", "Correlation of maps with the clear model's of the clean image, over "
+        ("Relevance", "Correlation of maps with the baseline model's of the clean image, over "
          "successes; 'growth' is how many times the share of relevance around the attacked pixel "
          "grew, 'tripled' the share of images where it grew more than three times.",
          tables["relevance"]),

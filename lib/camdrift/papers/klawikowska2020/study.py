@@ -13,7 +13,7 @@ from camdrift.papers.klawikowska2020.report import content as content
 from camdrift.papers.klawikowska2020.report import page as page
 from camdrift.papers.klawikowska2020.tables import metrics as metrics
 from camdrift.settings import Settings, SignatureStudy
-from camdrift.storage import Hardened, Signatures
+from camdrift.storage import Retrained, Signatures
 
 READS = ("seed", "retrainings", "statistics", "flags")
 
@@ -23,7 +23,7 @@ def _inspection(name: str, settings: Settings) -> numbers.Inspection:
     key = settings.study(name, SignatureStudy).retraining
     return numbers.Inspection(
         key,
-        storage.read(Hardened, storage.cell_folder(name, key, "retrain")),
+        storage.read(Retrained, storage.cell_folder(name, key, "retrain")),
         storage.read(Signatures, storage.cell_folder(name, key, "signatures")),
         settings.statistics,
         settings.seed,
@@ -47,5 +47,5 @@ def figures(name: str, settings: Settings, tables: Tables) -> list[Figure]:
     """Returns the figures of a study: of its tables, and of images and their relevance."""
     inspection = _inspection(name, settings)
     return drawings.study_figures(tables) + drawings.panels(
-        tables, inspection.hardened, inspection.signatures
+        tables, inspection.retrained, inspection.signatures
     )

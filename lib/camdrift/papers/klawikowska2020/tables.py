@@ -11,7 +11,7 @@ from camdrift.analysis.statistics import Resampler
 from camdrift.analysis.tables import rounded
 from camdrift.pipeline import randomness
 from camdrift.settings import EXTENDING, StatisticsSettings
-from camdrift.storage import CLEAR, Hardened, Signatures, attack_of
+from camdrift.storage import BASELINE, CLEAN, Retrained, Signatures, attack_of
 
 Interval = tuple[float, float, float]
 
@@ -21,8 +21,8 @@ ABOUT = {
     "attacks": "share of right images that an attack made for a model changes, by split",
     "controls": "share of right images whose class noise of an attack's size and controls change",
     "budgets": "what each attack may spend, and how many images it adds to the training set",
-    "flips": "which class became which, on the clear model",
-    "relevance": "correlation with the clear model's clean map; growth of relevance at the pixel",
+    "flips": "which class became which, on the baseline model",
+    "relevance": "correlation with the baseline's clean map; growth of relevance at the pixel",
     "points": "a row an image: its signature's place on the plane, classes, distances",
     "numbers": "what is measured of all signatures and of their plane",
     "claims": "what the paper says, statistic, threshold, value, verdict",
@@ -37,7 +37,7 @@ class Inspection:
     """
 
     name: str
-    hardened: Hardened
+    retrained: Retrained
     signatures: Signatures
     chosen: StatisticsSettings
     seed: int
@@ -71,23 +71,23 @@ class Inspection:
 
     def attacked(self, model: str, attack: str, split: str = "test") -> pd.DataFrame:
         """Returns the rows of an attack on a model, a row an image."""
-        rows = self.hardened.attacks
+        rows = self.retrained.attacks
         kept = (rows["model"] == model) & (rows["attack"] == attack) & (rows["split"] == split)
         return rows[kept].reset_index(drop=True)
 
     def succeeded(self, attack: str) -> np.ndarray:
-        """Returns whether an attack succeeds on the clear model: bool, a test image each."""
-        return self.attacked(CLEAR, attack)["success"].to_numpy()
+        """Returns whether an attack succeeds on the baseline model: bool, a test image each."""
+        return self.attacked(BASELINE, attack)["success"].to_numpy()
 
     def extended(self, model: str, attack: str | None) -> pd.DataFrame:
         """Returns a model's predictions on an extended set, as the paper builds it.
 
         The clean test images and, of an attack, the images that it changed successfully on the
-        clear model. Columns: `source, label, prediction, right`.
+        baseline model. Columns: `source, label, prediction, right`.
         """
-        rows = self.hardened.predictions
+        rows = self.retrained.predictions
         rows = rows[rows["model"] == model]
-        parts = [rows[rows["on"] == CLEAR]]
+        parts = [rows[rows["on"] == CLEAN]]
         if attack is not None:
             parts.append(rows[rows["on"] == attack][self.succeeded(attack)])
         whole = pd.concat(parts, ignore_index=True)
@@ -102,7 +102,7 @@ def tables(inspection: Inspection) -> dict[str, pd.DataFrame]:
         low, high, rate_8bit` (after rounding to 256 levels), `evaluations` (mean an image), `l2`
         (in pixel values, mean of the successes), `gain` (median of the successes).
     controls: `model, attack, control, images, flipped, rate, low, high`, of images that are right.
-    flips: `attack, class_before, class_after, images`, on the clear model.
+    flips: `attack, class_before, class_after, images`, on the baseline model.
     relevance: `model, on, kind, images, mean, low, high`: correlation with the clean map, also
         where both explain the clean image's class ('correlation, same class'); after a one-pixel
         attack and its controls, how the window's share grew ('growth'), and the share of images
@@ -141,7 +141,7 @@ def metrics(made: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
 
 def _sets(inspection: Inspection) -> pd.DataFrame:
     rows = []
-    for model in inspection.hardened.predictions["model"].unique():
+    for model in inspection.retrained.predictions["model"].unique():
         for attack in (None, *EXTENDING):
             table = inspection.extended(model, attack)
             value, low, high = inspection.mean(table["right"].to_numpy(), table["source"])
@@ -153,7 +153,7 @@ def _sets(inspection: Inspection) -> pd.DataFrame:
 
 def _attacks(inspection: Inspection) -> pd.DataFrame:
     rows = []
-    groups = inspection.hardened.attacks.groupby(["model", "attack", "split"], sort=False)
+    groups = inspection.retrained.attacks.groupby(["model", "attack", "split"], sort=False)
     for (model, attack, split), table in groups:
         right = table[table["right"]]
         value, low, high = inspection.mean(right["success"].to_numpy(float), right["source"])
@@ -170,7 +170,7 @@ def _attacks(inspection: Inspection) -> pd.DataFrame:
 def _controls(inspection: Inspection) -> pd.DataFrame:
     rows = []
     keys = ["model", "attack", "control"]
-    right = inspection.hardened.controls.query("right")
+    right = inspection.retrained.controls.query("right")
     for key, table in right.groupby(keys, sort=False):
         flipped = table["flipped"].to_numpy(float)
         value, low, high = inspection.mean(flipped, table["source"].reset_index(drop=True))
@@ -179,7 +179,7 @@ def _controls(inspection: Inspection) -> pd.DataFrame:
 
 
 def _flips(inspection: Inspection) -> pd.DataFrame:
-    rows = inspection.hardened.attacks.query("model == @CLEAR and success and split == 'test'")
+    rows = inspection.retrained.attacks.query("model == @BASELINE and success and split == 'test'")
     counts = rows.groupby(["attack", "label", "adversarial"], sort=True).size()
     table, names = counts.rename("images").reset_index(), _names(inspection)
     table = table.assign(
@@ -190,31 +190,31 @@ def _flips(inspection: Inspection) -> pd.DataFrame:
 
 def _names(inspection: Inspection) -> Callable[[pd.Series], pd.Series]:
     """Returns what turns numbers of classes into their names."""
-    tests = inspection.hardened.tests
+    tests = inspection.retrained.tests
     known = tests.drop_duplicates("label").set_index("label")["class_name"].to_dict()
     return lambda numbers: numbers.map(lambda number: known.get(number, f"class {number}"))
 
 
 def _budgets(inspection: Inspection) -> pd.DataFrame:
     rows = []
-    for attack, own in inspection.hardened.facts["settings"].items():
+    for attack, own in inspection.retrained.facts["settings"].items():
         if "population" in own:
             budget = f"{own['population'] * (own['generations'] + 1)} queries"
         elif "steps" in own:
             budget = f"eps {own['eps']:g}, {own['steps']} steps"
         else:
             budget = f"gain to {own['eps']:g}" if own["gains"] > 1 else f"eps {own['eps']:g}"
-        added = inspection.hardened.facts["added"].get(attack, np.nan)
+        added = inspection.retrained.facts["added"].get(attack, np.nan)
         rows.append({"attack": attack, "budget": budget, "added": added})
     return pd.DataFrame(rows)
 
 
 def growth(inspection: Inspection, on: str = "one_pixel") -> np.ndarray:
-    """Returns how many times the window's share of relevance grew, an image each, clear model.
+    """Returns how many times the window's share of relevance grew, an image each, baseline model.
 
     NaN where the one-pixel attack does not succeed. `on` is that attack, or a control of it.
     """
-    rows = inspection.signatures.images.query("model == @CLEAR and on == @on")
+    rows = inspection.signatures.images.query("model == @BASELINE and on == @on")
     with np.errstate(invalid="ignore", divide="ignore"):
         times = (rows["window"] / rows["window_before"]).to_numpy()
     return np.where(inspection.succeeded("one_pixel"), times, np.nan)
@@ -228,28 +228,28 @@ def tripled(times: np.ndarray) -> np.ndarray:
 def correlations(
     inspection: Inspection, model: str, on: str, *, same_class: bool = False
 ) -> np.ndarray:
-    """Returns the correlation of maps with the clear model's of the clean image, an image each.
+    """Returns the correlation of maps with the baseline model's of the clean image, an image each.
 
-    NaN where the attack `on`, or that of which it is a control, does not succeed on the clear
+    NaN where the attack `on`, or that of which it is a control, does not succeed on the baseline
     model. `same_class`: both maps explain the clean image's class, and not each its own.
     """
     rows = inspection.signatures.images
     rows = rows[(rows["model"] == model) & (rows["on"] == on)]
-    kept = np.ones(len(rows), bool) if on == CLEAR else inspection.succeeded(attack_of(on))
+    kept = np.ones(len(rows), bool) if on == CLEAN else inspection.succeeded(attack_of(on))
     column = "correlation_same_class" if same_class else "correlation"
     return np.where(kept, rows[column].to_numpy(), np.nan)
 
 
 def _relevance(inspection: Inspection) -> pd.DataFrame:
     rows = []
-    sources = inspection.hardened.tests["source"]
+    sources = inspection.retrained.tests["source"]
     for model, on in inspection.signatures.facts["shown"]:
         values = correlations(inspection, model, on)
         kinds = {"correlation": values}
-        if model == CLEAR and on in EXTENDING:
+        if model == BASELINE and on in EXTENDING:
             same = correlations(inspection, model, on, same_class=True)
             kinds["correlation, same class"] = same
-        if model == CLEAR and attack_of(on) == "one_pixel":
+        if model == BASELINE and attack_of(on) == "one_pixel":
             kinds["growth"] = growth(inspection, on)
             kinds["tripled"] = tripled(kinds["growth"])
         for kind, each in kinds.items():

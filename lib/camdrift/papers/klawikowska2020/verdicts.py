@@ -34,7 +34,7 @@ from camdrift.papers.klawikowska2020.tables import (
     tripled,
 )
 from camdrift.settings import EXTENDING, FlagSettings, Retraining
-from camdrift.storage import CLEAR, attack_of, control_of
+from camdrift.storage import BASELINE, CLEAN, attack_of, control_of
 
 NO_NUMBER = (np.nan, np.nan, np.nan)
 # klawikowska2020's: gain up to 4 of 255 grey levels; 400 individuals, 75 generations and a first.
@@ -46,7 +46,7 @@ def accuracy_falls(inspection: Inspection) -> Finding:
 
     An attack that finds less with less than the paper's budget decides nothing.
     """
-    settings = inspection.hardened.facts["settings"]
+    settings = inspection.retrained.facts["settings"]
     queries = settings["one_pixel"]["population"] * (settings["one_pixel"]["generations"] + 1)
     short = {
         "fgsm": settings["fgsm"]["eps"] < PAPERS_EPS,
@@ -54,10 +54,10 @@ def accuracy_falls(inspection: Inspection) -> Finding:
     }
     found, parts, texts = [], [], []
     for attack in EXTENDING:
-        rows = inspection.attacked(CLEAR, attack).query("right")
+        rows = inspection.attacked(BASELINE, attack).query("right")
         found.append(inspection.mean(rows["success"].to_numpy(float), rows["source"]))
         part = verdict_of_interval(*found[-1][1:], above=0.3)
-        whole = inspection.extended(CLEAR, attack)
+        whole = inspection.extended(BASELINE, attack)
         text = f"{attack} {found[-1][0]:.0%}: {whole['right'].sum():g} of {len(whole)} right"
         if part == NOT and short[attack]:
             part = UNDECIDED
@@ -68,8 +68,8 @@ def accuracy_falls(inspection: Inspection) -> Finding:
 
 
 def retraining_restores(inspection: Inspection) -> Finding:
-    """Judges C2: hardened models on the extended sets, against the clear one on the clean set."""
-    base = inspection.extended(CLEAR, None)
+    """Judges C2: retrained models on the extended sets, against the baseline on the clean set."""
+    base = inspection.extended(BASELINE, None)
     found, texts = [], []
     for attack in EXTENDING:
         mine = inspection.extended(attack, attack)
@@ -80,7 +80,7 @@ def retraining_restores(inspection: Inspection) -> Finding:
         found.append(inspection.interval(value, drawn[:, 0] - drawn[:, 1]))
         texts.append(f"{attack} {mine['right'].mean():.1%} of {len(mine)}")
     parts = [verdict_of_range(low, high, least=-0.03, most=0.03) for _, low, high in found]
-    detail = f"clear {base['right'].mean():.1%} of {len(base)}; {', '.join(texts)}"
+    detail = f"baseline {base['right'].mean():.1%} of {len(base)}; {', '.join(texts)}"
     return worst(found, parts, detail)
 
 
@@ -92,7 +92,7 @@ def attacked_anew(inspection: Inspection) -> Finding:
     """
     found, parts, texts = [], [], []
     for attack in EXTENDING:
-        rows = [inspection.attacked(model, attack) for model in (attack, CLEAR)]
+        rows = [inspection.attacked(model, attack) for model in (attack, BASELINE)]
         values = np.stack(
             [np.where(part["right"], part["success"].astype(float), np.nan) for part in rows],
             axis=1,
@@ -102,11 +102,13 @@ def attacked_anew(inspection: Inspection) -> Finding:
         if not rates[1] > 0:
             found.append(NO_NUMBER)
             parts.append(UNDECIDED)
-            texts.append(f"{attack} finds nothing on the clear model")
+            texts.append(f"{attack} finds nothing on the baseline model")
             continue
         found.append(inspection.interval(rates[0] - rates[1] / 2, drawn[:, 0] - drawn[:, 1] / 2))
         parts.append(verdict_of_range(*found[-1][1:], least=-np.inf, most=0))
-        texts.append(f"{attack}: {rates[1]:.0%} on the clear model, {rates[0]:.0%} on the hardened")
+        texts.append(
+            f"{attack}: {rates[1]:.0%} on the baseline model, {rates[0]:.0%} on the retrained"
+        )
     return worst(found, parts, "; ".join(texts))
 
 
@@ -115,10 +117,10 @@ def reverses(inspection: Inspection) -> Finding:
 
     Maps of one sign everywhere cannot show it.
     """
-    values = correlations(inspection, CLEAR, "fgsm")
+    values = correlations(inspection, BASELINE, "fgsm")
     if np.isnan(values).all():
-        return nothing("fgsm finds nothing on the clear model")
-    value, low, high = inspection.mean(values, inspection.hardened.tests["source"])
+        return nothing("fgsm finds nothing on the baseline model")
+    value, low, high = inspection.mean(values, inspection.retrained.tests["source"])
     count = int((~np.isnan(values)).sum())
     verdict = verdict_of_interval(-high, -low, above=0)
     detail = f"{int((values < 0).sum())} of {count} images below 0; {_of_controls(inspection)}"
@@ -136,10 +138,10 @@ def controls_of(inspection: Inspection, attack: str) -> list[str]:
 
 def _of_controls(inspection: Inspection) -> str:
     """Returns the mean correlation under FGSM with the class held, and under its controls."""
-    same = correlations(inspection, CLEAR, "fgsm", same_class=True)
+    same = correlations(inspection, BASELINE, "fgsm", same_class=True)
     texts = [f"mean {np.nanmean(same):.2f} where both maps explain the clean image's class"]
     for on in controls_of(inspection, "fgsm"):
-        values = correlations(inspection, CLEAR, on)
+        values = correlations(inspection, BASELINE, on)
         if not np.isnan(values).all():
             texts.append(f"{control_of(on)} {np.nanmean(values):.2f}")
     return ", ".join(texts)
@@ -149,8 +151,8 @@ def draws_relevance(inspection: Inspection) -> Finding:
     """Judges C4: the share of images whose window holds more than 3 times its relevance."""
     times = growth(inspection)
     if np.isnan(times).all():
-        return nothing("one_pixel finds nothing on the clear model")
-    value, low, high = inspection.mean(tripled(times), inspection.hardened.tests["source"])
+        return nothing("one_pixel finds nothing on the baseline model")
+    value, low, high = inspection.mean(tripled(times), inspection.retrained.tests["source"])
     shares = [
         f"{control_of(on)} {np.nanmean(tripled(growth(inspection, on))):.2f}"
         for on in controls_of(inspection, "one_pixel")
@@ -163,19 +165,19 @@ def draws_relevance(inspection: Inspection) -> Finding:
 
 
 def looks_as_before(inspection: Inspection) -> Finding:
-    """Judges C5: the hardened model's map is nearer to the clean one than the clear model's.
+    """Judges C5: the retrained model's map is nearer to the clean one than the baseline model's.
 
     The control beside it was trained on as long, without attacked images.
     """
-    models = ("one_pixel", CLEAR, "retrained")
+    models = ("one_pixel", BASELINE, "retrained")
     pair = [correlations(inspection, model, "one_pixel") for model in models]
     gain = pair[0] - pair[1]
     if np.isnan(gain).all():
-        return nothing("one_pixel finds nothing on the clear model")
-    value, low, high = inspection.mean(gain, inspection.hardened.tests["source"])
+        return nothing("one_pixel finds nothing on the baseline model")
+    value, low, high = inspection.mean(gain, inspection.retrained.tests["source"])
     detail = ", ".join(
         f"{model} {np.nanmean(values):.2f}"
-        for model, values in zip(("hardened", "clear", "retrained without"), pair, strict=True)
+        for model, values in zip(("retrained", "baseline", "retrained without"), pair, strict=True)
     )
     verdict = verdict_of_interval(low, high, above=0)
     return Finding(value, low, high, verdict, detail, int((~np.isnan(gain)).sum()))
@@ -183,7 +185,8 @@ def looks_as_before(inspection: Inspection) -> Finding:
 
 def near_are_attackable(inspection: Inspection) -> Finding:
     """Judges C6: closeness to the other class tells the attackable, in the plane and out of it."""
-    points = inspection.signatures.points.query("on == @CLEAR and right").reset_index(drop=True)
+    points = inspection.signatures.points
+    points = points[(points["on"] == CLEAN) & points["right"]].reset_index(drop=True)
     draws = inspection.draws(points["source"])
     weights = np.concatenate([np.ones((1, len(points))), draws.weights[:, draws.place]])
     found: list[Interval] = []
@@ -210,7 +213,7 @@ def identifiable(inspection: Inspection) -> Finding:
     points = inspection.signatures.points.dropna(subset="identified")
     kinds = sorted(points["on"].unique())
     if len(kinds) < 3:
-        return nothing("an attack finds too little on the clear model to tell it by")
+        return nothing("an attack finds too little on the baseline model to tell it by")
     columns = [np.where(points["on"] == kind, points["identified"], np.nan) for kind in kinds]
     values = np.stack(columns, axis=1).astype(float)
     drawn = inspection.draws(points["source"]).means(values)
@@ -237,7 +240,7 @@ RESTING_ON = {"fgsm": ("C3", "C6", "C7"), "one_pixel": ("C4", "C5", "C6", "C7")}
 
 def of_inspection(inspection: Inspection) -> pd.DataFrame:
     """Returns the finding on each claim, under one protocol, with `FINDING_COLUMNS`."""
-    everyone = len(inspection.hardened.tests)
+    everyone = len(inspection.retrained.tests)
     rows = []
     for claim, (judge, thresholds) in JUDGES.items():
         found = judge(inspection).with_images_needed(everyone, *thresholds)
@@ -250,10 +253,10 @@ def of_inspection(inspection: Inspection) -> pd.DataFrame:
 def flags(inspection: Inspection, limits: FlagSettings) -> pd.DataFrame:
     """Returns what must be known before a verdict is believed, with the columns of `cell_flags`.
 
-    The clear model classifies no better than chance, or an attack has few successes.
+    The baseline model classifies no better than chance, or an attack has few successes.
     """
     rows: list[tuple] = []
-    clean = inspection.extended(CLEAR, None)
+    clean = inspection.extended(BASELINE, None)
     labels = clean["label"].to_numpy()
     text = chance.warning(int(clean["right"].sum()), labels)
     if text:
@@ -272,9 +275,9 @@ def flags(inspection: Inspection, limits: FlagSettings) -> pd.DataFrame:
 def claims_table(inspection: Inspection, plan: Retraining, limits: FlagSettings) -> pd.DataFrame:
     """Returns the claims table of a study, see `claims.table`."""
     found = of_inspection(inspection)
-    size = inspection.hardened.changed.shape[-1]
+    size = inspection.retrained.changed.shape[-1]
     rests_on = (
-        f"{len(inspection.hardened.tests)} test images of '{plan.set}', {size} px; model "
+        f"{len(inspection.retrained.tests)} test images of '{plan.set}', {size} px; model "
         f"'{plan.model}', retraining '{inspection.name}'"
     )
     raised = flags(inspection, limits)

@@ -1,4 +1,4 @@
-"""Carries every source's attack to a target; explains the carried attacks, its own, and noise."""
+"""Tries every source's attack on a target; explains two of them, their noise and controls."""
 
 import torch
 
@@ -40,10 +40,10 @@ def main(stage: run.Stage) -> None:
     examples = sorted(range(len(order)), key=order.__getitem__)[: plan.examples]
     model = loading.load(target.model, **stage.calling)
     columns = ["image", "id", "source", "label", "class_name"]
-    carried = experiment.carry(
+    transferred = experiment.transfer(
         model, attacks, rows[columns], plan, partners, shown=examples, explained=target.maps
     )
-    storage.write(storage.end_folder(name, "carried", key), carried)
+    storage.write(storage.end_folder(name, "transferred", key), transferred)
 
 
 if __name__ == "__main__":

@@ -22,15 +22,15 @@ from camdrift.papers.klawikowska2020 import (
 from camdrift.papers.klawikowska2020.tables import Inspection
 from camdrift.pipeline import run
 from camdrift.settings import params
-from camdrift.storage import Attacked, Hardened, ImageSet, Signatures, Weights
+from camdrift.storage import CLEAN, Attacked, ImageSet, Retrained, Signatures, Weights
 from camdrift.storage.pixels import from_8bit
 from conftest import ROOT, inside, script, small_network, tiny_settings
 
 SETTINGS = params.load(ROOT / "params.yaml")
 TINY = tiny_settings()
-CLEAR = "clear"
+BASELINE = "baseline"
 CONTROLS = ["noise", "negated", "displaced"]
-MODELS, ATTACKS = (CLEAR, *experiment.HARDENED), ("fgsm", "one_pixel", "pgd", "fgsm_larger")
+MODELS, ATTACKS = (BASELINE, *experiment.RETRAINED), ("fgsm", "one_pixel", "pgd", "fgsm_larger")
 
 
 def shown(model, pixels, *, wrong: int = 0) -> experiment.Images:
@@ -99,9 +99,9 @@ def test_training_sees_what_the_adversary_makes_of_each_batch(pixels):
 class Small:
     """A retraining of a network that has learnt nothing: its results, weights, training splits."""
 
-    clear: Weights
+    baseline: Weights
     before: dict
-    found: Hardened
+    found: Retrained
     weights: dict
     splits: dict
 
@@ -120,7 +120,7 @@ def small() -> Small:
     torch.manual_seed(0)
     wanted = {key: facts[key] for key in ("architecture", "width", "head", "classes", "size")}
     state = architectures.build(**wanted, initialised=True).state_dict()
-    clear = Weights(state, facts, pd.DataFrame())
+    baseline = Weights(state, facts, pd.DataFrame())
     before = {name: value.clone() for name, value in state.items()}
     chosen = TINY.retrainings["tiny_inspecting"]
     brief = chosen.training.model_copy(update={"epochs": 1, "batch": 4})
@@ -132,23 +132,23 @@ def small() -> Small:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "retrained", retrained)
-        found, weights = experiment.harden(
-            images, clear, chosen.model_copy(update={"training": brief}), SETTINGS.attacks,
+        found, weights = experiment.retrain(
+            images, baseline, chosen.model_copy(update={"training": brief}), SETTINGS.attacks,
             controls=CONTROLS, name="test", seed=1, micro_batch=4,
         )  # fmt: skip
-    return Small(clear, before, found, weights, splits)
+    return Small(baseline, before, found, weights, splits)
 
 
 @pytest.mark.parametrize("kind", experiment.EXTENDING)
 def test_what_an_attack_changes_joins_the_training_set_under_its_own_label(small, kind):
-    rows = small.found.attacks.query("model == 'clear' and split == 'train' and attack == @kind")
+    rows = small.found.attacks.query("model == 'baseline' and split == 'train' and attack == @kind")
     won = rows[rows["success"]]
     pixels, labels = small.splits[f"test_{kind}"]["train"]
     assert small.found.facts["added"][kind] == len(won)
     assert labels[12:].tolist() == won["label"].to_list()
     if kind == "fgsm":
         assert 0 < len(won) < 12
-        model = loading.ready(replace(small.clear, state=small.before), micro_batch=4)
+        model = loading.ready(replace(small.baseline, state=small.before), micro_batch=4)
         with torch.no_grad():
             assert model(pixels[12:]).argmax(1).tolist() == won["adversarial"].to_list()
 
@@ -159,10 +159,10 @@ def test_the_others_are_trained_on_the_set_as_it_is(small, kind):
     assert all(len(parts["validation"][1]) == 4 for parts in small.splits.values())
 
 
-def test_hardened_models_start_from_the_clear_one_and_share_nothing_with_it(small):
-    clear, before, weights = small.clear, small.before, small.weights
-    assert all(torch.equal(before[name], value) for name, value in clear.state.items())
-    everything = [clear.state, *(weights[kind].state for kind in experiment.HARDENED)]
+def test_retrained_models_start_from_the_clear_one_and_share_nothing_with_it(small):
+    baseline, before, weights = small.baseline, small.before, small.weights
+    assert all(torch.equal(before[name], value) for name, value in baseline.state.items())
+    everything = [baseline.state, *(weights[kind].state for kind in experiment.RETRAINED)]
     places = [value.data_ptr() for state in everything for value in state.values()]
     assert len(set(places)) == len(places)
     heads = [[v for n, v in state.items() if n.endswith("weight")][-1] for state in everything]
@@ -170,20 +170,20 @@ def test_hardened_models_start_from_the_clear_one_and_share_nothing_with_it(smal
         assert not any(torch.equal(one, other) for other in heads[:i])
 
 
-def test_a_cell_can_attack_and_explain_a_hardened_model(tiny, tmp_path):
+def test_a_cell_can_attack_and_explain_a_retrained_model(tiny, tmp_path):
     folder = shutil.copytree(tiny.folder, tmp_path / "study", symlinks=True)
     yaml, path = YAML(), folder / "params.yaml"
     content = yaml.load(path)
-    carried = {"model": "tiny_inspecting_fgsm", "source": "vgg11_eighth"}
+    transferred = {"model": "tiny_inspecting_fgsm", "source": "vgg11_eighth"}
     brief = {"strengths": [1.0]}
-    content["cells"]["tiny_carried"] = dict(content["cells"]["tiny_fgsm"]) | carried | brief
+    content["cells"]["tiny_transferred"] = dict(content["cells"]["tiny_fgsm"]) | transferred | brief
     yaml.dump(content, path)
     with inside(folder):
         for group in ("attack", "noise", "cam", "score"):
-            script(group).main(run.Stage(f"{group}@tiny_carried"))
+            script(group).main(run.Stage(f"{group}@tiny_transferred"))
         images, own = (
             storage.read(Attacked, storage.cell_folder("tiny", cell, "attack")).images
-            for cell in ("tiny_carried", "tiny_fgsm")
+            for cell in ("tiny_transferred", "tiny_fgsm")
         )
         model = loading.load("tiny_inspecting_fgsm", micro_batch=32)
         shown = storage.read(ImageSet, storage.set_folder("digits")).pixels[images["image"]]
@@ -209,7 +209,7 @@ def made(
     for model in MODELS:
         for attack in ATTACKS:
             count = success.get(attack, 9)
-            count = count if model == CLEAR else int(anew * count)
+            count = count if model == BASELINE else int(anew * count)
             won = image < count
             controls += [
                 base.assign(model=model, attack=attack, control=kind, right=image < right,
@@ -222,15 +222,15 @@ def made(
                 evaluations=5, gain=np.where(won, 0.01, np.nan), l2=0.2,
                 success_8bit=won & (image % 4 > 0),
             ))  # fmt: skip
-        for on in (CLEAR, *experiment.EXTENDING):
-            changed = (image < success.get(on, 0)) & (model == CLEAR)
-            keeps = image < right if model == CLEAR else image < kept * tests
+        for on in (CLEAN, *experiment.EXTENDING):
+            changed = (image < success.get(on, 0)) & (model == BASELINE)
+            keeps = image < right if model == BASELINE else image < kept * tests
             good = keeps & ~changed
             predictions.append(
                 base.assign(model=model, on=on, prediction=np.where(good, label, -1))
             )
     changed = np.zeros((2, tests, 3, 8, 8), dtype=np.float32)
-    hardened = Hardened(
+    retrained = Retrained(
         pd.concat(rows, ignore_index=True), pd.concat(predictions, ignore_index=True),
         pd.concat(controls, ignore_index=True),
         base.assign(id=source, class_name=label.astype(str)), changed,
@@ -239,27 +239,27 @@ def made(
                       "pgd": {"eps": 0.01, "steps": 5}, "fgsm_larger": {"eps": 0.1, "gains": 1}},
          "added": {"fgsm": 7, "one_pixel": 3}},
     )  # fmt: skip
-    pairs = [[CLEAR, CLEAR], [CLEAR, "fgsm"], [CLEAR, "one_pixel"], ["fgsm", "fgsm"],
+    pairs = [[BASELINE, CLEAN], [BASELINE, "fgsm"], [BASELINE, "one_pixel"], ["fgsm", "fgsm"],
              ["one_pixel", "one_pixel"], ["pgd", "fgsm"], ["retrained", "fgsm"],
              ["retrained", "one_pixel"]]  # fmt: skip
-    pairs += [[CLEAR, f"{on}, {kind}"] for on in experiment.EXTENDING for kind in CONTROLS]
+    pairs += [[BASELINE, f"{on}, {kind}"] for on in experiment.EXTENDING for kind in CONTROLS]
     images = pd.concat(
         [
             base.assign(model=m, on=on, prediction=0, window=window, window_before=0.1,
-                        correlation=correlation + 0.3 * (m != CLEAR or "," in on),
+                        correlation=correlation + 0.3 * (m != BASELINE or "," in on),
                         correlation_same_class=0.1)
             for m, on in pairs
         ], ignore_index=True,
     )  # fmt: skip
     points = []
-    for on in (CLEAR, *experiment.EXTENDING):
-        part = base if on == CLEAR else base[: success[on]]
+    for on in (CLEAN, *experiment.EXTENDING):
+        part = base if on == CLEAN else base[: success[on]]
         near = np.nan if one_class else part["image"].to_numpy(float)
         flags = {f"success_{k}": part["image"] < success[k] for k in experiment.EXTENDING}
         points.append(part.assign(
             on=on, after=0, right=part["image"] < right, x=part["image"], y=0.0,
-            distance=near if on == CLEAR else np.nan,
-            distance_plane=near if on == CLEAR else np.nan, identified=True, **flags,
+            distance=near if on == CLEAN else np.nan,
+            distance_plane=near if on == CLEAN else np.nan, identified=True, **flags,
         ))  # fmt: skip
     facts = {"shown": pairs, "numbers": {"agreement": 0.75, "trustworthiness": 0.5,
                                              "negative relevance": negative}}  # fmt: skip
@@ -267,7 +267,7 @@ def made(
     pictures = np.zeros((tests, 8, 8, 3), dtype=np.uint8)
     points_table = pd.concat(points, ignore_index=True)
     signatures = Signatures(maps, images, points_table, facts, pictures)
-    return Inspection("test", hardened, signatures, SETTINGS.statistics, 1)
+    return Inspection("test", retrained, signatures, SETTINGS.statistics, 1)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_the_arithmetic_of_the_papers_table(attack, added, printed):
     For one-pixel the paper prints 64.62: 3 of the 660 are right again in its set.
     """
     one = made(tests=2000, right=1716, success={"fgsm": 940, "one_pixel": 660})
-    rows = tables.tables(one)["sets"].query("model == 'clear'").set_index("set")
+    rows = tables.tables(one)["sets"].query("model == 'baseline'").set_index("set")
     assert 100 * rows.loc["clean", "accuracy"] == pytest.approx(85.80, abs=0.05)
     row = rows.loc[f"clean + {attack}"]
     assert (row["right"], row["images"]) == (1716, 2000 + added)
@@ -290,7 +290,7 @@ def test_the_arithmetic_of_the_papers_table(attack, added, printed):
 def test_tables_on_paper():
     found = tables.tables(made())
     attacks = found["attacks"].set_index(["model", "attack"])
-    row = attacks.loc[(CLEAR, "fgsm")]
+    row = attacks.loc[(BASELINE, "fgsm")]
     assert (row["images"], row["wrong"], row["successes"]) == (18, 2, 10)
     assert row["rate"] == pytest.approx(10 / 18, abs=0.0005)
     assert row["low"] < row["rate"] < row["high"]
@@ -303,14 +303,15 @@ def test_tables_on_paper():
         ["1", "0", 5],
     ]
     relevance = found["relevance"].set_index(["model", "on", "kind"])
-    assert relevance.loc[(CLEAR, "one_pixel", "growth"), "mean"] == pytest.approx(6)
-    assert relevance.loc[(CLEAR, "fgsm", "correlation"), "images"] == 10
-    assert relevance.loc[(CLEAR, "fgsm", "correlation, same class"), "mean"] == pytest.approx(0.1)
-    assert relevance.loc[(CLEAR, "fgsm, negated", "correlation"), "images"] == 10
-    assert relevance.loc[(CLEAR, "one_pixel, displaced", "tripled"), "mean"] == 1
+    assert relevance.loc[(BASELINE, "one_pixel", "growth"), "mean"] == pytest.approx(6)
+    assert relevance.loc[(BASELINE, "fgsm", "correlation"), "images"] == 10
+    same = relevance.loc[(BASELINE, "fgsm", "correlation, same class"), "mean"]
+    assert same == pytest.approx(0.1)
+    assert relevance.loc[(BASELINE, "fgsm, negated", "correlation"), "images"] == 10
+    assert relevance.loc[(BASELINE, "one_pixel, displaced", "tripled"), "mean"] == 1
     assert ("pgd", "fgsm", "growth") not in relevance.index
     controls = found["controls"].set_index(["model", "attack", "control"])["rate"]
-    np.testing.assert_allclose(controls.loc[CLEAR, "pgd"], [0, 1 / 18, 2 / 18], atol=5e-4)
+    np.testing.assert_allclose(controls.loc[BASELINE, "pgd"], [0, 1 / 18, 2 / 18], atol=5e-4)
     assert tables.metrics(found)["fgsm"]["accuracy clean + fgsm"] == 1
 
 
@@ -400,19 +401,19 @@ def test_one_class_has_no_other_to_be_near():
 def test_tables_for_people_and_figures():
     found = tables.tables(made())
     sets = report.sets(found)
-    assert list(sets.columns) == ["set", "clear", "retrained", "FGSM-hardened",
-                                  "one-pixel-hardened", "PGD-trained"]  # fmt: skip
-    assert sets.loc[1, "clear"].endswith("(18 of 30)")
+    assert list(sets.columns) == ["set", "baseline", "retrained", "FGSM-retrained",
+                                  "one-pixel-retrained", "PGD-trained"]  # fmt: skip
+    assert sets.loc[1, "baseline"].endswith("(18 of 30)")
     row = report.attacks(found).loc[1]
     assert row["attack"] == "one pixel, 30400 queries"
-    assert row["clear"].endswith("of 18 right")
+    assert row["baseline"].endswith("of 18 right")
     drawn = figures.study_figures(found)
     assert [figure.name for figure in drawn] == [
         "klawikowska_table_1", "success_by_model", "klawikowska_figure_4", "klawikowska_figure_5",
         "klawikowska_figure_6", "signatures_under_one_pixel", "correlation_under_controls",
     ]  # fmt: skip
     one = made()
-    panels = figures.panels(found, one.hardened, one.signatures)
+    panels = figures.panels(found, one.retrained, one.signatures)
     shows_images = {figure.name: figure.images for figure in panels}
     assert shows_images == {
         f"klawikowska_figure_{number}": images
@@ -431,5 +432,5 @@ def test_an_attack_that_finds_nothing_leaves_its_figures_out():
     assert [figure.name for figure in drawn] == [
         "klawikowska_table_1", "success_by_model", "klawikowska_figure_4"
     ]  # fmt: skip
-    panels = figures.panels(found, nothing.hardened, nothing.signatures)
+    panels = figures.panels(found, nothing.retrained, nothing.signatures)
     assert [figure.name for figure in panels] == ["klawikowska_figure_2"]
