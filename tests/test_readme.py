@@ -151,18 +151,18 @@ def test_the_readmes_words_on_retraining_are_what_the_committed_tables_say(publi
     verdict, numbers = (
         real["claims"].set_index("id")["verdict"], real["numbers"].set_index("number")["value"]
     )  # fmt: skip
-    # "... the retrained model is as right as the clear one on the clean images alone."
+    # "... the retrained model is as right as the baseline on the clean images alone."
     old = accuracy["clean + fgsm"]
-    assert old["fgsm"] >= accuracy["clean", "clear"] > old["clear"]
+    assert old["fgsm"] >= accuracy["clean", "baseline"] > old["baseline"]
     # "But the control makes up much of that loss without having seen an attacked image."
-    assert 0.5 < (old["retrained"] - old["clear"]) / (old["fgsm"] - old["clear"]) < 1
-    # "... falls as the clear one does: FGSM changes nearly all images of either."
+    assert 0.5 < (old["retrained"] - old["baseline"]) / (old["fgsm"] - old["baseline"]) < 1
+    # "... falls as the baseline does: FGSM changes nearly all images of either."
     assert verdict["C2b"] == "does not hold"
-    assert (rate.loc[[("fgsm", "clear"), ("fgsm", "fgsm")], "rate"] > 0.95).all()
+    assert (rate.loc[[("fgsm", "baseline"), ("fgsm", "fgsm")], "rate"] > 0.95).all()
     # "PGD training alone makes a difference, at a price ..."
     pgd = rate.xs("pgd", level="model")
-    assert pgd.loc["fgsm", "high"] < rate.loc[("fgsm", "clear"), "low"]
-    assert accuracy["clean", "pgd"] < accuracy["clean", "clear"]
+    assert pgd.loc["fgsm", "high"] < rate.loc[("fgsm", "baseline"), "low"]
+    assert accuracy["clean", "pgd"] < accuracy["clean", "baseline"]
     # "FGSM does reverse relevance maps there ...; on the bundled tiles it cannot ..."
     assert verdict["C3"] == "holds"
     small = made["inspecting"]["numbers"].set_index("number")["value"]
@@ -170,7 +170,7 @@ def test_the_readmes_words_on_retraining_are_what_the_committed_tables_say(publi
     # "The immune model's map looks more as before ..., but so does the control's."
     map_of = real["relevance"].query("on == 'one_pixel' and kind == 'correlation'")
     map_of = map_of.set_index("model")["mean"]
-    assert map_of["clear"] < 0 < map_of["one_pixel"] < map_of["retrained"]
+    assert map_of["baseline"] < 0 < map_of["one_pixel"] < map_of["retrained"]
     # "The plane shows no classes beyond chance, its distances ..., and signatures ..."
     assert abs(numbers["agreement"] - numbers["chance of agreement"]) < 0.05
     assert (verdict[["C6", "C7"]] == "does not hold").all()

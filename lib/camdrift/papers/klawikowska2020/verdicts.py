@@ -175,9 +175,10 @@ def looks_as_before(inspection: Inspection) -> Finding:
     if np.isnan(gain).all():
         return nothing("one_pixel finds nothing on the baseline model")
     value, low, high = inspection.mean(gain, inspection.retrained.tests["source"])
+    names = ("retrained on one-pixel", "baseline", "retrained without")
     detail = ", ".join(
         f"{model} {np.nanmean(values):.2f}"
-        for model, values in zip(("retrained", "baseline", "retrained without"), pair, strict=True)
+        for model, values in zip(names, pair, strict=True)
     )
     verdict = verdict_of_interval(low, high, above=0)
     return Finding(value, low, high, verdict, detail, int((~np.isnan(gain)).sum()))
