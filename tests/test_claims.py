@@ -14,6 +14,7 @@ from camdrift.analysis.evidence import Evidence
 from camdrift.analysis.statistics import Resampler
 from camdrift.papers import claims, findings, interface
 from camdrift.papers.findings import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED
+from camdrift.papers.renkhoff2022 import controls, study
 from camdrift.papers.renkhoff2022 import verdicts as judges
 from camdrift.papers.tan2023 import sensitivity
 from camdrift.papers.tan2023 import verdicts as detection_verdicts
@@ -24,15 +25,15 @@ from test_changes import CORRECTED
 CLAIMS = [claim for paper in PAPERS for claim in interface.paper(paper).CLAIMS]
 
 
-def test_forty_claims_of_four_papers_and_each_of_the_first_two_has_a_judge():
+def test_forty_seven_claims_of_four_papers_and_each_of_the_first_two_has_a_judge():
     ids = [claim.id for claim in CLAIMS]
-    assert len(ids) == len(set(ids)) == 40
+    assert len(ids) == len(set(ids)) == 47
     for paper in PAPERS:
         assert {claim.paper for claim in interface.paper(paper).CLAIMS} == {paper}
     layers, detectors = (
         [claim.id for claim in interface.paper(paper).CLAIMS] for paper in PAPERS[:2]
     )
-    assert sorted(judges.JUDGES) == sorted(layers)
+    assert sorted(study.JUDGES) == sorted(layers)
     assert sorted([*detection_verdicts.JUDGES, sensitivity.CLAIM]) == sorted(detectors)
     assert all(c.says and c.where and c.statistic and c.holds_if for c in CLAIMS)
 
@@ -363,3 +364,65 @@ def test_claims_table_puts_published_beside_corrected():
     assert row["published_flags"] == "few sources, threshold"
     assert (table.drop("A1")["verdict"] == NOT_RUN).all()
     assert (table.drop("A1")["rests_on"] == "").all()
+
+
+def with_control(attack, noise, control, *, name="negated"):
+    made = Made(similar([attack]), similar([noise], seed=1), strengths=[1.0])
+    made.similarities[name, True] = similar([control], seed=2)
+    made.__dict__["values"] = pd.DataFrame({"variant": ["adversarial", "noise", name]})
+    return made
+
+
+def test_an_attack_goes_beyond_its_control_where_it_moves_maps_further_than_that():
+    found = controls.beyond(with_control([0.5] * 3, [0.9] * 3, [0.6] * 3), "negated")
+    assert found.verdict == HOLDS
+    assert found.value == pytest.approx(0.1, abs=0.01)
+    assert "negated has 75% of the excess over noise" in found.detail
+    same = controls.beyond(with_control([0.5] * 3, [0.9] * 3, [0.5] * 3), "negated")
+    assert same.verdict == NO_EFFECT
+    assert "100% of the excess" in same.detail
+    further = controls.beyond(with_control([0.5] * 3, [0.9] * 3, [0.3] * 3), "negated")
+    assert further.verdict == NOT
+    assert controls.beyond(further_evidence(), "phase_randomised").verdict == NOT_RUN
+
+
+def further_evidence():
+    return with_control([0.5] * 3, [0.9] * 3, [0.3] * 3)
+
+
+def test_weak_attacks_deviate_more_where_their_maps_are_less_similar():
+    def judge(means):
+        curve = np.repeat(np.array(means)[:, None], 2, axis=1)
+        made = Made(similar(curve), similar(curve, seed=1), strengths=[0.25, 1.0, 2.0, 4.0])
+        return controls.weak_deviates_more(made)
+
+    assert judge([0.5, 0.6, 0.7, 0.8]).verdict == HOLDS
+    assert judge([0.5, 0.6, 0.7, 0.8]).value == pytest.approx(0.2, abs=0.02)  # the least
+    assert judge([0.9, 0.6, 0.5, 0.4]).verdict == NOT
+    assert judge([0.5, 0.6, 0.7, 0.3]).verdict == PARTLY
+    short = Made(similar([[0.5]]), similar([[0.5]]), strengths=[1.0])
+    assert controls.weak_deviates_more(short).verdict == NOT_RUN
+
+
+def test_claims_on_the_class_and_on_noise_are_what_other_tables_of_the_study_say(tiny):
+    with inside(tiny.folder):
+        made = results.load("tiny")
+    headline = tiny.settings.studies["tiny"].headline
+    rows = made["switches"].query("cell == @headline and protocol == 'corrected'")
+    finding = rows.set_index("claim")
+    shares = made["shares"].query("cell == @headline").set_index("share")
+    fixed = shares[shares.index.str.contains("class")].iloc[0]
+    assert finding.loc["A1s", "value"] == pytest.approx(1 - fixed["value"], abs=2e-3)
+    cell = tiny.settings.cells[headline]
+    with inside(tiny.folder):
+        maps = storage.read(storage.Maps, storage.cell_folder(cell.study, headline, "cam")).of()
+        attacked = storage.read(
+            storage.Attacked, storage.cell_folder(cell.study, headline, "attack")
+        ).images.set_index("image")
+    noisy = maps.query(
+        "variant == 'noise' and strength == 1 and draw == 0 and target == 'own_top1' "
+        "and recipe == 'exact-none-matched'"
+    )
+    flips = noisy["prediction"].to_numpy() != attacked.loc[noisy["image"], "clean"].to_numpy()
+    assert len(flips) == len(attacked)
+    assert finding.loc["A17", "value"] == pytest.approx(flips.mean(), abs=1e-3)

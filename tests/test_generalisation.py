@@ -411,3 +411,21 @@ def test_controls_stand_beside_their_attack_at_the_largest_eps():
     assert set(source["attack"]) == {"transferred", "none"}
     text = report.controls({"controls": rows}, "given").set_index(["network", "attack"])
     assert text.loc[("VGG16", "own"), "noise"].startswith("25%, 0.0")
+
+
+def test_a_shift_is_that_of_noise_where_both_are_within_a_tenth():
+    """Noise shifts maps as the attack does in these data; one network's attack shifts them more."""
+    reading = verdicts.Reading("given", blank=False)
+    found = verdicts.shift_is_that_of_noise(compared(), reading)
+    assert found.verdict == HOLDS
+    assert abs(found.value) < 0.1
+    assert "ResNet50" not in found.detail
+    part = compared().tried["Xception", PLAIN].parts[0]
+    kinds = part.variants["attack"].to_numpy()
+    last = part.last * np.where(kinds == "noise", 0.5, 1)[None, :, None, None]
+    tried = compared().tried | {("Xception", PLAIN): Tried("wide", [replace(part, last=last)])}
+    found = verdicts.shift_is_that_of_noise(replace(compared(), tried=tried), reading)
+    assert found.value == pytest.approx(0.5, abs=0.05)
+    assert found.verdict == PARTLY  # three of four
+    assert "Xception 0.32" in found.detail
+    assert found.low < found.value < found.high

@@ -333,8 +333,27 @@ def test_verdicts_where_everything_is_as_the_paper_says():
     assert found.loc["C6", "value"] == 1  # the nearest are the attackable ones
     assert found.loc["C6", "verdict"] == HOLDS
     assert found["images"].to_dict() == {
-        "C1": 200, "C2": 200, "C2b": 200, "C3": 150, "C4": 140, "C5": 140, "C6": 180, "C7": 490
+        "C1": 200, "C2": 200, "C2b": 200, "C3": 150, "C4": 140, "C5": 140, "C6": 180, "C7": 490,
+        "C8": 140,
     }  # fmt: skip
+
+
+def test_a_retrained_model_ignores_the_pixel_where_its_share_there_is_halved():
+    """The retrained model's window holds a third of the baseline's share in 7 of 8 successes."""
+    one = made(tests=200, right=180, success={"fgsm": 150, "one_pixel": 80})
+    images = one.signatures.images
+    mine = (images["model"] == "one_pixel") & (images["image"] % 8 > 0)
+    less = images.assign(window=images["window"].where(~mine, images["window"] / 3))
+    one = replace(one, signatures=replace(one.signatures, images=less))
+    found = verdicts.ignores_the_pixel(one)
+    assert found.value == pytest.approx(70 / 80)
+    assert found.verdict == HOLDS
+    assert "0.33 times" in found.detail
+    assert "share of images 0.00" in found.detail  # retrained without attacked images
+    rows = tables.tables(one)["relevance"].set_index(["model", "on", "kind"])
+    row = rows.loc[("one_pixel", "one_pixel", "shrinkage")]
+    assert row["mean"] == pytest.approx((70 / 3 + 10) / 80, abs=1e-3)
+    assert judged(success={"fgsm": 9, "one_pixel": 0}).loc["C8", "verdict"] == UNDECIDED
 
 
 def test_retraining_restores_within_three_points():

@@ -14,7 +14,7 @@ from camdrift.models import loading
 from camdrift.ops import readme, summary
 from camdrift.papers import interface
 from camdrift.papers.renkhoff2022 import figures, report
-from camdrift.papers.renkhoff2022 import verdicts as judges
+from camdrift.papers.renkhoff2022.study import JUDGES
 from camdrift.papers.tan2023 import report as detector_report
 from camdrift.papers.tan2023 import tables as evaluation
 from camdrift.perturbations import variants
@@ -258,7 +258,7 @@ def test_the_tables_of_the_cells_are_in_the_one_study_or_the_other(tiny):
     switches = [results.load(name)["switches"] for name in ("tiny", "tiny_detectors")]
     cells = tiny.settings.cells.items()
     runs = [(key, protocol) for key, cell in cells for protocol in cell.protocols]
-    for table, claims in zip(switches, (judges.JUDGES, ["B6"]), strict=True):
+    for table, claims in zip(switches, (JUDGES, ["B6"]), strict=True):
         rows = table[["cell", "protocol", "claim"]].itertuples(index=False, name=None)
         assert list(rows) == [(*run, claim) for run in runs for claim in claims]
 

@@ -14,9 +14,9 @@ from camdrift.datasets import chance
 from camdrift.settings import FlagSettings, StatisticsSettings
 from camdrift.storage import NOISE
 
-DRIFT = ("A1", "A1f", "A2", "A3", "A4", "A5", "A6", "A7", "A8")
+DRIFT = ("A1", "A1f", "A1n", "A1p", "A1s", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "A16")
 RULE = ("A9", "A10", "A11", "A12")
-EVERY = (*DRIFT, *RULE, "A13", "A14", "A15")
+EVERY = (*DRIFT, *RULE, "A13", "A14", "A15", "A17")
 
 Flag = tuple[str, float, float, tuple[str, ...], str]
 

@@ -140,9 +140,15 @@ class Comparison:
         drawn = self.draws(images).means(flat)
         return mean.reshape(values.shape[1:]), drawn.reshape(-1, *values.shape[1:])
 
-    def interval(self, drawn: np.ndarray) -> tuple[float, float]:
-        """Returns the interval of a statistic from its resamples (resamples,)."""
-        low, high = statistics.interval(drawn[:, None], confidence=self.chosen.confidence)
+    def interval(
+        self, drawn: np.ndarray, *, confidence: float | None = None
+    ) -> tuple[float, float]:
+        """Returns the interval of a statistic from its resamples (resamples,).
+
+        `confidence` is that of the settings unless given.
+        """
+        level = self.chosen.confidence if confidence is None else confidence
+        low, high = statistics.interval(drawn[:, None], confidence=level)
         return float(low[0]), float(high[0])
 
 

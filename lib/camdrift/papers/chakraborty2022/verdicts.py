@@ -38,6 +38,7 @@ from camdrift.papers.findings import (
     verdict_of_all,
     verdict_of_interval,
     verdict_of_parts,
+    verdict_of_range,
 )
 from camdrift.scores import vid
 from camdrift.settings import FlagSettings
@@ -346,12 +347,47 @@ def preprocessing_helps(found: Comparison) -> Finding:
     return _finding(parts, verdict, detail, len(_images(found)))
 
 
+def shift_is_that_of_noise(found: Comparison, reading: Reading) -> Finding:
+    """Judges D8: MOD under the attack is equivalent to that under noise of its size.
+
+    By two one-sided tests at 5 %: the 90 % interval of their relative difference is within 10 %.
+    The network that the attack was made on is left out.
+    """
+    parts, texts = [], []
+    eps, equivalent = found.plan.eps[-1], 0.1
+    for name, tried in found.networks().items():
+        if name == found.plan.transferred:
+            continue
+        both = [
+            tried.shift(kind, eps, reading.explains, blank=reading.blank)
+            for kind in (TRANSFERRED, TRANSFERRED_NOISE)
+        ]
+        known = ~np.isnan(both[0]) & ~np.isnan(both[1])
+        pair = np.where(known[:, None], np.stack(both, axis=1), np.nan)
+        if not known.any():
+            return nothing(NO_MAPS)
+        mean, drawn = found.means(pair, tried.images)
+        value = (mean[0] - mean[1]) / mean[0]
+        relative = (drawn[:, 0] - drawn[:, 1]) / drawn[:, 0]
+        low, high = found.interval(relative, confidence=0.9)
+        verdict = verdict_of_range(low, high, least=-equivalent, most=equivalent)
+        parts.append(Finding(value, low, high, verdict))
+        texts.append(f"{name} {mean[0]:.3f} and {mean[1]:.3f} ({verdict})")
+    if not parts:
+        return nothing("wanted networks beside that on which the attack was made")
+    verdict = verdict_of_parts([part.verdict for part in parts])
+    deciding = [part for part in parts if part.verdict == verdict] or parts
+    part = max(deciding, key=lambda part: abs(part.value))
+    detail = f"attack and noise: {', '.join(texts)}; the value is that of the largest difference"
+    return replace(part, verdict=verdict, detail=detail)
+
+
 ON_CLASSES: dict[str, Callable[[Comparison], Finding]] = {
     "D2": wide_lose_more, "D5": carries_over, "D7": preprocessing_helps
 }  # fmt: skip
 ON_MAPS: dict[str, Callable[[Comparison, Reading], Finding]] = {
     "D1": mod_rises, "D3": wide_lose_more_at_equal_shift, "D4": one_is_most_stable,
-    "D6": shift_explains_failure,
+    "D6": shift_explains_failure, "D8": shift_is_that_of_noise,
 }  # fmt: skip
 
 

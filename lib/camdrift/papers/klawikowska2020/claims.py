@@ -29,4 +29,7 @@ CLAIMS = (
     Claim("C7", PAPER, "Attacks leave different maps, so the attack can be identified", "4.1", "",
           "cross-validated accuracy on signatures, three classes", "> 60 %, chance 33 %",
           tables=("points",)),
+    Claim("C8", PAPER, "A retrained model ignores the adverse pixel", "fig. 3e", "",
+          "relevance in the 5x5 around the pixel, one-pixel-retrained model over baseline",
+          "< 50 % in more than half", tables=("relevance",), figures=("klawikowska_figure_3",)),
 )  # fmt: skip

@@ -106,7 +106,8 @@ def tables(inspection: Inspection) -> dict[str, pd.DataFrame]:
     relevance: `model, on, kind, images, mean, low, high`: correlation with the clean map, also
         where both explain the clean image's class ('correlation, same class'); after a one-pixel
         attack and its controls, how the window's share grew ('growth'), and the share of images
-        where it more than tripled ('tripled').
+        where it more than tripled ('tripled'); of other models, how many times the baseline's share
+        it is ('shrinkage').
     points: of the plane, with `class_before` and `class_after`. numbers: `number, value`.
     budgets: `attack, budget` (in words), `added` (images to the training set).
     """
@@ -220,6 +221,19 @@ def growth(inspection: Inspection, on: str = "one_pixel") -> np.ndarray:
     return np.where(inspection.succeeded("one_pixel"), times, np.nan)
 
 
+def shrinkage(inspection: Inspection, model: str) -> np.ndarray:
+    """Returns how many times the baseline's share of relevance in the window a model has.
+
+    Of each image under the one-pixel attack; NaN where that does not succeed on the baseline.
+    """
+    images = inspection.signatures.images.query("on == 'one_pixel'")
+    mine, base = (
+        images.loc[images["model"] == name, "window"].to_numpy() for name in (model, BASELINE)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(inspection.succeeded("one_pixel"), mine / base, np.nan)
+
+
 def tripled(times: np.ndarray) -> np.ndarray:
     """Returns whether a window's share more than tripled: 0 or 1, NaN where that is not known."""
     return np.where(np.isnan(times), np.nan, (times > 3).astype(float))
@@ -252,6 +266,8 @@ def _relevance(inspection: Inspection) -> pd.DataFrame:
         if model == BASELINE and attack_of(on) == "one_pixel":
             kinds["growth"] = growth(inspection, on)
             kinds["tripled"] = tripled(kinds["growth"])
+        if model != BASELINE and on == "one_pixel":
+            kinds["shrinkage"] = shrinkage(inspection, model)
         for kind, each in kinds.items():
             value, low, high = inspection.mean(each, sources)
             rows.append({"model": model, "on": on, "kind": kind,

@@ -31,6 +31,7 @@ from camdrift.papers.klawikowska2020.tables import (
     Interval,
     correlations,
     growth,
+    shrinkage,
     tripled,
 )
 from camdrift.settings import EXTENDING, FlagSettings, Retraining
@@ -177,8 +178,7 @@ def looks_as_before(inspection: Inspection) -> Finding:
     value, low, high = inspection.mean(gain, inspection.retrained.tests["source"])
     names = ("retrained on one-pixel", "baseline", "retrained without")
     detail = ", ".join(
-        f"{model} {np.nanmean(values):.2f}"
-        for model, values in zip(names, pair, strict=True)
+        f"{model} {np.nanmean(values):.2f}" for model, values in zip(names, pair, strict=True)
     )
     verdict = verdict_of_interval(low, high, above=0)
     return Finding(value, low, high, verdict, detail, int((~np.isnan(gain)).sum()))
@@ -225,6 +225,29 @@ def identifiable(inspection: Inspection) -> Finding:
     return Finding(value, low, high, verdict, detail, len(points))
 
 
+def ignores_the_pixel(inspection: Inspection) -> Finding:
+    """Judges C8: the share of images whose window holds less than half of the baseline's share.
+
+    Both models explain the image that the attack changed on the baseline. The control beside it was
+    trained on as long, without attacked images.
+    """
+    ratios = {model: shrinkage(inspection, model) for model in ("one_pixel", "retrained")}
+    mine = ratios["one_pixel"]
+    if np.isnan(mine).all():
+        return nothing("one_pixel finds nothing on the baseline model")
+    halved = {
+        model: np.where(np.isnan(each), np.nan, (each < 0.5).astype(float))
+        for model, each in ratios.items()
+    }
+    value, low, high = inspection.mean(halved["one_pixel"], inspection.retrained.tests["source"])
+    detail = (
+        f"median {np.nanmedian(mine):.2f} times the baseline's share; retrained without attacked "
+        f"images: share of images {np.nanmean(halved['retrained']):.2f}"
+    )
+    verdict = verdict_of_interval(low, high, above=0.5)
+    return Finding(value, low, high, verdict, detail, int((~np.isnan(mine)).sum()))
+
+
 # Each claim's judge, and the thresholds that its value is held against.
 JUDGES: dict[str, tuple[Callable[[Inspection], Finding], tuple[float, ...]]] = {
     "C1": (accuracy_falls, (0.3,)),
@@ -235,8 +258,12 @@ JUDGES: dict[str, tuple[Callable[[Inspection], Finding], tuple[float, ...]]] = {
     "C5": (looks_as_before, (0,)),
     "C6": (near_are_attackable, (0.65,)),
     "C7": (identifiable, (0.6,)),
+    "C8": (ignores_the_pixel, (0.5,)),
 }
-RESTING_ON = {"fgsm": ("C3", "C6", "C7"), "one_pixel": ("C4", "C5", "C6", "C7")}  # its successes
+RESTING_ON = {
+    "fgsm": ("C3", "C6", "C7"),
+    "one_pixel": ("C4", "C5", "C6", "C7", "C8"),
+}  # its successes
 
 
 def of_inspection(inspection: Inspection) -> pd.DataFrame:

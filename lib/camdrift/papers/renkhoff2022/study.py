@@ -14,11 +14,10 @@ from camdrift.analysis.tables import ABOUT, DIGITS, PAPERS_RULE, TARGETS, cell_t
 from camdrift.papers import claims
 from camdrift.papers.findings import FINDING_COLUMNS, nothing
 from camdrift.papers.readme import Content, texts
+from camdrift.papers.renkhoff2022 import controls, report, verdicts
 from camdrift.papers.renkhoff2022 import figures as drawings
-from camdrift.papers.renkhoff2022 import report
 from camdrift.papers.renkhoff2022.claims import CLAIMS
 from camdrift.papers.renkhoff2022.report import page as page
-from camdrift.papers.renkhoff2022.verdicts import JUDGES
 from camdrift.settings import (
     FlagSettings,
     LayerStudy,
@@ -27,6 +26,7 @@ from camdrift.settings import (
     protocols,
 )
 
+JUDGES = verdicts.JUDGES | controls.JUDGES
 READS = ("seed", "cells", "protocols", "statistics", "flags")
 
 
@@ -74,7 +74,9 @@ def switch_table(
     rows = []
     images = results.attacked.images
     successes = int(images["success"].sum())
-    numbers = {"A1f": len(images) - successes} | dict.fromkeys(("A13", "A14", "A15"), len(images))
+    numbers = {"A1f": len(images) - successes} | dict.fromkeys(
+        ("A13", "A14", "A15", "A17"), len(images)
+    )
     none = nothing("no successful adversarial")
     for name, protocol in results.protocols.items():
         evidence = Evidence(results, protocol, settings, flags, seed)

@@ -30,10 +30,16 @@ from camdrift.storage import ADVERSARIAL, CLEAN, NOISE
 EXACT = "exact-none-matched"  # the recipe under which coverage is compared
 
 
-def excess(evidence: Evidence, strength: float, *, success: bool = True, least: int | None = None
-           ) -> Finding:  # fmt: skip
-    """Judges "mean e > 0", layer by layer, at a strength."""
-    arms = [evidence.similarity(v, success=success) for v in (NOISE, ADVERSARIAL)]
+def excess(
+    evidence: Evidence,
+    strength: float,
+    *,
+    success: bool = True,
+    least: int | None = None,
+    than: str = NOISE,
+) -> Finding:
+    """Judges "mean e > 0", layer by layer, at a strength; e is over noise, or `than` a control."""
+    arms = [evidence.similarity(v, success=success) for v in (than, ADVERSARIAL)]
     values = (arms[0] - arms[1])[:, evidence.rung(strength)]
     if not len(values):
         return nothing("no such images")
