@@ -61,7 +61,8 @@ def by_name(made: Tables) -> dict[str, Callable[[], Figure]]:
         found["klawikowska_figure_6"] = partial(figure_6, made)
     if (made["points"]["on"] == "one_pixel").any():
         found["signatures_under_one_pixel"] = partial(signatures_under_one_pixel, made)
-    if len(made["points"].query("on != @CLEAN")):
+    # Results of version 0.1 have no controls.
+    if classes and any(control_of(on) for on in made["relevance"]["on"]):
         found["correlation_under_controls"] = partial(correlation_under_controls, made)
     return found
 
