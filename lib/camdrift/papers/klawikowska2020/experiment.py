@@ -106,7 +106,8 @@ def retrain(
 
     def tried(model: str, kind: str, split: str, shown: Images) -> tuple[Pixels, pd.DataFrame]:
         file = "fgsm" if kind == LARGER else kind
-        key = f"{name} {model} {kind} {split}"
+        # Seeds hold the name that the baseline had when results were first published.
+        key = f"{name} {'clear' if model == BASELINE else model} {kind} {split}"
         changed, table = attack(known[model], file, settings[kind], shown, seed=seed, key=key)
         tables.append(table.assign(model=model, attack=kind, split=split))
         if split == "test":
