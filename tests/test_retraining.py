@@ -134,7 +134,7 @@ def small() -> Small:
         patch.setattr(loading, "retrained", retrained)
         found, weights = experiment.retrain(
             images, baseline, chosen.model_copy(update={"training": brief}), SETTINGS.attacks,
-            controls=CONTROLS, name="test", seed=1, micro_batch=4,
+            controls=dict.fromkeys(ATTACKS, CONTROLS), name="test", seed=1, micro_batch=4,
         )  # fmt: skip
     return Small(baseline, before, found, weights, splits)
 

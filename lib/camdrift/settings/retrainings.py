@@ -1,6 +1,6 @@
 """Models retrained on attacked images, their names, and signatures of images."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -56,8 +56,8 @@ class Retraining(Section):
     larger: Annotated[float, Field(gt=1)] = 2.0
     training: Training
     adversary: Descent
-    # Each is one of `camdrift.perturbations.controls`, which `check` looks at.
-    controls: list[Name] = []
+    # Lists of `camdrift.perturbations.controls`, which `check` looks at, by attack.
+    controls: dict[Literal["fgsm", "one_pixel", "pgd"], list[Name]] = {}
 
 
 def retrained_model(retraining: str, kind: str) -> str:

@@ -5,13 +5,18 @@ from collections.abc import Sequence
 from camdrift.models.tensors import Pixels
 from camdrift.perturbations import noise
 from camdrift.pipeline import randomness
-from camdrift.settings import NoiseSettings, Retraining
-from camdrift.storage import NOISE
+from camdrift.settings import ATTACKING, NoiseSettings, Retraining
+from camdrift.storage import LARGER, NOISE
 
 
-def names(settings: NoiseSettings, retraining: Retraining) -> list[str]:
-    """Returns the names of a retraining's controls, noise of the attack's size first."""
-    return list(dict.fromkeys([NOISE, *settings.controls, *retraining.controls]))
+def names(settings: NoiseSettings, retraining: Retraining) -> dict[str, list[str]]:
+    """Returns the names of each attack's controls, noise of its size first."""
+    own = {attack: retraining.controls.get(attack, []) for attack in ATTACKING}
+    own[LARGER] = own["fgsm"]
+    return {
+        attack: list(dict.fromkeys([NOISE, *settings.controls, *more]))
+        for attack, more in own.items()
+    }
 
 
 def control(

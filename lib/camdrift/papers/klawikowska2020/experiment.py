@@ -75,7 +75,7 @@ def retrain(
     chosen: Retraining,
     common: Mapping[str, Mapping[str, Any]],
     *,
-    controls: Sequence[str],
+    controls: Mapping[str, Sequence[str]],
     name: str,
     seed: int,
     micro_batch: int,
@@ -88,7 +88,7 @@ def retrain(
         baseline: the model that is attacked, and from which the others are trained on.
         chosen: the retraining's settings.
         common: settings of all attacks, `attacks:` of params.yaml.
-        controls: names of those that each attack is compared with, see `controls.names`.
+        controls: names of those that each attack is compared with, by attack.
         name: of the retraining, part of the seeds.
         seed: of all draws.
         micro_batch: at which models are called.
@@ -112,7 +112,8 @@ def retrain(
         tables.append(table.assign(model=model, attack=kind, split=split))
         if split == "test":
             key = f"{name} {model} {kind}"
-            flips = _controlled(known[model], shown, changed, table, controls, seed=seed, key=key)
+            names = controls[kind]
+            flips = _controlled(known[model], shown, changed, table, names, seed=seed, key=key)
             beside.append(flips.assign(model=model, attack=kind))
         return changed, table
 

@@ -3,8 +3,7 @@
 klawikowska2020, section 4.1, figures 3-6.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import product
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -37,7 +36,7 @@ def inspect(
     found: Retrained,
     chosen: SignatureSettings,
     *,
-    controls: Sequence[str],
+    controls: Mapping[str, Sequence[str]],
     name: str,
     seed: int,
 ) -> Signatures:
@@ -48,7 +47,7 @@ def inspect(
         pictures: the test images as they are.
         found: the retrained models' results.
         chosen: the settings of signatures.
-        controls: names of those that each attack is compared with, on the baseline model.
+        controls: names of those that each attack is compared with, by attack.
         name: of the retraining.
         seed: of UMAP, of the folds and of the controls.
     """
@@ -57,7 +56,7 @@ def inspect(
     changed = {kind: torch.from_numpy(found.changed[i].copy()) for i, kind in enumerate(EXTENDING)}
     sets = {CLEAN: clean} | changed
     ids = found.tests["id"].to_list()
-    for attack, kind in product(EXTENDING, controls):
+    for attack, kind in ((attack, kind) for attack in EXTENDING for kind in controls[attack]):
         key = f"{name} {BASELINE} {attack}"
         pixels = control(kind, clean, changed[attack], ids, seed=seed, key=key)
         sets[controlled(attack, kind)] = pixels
