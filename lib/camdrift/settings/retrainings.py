@@ -1,6 +1,6 @@
 """Models retrained on attacked images, their names, and signatures of images."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -57,7 +57,14 @@ class Retraining(Section):
     training: Training
     adversary: Descent
     # Lists of `camdrift.perturbations.controls`, which `check` looks at, by attack.
-    controls: dict[Literal["fgsm", "one_pixel", "pgd"], list[Name]] = {}
+    controls: dict[Name, list[Name]] = {}
+
+    @model_validator(mode="after")
+    def _controls_attacks(self) -> "Retraining":
+        if strange := sorted(set(self.controls) - set(ATTACKING)):
+            there = ", ".join(ATTACKING)
+            raise ValueError(f"controls: wanted attacks ({there}), got {', '.join(strange)}")
+        return self
 
 
 def retrained_model(retraining: str, kind: str) -> str:

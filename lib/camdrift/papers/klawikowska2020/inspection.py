@@ -56,10 +56,11 @@ def inspect(
     changed = {kind: torch.from_numpy(found.changed[i].copy()) for i, kind in enumerate(EXTENDING)}
     sets = {CLEAN: clean} | changed
     ids = found.tests["id"].to_list()
-    for attack, kind in ((attack, kind) for attack in EXTENDING for kind in controls[attack]):
+    for attack, attacked in changed.items():
         key = f"{name} {BASELINE} {attack}"
-        pixels = control(kind, clean, changed[attack], ids, seed=seed, key=key)
-        sets[controlled(attack, kind)] = pixels
+        for kind in controls[attack]:
+            pixels = control(kind, clean, attacked, ids, seed=seed, key=key)
+            sets[controlled(attack, kind)] = pixels
     shown = [*SHOWN, *((BASELINE, on) for on in sets if on not in (CLEAN, *EXTENDING))]
     with torch.no_grad():
         before = models[BASELINE](clean).argmax(1)
