@@ -18,9 +18,8 @@ def everything(settings: Settings) -> None:
     faults += [f"cams.methods: {fault}" for fault in methods.check(settings.cams.methods)]
     faults += [f"noise.controls: {fault}" for fault in controls.check(settings.noise.controls)]
     for name, retraining in settings.retrainings.items():
-        for attack, own in retraining.controls.items():
-            place = f"retrainings.{name}.controls.{attack}"
-            faults += [f"{place}: {fault}" for fault in controls.check(own)]
+        place = f"retrainings.{name}.controls"
+        faults += [f"{place}: {fault}" for fault in controls.check(retraining.controls)]
     faults += [f"scores.beside: {fault}" for fault in scores.check(settings.scores.beside)]
     faults += families.check(settings.detection.detectors)
     if faults:

@@ -10,13 +10,13 @@ from camdrift.storage import LARGER, NOISE
 
 
 def names(settings: NoiseSettings, retraining: Retraining) -> dict[str, list[str]]:
-    """Returns the names of each attack's controls, noise of its size first."""
-    own = {attack: retraining.controls.get(attack, []) for attack in ATTACKING}
-    own[LARGER] = own["fgsm"]
-    return {
-        attack: list(dict.fromkeys([NOISE, *settings.controls, *more]))
-        for attack, more in own.items()
-    }
+    """Returns the names of each attack's controls, noise of its size first.
+
+    Those of the retraining are for attacks on few pixels, and so of one-pixel alone.
+    """
+    common = [NOISE, *settings.controls]
+    own = dict.fromkeys((*ATTACKING, LARGER), common)
+    return own | {"one_pixel": list(dict.fromkeys([*common, *retraining.controls]))}
 
 
 def control(
