@@ -171,6 +171,16 @@ def test_the_readmes_words_on_retraining_are_what_the_committed_tables_say(publi
     map_of = real["relevance"].query("on == 'one_pixel' and kind == 'correlation'")
     map_of = map_of.set_index("model")["mean"]
     assert map_of["baseline"] < 0 < map_of["one_pixel"] < map_of["retrained"]
+    # "Noise and rearranged perturbations of FGSM's size change few classes, and move ..."
+    tiles = made["inspecting"]
+    few = tiles["controls"].query("model == 'baseline' and attack == 'fgsm'")
+    assert few["rate"].max() < 0.05
+    heats = tiles["relevance"].query("model == 'baseline' and kind == 'correlation'")
+    assert heats[heats["on"].str.startswith("fgsm")]["mean"].between(0.95, 1).all()
+    # "A pixel of the attack's colour at a random place draws the relevance to itself, too ..."
+    drawn = tiles["relevance"].query("kind == 'tripled'").set_index("on")
+    assert (drawn.loc[["one_pixel", "one_pixel, displaced"], "mean"] == 1).all()
+    assert drawn.loc["one_pixel", "images"] == 4
     # "The plane shows no classes beyond chance, its distances ..., and signatures ..."
     assert abs(numbers["agreement"] - numbers["chance of agreement"]) < 0.05
     assert (verdict[["C6", "C7"]] == "does not hold").all()
@@ -200,6 +210,19 @@ def test_the_readmes_words_on_transfer_are_what_the_committed_tables_say(publish
         clean = of.xs(0.0, level="eps")["clean"]
         at_last = of.xs(0.1, level="eps")[["transferred", "noise"]]
         assert (at_last.max(axis=1) / clean).drop("ResNet50").max() < 0.55
+    # "Rearranged, it does as much. ... within 5 points ... within .02 of MOD"
+    rows = (
+        tiles["controls"]
+        .query("preprocessing == 'none' and explains == 'given' and attack == 'transferred'")
+        .set_index(["network", "control"])
+    )
+    others, source = rows.drop(index="ResNet50"), rows.loc["ResNet50"]
+    for column, most in (("accuracy", 0.05), ("mod", 0.02)):
+        wide = others[column].unstack("control")
+        assert wide.sub(wide["none"], axis=0).abs().max(axis=None) < most
+    # "... nearly three times as far as noise, and so does its negation"
+    times = source["mod"] / source.loc["noise", "mod"]
+    assert times[["none", "negated"]].between(2.5, 3).all()
     # "trained alike ..., for inputs of 112 px, in five folds"
     assert set(faces["networks"]["size"]) == {112}
     assert set(faces["networks"]["images"]) == {400}
