@@ -6,6 +6,7 @@ import streamlit as st
 from camdrift import storage
 from camdrift.papers import claims, interface
 from camdrift.papers.renkhoff2022 import report
+from camdrift.settings import RENKHOFF
 
 
 def show_figures(view: frame.View, claim: str) -> int:
@@ -81,7 +82,7 @@ if "switches" in view.tables:
         "The claim's statistic under the corrected protocol, under the published one, and with a "
         "single switch set as published.",
     )
-if "controls" in view.tables:
+if view.plan.paper == RENKHOFF:
     st.subheader("Controls", anchor=False)
     frame.table(report.controls(view.tables, view.plan.headline), "controls",
                 "Similarity to the clean map at strength 100 %, mean over layers.")  # fmt: skip
