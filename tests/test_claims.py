@@ -367,34 +367,30 @@ def test_claims_table_puts_published_beside_corrected():
 
 
 def with_control(attack, noise, control, *, name="negated"):
-    made = Made(similar([attack]), similar([noise], seed=1), strengths=[1.0])
-    made.similarities[name, True] = similar([control], seed=2)
-    made.__dict__["values"] = pd.DataFrame({"variant": ["adversarial", "noise", name]})
-    return made
+    evidence = Made(similar([attack]), similar([noise], seed=1), strengths=[1.0])
+    evidence.similarities[name, True] = similar([control], seed=2)
+    evidence.__dict__["values"] = pd.DataFrame({"variant": ["adversarial", "noise", name]})
+    return evidence
 
 
 def test_an_attack_goes_beyond_its_control_where_it_moves_maps_further_than_that():
-    found = controls.beyond(with_control([0.5] * 3, [0.9] * 3, [0.6] * 3), "negated")
-    assert found.verdict == HOLDS
-    assert found.value == pytest.approx(0.1, abs=0.01)
-    assert "negated has 75% of the excess over noise" in found.detail
+    less = controls.beyond(with_control([0.5] * 3, [0.9] * 3, [0.6] * 3), "negated")
+    assert less.verdict == HOLDS
+    assert less.value == pytest.approx(0.1, abs=0.01)
+    assert "negated has 75% of the excess over noise" in less.detail
     same = controls.beyond(with_control([0.5] * 3, [0.9] * 3, [0.5] * 3), "negated")
     assert same.verdict == NO_EFFECT
     assert "100% of the excess" in same.detail
-    further = controls.beyond(with_control([0.5] * 3, [0.9] * 3, [0.3] * 3), "negated")
-    assert further.verdict == NOT
-    assert controls.beyond(further_evidence(), "phase_randomised").verdict == NOT_RUN
-
-
-def further_evidence():
-    return with_control([0.5] * 3, [0.9] * 3, [0.3] * 3)
+    evidence = with_control([0.5] * 3, [0.9] * 3, [0.3] * 3)
+    assert controls.beyond(evidence, "negated").verdict == NOT
+    assert controls.beyond(evidence, "phase_randomised").verdict == NOT_RUN
 
 
 def test_weak_attacks_deviate_more_where_their_maps_are_less_similar():
     def judge(means):
         curve = np.repeat(np.array(means)[:, None], 2, axis=1)
-        made = Made(similar(curve), similar(curve, seed=1), strengths=[0.25, 1.0, 2.0, 4.0])
-        return controls.weak_deviates_more(made)
+        arms = similar(curve), similar(curve, seed=1)
+        return controls.weak_deviates_more(Made(*arms, strengths=[0.25, 1.0, 2.0, 4.0]))
 
     assert judge([0.5, 0.6, 0.7, 0.8]).verdict == HOLDS
     assert judge([0.5, 0.6, 0.7, 0.8]).value == pytest.approx(0.2, abs=0.02)  # the least
@@ -406,9 +402,10 @@ def test_weak_attacks_deviate_more_where_their_maps_are_less_similar():
 
 def test_the_flip_is_most_of_the_drift_where_little_is_left_with_the_class_held(monkeypatch):
     def evidence(attack):
-        made = Made(similar([[attack] * 3]), similar([[0.8] * 3], seed=1), strengths=[1.0])
-        made.__dict__["values"] = pd.DataFrame({"variant": ["noise"]})
-        return made
+        arms = similar([[attack] * 3]), similar([[0.8] * 3], seed=1)
+        held = Made(*arms, strengths=[1.0])
+        held.__dict__["values"] = pd.DataFrame({"variant": ["noise"]})
+        return held
 
     def judge(clean_class):
         by_target = {"own_top1": evidence(0.2), "seed_class": evidence(clean_class)}
