@@ -286,7 +286,7 @@ def test_the_check_runs_the_stages_and_leaves_nothing_behind(monkeypatch, capsys
     file.write_text(
         "sets: {digits: {kind: digits, size: 32, limits: {train: 40, validation: 10, test: 5}}}\n"
         "models: {small: {architecture: vgg11_bn, width: 0.125, head: pooled,\n"
-        "    training: {epochs: 10}}}\n"
+        "    training: {epochs: 100}}}\n"
         "cells: {own: {attack: fgsm, strengths: [1.0]}}\n"
     )
     before, variables = state(ROOT / "data"), own_variables()
@@ -297,7 +297,7 @@ def test_the_check_runs_the_stages_and_leaves_nothing_behind(monkeypatch, capsys
     assert there == ["fetch", "train", "attack", "noise", "cam", "coverage", "score", "detect",
                      "report"]  # fmt: skip
     assert "cannot run on so few images" not in text
-    # Ten epochs of 400 images take longer than coverage of 50.
+    # A hundred epochs of 400 images take ten times as long as coverage of 50, and more.
     assert int(rows["train"][2]) > int(rows["coverage"][2]) >= 1
     assert all(int(rows[group][4].replace(",", "")) > 100 for group in there)  # MB
     assert state(ROOT / "data") == before
