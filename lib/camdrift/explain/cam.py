@@ -1,20 +1,22 @@
 """Class-activation maps: raw, at every conv layer, from one forward and one backward a class."""
 
 import copy
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import psutil
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from camdrift.explain import external
 from camdrift.explain.methods import blind, by_name, library
-from camdrift.models import architectures, checks, hook_points
-from camdrift.models.hook_points import Tap
+from camdrift.models import checks, hook_points
+from camdrift.models.hook_points import HookPoint, Watched
 from camdrift.models.model import Model, padded
 from camdrift.models.tensors import Inputs, Labels, Logits, Pixels
 from camdrift.storage import OWN, SEED
@@ -29,28 +31,40 @@ MOST = 64
 HELD = 6
 
 
-@dataclass(frozen=True)
+@dataclass
 class Prepared:
     """A network that is ready to explain, see `prepare`.
 
-    traced: the network, inputs -> logits.
-    taps: the taps of its maps, in forward order.
+    network: its frozen copy, inputs -> logits.
     inputs: pixels -> the network's inputs.
+    chosen: layers by name or place, None for all.
     """
 
-    traced: fx.GraphModule
-    taps: tuple[Tap, ...]
+    network: nn.Module
     inputs: Callable[[Tensor], Tensor]
+    chosen: Sequence[str | int] | None
     # The original network, until its logits have been compared; in a list, to release it then.
     untried: list[nn.Module] = field(default_factory=list)
+    _watched: Watched | None = None
+    _points: tuple[HookPoint, ...] = ()
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @cached_property
-    def _probed(self) -> fx.GraphModule:
-        return hook_points.tapped(self.traced, self.taps, leaves=True)
+    def watch(self, pixels: Tensor) -> tuple[Watched, tuple[HookPoint, ...]]:
+        """Returns the watched network and its hook points, found with the first of these pixels."""
+        with self._lock:
+            if self._watched is None:
+                self._watched = hook_points.watch(self.network, self.inputs(pixels[:1]))
+                points = hook_points.of_maps(self._watched.calls)
+                self._points = points if self.chosen is None else _selection(points, self.chosen)
+        return self._watched, self._points
 
-    def __call__(self, pixels: Tensor) -> tuple[Tensor, Layers]:
-        """Returns the logits and the tensor of each tap, where the graph of gradients begins."""
-        return self._probed(self.inputs(pixels))
+    def __call__(self, pixels: Tensor) -> tuple[Any, Layers]:
+        """Returns the network's output and the tensor of each hook point.
+
+        The graph of gradients begins at these tensors.
+        """
+        watched, points = self.watch(pixels)
+        return watched(self.inputs(pixels), points, leaves=True)
 
     def compare(self, pixels: Inputs, logits: Logits) -> None:
         """Raises UnsoundError where the network itself returns other logits than `logits`.
@@ -69,8 +83,9 @@ class Prepared:
             torch.random.fork_rng(devices=[]),
         ):
             if cast:
-                pixels = pixels.to(next(self.traced.parameters()).dtype)
-                logits = self.traced(self.inputs(pixels))
+                watched, _ = self.watch(pixels)
+                pixels = pixels.to(next(self.network.parameters()).dtype)
+                logits = watched.network(self.inputs(pixels))
             inputs = self.inputs(pixels)
             own = networks[0](inputs)
             checks.refuse_other_logits(own, logits, lambda: networks[0](inputs))
@@ -129,7 +144,7 @@ def prepare(model: nn.Module, *, chosen: Sequence[str | int] | None = None) -> P
     The first call compares its logits with those of the network itself.
 
     Raises:
-        UntraceableError: the forward cannot be traced, or there is no conv layer.
+        UnwatchableError: the forward cannot be watched, or there is no conv layer.
         ValueError: there is no layer of a name or at a place.
     """
     return _prepared(
@@ -141,19 +156,11 @@ def _prepared(
     model: nn.Module, layers: Sequence[str | int] | None, *, compared: bool = False
 ) -> Prepared:
     """Returns a prepared network that shares weights; `compared`: its logits have been compared."""
-    untried: list[nn.Module] = []
     if isinstance(model, Model):
-        traced, taps, inputs = model.network, model.maps, model.inputs
-    else:
-        if not compared:
-            untried.append(hook_points.frozen(model))
-        traced = hook_points.trace(hook_points.frozen(model))
-        if not any(weight.is_cuda for weight in traced.parameters()):
-            architectures.channels_last(traced)
-        taps, inputs = hook_points.map_taps(traced), _unchanged
-    if layers is not None:
-        taps = _selection(taps, layers)
-    return Prepared(traced, taps, inputs, untried)
+        points = model.maps if layers is None else _selection(model.maps, layers)
+        return Prepared(model.network, model.inputs, layers, [], model.watched, points)
+    untried = [] if compared else [hook_points.frozen(model)]
+    return Prepared(hook_points.frozen(model), _unchanged, layers, untried)
 
 
 # Networks whose logits have been compared, each with the versions of its weights at that time.
@@ -171,15 +178,15 @@ def _unchanged(pixels: Tensor) -> Tensor:
     return pixels
 
 
-def _selection(taps: tuple[Tap, ...], layers: Sequence[str | int]) -> tuple[Tap, ...]:
-    places: dict[str | int, int] = {tap.name: place for place, tap in enumerate(taps)}
-    places |= {place: place % len(taps) for place in range(-len(taps), len(taps))}
+def _selection(points: tuple[HookPoint, ...], layers: Sequence[str | int]) -> tuple[HookPoint, ...]:
+    places: dict[str | int, int] = {point.name: place for place, point in enumerate(points)}
+    places |= {place: place % len(points) for place in range(-len(points), len(points))}
     strange = [name for name in layers if name not in places]
     if strange or not layers:
-        there = ", ".join(tap.name for tap in taps)
+        there = ", ".join(point.name for point in points)
         fault = f"no layer {strange[0]!r}" if strange else "wanted a layer at least, got none"
-        raise ValueError(f"{fault}; there are, 0 to {len(taps) - 1}: {there}")
-    return tuple(taps[place] for place in sorted({places[name] for name in layers}))
+        raise ValueError(f"{fault}; there are, 0 to {len(points) - 1}: {there}")
+    return tuple(points[place] for place in sorted({places[name] for name in layers}))
 
 
 @torch.inference_mode(False)
@@ -221,7 +228,7 @@ def all_layers(
 
     Raises:
         SettingsError: there is no method of a name.
-        UntraceableError: the forward cannot be traced, or there is no conv layer.
+        UnwatchableError: the forward cannot be watched, or there is no conv layer.
         UnsoundError: the network itself returns other logits.
         ValueError: targets, layers, pixels or the network's output do not fit.
         FloatingPointError: a map is not finite.
@@ -236,7 +243,7 @@ def all_layers(
         weights = _weights(model)
         ready = _prepared(model, chosen, compared=_compared.get(model) == weights)
     aims = _targets(targets, len(pixels))
-    device = next(ready.traced.parameters()).device
+    device = next(ready.network.parameters()).device
     parts: list[tuple[Tensor, Tensor, Maps]] = []
     size, start = micro_batch or (FIRST if memory is None else 1), 0
     while start < len(pixels):
@@ -279,7 +286,9 @@ def all_layers(
     if not several:
         classes = classes[:, 0]
         by_method = {name: tuple(layer[:, 0] for layer in maps) for name, maps in by_method.items()}
-    return Explained(tuple(tap.name for tap in ready.taps), logits, classes, by_method)
+    return Explained(
+        tuple(point.name for point in ready.watch(pixels)[1]), logits, classes, by_method
+    )
 
 
 def _targets(targets: Tensor | int | None, n: int) -> Tensor | None:
@@ -333,7 +342,7 @@ def _of_classes(
         maps_of[column] = _maps(shared, outputs, tensors, target, last=last) if shared else {}
         for name in set(names).difference(shared):
             maps_of[column][name] = _finite(name, external.through(
-                name, ready.traced, ready.taps, ready.inputs(batch), target[: len(batch)],
+                name, *ready.watch(batch), ready.inputs(batch), target[: len(batch)],
                 softmax=softmax,
             ))  # fmt: skip
     each = [maps_of[tuple(column.tolist())] for column in classes.T]

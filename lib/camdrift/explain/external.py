@@ -13,19 +13,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from camdrift.explain.methods import library
-from camdrift.models import hook_points
-from camdrift.models.hook_points import Tap
+from camdrift.models.hook_points import HookPoint, Watched, WithModules
 from camdrift.models.tensors import Inputs, Labels
 from camdrift.settings import SettingsError
 
 
 def through(
     name: str,
-    traced: fx.GraphModule,
-    taps: Sequence[Tap],
+    watched: Watched,
+    points: Sequence[HookPoint],
     inputs: Inputs,
     classes: Labels,
     *,
@@ -35,8 +34,8 @@ def through(
 
     Args:
         name: the name of its class.
-        traced: the network.
-        taps: of the layers.
+        watched: the network.
+        points: hook points of the layers.
         inputs: of the network.
         classes: to explain.
         softmax: must be False: these methods choose themselves between logit and probability.
@@ -46,13 +45,13 @@ def through(
     """
     if softmax:
         raise SettingsError(f"method '{name}' explains no probability; wanted softmax: False")
-    network, modules = hook_points.with_modules(traced, taps)
+    network = WithModules(watched, points)
     kind = library.kind(name)
     with torch.autocast(inputs.device.type, enabled=False):
         return tuple(
             torch.cat([_of_image(kind, network, module, *each)
                        for each in zip(inputs.split(1), classes.tolist(), strict=True)])
-            for module in modules
+            for module in network.points
         )  # fmt: skip
 
 

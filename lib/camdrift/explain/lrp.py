@@ -16,7 +16,7 @@ iNNvestigate's `LRPSequentialPresetAFlat`, which klawikowska2020 used:
 Relevance is conserved with three exceptions. A bias takes its share, which is dropped; a negative
 bias in a conv passes on more than it received. Epsilon takes a share. And where nothing contributes
 positively to a conv's output, the relevance of that output is lost. A denominator of exactly 0
-counts as 1e-7. Batch norm is part of its conv, see `hook_points.trace`.
+counts as 1e-7. Batch norm is part of its conv, see `hook_points.Watched`.
 """
 
 import copy
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from camdrift.models import devices, hook_points
+from camdrift.models import devices, graph
 from camdrift.models.architectures import RefusedError
 from camdrift.models.model import Model, padded
 from camdrift.models.tensors import Heatmaps, Pixels
@@ -44,14 +44,14 @@ ZERO = 1e-7
 
 AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 AVERAGE_FUNCTIONS = {F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, "mean"}
-RESHAPES = (nn.Flatten, *hook_points.IDENTITIES)
+RESHAPES = (nn.Flatten, *graph.IDENTITIES)
 RESHAPE_FUNCTIONS = {
-    torch.flatten, getattr, *hook_points.IDENTITY_FUNCTIONS,
+    torch.flatten, getattr, *graph.IDENTITY_FUNCTIONS,
     "flatten", "view", "reshape", "contiguous", "size",
 }  # fmt: skip
 ROUTES = (nn.MaxPool2d, nn.AdaptiveMaxPool2d)
 ROUTE_FUNCTIONS = {
-    F.max_pool2d, torch.max_pool2d, F.adaptive_max_pool2d, operator.getitem, *hook_points.CONCATS,
+    F.max_pool2d, torch.max_pool2d, F.adaptive_max_pool2d, operator.getitem, *graph.CONCATS,
 }  # fmt: skip
 # Functions in place of tensor methods, so that a module can hold them.
 METHODS = {"mean": torch.mean, "relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
@@ -80,7 +80,7 @@ def relevance(model: Model, pixels: Pixels, classes: Tensor | None = None) -> He
     """
     if classes is not None and classes.shape != pixels.shape[:1]:
         raise ValueError(f"wanted {len(pixels)} classes, one an image, got {tuple(classes.shape)}")
-    network, rules = _with_own_modules(model.network)
+    network, rules = _with_own_modules(model.graph)
     parts = []
     done = 0
     with Composite(lambda _, name, __: rules.get(name)).context(network):
@@ -171,7 +171,7 @@ def _with_own_modules(traced: fx.GraphModule) -> tuple[fx.GraphModule, dict[str,
     Every call has its own module, also the second call of one ReLU, because a rule remembers its
     module's tensors. The model's own modules get no hooks.
     """
-    graph = fx.Graph()
+    built = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     modules: dict[str, nn.Module] = {}
     rules: dict[str, Hook] = {}
@@ -180,20 +180,20 @@ def _with_own_modules(traced: fx.GraphModule) -> tuple[fx.GraphModule, dict[str,
         if rule is not None:
             rules[node.name] = rule
         if rule is None and node.op != "call_module":
-            copies[node] = graph.node_copy(node, copies.__getitem__)
+            copies[node] = built.node_copy(node, copies.__getitem__)
             continue
         if node.op == "call_module":
             modules[node.name] = _sharing(traced.get_submodule(node.target))
             inputs = tuple(copies[source] for source in node.args)
-        elif node.target in hook_points.ADDS:
+        elif node.target in graph.ADDS:
             modules[node.name] = Sum(dim=-1)
-            inputs = (graph.call_function(_stack, tuple(copies[term] for term in node.args)),)
+            inputs = (built.call_function(_stack, tuple(copies[term] for term in node.args)),)
         else:
             function = METHODS.get(node.target, node.target)
             modules[node.name] = _Call(function, node.args[1:], dict(node.kwargs))
             inputs = (copies[node.args[0]],)
-        copies[node] = graph.call_module(node.name, inputs)
-    return fx.GraphModule(modules, graph).eval(), rules
+        copies[node] = built.call_module(node.name, inputs)
+    return fx.GraphModule(modules, built).eval(), rules
 
 
 def _sharing(module: nn.Module) -> nn.Module:
@@ -210,10 +210,10 @@ def _rule(node: fx.Node, traced: fx.GraphModule) -> Hook | None:
     """
     if node.op in ("placeholder", "output"):
         return None
-    module = hook_points.module_of(node, traced)
-    if hook_points.matches(node, traced, RESHAPES + ROUTES, RESHAPE_FUNCTIONS | ROUTE_FUNCTIONS):
+    module = graph.module_of(node, traced)
+    if graph.matches(node, traced, RESHAPES + ROUTES, RESHAPE_FUNCTIONS | ROUTE_FUNCTIONS):
         return None
-    if hook_points.matches(node, traced, (), hook_points.ADDS):
+    if graph.matches(node, traced, (), graph.ADDS):
         if not node.kwargs and all(isinstance(term, fx.Node) for term in node.args):
             return Norm(stabilizer=_nonzero)
     elif node.all_input_nodes == list(node.args[:1]):  # it has one tensor as input, once
@@ -223,9 +223,9 @@ def _rule(node: fx.Node, traced: fx.GraphModule) -> Hook | None:
             return AlphaOne()
         if isinstance(module, nn.Linear):
             return Epsilon(epsilon=EPSILON)
-        if hook_points.matches(node, traced, AVERAGES, AVERAGE_FUNCTIONS):
+        if graph.matches(node, traced, AVERAGES, AVERAGE_FUNCTIONS):
             return Norm(stabilizer=_nonzero)
-        if hook_points.is_activation(node, traced):
+        if graph.is_activation(node, traced):
             return Pass()
     name = module if module is not None else getattr(node.target, "__name__", node.target)
     raise RefusedError(
@@ -239,7 +239,7 @@ def _enters(node: fx.Node, traced: fx.GraphModule) -> bool:
     """Returns whether the network's input enters a layer directly, or only reshaped."""
     source = node.args[0]
     while isinstance(source, fx.Node) and source.op != "placeholder":
-        if not hook_points.matches(source, traced, RESHAPES, RESHAPE_FUNCTIONS):
+        if not graph.matches(source, traced, RESHAPES, RESHAPE_FUNCTIONS):
             return False
         source = source.args[0]
     return True

@@ -1,20 +1,13 @@
 """Checks that a network can be explained: its logits are finite and depend on one image alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional as F
+from torch import Tensor
 
+from camdrift.models.calls import Call
 from camdrift.settings import SettingsError, imports
-
-RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
-# Each has an argument `training`.
-RANDOM_FUNCTIONS = {
-    F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout,
-    F.rrelu,
-}  # fmt: skip
 
 # Largest error of logits by rounding, as a share of the largest logit: in batches of other images,
 # and with folded batch norm. The largest in twenty networks with random weights: 0 and 2.5e-5.
@@ -29,31 +22,17 @@ class UnsoundError(SettingsError):
     """A network whose logits are not finite, or depend on more than one image."""
 
 
-def refuse_training(traced: fx.GraphModule) -> None:
-    """Raises UnsoundError where a network in eval mode calls something in training mode.
+def refuse_training(calls: Sequence[Call]) -> None:
+    """Raises UnsoundError where a network in eval mode calls something as in training.
 
     Batch norm then takes its statistics from the images of a batch, and dropout draws anew.
     """
-    for node in traced.graph.nodes:
-        remedy = None
-        if node.op == "call_module":
-            module = traced.get_submodule(str(node.target))
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                if module.training:
-                    remedy = "a train() that leaves it in eval mode when the network is"
-                elif module.running_mean is None:
-                    remedy = "track_running_stats=True"
-            elif isinstance(module, RANDOM) and module.training:
-                remedy = "a train() that leaves it in eval mode when the network is"
-            call = f"{type(module).__name__} '{node.target}'"
-        elif node.op == "call_function" and node.kwargs.get("training"):
-            if node.target is F.batch_norm or node.target in RANDOM_FUNCTIONS:
-                remedy = "training=self.training"
-            call = f"{getattr(node.target, '__name__', '')}(training=True)"
-        if remedy:
+    for call in calls:
+        if call.training and call.matters:
+            name = f"{call.kind} '{call.module}'" if call.module else call.kind
             raise UnsoundError(
-                f"in eval mode, too, {call} works as in training: an image's logits would depend "
-                f"on the images beside it, or on chance; wanted {remedy}"
+                f"in eval mode, too, {name} works as in training: an image's logits would depend "
+                f"on the images beside it, or on chance; wanted {call.remedy}"
             )
 
 

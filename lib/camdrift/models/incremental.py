@@ -113,9 +113,9 @@ class Incremental:
         self._stages: list[_Stage] = []
         fits = tuple(pixels.shape[-2:]) == (model.size, model.size)
         if fits and model.precision != "bfloat16":
-            self._stages, start = _stages(model.network, model.size)
+            self._stages, start = _stages(model.graph, model.size)
         if self._stages:
-            self._rest = _rest(model.network, start)
+            self._rest = _rest(model.graph, start)
             self._keep(pixels)
 
     @torch.no_grad()

@@ -128,7 +128,7 @@ def _train(
     facts = facts | {
         "layers": [{"name": tap.name, "label": tap.label} for tap in model.maps],
         "own_output": [tap.label for tap in model.maps if not tap.rectified],
-        "left_out": hook_points.left_out(network, model.network),
+        "left_out": hook_points.left_out(network, model.watched.calls),
         "test_accuracy": round(accuracy, 4),
         "chance": round(chance.level(tests[1].numpy()), 4),
     }
@@ -146,7 +146,7 @@ def _refuse_early(network: nn.Module, pixels: Tensor, facts: dict[str, Any]) -> 
     """Refuses before hours of training a network that would be refused after them."""
     try:
         clone = hook_points.frozen(network)
-    except (hook_points.UntraceableError, TypeError):
+    except (hook_points.UnwatchableError, TypeError):
         return  # it can be trained and explained, but not copied
     model = Model(clone, **{key: facts[key] for key in ("mean", "std", "size")}, micro_batch=1)
     checks.refuse_dependence(

@@ -6,15 +6,15 @@ image's logits do not depend on the images beside it.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from camdrift.models import architectures, checks, devices, hook_points
-from camdrift.models.hook_points import Tap
+from camdrift.models import checks, devices, graph, hook_points
+from camdrift.models.hook_points import HookPoint
 from camdrift.models.tensors import Activations, Inputs, Logits, PerImage, Pixels
 
 
@@ -52,8 +52,8 @@ class Model(nn.Module):
     Pixels may lie on any device: logits return to it, tensors of taps stay with the network.
 
     Raises:
-        UntraceableError: the forward cannot be traced, or there is no conv layer.
-        UnsoundError: for an image of noise, the traced network returns other logits than the
+        UnwatchableError: the forward cannot be watched, or there is no conv layer.
+        UnsoundError: for an image of noise, the watched network returns other logits than the
             network.
     """
 
@@ -82,14 +82,12 @@ class Model(nn.Module):
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(1, len(mean), size, size, generator=generator).to(first)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            own = network(noise)  # before tracing, which turns off in-place modules
-            traced = hook_points.trace(network)
-            checks.refuse_other_logits(own, traced(noise), lambda: network(noise))
-        self.maps: tuple[Tap, ...] = hook_points.map_taps(traced)
-        self.neurons: tuple[Tap, ...] = hook_points.neuron_taps(traced)
-        self._plain = traced
+            self._watched = hook_points.watch(network, noise)
+            self._plain = self._watched.network
+            checks.refuse_other_logits(network(noise), self._plain(noise), lambda: network(noise))
+        self.maps: tuple[HookPoint, ...] = hook_points.of_maps(self._watched.calls)
+        self.neurons: tuple[HookPoint, ...] = hook_points.of_neurons(self._watched.calls)
         self.eval()
-        architectures.channels_last(self)
 
     def forward(self, pixels: Pixels) -> Logits:
         """Returns the logits of any number of images."""
@@ -105,28 +103,29 @@ class Model(nn.Module):
         return parts
 
     def activations(self, batch: Pixels) -> tuple[Logits, tuple[Tensor, ...]]:
-        """Returns the logits of one micro-batch and the tensor of each map tap.
+        """Returns the logits of one micro-batch and the tensor of each map.
 
         Gradients reach the tensors and, if the batch requires them, the pixels.
         """
-        logits, tensors = self._call(self._mapped, batch)
+        logits, tensors = self._call(partial(self._watched, points=self.maps), batch)
         return logits, tensors
 
     def probes(self, batch: Pixels) -> tuple[Logits, tuple[Tensor, ...]]:
-        """Returns the logits of one micro-batch and the tensor of each map tap.
+        """Returns the logits of one micro-batch and the tensor of each map.
 
         Gradients reach the tensors and stop at the first, the cheapest way to obtain all of them.
         """
-        logits, tensors = self._call(self._probed, batch)
+        points = partial(self._watched, points=self.maps, leaves=True)
+        logits, tensors = self._call(points, batch)
         return logits, tensors
 
     def probe(self, place: int) -> Callable[[Pixels], tuple[Logits, Activations]]:
-        """Returns a function: a micro-batch -> its logits and the tensor of the map tap at `place`.
+        """Returns a function: a micro-batch -> its logits and the tensor of the map at `place`.
 
         Gradients reach the tensor and stop there. A negative place counts from the end, as in a
         list.
         """
-        network = hook_points.tapped(self._plain, [self.maps[place]], leaves=True)
+        network = partial(self._watched, points=[self.maps[place]], leaves=True)
 
         def call(batch: Pixels) -> tuple[Logits, Activations]:
             logits, (tensor,) = self._call(network, batch)
@@ -135,22 +134,9 @@ class Model(nn.Module):
         return call
 
     def excitations(self, batch: Pixels) -> tuple[Logits, tuple[Tensor, ...]]:
-        """Returns the logits of one micro-batch and the tensor of each neuron tap."""
-        logits, tensors = self._call(self._excited, batch)
+        """Returns the logits of one micro-batch and the tensor of each neuron."""
+        logits, tensors = self._call(partial(self._watched, points=self.neurons), batch)
         return logits, tensors
-
-    # Built at first use: most stages need one of them.
-    @cached_property
-    def _mapped(self) -> fx.GraphModule:
-        return hook_points.tapped(self._plain, self.maps)
-
-    @cached_property
-    def _probed(self) -> fx.GraphModule:
-        return hook_points.tapped(self._plain, self.maps, leaves=True)
-
-    @cached_property
-    def _excited(self) -> fx.GraphModule:
-        return hook_points.tapped(self._plain, self.neurons)
 
     def weight_of(self, name: str) -> Tensor | None:
         """Returns the weight of the network's module of that name, None where it has none."""
@@ -158,9 +144,19 @@ class Model(nn.Module):
         return getattr(module, "weight", None)
 
     @property
-    def network(self) -> fx.GraphModule:
-        """The traced network, `inputs` -> logits; callers must copy it before changing it."""
+    def network(self) -> nn.Module:
+        """The frozen network, `inputs` -> logits; callers must copy it before changing it."""
         return self._plain
+
+    @property
+    def watched(self) -> hook_points.Watched:
+        """The frozen network with the calls of its forward."""
+        return self._watched
+
+    @cached_property
+    def graph(self) -> fx.GraphModule:
+        """The network's graph; raises as `graph.trace` does."""
+        return graph.trace(hook_points.frozen(self._plain))
 
     def inputs(self, pixels: Pixels) -> Inputs:
         """Returns the network's inputs on its device: pixels of its size, normalised."""
@@ -172,7 +168,7 @@ class Model(nn.Module):
         """The network's device."""
         return self.mean.device
 
-    def _call(self, network: nn.Module, pixels: Pixels) -> tuple[Logits, Any]:
+    def _call(self, network: Callable[[Inputs], Any], pixels: Pixels) -> tuple[Logits, Any]:
         """Returns the logits, on the pixels' device, and the rest of the network's output."""
         with devices.computing(self.device, self.precision):
             output = network(self.inputs(pixels))
