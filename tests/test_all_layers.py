@@ -156,8 +156,8 @@ def test_a_norm_is_folded_only_where_nothing_else_sees_its_layer(pixels, kind, a
     with torch.no_grad():
         torch.testing.assert_close(found.logits, network(pixels), rtol=1e-5, atol=1e-5)
     folded = kind == "conv" and again == "once"
-    traced = cam.prepare(network).traced
-    norms = sum(isinstance(module, nn.BatchNorm2d) for module in traced.modules())
+    watched, _ = cam.prepare(network).watch(pixels)
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in watched.network.modules())
     assert norms == (0 if folded else kind == "conv")
 
 
@@ -197,9 +197,9 @@ def test_another_network_than_the_given_one_is_refused(pixels, monkeypatch):
     network = Shared(nn.BatchNorm2d, "conv", "called").eval()
     fold = hook_points._fold_norms
 
-    def blindly(traced):
+    def blindly(network, calls):
         monkeypatch.setattr(hook_points, "Counter", lambda _: defaultdict(lambda: 1))
-        fold(traced)
+        fold(network, calls)
 
     monkeypatch.setattr(hook_points, "_fold_norms", blindly)
     ready = cam.prepare(network)
@@ -324,17 +324,17 @@ def test_layers_that_are_not_asked_for_are_not_gone_back_to(pixels):
     assert [t.is_leaf for t in tensors] == [True, False]
 
 
-def test_taps_on_parallel_branches_are_leaves_each():
-    traced = hook_points.trace(hook_points.frozen(Branched()))
-    taps = hook_points.map_taps(traced)
-    assert [tap.name for tap in taps] == ["first", "left.0", "right"]
-    branches = hook_points.tapped(traced, taps[1:], leaves=True)
-    _, tensors = branches(torch.rand(2, 3, 8, 8))
+def test_hook_points_on_parallel_branches_are_leaves_each():
+    images = torch.rand(2, 3, 8, 8)
+    watched = hook_points.watch(Branched(), images)
+    points = hook_points.of_maps(watched.calls)
+    assert [point.name for point in points] == ["first", "left.0", "right"]
+    _, tensors = watched(images, points[1:], leaves=True)
     assert [tensor.is_leaf for tensor in tensors] == [True, True]
 
 
 class Apart(nn.Module):
-    """What is hard to tap: a size read off a tensor, a detached branch, a conv without effect."""
+    """What is hard to hook: a size read off a tensor, a detached branch, a conv without effect."""
 
     def __init__(self):
         super().__init__()
@@ -353,14 +353,14 @@ class Apart(nn.Module):
         return self.head(self.gamma * (a + b + c + d).mean((2, 3)))
 
 
-def test_gradients_reach_every_tap_that_they_can():
+def test_gradients_reach_every_hook_point_that_they_can():
     network, images = Apart(), torch.rand(3, 3, 8, 8)
     found = cam.all_layers(network, images, 0)
     assert found.layers == ("convs.0", "convs.1", "convs.2", "convs.4")
     assert [bool(layer.any()) for layer in found.maps["GradCAM"]][-1:] == [False]
     torch.testing.assert_close(found.logits, network(images).detach())
     model = as_model(Apart(), size=8, micro_batch=3)
-    assert list(hook_points.left_out(Apart(), model.network)) == ["convs.3"]
+    assert list(hook_points.left_out(Apart(), model.watched.calls)) == ["convs.3"]
     *_, tensors = model.probes(images)
     assert all(tensor.requires_grad for tensor in tensors)
 
@@ -395,32 +395,60 @@ def test_what_is_done_in_place_is_done_out_of_place_and_comes_to_the_same():
     found = cam.all_layers(network, images, 0)
     torch.testing.assert_close(found.logits, network(images).detach())
     assert found.layers == tuple(f"convs.{i}" for i in range(4))
-    assert [tap.rectified for tap in cam.prepare(network).taps] == [
+    assert [point.rectified for point in cam.prepare(network).watch(images)[1]] == [
         True, True, False, True,  # a clamp is no activation
     ]  # fmt: skip
     assert all(layer.any() for layer in found.maps["GradCAM"])
 
 
 class Writing(nn.Module):
+    """Writes a result over its argument, by `out=` and by an index."""
+
     def __init__(self):
         super().__init__()
+        torch.manual_seed(0)
         self.conv = nn.Conv2d(3, 4, 1)
 
     def forward(self, x):
         x = self.conv(x)
         torch.mul(x, 2, out=x)
-        return x.mean((2, 3))
+        y = torch.relu(x)
+        x[:, 1] = 0
+        return (x + y).mean((2, 3))
 
 
-def test_a_forward_that_writes_into_a_tensor_is_refused(pixels):
-    with pytest.raises(hook_points.UntraceableError, match="writes into a tensor .*torch.mul"):
-        cam.all_layers(Writing(), pixels)
+def test_a_forward_may_write_over_a_tensor(pixels):
+    network = Writing()
+    with torch.no_grad():
+        logits = network(pixels)
+        expected = network.conv(pixels)
+    watched, points = cam.prepare(network).watch(pixels)
+    ours, (tensor,) = watched(pixels, points, leaves=True)
+    torch.testing.assert_close(ours, logits)
+    torch.testing.assert_close(tensor.detach(), expected)
+    # By hand: a positive value counts twice, a negative one once, each doubled; in channel 1, which
+    # is zeroed after the ReLU, positive ones count once and negative ones not at all.
+    for channel, least in ((2, 1), (1, 0)):
+        (found,) = cam.all_layers(network, pixels, channel).maps["GradCAM"]
+        values = expected[:, channel]
+        mean = 2 * ((values > 0) + least).mean((1, 2), dtype=torch.float32) / values[0].numel()
+        torch.testing.assert_close(found, torch.relu(mean[:, None, None] * values))
+
+
+def test_weights_that_a_first_call_computes_are_explained(pixels):
+    """The weight_norm of torch.nn.utils leaves a tensor with a history on its module."""
+    network = small_network().eval()
+    network[4] = nn.utils.weight_norm(network[4])
+    logits = network(pixels)
+    found = cam.all_layers(network, pixels)
+    torch.testing.assert_close(found.logits, logits.detach())
+    assert found.layers == ("0", "4")
 
 
 def test_a_network_that_cannot_be_copied_is_refused(pixels):
     network = small_network()
-    network[4] = nn.utils.weight_norm(network[4])
-    with pytest.raises(hook_points.UntraceableError, match="cannot be copied: .*parametrizations"):
+    network.guard = threading.Lock()
+    with pytest.raises(hook_points.UnwatchableError, match="cannot be copied: .*lock.*deepcopy"):
         cam.all_layers(network, pixels)
 
 
@@ -554,7 +582,7 @@ def test_a_network_that_returns_no_logits_is_refused(pixels):
 def test_no_images_and_no_conv_layers_are_refused(pixels):
     with pytest.raises(ValueError, match="wanted pixels"):
         cam.all_layers(small_network(), pixels[:0])
-    with pytest.raises(hook_points.UntraceableError, match="no two-dimensional conv layer"):
+    with pytest.raises(hook_points.UnwatchableError, match="no two-dimensional conv layer"):
         cam.all_layers(nn.Sequential(nn.Flatten(), nn.Linear(432, 4)), pixels)
 
 

@@ -26,8 +26,13 @@ def built(architecture: str, **changed) -> nn.Module:
     return architectures.build(architecture=architecture, **arguments | changed)
 
 
-def taps(network: nn.Module) -> dict[str, hook_points.Tap]:
-    return {tap.name: tap for tap in hook_points.map_taps(hook_points.trace(network.eval()))}
+def watched(network: nn.Module, size: int = 64) -> hook_points.Watched:
+    return hook_points.watch(network, torch.ones(1, 3, size, size))
+
+
+def hooked(network: nn.Module, size: int = 64) -> dict[str, hook_points.HookPoint]:
+    points = hook_points.of_maps(watched(network, size).calls)
+    return {point.name: point for point in points}
 
 
 def test_import_works_beside_a_torch_without_cuda():
@@ -71,11 +76,11 @@ def copied(network):
 
 
 def test_maps_of_vgg_are_thirteen_labelled_by_block():
-    found = taps(built("vgg16_bn", head="pooled"))
+    found = hooked(built("vgg16_bn", head="pooled"))
     convs = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}
     wanted = [f"{block}-{conv + 1}" for block, count in convs.items() for conv in range(count)]
-    assert [tap.label for tap in found.values()] == wanted
-    assert all(tap.rectified for tap in found.values())
+    assert [point.label for point in found.values()] == wanted
+    assert all(point.rectified for point in found.values())
 
 
 def test_vgg16_has_the_14888_neurons_of_the_published_code():
@@ -86,10 +91,10 @@ def test_vgg16_has_the_14888_neurons_of_the_published_code():
 
 
 def test_convs_that_share_an_activation_share_a_map():
-    found = taps(built("resnet18"))
+    found = hooked(built("resnet18"))
     assert "layer2.0.conv2+layer2.0.downsample.0" in found
     assert "layer2.0.conv1" in found
-    assert all(tap.rectified for tap in found.values())
+    assert all(point.rectified for point in found.values())
 
 
 class Odd(nn.Module):
@@ -110,15 +115,14 @@ class Odd(nn.Module):
         return self.head(self.smooth(torch.relu(y)).mean((2, 3)))
 
 
-def test_unusual_networks_are_tapped_where_the_definition_says():
-    found = taps(Odd())
+def test_unusual_networks_are_hooked_where_the_definition_says():
+    found = hooked(Odd(), 9)
     assert list(found) == ["plain", "first", "second", "smooth.0"]
     assert not found["plain"].rectified
     network = Odd().eval()
     expected = F.relu(network.first(F.avg_pool2d(network.plain(torch.ones(1, 3, 9, 9)), 2)))
-    traced = hook_points.trace(network)
-    tapped = hook_points.tapped(traced, hook_points.map_taps(traced))
-    _, tensors = tapped(torch.ones(1, 3, 9, 9))
+    ready = watched(network, 9)
+    _, tensors = ready(torch.ones(1, 3, 9, 9), hook_points.of_maps(ready.calls))
     torch.testing.assert_close(tensors[1], expected)  # not overwritten by the addition
 
 
@@ -136,7 +140,7 @@ def test_the_top_logit_passes_its_gradient_to_the_top_class_alone():
     assert gradient.tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
-def test_a_tapped_network_is_post_activation_and_leaves_logits_alone(model, pixels):
+def test_a_watched_network_is_post_activation_and_leaves_logits_alone(model, pixels):
     batch = pixels[:4]
     logits, tensors = model.activations(batch)
     torch.testing.assert_close(logits, model(batch), rtol=0, atol=0)
@@ -152,9 +156,9 @@ def test_folding_batch_norm_changes_no_logit_that_matters():
             nn.init.uniform_(module.weight, 0.5, 2)
     batch = torch.rand(2, 3, 64, 64)
     expected = network(batch)
-    traced = hook_points.trace(network)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in traced.modules())
-    torch.testing.assert_close(traced(batch), expected, rtol=1e-4, atol=1e-5)
+    folded = watched(network).network
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    torch.testing.assert_close(folded(batch), expected, rtol=1e-4, atol=1e-5)
 
 
 class Twice(nn.Module):
@@ -176,20 +180,64 @@ def test_a_conv_called_twice_has_two_maps_and_keeps_its_norms():
     nn.init.uniform_(network.first.running_mean)
     batch = torch.rand(2, 3, 8, 8)
     expected = network(batch)
-    traced = hook_points.trace(network)
-    torch.testing.assert_close(traced(batch), expected)
-    assert [tap.name for tap in hook_points.map_taps(traced)] == ["conv", "conv:2"]
+    ready = watched(network, 8)
+    torch.testing.assert_close(ready.network(batch), expected)
+    points = hook_points.of_maps(ready.calls)
+    assert [point.name for point in points] == ["conv", "conv:2"]
+    logits, tensors = ready(batch, points)
+    torch.testing.assert_close(logits, expected)
+    first = torch.relu(network.first(network.conv(batch)))
+    torch.testing.assert_close(tensors[0], first)
+    torch.testing.assert_close(tensors[1], torch.relu(network.second(network.conv(first))))
 
 
-def test_an_untraceable_network_or_one_without_conv_is_refused_by_name():
-    class Branching(nn.Module):
-        def forward(self, x):
-            return x if x.sum() > 0 else -x
+class Branching(nn.Module):
+    """One of two paths, by the inputs: one conv more where their sum is negative."""
 
-    with pytest.raises(hook_points.UntraceableError, match="cannot trace Branching"):
-        hook_points.trace(Branching())
-    with pytest.raises(hook_points.UntraceableError, match="no two-dimensional conv"):
-        hook_points.trace(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+    def __init__(self):
+        super().__init__()
+        self.conv, self.more = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = torch.relu(self.conv(x))
+        if x.sum() < 0:
+            y = torch.relu(self.more(y))
+        return self.head(y.mean((2, 3)))
+
+
+def test_a_forward_may_branch_as_long_as_it_makes_the_same_calls():
+    network, batch = Branching().eval(), torch.rand(2, 3, 8, 8)
+    ready = watched(network, 8)
+    points = hook_points.of_maps(ready.calls)
+    assert [point.name for point in points] == ["conv"]
+    assert list(hook_points.left_out(network, ready.calls)) == ["more"]
+    logits, _ = ready(batch, points)
+    torch.testing.assert_close(logits, network(batch))
+    with pytest.raises(SettingsError, match="makes other calls than when it was"):
+        ready(-batch, points)
+
+
+def test_a_network_without_conv_is_refused_by_name():
+    with pytest.raises(hook_points.UnwatchableError, match="Sequential has no two-dimensional"):
+        watched(nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 2)), 4)
+
+
+def test_a_scripted_or_traced_network_is_refused_and_told_the_way_out():
+    network = small_network().eval()
+    for closed in (torch.jit.script(network), torch.jit.trace(network, torch.ones(1, 3, 12, 12))):
+        with pytest.raises(hook_points.UnwatchableError, match="wanted the network that it was"):
+            watched(closed, 12)
+
+
+def test_a_wrapped_network_is_the_network_inside():
+    network, batch = small_network().eval(), torch.rand(2, 3, 12, 12)
+    for wrapper in (nn.DataParallel(network), torch.compile(network)):
+        ready = watched(wrapper, 12)
+        logits, tensors = ready(batch, hook_points.of_maps(ready.calls))
+        torch.testing.assert_close(logits, network(batch))
+        assert [point.name for point in hook_points.of_maps(ready.calls)] == ["0", "4"]
+        assert len(tensors) == 2
 
 
 def test_results_do_not_depend_on_the_batch(model, pixels):
@@ -207,6 +255,28 @@ def test_a_model_normalises_inside_and_resizes_other_pixels():
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.4, 0.5, 0.6], [0.2, 0.25, 0.3]))
     torch.testing.assert_close(model(batch), network((batch - mean) / std))
     assert model(torch.rand(2, 3, 30, 30)).shape == (2, 4)
+
+
+class Remembering(nn.Module):
+    """A table that the first call computes and later calls read."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+        self.table = None
+
+    def forward(self, x):
+        if self.table is None:
+            self.table = torch.linspace(1, 2, 4).reshape(1, 4, 1, 1)
+        return self.head(torch.relu(self.conv(x) * self.table).mean((2, 3)))
+
+
+def test_a_network_may_keep_what_its_first_call_computes():
+    network, batch = Remembering().eval(), torch.rand(2, 3, 8, 8)
+    model = as_model(network, size=8, micro_batch=2)
+    logits, tensors = model.probes(batch)
+    assert len(tensors) == 1
+    torch.testing.assert_close(logits, model(batch))
 
 
 @pytest.mark.parametrize("name", ["vgg11_bn", "resnet18", "inception_v3"])
@@ -236,7 +306,7 @@ def test_slimming_keeps_the_topology(name):
 )
 def test_what_cannot_be_built_is_refused_by_name(architecture, changed, wanted):
     with pytest.raises(SettingsError, match=wanted):
-        hook_points.trace(built(architecture, **changed).eval())
+        watched(built(architecture, **changed).eval())
 
 
 def model_settings(**changed) -> ModelSettings:
@@ -389,9 +459,7 @@ def test_a_network_may_have_another_input_than_the_set():
     assert found.facts["size"] == 80
     model = loading.ready(found, micro_batch=2)
     seen = []
-    model.network.graph.owning_module.register_forward_pre_hook(
-        lambda _, inputs: seen.append(inputs[0].shape[-1])
-    )
+    model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
     assert model(torch.rand(3, 3, 64, 64)).shape == (3, 5)
     assert set(seen) == {80}
 
@@ -412,13 +480,13 @@ def test_inception_is_built_without_its_auxiliary_head_and_takes_weights_that_ha
 
 
 def test_the_last_map_of_inception_is_what_its_head_sees():
-    found = taps(built("inception_v3", size=112))
+    calls = watched(built("inception_v3", size=112), 112).calls
+    found = {point.name: point for point in hook_points.of_maps(calls)}
     assert list(found)[-1] == "Mixed_7c"
-    assert len({tap.node for tap in found.values()}) == len(found)
-    traced = hook_points.trace(built("inception_v3", size=112).eval())
-    joint = next(node for node in traced.graph.nodes if node.name == found["Mixed_7c"].node)
-    assert len(joint.all_input_nodes) == 4
-    assert any("avgpool" in str(user.target) or "avg" in str(user.target) for user in joint.users)
+    assert len({point.place for point in found.values()}) == len(found)
+    joint = calls[found["Mixed_7c"].place]
+    assert len(joint.inputs) == 4
+    assert [calls[user].module for user in joint.users] == ["avgpool"]
     assert found["Mixed_7c"].rectified
 
 
@@ -437,11 +505,11 @@ class Joined(nn.Module):
 
 
 def test_what_is_joined_is_a_map_but_its_neurons_are_those_of_the_branches():
-    found = taps(Joined())
+    found = hooked(Joined(), 8)
     assert list(found) == ["left", "right", "cat"]
-    assert [tap.rectified for tap in found.values()] == [True, False, False]
+    assert [point.rectified for point in found.values()] == [True, False, False]
     model = as_model(Joined().eval(), size=8, micro_batch=1)
-    assert [tap.name for tap in model.neurons] == ["left", "right"]
+    assert [point.name for point in model.neurons] == ["left", "right"]
     assert len(coverage.spatial(model)) == 4 + 5 + 3
 
 
@@ -467,24 +535,24 @@ class Modern(nn.Module):
         return self.head(self.up(x).mean((2, 3)))
 
 
-def test_modern_networks_are_tapped_and_what_is_left_out_says_why():
+def test_modern_networks_are_hooked_and_what_is_left_out_says_why():
     network = Modern().eval()
-    found = taps(network)
+    found = hooked(network, 8)
     assert list(found) == ["stem", "depthwise", "shared.0", "shared.0:2"]
-    assert all(tap.rectified for tap in found.values())
-    traced = hook_points.trace(network)
-    _, tensors = hook_points.tapped(traced, hook_points.map_taps(traced))(torch.ones(1, 3, 8, 8))
+    assert all(point.rectified for point in found.values())
+    ready = watched(network, 8)
+    _, tensors = ready(torch.ones(1, 3, 8, 8), hook_points.of_maps(ready.calls))
     stem = network.stem(torch.ones(1, 3, 8, 8))
     torch.testing.assert_close(tensors[0], stem * torch.sigmoid(stem))
-    left = hook_points.left_out(network, traced)
+    left = hook_points.left_out(network, ready.calls)
     assert left == {
         "unused": "no output of the forward in eval mode depends on it",
         "up": "ConvTranspose2d is not a two-dimensional convolution",
     }
 
 
-def test_xception_of_timm_is_slimmed_and_tapped():
-    found = taps(built("timm:legacy_xception", head="pooled"))
+def test_xception_of_timm_is_slimmed_and_hooked():
+    found = hooked(built("timm:legacy_xception", head="pooled"))
     assert list(found)[-1] == "conv4.pointwise"
     assert found["conv4.pointwise"].rectified
     assert not found["conv4.conv1"].rectified  # depthwise: its own output

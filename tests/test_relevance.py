@@ -250,7 +250,7 @@ def test_a_residual_addition_shares_its_relevance(add):
 
 def test_an_addition_on_paper():
     network = Residual(torch.add).requires_grad_(False)
-    rules = lrp._with_own_modules(as_model(network, size=8).network)
+    rules = lrp._with_own_modules(as_model(network, size=8).graph)
     (place,) = [name for name, rule in rules[1].items() if "Norm" in str(type(rule)) and
                 "mean" not in name]  # fmt: skip
     terms = torch.tensor([[6.0, 2.0], [6.0, -3.0], [0.0, 0.0]])  # sums 8, 3 and 0

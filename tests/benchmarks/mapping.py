@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from camdrift.explain import cam
-from camdrift.models import hook_points
 from camdrift.pipeline.vision import torchvision
 from races import Race
 
@@ -153,10 +152,10 @@ def _torchcam(network: nn.Module, ready: cam.Prepared, px: int, batch: int) -> R
 def _limit(network: nn.Module, ready: cam.Prepared, px: int, batch: int) -> Race:
     """A forward and a backward to the first activation, and nothing else; no maps are made."""
     images, classes = _images(px, batch)
-    bare = hook_points.tapped(ready.traced, ready.taps[:1], leaves=True)
+    watched, points = ready.watch(images)
 
     def limit() -> tuple[Tensor, Tensor]:
-        logits, (first,) = bare(images)
+        logits, (first,) = watched(images, points[:1], leaves=True)
         (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), first)
         return logits.detach(), gradient
 

@@ -58,6 +58,16 @@ class UnwatchableError(SettingsError):
     """The network's forward cannot be watched, or it holds no conv layer."""
 
 
+class OtherCallsError(checks.UnsoundError):
+    """The forward makes other calls than when it was recorded."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the network's forward makes other calls than when it was recorded; wanted images "
+            "that take one path through the network in each call"
+        )
+
+
 def frozen(network: nn.Module) -> nn.Module:
     """Returns a copy of a network in eval mode that shares its weights and requires no gradient.
 
@@ -80,10 +90,10 @@ def frozen(network: nn.Module) -> nn.Module:
                 shared[id(value)] = value.detach()
     try:
         clone = copy.deepcopy(network, shared).eval()
-    except RuntimeError as fault:
+    except (RuntimeError, TypeError) as fault:
         raise UnwatchableError(
-            f"{type(network).__name__} cannot be copied: {fault}. Wanted torch.nn.utils."
-            "parametrizations in place of weight_norm and spectral_norm of torch.nn.utils"
+            f"{type(network).__name__} cannot be copied: {fault}. Wanted a network without "
+            "attributes that copy.deepcopy refuses, such as locks, files and generators"
         ) from fault
     for module in clone.modules():
         for hooks in (module._forward_hooks, module._backward_hooks, module._backward_pre_hooks):
@@ -136,8 +146,9 @@ class Watched:
         self.network = network
         self.calls, _ = record(network, inputs)
         checks.refuse_training(self.calls)
-        if _fold_norms(network, self.calls):
-            self.calls, _ = record(network, inputs)
+        _fold_norms(network, self.calls)
+        # Once more: norms are folded, and what a first call computes and keeps is there.
+        self.calls, _ = record(network, inputs)
         if not any(_is_conv(call) for call in self.calls):
             raise UnwatchableError(
                 f"{type(network).__name__} has no two-dimensional conv layer that its output "
@@ -154,7 +165,7 @@ class Watched:
         there. Tensors of half precision, from autocast, become single precision.
 
         Raises:
-            UnsoundError: the forward makes other calls than when it was recorded.
+            OtherCallsError: the forward makes other calls than when it was recorded.
         """
         kept: dict[int, Tensor] = {}
 
@@ -169,10 +180,8 @@ class Watched:
 
         places = [point.place for point in points]
         with _Run(self.calls, {place: partial(keep, place) for place in places}) as run:
-            output = self.network(inputs)
-        if any(place not in kept for place in places):
-            raise checks.UnsoundError(OTHER_CALLS)
-        return run.current(output), tuple(kept[place] for place in places)
+            output = run.current(self.network(inputs))
+        return output, tuple(kept[place] for place in places)
 
 
 class _Run(TorchFunctionMode):
@@ -194,7 +203,13 @@ class _Run(TorchFunctionMode):
         self._instead: dict[int, tuple[Tensor, Tensor]] = {}
 
     def current(self, output: Any) -> Any:
-        """Returns the network's output, with the tensors that stand in place of others."""
+        """Returns the network's output, with the tensors that stand in place of others.
+
+        Raises:
+            OtherCallsError: the forward made other calls than those recorded.
+        """
+        if self._place + 1 != len(self._calls):
+            raise OtherCallsError
         return _replaced(output, self._instead) if self._instead else output
 
     def __torch_function__(
@@ -203,9 +218,8 @@ class _Run(TorchFunctionMode):
         kwargs = kwargs or {}
         following = self._place + 1
         call = self._calls[following] if following < len(self._calls) else None
-        if call is not None and call.function is not function:
-            call = None
-        written = None if call is None else call.written
+        expected = call is not None and call.function is function
+        written = call.written if call is not None and expected else None
         old = None if written is None else list(tensors_in([args, kwargs]))[written]
         if self._instead:
             args, kwargs = _replaced(args, self._instead), _replaced(kwargs, self._instead)
@@ -215,10 +229,11 @@ class _Run(TorchFunctionMode):
                 return result
         else:
             result = _out_of_place(function, args, kwargs, written)
+        if call is None or not expected:
+            self._place = len(self._calls)  # also where the network goes on after an error
+            raise OtherCallsError
         self._place = following
         if following in self._at:
-            if call is None:
-                raise checks.UnsoundError(OTHER_CALLS)
             result = self._at[following](call, result)
         if old is not None:
             self._instead[id(old)] = old, result
@@ -253,16 +268,12 @@ def _out_of_place(
         return COUNTERPARTS[function](*args)
     if kwargs.get("inplace") is True:
         return function(*args, **kwargs | {"inplace": False})
+    if isinstance(kwargs.get("out"), Tensor):
+        return function(*args, **{name: value for name, value in kwargs.items() if name != "out"})
     tensor = list(tensors_in([args, kwargs]))[written]
     copied = {id(tensor): (tensor, tensor.clone())}
     result = function(*_replaced(args, copied), **_replaced(kwargs, copied))
     return copied[id(tensor)][1] if result is None else result
-
-
-OTHER_CALLS = (
-    "the network's forward makes other calls than for the first image; wanted a forward that makes "
-    "the same calls for images of one size"
-)
 
 
 def _whole(tensor: Tensor) -> Tensor:
@@ -296,7 +307,7 @@ class WithModules(nn.Module):
             return run.current(self.network(inputs))
 
 
-def _fold_norms(network: nn.Module, calls: list[Call]) -> bool:
+def _fold_norms(network: nn.Module, calls: list[Call]) -> None:
     """Folds each BatchNorm2d into the Conv2d before it, where nothing else uses that conv.
 
     The conv is called once, its output goes to that norm alone, the norm normalises that output
@@ -325,7 +336,6 @@ def _fold_norms(network: nn.Module, calls: list[Call]) -> bool:
     for conv_path, norm_path, fused in pairs:
         network.set_submodule(conv_path, fused)
         network.set_submodule(norm_path, nn.Identity())
-    return bool(pairs)
 
 
 def _is_hooked(module: nn.Module) -> bool:
