@@ -7,6 +7,7 @@ calls each time. There are no hooks: nothing remains on the network, not even af
 
 import copy
 import os
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -198,9 +199,9 @@ class _Run(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self._calls, self._at, self._place = calls, at, -1
-        # By id of a tensor that was to be overwritten: itself, so that its id stays its own, and
-        # the tensor in its place.
-        self._instead: dict[int, tuple[Tensor, Tensor]] = {}
+        # By id of a tensor that was to be overwritten, as long as it is in use: a reference to it,
+        # and the tensor in its place.
+        self._instead: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
 
     def current(self, output: Any) -> Any:
         """Returns the network's output, with the tensors that stand in place of others.
@@ -236,11 +237,16 @@ class _Run(TorchFunctionMode):
         if following in self._at:
             result = self._at[following](call, result)
         if old is not None:
-            self._instead[id(old)] = old, result
+            forget = partial(_forget, self._instead, id(old))
+            self._instead[id(old)] = weakref.ref(old, forget), result
         return result
 
 
-def _replaced(value: Any, instead: dict[int, tuple[Tensor, Tensor]]) -> Any:
+def _forget(instead: dict[int, Any], key: int, _: object) -> None:
+    del instead[key]
+
+
+def _replaced(value: Any, instead: Mapping[int, tuple[Any, Tensor]]) -> Any:
     """Returns a value with other tensors in place of some, in tuples, lists and dicts, too."""
     if isinstance(value, Tensor):
         return instead[id(value)][1] if id(value) in instead else value
