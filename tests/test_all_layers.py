@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from camdrift.explain import cam, methods
 from camdrift.explain.methods import grad_cam, library
-from camdrift.models import checks, hook_points
+from camdrift.models import calls, checks, engine, hook_points
 from camdrift.settings import SettingsError
 from conftest import ROOT, as_model, small_network
 
@@ -134,7 +134,7 @@ def test_the_network_is_left_as_it_was_also_after_an_error(pixels, make, trainin
     before = state_of(network)
     random = torch.get_rng_state()
     cam.all_layers(network, pixels, methods=OWN)
-    for wrong in ({"targets": 9}, {"methods": ["GradCAM", "NoCAM"]}, {"chosen": ["none"]}):
+    for wrong in ({"targets": 9}, {"methods": ["GradCAM", "NoCAM"]}, {"layers": ["none"]}):
         with pytest.raises((ValueError, SettingsError)):
             cam.all_layers(network, pixels, **wrong)
     with pytest.raises(RuntimeError):
@@ -195,13 +195,13 @@ def test_hooks_that_make_a_weight_keep_their_conv_unfolded(pixels):
 def test_another_network_than_the_given_one_is_refused(pixels, monkeypatch):
     """Whatever the preparation gets wrong: here it folds a norm into a conv called twice."""
     network = Shared(nn.BatchNorm2d, "conv", "called").eval()
-    fold = hook_points._fold_norms
+    fold = engine._fold_norms
 
     def blindly(network, calls):
-        monkeypatch.setattr(hook_points, "Counter", lambda _: defaultdict(lambda: 1))
+        monkeypatch.setattr(engine, "Counter", lambda _: defaultdict(lambda: 1))
         fold(network, calls)
 
-    monkeypatch.setattr(hook_points, "_fold_norms", blindly)
+    monkeypatch.setattr(engine, "_fold_norms", blindly)
     ready = cam.prepare(network)
     for given in (network, ready):
         with pytest.raises(checks.UnsoundError, match="prepared for its maps"):
@@ -315,10 +315,10 @@ def test_layers_that_are_not_asked_for_are_not_gone_back_to(pixels):
     network = small_network()
     whole = cam.all_layers(network, pixels)
     for chosen in (["4"], [-1], [1]):
-        found = cam.all_layers(network, pixels, chosen=chosen)
+        found = cam.all_layers(network, pixels, layers=chosen)
         assert found.layers == ("4",)
         torch.testing.assert_close(found.maps["GradCAM"][0], whole.maps["GradCAM"][1])
-    _, (tensor,) = cam.prepare(network, chosen=[-1])(pixels)
+    _, (tensor,) = cam.prepare(network, layers=[-1])(pixels)
     assert tensor.is_leaf
     _, tensors = cam.prepare(network)(pixels)
     assert [t.is_leaf for t in tensors] == [True, False]
@@ -326,8 +326,8 @@ def test_layers_that_are_not_asked_for_are_not_gone_back_to(pixels):
 
 def test_hook_points_on_parallel_branches_are_leaves_each():
     images = torch.rand(2, 3, 8, 8)
-    watched = hook_points.watch(Branched(), images)
-    points = hook_points.of_maps(watched.calls)
+    watched = engine.watch(Branched(), images)
+    points = hook_points.of_convs(watched.calls)
     assert [point.name for point in points] == ["first", "left.0", "right"]
     _, tensors = watched(images, points[1:], leaves=True)
     assert [tensor.is_leaf for tensor in tensors] == [True, True]
@@ -448,13 +448,13 @@ def test_weights_that_a_first_call_computes_are_explained(pixels):
 def test_a_network_that_cannot_be_copied_is_refused(pixels):
     network = small_network()
     network.guard = threading.Lock()
-    with pytest.raises(hook_points.UnwatchableError, match="cannot be copied: .*lock.*deepcopy"):
+    with pytest.raises(calls.UnwatchableError, match="cannot be copied: .*lock.*deepcopy"):
         cam.all_layers(network, pixels)
 
 
 def test_maps_of_some_branches_are_those_among_all():
     whole = cam.all_layers(Branched(), torch.ones(2, 3, 8, 8) / 2)
-    part = cam.all_layers(Branched(), torch.ones(2, 3, 8, 8) / 2, chosen=["left.0", "right"])
+    part = cam.all_layers(Branched(), torch.ones(2, 3, 8, 8) / 2, layers=["left.0", "right"])
     for one, other in zip(whole.maps["GradCAM"][1:], part.maps["GradCAM"], strict=True):
         torch.testing.assert_close(one, other)
 
@@ -468,8 +468,10 @@ def test_a_model_of_the_study_and_a_prepared_network_are_explained_alike(pixels)
     for one, other, third in zip(*(f.maps["GradCAM"] for f in (found, again, plain)), strict=True):
         assert torch.equal(one, other)
         torch.testing.assert_close(one, third, rtol=1e-4, atol=1e-7)
-    with pytest.raises(ValueError, match="wanted layers chosen when the network was prepared"):
-        cam.all_layers(cam.prepare(model), shown, chosen=[0])
+    with pytest.raises(
+        ValueError, match="when the network is prepared, got them with a prepared one"
+    ):
+        cam.all_layers(cam.prepare(model), shown, layers=[0])
 
 
 def test_what_is_prepared_holds_for_the_weights_as_they_were(pixels):
@@ -550,8 +552,8 @@ def test_calls_of_one_prepared_network_from_several_threads_do_not_meet(pixels):
         ({"targets": -1}, "wanted targets from 0 to 3, got -1"),
         ({"targets": torch.zeros(3, dtype=torch.long)}, "for 10 images, got torch.int64 (3,)"),
         ({"targets": torch.zeros(10)}, "whole numbers for 10 images, got torch.float32 (10,)"),
-        ({"chosen": ["9"]}, "no layer '9'; there are, 0 to 1: 0, 4"),
-        ({"chosen": []}, "wanted a layer at least, got none; there are, 0 to 1: 0, 4"),
+        ({"layers": ["9"]}, "no layer '9'; there are, 0 to 1: 0, 4"),
+        ({"layers": []}, "wanted a layer at least, got none; there are, 0 to 1: 0, 4"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_was_wanted(pixels, given, wanted):
@@ -582,7 +584,7 @@ def test_a_network_that_returns_no_logits_is_refused(pixels):
 def test_no_images_and_no_conv_layers_are_refused(pixels):
     with pytest.raises(ValueError, match="wanted pixels"):
         cam.all_layers(small_network(), pixels[:0])
-    with pytest.raises(hook_points.UnwatchableError, match="no two-dimensional conv layer"):
+    with pytest.raises(calls.UnwatchableError, match="no two-dimensional conv layer"):
         cam.all_layers(nn.Sequential(nn.Flatten(), nn.Linear(432, 4)), pixels)
 
 

@@ -10,9 +10,12 @@ from torch.nn import functional as F
 
 from camdrift.models import (
     architectures,
+    calls,
     coverage,
+    engine,
     hook_points,
     loading,
+    selection,
     training,
 )
 from camdrift.models.model import padded, top_logit
@@ -26,12 +29,12 @@ def built(architecture: str, **changed) -> nn.Module:
     return architectures.build(architecture=architecture, **arguments | changed)
 
 
-def watched(network: nn.Module, size: int = 64) -> hook_points.Watched:
-    return hook_points.watch(network, torch.ones(1, 3, size, size))
+def watched(network: nn.Module, size: int = 64) -> engine.Watched:
+    return engine.watch(network, torch.ones(1, 3, size, size))
 
 
 def hooked(network: nn.Module, size: int = 64) -> dict[str, hook_points.HookPoint]:
-    points = hook_points.of_maps(watched(network, size).calls)
+    points = hook_points.of_convs(watched(network, size).calls)
     return {point.name: point for point in points}
 
 
@@ -122,7 +125,7 @@ def test_unusual_networks_are_hooked_where_the_definition_says():
     network = Odd().eval()
     expected = F.relu(network.first(F.avg_pool2d(network.plain(torch.ones(1, 3, 9, 9)), 2)))
     ready = watched(network, 9)
-    _, tensors = ready(torch.ones(1, 3, 9, 9), hook_points.of_maps(ready.calls))
+    _, tensors = ready(torch.ones(1, 3, 9, 9), hook_points.of_convs(ready.calls))
     torch.testing.assert_close(tensors[1], expected)  # not overwritten by the addition
 
 
@@ -182,7 +185,7 @@ def test_a_conv_called_twice_has_two_maps_and_keeps_its_norms():
     expected = network(batch)
     ready = watched(network, 8)
     torch.testing.assert_close(ready.network(batch), expected)
-    points = hook_points.of_maps(ready.calls)
+    points = hook_points.of_convs(ready.calls)
     assert [point.name for point in points] == ["conv", "conv:2"]
     logits, tensors = ready(batch, points)
     torch.testing.assert_close(logits, expected)
@@ -209,7 +212,7 @@ class Branching(nn.Module):
 def test_a_forward_may_branch_as_long_as_it_makes_the_same_calls():
     network, batch = Branching().eval(), torch.rand(2, 3, 8, 8)
     ready = watched(network, 8)
-    points = hook_points.of_maps(ready.calls)
+    points = hook_points.of_convs(ready.calls)
     assert [point.name for point in points] == ["conv"]
     assert list(hook_points.left_out(network, ready.calls)) == ["more"]
     logits, _ = ready(batch, points)
@@ -218,15 +221,17 @@ def test_a_forward_may_branch_as_long_as_it_makes_the_same_calls():
         ready(-batch, points)
 
 
-def test_a_network_without_conv_is_refused_by_name():
-    with pytest.raises(hook_points.UnwatchableError, match="Sequential has no two-dimensional"):
-        watched(nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 2)), 4)
+def test_a_network_without_hook_points_is_refused():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 2))
+    for kind, sought in ((None, "two-dimensional conv"), ("blocks", "block that mixes tokens")):
+        with pytest.raises(calls.UnwatchableError, match=f"the network has no {sought}"):
+            selection.select(watched(network, 4).recording, kind)
 
 
 def test_a_scripted_or_traced_network_is_refused_and_told_the_way_out():
     network = small_network().eval()
     for closed in (torch.jit.script(network), torch.jit.trace(network, torch.ones(1, 3, 12, 12))):
-        with pytest.raises(hook_points.UnwatchableError, match="wanted the network that it was"):
+        with pytest.raises(calls.UnwatchableError, match="wanted the network that it was"):
             watched(closed, 12)
 
 
@@ -234,9 +239,9 @@ def test_a_wrapped_network_is_the_network_inside():
     network, batch = small_network().eval(), torch.rand(2, 3, 12, 12)
     for wrapper in (nn.DataParallel(network), torch.compile(network)):
         ready = watched(wrapper, 12)
-        logits, tensors = ready(batch, hook_points.of_maps(ready.calls))
+        logits, tensors = ready(batch, hook_points.of_convs(ready.calls))
         torch.testing.assert_close(logits, network(batch))
-        assert [point.name for point in hook_points.of_maps(ready.calls)] == ["0", "4"]
+        assert [point.name for point in hook_points.of_convs(ready.calls)] == ["0", "4"]
         assert len(tensors) == 2
 
 
@@ -481,7 +486,7 @@ def test_inception_is_built_without_its_auxiliary_head_and_takes_weights_that_ha
 
 def test_the_last_map_of_inception_is_what_its_head_sees():
     calls = watched(built("inception_v3", size=112), 112).calls
-    found = {point.name: point for point in hook_points.of_maps(calls)}
+    found = {point.name: point for point in hook_points.of_convs(calls)}
     assert list(found)[-1] == "Mixed_7c"
     assert len({point.place for point in found.values()}) == len(found)
     joint = calls[found["Mixed_7c"].place]
@@ -541,7 +546,7 @@ def test_modern_networks_are_hooked_and_what_is_left_out_says_why():
     assert list(found) == ["stem", "depthwise", "shared.0", "shared.0:2"]
     assert all(point.rectified for point in found.values())
     ready = watched(network, 8)
-    _, tensors = ready(torch.ones(1, 3, 8, 8), hook_points.of_maps(ready.calls))
+    _, tensors = ready(torch.ones(1, 3, 8, 8), hook_points.of_convs(ready.calls))
     stem = network.stem(torch.ones(1, 3, 8, 8))
     torch.testing.assert_close(tensors[0], stem * torch.sigmoid(stem))
     left = hook_points.left_out(network, ready.calls)

@@ -72,7 +72,7 @@ def test_maps_are_pytorch_grad_cams(images, name):
 
 def test_grad_cam_plus_plus_is_close_to_pytorch_grad_cams(images):
     """Theirs damps small gradients by 1e-6 in a denominator of their square; the twin decides."""
-    found = cam.all_layers(network(), images, CLASSES, methods=["GradCAMPlusPlus"], chosen=[0])
+    found = cam.all_layers(network(), images, CLASSES, methods=["GradCAMPlusPlus"], layers=[0])
     made = network()
     expected = of_library("GradCAMPlusPlus", made[2], made, images).reshape(5, -1)
     ours = stretched(found.maps["GradCAMPlusPlus"][0]).flatten(1).numpy()

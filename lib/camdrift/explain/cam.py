@@ -1,95 +1,41 @@
 """Class-activation maps: raw, at every conv layer, from one forward and one backward a class."""
 
-import copy
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from camdrift.explain import external
+from camdrift.explain import external, prepared
 from camdrift.explain.methods import blind, by_name, library
-from camdrift.models import checks, hook_points
-from camdrift.models.hook_points import HookPoint, Watched
+from camdrift.explain.prepared import Explaining, Layers, Prepared, Reshape, Score
+from camdrift.explain.prepared import prepare as prepare
 from camdrift.models.model import Model, padded
-from camdrift.models.tensors import Inputs, Labels, Logits, Pixels
+from camdrift.models.selection import Choice
+from camdrift.models.tensors import Labels, Logits, Pixels
 from camdrift.storage import OWN, SEED
 
-Layers = tuple[Tensor, ...]  # one tensor (n, h, w) a layer, in forward order
+__all__ = [
+    "GRAD_CAM",
+    "Explained",
+    "Layers",
+    "Maps",
+    "Prepared",
+    "all_layers",
+    "explain",
+    "prepare",
+]
+
 Maps = dict[str, Layers]  # by method
 GRAD_CAM = "GradCAM"
 FIRST = 8  # images to explain at once before their memory is known
 MOST = 64
-# Most memory of an image, in sizes of its tapped tensors: these, the tensors between them, their
+# Most memory of an image, in sizes of its hooked tensors: these, the tensors between them, their
 # gradients, and a method's own tensors.
 HELD = 6
-
-
-@dataclass
-class Prepared:
-    """A network that is ready to explain, see `prepare`.
-
-    network: its frozen copy, inputs -> logits.
-    inputs: pixels -> the network's inputs.
-    chosen: layers by name or place, None for all.
-    """
-
-    network: nn.Module
-    inputs: Callable[[Tensor], Tensor]
-    chosen: Sequence[str | int] | None
-    # The original network, until its logits have been compared; in a list, to release it then.
-    untried: list[nn.Module] = field(default_factory=list)
-    _watched: Watched | None = None
-    _points: tuple[HookPoint, ...] = ()
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def watch(self, pixels: Tensor) -> tuple[Watched, tuple[HookPoint, ...]]:
-        """Returns the watched network and its hook points, found with the first of these pixels."""
-        with self._lock:
-            if self._watched is None:
-                self._watched = hook_points.watch(self.network, self.inputs(pixels[:1]))
-                points = hook_points.of_maps(self._watched.calls)
-                self._points = points if self.chosen is None else _selection(points, self.chosen)
-        return self._watched, self._points
-
-    def __call__(self, pixels: Tensor) -> tuple[Any, Layers]:
-        """Returns the network's output and the tensor of each hook point.
-
-        The graph of gradients begins at these tensors.
-        """
-        watched, points = self.watch(pixels)
-        return watched(self.inputs(pixels), points, leaves=True)
-
-    def compare(self, pixels: Inputs, logits: Logits) -> None:
-        """Raises UnsoundError where the network itself returns other logits than `logits`.
-
-        Only once: a network that passed is released. Both are called without autocast, whose
-        rounding could hide a difference.
-        """
-        networks = self.untried[:1]  # another thread may release it in the meantime
-        if not networks:
-            return
-        kind = pixels.device.type
-        cast = torch.is_autocast_enabled(kind)
-        with (
-            torch.no_grad(),
-            torch.autocast(kind, enabled=False),
-            torch.random.fork_rng(devices=[]),
-        ):
-            if cast:
-                watched, _ = self.watch(pixels)
-                pixels = pixels.to(next(self.network.parameters()).dtype)
-                logits = watched.network(self.inputs(pixels))
-            inputs = self.inputs(pixels)
-            own = networks[0](inputs)
-            checks.refuse_other_logits(own, logits, lambda: networks[0](inputs))
-        self.untried.clear()
 
 
 @dataclass(frozen=True)
@@ -97,96 +43,51 @@ class Explained:
     """Maps of images, see `all_layers`.
 
     layers: names, in forward order.
+    size: height and width of the images in px.
+    logits: (n, classes), as the network returns them, or (n, 1): what `score` returned.
     targets: the explained classes, (n,), or (n, k) for several an image.
     maps: by method, a tensor a layer, (n, h, w) or (n, k, h, w): raw, not negative.
     """
 
     layers: tuple[str, ...]
+    size: tuple[int, int]
     logits: Logits
     targets: Tensor
     maps: Maps
 
-    def scaled(self, size: int | None = None) -> Maps:
-        """Returns the maps divided by their maxima, in [0, 1], and resized (bilinear) to `size` px.
+    def scaled(self, height: int | None = None, width: int | None = None) -> Maps:
+        """Returns the maps divided by their maxima, in [0, 1], and resized (bilinear).
 
         An empty map stays empty.
+
+        Args:
+            height: in px; None: that of each map.
+            width: in px; None: as the height, if the images are square.
+
+        Raises:
+            ValueError: the images are not square, and the width is missing.
         """
+        if height is not None and width is None:
+            if self.size[0] != self.size[1]:
+                tall, wide = self.size
+                raise ValueError(
+                    f"wanted scaled(height, width) of images of {tall} x {wide} px, got {height} "
+                    "alone"
+                )
+            width = height
         by_method = {}
         for name, maps in self.maps.items():
             tops = [layer.amax((-2, -1), keepdim=True) for layer in maps]
             shares = [m / torch.where(top > 0, top, 1) for m, top in zip(maps, tops, strict=True)]
-            if size is not None:
-                shares = [_resize(layer, size) for layer in shares]
+            if height is not None and width is not None:
+                shares = [_resize(layer, (height, width)) for layer in shares]
             by_method[name] = tuple(shares)
         return by_method
 
 
-def _resize(maps: Tensor, size: int) -> Tensor:
+def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
-    return F.interpolate(flat, (size, size), mode="bilinear").reshape(*maps.shape[:-2], size, size)
-
-
-@torch.inference_mode(False)
-def prepare(model: nn.Module, *, chosen: Sequence[str | int] | None = None) -> Prepared:
-    """Returns a network ready to explain many times, which saves each call the preparation.
-
-    It is a copy in eval mode, with the present weights, without in-place operations and hooks, its
-    batch norm folded into its convs; the network itself is not changed. A `Model` is frozen already
-    and shares its weights.
-    Several threads can call the prepared network; but preparing must not run while another thread
-    calls a network, since `torch.fx` changes the calling of modules while it traces one.
-
-    Args:
-        model: a network, inputs -> logits, or a `Model`, pixels in [0, 1] -> logits.
-        chosen: layers by name, or by place in forward order (a negative one counts from the end);
-            None is all. Earlier layers are not explained, and no backward reaches them.
-
-    The first call compares its logits with those of the network itself.
-
-    Raises:
-        UnwatchableError: the forward cannot be watched, or there is no conv layer.
-        ValueError: there is no layer of a name or at a place.
-    """
-    return _prepared(
-        model if isinstance(model, Model) else copy.deepcopy(hook_points.frozen(model)), chosen
-    )
-
-
-def _prepared(
-    model: nn.Module, layers: Sequence[str | int] | None, *, compared: bool = False
-) -> Prepared:
-    """Returns a prepared network that shares weights; `compared`: its logits have been compared."""
-    if isinstance(model, Model):
-        points = model.maps if layers is None else _selection(model.maps, layers)
-        return Prepared(model.network, model.inputs, layers, [], model.watched, points)
-    untried = [] if compared else [hook_points.frozen(model)]
-    return Prepared(hook_points.frozen(model), _unchanged, layers, untried)
-
-
-# Networks whose logits have been compared, each with the versions of its weights at that time.
-_compared: WeakKeyDictionary[nn.Module, list[tuple[int, int]]] = WeakKeyDictionary()
-
-
-def _weights(network: nn.Module) -> list[tuple[int, int]]:
-    """Returns the identities and versions of weights and buffers, which change when these do."""
-    tensors = [*network.parameters(), *network.buffers()]
-    # Tensors that were created in inference mode have no version.
-    return [(id(t), 0 if t.is_inference() else t._version) for t in tensors]
-
-
-def _unchanged(pixels: Tensor) -> Tensor:
-    return pixels
-
-
-def _selection(points: tuple[HookPoint, ...], layers: Sequence[str | int]) -> tuple[HookPoint, ...]:
-    places: dict[str | int, int] = {point.name: place for place, point in enumerate(points)}
-    places |= {place: place % len(points) for place in range(-len(points), len(points))}
-    strange = [name for name in layers if name not in places]
-    if strange or not layers:
-        there = ", ".join(point.name for point in points)
-        fault = f"no layer {strange[0]!r}" if strange else "wanted a layer at least, got none"
-        raise ValueError(f"{fault}; there are, 0 to {len(points) - 1}: {there}")
-    return tuple(points[place] for place in sorted({places[name] for name in layers}))
+    return F.interpolate(flat, size, mode="bilinear").reshape(*maps.shape[:-2], *size)
 
 
 @torch.inference_mode(False)
@@ -197,29 +98,36 @@ def all_layers(
     targets: Tensor | int | None = None,
     *,
     methods: Sequence[str] = (GRAD_CAM,),
-    chosen: Sequence[str | int] | None = None,
+    layers: Sequence[str | int] | None = None,
+    hook_points: Choice = None,
+    reshape: Reshape = None,
+    score: Score = None,
     softmax: bool = False,
     micro_batch: int | None = None,
     memory: float | None = None,
 ) -> Explained:
-    """Returns the maps of images by several methods at all conv layers, raw, at their own sizes.
+    """Returns the maps of images by several methods at all layers, raw, at their own sizes.
 
     One forward and, for each class of an image, one backward to the layers' tensors, for any number
     of methods: no gradient of a weight or of the pixels is computed. If all images of a call of the
     network have one class twice, it is explained once. The network is not changed, not even after
-    an error. Works under `torch.autocast` (maps are float32 all the same), under `torch.no_grad`
-    and with the network on any device; results are on the device of `pixels`. At the first call
-    with a network, and again when its weights have changed, its logits are compared with those that
-    the network itself returns for the first images.
+    an error. Works in half precision and under `torch.autocast` (maps are float32 all the same),
+    under `torch.no_grad` and with the network on any device; results are on the device of `pixels`.
+    At the first call with a network, and again when it has changed, it is prepared, and its logits
+    are compared with those that the network itself returns for the first images.
 
     Args:
         model: a network, inputs -> logits; a `Model`; or either as `prepare` returns it, which
-            saves every call the preparation and keeps the weights of that time.
+            keeps the weights of that time.
         pixels: (n, c, h, w), the inputs of the network, or the pixels of a `Model`.
         targets: classes to explain: one, (n,), (n, k) for several an image, or None for each
-            image's own top class.
+            image's own top class. A network of a single logit has the classes 0 and 1: the logit
+            is that of class 1 and, negated, that of class 0, and its sigmoid their probability.
         methods: by name, see `methods`, or classes of pytorch-grad-cam, see `external`.
-        chosen: layers, as in `prepare`.
+        layers: to explain, as in `prepare`.
+        hook_points: as in `prepare`.
+        reshape: as in `prepare`.
+        score: as in `prepare`; a function is explained as it is, without targets.
         softmax: whether maps explain the class's probability and not its logit.
         micro_batch: the fixed number of images in each call of the network, the last call padded
             with copies: an image's results then do not depend on the images beside it. None: as
@@ -228,20 +136,22 @@ def all_layers(
 
     Raises:
         SettingsError: there is no method of a name.
-        UnwatchableError: the forward cannot be watched, or there is no conv layer.
+        UnwatchableError: the forward cannot be watched, or there is no hook point.
         UnsoundError: the network itself returns other logits.
         ValueError: targets, layers, pixels or the network's output do not fit.
         FloatingPointError: a map is not finite.
     """
-    if isinstance(model, Prepared) and chosen is not None:
-        raise ValueError("wanted layers chosen when the network was prepared, got them again")
+    explaining = Explaining(None if layers is None else tuple(layers), hook_points, reshape, score)
+    if isinstance(model, Prepared) and explaining != Explaining():
+        raise ValueError(
+            "wanted layers, hook_points, reshape and score when the network is prepared, got them "
+            "with a prepared one"
+        )
     if pixels.ndim != 4 or not len(pixels):
         raise ValueError(f"wanted pixels (n, c, h, w) of an image at least, got {pixels.shape}")
-    if isinstance(model, Prepared):
-        ready = model
-    else:
-        weights = _weights(model)
-        ready = _prepared(model, chosen, compared=_compared.get(model) == weights)
+    ready = model if isinstance(model, Prepared) else prepared.held(model, explaining)
+    if callable(ready.explaining.score) and (targets is not None or softmax):
+        raise ValueError("wanted a score function without targets and softmax, got both")
     aims = _targets(targets, len(pixels))
     device = next(ready.network.parameters()).device
     parts: list[tuple[Tensor, Tensor, Maps]] = []
@@ -253,19 +163,11 @@ def all_layers(
             batch = padded(batch, micro_batch)
         batch = batch.to(device)
         logits, tensors = ready(batch)
-        if (
-            not isinstance(logits, Tensor)
-            or logits.shape[:1] != batch.shape[:1]
-            or logits.ndim != 2
-        ):
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"wanted a network that returns ({len(batch)}, classes), got {got}")
         if ready.untried:
             ready.compare(batch, logits.detach())
-            if not isinstance(model, Prepared):
-                _compared[model] = weights
-        classes = _classes(aims, logits, start, rows)
-        maps = _of_classes(ready, batch[:rows], logits, tensors, classes, methods, softmax=softmax)
+        outputs = logits if callable(ready.explaining.score) else _outputs(logits, softmax=softmax)
+        classes = _classes(aims, outputs, start, rows)
+        maps = _of_classes(ready, batch[:rows], outputs, tensors, classes, methods, softmax=softmax)
         home = [value.detach()[:rows].to(pixels.device) for value in (logits, classes)]
         home_maps = {n: tuple(m[:rows].to(pixels.device) for m in each) for n, each in maps.items()}
         parts.append((home[0], home[1], home_maps))
@@ -286,9 +188,16 @@ def all_layers(
     if not several:
         classes = classes[:, 0]
         by_method = {name: tuple(layer[:, 0] for layer in maps) for name, maps in by_method.items()}
-    return Explained(
-        tuple(point.name for point in ready.watch(pixels)[1]), logits, classes, by_method
-    )
+    names = tuple(point.name for point in ready.watch(pixels[:1].to(device))[1])
+    height, width = pixels.shape[-2:]
+    return Explained(names, (height, width), logits, classes, by_method)
+
+
+def _outputs(logits: Logits, *, softmax: bool) -> Tensor:
+    """Returns what is explained of each class: logits, of which a single one has two, or shares."""
+    if logits.shape[1] > 1:
+        return logits.softmax(1) if softmax else logits
+    return torch.cat([-logits, logits], 1).sigmoid() if softmax else torch.cat([-logits, logits], 1)
 
 
 def _targets(targets: Tensor | int | None, n: int) -> Tensor | None:
@@ -304,24 +213,24 @@ def _targets(targets: Tensor | int | None, n: int) -> Tensor | None:
     return classes.long()
 
 
-def _classes(aims: Tensor | None, logits: Tensor, start: int, rows: int) -> Tensor:
-    """Returns the classes of a micro-batch, (len(logits), k); padding repeats the last row's."""
+def _classes(aims: Tensor | None, outputs: Tensor, start: int, rows: int) -> Tensor:
+    """Returns the classes of a micro-batch, (len(outputs), k); padding repeats the last row's."""
     if aims is None:
-        return logits.argmax(1, keepdim=True)
-    classes = aims[start : start + rows].to(logits.device)
+        return outputs.argmax(1, keepdim=True)
+    classes = aims[start : start + rows].to(outputs.device)
     classes = classes[:, None] if classes.ndim == 1 else classes
     low, high = int(classes.min()), int(classes.max())
-    if low < 0 or high >= logits.shape[1]:
+    if low < 0 or high >= outputs.shape[1]:
         raise ValueError(
-            f"wanted targets from 0 to {logits.shape[1] - 1}, got {low if low < 0 else high}"
+            f"wanted targets from 0 to {outputs.shape[1] - 1}, got {low if low < 0 else high}"
         )
-    return padded(classes, len(logits))
+    return padded(classes, len(outputs))
 
 
 def _of_classes(
     ready: Prepared,
     batch: Tensor,
-    logits: Tensor,
+    outputs: Tensor,
     tensors: Layers,
     classes: Tensor,
     names: Sequence[str],
@@ -333,17 +242,18 @@ def _of_classes(
     `batch` has no padding: the slow methods of `external` do not explain it.
     """
     columns = list(dict.fromkeys(tuple(column.tolist()) for column in classes.T))
-    outputs = logits.softmax(1) if softmax else logits
+    reshape = ready.explaining.reshape
     shared = [name for name in names if name in by_name() or name in library.FROM_ARRAYS]
     maps_of: dict[tuple, Maps] = {}
     for i, column in enumerate(columns):
-        target = torch.tensor(column, device=logits.device)
+        target = torch.tensor(column, device=outputs.device)
         last = i == len(columns) - 1
-        maps_of[column] = _maps(shared, outputs, tensors, target, last=last) if shared else {}
+        maps_of[column] = (
+            _maps(shared, outputs, tensors, target, last=last, reshape=reshape) if shared else {}
+        )
         for name in set(names).difference(shared):
             maps_of[column][name] = _finite(name, external.through(
-                name, *ready.watch(batch), ready.inputs(batch), target[: len(batch)],
-                softmax=softmax,
+                name, ready, batch, target[: len(batch)], softmax=softmax
             ))  # fmt: skip
     each = [maps_of[tuple(column.tolist())] for column in classes.T]
     return {
@@ -359,6 +269,7 @@ def _maps(
     classes: Labels,
     *,
     last: bool,
+    reshape: Reshape = None,
 ) -> Maps:
     """Returns the maps of a micro-batch for a class an image, from one backward.
 
@@ -368,11 +279,13 @@ def _maps(
         tensors: of the layers.
         classes: one an image.
         last: whether this is the last backward.
+        reshape: as in `prepare`.
 
     Raises:
         FloatingPointError: a map is not finite.
     """
-    activations = [tensor.detach() for tensor in tensors]
+    shaped = (lambda tensor: tensor) if reshape is None else reshape
+    activations = [shaped(tensor.detach()) for tensor in tensors]
     of = {name: by_name().get(name) or library.from_arrays(name) for name in names}
     # A layer that no gradient reaches has an empty map.
     by_method = {name: [torch.zeros_like(a[:, 0]) for a in activations] for name in names}
@@ -380,7 +293,7 @@ def _maps(
     def make(place: int, gradient: Tensor) -> None:
         with torch.autocast(outputs.device.type, enabled=False):
             for name in names:
-                by_method[name][place] = of[name](activations[place], gradient)
+                by_method[name][place] = of[name](activations[place], shaped(gradient))
 
     # A gradient is used when it arrives, while it is in the processor's cache; none is kept.
     hooks = [tensor.register_hook(partial(make, place)) for place, tensor in enumerate(tensors)]

@@ -8,7 +8,6 @@ layer (4,224 times an image for a VGG-16), Finer-CAM and Shapley-CAM once a laye
 backward.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,52 +15,50 @@ import torch
 from torch import Tensor, nn
 
 from camdrift.explain.methods import library
-from camdrift.models.hook_points import HookPoint, Watched, WithModules
-from camdrift.models.tensors import Inputs, Labels
+from camdrift.explain.prepared import Prepared, Reshape
+from camdrift.models.engine import WithModules
+from camdrift.models.tensors import Labels
 from camdrift.settings import SettingsError
 
 
 def through(
-    name: str,
-    watched: Watched,
-    points: Sequence[HookPoint],
-    inputs: Inputs,
-    classes: Labels,
-    *,
-    softmax: bool = False,
+    name: str, ready: Prepared, pixels: Tensor, classes: Labels, *, softmax: bool = False
 ) -> tuple[Tensor, ...]:
     """Returns a method's maps from pytorch-grad-cam itself: `Heatmaps` of each layer.
 
     Args:
         name: the name of its class.
-        watched: the network.
-        points: hook points of the layers.
-        inputs: of the network.
+        ready: the network.
+        pixels: (n, c, h, w).
         classes: to explain.
         softmax: must be False: these methods choose themselves between logit and probability.
 
     Raises:
-        SettingsError: there is no method of that name, or `softmax` is True.
+        SettingsError: there is no method of that name, `softmax` is True, or the network's output
+            is not its logits, of two classes at least.
     """
     if softmax:
         raise SettingsError(f"method '{name}' explains no probability; wanted softmax: False")
-    network = WithModules(watched, points)
     kind = library.kind(name)
+    if ready.explaining.score is not None:
+        raise SettingsError(f"method '{name}' explains logits alone; wanted score: None")
+    network, inputs = WithModules(*ready.watch(pixels)), ready.inputs(pixels)
+    reshape = ready.explaining.reshape
     with torch.autocast(inputs.device.type, enabled=False):
         return tuple(
-            torch.cat([_of_image(kind, network, module, *each)
+            torch.cat([_of_image(kind, network, module, *each, reshape)
                        for each in zip(inputs.split(1), classes.tolist(), strict=True)])
             for module in network.points
         )  # fmt: skip
 
 
 def _of_image(
-    kind: Any, network: nn.Module, module: nn.Module, image: Tensor, target: int
+    kind: Any, network: nn.Module, module: nn.Module, image: Tensor, target: int, reshape: Reshape
 ) -> Tensor:
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     raw: list[np.ndarray] = []
-    with torch.enable_grad(), kind(network, [module]) as method:
+    with torch.enable_grad(), kind(network, [module], reshape) as method:
         inner = getattr(method, "base_cam", method)
         make = inner.get_cam_image
 

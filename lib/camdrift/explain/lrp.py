@@ -16,7 +16,7 @@ iNNvestigate's `LRPSequentialPresetAFlat`, which klawikowska2020 used:
 Relevance is conserved with three exceptions. A bias takes its share, which is dropped; a negative
 bias in a conv passes on more than it received. Epsilon takes a share. And where nothing contributes
 positively to a conv's output, the relevance of that output is lost. A denominator of exactly 0
-counts as 1e-7. Batch norm is part of its conv, see `hook_points.Watched`.
+counts as 1e-7. Batch norm is part of its conv, see `engine.Watched`.
 """
 
 import copy

@@ -203,8 +203,8 @@ def layer_table(model: Model, *, max_side: int | None = None) -> pd.DataFrame:
     with torch.no_grad():
         _, activations = model.probes(torch.zeros(1, 3, model.size, model.size))
     rows, start = [], 0
-    for tap, tensor in zip(model.maps, activations, strict=True):
+    for point, tensor in zip(model.maps, activations, strict=True):
         height, width = (min(side, max_side or side) for side in tensor.shape[-2:])
-        rows.append((tap.name, tap.label, height, width, start, tap.rectified))
+        rows.append((point.name, point.label, height, width, start, point.rectified))
         start += height * width
     return pd.DataFrame(rows, columns=["name", "label", "height", "width", "start", "rectified"])

@@ -1,1 +1,1 @@
-"""Models: pixels -> logits. Builds, loads, trains and checks them, and taps them for their maps."""
+"""Models: pixels -> logits. Builds, loads, trains, checks and watches them."""

@@ -21,6 +21,23 @@ from torch.nn.modules.module import (
 )
 from torch.overrides import TorchFunctionMode
 
+from camdrift.settings import SettingsError
+
+ATTENTIONS = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
+SOFTMAXES = {F.softmax, torch.softmax, Tensor.softmax}
+MATMULS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.einsum}
+TRANSPOSES = {
+    torch.transpose, Tensor.transpose, torch.permute, Tensor.permute, torch.swapaxes,
+    Tensor.swapaxes, torch.swapdims, Tensor.swapdims,
+}  # fmt: skip
+# Of the same values at other places, some of them left out or repeated.
+LAYOUTS = TRANSPOSES | {
+    Tensor.view, torch.reshape, Tensor.reshape, torch.flatten, Tensor.flatten, torch.unflatten,
+    Tensor.unflatten, Tensor.contiguous, torch.roll, Tensor.roll, F.pad, Tensor.__getitem__,
+    torch.squeeze, Tensor.squeeze, torch.unsqueeze, Tensor.unsqueeze, torch.movedim,
+    Tensor.movedim, torch.chunk, Tensor.chunk, torch.split, Tensor.split, torch.unbind,
+    Tensor.unbind, Tensor.expand, Tensor.clone, torch.clone,
+}  # fmt: skip
 CONVS = {F.conv2d, torch.conv2d}
 NORMS = {
     F.batch_norm, torch.batch_norm, F.group_norm, F.layer_norm, F.instance_norm,
@@ -41,6 +58,10 @@ ACTIVATIONS = {
     F.logsigmoid, torch.sigmoid, torch.sigmoid_, F.sigmoid, Tensor.sigmoid, Tensor.sigmoid_,
     torch.tanh, torch.tanh_, F.tanh, Tensor.tanh, Tensor.tanh_,
 }  # fmt: skip
+
+
+class UnwatchableError(SettingsError):
+    """The network's forward cannot be watched, or has no hook point."""
 
 
 @dataclass
@@ -81,6 +102,23 @@ class Call:
     users: list[int] = field(default_factory=list)
     overwritten: bool = False
     matters: bool = False
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The calls of one forward.
+
+    calls: in order.
+    images: number of images.
+    size: height and width of the inputs in px.
+    results: by path of a module: the place of the call that returned its result, of the module's
+        last call; modules whose result is no tensor are left out.
+    """
+
+    calls: list[Call]
+    images: int
+    size: tuple[int, int]
+    results: dict[str, int]
 
 
 def returns_tensor(function: Callable[..., Any], result: Any) -> bool:
@@ -127,14 +165,20 @@ def _remedy(module: nn.Module | None) -> str:
 
 
 class _Recorder(TorchFunctionMode):
-    def __init__(self, stack: list[tuple[str, nn.Module]], inputs: Tensor) -> None:
+    def __init__(self, inputs: Tensor) -> None:
         super().__init__()
         self.calls: list[Call] = []
-        self.stack = stack
+        self.stack: list[tuple[str, nn.Module]] = []  # the modules that are being called
         self.latest: dict[int, int] = {}  # by id of a tensor: the call that made its values
         self.held: list[Tensor] = [inputs]  # as long as they are, ids are theirs alone
         self.versions: list[tuple[Tensor, int]] = []  # of each call's result
         self.numbers: Counter[str] = Counter()
+        self.results: dict[str, int] = {}
+
+    def returned(self, path: str, result: Any) -> None:
+        """Notes the call that made a module's result."""
+        if isinstance(result, Tensor) and id(result) in self.latest:
+            self.results[path] = self.latest[id(result)]
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -202,45 +246,47 @@ def _version(tensor: Tensor) -> int:
 
 
 @contextlib.contextmanager
-def _modules(network: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
-    """Lends the stack of the network's modules, with their paths, that are being called."""
+def _modules(network: nn.Module, recorder: _Recorder) -> Iterator[None]:
+    """Keeps the recorder's stack of the network's modules, with their paths, in the block."""
+    stack = recorder.stack
     paths = {id(module): path for path, module in network.named_modules()}
-    stack: list[tuple[str, nn.Module]] = []
     here = threading.get_ident()  # the hooks are of all modules, also those of other threads
 
     def enter(module: nn.Module, _: Any) -> None:
         if threading.get_ident() == here and id(module) in paths:
             stack.append((paths[id(module)], module))
 
-    def leave(module: nn.Module, *_: Any) -> None:
+    def leave(module: nn.Module, _: Any, result: Any) -> None:
         if threading.get_ident() == here and id(module) in paths and stack:
-            stack.pop()
+            recorder.returned(stack.pop()[0], result)
 
     hooks = [
         register_module_forward_pre_hook(enter),
         register_module_forward_hook(leave, always_call=True),
     ]
     try:
-        yield stack
+        yield
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def record(network: nn.Module, inputs: Tensor) -> tuple[list[Call], Any]:
-    """Returns the calls of a network's forward, and its output.
+def record(network: nn.Module, inputs: Tensor) -> Recording:
+    """Returns the calls of a network's forward.
 
     Args:
         network: in eval mode.
         inputs: of one image at least.
     """
-    with _modules(network) as stack, torch.no_grad(), _Recorder(stack, inputs) as recorder:
+    recorder = _Recorder(inputs)
+    with _modules(network, recorder), torch.no_grad(), recorder:
         output = network(inputs)
     for call, (tensor, version) in zip(recorder.calls, recorder.versions, strict=True):
         call.overwritten = _version(tensor) != version
     ends = [recorder.latest[id(t)] for t in tensors_in([output]) if id(t) in recorder.latest]
     _mark(recorder.calls, ends)
-    return recorder.calls, output
+    height, width = inputs.shape[-2:]
+    return Recording(recorder.calls, len(inputs), (height, width), recorder.results)
 
 
 def _mark(calls: list[Call], ends: list[int]) -> None:

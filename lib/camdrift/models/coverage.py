@@ -59,9 +59,9 @@ def kernel_means(model: Model) -> np.ndarray:
     parts = []
     with torch.no_grad():
         logits, excitations = model.excitations(torch.zeros(1, 3, model.size, model.size))
-    for tap, tensor in zip(model.neurons, excitations, strict=True):
-        weights = [model.weight_of(name) for name in tap.name.split("+")]
-        # After a concatenation a tap has more channels than any of its convs' kernels.
+    for point, tensor in zip(model.neurons, excitations, strict=True):
+        weights = [model.weight_of(name) for name in point.name.split("+")]
+        # After a concatenation a hook point has more channels than any of its convs' kernels.
         fits = (w for w in weights if w is not None and len(w) == tensor.shape[1])
         kernels = [w.flatten(1).mean(1) for w in fits]
         missing = tensor.new_full((tensor.shape[1],), float("nan"))

@@ -11,8 +11,17 @@ from tqdm import tqdm
 
 from camdrift import storage
 from camdrift.datasets import chance
-from camdrift.models import architectures, checks, devices, hook_points, training, weights
+from camdrift.models import (
+    architectures,
+    checks,
+    devices,
+    engine,
+    hook_points,
+    training,
+    weights,
+)
 from camdrift.models.architectures import RefusedError
+from camdrift.models.calls import UnwatchableError
 from camdrift.models.model import Model
 from camdrift.pipeline import randomness
 from camdrift.settings import ModelSettings, Training, imports, params
@@ -36,7 +45,7 @@ def obtain(
 
     Raises:
         RefusedError: the weights are not available or do not fit; the network cannot be built.
-        UntraceableError: its forward cannot be traced, or it has no conv layer.
+        UnwatchableError: its forward cannot be watched, or it has no hook point.
         UnsoundError: its logits are not finite, or depend on more than one image.
     """
     classes = settings.classes or int(max(labels)) + 1
@@ -126,8 +135,8 @@ def _train(
     _refuse(network, model, tests[0], facts)
     accuracy = training.accuracy(network, *tests, **preparation)
     facts = facts | {
-        "layers": [{"name": tap.name, "label": tap.label} for tap in model.maps],
-        "own_output": [tap.label for tap in model.maps if not tap.rectified],
+        "layers": [{"name": point.name, "label": point.label} for point in model.maps],
+        "own_output": [point.label for point in model.maps if not point.rectified],
         "left_out": hook_points.left_out(network, model.watched.calls),
         "test_accuracy": round(accuracy, 4),
         "chance": round(chance.level(tests[1].numpy()), 4),
@@ -145,8 +154,8 @@ def _train(
 def _refuse_early(network: nn.Module, pixels: Tensor, facts: dict[str, Any]) -> None:
     """Refuses before hours of training a network that would be refused after them."""
     try:
-        clone = hook_points.frozen(network)
-    except (hook_points.UnwatchableError, TypeError):
+        clone = engine.frozen(network)
+    except UnwatchableError:
         return  # it can be trained and explained, but not copied
     model = Model(clone, **{key: facts[key] for key in ("mean", "std", "size")}, micro_batch=1)
     checks.refuse_dependence(
@@ -192,7 +201,7 @@ def _refuse_lost(network: nn.Module, facts: dict[str, Any]) -> None:
 
 
 def _refuse(network: nn.Module, model: Model, pixels: Tensor, facts: dict[str, Any]) -> None:
-    """Raises UnsoundError where a network, or its traced graph, is not sound."""
+    """Raises UnsoundError where a network, or its watched copy, is not sound."""
     checks.refuse_dependence(
         lambda images: network(model.inputs(images)), pixels, classes=facts["classes"]
     )

@@ -1,4 +1,4 @@
-"""The model: pixels -> logits, with hook points at its conv layers and neurons.
+"""The model: pixels -> logits, with hook points at its layers and neurons.
 
 A `Model` takes pixels in [0, 1] and returns logits. It is frozen, in eval mode, without in-place
 operations, with normalisation inside, and it calls its network at one fixed batch size, so that an
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from camdrift.models import checks, devices, graph, hook_points
+from camdrift.models import checks, devices, engine, graph, hook_points, selection
 from camdrift.models.hook_points import HookPoint
 from camdrift.models.tensors import Activations, Inputs, Logits, PerImage, Pixels
 
@@ -39,7 +39,7 @@ def top_logit(logits: Logits) -> PerImage:
 
 
 class Model(nn.Module):
-    """Pixels -> logits, with taps at its conv layers and neurons.
+    """Pixels -> logits, with hook points at its layers and neurons.
 
     Args:
         network: the network, normalised inputs -> logits.
@@ -49,10 +49,10 @@ class Model(nn.Module):
         micro_batch: the one batch size at which the network is called.
         precision: of its arithmetic.
 
-    Pixels may lie on any device: logits return to it, tensors of taps stay with the network.
+    Pixels may lie on any device: logits return to it, tensors of hook points stay with the network.
 
     Raises:
-        UnwatchableError: the forward cannot be watched, or there is no conv layer.
+        UnwatchableError: the forward cannot be watched, or there is no hook point.
         UnsoundError: for an image of noise, the watched network returns other logits than the
             network.
     """
@@ -82,10 +82,10 @@ class Model(nn.Module):
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(1, len(mean), size, size, generator=generator).to(first)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            self._watched = hook_points.watch(network, noise)
+            self._watched = engine.watch(network, noise)
             self._plain = self._watched.network
             checks.refuse_other_logits(network(noise), self._plain(noise), lambda: network(noise))
-        self.maps: tuple[HookPoint, ...] = hook_points.of_maps(self._watched.calls)
+        self.maps: tuple[HookPoint, ...] = selection.select(self._watched.recording)
         self.neurons: tuple[HookPoint, ...] = hook_points.of_neurons(self._watched.calls)
         self.eval()
 
@@ -149,14 +149,14 @@ class Model(nn.Module):
         return self._plain
 
     @property
-    def watched(self) -> hook_points.Watched:
+    def watched(self) -> engine.Watched:
         """The frozen network with the calls of its forward."""
         return self._watched
 
     @cached_property
     def graph(self) -> fx.GraphModule:
         """The network's graph; raises as `graph.trace` does."""
-        return graph.trace(hook_points.frozen(self._plain))
+        return graph.trace(engine.frozen(self._plain))
 
     def inputs(self, pixels: Pixels) -> Inputs:
         """Returns the network's inputs on its device: pixels of its size, normalised."""

@@ -1,0 +1,342 @@
+"""The engine: a network's forward that keeps the tensors of its hook points.
+
+One forward is recorded, see `calls`; a working forward keeps the results of some of its calls. No
+graph is asked for: a forward may branch, loop and write in place, as long as it makes the same
+calls each time. There are no hooks: nothing remains on the network, not even after an error.
+"""
+
+import copy
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.overrides import TorchFunctionMode
+
+from camdrift.models import architectures, checks
+from camdrift.models.calls import (
+    CONVS,
+    NORMS,
+    Call,
+    Recording,
+    UnwatchableError,
+    record,
+    returns_tensor,
+    tensors_in,
+)
+from camdrift.models.hook_points import HookPoint
+
+
+class OtherCallsError(checks.UnsoundError):
+    """The forward makes other calls than when it was recorded."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the network's forward makes other calls than when it was recorded; wanted images "
+            "that take one path through the network in each call"
+        )
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """Returns a copy of a network in eval mode that shares its weights and requires no gradient.
+
+    It has none of the network's hooks, except those before a forward, in which some modules compute
+    their weights. It has its own buffers: a forward may write into them. The network inside
+    `DataParallel`, `DistributedDataParallel` and `torch.compile`'s wrapper is copied.
+
+    Raises:
+        UnwatchableError: the network cannot be copied, or it is scripted.
+    """
+    network = unwrapped(network)
+    shared: dict[int, object] = {
+        id(weight): nn.Parameter(weight.detach(), requires_grad=False)
+        for weight in network.parameters()
+    }
+    # A forward may have left tensors with a history, which cannot be copied, on its modules.
+    for module in network.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                shared[id(value)] = value.detach()
+    try:
+        clone = copy.deepcopy(network, shared).eval()
+    except (RuntimeError, TypeError) as fault:
+        raise UnwatchableError(
+            f"{type(network).__name__} cannot be copied: {fault}. Wanted a network without "
+            "attributes that copy.deepcopy refuses, such as locks, files and generators"
+        ) from fault
+    for module in clone.modules():
+        for hooks in (module._forward_hooks, module._backward_hooks, module._backward_pre_hooks):
+            hooks.clear()
+    return clone
+
+
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """Returns the network inside wrappers, itself if there are none.
+
+    Raises:
+        UnwatchableError: it is scripted or traced: its calls are not seen.
+    """
+    while True:
+        if isinstance(network, WRAPPERS):
+            network = network.module
+        elif hasattr(network, "_orig_mod"):  # of torch.compile
+            network = network._orig_mod  # type: ignore[assignment]
+        else:
+            break
+    if isinstance(network, torch.jit.ScriptModule):
+        raise UnwatchableError(
+            f"{type(network).__name__} is scripted or traced, and its layers cannot be watched; "
+            "wanted the network that it was made of"
+        )
+    return network
+
+
+class Watched:
+    """A frozen network whose forward was recorded, its batch norm folded into its convs.
+
+    Folding makes a VGG a quarter faster; it changes logits in the sixth digit.
+
+    network: inputs -> logits, on which nothing else is changed.
+    recording: of its forward.
+
+    Args:
+        network: to watch; it is frozen, and changed.
+        inputs: of one image at least.
+
+    Raises:
+        UnsoundError: part of it stays in training mode.
+    """
+
+    def __init__(self, network: nn.Module, inputs: Tensor) -> None:
+        self.network = network
+        calls = record(network, inputs).calls
+        checks.refuse_training(calls)
+        # Folding rounds otherwise, which half precision would show.
+        self.folded = _fold_norms(network, calls) if inputs.itemsize >= 4 else ()
+        # Once more: norms are folded, and what a first call computes and keeps is there.
+        self.recording: Recording = record(network, inputs)
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls of its forward."""
+        return self.recording.calls
+
+    def __call__(
+        self, inputs: Tensor, points: Sequence[HookPoint], *, leaves: bool = False
+    ) -> tuple[Any, tuple[Tensor, ...]]:
+        """Returns the network's output and the tensors of hook points.
+
+        With `leaves`, the graph of gradients begins at the points: one that does not depend on
+        another is a leaf, the layers before it keep nothing for a backward, and a backward stops
+        there. Tensors of half precision, from autocast, become single precision.
+
+        Raises:
+            OtherCallsError: the forward makes other calls than when it was recorded.
+        """
+        kept: dict[int, Tensor] = {}
+
+        def keep(point: HookPoint, call: Call, result: Tensor) -> Tensor:
+            tensor = _whole(point.maps(result))
+            if leaves and not tensor.requires_grad:
+                tensor = tensor.detach().requires_grad_()
+            kept[point.place] = tensor
+            following = point.restored(tensor.to(result.dtype), result)
+            # A view of it may be written into.
+            return following * 1 if call.overwritten and following is tensor else following
+
+        with _Run(self.calls, {point.place: partial(keep, point) for point in points}) as run:
+            output = run.current(self.network(inputs))
+        return output, tuple(kept[point.place] for point in points)
+
+
+class _Run(TorchFunctionMode):
+    """A forward whose calls are counted, and those in place made out of place.
+
+    In place they would overwrite results that are kept, or that a backward requires. The network
+    may go on with the old tensor, in whose place the new one is then given to later calls.
+
+    at: (place, result) -> the result that the network goes on with, of the calls at some places.
+    """
+
+    def __init__(
+        self, calls: list[Call], at: Mapping[int, Callable[[Call, Tensor], Tensor]]
+    ) -> None:
+        super().__init__()
+        self._calls, self._at, self._place = calls, at, -1
+        # By id of a tensor that was to be overwritten, as long as it is in use: a reference to it,
+        # and the tensor in its place.
+        self._instead: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
+
+    def current(self, output: Any) -> Any:
+        """Returns the network's output, with the tensors that stand in place of others.
+
+        Raises:
+            OtherCallsError: the forward made other calls than those recorded.
+        """
+        if self._place + 1 != len(self._calls):
+            raise OtherCallsError
+        return _replaced(output, self._instead) if self._instead else output
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        following = self._place + 1
+        call = self._calls[following] if following < len(self._calls) else None
+        expected = call is not None and call.function is function
+        written = call.written if call is not None and expected else None
+        old = None if written is None else list(tensors_in([args, kwargs]))[written]
+        if self._instead:
+            args, kwargs = _replaced(args, self._instead), _replaced(kwargs, self._instead)
+        if written is None:
+            result = function(*args, **kwargs)
+            if not returns_tensor(function, result):
+                return result
+        else:
+            result = _out_of_place(function, args, kwargs, written)
+        if call is None or not expected:
+            self._place = len(self._calls)  # also where the network goes on after an error
+            raise OtherCallsError
+        self._place = following
+        if following in self._at:
+            result = self._at[following](call, result)
+        if old is not None:
+            forget = partial(_forget, self._instead, id(old))
+            self._instead[id(old)] = weakref.ref(old, forget), result
+        return result
+
+
+def _forget(instead: dict[int, Any], key: int, _: object) -> None:
+    del instead[key]
+
+
+def _replaced(value: Any, instead: Mapping[int, tuple[Any, Tensor]]) -> Any:
+    """Returns a value with other tensors in place of some, in tuples, lists and dicts, too."""
+    if isinstance(value, Tensor):
+        return instead[id(value)][1] if id(value) in instead else value
+    if type(value) in (tuple, list):
+        return type(value)(_replaced(part, instead) for part in value)
+    if type(value) is dict:
+        return {key: _replaced(part, instead) for key, part in value.items()}
+    return value
+
+
+COUNTERPARTS = {
+    Tensor.__iadd__: Tensor.__add__, Tensor.__isub__: Tensor.__sub__,
+    Tensor.__imul__: Tensor.__mul__, Tensor.__itruediv__: Tensor.__truediv__,
+}  # fmt: skip
+
+
+def _out_of_place(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], written: int
+) -> Tensor:
+    """Returns the result of a call in place, made out of place.
+
+    Where there is no counterpart, it is made on a copy of the argument that is written into.
+    """
+    if function in COUNTERPARTS:
+        return COUNTERPARTS[function](*args)
+    if kwargs.get("inplace") is True:
+        return function(*args, **kwargs | {"inplace": False})
+    if isinstance(kwargs.get("out"), Tensor):
+        return function(*args, **{name: value for name, value in kwargs.items() if name != "out"})
+    tensor = list(tensors_in([args, kwargs]))[written]
+    copied = {id(tensor): (tensor, tensor.clone())}
+    result = function(*_replaced(args, copied), **_replaced(kwargs, copied))
+    return copied[id(tensor)][1] if result is None else result
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Returns a tensor in single precision at least: half precision is too coarse for sums."""
+    return tensor.float() if tensor.itemsize < 4 else tensor
+
+
+class WithModules(nn.Module):
+    """A network whose hook points pass through modules, for libraries that hook modules.
+
+    It shares the weights, and they require gradients, which second derivatives need.
+    """
+
+    def __init__(self, watched: Watched, points: Sequence[HookPoint]) -> None:
+        super().__init__()
+        self.network = frozen(watched.network).requires_grad_()
+        self.points = nn.ModuleList(nn.Identity() for _ in points)
+        self._calls = watched.calls
+        self._hook_points = tuple(points)
+
+    def forward(self, inputs: Tensor) -> Any:
+        """Returns the network's output."""
+
+        def passed(module: nn.Module, point: HookPoint, call: Call, result: Tensor) -> Tensor:
+            # A concatenation's gradients are views, which no library may change.
+            return point.restored(module(point.maps(result) * 1) * 1, result)
+
+        pairs = zip(self.points, self._hook_points, strict=True)
+        at = {point.place: partial(passed, module, point) for module, point in pairs}
+        with _Run(self._calls, at) as run:
+            return run.current(self.network(inputs))
+
+
+def _fold_norms(network: nn.Module, calls: list[Call]) -> tuple[str, ...]:
+    """Folds each BatchNorm2d into the Conv2d before it, where nothing else uses that conv.
+
+    The conv is called once, its output goes to that norm alone, the norm normalises that output
+    alone, no other call reads their parameters, and neither has a hook. Other pairs stay unfolded.
+    Returns the paths of the folded modules.
+    """
+    modules = dict(network.named_modules())
+    called = Counter(call.module for call in calls if call.function in CONVS | NORMS)
+    read = Counter(weight for call in calls for weight in call.weights)
+    pairs = []
+    for conv_call in calls:
+        conv = modules.get(conv_call.module)
+        if (
+            type(conv) is not nn.Conv2d
+            or conv_call.function not in CONVS
+            or len(conv_call.users) != 1
+            or not conv_call.matters
+        ):
+            continue
+        norm_call = calls[conv_call.users[0]]
+        norm = modules.get(norm_call.module)
+        weights = [*conv.parameters(), *(norm.parameters() if norm is not None else ())]
+        if (
+            type(norm) is nn.BatchNorm2d
+            and norm_call.function is F.batch_norm
+            and norm.running_mean is not None
+            and called[conv_call.module] == called[norm_call.module] == 1
+            and all(read[id(weight)] == 1 for weight in weights)
+            and not any(_is_hooked(module) for module in (conv, norm))
+        ):
+            pairs.append((conv_call.module, norm_call.module, fuse_conv_bn_eval(conv, norm)))
+    for conv_path, norm_path, fused in pairs:
+        network.set_submodule(conv_path, fused)
+        network.set_submodule(norm_path, nn.Identity())
+    return tuple(path for pair in pairs for path in pair[:2])
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Returns whether calling a module does more than its forward."""
+    return any(
+        (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks,
+         module._backward_pre_hooks)
+    )  # fmt: skip
+
+
+def watch(network: nn.Module, inputs: Tensor) -> Watched:
+    """Returns a watched copy of a network that shares its weights; raises as `Watched` does.
+
+    On a processor, its weights lie with channels last.
+    """
+    clone = frozen(network)
+    if not any(weight.is_cuda for weight in clone.parameters()):
+        architectures.channels_last(clone)
+    return Watched(clone, inputs)
