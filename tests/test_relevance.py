@@ -177,7 +177,7 @@ def test_flat_on_paper():
     network[0].bias.fill_(1.0)
     model = as_model(network, size=2)
     pixels = torch.rand(1, 3, 2, 2)
-    logit = float(model(pixels))
+    logit = float(model(pixels)[0, 1])  # of the second of its two classes
     found = lrp.relevance(model, pixels)
     # Each output spreads its relevance evenly over four places and three channels.
     np.testing.assert_allclose(found, np.full((1, 2, 2), logit / 4), rtol=1e-6)

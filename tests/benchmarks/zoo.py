@@ -104,7 +104,7 @@ def explained(name: str) -> dict:
     return row | {
         "hook_points": len(maps),
         "first": found.layers[0],
-        "sides": "{0}x{1} to {2}x{3}".format(*maps[0].shape[2:], *maps[-1].shape[2:]),
+        "sides": "{}x{} to {}x{}".format(*maps[0].shape[2:], *maps[-1].shape[2:]),
         "empty": sum(not bool(layer.any()) for layer in maps),
         "finite": all(bool(layer.isfinite().all()) for layer in maps),
         "logits_error": float(f"{error:.1e}"),

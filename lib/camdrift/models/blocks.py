@@ -33,12 +33,14 @@ class _Mixing:
     """A call that mixes tokens.
 
     place: of the call.
+    module: path of the module that makes it; where that is the network, the projection's name.
     entering: place of the call that returns the tokens which enter its projection.
     channels: of each token.
     dense: whether the projection is a dense layer, not a conv.
     """
 
     place: int
+    module: str
     entering: int
     channels: int
     dense: bool
@@ -56,10 +58,10 @@ def are_mixed(recording: Recording) -> bool:
 def of_blocks(recording: Recording, *, ordered: bool = True) -> tuple[HookPoint, ...]:
     """Returns the hook point of each block that mixes tokens, in forward order.
 
-    Attention is known by its call, or by the softmax of a product, or of keys; mixing by a dense layer over
-    transposed tokens. The tokens are those that enter the projection to queries, or the dense
-    layer: in most networks the result of the block's first norm. Where they enter in windows, it
-    is the last tensor before that lies in the order of the image.
+    Attention is known by its call, or by the softmax of a product, or of keys; mixing by a dense
+    layer over transposed tokens. The tokens are those that enter the projection to queries, or the
+    dense layer: in most networks the result of the block's first norm. Where they enter in windows,
+    it is the last tensor before that lies in the order of the image.
 
     Args:
         recording: of the network's forward.
@@ -74,7 +76,7 @@ def of_blocks(recording: Recording, *, ordered: bool = True) -> tuple[HookPoint,
     for mixing in _mixings(calls):
         place, grid = _ordered(mixing, recording) if ordered else (mixing.entering, None)
         grids[place] = grid
-        modules.setdefault(place, []).append(calls[mixing.place].module)
+        modules.setdefault(place, []).append(mixing.module)
     places = sorted(grids)
     names = [_common([calls[place].module, *modules[place]]) for place in places]
     if len(set(names)) < len(names) or not all(names):
@@ -108,7 +110,8 @@ def _mixings(calls: list[Call]) -> Iterator[_Mixing]:
         dense = calls[projection].function not in CONVS
         over = projection == place and call.function is F.linear
         channels = calls[entering if over else start].shape[-1 if dense else 1]
-        yield _Mixing(place, entering, channels, dense)
+        module = call.module or calls[projection].name
+        yield _Mixing(place, module, entering, channels, dense)
 
 
 def _source(call: Call) -> int | None:
@@ -180,17 +183,18 @@ def _ordered(mixing: _Mixing, recording: Recording) -> tuple[int, Grid]:
         place = _behind(_source(calls[place]), calls, LAYOUTS)
     call = calls[mixing.entering]
     raise UnwatchableError(
-        f"the tokens that enter {calls[mixing.place].module or 'an attention'} are {call.shape}, "
-        "and their places in the image are unknown; wanted `reshape=`, a function from tokens to "
-        "(n, channels, height, width), or hook_points='convs'"
+        f"the tokens that enter {mixing.module} are {call.shape}, and their places in "
+        "the image are unknown; wanted `reshape=`, a function from tokens to (n, channels, height, "
+        "width), or hook_points='convs'"
     )
 
 
 def grid_of(place: int, recording: Recording, channels: int | None = None) -> Grid | None:
     """Returns the grid of a call's result, None where it is in no order of the image.
 
-    A grid has the proportions of the image. That of three dimensions leaves the fewest tokens over,
-    among those of the convs before and of all that have the proportions.
+    A grid has the proportions of the image. That of three dimensions is the one that leaves the
+    fewest tokens over, and none unless the others stood alone before, in a conv's result or in
+    three dimensions.
 
     Args:
         place: of the call.
@@ -212,11 +216,14 @@ def grid_of(place: int, recording: Recording, channels: int | None = None) -> Gr
     if len(shape) != 3 or channels not in (None, shape[2]) or images not in shape[:2]:
         return None
     count = shape[1] if shape[0] == images else shape[0]
-    sides = [call.shape[2:] for call in calls[:place] if call.function in CONVS]
-    sides += [(rows, round(rows * width / height)) for rows in range(1, count + 1)]
+    before = [call.shape for call in calls[:place]]
+    alone = {shape[1 if shape[0] == images else 0] for shape in before if len(shape) == 3} | {count}
+    sides = {call.shape[2:] for call in calls[:place] if call.function in CONVS}
+    even = {(rows, round(rows * width / height)) for rows in range(1, count + 1)}
+    sides |= {(rows, columns) for rows, columns in even if rows * columns in alone}
     extra = {
         (rows, columns): count - rows * columns
-        for rows, columns in sides
+        for rows, columns in sorted(sides)
         if columns and 0 <= count - rows * columns <= MOST_EXTRA and fits(rows, columns)
     }
     if not extra:

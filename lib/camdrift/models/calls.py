@@ -139,6 +139,14 @@ def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
             yield from tensors_in(value.values())
 
 
+CONTAINERS = (Tensor, list, tuple, dict)
+
+
+def attributes(output: Any) -> dict[str, Any]:
+    """Returns the attributes of an object, none of one that has no dict of them."""
+    return dict(getattr(output, "__dict__", {}))
+
+
 RANDOM = {
     F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout,
     F.rrelu,
@@ -283,7 +291,8 @@ def record(network: nn.Module, inputs: Tensor) -> Recording:
         output = network(inputs)
     for call, (tensor, version) in zip(recorder.calls, recorder.versions, strict=True):
         call.overwritten = _version(tensor) != version
-    ends = [recorder.latest[id(t)] for t in tensors_in([output]) if id(t) in recorder.latest]
+    returned = tensors_in([output if isinstance(output, CONTAINERS) else attributes(output)])
+    ends = [recorder.latest[id(t)] for t in returned if id(t) in recorder.latest]
     _mark(recorder.calls, ends)
     height, width = inputs.shape[-2:]
     return Recording(recorder.calls, len(inputs), (height, width), recorder.results)

@@ -20,11 +20,13 @@ from torch.overrides import TorchFunctionMode
 
 from camdrift.models import architectures, checks
 from camdrift.models.calls import (
+    CONTAINERS,
     CONVS,
     NORMS,
     Call,
     Recording,
     UnwatchableError,
+    attributes,
     record,
     returns_tensor,
     tensors_in,
@@ -53,6 +55,11 @@ def frozen(network: nn.Module) -> nn.Module:
         UnwatchableError: the network cannot be copied, or it is scripted.
     """
     network = unwrapped(network)
+    if any(isinstance(weight, nn.UninitializedParameter) for weight in network.parameters()):
+        raise UnwatchableError(
+            f"{type(network).__name__} has lazy modules without weights; wanted a network that was "
+            "called once"
+        )
     shared: dict[int, object] = {
         id(weight): nn.Parameter(weight.detach(), requires_grad=False)
         for weight in network.parameters()
@@ -183,7 +190,15 @@ class _Run(TorchFunctionMode):
         """
         if self._place + 1 != len(self._calls):
             raise OtherCallsError
-        return _replaced(output, self._instead) if self._instead else output
+        if not self._instead:
+            return output
+        if isinstance(output, CONTAINERS):
+            return _replaced(output, self._instead)
+        before = attributes(output)
+        if any(id(tensor) in self._instead for tensor in tensors_in([before])):
+            output = copy.copy(output)
+            vars(output).update(_replaced(before, self._instead))
+        return output
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -222,10 +237,16 @@ def _replaced(value: Any, instead: Mapping[int, tuple[Any, Tensor]]) -> Any:
     """Returns a value with other tensors in place of some, in tuples, lists and dicts, too."""
     if isinstance(value, Tensor):
         return instead[id(value)][1] if id(value) in instead else value
-    if type(value) in (tuple, list):
-        return type(value)(_replaced(part, instead) for part in value)
+    if isinstance(value, tuple | list):
+        parts = [_replaced(part, instead) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if type(value) is dict:
         return {key: _replaced(part, instead) for key, part in value.items()}
+    if isinstance(value, dict):  # it may be more than a dict
+        other = copy.copy(value)
+        for key, part in value.items():
+            other[key] = _replaced(part, instead)
+        return other
     return value
 
 

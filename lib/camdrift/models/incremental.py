@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
-from camdrift.models.model import Model
+from camdrift.models.graph import UntraceableError
+from camdrift.models.model import Model, of_classes
 from camdrift.models.tensors import Logits, PerImage, Pixels
 
 CHUNK = 64  # changed images evaluated at once; 32 is slower, 128 hardly faster for twice the memory
@@ -98,7 +100,8 @@ class Incremental:
 
     Every layer is called at one fixed batch size, so the logits of a changed image do not depend on
     the others. They agree with `model`'s up to rounding: a conv may add the same products in
-    another order. The kept tensors take as much memory as a gradient for as many images, on the
+    another order. A network that torch.fx cannot trace runs on whole tensors, too. The
+    kept tensors take as much memory as a gradient for as many images, on the
     model's device. In half precision the network runs on whole tensors, as the model itself does.
 
     Args:
@@ -112,10 +115,16 @@ class Incremental:
         self._pixels = pixels = pixels.to(model.device)
         self._stages: list[_Stage] = []
         fits = tuple(pixels.shape[-2:]) == (model.size, model.size)
-        if fits and model.precision != "bfloat16":
-            self._stages, start = _stages(model.graph, model.size)
+        if not fits or model.precision == "bfloat16":
+            return
+        try:
+            traced = model.graph
+        except UntraceableError as fault:
+            tqdm.write(f"changed pixels are evaluated on whole images, which is slower: {fault}")
+            return
+        self._stages, start = _stages(traced, model.size)
         if self._stages:
-            self._rest = _rest(model.graph, start)
+            self._rest = _rest(traced, start)
             self._keep(pixels)
 
     @torch.no_grad()
@@ -157,7 +166,9 @@ class Incremental:
         corner = torch.zeros_like(origin)
         whole = _crop(self._clean[-1], out, images, corner, out, self._buffers[-1])
         _paste(self._buffers[-1], out, origin, patch)
-        return self._rest(whole).clone()  # a rest that only flattens returns the buffer itself
+        return of_classes(
+            self._rest(whole)
+        ).clone()  # a rest that only flattens returns the buffer itself
 
     @torch.no_grad()
     def _keep(self, pixels: Tensor) -> None:

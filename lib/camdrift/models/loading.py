@@ -22,7 +22,7 @@ from camdrift.models import (
 )
 from camdrift.models.architectures import RefusedError
 from camdrift.models.calls import UnwatchableError
-from camdrift.models.model import Model
+from camdrift.models.model import Model, of_classes
 from camdrift.pipeline import randomness
 from camdrift.settings import ModelSettings, Training, imports, params
 from camdrift.storage import Weights
@@ -159,7 +159,7 @@ def _refuse_early(network: nn.Module, pixels: Tensor, facts: dict[str, Any]) -> 
         return  # it can be trained and explained, but not copied
     model = Model(clone, **{key: facts[key] for key in ("mean", "std", "size")}, micro_batch=1)
     checks.refuse_dependence(
-        lambda images: model.network(model.inputs(images)),
+        lambda images: of_classes(model.network(model.inputs(images))),
         pixels,
         classes=facts["classes"],
         finite=False,
@@ -203,7 +203,7 @@ def _refuse_lost(network: nn.Module, facts: dict[str, Any]) -> None:
 def _refuse(network: nn.Module, model: Model, pixels: Tensor, facts: dict[str, Any]) -> None:
     """Raises UnsoundError where a network, or its watched copy, is not sound."""
     checks.refuse_dependence(
-        lambda images: network(model.inputs(images)), pixels, classes=facts["classes"]
+        lambda images: of_classes(network(model.inputs(images))), pixels, classes=facts["classes"]
     )
     few = model.inputs(pixels[:2])
     with torch.no_grad():

@@ -38,8 +38,18 @@ def top_logit(logits: Logits) -> PerImage:
     return logits.gather(1, logits.argmax(1, keepdim=True))[:, 0]
 
 
+def of_classes(logits: Tensor) -> Logits:
+    """Returns logits of two classes at least: (n, 1) is read as -z/2 and z/2.
+
+    Their softmax is the sigmoid of z, and their cross-entropy the binary one.
+    """
+    return logits if logits.shape[1] > 1 else torch.cat([-logits, logits], 1) / 2
+
+
 class Model(nn.Module):
     """Pixels -> logits, with hook points at its layers and neurons.
+
+    A network of a single logit is a model of two classes, see `of_classes`.
 
     Args:
         network: the network, normalised inputs -> logits.
@@ -175,4 +185,5 @@ class Model(nn.Module):
         logits, rest = output if isinstance(output, tuple) else (output, None)
         if self.precision == "bfloat16":
             logits = logits.float()
+        logits = of_classes(logits)
         return logits.to(pixels.device), rest

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from camdrift.models import architectures, checks, devices, gradients
-from camdrift.models.model import inputs
+from camdrift.models.model import inputs, of_classes
 from camdrift.models.tensors import Labels, Mask, PerImage, Pixels
 from camdrift.settings import Descent, SettingsError
 
@@ -86,8 +86,10 @@ def train(
     network.requires_grad_(layers == "all")
     module.requires_grad_()
 
-    def inside(images: Tensor) -> Any:
-        return network(inputs(images, size=size, mean=centre, std=spread))
+    def inside(images: Tensor) -> Tensor:
+        output = network(inputs(images, size=size, mean=centre, std=spread))
+        # The first of several outputs: others are an auxiliary head's.
+        return of_classes(output if isinstance(output, Tensor) else output[0])
 
     optimiser = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=weight_decay)
     steps = max(1, len(pixels) // batch)
@@ -108,9 +110,7 @@ def train(
                 network.eval()
                 images = adversary(inside, images, targets)
                 module.train()
-            logits = inside(images)
-            logits = logits if isinstance(logits, Tensor) else logits[0]  # an auxiliary head's
-            loss = F.cross_entropy(logits, targets)
+            loss = F.cross_entropy(inside(images), targets)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -180,7 +180,8 @@ def accuracy(
     right = 0
     with torch.no_grad():
         for images, classes in zip(pixels.split(128), labels.split(128), strict=True):
-            logits = network(inputs(images.to(device), size=size, mean=centre, std=spread))
+            prepared = inputs(images.to(device), size=size, mean=centre, std=spread)
+            logits = of_classes(network(prepared))
             if not (logits < float("inf")).all():  # also for NaN, whose argmax is a class
                 raise checks.UnsoundError(checks.not_numbers(logits))
             right += int((logits.argmax(1).cpu() == classes).sum())

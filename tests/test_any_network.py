@@ -1,0 +1,337 @@
+"""Networks of every make: what they hold, what they return, and what changes between calls."""
+
+import copy
+import gc
+import weakref
+from collections import OrderedDict, namedtuple
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from camdrift.explain import cam, prepared
+from camdrift.models.calls import UnwatchableError
+from conftest import as_model, small_network
+
+
+@pytest.fixture
+def images():
+    return torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+
+
+class Rich(nn.Module):
+    """A Conv3d, a buffer of five dimensions, an LSTM, a hook on a tensor, branches on shapes."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.deep = nn.Conv2d(3, 4, 3), nn.Conv3d(1, 1, 3, padding=1)
+        self.register_buffer("scale", torch.full((1, 1, 1, 1, 1), 2.0))
+        self.rows, self.head = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 3)
+        self.seen = None
+
+    def forward(self, x):
+        self.seen = x = torch.relu(self.conv(x))
+        if x.requires_grad:
+            x.register_hook(lambda gradient: gradient)
+        deep = self.deep(x[:, None]) * self.scale
+        x = deep[:, 0] if deep.shape[1] == 1 else deep.mean(1)
+        for _ in range(int(x.abs().max() < 100) + 1):
+            x = x * 0.5
+        rows, _ = self.rows(x.mean(3).transpose(1, 2))
+        return self.head(rows[:, -1])
+
+
+def test_a_rich_forward_is_explained_after_calls_of_its_own(images):
+    network = Rich().eval()
+    with torch.no_grad():
+        logits = network(images)
+    network(images)  # leaves a tensor with a history on the network
+    found = cam.all_layers(network, images, 1)
+    torch.testing.assert_close(found.logits, logits)
+    score = network(images)[:, 1].sum()
+    (gradient,) = torch.autograd.grad(score, network.seen)
+    expected = (gradient.mean((2, 3), keepdim=True) * network.seen).sum(1).relu().detach()
+    assert expected.any()
+    torch.testing.assert_close(found.maps["GradCAM"][0], expected, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_is_called_in_its_own_precision(images, dtype):
+    network = small_network().eval().to(dtype)
+    found = cam.all_layers(network, images, 0, methods=["GradCAM", "LayerCAM"])
+    with torch.no_grad():
+        own = network(images.to(dtype))
+    if dtype is torch.float64:
+        torch.testing.assert_close(found.logits, own, rtol=1e-14, atol=1e-14)
+    else:
+        assert torch.equal(found.logits, own.float())
+    whole = cam.all_layers(small_network().eval(), images, 0, methods=["GradCAM", "LayerCAM"])
+    share = {torch.float16: 0.02, torch.bfloat16: 0.1, torch.float64: 1e-5}[dtype]
+    for name, maps in found.maps.items():
+        for ours, other in zip(maps, whole.maps[name], strict=True):
+            assert ours.dtype == (dtype if dtype is torch.float64 else torch.float32)
+            assert float((ours - other).abs().max()) <= share * float(other.max())
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile, nn.Sequential])
+def test_a_wrapped_network_is_explained_as_the_network_inside(images, wrap):
+    network = small_network().eval()
+    plain = cam.all_layers(network, images)
+    found = cam.all_layers(wrap(network), images)
+    assert torch.equal(found.logits, plain.logits)
+    for one, other in zip(found.maps["GradCAM"], plain.maps["GradCAM"], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_lazy_network_is_explained_once_a_call_has_filled_it(images):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)).eval()
+    with pytest.raises(UnwatchableError, match="wanted a network that was called once"):
+        cam.all_layers(network, images)
+    network(images)
+    assert cam.all_layers(network, images).layers == ("0",)
+
+
+# --- outputs
+
+
+def single(network):
+    return nn.Sequential(*network[:-1], nn.Linear(7, 1)).eval()
+
+
+def test_a_single_logit_is_read_as_two_classes(images):
+    torch.manual_seed(1)
+    network = single(small_network())
+    with torch.no_grad():
+        network[-1].bias -= network(images).median()
+        logit = network(images)[:, 0]
+    assert 0 < int((logit > 0).sum()) < 3
+    found = cam.all_layers(network, images)
+    assert torch.equal(found.targets, (logit > 0).long())
+    both = nn.Sequential(*network[:-1], nn.Linear(7, 2)).eval()
+    with torch.no_grad():
+        both[-1].weight.copy_(torch.cat([-network[-1].weight, network[-1].weight]))
+    for softmax in (False, True):
+        ours = cam.all_layers(network, images, softmax=softmax).maps["GradCAM"]
+        theirs = cam.all_layers(both, images, found.targets, softmax=False).maps["GradCAM"]
+        slope = logit.sigmoid() * (1 - logit.sigmoid()) if softmax else torch.ones(3)
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other * slope[:, None, None])
+    with pytest.raises(ValueError, match="wanted targets from 0 to 1, got 2"):
+        cam.all_layers(network, images, 2)
+
+
+def test_a_study_reads_a_single_logit_as_two_that_have_its_sigmoid(images):
+    torch.manual_seed(1)
+    network = single(small_network())
+    model = as_model(network, micro_batch=3)
+    logits = model(images)
+    assert logits.shape == (3, 2)
+    with torch.no_grad():
+        logit = network(model.inputs(images))[:, 0]
+    torch.testing.assert_close(logits.softmax(1)[:, 1], logit.sigmoid())
+    labels = torch.tensor([0, 1, 1])
+    torch.testing.assert_close(
+        F.cross_entropy(logits, labels),
+        F.binary_cross_entropy_with_logits(logit, labels.float()),
+    )
+
+
+Named = namedtuple("Named", "scores features")
+
+
+class Returning(nn.Module):
+    """Returns what a function makes of the logits, written in place, and the last feature map."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.inner, self.make = small_network().eval(), make
+
+    def forward(self, x):
+        features = self.inner[:6](x)
+        logits = self.inner[6:](features)
+        result = self.make(logits, features)
+        logits *= 2
+        return result
+
+
+ENTRIES = {
+    "dict": (lambda logits, features: {"scores": logits, "features": features}, "scores"),
+    "ordered dict": (lambda logits, features: OrderedDict(a=features, logits=logits), "logits"),
+    "named tuple": (lambda logits, features: Named(logits, features), 0),
+    "tuple": (lambda logits, features: (features, logits), 1),
+    "attribute": (lambda logits, f: SimpleNamespace(scores=logits), "scores"),
+    "as of Hugging Face": (lambda logits, f: SimpleNamespace(loss=None, logits=logits), None),
+}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_the_logits_may_be_an_entry_of_the_output(images, name):
+    make, entry = ENTRIES[name]
+    plain = cam.all_layers(small_network().eval(), images)
+    found = cam.all_layers(Returning(make).eval(), images, score=entry)
+    torch.testing.assert_close(found.logits, 2 * plain.logits)
+    for one, other in zip(found.maps["GradCAM"], plain.maps["GradCAM"], strict=True):
+        torch.testing.assert_close(one, 2 * other)
+
+
+def test_a_function_of_the_output_is_explained(images):
+    """The sum of one channel over a region, as of a segmentation, with its gradient by hand."""
+    network = Returning(lambda logits, features: features).eval()
+
+    def region(features):
+        return features[:, 2, :2].sum((1, 2))
+
+    found = cam.all_layers(network, images, score=region, layers=[-1])
+    with torch.no_grad():
+        features = network(images)
+    torch.testing.assert_close(found.logits[:, 0], region(features))
+    share = 2 * features.shape[-1] / features[0, 0].numel()  # mean of the gradient
+    torch.testing.assert_close(found.maps["GradCAM"][0], share * features[:, 2])
+    assert found.targets.tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match="wanted a score function without targets and softmax"):
+        cam.all_layers(network, images, 1, score=region)
+    with pytest.raises(ValueError, match=r"wanted a score \(3,\), .* got \(3, 7, 6\)"):
+        cam.all_layers(network, images, score=lambda features: features[:, :, 0])
+
+
+@pytest.mark.parametrize(
+    ("make", "score", "got"),
+    [
+        (lambda logits, features: features, None, r"got \(3, 7, 6, 6\); score= names"),
+        (lambda logits, features: {"a": logits}, None, "got a dict of a; score= names"),
+        (lambda logits, features: {"a": logits}, "b", "got NoneType; score= names"),
+        (lambda logits, features: (logits,), 3, "got NoneType; score= names"),
+    ],
+)
+def test_an_output_without_logits_is_refused(images, make, score, got):
+    with pytest.raises(ValueError, match=r"wanted a network that returns \(3, classes\), " + got):
+        cam.all_layers(Returning(make).eval(), images, score=score)
+
+
+# --- sizes
+
+
+def test_images_that_are_not_square_keep_their_shape():
+    images = torch.rand(2, 3, 24, 96, generator=torch.Generator().manual_seed(0))
+    found = cam.all_layers(small_network().eval(), images)
+    assert [tuple(layer.shape) for layer in found.maps["GradCAM"]] == [(2, 24, 96), (2, 12, 48)]
+    wide = found.scaled(48, 192)["GradCAM"]
+    assert [tuple(layer.shape) for layer in wide] == [(2, 48, 192)] * 2
+    same = found.scaled(24, 96)["GradCAM"][0]
+    torch.testing.assert_close(same, found.scaled()["GradCAM"][0])
+    with pytest.raises(ValueError, match=r"wanted scaled\(height, width\) of images of 24 x 96"):
+        found.scaled(60)
+
+
+def test_images_may_have_any_number_of_channels(images):
+    network = small_network().eval()
+    network[0] = nn.Conv2d(5, 5, 3, padding=1)
+    found = cam.all_layers(network, torch.rand(2, 5, 12, 12))
+    assert found.maps["GradCAM"][0].shape == (2, 12, 12)
+
+
+def test_one_network_is_explained_at_several_sizes(images):
+    network = small_network().eval()
+    ready = cam.prepare(network)
+    for side in (12, 17, 12):
+        batch = torch.rand(2, 3, side, side)
+        maps = cam.all_layers(ready, batch).maps["GradCAM"]
+        assert [layer.shape[1] for layer in maps] == [side, side // 2]
+
+
+class ByCount(nn.Module):
+    """Makes other calls for one image than for several."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = small_network().eval()
+
+    def forward(self, x):
+        return self.inner(x * 1 if len(x) == 1 else x)
+
+
+def test_calls_may_depend_on_the_number_of_images(images):
+    network = ByCount().eval()
+    found = cam.all_layers(network, images)
+    for one, other in zip(
+        found.maps["GradCAM"], cam.all_layers(network.inner, images).maps["GradCAM"], strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+# --- what changes between calls
+
+
+def other_activation(network):
+    network[2] = nn.Tanh()
+
+
+def norm_in_training(network):
+    network.train()
+    network(torch.rand(8, 3, 12, 12))
+    network.eval()
+
+
+def removed(network):
+    del network[5]
+    network.insert(5, nn.GELU())
+
+
+CHANGES = {
+    "a weight in place": lambda n: n[4].weight.detach().mul_(-1),
+    "a weight through data": lambda n: n[0].weight.data.mul_(-1),
+    "data of another tensor": lambda n: setattr(n[0].weight, "data", -n[0].weight.data),
+    "a weight by another": lambda n: setattr(n[8], "weight", nn.Parameter(-n[8].weight.detach())),
+    "a module": other_activation,
+    "a module for one of its place": removed,
+    "statistics of batch norm": norm_in_training,
+    "a statistic through data": lambda n: n[1].running_var.data.mul_(3),
+    "an attribute": lambda n: setattr(n[4], "padding", (0, 0)),
+    "an epsilon": lambda n: setattr(n[1], "eps", 0.5),
+    "the precision": lambda n: n.double(),
+    "a hook before": lambda n: n[4].register_forward_pre_hook(lambda m, i: (i[0] * 0.5,)),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_of_the_network_is_seen_by_the_next_call(images, name):
+    network = small_network().eval()
+    before = cam.all_layers(network, images, 0)
+    CHANGES[name](network)
+    found = cam.all_layers(network, images.to(network[0].weight.dtype), 0)
+    fresh = cam.all_layers(copy.deepcopy(network), images.to(network[0].weight.dtype), 0)
+    assert not torch.equal(found.logits, before.logits)
+    assert torch.equal(found.logits, fresh.logits)
+    for one, other in zip(found.maps["GradCAM"], fresh.maps["GradCAM"], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_unchanged_network_is_prepared_once(images, monkeypatch):
+    made = []
+    original = prepared.of
+    monkeypatch.setattr(prepared, "of", lambda *given: made.append(1) or original(*given))
+    network = small_network()
+    for _ in range(3):
+        cam.all_layers(network, images)
+        network.train()  # explained in eval mode all the same
+        network.zero_grad()
+    assert len(made) == 1
+    cam.all_layers(network, images, layers=[0])
+    assert len(made) == 2
+    cam.all_layers(network, images, hook_points="convs", layers=[0])
+    assert len(made) == 3
+
+
+def test_what_is_kept_goes_with_its_network(images):
+    network = small_network()
+    cam.all_layers(network, images)
+    there = weakref.ref(network)
+    watched = weakref.ref(prepared._latest[network][2])
+    del network
+    gc.collect()
+    assert there() is None
+    assert watched() is None

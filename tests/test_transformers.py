@@ -1,0 +1,278 @@
+"""Maps of networks that mix tokens, against a twin that hooks modules and reshapes by loops."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from camdrift.explain import cam
+from camdrift.models import engine, selection
+from camdrift.models.calls import UnwatchableError
+
+WIDTH, PATCH = 8, 4
+
+
+class Attention(nn.Module):
+    """Of two heads, by PyTorch's function or written out."""
+
+    def __init__(self, written_out):
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.written_out = written_out
+
+    def forward(self, x):
+        n, t, d = x.shape
+        q, k, v = self.qkv(x).reshape(n, t, 3, 2, d // 2).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.written_out:
+            scaled = q * (d // 2) ** -0.5
+            x = (scaled @ k.transpose(-2, -1)).softmax(-1) @ v
+        else:
+            x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).reshape(n, t, d))
+
+
+class Windowed(nn.Module):
+    """Attention within shifted windows of 2 x 2 tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = Attention(written_out=True)
+
+    def forward(self, x):
+        n, h, w, d = x.shape
+        x = torch.roll(x, (-1, -1), (1, 2))
+        x = x.view(n, h // 2, 2, w // 2, 2, d).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, d)
+        x = self.inner(x).view(n, h // 2, w // 2, 2, 2, d).permute(0, 1, 3, 2, 4, 5)
+        return torch.roll(x.reshape(n, h, w, d), (1, 1), (1, 2))
+
+
+class Heads(nn.Module):
+    """PyTorch's own module."""
+
+    def __init__(self, batch_first):
+        super().__init__()
+        self.inner = nn.MultiheadAttention(WIDTH, 2, batch_first=batch_first)
+
+    def forward(self, x):
+        return self.inner(x, x, x, need_weights=False)[0]
+
+
+class Mixer(nn.Module):
+    def __init__(self, count):
+        super().__init__()
+        self.tokens = nn.Sequential(nn.Linear(count, 5), nn.GELU(), nn.Linear(5, count))
+
+    def forward(self, x):
+        return self.tokens(x.transpose(1, 2)).transpose(1, 2)
+
+
+class Block(nn.Module):
+    def __init__(self, mix):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.mix, self.mlp = mix, nn.Sequential(nn.Linear(WIDTH, 9), nn.GELU(), nn.Linear(9, WIDTH))
+
+    def forward(self, x):
+        x = x + self.mix(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Transformer(nn.Module):
+    """Two blocks over patches, with some tokens of no place before them."""
+
+    def __init__(self, kind, extra=1, count=9):
+        super().__init__()
+        torch.manual_seed(0)
+        make = {
+            "function": lambda: Attention(written_out=False),
+            "written out": lambda: Attention(written_out=True),
+            "batch first": lambda: Heads(batch_first=True),
+            "tokens first": lambda: Heads(batch_first=False),
+            "windows": Windowed, "mixer": lambda: Mixer(count),
+        }[kind]  # fmt: skip
+        self.kind, self.extra = kind, extra
+        self.embed = nn.Conv2d(3, WIDTH, PATCH, PATCH)
+        self.more = nn.Parameter(torch.randn(1, extra, WIDTH))
+        self.blocks = nn.Sequential(Block(make()), Block(make()))
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 5)
+
+    def forward(self, x):
+        x = self.embed(x)
+        if self.kind == "windows":
+            return self.head(self.norm(self.blocks(x.permute(0, 2, 3, 1))).mean((1, 2)))
+        x = x.flatten(2).transpose(1, 2)
+        if self.extra:
+            x = torch.cat([self.more.expand(len(x), -1, -1), x], 1)
+        x = self.blocks(x.transpose(0, 1)).transpose(0, 1) if self.kind[:3] == "tok" else (
+            self.blocks(x)
+        )  # fmt: skip
+        x = self.norm(x)
+        return self.head(x[:, 0] if self.extra else x.mean(1))
+
+
+def twin(network, images, classes):
+    """Grad-CAM at each block's norm1, token by token."""
+    kept = []
+    hooks = [
+        block.norm1.register_forward_hook(lambda m, i, out: kept.append(out))
+        for block in network.blocks
+    ]
+    logits = network(images)
+    for hook in hooks:
+        hook.remove()
+    score = logits.gather(1, classes[:, None]).sum()
+    height, width = (side // PATCH for side in images.shape[-2:])
+    found = []
+    for tokens, gradients in zip(kept, torch.autograd.grad(score, kept), strict=True):
+        heat = torch.zeros(len(images), height, width)
+        for n in range(len(images)):
+
+            def at(values, row, column, n=n):
+                if network.kind == "windows":
+                    return values[n, row, column]
+                place = network.extra + row * width + column
+                return values[place, n] if network.kind[:3] == "tok" else values[n, place]
+
+            places = [(row, column) for row in range(height) for column in range(width)]
+            weights = sum(at(gradients, *place) for place in places) / len(places)
+            for row, column in places:
+                heat[n, row, column] = (weights * at(tokens, row, column)).sum().clamp_min(0)
+        found.append(heat.detach())
+    return logits.detach(), found
+
+
+KINDS = ["function", "written out", "batch first", "tokens first", "mixer"]
+CASES = [(kind, extra, (12, 12)) for kind in KINDS for extra in (0, 1, 3)]
+CASES += [(kind, 1, (8, 20)) for kind in KINDS]
+CASES += [("windows", 0, (16, 16)), ("windows", 0, (8, 24))]
+
+
+@pytest.mark.parametrize(("kind", "extra", "size"), CASES)
+def test_maps_of_blocks_are_those_of_the_twin(kind, extra, size):
+    count = (size[0] // PATCH) * (size[1] // PATCH) + extra
+    network = Transformer(kind, extra, count).eval()
+    images = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(0))
+    classes = torch.tensor([0, 3, 1])
+    found = cam.all_layers(network, images, classes)
+    logits, expected = twin(network, images, classes)
+    assert found.layers == ("blocks.0", "blocks.1")
+    torch.testing.assert_close(found.logits, logits)
+    assert all(layer.any() for layer in expected)
+    for ours, by_hand in zip(found.maps["GradCAM"], expected, strict=True):
+        torch.testing.assert_close(ours, by_hand, rtol=1e-5, atol=1e-6)
+
+
+def test_the_last_block_of_a_class_token_has_maps_where_its_output_has_none():
+    network, images = Transformer("function").eval(), torch.rand(2, 3, 12, 12)
+    entering = cam.all_layers(network, images, 0).maps["GradCAM"][-1]
+    leaving = cam.all_layers(network, images, 0, hook_points=["blocks.1"]).maps["GradCAM"][0]
+    assert entering.any()
+    assert not leaving.any()
+
+
+def test_a_module_is_explained_by_its_name_and_convs_on_request():
+    network, images = Transformer("written out").eval(), torch.rand(2, 3, 12, 12)
+    blocks = cam.all_layers(network, images, 0)
+    named = cam.all_layers(network, images, 0, hook_points=["blocks.1.norm1", "blocks.0.norm1"])
+    assert named.layers == ("blocks.0.norm1", "blocks.1.norm1")
+    for one, other in zip(blocks.maps["GradCAM"], named.maps["GradCAM"], strict=True):
+        assert torch.equal(one, other)
+    assert cam.all_layers(network, images, 0, hook_points="convs").layers == ("embed",)
+    part = cam.all_layers(network, images, 0, layers=[-1])
+    assert part.layers == ("blocks.1",)
+    torch.testing.assert_close(part.maps["GradCAM"][0], blocks.maps["GradCAM"][1])
+
+
+def test_hook_points_may_be_a_function_of_the_recording():
+    network, images = Transformer("function").eval(), torch.rand(2, 3, 12, 12)
+
+    def last(recording):
+        return selection.select(recording, "blocks")[-1:]
+
+    assert cam.all_layers(network, images, 0, hook_points=last).layers == ("blocks.1",)
+
+
+@pytest.mark.parametrize(
+    ("hook_points", "fault", "wanted"),
+    [
+        ("layers", ValueError, "wanted hook points 'convs', 'blocks' or names, got 'layers'"),
+        (["blocks.7"], ValueError, "no module 'blocks.7' returns a tensor; wanted names such as"),
+        (["head"], UnwatchableError, r"'head' returns \(1, 5\), and its places .* `reshape=`"),
+        ([], UnwatchableError, "wanted a hook point at least"),
+    ],
+)
+def test_hook_points_that_are_not_there_are_refused(hook_points, fault, wanted):
+    with pytest.raises(fault, match=wanted):
+        cam.all_layers(Transformer("function"), torch.rand(1, 3, 12, 12), hook_points=hook_points)
+
+
+class Unordered(nn.Module):
+    """Tokens of a grid of other proportions than the image's, in the order of columns."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Conv2d(3, WIDTH, (2, 6), (2, 6))
+        self.block, self.head = Block(Attention(written_out=False)), nn.Linear(WIDTH, 4)
+
+    def forward(self, x):
+        x = self.embed(x).transpose(2, 3).flatten(2).transpose(1, 2)
+        return self.head(self.block(x).mean(1))
+
+
+def test_tokens_in_another_order_require_a_function_that_orders_them():
+    network, images = Unordered().eval(), torch.rand(2, 3, 12, 12)
+    with pytest.raises(UnwatchableError, match=r"enter block.mix are \(1, 12, 8\).*`reshape=`"):
+        cam.all_layers(network, images, hook_points="blocks")
+    assert cam.all_layers(network, images).layers == ("embed",)
+
+    def reshape(tokens):
+        return tokens.unflatten(1, (2, 6)).permute(0, 3, 2, 1)
+
+    for method in ("GradCAM", "LayerCAM", "EigenCAM", "ScoreCAM"):
+        found = cam.all_layers(
+            network, images, 1, hook_points="blocks", reshape=reshape, methods=[method]
+        )
+        assert found.layers == ("block",)
+        assert found.maps[method][0].shape == (2, 6, 2)
+    kept = []
+    hook = network.block.norm1.register_forward_hook(lambda m, i, out: kept.append(out))
+    (gradients,) = torch.autograd.grad(network(images)[:, 1].sum(), kept)
+    hook.remove()
+    weights = gradients.mean(1, keepdim=True)
+    by_hand = (weights * kept[0]).sum(2).clamp_min(0).reshape(2, 2, 6).transpose(1, 2)
+    found = cam.all_layers(network, images, 1, hook_points="blocks", reshape=reshape)
+    torch.testing.assert_close(found.maps["GradCAM"][0], by_hand.detach())
+
+
+@pytest.mark.parametrize("method", ["ScoreCAM", "AblationCAM", "EigenCAM", "LayerCAM", "HiResCAM"])
+def test_every_method_explains_tokens(method):
+    network, images = Transformer("written out").eval(), torch.rand(2, 3, 8, 20)
+    maps = cam.all_layers(network, images, 2, methods=[method]).maps[method]
+    assert [tuple(layer.shape) for layer in maps] == [(2, 2, 5)] * 2
+    assert all(bool(layer.any()) for layer in maps)
+
+
+def test_a_conv_network_with_attention_over_convs_is_explained_at_its_convs():
+    class Local(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.qkv = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 18, 1)
+            self.head = nn.Linear(6, 4)
+
+        def forward(self, x):
+            x = torch.relu(self.conv(x))
+            q, k, v = self.qkv(x).flatten(2).chunk(3, 1)
+            mixed = v @ (q.transpose(1, 2) @ k).softmax(-1)
+            return self.head((x + mixed.unflatten(2, x.shape[-2:])).mean((2, 3)))
+
+    network, images = Local(), torch.rand(2, 3, 10, 10)
+    assert cam.all_layers(network, images).layers == ("conv", "qkv")
+    found = cam.all_layers(network, images, 1, hook_points="blocks")
+    assert found.layers == ("qkv",)
+    assert found.maps["GradCAM"][0].shape == (2, 8, 8)
+    watched = engine.watch(network, images[:1])
+    (point,) = selection.select(watched.recording, "blocks")
+    _, (entering,) = watched(images, [point])
+    torch.testing.assert_close(entering, torch.relu(network.conv(images)), rtol=1e-5, atol=1e-5)
