@@ -327,7 +327,7 @@ def test_layers_that_are_not_asked_for_are_not_gone_back_to(pixels):
 def test_hook_points_on_parallel_branches_are_leaves_each():
     images = torch.rand(2, 3, 8, 8)
     watched = engine.watch(Branched(), images)
-    points = hook_points.of_convs(watched.calls)
+    points = hook_points.conv_points(watched.calls)
     assert [point.name for point in points] == ["first", "left.0", "right"]
     _, tensors = watched(images, points[1:], leaves=True)
     assert [tensor.is_leaf for tensor in tensors] == [True, True]

@@ -312,8 +312,8 @@ def test_a_change_of_the_network_is_seen_by_the_next_call(images, name):
 
 def test_an_unchanged_network_is_prepared_once(images, monkeypatch):
     made = []
-    original = prepared.of
-    monkeypatch.setattr(prepared, "of", lambda *given: made.append(1) or original(*given))
+    original = prepared.wrap
+    monkeypatch.setattr(prepared, "wrap", lambda *given: made.append(1) or original(*given))
     network = small_network()
     for _ in range(3):
         cam.all_layers(network, images)

@@ -18,7 +18,8 @@ from camdrift.models import (
     selection,
     training,
 )
-from camdrift.models.model import padded, top_logit
+from camdrift.models.logits import top_logit
+from camdrift.models.model import padded
 from camdrift.settings import ModelSettings, SettingsError
 from conftest import as_model, small_network
 
@@ -34,7 +35,7 @@ def watched(network: nn.Module, size: int = 64) -> engine.Watched:
 
 
 def hooked(network: nn.Module, size: int = 64) -> dict[str, hook_points.HookPoint]:
-    points = hook_points.of_convs(watched(network, size).calls)
+    points = hook_points.conv_points(watched(network, size).calls)
     return {point.name: point for point in points}
 
 
@@ -125,7 +126,7 @@ def test_unusual_networks_are_hooked_where_the_definition_says():
     network = Odd().eval()
     expected = F.relu(network.first(F.avg_pool2d(network.plain(torch.ones(1, 3, 9, 9)), 2)))
     ready = watched(network, 9)
-    _, tensors = ready(torch.ones(1, 3, 9, 9), hook_points.of_convs(ready.calls))
+    _, tensors = ready(torch.ones(1, 3, 9, 9), hook_points.conv_points(ready.calls))
     torch.testing.assert_close(tensors[1], expected)  # not overwritten by the addition
 
 
@@ -185,7 +186,7 @@ def test_a_conv_called_twice_has_two_maps_and_keeps_its_norms():
     expected = network(batch)
     ready = watched(network, 8)
     torch.testing.assert_close(ready.network(batch), expected)
-    points = hook_points.of_convs(ready.calls)
+    points = hook_points.conv_points(ready.calls)
     assert [point.name for point in points] == ["conv", "conv:2"]
     logits, tensors = ready(batch, points)
     torch.testing.assert_close(logits, expected)
@@ -212,7 +213,7 @@ class Branching(nn.Module):
 def test_a_forward_may_branch_as_long_as_it_makes_the_same_calls():
     network, batch = Branching().eval(), torch.rand(2, 3, 8, 8)
     ready = watched(network, 8)
-    points = hook_points.of_convs(ready.calls)
+    points = hook_points.conv_points(ready.calls)
     assert [point.name for point in points] == ["conv"]
     assert list(hook_points.left_out(network, ready.calls)) == ["more"]
     logits, _ = ready(batch, points)
@@ -239,9 +240,9 @@ def test_a_wrapped_network_is_the_network_inside():
     network, batch = small_network().eval(), torch.rand(2, 3, 12, 12)
     for wrapper in (nn.DataParallel(network), torch.compile(network)):
         ready = watched(wrapper, 12)
-        logits, tensors = ready(batch, hook_points.of_convs(ready.calls))
+        logits, tensors = ready(batch, hook_points.conv_points(ready.calls))
         torch.testing.assert_close(logits, network(batch))
-        assert [point.name for point in hook_points.of_convs(ready.calls)] == ["0", "4"]
+        assert [point.name for point in hook_points.conv_points(ready.calls)] == ["0", "4"]
         assert len(tensors) == 2
 
 
@@ -312,6 +313,54 @@ def test_slimming_keeps_the_topology(name):
 def test_what_cannot_be_built_is_refused_by_name(architecture, changed, wanted):
     with pytest.raises(SettingsError, match=wanted):
         watched(built(architecture, **changed).eval())
+
+
+VIT = {"img_size": 64, "patch_size": 8, "depth": 2, "embed_dim": 24, "num_heads": 3}
+
+
+def test_a_network_is_built_with_further_arguments():
+    network = built("timm:vit_tiny_patch16_224", width=1.0, arguments=VIT)
+    assert network(torch.rand(2, 3, 64, 64)).shape == (2, 6)
+    points = selection.select(watched(network).recording)
+    assert [point.name for point in points] == ["blocks.0", "blocks.1"]
+    with pytest.raises(architectures.RefusedError, match="does not take the arguments .*depths"):
+        built("timm:vit_tiny_patch16_224", width=1.0, arguments={"depths": 2})
+
+
+def test_a_stored_network_is_built_with_its_arguments_again():
+    settings = model_settings(
+        architecture="timm:vit_tiny_patch16_224", arguments=VIT, training=brief(), size=64
+    )
+    trained = obtained(settings)
+    assert trained.facts["arguments"] == VIT
+    assert [layer["name"] for layer in trained.facts["layers"]] == ["blocks.0", "blocks.1"]
+    model = loading.ready(trained, micro_batch=2)
+    logits, tensors = model.probes(torch.rand(2, 3, 64, 64))
+    assert logits.shape == (2, 5)
+    assert [tuple(tensor.shape) for tensor in tensors] == [(2, 24, 8, 8)] * 2
+
+
+def binary(classes):
+    """A network of a single logit."""
+    assert classes == 2
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)
+    )
+
+
+def test_a_network_of_one_logit_is_a_model_of_two_classes():
+    settings = model_settings(architecture=f"{__name__}:binary", classes=2, training=brief())
+    pixels = torch.rand(12, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    labels = (pixels[:, 0].mean((1, 2)) > pixels[:, 1].mean((1, 2))).long()
+    trained = loading.obtain(
+        settings, size=16, labels=labels.numpy(), split=lambda _: (pixels, labels), seed=1,
+        name="m",
+    )  # fmt: skip
+    model = loading.ready(trained, micro_batch=4)
+    logits = model(pixels)
+    assert logits.shape == (12, 2)
+    torch.testing.assert_close(logits.sum(1), torch.zeros(12))
 
 
 def model_settings(**changed) -> ModelSettings:
@@ -486,7 +535,7 @@ def test_inception_is_built_without_its_auxiliary_head_and_takes_weights_that_ha
 
 def test_the_last_map_of_inception_is_what_its_head_sees():
     calls = watched(built("inception_v3", size=112), 112).calls
-    found = {point.name: point for point in hook_points.of_convs(calls)}
+    found = {point.name: point for point in hook_points.conv_points(calls)}
     assert list(found)[-1] == "Mixed_7c"
     assert len({point.place for point in found.values()}) == len(found)
     joint = calls[found["Mixed_7c"].place]
@@ -518,6 +567,38 @@ def test_what_is_joined_is_a_map_but_its_neurons_are_those_of_the_branches():
     assert len(coverage.spatial(model)) == 4 + 5 + 3
 
 
+def test_neurons_of_tokens_are_units_of_dense_layers_averaged_over_tokens():
+    class Tokens(nn.Module):
+        def __init__(self, grid):
+            super().__init__()
+            torch.manual_seed(0)
+            self.embed, self.grid = nn.Conv2d(3, 4, 4, 4), grid
+            self.dense, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            x = self.embed(x).permute(0, 2, 3, 1)
+            x = F.gelu(self.dense(x if self.grid else x.flatten(1, 2)))
+            return self.head(x.flatten(1, -2).mean(1))
+
+    pixels = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))[..., :8]
+    for grid in (False, True):
+        model = as_model(Tokens(grid).eval(), size=8, micro_batch=2)
+        assert [point.name for point in model.neurons] == ["embed", "dense"]
+        assert coverage.spatial(model).tolist() == [True] * 10 + [False] * 3
+        logits, excitations = model.excitations(pixels)
+        means = coverage.means(logits, excitations)
+        network = model.network
+        tokens = network.embed(model.inputs(pixels)).flatten(2)
+        torch.testing.assert_close(means[:, :4], tokens.mean(2))
+        units = F.gelu(network.dense(tokens.transpose(1, 2)))
+        torch.testing.assert_close(means[:, 4:10], units.mean(1))
+        low, high = units.amin((1, 2)), units.amax((1, 2))
+        expected = (units.mean(1) - low[:, None]) / (high - low)[:, None]
+        torch.testing.assert_close(coverage.levels(logits, excitations)[:, 4:10], expected)
+        kernels = coverage.kernel_means(model)
+        assert kernels[4:10] == pytest.approx(network.dense.weight.mean(1).numpy())
+
+
 class Modern(nn.Module):
     """Depthwise and grouped convs, SiLU by hand, leaky ReLU, a shared block, and convs left out."""
 
@@ -546,7 +627,7 @@ def test_modern_networks_are_hooked_and_what_is_left_out_says_why():
     assert list(found) == ["stem", "depthwise", "shared.0", "shared.0:2"]
     assert all(point.rectified for point in found.values())
     ready = watched(network, 8)
-    _, tensors = ready(torch.ones(1, 3, 8, 8), hook_points.of_convs(ready.calls))
+    _, tensors = ready(torch.ones(1, 3, 8, 8), hook_points.conv_points(ready.calls))
     stem = network.stem(torch.ones(1, 3, 8, 8))
     torch.testing.assert_close(tensors[0], stem * torch.sigmoid(stem))
     left = hook_points.left_out(network, ready.calls)

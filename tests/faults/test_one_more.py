@@ -36,7 +36,7 @@ def one_network() -> Weights:
     with torch.no_grad():  # so that images differ in their classes, which attacks are to change
         network.train()(torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     network.eval()
-    points = hook_points.of_convs(engine.watch(network, torch.ones(1, 3, 32, 32)).calls)
+    points = hook_points.conv_points(engine.watch(network, torch.ones(1, 3, 32, 32)).calls)
     named = [{"name": point.name, "label": point.label} for point in points]
     facts |= {"mean": [0.5] * 3, "std": [0.25] * 3, "layers": named}
     return Weights(network.state_dict(), facts, pd.DataFrame({"epoch": [1]}))

@@ -83,7 +83,7 @@ def maps(
     import torch
 
     from camdrift.explain.methods import grad_cam
-    from camdrift.models.model import top_logit
+    from camdrift.models.logits import top_logit
 
     parts = []
     while group := list(islice(images, model.micro_batch)):
@@ -192,7 +192,7 @@ def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective
 
     from camdrift.explain.methods import grad_cam
     from camdrift.features.cleaning import rebuild
-    from camdrift.models.model import top_logit
+    from camdrift.models.logits import top_logit
 
     def probe_map(batch: Pixels) -> tuple[Logits, Heatmaps]:
         logits, activations = model.activations(batch)

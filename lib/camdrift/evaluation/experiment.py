@@ -16,7 +16,8 @@ from camdrift.detectors.families import PLACE, Family, families
 from camdrift.evaluation import adaptive, evaluation, measuring
 from camdrift.explain.methods import grad_cam_plus_plus, layer_cam
 from camdrift.features.images import Objective
-from camdrift.models.model import Model, top_logit
+from camdrift.models.logits import top_logit
+from camdrift.models.model import Model
 from camdrift.perturbations import changes
 from camdrift.perturbations.variants import Variant, read, shown
 from camdrift.pipeline import randomness

@@ -149,7 +149,7 @@ def all_layers(
         )
     if pixels.ndim != 4 or not len(pixels):
         raise ValueError(f"wanted pixels (n, c, h, w) of an image at least, got {pixels.shape}")
-    ready = model if isinstance(model, Prepared) else prepared.held(model, explaining)
+    ready = model if isinstance(model, Prepared) else prepared.recall(model, explaining)
     if callable(ready.explaining.score) and (targets is not None or softmax):
         raise ValueError("wanted a score function without targets and softmax, got both")
     aims = _targets(targets, len(pixels))

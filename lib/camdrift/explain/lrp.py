@@ -30,7 +30,8 @@ from torch.nn import functional as F
 
 from camdrift.models import devices, graph
 from camdrift.models.architectures import RefusedError
-from camdrift.models.model import Model, of_classes, padded
+from camdrift.models.logits import class_logits
+from camdrift.models.model import Model, padded
 from camdrift.models.tensors import Heatmaps, Pixels
 from camdrift.pipeline.vision import torchvision  # noqa: F401  must load before zennit's
 
@@ -98,7 +99,7 @@ def _propagate(network: nn.Module, inputs: Tensor, classes: Tensor | None) -> Te
     """Returns the relevance of one micro-batch; the rules replace the gradients."""
     inputs = inputs.detach().requires_grad_()
     logits = network(inputs)
-    shown = of_classes(logits.detach())
+    shown = class_logits(logits.detach())
     place = (shown.argmax(1) if classes is None else classes)[:, None]
     start = shown.gather(1, place)
     if logits.shape[1] > 1:

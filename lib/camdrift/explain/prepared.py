@@ -205,10 +205,10 @@ def prepare(
     chosen = None if layers is None else tuple(layers)
     explaining = Explaining(chosen, hook_points, reshape, score)
     shared = isinstance(model, Model)
-    return of(model if shared else copy.deepcopy(engine.frozen(model)), explaining)
+    return wrap(model if shared else copy.deepcopy(engine.frozen(model)), explaining)
 
 
-def of(model: nn.Module, explaining: Explaining) -> Prepared:
+def wrap(model: nn.Module, explaining: Explaining) -> Prepared:
     """Returns a prepared network that shares the weights of a model."""
     if isinstance(model, Model):
         ready = Prepared(model.network, model.inputs, explaining)
@@ -229,13 +229,13 @@ def of(model: nn.Module, explaining: Explaining) -> Prepared:
 _latest: WeakKeyDictionary[nn.Module, tuple[Snapshot, Explaining, Prepared]] = WeakKeyDictionary()
 
 
-def held(model: nn.Module, explaining: Explaining) -> Prepared:
+def recall(model: nn.Module, explaining: Explaining) -> Prepared:
     """Returns a prepared network that shares weights; that of the last call, if nothing changed."""
     if isinstance(model, Model):
-        return of(model, explaining)
+        return wrap(model, explaining)
     before = _latest.get(model)
     if before is not None and before[1] == explaining and before[0].holds(model):
         return before[2]
-    ready = of(model, explaining)
+    ready = wrap(model, explaining)
     _latest[model] = Snapshot(model), explaining, ready
     return ready

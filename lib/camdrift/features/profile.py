@@ -5,7 +5,8 @@ from torch import Tensor
 
 from camdrift.explain.methods import grad_cam
 from camdrift.features.images import Columns
-from camdrift.models.model import Model, top_logit
+from camdrift.models.logits import top_logit
+from camdrift.models.model import Model
 from camdrift.models.tensors import Activations, Logits, Pixels
 
 TINY = 1e-12

@@ -1,12 +1,13 @@
 """Networks: builds one by name, replaces its head, slims it."""
 
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from camdrift.models.logits import class_logits
 from camdrift.settings import SettingsError, imports
 
 
@@ -33,6 +34,7 @@ def build(
     classes: int,
     size: int,
     initialised: bool,
+    arguments: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Returns an untrained network.
 
@@ -47,15 +49,16 @@ def build(
         initialised: False leaves the weights of a full-width network on torch's meta device, for a
             state dict to assign; drawing those of a VGG takes seconds. A network with tensors that
             no state dict holds is built on the CPU.
+        arguments: further ones of the function that builds the network, by name.
 
     Raises:
         RefusedError: there is no such architecture, or it does not run when slimmed.
     """
     place = "cpu" if is_own(architecture) or (initialised and width == 1) else "meta"
-    network = _full_network(architecture, classes, head, place)
+    network = _full_network(architecture, classes, head, place, arguments or {})
     if place == "meta" and _has_more_than_its_state(network):
         place = "cpu"
-        network = _full_network(architecture, classes, head, place)
+        network = _full_network(architecture, classes, head, place, arguments or {})
     try:
         if width != 1:
             _slim(network, width, classes)
@@ -71,7 +74,7 @@ def build(
         raise RefusedError(
             f"{architecture} returns a {type(logits).__name__}, wanted a tensor of logits alone"
         )
-    if logits.shape != (1, classes):
+    if class_logits(logits).shape != (1, classes):
         raise RefusedError(
             f"{architecture} returns {tuple(logits.shape)} for one image, wanted (1, {classes}): a "
             "logit for each class (`classes:` of the model, or those of its set)"
@@ -79,15 +82,23 @@ def build(
     return network
 
 
-def _full_network(architecture: str, classes: int, head: str, place: str) -> nn.Module:
+def _full_network(
+    architecture: str, classes: int, head: str, place: str, arguments: Mapping[str, Any]
+) -> nn.Module:
     """Returns a network of full width on a device."""
     with torch.device(place):
         if is_own(architecture):
-            network = _user_network(architecture, classes)
-        elif architecture.startswith("timm:"):
-            network = _timm_network(architecture.removeprefix("timm:"), classes)
+            network = _user_network(architecture, classes, arguments)
         else:
-            network = _torchvision_network(architecture, classes)
+            builder = _builder(architecture)
+            try:
+                network = builder(classes, arguments)
+            except (TypeError, ValueError) as fault:
+                if not arguments:
+                    raise
+                raise RefusedError(
+                    f"{architecture} does not take the arguments {dict(arguments)}: {fault}"
+                ) from fault
         if head == "pooled":
             _pool_head(network, architecture, classes)
     return network
@@ -124,7 +135,14 @@ def is_own(architecture: str) -> bool:
     return ":" in architecture and not architecture.startswith("timm:")
 
 
-def _torchvision_network(name: str, classes: int) -> nn.Module:
+def _builder(architecture: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
+    """Returns a function: classes and further arguments -> a network of torchvision or timm."""
+    if architecture.startswith("timm:"):
+        return _timm_builder(architecture.removeprefix("timm:"))
+    return _torchvision_builder(architecture)
+
+
+def _torchvision_builder(name: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
     from camdrift.pipeline.vision import torchvision
 
     try:
@@ -135,30 +153,37 @@ def _torchvision_network(name: str, classes: int) -> nn.Module:
     extra: dict[str, Any] = {}
     if name in AUXILIARY:
         extra = {"init_weights": True, "aux_logits": False}
-    return builder(weights=None, num_classes=classes, **extra)
+    return lambda classes, more: builder(weights=None, num_classes=classes, **extra, **more)
 
 
-def _timm_network(name: str, classes: int) -> nn.Module:
+def _timm_builder(name: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
     importlib.import_module("camdrift.pipeline.vision")  # timm imports torchvision, too
     timm = importlib.import_module("timm")
     if not timm.is_model(name):
         raise RefusedError(f"no architecture '{name}' in timm; see timm.list_models()")
-    return timm.create_model(name, pretrained=False, num_classes=classes)
+    return lambda classes, more: timm.create_model(
+        name, pretrained=False, num_classes=classes, **more
+    )
 
 
-def _user_network(path: str, classes: int) -> nn.Module:
+def _user_network(path: str, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
     importlib.import_module("camdrift.pipeline.vision")  # the user's module may import torchvision
     build = imports.function(path, "architecture")
     try:
-        network = build(classes)
+        network = build(classes, **arguments)
     except Exception as fault:  # it may raise anything
         raise RefusedError(
-            f"'{path}', called with {classes}, raised {imports.message(fault)}. Wanted a function "
-            "of the number of classes that returns a network"
+            f"'{path}', called with {classes}{_named(arguments)}, raised "
+            f"{imports.message(fault)}. Wanted a function of the number of classes that returns a "
+            "network"
         ) from fault
     if not isinstance(network, nn.Module):
         raise RefusedError(f"wanted a network from '{path}', got a {type(network).__name__}")
     return network
+
+
+def _named(arguments: Mapping[str, Any]) -> str:
+    return "".join(f", {name}={value!r}" for name, value in arguments.items())
 
 
 def _pool_head(network: nn.Module, architecture: str, classes: int) -> None:

@@ -46,7 +46,7 @@ class _Mixing:
     dense: bool
 
 
-def are_mixed(recording: Recording) -> bool:
+def mixes_tokens(recording: Recording) -> bool:
     """Returns whether the network mixes tokens that a dense layer projects, or a dense layer does.
 
     Attention whose queries come from a conv, as in a conv network with a few such blocks, does not
@@ -55,7 +55,7 @@ def are_mixed(recording: Recording) -> bool:
     return any(mixing.dense for mixing in _mixings(recording.calls))
 
 
-def of_blocks(recording: Recording, *, ordered: bool = True) -> tuple[HookPoint, ...]:
+def block_points(recording: Recording, *, ordered: bool = True) -> tuple[HookPoint, ...]:
     """Returns the hook point of each block that mixes tokens, in forward order.
 
     Attention is known by its call, or by the softmax of a product, or of keys; mixing by a dense
@@ -175,7 +175,7 @@ def _ordered(mixing: _Mixing, recording: Recording) -> tuple[int, Grid]:
     calls = recording.calls
     place: int | None = mixing.entering
     while place is not None:
-        grid = grid_of(place, recording, mixing.channels)
+        grid = token_grid(place, recording, mixing.channels)
         if grid is not None:
             return place, grid
         if calls[place].function not in NORMS:
@@ -189,7 +189,7 @@ def _ordered(mixing: _Mixing, recording: Recording) -> tuple[int, Grid]:
     )
 
 
-def grid_of(place: int, recording: Recording, channels: int | None = None) -> Grid | None:
+def token_grid(place: int, recording: Recording, channels: int | None = None) -> Grid | None:
     """Returns the grid of a call's result, None where it is in no order of the image.
 
     A grid has the proportions of the image. That of three dimensions is the one that leaves the

@@ -1,8 +1,8 @@
 """Neuron coverage, as the public code of renkhoff2022 counts it (after DLFuzz, Guo et al. 2018).
 
-A neuron is a channel of a conv or pooling layer, a unit of a dense layer, or a class of the
-softmax. An image covers it when the mean of its activation, min-max scaled over the whole output
-of its layer for that one image, exceeds a threshold.
+A neuron is a channel of a conv or pooling layer, a unit of a dense layer (one for all tokens), or a
+class of the softmax. An image covers it when the mean of its activation, min-max scaled over the
+whole output of its layer for that one image, exceeds a threshold.
 """
 
 import numpy as np
@@ -40,15 +40,23 @@ def _layers(logits: Tensor, excitations: tuple[Tensor, ...]) -> tuple[Tensor, ..
 
 
 def _spatial_mean(tensor: Tensor) -> Tensor:
+    """Returns the mean of each neuron over places: (n, neurons)."""
+    if tensor.dim() == 3:  # tokens
+        return tensor.mean(1)
     # Permuted, the sum runs along memory when channels are stored last.
     return tensor.permute(0, 2, 3, 1).mean((1, 2)) if tensor.dim() > 2 else tensor
+
+
+def _count(tensor: Tensor) -> int:
+    """Returns the number of neurons."""
+    return tensor.shape[2 if tensor.dim() == 3 else 1]
 
 
 def spatial(model: Model) -> np.ndarray:
     """Returns which neurons are channels of an image-like layer: bool (neurons,)."""
     with torch.no_grad():
         layers = _layers(*model.excitations(torch.zeros(1, 3, model.size, model.size)))
-    return np.concatenate([np.full(layer.shape[1], layer.dim() > 2) for layer in layers])
+    return np.concatenate([np.full(_count(layer), layer.dim() > 2) for layer in layers])
 
 
 def kernel_means(model: Model) -> np.ndarray:
@@ -62,9 +70,9 @@ def kernel_means(model: Model) -> np.ndarray:
     for point, tensor in zip(model.neurons, excitations, strict=True):
         weights = [model.weight_of(name) for name in point.name.split("+")]
         # After a concatenation a hook point has more channels than any of its convs' kernels.
-        fits = (w for w in weights if w is not None and len(w) == tensor.shape[1])
+        fits = (w for w in weights if w is not None and len(w) == _count(tensor))
         kernels = [w.flatten(1).mean(1) for w in fits]
-        missing = tensor.new_full((tensor.shape[1],), float("nan"))
+        missing = tensor.new_full((_count(tensor),), float("nan"))
         parts.append(torch.stack(kernels).mean(0) if kernels else missing)
     parts.append(tensor.new_full((logits.shape[1],), float("nan")))
     return torch.cat(parts).cpu().numpy()

@@ -100,7 +100,7 @@ def left_out(network: nn.Module, calls: list[Call]) -> dict[str, str]:
     return reasons
 
 
-def of_convs(calls: list[Call]) -> tuple[HookPoint, ...]:
+def conv_points(calls: list[Call]) -> tuple[HookPoint, ...]:
     """Returns the hook point of each conv layer's map, in forward order; none without conv layers.
 
     A conv's map is the first activation output that the conv reaches through norm, addition or
@@ -127,14 +127,14 @@ def of_convs(calls: list[Call]) -> tuple[HookPoint, ...]:
     )
 
 
-def of_neurons(calls: list[Call]) -> tuple[HookPoint, ...]:
+def neuron_points(calls: list[Call]) -> tuple[HookPoint, ...]:
     """Returns the hook point of each layer whose units count as neurons, in forward order.
 
     As in the public code of renkhoff2022: conv layers (at their maps), pooling layers, dense
     layers after their activation. The softmax of the logits comes last and has no hook point. A
     concatenated last map does not count; its branches do.
     """
-    points = {point.place: point for point in of_convs(calls)}
+    points = {point.place: point for point in conv_points(calls)}
     for place, call in enumerate(calls):
         if not call.matters:
             continue
@@ -145,7 +145,9 @@ def of_neurons(calls: list[Call]) -> tuple[HookPoint, ...]:
         elif call.function is F.linear:
             after = min(_activations(place, calls), default=None)
             if after is not None:
-                points[after] = HookPoint(call.name, call.name, after, True)
+                shape = calls[after].shape
+                grid = Grid(shape[1], shape[2], 0, "nhwd") if len(shape) == 4 else None
+                points[after] = HookPoint(call.name, call.name, after, True, grid)
     return tuple(points[place] for place in sorted(points))
 
 

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from camdrift.models.graph import UntraceableError
-from camdrift.models.model import Model, of_classes
+from camdrift.models.logits import class_logits
+from camdrift.models.model import Model
 from camdrift.models.tensors import Logits, PerImage, Pixels
 
 CHUNK = 64  # changed images evaluated at once; 32 is slower, 128 hardly faster for twice the memory
@@ -166,7 +167,7 @@ class Incremental:
         corner = torch.zeros_like(origin)
         whole = _crop(self._clean[-1], out, images, corner, out, self._buffers[-1])
         _paste(self._buffers[-1], out, origin, patch)
-        return of_classes(
+        return class_logits(
             self._rest(whole)
         ).clone()  # a rest that only flattens returns the buffer itself
 

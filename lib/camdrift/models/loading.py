@@ -22,7 +22,8 @@ from camdrift.models import (
 )
 from camdrift.models.architectures import RefusedError
 from camdrift.models.calls import UnwatchableError
-from camdrift.models.model import Model, of_classes
+from camdrift.models.logits import class_logits
+from camdrift.models.model import Model
 from camdrift.pipeline import randomness
 from camdrift.settings import ModelSettings, Training, imports, params
 from camdrift.storage import Weights
@@ -56,6 +57,8 @@ def obtain(
         )
     facts = settings.model_dump(include={"architecture", "width", "head", "mean", "std"})
     facts |= {"classes": classes, "size": settings.size or size}
+    if settings.arguments:
+        facts["arguments"] = dict(settings.arguments)
     torch.manual_seed(randomness.entropy(seed, "weights", name))  # torch has no local way to init
     network = _network(facts, initialised=settings.weights is None or settings.new_head)
     if settings.weights is not None:
@@ -96,11 +99,13 @@ def retrained(
     # Cloned, because training writes into the weights that it starts from.
     own = {key: value.clone() for key, value in base.state.items()}
     network.load_state_dict(own, assign=True)
-    facts = {key: base.facts[key] for key in FACTS}
+    facts = {key: base.facts[key] for key in FACTS if key in base.facts}
     return _train(network, facts, settings, split, seed=seed, name=name, adversary=adversary)
 
 
-FACTS = ("architecture", "width", "head", "mean", "std", "classes", "size")  # that define a model
+# That define a network, and a model.
+NETWORK = ("architecture", "width", "head", "arguments", "classes", "size")
+FACTS = (*NETWORK, "mean", "std")
 
 
 @devices.exactly()
@@ -159,7 +164,7 @@ def _refuse_early(network: nn.Module, pixels: Tensor, facts: dict[str, Any]) -> 
         return  # it can be trained and explained, but not copied
     model = Model(clone, **{key: facts[key] for key in ("mean", "std", "size")}, micro_batch=1)
     checks.refuse_dependence(
-        lambda images: of_classes(model.network(model.inputs(images))),
+        lambda images: class_logits(model.network(model.inputs(images))),
         pixels,
         classes=facts["classes"],
         finite=False,
@@ -203,7 +208,7 @@ def _refuse_lost(network: nn.Module, facts: dict[str, Any]) -> None:
 def _refuse(network: nn.Module, model: Model, pixels: Tensor, facts: dict[str, Any]) -> None:
     """Raises UnsoundError where a network, or its watched copy, is not sound."""
     checks.refuse_dependence(
-        lambda images: of_classes(network(model.inputs(images))), pixels, classes=facts["classes"]
+        lambda images: class_logits(network(model.inputs(images))), pixels, classes=facts["classes"]
     )
     few = model.inputs(pixels[:2])
     with torch.no_grad():
@@ -212,8 +217,8 @@ def _refuse(network: nn.Module, model: Model, pixels: Tensor, facts: dict[str, A
 
 
 def _network(facts: dict[str, Any], *, initialised: bool) -> nn.Module:
-    arguments = {key: facts[key] for key in ("architecture", "width", "head", "classes", "size")}
-    return architectures.build(**arguments, initialised=initialised)
+    own = {key: facts[key] for key in NETWORK if key in facts}
+    return architectures.build(**own, initialised=initialised)
 
 
 def stored(name: str) -> Weights:

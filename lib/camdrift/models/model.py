@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from camdrift.models import checks, devices, engine, graph, hook_points, selection
 from camdrift.models.hook_points import HookPoint
-from camdrift.models.tensors import Activations, Inputs, Logits, PerImage, Pixels
+from camdrift.models.logits import class_logits
+from camdrift.models.tensors import Activations, Inputs, Logits, Pixels
 
 
 def padded(values: Tensor, count: int) -> Tensor:
@@ -33,23 +34,10 @@ def inputs(pixels: Pixels, *, size: int, mean: Tensor, std: Tensor) -> Inputs:
     return (pixels - mean) / std
 
 
-def top_logit(logits: Logits) -> PerImage:
-    """Returns the logit of each image's top class, with its gradient."""
-    return logits.gather(1, logits.argmax(1, keepdim=True))[:, 0]
-
-
-def of_classes(logits: Tensor) -> Logits:
-    """Returns logits of two classes at least: (n, 1) is read as -z/2 and z/2.
-
-    Their softmax is the sigmoid of z, and their cross-entropy the binary one.
-    """
-    return logits if logits.shape[1] > 1 else torch.cat([-logits, logits], 1) / 2
-
-
 class Model(nn.Module):
     """Pixels -> logits, with hook points at its layers and neurons.
 
-    A network of a single logit is a model of two classes, see `of_classes`.
+    A network of a single logit is a model of two classes, see `class_logits`.
 
     Args:
         network: the network, normalised inputs -> logits.
@@ -96,7 +84,7 @@ class Model(nn.Module):
             self._plain = self._watched.network
             checks.refuse_other_logits(network(noise), self._plain(noise), lambda: network(noise))
         self.maps: tuple[HookPoint, ...] = selection.select(self._watched.recording)
-        self.neurons: tuple[HookPoint, ...] = hook_points.of_neurons(self._watched.calls)
+        self.neurons: tuple[HookPoint, ...] = hook_points.neuron_points(self._watched.calls)
         self.eval()
 
     def forward(self, pixels: Pixels) -> Logits:
@@ -185,5 +173,5 @@ class Model(nn.Module):
         logits, rest = output if isinstance(output, tuple) else (output, None)
         if self.precision == "bfloat16":
             logits = logits.float()
-        logits = of_classes(logits)
+        logits = class_logits(logits)
         return logits.to(pixels.device), rest

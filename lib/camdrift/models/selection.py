@@ -5,7 +5,7 @@ from typing import Literal
 
 from camdrift.models import blocks
 from camdrift.models.calls import Recording, UnwatchableError
-from camdrift.models.hook_points import HookPoint, of_convs
+from camdrift.models.hook_points import HookPoint, conv_points
 
 Kind = Literal["convs", "blocks"]
 Choice = Kind | Sequence[str] | Callable[[Recording], Sequence[HookPoint]] | None
@@ -44,12 +44,12 @@ def select(
 
 def _usual(recording: Recording) -> Kind:
     """Returns the kind of hook point of a network when none is named."""
-    if not blocks.are_mixed(recording):
+    if not blocks.mixes_tokens(recording):
         return "convs"
     try:
-        blocks.of_blocks(recording)
+        blocks.block_points(recording)
     except UnwatchableError:
-        return "convs" if of_convs(recording.calls) else "blocks"
+        return "convs" if conv_points(recording.calls) else "blocks"
     return "blocks"
 
 
@@ -57,9 +57,9 @@ def _of_kind(kind: str, recording: Recording, *, ordered: bool) -> tuple[HookPoi
     if kind not in SOUGHT:
         raise ValueError(f"wanted hook points 'convs', 'blocks' or names, got '{kind}'")
     if kind == "convs":
-        points = of_convs(recording.calls)
+        points = conv_points(recording.calls)
     else:
-        points = blocks.of_blocks(recording, ordered=ordered)
+        points = blocks.block_points(recording, ordered=ordered)
     if not points:
         raise UnwatchableError(f"the network has no {SOUGHT[kind]}")
     return points
@@ -73,7 +73,7 @@ def _result(name: str, recording: Recording, *, ordered: bool) -> HookPoint:
             + ", ".join([path for path in recording.results if path][:8])
         )
     place = recording.results[name]
-    grid = blocks.grid_of(place, recording) if ordered else None
+    grid = blocks.token_grid(place, recording) if ordered else None
     if ordered and grid is None:
         raise UnwatchableError(
             f"'{name}' returns {recording.calls[place].shape}, and its places in the image are "

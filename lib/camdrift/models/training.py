@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from camdrift.models import architectures, checks, devices, gradients
-from camdrift.models.model import inputs, of_classes
+from camdrift.models.logits import class_logits
+from camdrift.models.model import inputs
 from camdrift.models.tensors import Labels, Mask, PerImage, Pixels
 from camdrift.settings import Descent, SettingsError
 
@@ -89,7 +90,7 @@ def train(
     def inside(images: Tensor) -> Tensor:
         output = network(inputs(images, size=size, mean=centre, std=spread))
         # The first of several outputs: others are an auxiliary head's.
-        return of_classes(output if isinstance(output, Tensor) else output[0])
+        return class_logits(output if isinstance(output, Tensor) else output[0])
 
     optimiser = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=weight_decay)
     steps = max(1, len(pixels) // batch)
@@ -181,7 +182,7 @@ def accuracy(
     with torch.no_grad():
         for images, classes in zip(pixels.split(128), labels.split(128), strict=True):
             prepared = inputs(images.to(device), size=size, mean=centre, std=spread)
-            logits = of_classes(network(prepared))
+            logits = class_logits(network(prepared))
             if not (logits < float("inf")).all():  # also for NaN, whose argmax is a class
                 raise checks.UnsoundError(checks.not_numbers(logits))
             right += int((logits.argmax(1).cpu() == classes).sum())

@@ -255,7 +255,7 @@ def network(chosen: ModelSettings, *, classes: int, size: int) -> nn.Module:
     Raises:
         RefusedError: there is no such network, it cannot be imported or does not run.
     """
-    wanted = chosen.model_dump(include={"architecture", "width", "head"})
+    wanted = chosen.model_dump(include={"architecture", "width", "head", "arguments"})
     count = chosen.classes or classes
     found = architectures.build(**wanted, classes=count, size=size, initialised=False)
     if any(value.is_meta for value in found.parameters()):

@@ -34,6 +34,7 @@ class ModelSettings(Section):
     size: Side | None = None
     width: Annotated[float, Field(gt=0, le=1)] = 1.0
     head: Literal["pooled", "torchvision"] = "torchvision"
+    arguments: dict[str, bool | int | float | str] = {}
     classes: Annotated[int, Field(ge=2)] | None = None
     mean: Annotated[list[float], Field(min_length=3, max_length=3)]
     std: Annotated[list[Positive], Field(min_length=3, max_length=3)]

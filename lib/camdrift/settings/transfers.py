@@ -166,7 +166,7 @@ def _network_faults(
     for key, target in targets.items():
         if target.set not in sets or target.model not in models:
             continue
-        keys = {"architecture", "width", "head", "size"}
+        keys = {"architecture", "width", "head", "arguments", "size"}
         facts = models[target.model].model_dump(include=keys)
         facts |= {"family": target.family, "maps": target.maps}
         arm = sets[target.set].preprocessing is None
