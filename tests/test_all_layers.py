@@ -603,3 +603,13 @@ def test_the_readmes_examples_run(monkeypatch):
     exec(code_of("lib/README.md"), made)
     assert len(made["features"]) == 4
     assert len(made["detector"].predict(made["features"])) == 4
+
+
+def test_the_example_of_other_networks_runs():
+    examples = (ROOT / "lib/README.md").read_text().split("```python\n")
+    (example,) = [part.partition("```")[0] for part in examples if "TwoHeads" in part]
+    made: dict = {}
+    exec(example, made)
+    assert [tuple(layer.shape) for layer in made["blocks"].maps["GradCAM"]] == [(2, 8, 8)] * 12
+    assert made["parts"].logits.shape == (2, 1)
+    assert made["colours"].logits.shape == (2, 4)
