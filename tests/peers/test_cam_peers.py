@@ -166,3 +166,71 @@ def test_any_network_goes_through_the_library_also_under_autocast(images, name, 
         half = cam.all_layers(Joining(), images[:1], 0, methods=[name])
     for one, other in zip(found.maps[name], half.maps[name], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def of_tokens(extra):
+    """pytorch-grad-cam's own reshape of a ViT's tokens, as its README has it."""
+
+    def reshape(tensor):
+        side = int((tensor.shape[1] - extra) ** 0.5)
+        grid = tensor[:, extra:].reshape(len(tensor), side, side, tensor.shape[2])
+        return grid.transpose(2, 3).transpose(1, 2)
+
+    return reshape
+
+
+def of_rows(tensor):
+    """The same of tensors (n, h, w, d)."""
+    return tensor.transpose(2, 3).transpose(1, 2)
+
+
+TRANSFORMERS = {
+    "timm:vit_tiny_patch16_224": (lambda net: [b.norm1 for b in net.blocks], of_tokens(1)),
+    "timm:deit_tiny_distilled_patch16_224": (
+        lambda net: [b.norm1 for b in net.blocks], of_tokens(2)
+    ),
+    "timm:beit_base_patch16_224": (lambda net: [b.norm1 for b in net.blocks], of_tokens(1)),
+    "timm:mixer_s32_224": (lambda net: [b.norm1 for b in net.blocks], of_tokens(0)),
+    "timm:xcit_nano_12_p16_224": (lambda net: [b.norm1 for b in net.blocks], of_tokens(0)),
+    "timm:swin_tiny_patch4_window7_224": (
+        lambda net: [b.norm1 for stage in net.layers for b in stage.blocks], of_rows
+    ),
+    "torchvision:vit_b_16": (lambda net: [b.ln_1 for b in net.encoder.layers], of_tokens(1)),
+    "torchvision:swin_t": (
+        lambda net: [b.norm1 for stage in net.features[1::2] for b in stage], of_rows
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_maps_of_blocks_are_pytorch_grad_cams(name):
+    """At the first, middle and last of the norms that its users hook."""
+    import timm
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    library_name, _, own = name.partition(":")
+    torch.manual_seed(0)
+    builder = timm.create_model if library_name == "timm" else torchvision.models.get_model
+    net = builder(own).eval()
+    with torch.no_grad():
+        for key, weight in net.named_parameters():
+            if "gamma" in key:
+                weight.fill_(0.5)
+    images = torch.rand(2, 3, 224, 224)
+    norms, reshape = TRANSFORMERS[name]
+    modules = norms(net)
+    found = cam.all_layers(net, images, torch.tensor([1, 3]))
+    assert len(found.layers) == len(modules) + (2 if "xcit" in name else 0)  # class attention
+    raw = []
+    for place in (0, len(modules) // 2, len(modules) - 1):
+        with GradCAM(net, [modules[place]], reshape) as method:
+            keep = method.get_cam_image
+            method.get_cam_image = lambda *given, keep=keep: raw.append(keep(*given)) or raw[-1]
+            method(images.clone(), [ClassifierOutputTarget(1), ClassifierOutputTarget(3)])
+        theirs = torch.as_tensor(raw[-1]).clamp_min(0)
+        ours = found.maps["GradCAM"][place]
+        # Terms of both signs cancel: the error is a share of the largest activation's.
+        assert float((ours - theirs).abs().max()) <= 1e-5 * float(
+            torch.as_tensor(raw[-1]).abs().max()
+        )
