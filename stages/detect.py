@@ -39,7 +39,7 @@ def main(stage: run.Stage) -> None:
     count, size = len(part.test_images) * stage.cell.adaptive, model.micro_batch
     with (
         shards.results(stage, "see", len(part.images), size=size) as measured,
-        shards.results(stage, "adapt", count, size=size, given=measured) as attacked,
+        shards.results(stage, "adapt", count, size=size, parts=measured) as attacked,
     ):
         steps = [list(storage.each(storage.Seen, folders)) for folders in (measured, attacked)]
         stage.measured["seconds_an_image"] = experiment.mean_seconds(steps[0])

@@ -133,7 +133,7 @@ def test_a_damaged_manifest_is_named(cells):
 def test_the_stage_that_writes_a_folder(folder, stage, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files.write_json(storage.model_card("vgg16"), {})
-    assert storage.made_by(folder) == stage
+    assert storage.writer(folder) == stage
 
 
 def test_parts_are_joined_end_to_end(tmp_path):

@@ -426,7 +426,7 @@ def test_noise_flips_as_many_images_as_the_maps_of_the_study_say(tiny):
     finding = rows.set_index("claim")
     cell = tiny.settings.cells[headline]
     with inside(tiny.folder):
-        maps = storage.read(storage.Maps, storage.cell_folder(cell.study, headline, "cam")).of()
+        maps = storage.read(storage.Maps, storage.cell_folder(cell.study, headline, "cam")).select()
         attacked = storage.read(
             storage.Attacked, storage.cell_folder(cell.study, headline, "attack")
         ).images.set_index("image")

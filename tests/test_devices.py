@@ -30,7 +30,7 @@ STAGES = (
 def built(name: str) -> dict[Path, bytes]:
     """What a stage has written; manifests follow from it."""
     found = storage.DATA.glob(f"*/**/{files.MANIFEST}")
-    folders = [path.parent for path in found if storage.made_by(path.parent) == name]
+    folders = [path.parent for path in found if storage.writer(path.parent) == name]
     content = chain.from_iterable(folder.iterdir() for folder in folders)
     return {path: path.read_bytes() for path in content if path.name != files.MANIFEST}
 

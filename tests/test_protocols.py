@@ -122,7 +122,10 @@ def test_a_protocol_that_explains_probabilities_can_decide_with_several_methods(
 
 def test_groups_twin(made, protocols):
     """Excess of the flipped, explained for their own class, at strength 2: by hand."""
-    maps, values = part(Maps, "cam").of(), part(Scores, "score").values.query("method == 'GradCAM'")
+    maps, values = (
+        part(Maps, "cam").select(),
+        part(Scores, "score").values.query("method == 'GradCAM'"),
+    )
     clean = part(Attacked, "attack").images.set_index("image")["clean"]
     recipe = protocols["corrected"].recipe  # noqa: F841 in the query
     rows = maps.query("variant == 'adversarial' and strength == 2 and recipe == @recipe "

@@ -87,8 +87,8 @@ def test_tables_of_a_cell_fit_together(tiny, cell):
     assert maps.methods == tiny.settings.cams.methods
     # Of methods after the first: clean, attack and the first draw at each rung, for both targets.
     for method in maps.methods[1:]:
-        assert len(maps.of(method)) == 2 * (1 + 2 * len(strengths)) * len(tests)
-    kinds = maps.of().groupby(["variant", "strength", "draw", "recipe", "target"]).size()
+        assert len(maps.select(method)) == 2 * (1 + 2 * len(strengths)) * len(tests)
+    kinds = maps.select().groupby(["variant", "strength", "draw", "recipe", "target"]).size()
     first, *others = chosen.values()
     softmax = any(p.score == "softmax_for_originals" for p in chosen.values())
     raised = "raised_noise" in kinds.index.get_level_values("variant")
@@ -105,7 +105,7 @@ def test_tables_of_a_cell_fit_together(tiny, cell):
     assert maps.values.shape[1] == (layers["height"] * layers["width"]).sum()
     # The attack's own measurements and the variants agree, image by image.
     recipe = first.recipe  # noqa: F841 in the query
-    own = maps.of().query("target == 'own_top1' and draw == 0 and recipe in ['', @recipe]")
+    own = maps.select().query("target == 'own_top1' and draw == 0 and recipe in ['', @recipe]")
     own = own.set_index("image")
     assert (own.query("variant == 'clean'")["prediction"].to_numpy()
             == attacked.images["clean"].to_numpy()).all()  # fmt: skip
@@ -137,7 +137,7 @@ def test_stored_maps_are_those_of_the_stored_pixels(tiny):
     _, own, _ = cam.explain(model, batch, torch.zeros(32, dtype=torch.long), names=maps.methods)
     for method in maps.methods:
         shares, maxima = packing.pack(tuple(layer[:1] for layer in own[method]))
-        row = maps.of(method).merge(table.iloc[:1]).query("target == 'own_top1'")["map"].item()
+        row = maps.select(method).merge(table.iloc[:1]).query("target == 'own_top1'")["map"].item()
         np.testing.assert_array_equal(maps.values[row], shares[0])
         np.testing.assert_array_equal(maps.maxima[row], maxima[0])
 

@@ -27,7 +27,7 @@ def main() -> None:
     modules = mapping, attacking, drifting, detection, one_pixel
     found["races"] = races.run(chain.from_iterable(module.races() for module in modules))
     machine = run.environment() | {"threads": torch.get_num_threads(), "device": _device()}
-    files.write_json(benchmarks.PATH, benchmarks.found() | {"environment": machine} | found)
+    files.write_json(benchmarks.PATH, benchmarks.measurements() | {"environment": machine} | found)
 
 
 def _imports() -> dict[str, tuple[str, float]]:

@@ -27,7 +27,7 @@ PARTS = {"attack": Attacked, "noise": Noise, "cam": Maps, "score": Scores}
 
 def main() -> None:
     """Writes what pages take into the benchmarks."""
-    found = benchmarks.found()
+    found = benchmarks.measurements()
     files.write_json(benchmarks.PATH, found | {"browsing": measured()})
 
 

@@ -32,7 +32,7 @@ DECODE = 0.01  # seconds to read and resize a picture; a thousandth of the whole
 
 def main() -> None:
     """Writes what workers and images take into the benchmarks."""
-    found = benchmarks.found()
+    found = benchmarks.measurements()
     work = {"workers": lambda: list(workers()), "growth": growth, "sides": lambda: list(sides()),
             "papers": lambda: list(papers())}  # fmt: skip
     asked = sys.argv[1:] or list(work)

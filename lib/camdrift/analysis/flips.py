@@ -59,11 +59,11 @@ def groups(
                 differences = [
                     pairs[name][1] for name, (other, _) in GROUPS.items() if other == flip
                 ]
-                common, kept = (
+                common, own = (
                     _decided_layers(differences, flags),
                     _decided_layers([difference], flags),
                 )
-                columns = np.hstack([_with_mean(part, common, kept) for part in pairs[group]])
+                columns = np.hstack([_with_mean(part, common, own) for part in pairs[group]])
                 means, low, high = _estimate(results, images, columns, settings, seed, group)
                 size = len(results.layers) + 1
                 table = pd.DataFrame(
@@ -141,8 +141,8 @@ def factorial(
         }
         for target in (OWN, SEED)
     }
-    kept = {target: _decided_layers(list(wide.values()), flags) for target, wide in every.items()}
-    common = np.logical_and.reduce(list(kept.values()))
+    masks = {target: _decided_layers(list(wide.values()), flags) for target, wide in every.items()}
+    common = np.logical_and.reduce(list(masks.values()))
     tables = []
     for target, wide in every.items():
         contrasts = {
@@ -152,7 +152,7 @@ def factorial(
             ("flipped - not, noise", True): wide["noise", True] - wide["noise", False],
         }
         for (arm, flip), layers in (wide | contrasts).items():
-            rows = _with_mean(layers, common, kept[target])
+            rows = _with_mean(layers, common, masks[target])
             means, low, high = _estimate(results, images, rows, settings, seed, "square")
             tables.append(
                 pd.DataFrame(
@@ -313,13 +313,13 @@ def _decided_layers(arms: Sequence[pd.DataFrame], flags: FlagSettings) -> np.nda
     return np.max(shares, axis=0) <= flags.empty_share
 
 
-def _with_mean(wide: pd.DataFrame, decided: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Returns the columns that are kept, others as NaN, and last each row's mean over the decided.
+def _with_mean(wide: pd.DataFrame, common: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Returns the columns of `own`, others as NaN, and last each row's mean over those of `common`.
 
-    `decided` and `kept` are bool (columns,).
+    Both are bool (columns,).
     """
-    return np.column_stack([wide.where(np.broadcast_to(kept, wide.shape)),
-                            wide.loc[:, decided].mean(axis=1)])  # fmt: skip
+    return np.column_stack([wide.where(np.broadcast_to(own, wide.shape)),
+                            wide.loc[:, common].mean(axis=1)])  # fmt: skip
 
 
 def _estimate(

@@ -25,6 +25,9 @@ from camdrift.storage import Artefact, Attacked, Covered, Maps, Noise, Scores, f
 
 Tables = dict[str, pd.DataFrame]
 
+# Groups of images, by whether the attack succeeds at strength 1.
+GROUPS = {"all": [True, False], "success": [True], "failure": [False]}
+
 
 @dataclass(frozen=True)
 class Results:
@@ -111,7 +114,7 @@ def read(
     rng = randomness.generator(seed, "folds")
     facts["fold"] = statistics.folds(facts["source"], count=settings.folds, rng=rng)
     scores = part(Scores, "score").values.join(facts, on="image")
-    rows = maps.of().query("target == @storage.OWN")
+    rows = maps.select().query("target == @storage.OWN")
     clean = attacked.images.set_index("image")["clean"]
     flipped = rows.set_index(["recipe", "variant", "strength", "draw", "image"])["prediction"]
     flipped = flipped != clean.loc[rows["image"]].to_numpy()
@@ -196,7 +199,7 @@ def example(study: str, name: str) -> Example:
         int(examples.index[(examples["variant"] == v) & (examples["strength"] == s)][0])
         for v, s, _ in variants
     ]
-    rows = maps.of().query("image == @image and target == @storage.OWN")
+    rows = maps.select().query("image == @image and target == @storage.OWN")
     recipe = maps.rows.loc[maps.rows["variant"] == storage.ADVERSARIAL, "recipe"].iloc[0]
     rows = rows[(rows["draw"] == 0) & rows["recipe"].isin(["", recipe])]
     rows = rows.set_index(["variant", "strength"])["map"]

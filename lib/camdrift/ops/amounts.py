@@ -31,8 +31,8 @@ def _training(stage: Stage) -> float:
     if training is None:
         return FORWARD * tests
     train, validation = (stage.images.get(split, 0) for split in ("train", "validation"))
-    seen = max(1, train // training["batch"]) * training["batch"]
-    return training["epochs"] * (seen + FORWARD * validation) + FORWARD * tests
+    images = max(1, train // training["batch"]) * training["batch"]
+    return training["epochs"] * (images + FORWARD * validation) + FORWARD * tests
 
 
 def _attacked(stage: Stage) -> float:

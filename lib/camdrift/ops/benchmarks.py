@@ -18,7 +18,7 @@ WHY = {
 }
 
 
-def found() -> dict:
+def measurements() -> dict:
     """Returns what has been measured, by part; empty where nothing has."""
     return files.read_json(PATH) if PATH.exists() else {}
 
@@ -92,7 +92,7 @@ def browsing(rows: list[dict]) -> pd.DataFrame:
     )
 
 
-def scaling(found: dict) -> list[tuple[str, pd.DataFrame]]:
+def scaling(parts: dict) -> list[tuple[str, pd.DataFrame]]:
     """Returns what workers, images and sides of maps take, and plans: a title and a table each."""
     titles = {
         "workers": "Two workers beside one, the cam stage of the longest cell, a thread a worker:",
@@ -102,7 +102,7 @@ def scaling(found: dict) -> list[tuple[str, pd.DataFrame]]:
         "machine (as `make study-check` estimates it; on a GPU: not run):",
     }
     tables = {"workers": _workers, "growth": _growth, "sides": _sides, "papers": _papers}
-    return [(titles[n], make(pd.DataFrame(found[n]))) for n, make in tables.items() if n in found]
+    return [(titles[n], make(pd.DataFrame(parts[n]))) for n, make in tables.items() if n in parts]
 
 
 def _workers(rows: pd.DataFrame) -> pd.DataFrame:
@@ -154,14 +154,14 @@ def _papers(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns).reset_index().replace("nan", "")
 
 
-def overhead(found: dict) -> str:
+def overhead(parts: dict) -> str:
     """Returns what stands between our time and the convolutions': their share, and the imports."""
     shares = ", ".join(
         f"{share['share']:.0%} at {share['px']} px and {share['images']} images"
-        for share in found["convolutions"]
+        for share in parts["convolutions"]
     )
     slowest: dict[str, tuple[float, str]] = {}
-    for stage, (kind, seconds) in found["imports"].items():
+    for stage, (kind, seconds) in parts["imports"].items():
         slowest[kind] = max(slowest.get(kind, (0.0, "")), (seconds, stage))
     starts = "; ".join(
         f"{kind} {seconds:.1f} s at most (`{stage}`)" for kind, (seconds, stage) in slowest.items()

@@ -43,14 +43,14 @@ def folders(preset: Preset) -> dict[str, Path]:
     places: dict[str, Path] = {}
     faults = []
     for folder, need in preset.needs.items():
-        given = os.environ.get(FOLDERS[folder], "")
-        if not given or not Path(given).is_dir():
-            got = f"got no folder '{given}'" if given else "got nothing"
+        value = os.environ.get(FOLDERS[folder], "")
+        if not value or not Path(value).is_dir():
+            got = f"got no folder '{value}'" if value else "got nothing"
             wanted = (
                 f"preset '{preset.name}' wanted {folder}=<folder> (or {FOLDERS[folder]}), {got}"
             )
             faults.append(need.lacking(f"{wanted}: {need.what}"))
-        places[folder] = Path(given).resolve()
+        places[folder] = Path(value).resolve()
     if faults:
         raise SettingsError("\n".join(faults))
     # A file of your own may name DATA and WEIGHTS without saying what it needs.
@@ -69,12 +69,12 @@ def placed(preset: Preset, places: dict[str, Path]) -> dict[str, Any]:
         SettingsError: a file of weights is not there, or is another than its name says.
     """
     content = copy.deepcopy(preset.content)
-    spots = [(chosen, "path") for chosen in content["sets"].values()]
+    spots = [(image_set, "path") for image_set in content["sets"].values()]
     spots += [(model, "weights") for model in content["models"].values() if model.get("weights")]
     spots += [
-        (chosen["arguments"], "root")
-        for chosen in content["sets"].values()
-        if isinstance(chosen.get("arguments"), dict) and "root" in chosen["arguments"]
+        (image_set["arguments"], "root")
+        for image_set in content["sets"].values()
+        if isinstance(image_set.get("arguments"), dict) and "root" in image_set["arguments"]
     ]
     for item, key in spots:
         first, _, rest = str(item.get(key)).partition("/")

@@ -98,7 +98,7 @@ def rows(case: Case, image: int, strength: float, *, method: str, target: str) -
 
     Under the first protocol, noise of the first draw; without a variant that has no map.
     """
-    table = case.maps.of(method)
+    table = case.maps.select(method)
     table = table[(table["image"] == image) & (table["draw"] == 0)]
     clean = table[(table["variant"] == CLEAN) & (table["target"] == OWN)]
     changed = table[(table["strength"] == strength) & (table["recipe"] == case.first.recipe)]
@@ -106,18 +106,18 @@ def rows(case: Case, image: int, strength: float, *, method: str, target: str) -
     return pd.concat([clean, changed]).set_index("variant")
 
 
-def maps(case: Case, chosen: pd.DataFrame) -> dict[str, list[np.ndarray]]:
+def maps(case: Case, rows: pd.DataFrame) -> dict[str, list[np.ndarray]]:
     """Returns the maps of `rows` by variant, an array (h, w) in [0, 1] a layer."""
-    found = {}
-    for variant, place in chosen["map"].items():
+    arrays = {}
+    for variant, place in rows["map"].items():
         flat = np.asarray(case.maps.values[place], dtype=np.float32)
-        found[str(variant)] = [
+        arrays[str(variant)] = [
             flat[layer.start : layer.start + layer.height * layer.width].reshape(
                 layer.height, layer.width
             )
             for layer in case.maps.layers.itertuples()
         ]
-    return found
+    return arrays
 
 
 def scores(study: str, name: str, **equal: Any) -> pd.DataFrame:
@@ -132,12 +132,12 @@ def pairs(study: str, name: str, first: Protocol, *, strength: float, **equal: A
     attack. Under the first protocol, noise of the first draw. `equal` are a method, a score, a
     target and a layer.
     """
-    found = scores(
+    table = scores(
         study, name, reading=first.reading, strength=strength, draw=0,
         variant=[ADVERSARIAL, NOISE], **equal,
     )  # fmt: skip
-    found = found.astype({"layer": str, "variant": str})
-    wide = found.pivot(index=["image", "layer"], columns="variant", values="value")
+    table = table.astype({"layer": str, "variant": str})
+    wide = table.pivot(index=["image", "layer"], columns="variant", values="value")
     wide = wide.reindex(columns=[ADVERSARIAL, NOISE]).rename_axis(columns=None).reset_index()
     sign = 1 if by_name()[equal["score"]].HIGHER_IS_ALIKE else -1
     return wide.assign(excess=sign * (wide[NOISE] - wide[ADVERSARIAL]))
@@ -155,8 +155,8 @@ def overview(case: Case) -> pd.DataFrame:
     )  # fmt: skip
     drift = 1 - table.groupby("image")[ADVERSARIAL].mean()
     columns = ["image", "id", "label", "clean", "adversarial", "success", "l2"]
-    found = case.attacked.images[columns].assign(
+    images = case.attacked.images[columns].assign(
         drift=case.attacked.images["image"].map(drift),
         class_name=case.attacked.images["label"].map(case.names()),
     )
-    return found.reset_index(drop=True)
+    return images.reset_index(drop=True)

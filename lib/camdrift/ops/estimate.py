@@ -99,8 +99,8 @@ def narrowed(plan: Settings, names: Sequence[str]) -> Settings:
     ends = [value for part in OWNERS for value in parts[part].values()]
     used = {end.model for end in ends} | {end.source for end in parts["cells"].values()}
     parts["models"] = {k: v for k, v in plan.models.items() if k in used}
-    kept = {end.set for end in ends} | {model.set for model in parts["models"].values()}
-    parts["sets"] = {k: v for k, v in plan.sets.items() if k in kept}
+    sets = {end.set for end in ends} | {model.set for model in parts["models"].values()}
+    parts["sets"] = {k: v for k, v in plan.sets.items() if k in sets}
     return plan.model_copy(update=parts)
 
 
@@ -126,8 +126,8 @@ def main() -> None:
     parser.add_argument("name", nargs="?", default="", help="a preset, or its .yaml file")
     parser.add_argument("study", nargs="*", help="or another group of it, default all")
     parser.add_argument("-S", "--set", action="append", default=[], help="as of `dvc exp run`")
-    given = parser.parse_args()
-    plan, wanted = asked(given.name, given.study, given.set)
+    arguments = parser.parse_args()
+    plan, wanted = asked(arguments.name, arguments.study, arguments.set)
     write = sys.stdout.write
     write("settings: valid\n")
     counts = {}

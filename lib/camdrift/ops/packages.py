@@ -50,13 +50,13 @@ def imports() -> dict[str, set[str]]:
 
 
 def _imported(file: Path) -> set[str]:
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             parts = node.module.split(".")
             if parts[0] == "camdrift":
-                found |= {parts[1]} if parts[1:] else {alias.name for alias in node.names}
-    return found
+                names |= {parts[1]} if parts[1:] else {alias.name for alias in node.names}
+    return names
 
 
 def _reached(uses: dict[str, set[str]], start: str) -> set[str]:

@@ -50,7 +50,7 @@ def sizes(plan: Settings) -> tuple[Size, Size]:
     a study's larger micro-batches, cancels out. Small images are more in number, since little work
     is hard to time.
     """
-    if max(chosen.size for chosen in plan.sets.values()) > SMALL:
+    if max(image_set.size for image_set in plan.sets.values()) > SMALL:
         return Size(2, 2, 16, 1), Size(4, 4, 16, 3)
     return Size(2, 2, 32, 1), Size(8, 4, 32, 6)
 
@@ -98,16 +98,16 @@ def content(plan: Settings, whole: Splits, small: Splits, size: Size) -> Content
 
 
 def _retraining(
-    chosen: Content, whole: Mapping[str, int], small: Mapping[str, int], size: Size
+    settings: Content, whole: Mapping[str, int], small: Mapping[str, int], size: Size
 ) -> Content:
     """Returns a retraining's settings in which attacks and training keep their proportion."""
-    tests = min(chosen["attacked"]["test"], whole["test"])
+    tests = min(settings["attacked"]["test"], whole["test"])
     share = min(1.0, FEWEST / tests)
-    trains = min(chosen["attacked"]["train"], whole["train"]) * share
-    seen = share * chosen["training"]["epochs"] * whole["train"]  # images, over all epochs
-    training = chosen["training"] | {
-        "epochs": max(1, round(seen / max(1, small["train"]))),
-        "batch": min(chosen["training"]["batch"], size.batch),
+    trains = min(settings["attacked"]["train"], whole["train"]) * share
+    images = share * settings["training"]["epochs"] * whole["train"]  # over all epochs
+    training = settings["training"] | {
+        "epochs": max(1, round(images / max(1, small["train"]))),
+        "batch": min(settings["training"]["batch"], size.batch),
     }
     attacked = {"train": max(1, round(trains)), "test": round(share * tests)}
     return {"attacked": attacked, "training": training}
@@ -121,8 +121,8 @@ def write(folder: Path, plan: Settings, counts: Mapping[str, Counted], size: Siz
     whole = {name: counted.splits for name, counted in counts.items()}
     small = splits(counts, size)
     settings = content(plan, whole, small, size)
-    for name, chosen in plan.models.items():
-        settings["models"][name] |= _weights(folder, name, chosen, plan, counts)
+    for name, model in plan.models.items():
+        settings["models"][name] |= _weights(folder, name, model, plan, counts)
     for part in CODE:
         (folder / part).symlink_to(Path(part).resolve())
     files.write_json(folder / params.PARAMS, settings)
@@ -134,15 +134,15 @@ def write(folder: Path, plan: Settings, counts: Mapping[str, Counted], size: Siz
 
 
 def _weights(
-    folder: Path, name: str, chosen: ModelSettings, plan: Settings, counts: Mapping[str, Counted]
+    folder: Path, name: str, model: ModelSettings, plan: Settings, counts: Mapping[str, Counted]
 ) -> Content:
-    if chosen.is_file:
-        return {"weights": Path(str(chosen.weights)).resolve().as_posix()}
-    if chosen.weights is None or needs.weights_file(name, chosen).is_file():
+    if model.is_file:
+        return {"weights": Path(str(model.weights)).resolve().as_posix()}
+    if model.weights is None or needs.weights_file(name, model).is_file():
         return {}
     file = folder / f"{name}.safetensors"
     network = needs.network(
-        chosen, classes=counts[chosen.set].classes, size=chosen.size or plan.sets[chosen.set].size
+        model, classes=counts[model.set].classes, size=model.size or plan.sets[model.set].size
     )
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, file)
     return {"weights": file.as_posix(), "sha256": files.sha256(file)}

@@ -235,7 +235,7 @@ def _benchmarks() -> str:
 
 def _browsing() -> str:
     """Returns what the dashboard's pages take."""
-    measured = benchmarks.found()
+    measured = benchmarks.measurements()
     if "browsing" not in measured:
         return NOT_RUN
     return "\n".join(
@@ -250,7 +250,7 @@ def _browsing() -> str:
 
 def _scaling() -> str:
     """Returns what workers and images take."""
-    measured = benchmarks.found()
+    measured = benchmarks.measurements()
     if "scaling" not in measured:
         return NOT_RUN
     shown = benchmarks.scaling(measured["scaling"])

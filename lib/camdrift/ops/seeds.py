@@ -101,9 +101,9 @@ def read(study: str) -> pd.DataFrame | None:
 
 def main() -> None:
     """Gathers the experiments of `make seeds`, for every study that is built."""
-    chosen = params.load()
-    for study in chosen.studies:
-        files.write_csv(file(study), gather(study, chosen.seeds))
+    plan = params.load()
+    for study in plan.studies:
+        files.write_csv(file(study), gather(study, plan.seeds))
 
 
 if __name__ == "__main__":

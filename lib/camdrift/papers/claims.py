@@ -36,15 +36,15 @@ def table(
         row: dict = dict(claim.facts)
         has_finding = False
         for protocol, prefix in (("as_published", "published_"), ("corrected", "")):
-            is_found = (protocol, claim.id) in findings.index
-            facts = findings.loc[(protocol, claim.id)] if is_found else {}
-            has_finding |= is_found
+            is_present = (protocol, claim.id) in findings.index
+            facts = findings.loc[(protocol, claim.id)] if is_present else {}
+            has_finding |= is_present
             for key in ("value", "low", "high"):
                 row[f"{prefix}{key}"] = facts.get(key, np.nan)
             row[f"{prefix}verdict"] = facts.get("verdict", NOT_RUN)
             row[f"{prefix}images"] = facts.get("images", 0)
             row[f"{prefix}detail"] = facts.get("detail", "")
-            touching = by_claim(flags, protocol) if is_found and flags is not None else {}
+            touching = by_claim(flags, protocol) if is_present and flags is not None else {}
             row[f"{prefix}flags"] = touching.get(claim.id, "")
         row["rests_on"] = rests_on(claim.id) if has_finding else ""
         rows.append(row)

@@ -45,9 +45,9 @@ class Task:
     """One shard's work.
 
     stage: the stage, with its settings.
-    work: the function in the stage's script, (stage, places, *given) -> artefact.
+    work: the function in the stage's script, (stage, places, *parts) -> artefact.
     places: the indices of the images.
-    given: folders with the results of an earlier step of the stage.
+    parts: folders with the results of an earlier step of the stage.
     folder: the folder of the result.
     root: the root of the repository.
     files: the files of code that the stage depends on.
@@ -58,7 +58,7 @@ class Task:
     stage: run.Stage
     work: str
     places: slice
-    given: tuple[Path, ...]
+    parts: tuple[Path, ...]
     folder: Path
     root: Path
     files: tuple[Path, ...]
@@ -68,7 +68,7 @@ class Task:
 
 @contextlib.contextmanager
 def results(
-    stage: run.Stage, work: str, count: int, *, size: int, given: Sequence[Path] = ()
+    stage: run.Stage, work: str, count: int, *, size: int, parts: Sequence[Path] = ()
 ) -> Iterator[list[Path]]:
     """Lends the folders of the results of all shards, in order, and deletes them in the end.
 
@@ -77,10 +77,10 @@ def results(
 
     Args:
         stage: the stage whose script has the function.
-        work: the function's name; it takes the stage, a slice of the images, and `given`.
+        work: the function's name; it takes the stage, a slice of the images, and `parts`.
         count: the number of images.
         size: the number of images in a shard.
-        given: folders with the results of an earlier step of the stage, from this same function.
+        parts: folders with the results of an earlier step of the stage, from this same function.
 
     Raises:
         SettingsError: the backend is unknown, or cannot be used.
@@ -92,7 +92,7 @@ def results(
     version = code(paths)
     tasks = [
         Task(
-            stage, work, slice(start, min(start + size, count)), tuple(given),
+            stage, work, slice(start, min(start + size, count)), tuple(parts),
             storage.shard_folder(stage.name, key, work, start), Path.cwd(), paths, version,
             run.threads(),
         )
@@ -229,7 +229,7 @@ def compute(task: Task) -> None:
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(task.threads)
         with files.checked():
-            artefact = work(task.stage, task.places, *task.given)
+            artefact = work(task.stage, task.places, *task.parts)
         storage.place(task.folder, artefact)
 
 

@@ -137,7 +137,12 @@ def drift(
     two_draws = {p.reading for p in protocols if p.threshold != "held_out_quantile"}
     pair_rows = {
         reading: _pairs(
-            maps.of(), protocol, targets, partners, first=i == 0, second_draw=reading in two_draws
+            maps.select(),
+            protocol,
+            targets,
+            partners,
+            first=i == 0,
+            second_draw=reading in two_draws,
         )
         for i, (reading, (protocol, targets)) in enumerate(readings.items())
     }
@@ -153,7 +158,7 @@ def drift(
             jobs += [(reading, main_method, name, name, rows[arms]) for name in beside]
             for method in others:
                 method_rows = _pairs(
-                    maps.of(method), protocols[0], (OWN, SEED), partners, first=False,
+                    maps.select(method), protocols[0], (OWN, SEED), partners, first=False,
                     second_draw=False,
                 )  # fmt: skip
                 jobs.append((reading, method, "cosine", function, method_rows))

@@ -16,7 +16,6 @@ from camdrift.storage.paths import (
     SHARDS,
     cell_folder,
     end_folder,
-    made_by,
     model_card,
     model_folder,
     report,
@@ -24,6 +23,7 @@ from camdrift.storage.paths import (
     set_datasheet,
     set_folder,
     shard_folder,
+    writer,
 )
 from camdrift.storage.schema import (
     ADAPTIVE,
@@ -118,7 +118,6 @@ __all__ = [
     "each",
     "end_folder",
     "join",
-    "made_by",
     "model_card",
     "model_folder",
     "place",
@@ -130,4 +129,5 @@ __all__ = [
     "set_folder",
     "shard_folder",
     "write",
+    "writer",
 ]

@@ -58,7 +58,7 @@ def report(study: str) -> Path:
     return DATA / "reports" / f"{study}.html"
 
 
-def made_by(folder: Path) -> str:
+def writer(folder: Path) -> str:
     """Returns the stage that writes an artefact's folder, as DVC names it; '' for none."""
     match folder.as_posix().removeprefix(f"{DATA.as_posix()}/").split("/"):
         case ["sets", name]:

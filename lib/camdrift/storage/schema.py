@@ -145,7 +145,7 @@ class Maps:
         """The methods; the first decides the verdicts."""
         return list(self.rows["method"].unique())
 
-    def of(self, method: str | None = None) -> pd.DataFrame:
+    def select(self, method: str | None = None) -> pd.DataFrame:
         """Returns the rows of a method, None for the first."""
         return self.rows[self.rows["method"] == (method or self.methods[0])]
 

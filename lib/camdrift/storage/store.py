@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from camdrift.storage import files
-from camdrift.storage.paths import made_by
+from camdrift.storage.paths import writer
 
 Artefact = TypeVar("Artefact")
 
@@ -189,7 +189,7 @@ def _check(folder: Path, names: list[str], *, content: bool) -> None:
     try:
         files.check(folder, folder.as_posix(), names, content=content)
     except files.DamagedError as fault:
-        stage = made_by(folder)
+        stage = writer(folder)
         again = f"dvc repro --force --no-run-cache --single-item {stage}" if stage else "dvc repro"
         raise files.DamagedError(
             f"{fault}: it is not what was written. To build it anew: {again}"
