@@ -16,6 +16,7 @@ from torch import nn
 
 from camdrift.datasets import folders, images, numbering, pictures
 from camdrift.datasets.preprocessing import preprocessor
+from camdrift.datasets.splits import SPLITS, split_entries
 from camdrift.models import architectures
 from camdrift.pipeline.vision import torchvision
 from camdrift.settings import ImageSetSettings, ModelSettings, SettingsError
@@ -51,25 +52,25 @@ class Counted:
     notes: tuple[str, ...] = ()
 
 
-def counted(name: str, chosen: ImageSetSettings, *, seed: int, need: Need | None) -> Counted:
+def counted(name: str, settings: ImageSetSettings, *, seed: int, need: Need | None) -> Counted:
     """Returns the images of a set, counted, and a handful of them decoded.
 
     Args:
         name: of the set.
-        chosen: its settings.
+        settings: of the set.
         seed: of the splits.
         need: what the set's folder is to hold, None where no preset says so.
 
     Raises:
         SettingsError: there are no images, or a table of labels does not fit them.
     """
-    if chosen.kind == "folder":
-        return _of_folder(name, chosen.model_dump(), seed)
-    if chosen.kind == "torchvision":
-        return _of_torchvision(name, chosen.model_dump(), need)
-    build: Callable[..., ImageSet] = images.photos if chosen.kind == "photos" else images.digits
+    if settings.kind == "folder":
+        return _of_folder(name, settings.model_dump(), seed)
+    if settings.kind == "torchvision":
+        return _of_torchvision(name, settings.model_dump(), need)
+    build: Callable[..., ImageSet] = images.photos if settings.kind == "photos" else images.digits
     began = time.perf_counter()
-    built = build(seed=seed, **chosen.model_dump(exclude={"kind", "path"}))
+    built = build(seed=seed, **settings.model_dump(exclude={"kind", "path"}))
     took = (time.perf_counter() - began) / len(built.index)
     splits = built.index["split"].value_counts().to_dict()
     native = float(built.pixels[0].nbytes)
@@ -80,25 +81,25 @@ def counted(name: str, chosen: ImageSetSettings, *, seed: int, need: Need | None
     )
 
 
-def _of_folder(name: str, chosen: dict[str, Any], seed: int) -> Counted:
-    root = Path(chosen["path"])
+def _of_folder(name: str, settings: dict[str, Any], seed: int) -> Counted:
+    root = Path(settings["path"])
     if not root.is_dir():
         raise SettingsError(f"sets.{name}.path: wanted a folder of images, got no folder '{root}'")
     try:
-        entries = folders.entries(root, chosen["labels"])
+        entries = folders.entries(root, settings["labels"])
     except FileNotFoundError as fault:
         raise SettingsError(
             f"sets.{name}.labels.csv: wanted a table of labels, got no file {fault.filename}"
         ) from fault
     labels = [entry.label for entry in entries]
-    shares, limits = chosen["shares"], chosen["limits"]
-    _, splits = images.split_entries(root, entries, shares, limits, seed, fold=chosen["fold"])
+    shares, limits = settings["shares"], settings["limits"]
+    _, splits = split_entries(root, entries, shares, limits, seed, fold=settings["fold"])
     used = [entry for entry, split in zip(entries, splits, strict=True) if split]
     if "test" not in splits:
         raise SettingsError(f"sets.{name}: no test image; raise shares.test or limits.test")
     reads = [lambda at=at: (pictures.decode(at.file), at.label) for at in _some(used)]
-    counts = {split: splits.count(split) for split in images.SPLITS}
-    sample, own, seconds, native, notes = _decoded(name, reads, chosen)
+    counts = {split: splits.count(split) for split in SPLITS}
+    sample, own, seconds, native, notes = _decoded(name, reads, settings)
     return Counted(counts, max(labels) + 1, sample, own, seconds, native, len(used), notes)
 
 
@@ -109,19 +110,19 @@ def _some(items: Sequence[Any]) -> list[Any]:
 
 
 def _decoded(
-    name: str, reads: Sequence[Callable[[], tuple[np.ndarray, int]]], chosen: dict[str, Any]
+    name: str, reads: Sequence[Callable[[], tuple[np.ndarray, int]]], settings: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray, float, float, tuple[str, ...]]:
     """Returns decoded images, their classes, seconds and native bytes of one, and notes.
 
     A note is of an image that cannot be read.
     """
-    prepare = preprocessor(chosen["preprocessing"])
-    found, labels, sizes, notes = [], [], [], []
+    prepare = preprocessor(settings["preprocessing"])
+    pixels, labels, sizes, notes = [], [], [], []
     began = time.perf_counter()
     for read in reads:
         try:
             picture, label = read()
-            found.append(pictures.fit(prepare(picture), chosen["resize"], chosen["size"]))
+            pixels.append(pictures.fit(prepare(picture), settings["resize"], settings["size"]))
             labels.append(label)
             sizes.append(picture.nbytes)
         except SettingsError:
@@ -129,17 +130,17 @@ def _decoded(
         except Exception as fault:  # Pillow's readers and users' functions raise anything
             notes.append(f"sets.{name}: one of a handful cannot be read: {fault}")
     took = (time.perf_counter() - began) / max(1, len(reads))
-    if not found:
+    if not pixels:
         raise SettingsError("\n".join(notes))
-    return np.stack(found), np.array(labels), took, float(np.mean(sizes)), tuple(notes)
+    return np.stack(pixels), np.array(labels), took, float(np.mean(sizes)), tuple(notes)
 
 
-def _of_torchvision(name: str, chosen: dict[str, Any], need: Need | None) -> Counted:
-    arguments, size = chosen["arguments"], chosen["size"]
-    kind = getattr(torchvision.datasets, chosen["dataset"], None)
+def _of_torchvision(name: str, settings: dict[str, Any], need: Need | None) -> Counted:
+    arguments, size = settings["arguments"], settings["size"]
+    kind = getattr(torchvision.datasets, settings["dataset"], None)
     if kind is None:
         raise SettingsError(
-            f"sets.{name}.dataset: no '{chosen['dataset']}' in torchvision.datasets"
+            f"sets.{name}.dataset: no '{settings['dataset']}' in torchvision.datasets"
         )
     downloads = arguments.get("download", False)
     try:
@@ -150,8 +151,8 @@ def _of_torchvision(name: str, chosen: dict[str, Any], need: Need | None) -> Cou
         if not downloads or need is None or need.images is None or need.classes is None:
             tail = "" if downloads else "; `download: true` in arguments allows it"
             raise SettingsError(
-                f"sets.{name}: {chosen['dataset']} is not in {arguments.get('root')} and cannot be "
-                f"counted before it is downloaded{tail}: {fault}"
+                f"sets.{name}: {settings['dataset']} is not in {arguments.get('root')} and cannot "
+                f"be counted before it is downloaded{tail}: {fault}"
             ) from fault
         note = f"{need.megabytes or '?'} MB of images would be downloaded to {arguments['root']}"
         number, classes, text = need.images, need.classes, need.lacking(note)
@@ -162,12 +163,12 @@ def _of_torchvision(name: str, chosen: dict[str, Any], need: Need | None) -> Cou
         listed = len(getattr(source, "classes", None) or []) or 2
         classes = need.classes if need is not None and need.classes else listed
         reads = [lambda i=i: _item(source[i]) for i in _some(range(number))]
-        sample, labels, seconds, native, notes = _decoded(name, reads, chosen)
-    ends = np.cumsum([chosen["shares"][split] for split in images.SPLITS]) * (number / classes)
+        sample, labels, seconds, native, notes = _decoded(name, reads, settings)
+    ends = np.cumsum([settings["shares"][split] for split in SPLITS]) * (number / classes)
     each = np.diff(np.round(ends), prepend=0)
     splits = {
-        split: classes * min(int(n), chosen["limits"][split])
-        for split, n in zip(images.SPLITS, each, strict=True)
+        split: classes * min(int(n), settings["limits"][split])
+        for split, n in zip(SPLITS, each, strict=True)
     }
     return Counted(splits, classes, sample, labels, seconds, native, number, notes)
 
@@ -177,77 +178,78 @@ def _item(item: tuple[Any, Any]) -> tuple[np.ndarray, int]:
     return np.asarray(image.convert("RGB")), int(label)
 
 
-def numbered(name: str, chosen: ModelSettings, of: ImageSetSettings) -> None:
+def numbered(name: str, settings: ModelSettings, of: ImageSetSettings) -> None:
     """Checks that the classes of a folder, if it is there, are those that a model numbers.
 
     Raises:
         SettingsError: they are not, see `numbering`.
     """
     if of.kind == "folder" and not of.labels and Path(of.path).is_dir():
-        numbering.refuse_other_classes(name, chosen, folders.classes(Path(of.path)))
+        numbering.refuse_other_classes(name, settings, folders.classes(Path(of.path)))
 
 
-def weights(name: str, chosen: ModelSettings) -> list[str]:
+def weights(name: str, settings: ModelSettings) -> list[str]:
     """Returns what is to be known of a model's weights, a line each; none where there are none.
 
     Raises:
         SettingsError: a file is not there or not the one that its sha256 names, or torchvision
             has no weights of that name.
     """
-    if chosen.weights is None:
+    if settings.weights is None:
         return []
-    file = Path(chosen.weights)
-    if chosen.is_file:
+    file = Path(settings.weights)
+    if settings.is_file:
         if not file.is_file():
             raise SettingsError(f"models.{name}.weights: wanted a file, got no {file}")
-        found = files.sha256(file)
-        if found != chosen.sha256:
+        digest = files.sha256(file)
+        if digest != settings.sha256:
             raise SettingsError(
-                f"models.{name}.sha256: {file} has {found}, params.yaml says {chosen.sha256}"
+                f"models.{name}.sha256: {file} has {digest}, params.yaml says {settings.sha256}"
             )
         return [f"models.{name}: {file.name} is there, its sha256 is right"]
-    label, url, size = _source(name, chosen)
-    file = weights_file(name, chosen)
+    label, url, size = _source(name, settings)
+    file = weights_file(name, settings)
     if not file.is_file():
         return [
             f"models.{name}: {label} are not in {file.parent}; {size} would be downloaded",
             f"  where: {url}; without a network, put that file there",
-            f"  terms: {'of their publisher' if chosen.is_url else TERMS}",
+            f"  terms: {'of their publisher' if settings.is_url else TERMS}",
         ]
     named = re.search(r"-([0-9a-f]{8,})\.", file.name)
-    digits = chosen.sha256 or (named[1] if named else "")
-    if not (found := files.sha256(file)).startswith(digits):
-        raise SettingsError(f"{file} is damaged: wanted a sha256 of {digits[:8]}..., got {found}")
+    digits = settings.sha256 or (named[1] if named else "")
+    if not (digest := files.sha256(file)).startswith(digits):
+        raise SettingsError(f"{file} is damaged: wanted a sha256 of {digits[:8]}..., got {digest}")
     return [f"models.{name}: {label} are in {file.parent}"]
 
 
-def weights_file(name: str, chosen: ModelSettings) -> Path:
+def weights_file(name: str, settings: ModelSettings) -> Path:
     """Returns the file of a model's weights, which is not there if it was not yet downloaded.
 
     Raises:
         RefusedError: torchvision has no weights of that name.
     """
-    if chosen.is_file:
-        return Path(str(chosen.weights))
-    _, url, _ = _source(name, chosen)
-    own = f"camdrift-{chosen.sha256}{chosen.suffix}"
-    return Path(torch.hub.get_dir()) / "checkpoints" / (own if chosen.is_url else Path(url).name)
+    if settings.is_file:
+        return Path(str(settings.weights))
+    _, url, _ = _source(name, settings)
+    own = f"camdrift-{settings.sha256}{settings.suffix}"
+    return Path(torch.hub.get_dir()) / "checkpoints" / (own if settings.is_url else Path(url).name)
 
 
-def _source(name: str, chosen: ModelSettings) -> tuple[str, str, str]:
+def _source(name: str, settings: ModelSettings) -> tuple[str, str, str]:
     """Returns a name of weights that are downloaded, their URL, and their size in words."""
-    if chosen.is_url:
-        return "weights", str(chosen.weights), "they"
+    if settings.is_url:
+        return "weights", str(settings.weights), "they"
     try:
-        known = torchvision.models.get_model_weights(chosen.architecture)[str(chosen.weights)]
+        known = torchvision.models.get_model_weights(settings.architecture)[str(settings.weights)]
     except (ValueError, KeyError) as fault:
         raise architectures.RefusedError(
-            f"models.{name}: no weights '{chosen.weights}' of {chosen.architecture} in torchvision"
+            f"models.{name}: no weights '{settings.weights}' of {settings.architecture} in "
+            "torchvision"
         ) from fault
     return str(known), known.url, f"{known.meta['_file_size']:.0f} MB"
 
 
-def network(chosen: ModelSettings, *, classes: int, size: int) -> nn.Module:
+def network(settings: ModelSettings, *, classes: int, size: int) -> nn.Module:
     """Returns a model's network with random weights; what makes it is called once.
 
     Those of full width are not initialised by their own draws, which would take seconds.
@@ -255,18 +257,18 @@ def network(chosen: ModelSettings, *, classes: int, size: int) -> nn.Module:
     Raises:
         RefusedError: there is no such network, it cannot be imported or does not run.
     """
-    wanted = chosen.model_dump(include={"architecture", "width", "head", "arguments"})
-    count = chosen.classes or classes
-    found = architectures.build(**wanted, classes=count, size=size, initialised=False)
-    if any(value.is_meta for value in found.parameters()):
-        found.to_empty(device="cpu")
-        for key, value in [*found.named_parameters(), *found.named_buffers()]:
+    wanted = settings.model_dump(include={"architecture", "width", "head", "arguments"})
+    count = settings.classes or classes
+    module = architectures.build(**wanted, classes=count, size=size, initialised=False)
+    if any(value.is_meta for value in module.parameters()):
+        module.to_empty(device="cpu")
+        for key, value in [*module.named_parameters(), *module.named_buffers()]:
             with torch.no_grad():
-                _drawn(key, value)
-    return found
+                _fill(key, value)
+    return module
 
 
-def _drawn(key: str, value: torch.Tensor) -> None:
+def _fill(key: str, value: torch.Tensor) -> None:
     """Fills a tensor with what lets activations neither vanish nor overflow."""
     if value.dim() > 1:
         bound = (6 / value[0].numel()) ** 0.5
