@@ -14,7 +14,7 @@ from camdrift.analysis.evidence import Evidence
 from camdrift.analysis.statistics import Resampler
 from camdrift.papers import claims, findings, interface
 from camdrift.papers.findings import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED
-from camdrift.papers.renkhoff2022 import controls, study
+from camdrift.papers.renkhoff2022 import compromise, controls, study
 from camdrift.papers.renkhoff2022 import verdicts as judges
 from camdrift.papers.tan2023 import sensitivity
 from camdrift.papers.tan2023 import verdicts as detection_verdicts
@@ -310,7 +310,7 @@ def test_a_verdict_out_of_reach_says_so(monkeypatch):
     assert "out of reach: after Holm over 55" in judges.excess(layers, 1.0).detail
 
 
-def compromise(attack, noise, strengths):
+def arms(attack, noise, strengths):
     made = Made(np.zeros(attack.shape), np.zeros(noise.shape), strengths=strengths)
     made.__dict__["compromised"] = {"attack": attack.astype(float), "noise": noise.astype(float)}
     return made
@@ -320,17 +320,17 @@ def test_compromised_layers():
     rng = np.random.default_rng(0)
     shares = np.array([0.4, 0.5, 0.9]).reshape(1, 3, 1)
     attack, noise = rng.random((600, 3, 6)) < shares, rng.random((600, 3, 6)) < 0.05
-    made = compromise(attack, noise, [0.25, 1.0, 4.0])
-    found = judges.compromised_at_lowest(made)
+    made = arms(attack, noise, [0.25, 1.0, 4.0])
+    found = compromise.compromised_at_lowest(made)
     assert [found.verdict, found.value] == [HOLDS, pytest.approx(0.4, abs=0.02)]
     assert "noise: 5%" in found.detail
-    found = judges.compromised_at_extremes(made)
+    found = compromise.compromised_at_extremes(made)
     assert [found.verdict, found.value] == [PARTLY, pytest.approx(0.4, abs=0.02)]
     # Of six layers at a half each, 21/32 of the images have at most three; all noisy ones do.
-    found = judges.few_layers(made)
+    found = compromise.few_layers(made)
     assert [found.verdict, found.value] == [NOT, pytest.approx(42 / 64 - 1, abs=0.06)]
     # All six at 0.5: 1/64; at 0.9: 0.53.
-    found = judges.all_layers(made)
+    found = compromise.all_layers(made)
     assert found.value == pytest.approx(1 / 64, abs=0.02)
     assert "slope 0." in found.detail
 
@@ -338,9 +338,9 @@ def test_compromised_layers():
 def test_images_with_an_empty_map_have_no_number_of_compromised_layers():
     attack = np.ones((40, 1, 3))
     attack[:, :, 2] = np.nan
-    made = compromise(attack, attack, [1.0])
-    assert judges.few_layers(made).detail == "every image has an empty map"
-    assert judges.all_layers(made).verdict == UNDECIDED
+    made = arms(attack, attack, [1.0])
+    assert compromise.few_layers(made).detail == "every image has an empty map"
+    assert compromise.all_layers(made).verdict == UNDECIDED
 
 
 def test_claims_table_puts_published_beside_corrected():

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from camdrift.analysis import statistics, tables
+from camdrift.analysis import compromise, statistics
 from camdrift.analysis.results import Results
 from camdrift.analysis.statistics import Resampler
 from camdrift.pipeline import randomness
@@ -134,7 +134,7 @@ class Evidence:
     @cached_property
     def compromised(self) -> dict[str, np.ndarray]:
         """Compromised layers by arm: (images, strengths, layers), NaN where a map is empty."""
-        rows = tables.compromised_layers(
+        rows = compromise.compromised_layers(
             self.results,
             self.protocol.target,
             self.protocol.threshold,

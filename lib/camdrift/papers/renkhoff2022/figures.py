@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from camdrift.analysis.compromise import PAPERS_RULE
 from camdrift.analysis.drawing import Figure, coloured, panel, percent
 from camdrift.analysis.results import Example, Tables
-from camdrift.analysis.tables import PAPERS_RULE
 
 # Title and caption of the figures that hold pictures, which tables do not.
 PICTURES = {

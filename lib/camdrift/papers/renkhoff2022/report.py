@@ -8,11 +8,12 @@ from markupsafe import Markup
 from camdrift import scores
 from camdrift.analysis import flags
 from camdrift.analysis import page as pages
+from camdrift.analysis.compromise import PAPERS_RULE
 from camdrift.analysis.drawing import Figure
 from camdrift.analysis.flips import FIXED, NEGATED
 from camdrift.analysis.page import Part
 from camdrift.analysis.results import Tables
-from camdrift.analysis.tables import PAPERS_RULE, as_text
+from camdrift.analysis.tables import as_text
 from camdrift.papers import claims
 from camdrift.papers.renkhoff2022.claims import CLAIMS
 from camdrift.settings import LayerStudy, Settings

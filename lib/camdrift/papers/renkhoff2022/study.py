@@ -7,10 +7,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from camdrift.analysis import flags, flips, results
+from camdrift.analysis.compromise import PAPERS_RULE
 from camdrift.analysis.drawing import Figure
 from camdrift.analysis.evidence import Evidence
 from camdrift.analysis.results import Results, Tables
-from camdrift.analysis.tables import ABOUT, DIGITS, PAPERS_RULE, TARGETS, cell_tables, rounded
+from camdrift.analysis.tables import ABOUT, DIGITS, TARGETS, cell_tables, rounded
 from camdrift.papers import claims
 from camdrift.papers.findings import FINDING_COLUMNS, nothing
 from camdrift.papers.readme import Content, texts
