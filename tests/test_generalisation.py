@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from camdrift import storage
 from camdrift.analysis import drawing, results
 from camdrift.models import loading
-from camdrift.papers.chakraborty2022 import comparison, figures, report, tables, verdicts
+from camdrift.papers.chakraborty2022 import comparison, figures, flags, report, tables, verdicts
 from camdrift.papers.chakraborty2022.comparison import PLAIN, PREPROCESSED, Comparison, Tried
 from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, PARTLY, UNDECIDED
 from camdrift.pipeline import run
@@ -282,7 +282,7 @@ def test_few_sources_and_empty_maps_are_flagged():
     for tried in found.tried.values():
         tried.parts[0].images["source"] = tried.parts[0].images["label"].astype(str)
     found.tried["Xception", PLAIN].parts[0].last[:20, 3, 0, 0] = np.nan
-    rows = verdicts.flags(found, SETTINGS.flags)
+    rows = flags.flags(found, SETTINGS.flags)
     assert list(rows["flag"]) == ["empty maps", "few sources"]
     assert "pairs: Xception 50%" in rows["text"].iloc[0]
 

@@ -7,6 +7,7 @@ import tiles
 from camdrift import storage
 from camdrift.papers.chakraborty2022 import (
     figures,
+    panels,
     report,
 )
 from camdrift.papers.klawikowska2020 import figures as retraining_figures
@@ -85,7 +86,7 @@ def layers(view: frame.View) -> None:
         picture = tiles.enlarged(transferred.pictures[number, place])
         st.image(picture, caption="image", output_format="PNG", width="stretch", alt=variant)
         for i in places:
-            layer = figures.layer(transferred, number, place, i)
+            layer = panels.layer(transferred, number, place, i)
             st.image(tiles.heat(layer), caption=labels[i], output_format="PNG", width="stretch",
                      alt=f"map at layer {labels[i]}, {variant}")  # fmt: skip
     st.caption(

@@ -34,3 +34,7 @@ CLAIMS = (
           "within 10 %, by two one-sided tests, in every other network", tables=("mod", "controls"),
           figures=("mod_of_controls",)),
 )  # fmt: skip
+
+# Ids of claims by what they are judged on: classes alone, or maps.
+ON_CLASSES = ("D2", "D5", "D7")
+ON_MAPS = ("D1", "D3", "D4", "D6", "D8")

@@ -41,11 +41,11 @@ class Tried:
         return self._outcomes("prediction_8bit")
 
     def _outcomes(self, column: str) -> dict[tuple[str, str, float], np.ndarray]:
-        found: dict[tuple[str, str, float], list[np.ndarray]] = {}
+        arrays: dict[tuple[str, str, float], list[np.ndarray]] = {}
         for part in self.parts:
             for key, rows in part.outcomes.groupby(["attack", "range", "eps"], sort=False):
-                found.setdefault(key, []).append(rows[column].to_numpy())  # type: ignore[arg-type]
-        return {key: np.concatenate(values) for key, values in found.items()}
+                arrays.setdefault(key, []).append(rows[column].to_numpy())  # type: ignore[arg-type]
+        return {key: np.concatenate(values) for key, values in arrays.items()}
 
     def right_8bit(self, kind: str, eps: float, *, of: str) -> np.ndarray:
         """Returns `right` after rounding to 256 levels: float (n,), NaN where that was not tried.
@@ -103,16 +103,17 @@ class Comparison:
     """The results of the stages of a study, and how they are judged.
 
     tried: by network and arm.
+    settings: of intervals.
     """
 
     name: str
     plan: TransferStudy
     tried: dict[tuple[str, str], Tried]
-    chosen: StatisticsSettings
+    settings: StatisticsSettings
     seed: int
 
     @property
-    def of(self) -> str:
+    def range(self) -> str:
         """The range that eps is of."""
         return self.plan.ranges[0]
 
@@ -125,11 +126,49 @@ class Comparison:
         """The arms that were tried."""
         return list(dict.fromkeys(arm for _, arm in self.tried))
 
+    @property
+    def images(self) -> pd.DataFrame:
+        """The test images of the networks without preprocessing, see `Tried.images`."""
+        return next(iter(self.networks().values())).images
+
+    def shift(self, explains: str, *, blank: bool = False) -> np.ndarray:
+        """Returns NISSIM of each image, attack transferred: (n, networks, eps)."""
+        shifts = [
+            levels(self, tried, TRANSFERRED, explains, with_clean=False, blank=blank)
+            for tried in self.networks().values()
+        ]
+        return np.stack(shifts, axis=1)
+
+    def right(self, kind: str, eps: float) -> np.ndarray:
+        """Returns whether each network is right on each image: float (n, networks)."""
+        networks = self.networks().values()
+        right = [tried.right(kind, eps, of=self.range).astype(float) for tried in networks]
+        return np.stack(right, axis=1)
+
+    def loss(self) -> np.ndarray:
+        """Returns each image's part in the accuracy lost: (n, networks, eps), of -1, 0, 1."""
+        clean = self.right(OWN_ATTACK, 0.0)
+        return np.stack([clean - self.right(TRANSFERRED, eps) for eps in self.plan.eps], axis=2)
+
+    def families(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns places of wide and of deep networks, None where one of the kinds is missing.
+
+        The network on which the attack was made is left out: on it nothing is transferred.
+        """
+        kinds = np.array(
+            [
+                "" if name == self.plan.transferred else tried.family or ""
+                for name, tried in self.networks().items()
+            ]
+        )
+        wide, deep = (np.flatnonzero(kinds == family) for family in ("wide", "deep"))
+        return (wide, deep) if len(wide) and len(deep) else None
+
     def draws(self, images: pd.DataFrame) -> Resampler:
         """Returns resamples of source pictures, the same for the same pictures."""
         rng = randomness.generator(self.seed, "generalisation", self.name)
         sources = images["source"].to_numpy()
-        return Resampler.draw(sources, resamples=self.chosen.resamples, rng=rng)
+        return Resampler.draw(sources, resamples=self.settings.resamples, rng=rng)
 
     def means(self, values: np.ndarray, images: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Returns means over images (...) and in each resample (resamples, ...); NaN left out."""
@@ -137,18 +176,18 @@ class Comparison:
         known = ~np.isnan(flat)
         with np.errstate(invalid="ignore"):
             mean = np.where(known, flat, 0).sum(0) / known.sum(0)
-        drawn = self.draws(images).means(flat)
-        return mean.reshape(values.shape[1:]), drawn.reshape(-1, *values.shape[1:])
+        resamples = self.draws(images).means(flat)
+        return mean.reshape(values.shape[1:]), resamples.reshape(-1, *values.shape[1:])
 
     def interval(
-        self, drawn: np.ndarray, *, confidence: float | None = None
+        self, resamples: np.ndarray, *, confidence: float | None = None
     ) -> tuple[float, float]:
         """Returns the interval of a statistic from its resamples (resamples,).
 
         `confidence` is that of the settings unless given.
         """
-        level = self.chosen.confidence if confidence is None else confidence
-        low, high = statistics.interval(drawn[:, None], confidence=level)
+        level = self.settings.confidence if confidence is None else confidence
+        low, high = statistics.interval(resamples[:, None], confidence=level)
         return float(low[0]), float(high[0])
 
 
@@ -157,7 +196,7 @@ def read(
     plan: TransferStudy,
     targets: dict[str, Target],
     preprocessed: set[str],
-    chosen: StatisticsSettings,
+    settings: StatisticsSettings,
     *,
     seed: int,
 ) -> Comparison:
@@ -168,7 +207,7 @@ def read(
         plan: its settings.
         targets: of it, by name.
         preprocessed: sets whose pictures are preprocessed.
-        chosen: intervals.
+        settings: of intervals.
         seed: of the resamples.
 
     Raises:
@@ -184,7 +223,7 @@ def read(
     arms = (PLAIN, PREPROCESSED)
     inorder = sorted(tried, key=lambda key: (arms.index(key[1]), order.index(key[0])))
     _alike(name, tried)
-    return Comparison(name, plan, {key: tried[key] for key in inorder}, chosen, seed)
+    return Comparison(name, plan, {key: tried[key] for key in inorder}, settings, seed)
 
 
 def _alike(name: str, tried: dict[tuple[str, str], Tried]) -> None:
@@ -219,7 +258,7 @@ def _alike(name: str, tried: dict[tuple[str, str], Tried]) -> None:
 
 
 def levels(
-    found: Comparison,
+    comparison: Comparison,
     tried: Tried,
     kind: str,
     explains: str,
@@ -228,18 +267,19 @@ def levels(
     blank: bool = False,
 ) -> np.ndarray:
     """Returns NISSIM of each image at each eps, with a first level of 0 for the clean image."""
-    values = [tried.shift(kind, eps, explains, blank=blank) for eps in found.plan.eps]
+    values = [tried.shift(kind, eps, explains, blank=blank) for eps in comparison.plan.eps]
     return np.stack([np.zeros_like(values[0])] * with_clean + values, axis=1)
 
 
-def paired(found: Comparison, network: str, eps: float) -> tuple[np.ndarray, np.ndarray]:
+def paired(comparison: Comparison, network: str, eps: float) -> tuple[np.ndarray, np.ndarray]:
     """Returns whether a network is right on each image, plain and preprocessed: bool (n,) each.
 
     Under the transferred attack, or on the clean images at eps 0; the images are those of both
     arms.
     """
-    plain, other = (found.tried[network, arm] for arm in (PLAIN, PREPROCESSED))
+    plain, other = (comparison.tried[network, arm] for arm in (PLAIN, PREPROCESSED))
     kind = TRANSFERRED if eps else OWN_ATTACK
-    right = other.right(kind, eps, of=found.of)
+    right = other.right(kind, eps, of=comparison.range)
     place = pd.Series(range(len(right)), index=other.images["id"])
-    return plain.right(kind, eps, of=found.of), right[place.loc[plain.images["id"]].to_numpy()]
+    right = right[place.loc[plain.images["id"]].to_numpy()]
+    return plain.right(kind, eps, of=comparison.range), right

@@ -146,7 +146,7 @@ def transfer(
         steps = [(OWN_ATTACK, steps[i][1]) for i in same] + steps
         order = same + order
         known |= {steps[k]: known[TRANSFERRED, steps[k][1]] for k in range(len(same))}
-    chosen = [0, *(1 + i for i in order)]
+    variants = [0, *(1 + i for i in order)]
     return Transferred(
         images,
         _outcomes(model, attacks, images, plan, known),
@@ -155,8 +155,8 @@ def transfer(
         last[:, order],
         _unrelated(clean_maps, images["image"], partners, size=model.size),
         layers,
-        values[:, chosen],
-        np.stack([to_8bit(pictures[i].numpy()) for i in chosen], axis=1),
+        values[:, variants],
+        np.stack([to_8bit(pictures[i].numpy()) for i in variants], axis=1),
         images.iloc[places][["image", "class_name"]].reset_index(drop=True),
         _facts(model) | {"zero_gradients": _zero_gradients(attacks.signs)},
     )
@@ -184,9 +184,10 @@ def _compared(
     for start in tqdm(range(0, n if count else 0, model.micro_batch), desc="maps", unit="batch"):
         rows = slice(start, start + model.micro_batch)
         variants = [attacks.pixels[rows], *(attacks.at(kind, eps, rows) for kind, eps in steps)]
-        found = [_maps(model, pixels, labels[rows]) for pixels in variants]
-        tops.append(np.stack([top for top, _ in found]))
-        stacks = [np.stack(maps) for maps in zip(*(maps for _, maps in found), strict=True)]
+        explanations = [_maps(model, pixels, labels[rows]) for pixels in variants]
+        tops.append(np.stack([top for top, _ in explanations]))
+        by_variant = (maps for _, maps in explanations)
+        stacks = [np.stack(maps) for maps in zip(*by_variant, strict=True)]
         for i, stack in enumerate(stacks):  # (1 + variants, policies, images, h, w)
             far[rows, ..., i] = np.where(_empty(stack), np.nan, _shifts(stack))
         clean_maps = clean_maps[start == 0 :] + [stacks[-1][0]]
@@ -224,9 +225,9 @@ def _maps(model: Model, pixels: Pixels, labels: Labels) -> tuple[np.ndarray, lis
     Maps are float32 (policies, n, h, w), each divided by its maximum.
     """
     ((batch, rows),) = model.batches(pixels)
-    logits, own, given = cam.explain(model, batch, padded(labels, len(batch)))
-    assert own is not None  # asked for
-    pairs = zip((given or own)[GRAD_CAM], own[GRAD_CAM], strict=True)
+    logits, own_maps, label_maps = cam.explain(model, batch, padded(labels, len(batch)))
+    assert own_maps is not None  # asked for
+    pairs = zip((label_maps or own_maps)[GRAD_CAM], own_maps[GRAD_CAM], strict=True)
     layers = [torch.stack(pair)[:, :rows] for pair in pairs]  # in the order of POLICIES
     tops = [layer.amax((2, 3), keepdim=True) for layer in layers]
     shares = [

@@ -1,84 +1,73 @@
-"""Figures of networks under transferred attacks: accuracy, PSNR, MOD, VID, and maps to look at.
+"""Figures of networks under transferred attacks that need tables alone: accuracy, PSNR, MOD, VID.
 
 A function is named as its figure: `figure_3` draws `chakraborty_figure_3`, which imitates the
-paper's; the others are the study's own.
+paper's; the others are the study's own. Figures with pictures are in `panels`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import pandas as pd
 
-from camdrift.analysis.drawing import Figure, coloured, panel
+from camdrift.analysis.drawing import Figure
 from camdrift.analysis.results import Tables
-from camdrift.papers.chakraborty2022.comparison import PLAIN, PREPROCESSED, Comparison
-from camdrift.scores.resizing import enlarged
+from camdrift.papers.chakraborty2022.comparison import PLAIN, PREPROCESSED
 from camdrift.settings import MEAN
-from camdrift.storage import (
-    OWN,
-    OWN_ATTACK,
-    POLICIES,
-    TRANSFERRED,
-    TRANSFERRED_NOISE,
-    UNRELATED,
-    Transferred,
-)
+from camdrift.storage import OWN_ATTACK, TRANSFERRED, TRANSFERRED_NOISE, UNRELATED
 
-COLUMNS = 20  # of layers in a panel
-MADE = {"own": "made on itself", "transferred": "transferred", "noise": "noise of its size"}
+ATTACKS = {"own": "made on itself", "transferred": "transferred", "noise": "noise of its size"}
 ARMS = {PLAIN: "", PREPROCESSED: ", preprocessed"}
 EXPLAINED = {"given": "the class that the set gives", "own_top1": "the image's own top class"}
 LAST = "Last conv layer at the input's size"
 
 
-def by_name(made: Tables, *, explains: str) -> dict[str, Callable[[], Figure]]:
+def by_name(tables: Tables, *, explains: str) -> dict[str, Callable[[], Figure]]:
     """Returns how each figure that rests on tables alone is drawn, by its name.
 
     Args:
-        made: the tables.
+        tables: of a study.
         explains: the class that maps explain.
     """
     arms = {PLAIN: ("chakraborty_table_1", table_1), PREPROCESSED: ("chakraborty_table_2", table_2)}
-    found: dict[str, Callable[[], Figure]] = {
-        name: partial(table, made)
-        for name, table in (arms[arm] for arm in made["networks"]["preprocessing"].unique())
+    figures: dict[str, Callable[[], Figure]] = {
+        name: partial(draw, tables)
+        for name, draw in (arms[arm] for arm in tables["networks"]["preprocessing"].unique())
     }
-    found |= {
-        "chakraborty_figure_3": partial(figure_3, made),
-        "chakraborty_table_3": partial(table_3, made, explains),
-        "mod_under_own_attack": partial(mod_under_own_attack, made, explains),
-        "chakraborty_figure_4_nissim": partial(figure_4_nissim, made, explains),
-        "chakraborty_figure_4_vid": partial(figure_4_vid, made, explains),
-        "accuracy_lost_by_source": partial(accuracy_lost_by_source, made),
-        "accuracy_lost_by_mod": partial(accuracy_lost_by_mod, made, explains),
-        "mod_by_class_kept": partial(mod_by_class_kept, made, explains),
-        "mod_by_depth": partial(mod_by_depth, made, explains),
+    figures |= {
+        "chakraborty_figure_3": partial(figure_3, tables),
+        "chakraborty_table_3": partial(table_3, tables, explains),
+        "mod_under_own_attack": partial(mod_under_own_attack, tables, explains),
+        "chakraborty_figure_4_nissim": partial(figure_4_nissim, tables, explains),
+        "chakraborty_figure_4_vid": partial(figure_4_vid, tables, explains),
+        "accuracy_lost_by_source": partial(accuracy_lost_by_source, tables),
+        "accuracy_lost_by_mod": partial(accuracy_lost_by_mod, tables, explains),
+        "mod_by_class_kept": partial(mod_by_class_kept, tables, explains),
+        "mod_by_depth": partial(mod_by_depth, tables, explains),
     }
-    if "controls" in made:  # results of version 0.1 have none
-        found["mod_of_controls"] = partial(mod_of_controls, made, explains)
-    if len(made["pairs"]):
-        found["accuracy_gain_of_preprocessing"] = partial(accuracy_gain_of_preprocessing, made)
-    return found
+    if "controls" in tables:  # results of version 0.1 have none
+        figures["mod_of_controls"] = partial(mod_of_controls, tables, explains)
+    if len(tables["pairs"]):
+        figures["accuracy_gain_of_preprocessing"] = partial(accuracy_gain_of_preprocessing, tables)
+    return figures
 
 
-def study_figures(made: Tables, *, explains: str) -> list[Figure]:
+def study_figures(tables: Tables, *, explains: str) -> list[Figure]:
     """Returns the figures that rest on a study's tables alone; see `by_name`."""
-    return [draw() for draw in by_name(made, explains=explains).values()]
+    return [draw() for draw in by_name(tables, explains=explains).values()]
 
 
-def table_1(made: Tables) -> Figure:
+def table_1(tables: Tables) -> Figure:
     """Returns accuracy under the transferred attack as lines, networks without preprocessing."""
-    return _accuracy(made, PLAIN, "chakraborty_table_1")
+    return _accuracy(tables, PLAIN, "chakraborty_table_1")
 
 
-def table_2(made: Tables) -> Figure:
+def table_2(tables: Tables) -> Figure:
     """Returns accuracy under the transferred attack as lines, networks with preprocessing."""
-    return _accuracy(made, PREPROCESSED, "chakraborty_table_2")
+    return _accuracy(tables, PREPROCESSED, "chakraborty_table_2")
 
 
-def _accuracy(made: Tables, arm: str, name: str) -> Figure:
-    rows = made["accuracy"]
+def _accuracy(tables: Tables, arm: str, name: str) -> Figure:
+    rows = tables["accuracy"]
     rows = rows[(rows["preprocessing"] == arm) & rows["attack"].isin(["clean", "transferred"])]
     rows = rows[rows["range"] == rows["range"].iloc[0]]
     table = rows.rename(columns={"network": "series", "eps": "x", "accuracy": "y"})
@@ -90,12 +79,12 @@ def _accuracy(made: Tables, arm: str, name: str) -> Figure:
     )  # fmt: skip
 
 
-def figure_3(made: Tables) -> Figure:
+def figure_3(tables: Tables) -> Figure:
     """Returns PSNR by eps, measured, and what nothing clipped would give."""
-    rows = made["psnr"]
+    rows = tables["psnr"]
     rows = rows[(rows["preprocessing"] == PLAIN) & (rows["range"] == rows["range"].iloc[0])]
     parts = [
-        part.assign(series=MADE[str(kind)], y=part["psnr"])
+        part.assign(series=ATTACKS[str(kind)], y=part["psnr"])
         for kind, part in rows.groupby("attack", sort=False)
     ]
     first = rows.drop_duplicates("eps")
@@ -109,42 +98,42 @@ def figure_3(made: Tables) -> Figure:
     )  # fmt: skip
 
 
-def table_3(made: Tables, explains: str) -> Figure:
+def table_3(tables: Tables, explains: str) -> Figure:
     """Returns MOD by eps as lines, network by network, attack transferred."""
-    return _mod(made, TRANSFERRED, explains, "chakraborty_table_3")
+    return _mod(tables, TRANSFERRED, explains, "chakraborty_table_3")
 
 
-def mod_under_own_attack(made: Tables, explains: str) -> Figure:
+def mod_under_own_attack(tables: Tables, explains: str) -> Figure:
     """Returns MOD by eps, network by network, attack made on each."""
-    return _mod(made, OWN_ATTACK, explains, "mod_under_own_attack")
+    return _mod(tables, OWN_ATTACK, explains, "mod_under_own_attack")
 
 
-def _mod(made: Tables, attack: str, explains: str, name: str) -> Figure:
-    rows = made["mod"]
+def _mod(tables: Tables, attack: str, explains: str, name: str) -> Figure:
+    rows = tables["mod"]
     rows = rows[(rows["attack"] == attack) & (rows["explains"] == explains)]
     rows = rows[(rows["group"] == "all") & (rows["preprocessing"] == PLAIN)]
     rows = rows[rows["network"] != MEAN]
     table = rows.rename(columns={"network": "series", "eps": "x", "mod": "y"})
     return Figure(
-        name, f"How far maps shift, attack {MADE[attack]}",
+        name, f"How far maps shift, attack {ATTACKS[attack]}",
         f"{LAST}, maps of {EXPLAINED[explains]}: mean (1 - SSIM) / 2 to the clean image's map; 0 "
         "is no shift, pairs with an empty map are left out. Whiskers: intervals by source picture.",
         "lines", _lines(table), "eps, largest change of a pixel value", "MOD",
     )  # fmt: skip
 
 
-def figure_4_nissim(made: Tables, explains: str) -> Figure:
+def figure_4_nissim(tables: Tables, explains: str) -> Figure:
     """Returns figure 4 read as NISSIM of single images at each eps."""
-    return _spread(made, "nissim", explains)
+    return _spread(tables, "nissim", explains)
 
 
-def figure_4_vid(made: Tables, explains: str) -> Figure:
+def figure_4_vid(tables: Tables, explains: str) -> Figure:
     """Returns figure 4 read as VID of single images."""
-    return _spread(made, "vid", explains)
+    return _spread(tables, "vid", explains)
 
 
-def _spread(made: Tables, of: str, explains: str) -> Figure:
-    rows = made[of]
+def _spread(tables: Tables, of: str, explains: str) -> Figure:
+    rows = tables[of]
     rows = rows[(rows["attack"] == TRANSFERRED) & (rows["preprocessing"] == PLAIN)]
     rows = rows[rows["explains"] == explains]
     if of == "vid":
@@ -164,9 +153,9 @@ def _spread(made: Tables, of: str, explains: str) -> Figure:
     )  # fmt: skip
 
 
-def accuracy_lost_by_source(made: Tables) -> Figure:
+def accuracy_lost_by_source(tables: Tables) -> Figure:
     """Returns accuracy lost at the largest eps by network that the attack was made on and tried."""
-    rows = made["matrix"]
+    rows = tables["matrix"]
     rows = rows[(rows["preprocessing"] == PLAIN) & (rows["eps"] == rows["eps"].max())]
     table = rows.rename(columns={"made_on": "series", "network": "x", "lost": "y"})
     return Figure(
@@ -177,13 +166,13 @@ def accuracy_lost_by_source(made: Tables) -> Figure:
     )  # fmt: skip
 
 
-def accuracy_lost_by_mod(made: Tables, explains: str) -> Figure:
+def accuracy_lost_by_mod(tables: Tables, explains: str) -> Figure:
     """Returns accuracy lost against MOD, a point for each network and eps."""
-    reached = made["accuracy"]
+    reached = tables["accuracy"]
     reached = reached[reached["range"] == reached["range"].iloc[0]]
     clean = reached[reached["attack"] == "clean"].set_index(["network", "preprocessing"])
     keys = ["network", "preprocessing", "attack", "eps"]
-    rows = made["mod"][made["mod"]["explains"] == explains]
+    rows = tables["mod"][tables["mod"]["explains"] == explains]
     rows = rows[(rows["group"] == "all") & (rows["preprocessing"] == PLAIN)]
     rows = rows.merge(reached[[*keys, "accuracy"]], on=keys)
     before = clean["accuracy"].loc[list(zip(rows["network"], rows["preprocessing"], strict=True))]
@@ -204,9 +193,9 @@ def accuracy_lost_by_mod(made: Tables, explains: str) -> Figure:
     )  # fmt: skip
 
 
-def mod_by_class_kept(made: Tables, explains: str) -> Figure:
+def mod_by_class_kept(tables: Tables, explains: str) -> Figure:
     """Returns MOD at the largest eps of images that keep their class, and of those that do not."""
-    rows = made["mod"]
+    rows = tables["mod"]
     rows = rows[(rows["explains"] == explains) & (rows["eps"] == rows["eps"].max())]
     rows = rows[(rows["preprocessing"] == PLAIN) & (rows["network"] != MEAN)]
     shown = {
@@ -228,9 +217,9 @@ def mod_by_class_kept(made: Tables, explains: str) -> Figure:
     )  # fmt: skip
 
 
-def mod_of_controls(made: Tables, explains: str) -> Figure:
+def mod_of_controls(tables: Tables, explains: str) -> Figure:
     """Returns MOD at the largest eps under the transferred attack, its noise and its controls."""
-    rows = made["controls"]
+    rows = tables["controls"]
     rows = rows[(rows["explains"] == explains) & (rows["preprocessing"] == PLAIN)]
     rows = rows[rows["attack"].isin([TRANSFERRED, "none"])]
     names = {"none": "the attack", UNRELATED: "maps of other pictures"}
@@ -245,9 +234,9 @@ def mod_of_controls(made: Tables, explains: str) -> Figure:
     )  # fmt: skip
 
 
-def mod_by_depth(made: Tables, explains: str) -> Figure:
+def mod_by_depth(tables: Tables, explains: str) -> Figure:
     """Returns MOD by relative depth, at each layer's own size."""
-    rows = made["layers"]
+    rows = tables["layers"]
     rows = rows[(rows["attack"] == TRANSFERRED) & (rows["preprocessing"] == PLAIN)]
     rows = rows[rows["explains"] == explains]
     rows = rows.assign(x=rows["depth"] / rows.groupby("network")["depth"].transform("max"))
@@ -260,9 +249,9 @@ def mod_by_depth(made: Tables, explains: str) -> Figure:
     )  # fmt: skip
 
 
-def accuracy_gain_of_preprocessing(made: Tables) -> Figure:
+def accuracy_gain_of_preprocessing(tables: Tables) -> Figure:
     """Returns accuracy with preprocessing minus without, on the same images."""
-    table = made["pairs"].rename(columns={"network": "series", "eps": "x", "difference": "y"})
+    table = tables["pairs"].rename(columns={"network": "series", "eps": "x", "difference": "y"})
     return Figure(
         "accuracy_gain_of_preprocessing",
         "Does preprocessing help? The same images, with minus without",
@@ -274,169 +263,3 @@ def accuracy_gain_of_preprocessing(made: Tables) -> Figure:
 
 def _lines(table: pd.DataFrame) -> pd.DataFrame:
     return table[["series", "x", "y", "low", "high"]].dropna(subset="y")
-
-
-def pictures(networks: Sequence[str], *, transferred: str) -> dict[str, tuple[str, str]]:
-    """Returns title and caption of the figures that hold pictures, which tables do not.
-
-    Args:
-        networks: their names, in order.
-        transferred: the one that the transferred attack was made on.
-    """
-    last = "Last conv layer, enlarged, yellow is strong."
-    found = {
-        "chakraborty_figure_1": (
-            "Maps shift where the class is kept",
-            "Transferred attack, the largest eps at which this is so for one of the images to "
-            "look at: clean image, map of its top class, attacked image, map of its top class. "
-            f"{last}",
-        ),
-        "chakraborty_figure_2": (
-            "Maps where the attack changes the class",
-            "Transferred attack, the least eps at which this is so for one of the images to look "
-            f"at: clean image, map of its top class, attacked image, map of its top class. {last}",
-        ),
-        "chakraborty_figure_5": (
-            "One image under the transferred attack, on all networks",
-            f"The attack was made on {transferred}. Maps of each picture's top class. {last}",
-        ),
-    }
-    for number, network in enumerate(networks, 6):
-        found[f"chakraborty_figure_{number}"] = (
-            f"Every layer of {network}, attack made on itself",
-            f"Maps of one image's top class at all layers, in forward order, {COLUMNS} in a row; "
-            "below each other the clean image and each eps. Each map is divided by its maximum: "
-            "yellow is strong.",
-        )
-    return found
-
-
-def panels(found: Comparison) -> list[Figure]:
-    """Returns figures 1 and 2, of an image whose class is kept and of one whose class is lost, 5,
-    of one image on all networks, and 6 and on, of all layers of each network.
-
-    Maps are of the image's own top class, as in the paper's examples.
-    """  # noqa: D205
-    texts = pictures(list(found.networks()), transferred=found.plan.transferred)
-    drawn = [figure_1(found, texts), figure_2(found, texts), figure_5(found, texts)]
-    return [figure for figure in drawn if figure is not None] + figures_6_and_on(found, texts)
-
-
-Texts = Mapping[str, tuple[str, str]]
-
-
-def figure_1(found: Comparison, texts: Texts) -> Figure | None:
-    """Returns maps that shift where the class is kept; None where none is."""
-    return _examples(found, "chakraborty_figure_1", texts, kept=True)
-
-
-def figure_2(found: Comparison, texts: Texts) -> Figure | None:
-    """Returns maps where the attack changes the class; None where it changes none."""
-    return _examples(found, "chakraborty_figure_2", texts, kept=False)
-
-
-def _examples(found: Comparison, name: str, texts: Texts, *, kept: bool) -> Figure | None:
-    tiles, labels = [], []
-    for network, tried in found.networks().items():
-        row = _example(tried.parts[0], found, kept=kept)
-        if row is not None:
-            tiles.append(row[0])
-            labels.append(f"{network}\n{row[1]}")
-    columns = ["clean", "map", "attacked", "map"]
-    return panel(name, *texts[name], tiles, columns, labels) if tiles else None
-
-
-def figure_5(found: Comparison, texts: Texts) -> Figure:
-    """Returns one image under the transferred attack, and its maps on all networks."""
-    networks = found.networks()
-    parts = [tried.parts[0] for tried in networks.values()]
-    first, chosen = parts[0], _right(parts)
-    places = _places(first, TRANSFERRED)
-    side = first.pictures.shape[2]
-    columns = ["clean", *(f"eps {eps:g}" for eps in found.plan.eps)]
-    tiles = [[first.pictures[chosen, i] for i in places]]
-    tiles += [[_last(part, chosen, i, side) for i in places] for part in parts]
-    name = "chakraborty_figure_5"
-    return panel(name, *texts[name], tiles, columns, ["image", *networks])
-
-
-def figures_6_and_on(found: Comparison, texts: Texts) -> list[Figure]:
-    """Returns the maps of all layers, a figure a network: 6 to 10 in the paper."""
-    return [
-        _layers(tried.parts[0], found, name, texts)
-        for name, tried in (
-            (f"chakraborty_figure_{number}", tried)
-            for number, tried in enumerate(found.networks().values(), 6)
-        )
-        if tried.has(OWN_ATTACK)
-    ]
-
-
-def _places(part: Transferred, attack: str) -> list[int]:
-    """Returns the places, among kept maps and pictures, of the clean image and of each eps."""
-    return [0, *(1 + i for i in part.variants.index[part.variants["attack"] == attack])]
-
-
-def layer(part: Transferred, image: int, variant: int, place: int) -> np.ndarray:
-    """Returns a kept map of an image's own top class, in [0, 1], by the place of its layer."""
-    facts = part.layers.iloc[place]
-    flat = part.values[image, variant, POLICIES.index(OWN)]
-    end = facts["start"] + facts["height"] * facts["width"]
-    shape = (facts["height"], facts["width"])
-    return np.asarray(flat[facts["start"] : end], dtype=np.float32).reshape(shape)
-
-
-def _right(parts: Sequence[Transferred]) -> int:
-    """Returns the place of the first kept image that most networks get right when clean."""
-    right = np.zeros(len(parts[0].shown))
-    for part in parts:
-        clean = part.outcomes[(part.outcomes["attack"] == OWN_ATTACK) & (part.outcomes["eps"] == 0)]
-        top = clean.drop_duplicates("image").set_index("image")["prediction"]
-        labels = part.images.set_index("image")["label"]
-        kept = part.shown["image"]
-        right += top.loc[kept].to_numpy() == labels.loc[kept].to_numpy()
-    return int(right.argmax())
-
-
-def _last(part: Transferred, image: int, variant: int, size: int) -> np.ndarray:
-    """Returns the picture of a map of the last layer, enlarged as it is compared."""
-    return coloured(enlarged(layer(part, image, variant, -1)[None], size=size)[0], size)
-
-
-def _example(
-    part: Transferred, found: Comparison, *, kept: bool
-) -> tuple[list[np.ndarray], str] | None:  # fmt: skip
-    """Returns the tiles of a kept image that is right clean, and keeps its class or loses it."""
-    rows = part.outcomes[part.outcomes["range"] == found.of]
-    top = rows.set_index(["attack", "eps", "image"])["prediction"]
-    facts = part.images.set_index("image")
-    names = facts.drop_duplicates("label").set_index("label")["class_name"].to_dict()
-    side = part.pictures.shape[2]
-    steps = list(zip(found.plan.eps, _places(part, TRANSFERRED)[1:], strict=True))
-    for eps, variant in reversed(steps) if kept else steps:
-        for i, image in enumerate(part.shown["image"]):
-            before, after = top[OWN_ATTACK, 0.0, image], top[TRANSFERRED, eps, image]
-            if before != facts.loc[image, "label"] or (before == after) != kept:
-                continue
-            maps = [_last(part, i, v, side) for v in (0, variant)]
-            tiles = [part.pictures[i, 0], maps[0], part.pictures[i, variant], maps[1]]
-            text = "" if kept else f"\n{names.get(before, before)} to {names.get(after, after)}"
-            return tiles, f"eps {eps:g}{text}"
-    return None
-
-
-def _layers(part: Transferred, found: Comparison, name: str, texts: Texts) -> Figure:
-    """Returns the maps of all layers of an image under the network's own attack."""
-    places, chosen = _places(part, OWN_ATTACK), _right([part])
-    count, side = len(part.layers), 32
-    blank = np.full((side, side, 3), 255, dtype=np.uint8)
-    tiles, labels = [], []
-    for start in range(0, count, COLUMNS):
-        stop = min(count, start + COLUMNS)
-        for variant, eps in zip(places, [0.0, *found.plan.eps], strict=True):
-            row = [coloured(layer(part, chosen, variant, i), side) for i in range(start, stop)]
-            tiles.append(row + [blank] * (min(COLUMNS, count) - len(row)))
-            first = f"{start + 1}-{stop}, " if variant == 0 else ""
-            labels.append(f"{first}{f'eps {eps:g}' if eps else 'clean'}")
-    columns = [str(i + 1) for i in range(min(COLUMNS, count))]
-    return panel(name, *texts[name], tiles, columns, labels, x="layer in the row")

@@ -10,7 +10,8 @@ from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text
 from camdrift.papers import claims
 from camdrift.papers.chakraborty2022.claims import CLAIMS
-from camdrift.papers.chakraborty2022.figures import EXPLAINED, pictures, study_figures
+from camdrift.papers.chakraborty2022.figures import EXPLAINED, study_figures
+from camdrift.papers.chakraborty2022.panels import pictures
 from camdrift.papers.chakraborty2022.tables import ABOUT
 from camdrift.papers.readme import Content, by_flag, texts
 from camdrift.settings import Settings, TransferStudy

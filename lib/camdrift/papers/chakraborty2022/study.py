@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from camdrift.analysis.drawing import Figure
 from camdrift.analysis.results import Tables
-from camdrift.papers.chakraborty2022 import comparison, verdicts
+from camdrift.papers.chakraborty2022 import comparison, panels, verdicts
 from camdrift.papers.chakraborty2022 import figures as drawings
 from camdrift.papers.chakraborty2022 import tables as numbers
 from camdrift.papers.chakraborty2022.claims import CLAIMS as CLAIMS
@@ -43,5 +43,5 @@ def by_name(plan: TransferStudy, tables: Tables) -> dict[str, Callable[[], Figur
 def figures(name: str, settings: Settings, tables: Tables) -> list[Figure]:
     """Returns the figures of a study: of its tables, and of images and their maps."""
     explains = settings.study(name, TransferStudy).explains
-    panels = drawings.panels(_comparison(name, settings))
-    return drawings.study_figures(tables, explains=explains) + panels
+    pictures = panels.panels(_comparison(name, settings))
+    return drawings.study_figures(tables, explains=explains) + pictures

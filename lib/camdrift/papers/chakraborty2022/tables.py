@@ -47,7 +47,7 @@ NO = "none"  # attack, or control
 ATTACKS = (OWN_ATTACK, TRANSFERRED, TRANSFERRED_NOISE)
 
 
-def tables(found: Comparison) -> dict[str, pd.DataFrame]:
+def tables(comparison: Comparison) -> dict[str, pd.DataFrame]:
     """Returns the tables of a study by name; all but `psnr` have `network`.
 
     networks: `preprocessing, family, size` (input, px), `convs, channels` (mean of the convs),
@@ -68,73 +68,73 @@ def tables(found: Comparison) -> dict[str, pd.DataFrame]:
     layers: at the largest eps: `preprocessing, attack, explains, depth, layer, side, images, mod`.
     pairs: preprocessed against plain, image by image.
     """
-    made = {
-        "networks": pd.DataFrame(_networks(found)),
-        "accuracy": pd.DataFrame(_accuracy(found)),
-        "matrix": pd.DataFrame(_matrix(found)),
-        "psnr": pd.DataFrame(_psnr(found)),
-        "controls": pd.DataFrame(_controls(found)),
-        "mod": _mod(found),
-        "nissim": pd.DataFrame(_nissim(found)),
-        "vid": pd.DataFrame(_vid(found)),
-        "layers": pd.DataFrame(_layers(found)),
-        "pairs": pd.DataFrame(_pairs(found), columns=PAIRS),
+    frames = {
+        "networks": pd.DataFrame(_networks(comparison)),
+        "accuracy": pd.DataFrame(_accuracy(comparison)),
+        "matrix": pd.DataFrame(_matrix(comparison)),
+        "psnr": pd.DataFrame(_psnr(comparison)),
+        "controls": pd.DataFrame(_controls(comparison)),
+        "mod": _mod(comparison),
+        "nissim": pd.DataFrame(_nissim(comparison)),
+        "vid": pd.DataFrame(_vid(comparison)),
+        "layers": pd.DataFrame(_layers(comparison)),
+        "pairs": pd.DataFrame(_pairs(comparison), columns=PAIRS),
     }
-    return {name: rounded(table) for name, table in made.items()}
+    return {name: rounded(table) for name, table in frames.items()}
 
 
-def metrics(made: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+def metrics(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
     """Returns a study's summary: accuracy and MOD under the transferred attack, by network."""
-    found: dict[str, dict[str, float]] = {}
-    for row in made["accuracy"].query("attack in ('clean', 'transferred')").itertuples():
+    summary: dict[str, dict[str, float]] = {}
+    for row in tables["accuracy"].query("attack in ('clean', 'transferred')").itertuples():
         key = f"{row.network}, {row.preprocessing}"
-        found.setdefault(key, {})[f"accuracy at {row.range} {row.eps:g}"] = row.accuracy
-    for row in made["mod"].query("attack == 'transferred' and group == 'all'").itertuples():
+        summary.setdefault(key, {})[f"accuracy at {row.range} {row.eps:g}"] = row.accuracy
+    for row in tables["mod"].query("attack == 'transferred' and group == 'all'").itertuples():
         key = f"{row.network}, {row.preprocessing}"
         if not np.isnan(row.mod):
-            found.setdefault(key, {})[f"MOD at {row.eps:g}, {row.explains}"] = row.mod
-    return found
+            summary.setdefault(key, {})[f"MOD at {row.eps:g}, {row.explains}"] = row.mod
+    return summary
 
 
-def _networks(found: Comparison) -> Iterator[dict]:
-    for (network, arm), tried in found.tried.items():
+def _networks(comparison: Comparison) -> Iterator[dict]:
+    for (network, arm), tried in comparison.tried.items():
         facts = {k: v for k, v in tried.parts[0].facts.items() if k != "zero_gradients"}
         yield {"network": network, "preprocessing": arm, "family": tried.family or "", **facts,
                "images": len(tried.images)}  # fmt: skip
 
 
-def _accuracy(found: Comparison) -> Iterator[dict]:
-    for (network, arm), tried in found.tried.items():
+def _accuracy(comparison: Comparison) -> Iterator[dict]:
+    for (network, arm), tried in comparison.tried.items():
         for kind, of, eps in tried.met:
             if kind not in ATTACKS:
                 continue
             right = tried.right(kind, eps, of=of)
             test = binomtest(int(right.sum()), len(right))
-            range_ = test.proportion_ci(found.chosen.confidence, method="wilson")
+            range_ = test.proportion_ci(comparison.settings.confidence, method="wilson")
             yield {"network": network, "preprocessing": arm, "attack": kind if eps else "clean",
                    "range": of, "eps": eps, "images": len(right), "right": int(right.sum()),
                    "accuracy": right.mean(), "low": range_.low, "high": range_.high,
                    "accuracy_8bit": tried.right_8bit(kind, eps, of=of).mean()}  # fmt: skip
 
 
-def _matrix(found: Comparison) -> Iterator[dict]:
-    for (network, arm), tried in found.tried.items():
-        clean = tried.right(OWN_ATTACK, 0.0, of=found.of).mean()
-        names = {OWN_ATTACK: network, TRANSFERRED: found.plan.transferred}
+def _matrix(comparison: Comparison) -> Iterator[dict]:
+    for (network, arm), tried in comparison.tried.items():
+        clean = tried.right(OWN_ATTACK, 0.0, of=comparison.range).mean()
+        names = {OWN_ATTACK: network, TRANSFERRED: comparison.plan.transferred}
         for kind, of, eps in tried.met:
             made_on = names.get(kind, kind.removeprefix(MADE_ON))
-            twice = kind == TRANSFERRED and network == found.plan.transferred
+            twice = kind == TRANSFERRED and network == comparison.plan.transferred
             attacked = kind in names or kind.startswith(MADE_ON)
-            if not attacked or of != found.of or not eps or twice:
+            if not attacked or of != comparison.range or not eps or twice:
                 continue
             reached = tried.right(kind, eps, of=of).mean()
             yield {"network": network, "preprocessing": arm, "made_on": made_on, "eps": eps,
                    "accuracy": reached, "lost": clean - reached}  # fmt: skip
 
 
-def _psnr(found: Comparison) -> Iterator[dict]:
-    for arm in found.arms:
-        tried = next(iter(found.networks(arm).values()))
+def _psnr(comparison: Comparison) -> Iterator[dict]:
+    for arm in comparison.arms:
+        tried = next(iter(comparison.networks(arm).values()))
         rows = pd.concat([part.outcomes for part in tried.parts])
         rows = rows[rows["attack"].isin([TRANSFERRED, TRANSFERRED_NOISE]) & (rows["eps"] > 0)]
         for (kind, of, eps), part in rows.groupby(["attack", "range", "eps"], sort=False):
@@ -143,36 +143,36 @@ def _psnr(found: Comparison) -> Iterator[dict]:
                    "unclipped": psnr.ratio_at_eps(RANGES[of] * eps)}  # fmt: skip
 
 
-def _controls(found: Comparison) -> Iterator[dict]:
-    eps = found.plan.eps[-1]
-    for (network, arm), tried in found.tried.items():
-        clean = tried.predictions(OWN_ATTACK, 0.0, of=found.of)
-        for attack, control, kind in controls(found, network, tried):
-            flipped = tried.predictions(kind, eps, of=found.of) != clean
+def _controls(comparison: Comparison) -> Iterator[dict]:
+    eps = comparison.plan.eps[-1]
+    for (network, arm), tried in comparison.tried.items():
+        clean = tried.predictions(OWN_ATTACK, 0.0, of=comparison.range)
+        for attack, control, kind in controls(comparison, network, tried):
+            flipped = tried.predictions(kind, eps, of=comparison.range) != clean
             facts = {"network": network, "preprocessing": arm, "attack": attack,
                      "control": control}  # fmt: skip
-            rates = {"images": len(clean), "accuracy": tried.right(kind, eps, of=found.of).mean(),
-                     "flipped": flipped.mean()}  # fmt: skip
+            right = tried.right(kind, eps, of=comparison.range)
+            rates = {"images": len(clean), "accuracy": right.mean(), "flipped": flipped.mean()}
             for explains in POLICIES:
                 unseen = np.full(len(clean), np.nan)
                 shift = tried.shift(kind, eps, explains) if tried.has(kind) else unseen
-                yield facts | {"explains": explains} | rates | _shifted(found, tried, shift)
+                yield facts | {"explains": explains} | rates | _shifted(comparison, tried, shift)
         for explains in POLICIES if tried.has(TRANSFERRED) else ():
             yield {"network": network, "preprocessing": arm, "attack": NO, "control": UNRELATED,
                    "explains": explains, "images": len(clean),
-                   **_shifted(found, tried, tried.unrelated(explains))}  # fmt: skip
+                   **_shifted(comparison, tried, tried.unrelated(explains))}  # fmt: skip
 
 
-def _shifted(found: Comparison, tried: Tried, shift: np.ndarray) -> dict[str, float]:
+def _shifted(comparison: Comparison, tried: Tried, shift: np.ndarray) -> dict[str, float]:
     """Returns the share of empty maps, and MOD with its interval; nothing where none is known."""
     if np.isnan(shift).all():
         return {}
-    mean, drawn = found.means(shift[:, None], tried.images)
-    low, high = found.interval(drawn[:, 0])
+    mean, resamples = comparison.means(shift[:, None], tried.images)
+    low, high = comparison.interval(resamples[:, 0])
     return {"empty": np.isnan(shift).mean(), "mod": mean[0], "low": low, "high": high}
 
 
-def controls(found: Comparison, network: str, tried: Tried) -> Iterator[tuple[str, str, str]]:
+def controls(comparison: Comparison, network: str, tried: Tried) -> Iterator[tuple[str, str, str]]:
     """Yields attacks at the largest eps, each beside its noise and controls.
 
     The attack that they belong to; the control, `NO` for none; the name of both in `Tried`. The
@@ -180,7 +180,7 @@ def controls(found: Comparison, network: str, tried: Tried) -> Iterator[tuple[st
     """
     kinds = dict.fromkeys(kind for kind, _, eps in tried.met if eps)
     for attack in (OWN_ATTACK, TRANSFERRED):
-        if attack not in kinds or (attack, network) == (OWN_ATTACK, found.plan.transferred):
+        if attack not in kinds or (attack, network) == (OWN_ATTACK, comparison.plan.transferred):
             continue
         yield attack, NO, attack
         if attack == TRANSFERRED:
@@ -191,30 +191,31 @@ def controls(found: Comparison, network: str, tried: Tried) -> Iterator[tuple[st
                 yield attack, kind.removeprefix(start), kind
 
 
-def _mod(found: Comparison) -> pd.DataFrame:
+def _mod(comparison: Comparison) -> pd.DataFrame:
     rows = []
-    for (network, arm), tried in found.tried.items():
-        clean = tried.predictions(OWN_ATTACK, 0.0, of=found.of)
+    for (network, arm), tried in comparison.tried.items():
+        clean = tried.predictions(OWN_ATTACK, 0.0, of=comparison.range)
         for kind in ATTACKS:
-            for eps in found.plan.eps if tried.has(kind) else ():
-                kept = tried.predictions(kind, eps, of=found.of) == clean
-                groups = {"all": np.ones(len(kept), bool), "class kept": kept, "class lost": ~kept}
+            for eps in comparison.plan.eps if tried.has(kind) else ():
+                same_class = tried.predictions(kind, eps, of=comparison.range) == clean
+                everyone = np.ones(len(same_class), bool)
+                groups = {"all": everyone, "class kept": same_class, "class lost": ~same_class}
                 for explains in POLICIES:
                     shift = tried.shift(kind, eps, explains)
                     blank = tried.shift(kind, eps, explains, blank=True)
-                    for group, chosen in groups.items():
-                        values = np.where(chosen, shift, np.nan)
-                        mean, drawn = found.means(values[:, None], tried.images)
-                        low, high = found.interval(drawn[:, 0])
-                        empty = np.isnan(shift[chosen])
-                        some = bool(chosen.any())
+                    for group, mask in groups.items():
+                        values = np.where(mask, shift, np.nan)
+                        mean, resamples = comparison.means(values[:, None], tried.images)
+                        low, high = comparison.interval(resamples[:, 0])
+                        empty = np.isnan(shift[mask])
+                        some = bool(mask.any())
                         rows.append({
                             "network": network, "preprocessing": arm, "attack": kind,
                             "explains": explains, "eps": eps, "group": group,
                             "images": int(np.isfinite(values).sum()),
                             "empty": empty.mean() if some else np.nan, "mod": mean[0],
                             "low": low, "high": high,
-                            "blank": blank[chosen].mean() if some else np.nan,
+                            "blank": blank[mask].mean() if some else np.nan,
                         })  # fmt: skip
     table = pd.DataFrame(rows)
     keys = ["preprocessing", "attack", "explains", "eps", "group"]
@@ -228,10 +229,10 @@ def _quartiles(values: np.ndarray) -> dict[str, float]:
     return dict(zip(("low", "q1", "median", "q3", "high"), ends, strict=True))
 
 
-def _nissim(found: Comparison) -> Iterator[dict]:
-    for (network, arm), tried in found.tried.items():
+def _nissim(comparison: Comparison) -> Iterator[dict]:
+    for (network, arm), tried in comparison.tried.items():
         for kind in ATTACKS:
-            every = product(POLICIES, found.plan.eps) if tried.has(kind) else ()
+            every = product(POLICIES, comparison.plan.eps) if tried.has(kind) else ()
             for explains, eps in every:
                 values = tried.shift(kind, eps, explains)
                 yield {"network": network, "preprocessing": arm, "attack": kind,
@@ -240,13 +241,13 @@ def _nissim(found: Comparison) -> Iterator[dict]:
                        **_quartiles(values)}  # fmt: skip
 
 
-def _vid(found: Comparison) -> Iterator[dict]:
-    for (network, arm), tried in found.tried.items():
+def _vid(comparison: Comparison) -> Iterator[dict]:
+    for (network, arm), tried in comparison.tried.items():
         for kind in (kind for kind in ATTACKS if tried.has(kind)):
             for explains, with_clean in product(POLICIES, (False, True)):
-                each = vid.spread(levels(found, tried, kind, explains, with_clean=with_clean))
-                mean, drawn = found.means(each[:, None], tried.images)
-                low, high = found.interval(drawn[:, 0])
+                each = vid.spread(levels(comparison, tried, kind, explains, with_clean=with_clean))
+                mean, resamples = comparison.means(each[:, None], tried.images)
+                low, high = comparison.interval(resamples[:, 0])
                 yield {"network": network, "preprocessing": arm, "attack": kind,
                        "explains": explains,
                        "levels": "with the clean image" if with_clean else "eps above 0",
@@ -254,9 +255,9 @@ def _vid(found: Comparison) -> Iterator[dict]:
                        "vid_high": high, **_quartiles(each)}  # fmt: skip
 
 
-def _layers(found: Comparison) -> Iterator[dict]:
-    eps = found.plan.eps[-1]
-    for (network, arm), tried in found.tried.items():
+def _layers(comparison: Comparison) -> Iterator[dict]:
+    eps = comparison.plan.eps[-1]
+    for (network, arm), tried in comparison.tried.items():
         facts = tried.parts[0].layers
         for kind in (kind for kind in ATTACKS if tried.has(kind)):
             for explains in POLICIES:
@@ -273,12 +274,13 @@ PAIRS = ("network", "eps", "images", "plain", "preprocessed", "difference", "low
          "only_plain", "only_preprocessed")  # fmt: skip
 
 
-def _pairs(found: Comparison) -> Iterator[tuple]:
-    for network in found.networks(PREPROCESSED):
-        for eps in (0.0, *found.plan.eps):
-            plain, other = paired(found, network, eps)
+def _pairs(comparison: Comparison) -> Iterator[tuple]:
+    for network in comparison.networks(PREPROCESSED):
+        for eps in (0.0, *comparison.plan.eps):
+            plain, other = paired(comparison, network, eps)
             change = other.astype(float) - plain
-            mean, drawn = found.means(change[:, None], found.tried[network, PLAIN].images)
-            low, high = found.interval(drawn[:, 0])
+            images = comparison.tried[network, PLAIN].images
+            mean, resamples = comparison.means(change[:, None], images)
+            low, high = comparison.interval(resamples[:, 0])
             yield (network, eps, len(plain), plain.mean(), other.mean(), mean[0], low, high,
                    int((plain & ~other).sum()), int((other & ~plain).sum()))  # fmt: skip
