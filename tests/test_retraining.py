@@ -316,7 +316,7 @@ def test_tables_on_paper():
 
 
 def judged(**changes) -> pd.DataFrame:
-    return verdicts.of_inspection(made(**changes)).set_index("claim")
+    return verdicts.findings(made(**changes)).set_index("claim")
 
 
 def test_verdicts_where_everything_is_as_the_paper_says():

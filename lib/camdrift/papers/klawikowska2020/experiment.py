@@ -72,7 +72,7 @@ def attack(
 def retrain(
     images: ImageSet,
     baseline: Weights,
-    chosen: Retraining,
+    plan: Retraining,
     common: Mapping[str, Mapping[str, Any]],
     *,
     controls: Mapping[str, Sequence[str]],
@@ -86,7 +86,7 @@ def retrain(
     Args:
         images: the set.
         baseline: the model that is attacked, and from which the others are trained on.
-        chosen: the retraining's settings.
+        plan: the retraining's settings.
         common: settings of all attacks, `attacks:` of params.yaml.
         controls: names of those that each attack is compared with, by attack.
         name: of the retraining, part of the seeds.
@@ -94,11 +94,11 @@ def retrain(
         micro_batch: at which models are called.
         precision: of these calls; training has single precision.
     """
-    settings = {kind: attacks.resolved(kind, common, getattr(chosen, kind)) for kind in ATTACKING}
-    larger = chosen.fgsm | {"eps": min(1.0, chosen.larger * settings["fgsm"]["eps"])}
+    settings = {kind: attacks.resolved(kind, common, getattr(plan, kind)) for kind in ATTACKING}
+    larger = plan.fgsm | {"eps": min(1.0, plan.larger * settings["fgsm"]["eps"])}
     settings[LARGER] = attacks.resolved("fgsm", common, larger)
-    tests = draw(images, "test", chosen.attacked.test, seed=seed)
-    trains = draw(images, "train", chosen.attacked.train, seed=seed)
+    tests = draw(images, "test", plan.attacked.test, seed=seed)
+    trains = draw(images, "train", plan.attacked.train, seed=seed)
     ready = partial(loading.ready, micro_batch=micro_batch, precision=precision)
     known = {BASELINE: ready(baseline)}
     tables: list[pd.DataFrame] = []
@@ -123,7 +123,7 @@ def retrain(
         split = _extended(images, extension, seed=seed)
         return loading.retrained(
             baseline,
-            chosen.training,
+            plan.training,
             split,
             seed=seed,
             name=retrained_model(name, kind),
@@ -138,19 +138,19 @@ def retrain(
         counts[kind] = int(added.sum())
         weights[kind] = trained(kind, (more[added], trains.labels[added]))
     weights["retrained"] = trained("retrained", None)
-    weights["pgd"] = trained("pgd", None, training.adversary(chosen.adversary))
+    weights["pgd"] = trained("pgd", None, training.adversary(plan.adversary))
     known |= {kind: ready(weights[kind]) for kind in RETRAINED}
     for model in known:
         for kind in settings:
             if not (model == BASELINE and kind in EXTENDING):
                 tried(model, kind, "test", tests)
-    found = pd.concat(tables, ignore_index=True)
+    rows = pd.concat(tables, ignore_index=True)
     first = ["model", "attack", "split"]
     sets = {CLEAN: tests.pixels} | changed
     predictions = [_predicted(model, known[model], sets, tests) for model in known]
     facts = tests.index.reset_index(names="image")[["image", "id", "source", "label", "class_name"]]
     return Retrained(
-        found[[*first, *(n for n in found if n not in first)]],
+        rows[[*first, *(n for n in rows if n not in first)]],
         pd.concat(predictions, ignore_index=True),
         pd.concat(beside, ignore_index=True),
         facts,

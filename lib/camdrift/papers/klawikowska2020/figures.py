@@ -44,37 +44,37 @@ PICTURES = {
 }
 
 
-def by_name(made: Tables) -> dict[str, Callable[[], Figure]]:
+def by_name(tables: Tables) -> dict[str, Callable[[], Figure]]:
     """Returns how each figure that rests on tables alone is drawn, by its name.
 
     Classes of no success are not drawn.
     """
-    found: dict[str, Callable[[], Figure]] = {
-        "klawikowska_table_1": partial(table_1, made),
-        "success_by_model": partial(success_by_model, made),
-        "klawikowska_figure_4": partial(figure_4, made),
+    figures: dict[str, Callable[[], Figure]] = {
+        "klawikowska_table_1": partial(table_1, tables),
+        "success_by_model": partial(success_by_model, tables),
+        "klawikowska_figure_4": partial(figure_4, tables),
     }
-    classes = _most_changed(made)
+    classes = _most_changed(tables)
     if classes:
-        found["klawikowska_figure_5"] = partial(figure_5, made)
+        figures["klawikowska_figure_5"] = partial(figure_5, tables)
     if len(classes) > 1:
-        found["klawikowska_figure_6"] = partial(figure_6, made)
-    if (made["points"]["on"] == "one_pixel").any():
-        found["signatures_under_one_pixel"] = partial(signatures_under_one_pixel, made)
+        figures["klawikowska_figure_6"] = partial(figure_6, tables)
+    if (tables["points"]["on"] == "one_pixel").any():
+        figures["signatures_under_one_pixel"] = partial(signatures_under_one_pixel, tables)
     # Results of version 0.1 have no controls.
-    if classes and any(control_of(on) for on in made["relevance"]["on"]):
-        found["correlation_under_controls"] = partial(correlation_under_controls, made)
-    return found
+    if classes and any(control_of(on) for on in tables["relevance"]["on"]):
+        figures["correlation_under_controls"] = partial(correlation_under_controls, tables)
+    return figures
 
 
-def study_figures(made: Tables) -> list[Figure]:
+def study_figures(tables: Tables) -> list[Figure]:
     """Returns the figures that rest on a study's tables alone."""
-    return [draw() for draw in by_name(made).values()]
+    return [draw() for draw in by_name(tables).values()]
 
 
-def table_1(made: Tables) -> Figure:
+def table_1(tables: Tables) -> Figure:
     """Returns table 1 of the paper as bars."""
-    rows = made["sets"]
+    rows = tables["sets"]
     table = rows.assign(series=rows["model"].map(NAMES))
     table = table.rename(columns={"set": "x", "accuracy": "y"})[SHOWN]
     return Figure(
@@ -86,19 +86,19 @@ def table_1(made: Tables) -> Figure:
     )  # fmt: skip
 
 
-def attack_names(made: Tables) -> dict[str, str]:
+def attack_names(tables: Tables) -> dict[str, str]:
     """Returns what people call each attack: its name and its budget."""
-    rows = made["budgets"]
+    rows = tables["budgets"]
     return {
         row.attack: f"{ATTACKS.get(row.attack, row.attack)}, {row.budget}"
         for row in rows.itertuples()
     }
 
 
-def success_by_model(made: Tables) -> Figure:
+def success_by_model(tables: Tables) -> Figure:
     """Returns how often attacks made anew succeed, model by model."""
-    rows = made["attacks"].query("split == 'test'")
-    table = rows.assign(series=rows["model"].map(NAMES), x=rows["attack"].map(attack_names(made)))
+    rows = tables["attacks"].query("split == 'test'")
+    table = rows.assign(series=rows["model"].map(NAMES), x=rows["attack"].map(attack_names(tables)))
     table = table.rename(columns={"rate": "y"})[SHOWN]
     return Figure(
         "success_by_model", "Every model attacked itself",
@@ -108,9 +108,11 @@ def success_by_model(made: Tables) -> Figure:
     )  # fmt: skip
 
 
-def correlation_under_controls(made: Tables) -> Figure:
+def correlation_under_controls(tables: Tables) -> Figure:
     """Returns the correlation of maps under each attack, noise of its size and its controls."""
-    rows = made["relevance"].query("model == @BASELINE and on != @CLEAN and kind == 'correlation'")
+    rows = tables["relevance"].query(
+        "model == @BASELINE and on != @CLEAN and kind == 'correlation'"
+    )
     controls = [control_of(on).replace("_", "-") or "the attack" for on in rows["on"]]
     table = rows.assign(series=[ATTACKS[attack_of(on)] for on in rows["on"]], x=controls)
     return Figure(
@@ -123,57 +125,57 @@ def correlation_under_controls(made: Tables) -> Figure:
     )  # fmt: skip
 
 
-def numbers(made: Tables) -> str:
+def numbers(tables: Tables) -> str:
     """Returns what is measured of the signatures and of their plane, in words."""
-    rows = made["numbers"]
+    rows = tables["numbers"]
     few = "" if "trustworthiness" in set(rows["number"]) else "; too few points"
     return ", ".join(f"{row.number} {row.value:.2f}" for row in rows.itertuples()) + few
 
 
-def figure_4(made: Tables) -> Figure:
+def figure_4(tables: Tables) -> Figure:
     """Returns signatures of clean images by class."""
-    points = made["points"].query("on == @CLEAN")
+    points = tables["points"].query("on == @CLEAN")
     table = points.rename(columns={"class_before": "series"})[["series", "x", "y"]]
     return Figure(
         "klawikowska_figure_4", "Relevance signatures of clean images",
         "Each point is an image's LRP map, laid out by UMAP: near points have similar maps, axes "
-        f"have no unit. Colour and mark tell the class. {numbers(made)}.",
+        f"have no unit. Colour and mark tell the class. {numbers(tables)}.",
         "points", table.dropna(), "UMAP 1", "UMAP 2",
     )  # fmt: skip
 
 
-def figure_5(made: Tables) -> Figure:
+def figure_5(tables: Tables) -> Figure:
     """Returns where FGSM moves the signatures of the class that it changes most often."""
-    return _moved_by_fgsm(made, 0, "klawikowska_figure_5")
+    return _moved_by_fgsm(tables, 0, "klawikowska_figure_5")
 
 
-def figure_6(made: Tables) -> Figure:
+def figure_6(tables: Tables) -> Figure:
     """Returns where FGSM moves the signatures of the class that it changes second most often."""
-    return _moved_by_fgsm(made, 1, "klawikowska_figure_6")
+    return _moved_by_fgsm(tables, 1, "klawikowska_figure_6")
 
 
-def _moved_by_fgsm(made: Tables, place: int, name: str) -> Figure:
+def _moved_by_fgsm(tables: Tables, place: int, name: str) -> Figure:
     """The paper's are of cats and of dogs: here of the two classes that FGSM changes most."""
-    rows, of = made["points"].query("on == 'fgsm'"), _most_changed(made)[place]
+    rows, of = tables["points"].query("on == 'fgsm'"), _most_changed(tables)[place]
     title = f"Where FGSM moves the signatures of '{of}'"
-    return _moved(made, rows[rows["class_before"] == of], name, title)
+    return _moved(tables, rows[rows["class_before"] == of], name, title)
 
 
-def _most_changed(made: Tables) -> list[str]:
+def _most_changed(tables: Tables) -> list[str]:
     """Returns the classes that FGSM changes most often, two at most."""
-    counts = made["points"].query("on == 'fgsm'")["class_before"].value_counts().sort_index()
+    counts = tables["points"].query("on == 'fgsm'")["class_before"].value_counts().sort_index()
     return list(counts.sort_values(ascending=False, kind="stable").index[:2])
 
 
-def signatures_under_one_pixel(made: Tables) -> Figure:
+def signatures_under_one_pixel(tables: Tables) -> Figure:
     """Returns where the one-pixel attack moves signatures."""
-    rows = made["points"].query("on == 'one_pixel'")
+    rows = tables["points"].query("on == 'one_pixel'")
     title = "Where the one-pixel attack moves signatures"
-    return _moved(made, rows, "signatures_under_one_pixel", title)
+    return _moved(tables, rows, "signatures_under_one_pixel", title)
 
 
-def _moved(made: Tables, attacked: pd.DataFrame, name: str, title: str) -> Figure:
-    clean = made["points"].query("on == @CLEAN")
+def _moved(tables: Tables, attacked: pd.DataFrame, name: str, title: str) -> Figure:
+    clean = tables["points"].query("on == @CLEAN")
     start = clean.set_index("image").loc[attacked["image"], ["x", "y"]].to_numpy()
     mine = clean["image"].isin(attacked["image"])
     table = pd.concat(
@@ -192,23 +194,23 @@ def _moved(made: Tables, attacked: pd.DataFrame, name: str, title: str) -> Figur
     )  # fmt: skip
 
 
-def panels(made: Tables, retrained: Retrained, signatures: Signatures) -> list[Figure]:
+def panels(tables: Tables, retrained: Retrained, signatures: Signatures) -> list[Figure]:
     """Returns figure 1, of changed images, 2, of clean ones and their maps, and 3, of maps alone.
 
     The first and the last are left out where no attack succeeded.
 
     Args:
-        made: the tables.
+        tables: of the study.
         retrained: with the attacked ones.
         signatures: with their maps.
     """
     clean = signatures.pictures
-    drawn = [
-        figure_1(made, clean, retrained),
+    figures = [
+        figure_1(tables, clean, retrained),
         figure_2(retrained, signatures),
         figure_3(retrained, signatures),
     ]
-    return [figure for figure in drawn if figure is not None]
+    return [figure for figure in figures if figure is not None]
 
 
 def _success(retrained: Retrained) -> dict[str, np.ndarray]:
@@ -219,10 +221,10 @@ def _success(retrained: Retrained) -> dict[str, np.ndarray]:
     }
 
 
-def figure_1(made: Tables, clean: np.ndarray, retrained: Retrained) -> Figure | None:
+def figure_1(tables: Tables, clean: np.ndarray, retrained: Retrained) -> Figure | None:
     """Returns images that attacks change, each change, and the outcome; None without a success."""
     success = _success(retrained)
-    flips = made["points"].set_index(["on", "image"])
+    flips = tables["points"].set_index(["on", "image"])
     rows, labels = [], []
     for i, attack in enumerate(EXTENDING):
         for j in np.flatnonzero(success[attack])[:EXAMPLES]:
@@ -252,8 +254,8 @@ def figure_3(retrained: Retrained, signatures: Signatures) -> Figure | None:
     """Returns LRP maps before and after attacks, model by model; None without a success."""
     success = _success(retrained)
     both = [np.flatnonzero(success[attack])[:EXAMPLES] for attack in EXTENDING]
-    chosen = np.unique(np.concatenate(both))
-    if not len(chosen):
+    examples = np.unique(np.concatenate(both))
+    if not len(examples):
         return None
     nothing = np.full((*signatures.maps.shape[2:], 3), 255, dtype=np.uint8)
     shown = [tuple(pair) for pair in signatures.facts["shown"]]
@@ -265,7 +267,7 @@ def figure_3(retrained: Retrained, signatures: Signatures) -> Figure | None:
     tiles = [
         [_heat(signatures.maps[k, j]) if on == CLEAN or success[on][j] else nothing
          for k, _, on in pairs]
-        for j in chosen
+        for j in examples
     ]  # fmt: skip
     titles = [
         NAMES[model].replace("-", "-\n") + ":\n" + ("clean" if on == CLEAN else ATTACKS[on])
@@ -273,7 +275,7 @@ def figure_3(retrained: Retrained, signatures: Signatures) -> Figure | None:
     ]
     names = retrained.tests["class_name"].to_list()
     name = "klawikowska_figure_3"
-    return panel(name, *PICTURES[name], tiles, titles, [names[j] for j in chosen], images=False)
+    return panel(name, *PICTURES[name], tiles, titles, [names[j] for j in examples], images=False)
 
 
 def _levels(pixels: np.ndarray) -> np.ndarray:

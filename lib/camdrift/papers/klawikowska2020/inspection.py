@@ -33,8 +33,8 @@ MODELS = tuple(dict.fromkeys(model for model, _ in SHOWN))
 def inspect(
     load: Callable[[str], Model],
     pictures: Images8,
-    found: Retrained,
-    chosen: SignatureSettings,
+    retrained: Retrained,
+    settings: SignatureSettings,
     *,
     controls: Mapping[str, Sequence[str]],
     name: str,
@@ -45,17 +45,19 @@ def inspect(
     Args:
         load: returns the model of a kind, one of `MODELS`.
         pictures: the test images as they are.
-        found: the retrained models' results.
-        chosen: the settings of signatures.
+        retrained: the retrained models' results.
+        settings: those of signatures.
         controls: names of those that each attack is compared with, by attack.
         name: of the retraining.
         seed: of UMAP, of the folds and of the controls.
     """
     clean = torch.from_numpy(from_8bit(pictures))
     models = {kind: load(kind) for kind in MODELS}
-    changed = {kind: torch.from_numpy(found.changed[i].copy()) for i, kind in enumerate(EXTENDING)}
+    changed = {
+        kind: torch.from_numpy(retrained.changed[i].copy()) for i, kind in enumerate(EXTENDING)
+    }
     sets = {CLEAN: clean} | changed
-    ids = found.tests["id"].to_list()
+    ids = retrained.tests["id"].to_list()
     for attack, attacked in changed.items():
         key = f"{name} {BASELINE} {attack}"
         for kind in controls[attack]:
@@ -70,7 +72,7 @@ def inspect(
         with torch.no_grad():
             top = model(pixels).argmax(1)
         maps.append(lrp.relevance(model, pixels))
-        table = found.tests[["image", "source", "label"]]
+        table = retrained.tests[["image", "source", "label"]]
         table = table.assign(model=kind, on=on, prediction=top.numpy())
         table["correlation"] = correlation(maps[0], maps[-1]).numpy()
         if kind == BASELINE and on in EXTENDING:
@@ -78,23 +80,23 @@ def inspect(
             table["correlation_same_class"] = correlation(maps[0], same).numpy()
         if attack_of(on) == "one_pixel":
             place = changed_pixel(clean, pixels)
-            table["window"] = window_share(maps[-1], place, size=chosen.window).numpy()
-            table["window_before"] = window_share(maps[0], place, size=chosen.window).numpy()
+            table["window"] = window_share(maps[-1], place, size=settings.window).numpy()
+            table["window_before"] = window_share(maps[0], place, size=settings.window).numpy()
         parts.append(table)
     images = pd.concat(parts, ignore_index=True)
-    points, vectors = _points(dict(zip(shown, maps, strict=True)), found)
+    points, vectors = _points(dict(zip(shown, maps, strict=True)), retrained)
     own = (points["on"] == CLEAN).to_numpy()
     truth = points.loc[own, "label"].to_numpy()
     plane = np.full((len(points), 2), np.nan)
     numbers = {"negative relevance": negative_share(maps[0])}
     try:
-        plane = signatures.embedding(vectors, seed=seed, **chosen.umap.model_dump())
+        plane = signatures.embedding(vectors, seed=seed, **settings.umap.model_dump())
         numbers |= {
             "trustworthiness": signatures.trustworthiness(
-                vectors, plane, neighbours=chosen.umap.neighbours
+                vectors, plane, neighbours=settings.umap.neighbours
             ),
             "agreement": signatures.label_agreement(
-                plane[own], truth, neighbours=chosen.agreement
+                plane[own], truth, neighbours=settings.agreement
             ).mean(),
             "chance of agreement": signatures.chance_agreement(truth).mean(),
         }
@@ -115,14 +117,14 @@ def inspect(
 
 
 def _points(
-    maps: dict[tuple[str, str], Heatmaps], found: Retrained
+    maps: dict[tuple[str, str], Heatmaps], retrained: Retrained
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Returns the baseline model's signatures: of all clean images and of all successes.
 
     Columns: `image, source, on, label`, `after` (the baseline model's prediction) and, of each
     clean image, whether each attack succeeds.
     """
-    tested = found.attacks.query("model == @BASELINE and split == 'test'")
+    tested = retrained.attacks.query("model == @BASELINE and split == 'test'")
     parts, rows = [], []
     for on in (CLEAN, *EXTENDING):
         attack = tested[tested["attack"] == (EXTENDING[0] if on == CLEAN else on)]
@@ -133,9 +135,9 @@ def _points(
         for kind in EXTENDING:
             successes = tested.loc[tested["attack"] == kind, "success"].to_numpy()
             table[f"success_{kind}"] = successes
-        kept = np.ones(len(table), bool) if on == CLEAN else attack["success"].to_numpy()
-        parts.append(table[kept])
-        rows.append(signatures.vectors(maps[BASELINE, on])[kept])
+        mask = np.ones(len(table), bool) if on == CLEAN else attack["success"].to_numpy()
+        parts.append(table[mask])
+        rows.append(signatures.vectors(maps[BASELINE, on])[mask])
     return pd.concat(parts, ignore_index=True), np.concatenate(rows)
 
 

@@ -130,8 +130,8 @@ def label_agreement(
     labels = np.asarray(labels)
     distances = _distances(plane, groups)
     nearest = np.argsort(distances, axis=1, kind="stable")[:, :neighbours]
-    found = np.isfinite(np.take_along_axis(distances, nearest, axis=1))
-    return _share(labels[nearest] == labels[:, None], found, labels)
+    pairs = np.isfinite(np.take_along_axis(distances, nearest, axis=1))
+    return _share(labels[nearest] == labels[:, None], pairs, labels)
 
 
 def chance_agreement(labels: np.ndarray, *, groups: np.ndarray | None = None) -> arrays.PerImage:
@@ -197,18 +197,18 @@ def guesses(vectors: np.ndarray, kinds: np.ndarray, groups: np.ndarray, *, seed:
         A kind each; None everywhere where there are fewer than two kinds or pictures.
     """
     kinds, groups = np.asarray(kinds), np.asarray(groups)
-    found = np.full(len(kinds), None, dtype=object)
+    answers = np.full(len(kinds), None, dtype=object)
     names, counts = np.unique(kinds, return_counts=True)
     folds = min(FOLDS, len(np.unique(groups)), counts.max(initial=0))
     if len(names) < 2 or folds < 2:
-        return found
+        return answers
     classifier = make_pipeline(
         StandardScaler(), RidgeClassifier(alpha=vectors.shape[1], class_weight="balanced")
     )
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=_seed(seed, "folds"))
     for learn, rest in split.split(vectors, kinds, groups):
         if len(np.unique(kinds[learn])) < 2:  # nothing to tell apart
-            found[rest] = kinds[learn][0]
+            answers[rest] = kinds[learn][0]
         elif len(rest):
-            found[rest] = classifier.fit(vectors[learn], kinds[learn]).predict(vectors[rest])
-    return found
+            answers[rest] = classifier.fit(vectors[learn], kinds[learn]).predict(vectors[rest])
+    return answers

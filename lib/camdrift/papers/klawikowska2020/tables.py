@@ -34,19 +34,20 @@ class Inspection:
     """The results of the stages of a retraining, and how they are judged.
 
     name: of the retraining.
+    settings: of intervals.
     """
 
     name: str
     retrained: Retrained
     signatures: Signatures
-    chosen: StatisticsSettings
+    settings: StatisticsSettings
     seed: int
 
     def draws(self, sources: pd.Series) -> Resampler:
         """Returns resamples of source pictures, the same for the same pictures."""
         rng = randomness.generator(self.seed, "inspection", self.name)
         names = sources.to_numpy()
-        return Resampler.draw(names, resamples=self.chosen.resamples, rng=rng)
+        return Resampler.draw(names, resamples=self.settings.resamples, rng=rng)
 
     def mean(self, values: np.ndarray, sources: pd.Series) -> Interval:
         """Returns the mean of values (n,), NaN left out, and its interval by source picture.
@@ -57,23 +58,25 @@ class Inspection:
         known = ~np.isnan(values)
         if not known.any():
             return np.nan, np.nan, np.nan
-        found = self.draws(sources).estimate(values[:, None], confidence=self.chosen.confidence)
-        value, low, high = (float(part[0]) for part in (found.mean, found.low, found.high))
+        estimate = self.draws(sources).estimate(
+            values[:, None], confidence=self.settings.confidence
+        )
+        value, low, high = (float(part[0]) for part in (estimate.mean, estimate.low, estimate.high))
         if set(values[known]) <= {0.0, 1.0} and value in (0, 1):
             pictures = sources[known].nunique()
-            low, high = statistics.far_ends(value, pictures, confidence=self.chosen.confidence)
+            low, high = statistics.far_ends(value, pictures, confidence=self.settings.confidence)
         return value, low, high
 
-    def interval(self, value: float, drawn: np.ndarray) -> Interval:
+    def interval(self, value: float, resamples: np.ndarray) -> Interval:
         """Returns a statistic with the interval of its resamples (resamples,)."""
-        low, high = statistics.interval(drawn[:, None], confidence=self.chosen.confidence)
+        low, high = statistics.interval(resamples[:, None], confidence=self.settings.confidence)
         return float(value), float(low[0]), float(high[0])
 
     def attacked(self, model: str, attack: str, split: str = "test") -> pd.DataFrame:
         """Returns the rows of an attack on a model, a row an image."""
         rows = self.retrained.attacks
-        kept = (rows["model"] == model) & (rows["attack"] == attack) & (rows["split"] == split)
-        return rows[kept].reset_index(drop=True)
+        mask = (rows["model"] == model) & (rows["attack"] == attack) & (rows["split"] == split)
+        return rows[mask].reset_index(drop=True)
 
     def succeeded(self, attack: str) -> np.ndarray:
         """Returns whether an attack succeeds on the baseline model: bool, a test image each."""
@@ -114,7 +117,7 @@ def tables(inspection: Inspection) -> dict[str, pd.DataFrame]:
     names = _names(inspection)
     points = inspection.signatures.points
     points = points.assign(class_before=names(points["label"]), after=names(points["after"]))
-    made = {
+    frames = {
         "sets": _sets(inspection),
         "attacks": _attacks(inspection),
         "controls": _controls(inspection),
@@ -126,18 +129,18 @@ def tables(inspection: Inspection) -> dict[str, pd.DataFrame]:
         ),
         "budgets": _budgets(inspection),
     }
-    return {name: rounded(table) for name, table in made.items()}
+    return {name: rounded(table) for name, table in frames.items()}
 
 
-def metrics(made: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+def metrics(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
     """Returns a study's summary, by model: accuracy on each set, success of each attack."""
-    found: dict[str, dict[str, float]] = {}
-    for row in made["sets"].itertuples():
-        found.setdefault(row.model, {})[f"accuracy {row.set}"] = row.accuracy
-    for row in made["attacks"].query("split == 'test'").itertuples():
+    summary: dict[str, dict[str, float]] = {}
+    for row in tables["sets"].itertuples():
+        summary.setdefault(row.model, {})[f"accuracy {row.set}"] = row.accuracy
+    for row in tables["attacks"].query("split == 'test'").itertuples():
         if not np.isnan(row.rate):
-            found[row.model][f"success {row.attack}"] = row.rate
-    return found
+            summary[row.model][f"success {row.attack}"] = row.rate
+    return summary
 
 
 def _sets(inspection: Inspection) -> pd.DataFrame:
@@ -249,9 +252,9 @@ def correlations(
     """
     rows = inspection.signatures.images
     rows = rows[(rows["model"] == model) & (rows["on"] == on)]
-    kept = np.ones(len(rows), bool) if on == CLEAN else inspection.succeeded(attack_of(on))
+    mask = np.ones(len(rows), bool) if on == CLEAN else inspection.succeeded(attack_of(on))
     column = "correlation_same_class" if same_class else "correlation"
-    return np.where(kept, rows[column].to_numpy(), np.nan)
+    return np.where(mask, rows[column].to_numpy(), np.nan)
 
 
 def _relevance(inspection: Inspection) -> pd.DataFrame:

@@ -53,36 +53,36 @@ def accuracy_falls(inspection: Inspection) -> Finding:
         "fgsm": settings["fgsm"]["eps"] < PAPERS_EPS,
         "one_pixel": queries < PAPERS_QUERIES,
     }
-    found, parts, texts = [], [], []
+    estimates, parts, texts = [], [], []
     for attack in EXTENDING:
         rows = inspection.attacked(BASELINE, attack).query("right")
-        found.append(inspection.mean(rows["success"].to_numpy(float), rows["source"]))
-        part = verdict_of_interval(*found[-1][1:], above=0.3)
+        estimates.append(inspection.mean(rows["success"].to_numpy(float), rows["source"]))
+        part = verdict_of_interval(*estimates[-1][1:], above=0.3)
         whole = inspection.extended(BASELINE, attack)
-        text = f"{attack} {found[-1][0]:.0%}: {whole['right'].sum():g} of {len(whole)} right"
+        text = f"{attack} {estimates[-1][0]:.0%}: {whole['right'].sum():g} of {len(whole)} right"
         if part == NOT and short[attack]:
             part = UNDECIDED
             text += ", with less than the paper's budget"
         parts.append(part)
         texts.append(text)
-    return worst(found, parts, ", ".join(texts))
+    return worst(estimates, parts, ", ".join(texts))
 
 
 def retraining_restores(inspection: Inspection) -> Finding:
     """Judges C2: retrained models on the extended sets, against the baseline on the clean set."""
     base = inspection.extended(BASELINE, None)
-    found, texts = [], []
+    estimates, texts = [], []
     for attack in EXTENDING:
         mine = inspection.extended(attack, attack)
         both = pd.concat([mine.assign(side=0), base.assign(side=1)], ignore_index=True)
         sides = [np.where(both["side"] == side, both["right"], np.nan) for side in (0, 1)]
-        drawn = inspection.draws(both["source"]).means(np.stack(sides, axis=1))
+        resamples = inspection.draws(both["source"]).means(np.stack(sides, axis=1))
         value = mine["right"].mean() - base["right"].mean()
-        found.append(inspection.interval(value, drawn[:, 0] - drawn[:, 1]))
+        estimates.append(inspection.interval(value, resamples[:, 0] - resamples[:, 1]))
         texts.append(f"{attack} {mine['right'].mean():.1%} of {len(mine)}")
-    parts = [verdict_of_range(low, high, least=-0.03, most=0.03) for _, low, high in found]
+    parts = [verdict_of_range(low, high, least=-0.03, most=0.03) for _, low, high in estimates]
     detail = f"baseline {base['right'].mean():.1%} of {len(base)}; {', '.join(texts)}"
-    return worst(found, parts, detail)
+    return worst(estimates, parts, detail)
 
 
 def attacked_anew(inspection: Inspection) -> Finding:
@@ -91,26 +91,28 @@ def attacked_anew(inspection: Inspection) -> Finding:
     The rates' difference, immune minus half of clean, is at most 0: a ratio would have no interval
     where an attack finds almost nothing.
     """
-    found, parts, texts = [], [], []
+    estimates, parts, texts = [], [], []
     for attack in EXTENDING:
         rows = [inspection.attacked(model, attack) for model in (attack, BASELINE)]
         values = np.stack(
             [np.where(part["right"], part["success"].astype(float), np.nan) for part in rows],
             axis=1,
         )
-        drawn = inspection.draws(rows[0]["source"]).means(values)
+        resamples = inspection.draws(rows[0]["source"]).means(values)
         rates = np.array([part.loc[part["right"], "success"].mean() for part in rows])
         if not rates[1] > 0:
-            found.append(NO_NUMBER)
+            estimates.append(NO_NUMBER)
             parts.append(UNDECIDED)
             texts.append(f"{attack} finds nothing on the baseline model")
             continue
-        found.append(inspection.interval(rates[0] - rates[1] / 2, drawn[:, 0] - drawn[:, 1] / 2))
-        parts.append(verdict_of_range(*found[-1][1:], least=-np.inf, most=0))
+        estimates.append(
+            inspection.interval(rates[0] - rates[1] / 2, resamples[:, 0] - resamples[:, 1] / 2)
+        )
+        parts.append(verdict_of_range(*estimates[-1][1:], least=-np.inf, most=0))
         texts.append(
             f"{attack}: {rates[1]:.0%} on the baseline model, {rates[0]:.0%} on the retrained"
         )
-    return worst(found, parts, "; ".join(texts))
+    return worst(estimates, parts, "; ".join(texts))
 
 
 def reverses(inspection: Inspection) -> Finding:
@@ -190,7 +192,7 @@ def near_are_attackable(inspection: Inspection) -> Finding:
     points = points[(points["on"] == CLEAN) & points["right"]].reset_index(drop=True)
     draws = inspection.draws(points["source"])
     weights = np.concatenate([np.ones((1, len(points))), draws.weights[:, draws.place]])
-    found: list[Interval] = []
+    estimates: list[Interval] = []
     parts, texts = [], []
     for attack in EXTENDING:
         success = points[f"success_{attack}"].to_numpy(bool)
@@ -198,15 +200,15 @@ def near_are_attackable(inspection: Inspection) -> Finding:
             near = -points[column].to_numpy(float)
             if np.isnan(near).any():
                 return nothing("one class, or too few points: no distance to another class")
-            drawn = statistics.auroc(near, success, weights=weights)
-            found.append(inspection.interval(drawn[0], drawn[1:]))
-            if np.isnan(drawn[0]):
+            areas = statistics.auroc(near, success, weights=weights)
+            estimates.append(inspection.interval(areas[0], areas[1:]))
+            if np.isnan(areas[0]):
                 parts.append(UNDECIDED)
                 texts.append(f"{attack} changes all images or none")
                 break
-            parts.append(verdict_of_interval(*found[-1][1:], above=0.65))
-            texts.append(f"{attack}, {space} {drawn[0]:.2f}")
-    return replace(worst(found, parts, "; ".join(texts)), images=len(points))
+            parts.append(verdict_of_interval(*estimates[-1][1:], above=0.65))
+            texts.append(f"{attack}, {space} {areas[0]:.2f}")
+    return replace(worst(estimates, parts, "; ".join(texts)), images=len(points))
 
 
 def identifiable(inspection: Inspection) -> Finding:
@@ -217,8 +219,8 @@ def identifiable(inspection: Inspection) -> Finding:
         return nothing("an attack finds too little on the baseline model to tell it by")
     columns = [np.where(points["on"] == kind, points["identified"], np.nan) for kind in kinds]
     values = np.stack(columns, axis=1).astype(float)
-    drawn = inspection.draws(points["source"]).means(values)
-    value, low, high = inspection.interval(np.nanmean(values, axis=0).mean(), drawn.mean(1))
+    resamples = inspection.draws(points["source"]).means(values)
+    value, low, high = inspection.interval(np.nanmean(values, axis=0).mean(), resamples.mean(1))
     shares = zip(kinds, np.nanmean(values, axis=0), (~np.isnan(values)).sum(0), strict=True)
     detail = ", ".join(f"{kind} {share:.0%} of {count}" for kind, share, count in shares)
     verdict = verdict_of_interval(low, high, above=0.6)
@@ -266,15 +268,15 @@ RESTING_ON = {
 }  # its successes
 
 
-def of_inspection(inspection: Inspection) -> pd.DataFrame:
+def findings(inspection: Inspection) -> pd.DataFrame:
     """Returns the finding on each claim, under one protocol, with `FINDING_COLUMNS`."""
     everyone = len(inspection.retrained.tests)
     rows = []
     for claim, (judge, thresholds) in JUDGES.items():
-        found = judge(inspection).with_images_needed(everyone, *thresholds)
-        images = everyone if found.images is None else found.images
-        rows.append(("corrected", claim, found.value, found.low, found.high, found.verdict, images,
-                     found.detail))  # fmt: skip
+        finding = judge(inspection).with_images_needed(everyone, *thresholds)
+        images = everyone if finding.images is None else finding.images
+        rows.append(("corrected", claim, finding.value, finding.low, finding.high,
+                     finding.verdict, images, finding.detail))  # fmt: skip
     return pd.DataFrame(rows, columns=FINDING_COLUMNS)
 
 
@@ -302,11 +304,10 @@ def flags(inspection: Inspection, limits: FlagSettings) -> pd.DataFrame:
 
 def claims_table(inspection: Inspection, plan: Retraining, limits: FlagSettings) -> pd.DataFrame:
     """Returns the claims table of a study, see `claims.table`."""
-    found = of_inspection(inspection)
     size = inspection.retrained.changed.shape[-1]
     rests_on = (
         f"{len(inspection.retrained.tests)} test images of '{plan.set}', {size} px; model "
         f"'{plan.model}', retraining '{inspection.name}'"
     )
-    raised = flags(inspection, limits)
-    return rounded(claims.table(CLAIMS, found, rests_on=lambda claim: rests_on, flags=raised))
+    every, doubts = findings(inspection), flags(inspection, limits)
+    return rounded(claims.table(CLAIMS, every, rests_on=lambda claim: rests_on, flags=doubts))
