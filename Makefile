@@ -8,7 +8,7 @@ WORKERS ?= 2
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro seeds study study-check test faults oracles peers e2e screenshots bench lint format dashboard readme publish twice clean
+.PHONY: help setup repro seeds study study-check test faults oracles peers e2e screenshots bench bench-gpu zoo lint format dashboard readme publish twice clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -79,6 +79,12 @@ bench: oracles ## after make repro: time what is done here against other ways to
 	$(BIN)/python tests/benchmarks/bench.py
 	$(BIN)/python tests/benchmarks/browsing.py
 	$(BIN)/python tests/benchmarks/scaling.py
+
+bench-gpu: setup ## on a machine with a GPU: the engine there against the CPU, and its speed
+	$(BIN)/python tests/benchmarks/gpu.py
+
+zoo: setup ## explain 180 networks of torchvision and timm at random weights, into data/results/benchmarks
+	$(BIN)/python tests/benchmarks/zoo.py
 
 lint: setup ## check format, style and types
 	$(BIN)/ruff format --check .
