@@ -387,7 +387,10 @@ class InPlace(nn.Module):
         w = self.convs[3](z)
         out = F.relu(w, inplace=True)
         out += w  # rectified, too
-        return self.head(out.mean((2, 3)))
+        twin = out.mul_(0.5)  # another name of one tensor
+        out.add_(0.25)
+        w.sub_(0.125)
+        return self.head((out + 2 * twin).mean((2, 3)))
 
 
 def test_what_is_done_in_place_is_done_out_of_place_and_comes_to_the_same():

@@ -9,6 +9,7 @@ import copy
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -164,6 +165,13 @@ class Watched:
         return output, tuple(kept[point.place] for point in points)
 
 
+@dataclass(eq=False)
+class _Box:
+    """The tensor that stands in place of all those that are one in the network."""
+
+    tensor: Tensor
+
+
 class _Run(TorchFunctionMode):
     """A forward whose calls are counted, and those in place made out of place.
 
@@ -179,8 +187,9 @@ class _Run(TorchFunctionMode):
         super().__init__()
         self._calls, self._at, self._place = calls, at, -1
         # By id of a tensor that was to be overwritten, as long as it is in use: a reference to it,
-        # and the tensor in its place.
-        self._instead: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
+        # and the box of the tensor in its place; and that box by the id of the tensor in it.
+        self._instead: dict[int, tuple[weakref.ref[Tensor], _Box]] = {}
+        self._boxes: weakref.WeakValueDictionary[int, _Box] = weakref.WeakValueDictionary()
 
     def current(self, output: Any) -> Any:
         """Returns the network's output, with the tensors that stand in place of others.
@@ -224,19 +233,28 @@ class _Run(TorchFunctionMode):
         if following in self._at:
             result = self._at[following](call, result)
         if old is not None:
-            forget = partial(_forget, self._instead, id(old))
-            self._instead[id(old)] = weakref.ref(old, forget), result
+            self._put(old, result)
         return result
+
+    def _put(self, old: Tensor, new: Tensor) -> None:
+        """Puts a tensor in place of an old one, and of all that the old one was in place of."""
+        known = self._instead.get(id(old))
+        box = self._boxes.get(id(old)) if known is None else known[1]
+        box = _Box(old) if box is None else box
+        before, box.tensor = box.tensor, new  # `before` may go by another name than `old`
+        forget = partial(_forget, self._instead, id(before))
+        self._instead[id(before)] = weakref.ref(before, forget), box
+        self._boxes[id(new)] = box
 
 
 def _forget(instead: dict[int, Any], key: int, _: object) -> None:
     del instead[key]
 
 
-def _replaced(value: Any, instead: Mapping[int, tuple[Any, Tensor]]) -> Any:
+def _replaced(value: Any, instead: Mapping[int, tuple[Any, _Box]]) -> Any:
     """Returns a value with other tensors in place of some, in tuples, lists and dicts, too."""
     if isinstance(value, Tensor):
-        return instead[id(value)][1] if id(value) in instead else value
+        return instead[id(value)][1].tensor if id(value) in instead else value
     if isinstance(value, tuple | list):
         parts = [_replaced(part, instead) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
@@ -270,9 +288,10 @@ def _out_of_place(
     if isinstance(kwargs.get("out"), Tensor):
         return function(*args, **{name: value for name, value in kwargs.items() if name != "out"})
     tensor = list(tensors_in([args, kwargs]))[written]
-    copied = {id(tensor): (tensor, tensor.clone())}
+    box = _Box(tensor.clone())
+    copied = {id(tensor): (tensor, box)}
     result = function(*_replaced(args, copied), **_replaced(kwargs, copied))
-    return copied[id(tensor)][1] if result is None else result
+    return box.tensor if result is None else result
 
 
 def _whole(tensor: Tensor) -> Tensor:
