@@ -196,15 +196,19 @@ class _Packer:
 
 
 def layer_table(model: Model, *, max_side: int | None = None) -> pd.DataFrame:
-    """Returns a row a layer, in forward order: `name, label, height, width, start, rectified`.
+    """Returns a row a layer, in forward order.
 
-    Heights and widths are those of stored maps, see `shrunk`.
+    Columns: `name, label, height, width, start`, `rectified` (of an activation's output) and
+    `tokens` (of a transformer's or mixer's block). Heights and widths are those of stored maps, see
+    `shrunk`.
     """
     with torch.no_grad():
         _, activations = model.probes(torch.zeros(1, 3, model.size, model.size))
     rows, start = [], 0
     for point, tensor in zip(model.maps, activations, strict=True):
         height, width = (min(side, max_side or side) for side in tensor.shape[-2:])
-        rows.append((point.name, point.label, height, width, start, point.rectified))
+        is_block = point.grid is not None
+        rows.append((point.name, point.label, height, width, start, point.rectified, is_block))
         start += height * width
-    return pd.DataFrame(rows, columns=["name", "label", "height", "width", "start", "rectified"])
+    columns = ["name", "label", "height", "width", "start", "rectified", "tokens"]
+    return pd.DataFrame(rows, columns=columns)
