@@ -39,7 +39,8 @@ def generated() -> dict[str, str]:
     """Returns the generated parts by the name of their marker; paths are from the root."""
     plan = params.load()
     layers = _by_paper(plan, settings.RENKHOFF)
-    study, tables = next(reversed(layers.items()))  # params.yaml's own
+    study = next(name for name in plan.studies if name in layers)  # params.yaml's first
+    tables = layers[study]
     headline = plan.study(study, LayerStudy).headline
     return {
         "evidence": _evidence(layers),

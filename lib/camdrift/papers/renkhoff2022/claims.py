@@ -75,4 +75,7 @@ CLAIMS = (
           figures=("renkhoff_figure_5a",)),
     Claim("A17", PAPER, "Noise of the attack's size rarely flips the class", "in passing, seen", "",
           "share of images that matched noise flips", "< 5 %, interval below", tables=("noise",)),
+    Claim("F1", PAPER, "Transformers drift as convolutional networks do", "ours", "",
+          "A1 and A8, by block of a transformer", "both hold", tables=("excess",),
+          figures=("excess_by_layer",)),
 )  # fmt: skip

@@ -80,7 +80,7 @@ def drift_by_arm(tables: Tables, cell: str, target: str) -> Figure:
         "empty maps is left out.",
         "lines",
         pd.concat(parts, ignore_index=True),
-        "conv layer (block-conv, input to output)",
+        "layer (block-conv, or block), input to output",
         "drift (1 - cosine)",
         (0.0, 1.02),
     )
@@ -129,7 +129,7 @@ def figure_5a_as_published(tables: Tables, cell: str) -> Figure:
         "curves for 50 and 100 %, and similar ones for 25, 200 and 400 %.",
         "lines",
         table[["series", "x", "y"]].reset_index(drop=True),
-        "conv layer (block-conv, input to output)",
+        "layer (block-conv, or block), input to output",
         "mean cosine similarity",
         (0.0, 1.02),
     )
@@ -159,7 +159,7 @@ def excess_by_layer(tables: Tables, cell: str) -> Figure:
         "with too many empty maps is left out.",
         "lines",
         pd.concat(parts, ignore_index=True),
-        "conv layer (block-conv, input to output)",
+        "layer (block-conv, or block), input to output",
         "excess drift (difference of cosine)",
     )
 
@@ -181,7 +181,7 @@ def excess_by_method(tables: Tables, cell: str) -> Figure:
         "empty maps is left out.",
         "lines",
         rows[["series", "x", "y", "low", "high"]],
-        "conv layer (block-conv, input to output)",
+        "layer (block-conv, or block), input to output",
         "excess drift (difference of cosine)",
     )
 
@@ -264,7 +264,7 @@ def _boxes(tables: Tables, cell: str, variant: str, name: str) -> Figure:
         "median; whiskers: furthest value within 1.5 box lengths.",
         "boxes",
         table[["series", "x", "q1", "median", "q3", "low", "high"]].reset_index(drop=True),
-        "conv layer (block-conv, input to output)",
+        "layer (block-conv, or block), input to output",
         "cosine similarity",
         (0.0, 1.02),
     )
@@ -292,7 +292,7 @@ def _lines(tables: Tables, cell: str, variant: str, name: str) -> Figure:
         "means that the map did not move.",
         "lines",
         table[["series", "x", "y"]].reset_index(drop=True),
-        "conv layer (block-conv, input to output)",
+        "layer (block-conv, or block), input to output",
         "mean cosine similarity",
         (0.0, 1.02),
     )
@@ -327,7 +327,7 @@ def figure_6(tables: Tables, cell: str) -> Figure:
         "calls compromised without any attack.",
         "lines",
         table[["series", "x", "y"]].reset_index(drop=True),
-        "conv layer (block-conv, input to output)",
+        "layer (block-conv, or block), input to output",
         "share of images",
         (0.0, 1.02),
     )

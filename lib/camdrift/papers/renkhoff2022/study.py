@@ -15,7 +15,7 @@ from camdrift.analysis.tables import ABOUT, DIGITS, TARGETS, cell_tables, rounde
 from camdrift.papers import claims
 from camdrift.papers.findings import FINDING_COLUMNS, nothing
 from camdrift.papers.readme import Content, texts
-from camdrift.papers.renkhoff2022 import controls, report, verdicts
+from camdrift.papers.renkhoff2022 import controls, report, transformers, verdicts
 from camdrift.papers.renkhoff2022 import figures as drawings
 from camdrift.papers.renkhoff2022.claims import CLAIMS
 from camdrift.papers.renkhoff2022.report import page as page
@@ -27,7 +27,7 @@ from camdrift.settings import (
     protocols,
 )
 
-JUDGES = verdicts.JUDGES | controls.JUDGES
+JUDGES = verdicts.JUDGES | controls.JUDGES | transformers.JUDGES
 READS = ("seed", "cells", "protocols", "statistics", "flags")
 
 
