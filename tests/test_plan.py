@@ -317,7 +317,7 @@ def test_a_check_that_is_stopped_leaves_nothing_behind(tmp_path):
             time.sleep(0.2)
         process.wait(3)
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "stopped; nothing was written" in output
     assert list(tmp_path.glob("camdrift-*")) == []

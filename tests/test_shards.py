@@ -152,8 +152,9 @@ def test_a_worker_that_was_killed_is_said_and_the_rest_is_kept(study, monkeypatc
 
     def lose(bar, n=1):
         for child in psutil.Process().children(recursive=True):
-            if "spawn_main" in " ".join(child.cmdline()):
-                child.kill()
+            with contextlib.suppress(psutil.Error):  # it may have ended in the meantime
+                if "spawn_main" in " ".join(child.cmdline()):
+                    child.kill()
         return update(bar, n)
 
     with monkeypatch.context() as patch:

@@ -293,7 +293,7 @@ FAULTS = {
     Random: "asked twice .* other logits",
     Single: r"returns \(1, 3\) for 4 images, wanted \(4, 3\)",
     Narrow: r"does not run on 4 images: RuntimeError.*line \d+ of",
-    Convless: "Convless has no two-dimensional conv layer",
+    Convless: "the network has no two-dimensional conv layer",
 }
 
 
@@ -311,11 +311,18 @@ def test_a_faulty_network_is_refused_with_weights_from_a_file(kind, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "wanted"),
-    [(Frozen, "asked twice"), (Counted, "asked twice"), (Branching, "prepared for its maps")],
+    [(Frozen, "asked twice"), (Counted, "asked twice")],
 )
 def test_what_its_graph_does_not_repeat_is_refused(kind, wanted, tmp_path):
     with pytest.raises(checks.UnsoundError, match=wanted):
         obtained(kind, **kept(kind(3), tmp_path))
+
+
+def test_a_network_that_tells_tracing_from_running_is_explained_as_it_runs(tmp_path):
+    assert obtained(Branching, **kept(Branching(3), tmp_path)).facts["classes"] == 3
+    found = cam.all_layers(Branching(3), PIXELS, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(found.logits, Branching(3).eval()(PIXELS))
 
 
 @pytest.mark.parametrize("kind", [Functional, Forgotten, Stubborn, Unkept])

@@ -83,7 +83,7 @@ class Call:
     matters: whether the network's output depends on it.
     training: whether it works on images as in training: by statistics of the batch, or at random.
     of_images: whether it uses anything that depends on the network's inputs.
-    kind: the class of the module, or the function's name.
+    kind: of a call as in training: the class of its module, or the function.
     remedy: how a call as in training is avoided.
     """
 
@@ -211,7 +211,7 @@ class _Recorder(TorchFunctionMode):
             _written(made, used),
             _in_training(function, args, kwargs) and self._of_images([args[0]]),
             self._of_images(used),
-            type(module).__name__ if known else str(getattr(function, "__name__", function)),
+            type(module).__name__ if known else f"{_name(function)}(training=True)",
             _remedy(module),
         )
         self.calls.append(call)
@@ -234,12 +234,16 @@ class _Recorder(TorchFunctionMode):
     def _names(self, function: Callable[..., Any]) -> tuple[str, str]:
         path, module = self.stack[-1] if self.stack else ("", None)
         own = isinstance(module, nn.Conv2d | nn.Linear) and function in CONVS | {F.linear}
-        name = path if own else getattr(function, "__name__", str(function))
+        name = path if own else _name(function)
         self.numbers[name] += 1
         number = self.numbers[name]
         if own:
             return path, name if number == 1 else f"{name}:{number}"
         return path, name if number == 1 else f"{name}_{number - 1}"
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__name__", function))
 
 
 def _written(made: list[Tensor], used: list[Tensor]) -> int | None:

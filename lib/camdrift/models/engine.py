@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
 from camdrift.models import architectures, checks
@@ -49,11 +49,12 @@ def frozen(network: nn.Module) -> nn.Module:
     """Returns a copy of a network in eval mode that shares its weights and requires no gradient.
 
     It has none of the network's hooks, except those before a forward, in which some modules compute
-    their weights. It has its own buffers: a forward may write into them. The network inside
-    `DataParallel`, `DistributedDataParallel` and `torch.compile`'s wrapper is copied.
+    their weights. It has its own buffers: a forward may write into them. It shares attributes that
+    cannot be copied. Of `DataParallel`, `DistributedDataParallel` and the wrapper of
+    `torch.compile`, the network inside is copied.
 
     Raises:
-        UnwatchableError: the network cannot be copied, or it is scripted.
+        UnwatchableError: it is scripted, or has lazy modules without weights.
     """
     network = unwrapped(network)
     if any(isinstance(weight, nn.UninitializedParameter) for weight in network.parameters()):
@@ -71,16 +72,27 @@ def frozen(network: nn.Module) -> nn.Module:
             if isinstance(value, Tensor) and not value.is_leaf:
                 shared[id(value)] = value.detach()
     try:
-        clone = copy.deepcopy(network, shared).eval()
-    except (RuntimeError, TypeError) as fault:
-        raise UnwatchableError(
-            f"{type(network).__name__} cannot be copied: {fault}. Wanted a network without "
-            "attributes that copy.deepcopy refuses, such as locks, files and generators"
-        ) from fault
+        clone = copy.deepcopy(network, dict(shared)).eval()
+    except (RuntimeError, TypeError):
+        clone = copy.deepcopy(network, shared | _attributes_to_share(network, shared)).eval()
     for module in clone.modules():
         for hooks in (module._forward_hooks, module._backward_hooks, module._backward_pre_hooks):
             hooks.clear()
     return clone
+
+
+def _attributes_to_share(network: nn.Module, memo: dict[int, object]) -> dict[int, object]:
+    """Returns the attributes of modules that cannot be copied, such as locks and files, by id."""
+    attributes: dict[int, object] = {}
+    usual = vars(nn.Module()).keys()
+    for module in network.modules():
+        for name in vars(module).keys() - usual:
+            value = vars(module)[name]
+            try:
+                copy.deepcopy(value, dict(memo))
+            except (RuntimeError, TypeError):
+                attributes[id(value)] = value
+    return attributes
 
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -242,6 +254,7 @@ class _Run(TorchFunctionMode):
         box = self._boxes.get(id(old)) if known is None else known[1]
         box = _Box(old) if box is None else box
         before, box.tensor = box.tensor, new  # `before` may go by another name than `old`
+        self._boxes.pop(id(before), None)  # its id may become another's
         forget = partial(_forget, self._instead, id(before))
         self._instead[id(before)] = weakref.ref(before, forget), box
         self._boxes[id(new)] = box
@@ -356,11 +369,29 @@ def _fold_norms(network: nn.Module, calls: list[Call]) -> tuple[str, ...]:
             and all(read[id(weight)] == 1 for weight in weights)
             and not any(_is_hooked(module) for module in (conv, norm))
         ):
-            pairs.append((conv_call.module, norm_call.module, fuse_conv_bn_eval(conv, norm)))
+            pairs.append((conv_call.module, norm_call.module, _fused(conv, norm)))
     for conv_path, norm_path, fused in pairs:
         network.set_submodule(conv_path, fused)
         network.set_submodule(norm_path, nn.Identity())
     return tuple(path for pair in pairs for path in pair[:2])
+
+
+def _fused(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """Returns a conv that does what two layers do; it shares the conv's attributes."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    weight, bias = fuse_conv_bn_weights(
+        conv.weight,
+        conv.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
+    fused = copy.copy(conv)
+    fused._parameters = {"weight": weight, "bias": bias}
+    return fused
 
 
 def _is_hooked(module: nn.Module) -> bool:
