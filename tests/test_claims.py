@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from camdrift.analysis.evidence import Evidence
 from camdrift.analysis.statistics import Resampler
 from camdrift.papers import claims, findings, interface
 from camdrift.papers.findings import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED
-from camdrift.papers.renkhoff2022 import compromise, controls, study
+from camdrift.papers.renkhoff2022 import compromise, controls, study, transformers
 from camdrift.papers.renkhoff2022 import verdicts as judges
 from camdrift.papers.tan2023 import sensitivity
 from camdrift.papers.tan2023 import verdicts as detection_verdicts
@@ -25,9 +26,9 @@ from test_changes import CORRECTED
 CLAIMS = [claim for paper in PAPERS for claim in interface.paper(paper).CLAIMS]
 
 
-def test_forty_seven_claims_of_four_papers_and_each_of_the_first_two_has_a_judge():
+def test_forty_eight_claims_of_four_papers_and_each_of_the_first_two_has_a_judge():
     ids = [claim.id for claim in CLAIMS]
-    assert len(ids) == len(set(ids)) == 47
+    assert len(ids) == len(set(ids)) == 48
     for paper in PAPERS:
         assert {claim.paper for claim in interface.paper(paper).CLAIMS} == {paper}
     layers, detectors = (
@@ -419,6 +420,26 @@ def test_the_flip_is_most_of_the_drift_where_little_is_left_with_the_class_held(
     assert judge(0.7).verdict == HOLDS
     assert judge(0.3).value == pytest.approx(1 - 0.5 / 0.6, abs=0.02)
     assert judge(0.3).verdict == NOT
+
+
+def test_a_transformer_drifts_as_conv_networks_do_where_a1_and_a8_hold():
+    def judge(attack, *, tokens=(True, True, True)):
+        arms = similar([attack] * 2), similar([[0.9] * 3] * 2, seed=1)
+        made = Made(*arms, strengths=[0.25, 1.0], failures=arms)
+        layers = pd.DataFrame({"tokens": tokens} if tokens else {"name": ["a", "b", "c"]})
+        made.__dict__["results"] = SimpleNamespace(maps=SimpleNamespace(layers=layers))
+        return transformers.as_conv_networks(made)
+
+    both = judge([0.5, 0.6, 0.7])
+    assert both.verdict == HOLDS
+    assert both.value == pytest.approx(0.3, abs=0.02)
+    assert both.detail.startswith("A1: 0.3")
+    assert all(f"{claim}: " in both.detail for claim in ("A8", "A1f", "A4"))
+    # One block moves less than under noise: A1 holds in part, and so F1.
+    assert judge([0.5, 0.6, 0.95]).verdict == PARTLY
+    assert judge([0.95, 0.96, 0.97]).verdict == NOT
+    for others in ((True, False, True), None):
+        assert judge([0.5, 0.6, 0.7], tokens=others).verdict == NOT_RUN
 
 
 def test_noise_flips_as_many_images_as_the_maps_of_the_study_say(tiny):

@@ -290,7 +290,7 @@ def test_claims_under_review_say_so_and_why(made):
 def test_every_claim_has_a_row_and_a_verdict(made):
     table = made["claims"]
     assert table["id"].tolist() == [claim.id for claim in study.CLAIMS]
-    assert len(table) == 21
+    assert len(table) == 22
     assert set(table["verdict"]) <= set(findings.VERDICTS)
     assert set(table["published_verdict"]) <= set(findings.VERDICTS)
     assert table["rests_on"].str.contains("digits").all()
@@ -309,10 +309,10 @@ def test_the_papers_oddity_is_the_loops(made):
 
 
 def test_the_tables_for_people_name_every_claim_and_protocol(made, protocols):
-    assert len(claims.texts(made)) == 21
+    assert len(claims.texts(made)) == 22
     table = claims.by_protocol(made, CELL)
     assert list(table.columns) == ["claim", *protocols]
-    assert len(table) == 21
+    assert len(table) == 22
     assert len(report.contrasts(made, CELL)) == 8
     assert "nothing (identity)" in set(report.controls(made, CELL)["variant"])
 
