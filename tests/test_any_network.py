@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from camdrift.explain import cam, prepared
+from camdrift.models import checks
 from camdrift.models.calls import UnwatchableError
 from conftest import as_model, small_network
 
@@ -93,6 +94,145 @@ def test_a_lazy_network_is_explained_once_a_call_has_filled_it(images):
         cam.all_layers(network, images)
     network(images)
     assert cam.all_layers(network, images).layers == ("0",)
+
+
+class Forward(nn.Module):
+    """A conv network with a given forward."""
+
+    def __init__(self, forward):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.norm, self.head = nn.BatchNorm2d(6), nn.Linear(6, 4)
+        self.token = nn.Parameter(torch.rand(6))
+        self.norm.running_var.fill_(2.0)
+        self.norm.running_mean.uniform_(-0.2, 0.2)
+        self.own = forward
+
+    def forward(self, x):
+        return self.own(self, x)
+
+    def tail(self, x):
+        return self.head(x.mean((2, 3)))
+
+
+def flattened(net, x):
+    x = torch.relu(net.conv(x))
+    return net.head(x.view(len(x), 6, -1).mean(2))  # fails with channels last
+
+
+def transposed(net, x):
+    x = torch.relu(net.conv(x)).mean((2, 3))
+    return (net.head.weight @ x.T).T + net.head.bias
+
+
+def normalised_in_place(net, x):
+    x -= 0.5
+    return net.tail(torch.relu(net.conv(x)))
+
+
+def into_a_slice(net, x):
+    x = torch.relu(net.conv(x))
+    whole = torch.zeros_like(x)
+    whole[:, :3].copy_(torch.relu(net.second(x))[:, :3])
+    return net.tail(whole + x)
+
+
+def attributes_of_a_folded_norm(net, x):
+    x = net.norm(net.conv(x.to(net.norm.weight.dtype)))
+    return net.tail(torch.relu(x) + net.norm.eps)
+
+
+def token_that_requires_a_gradient(net, x):
+    token = torch.full((1,), 0.5, requires_grad=True)
+    return net.tail(torch.relu(net.conv(x * token)))
+
+
+FORWARDS = [
+    flattened, transposed, normalised_in_place, into_a_slice, attributes_of_a_folded_norm,
+    token_that_requires_a_gradient,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("forward", FORWARDS, ids=lambda forward: forward.__name__)
+def test_any_forward_is_explained(images, forward):
+    network, before = Forward(forward).eval(), images.clone()
+    kept = []
+    relu = torch.relu
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "relu", lambda x: kept.append(relu(x)) or kept[-1])
+        logits = network(images.clone())
+    gradients = torch.autograd.grad(logits[:, 1].sum(), kept)
+    found = cam.all_layers(network, images, 1)
+    assert torch.equal(images, before)
+    torch.testing.assert_close(found.logits, logits.detach())
+    for ours, tensor, gradient in zip(found.maps["GradCAM"], kept, gradients, strict=True):
+        weights = gradient.mean((2, 3), keepdim=True)
+        expected = (weights * tensor).sum(1).relu().detach()
+        assert expected.any()
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-8)
+
+
+def test_a_conv_by_its_name_is_explained_before_its_norm(images):
+    network = Forward(lambda net, x: net.tail(net.norm(net.conv(x)))).eval()
+    kept = []
+    hook = network.conv.register_forward_hook(lambda m, i, out: kept.append(out))
+    (gradient,) = torch.autograd.grad(network(images)[:, 0].sum(), kept)
+    hook.remove()
+    expected = (gradient.mean((2, 3), keepdim=True) * kept[0]).sum(1).relu().detach()
+    (found,) = cam.all_layers(network, images, 0, hook_points=["conv"]).maps["GradCAM"]
+    torch.testing.assert_close(found, expected)
+    # Without an activation, the default is the output of the norm, folded or not.
+    whole = cam.all_layers(network, images, 0).maps["GradCAM"][0]
+    named = cam.all_layers(network, images, 0, hook_points=["norm"]).maps["GradCAM"][0]
+    torch.testing.assert_close(whole, named)
+
+
+def test_images_that_take_other_modules_are_refused(images):
+    def experts(net, x):
+        layer = net.second if x.mean() > 0 else net.norm
+        first = torch.relu(net.conv(x))
+        return net.tail(F.conv2d(first, layer.weight) if layer is net.second else net.norm(first))
+
+    def twins(net, x):
+        weight = net.conv.weight if x.mean() > 0 else net.third.weight
+        return net.tail(torch.relu(F.conv2d(x, weight)))
+
+    network = Forward(experts).eval()
+    cam.all_layers(network, images)
+    with pytest.raises(checks.UnsoundError, match="makes other calls"):
+        cam.all_layers(network, -images)
+    network = Forward(twins).eval()
+    network.third = nn.Conv2d(3, 6, 3)
+    for batch in (images, -images):  # of one name: the network is watched again
+        with torch.no_grad():
+            logits = network(batch)
+        torch.testing.assert_close(cam.all_layers(network, batch).logits, logits)
+
+
+def test_pixels_and_weights_of_inference_mode_are_explained():
+    with torch.inference_mode():
+        pixels, network = torch.rand(2, 3, 12, 12), small_network().eval()
+    found = cam.all_layers(network, pixels, 0)
+    other = cam.all_layers(small_network().eval(), pixels.clone(), 0)
+    assert torch.equal(found.maps["GradCAM"][0], other.maps["GradCAM"][0])
+
+
+def test_features_that_a_network_collects_stay_its_own(images):
+    class Collecting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.features = small_network().eval(), []
+
+        def forward(self, x):
+            x = self.inner[:6](x)
+            self.features.append(x)
+            return self.inner[6:](x)
+
+    network = Collecting()
+    network(images)
+    cam.all_layers(network, images)
+    assert len(network.features) == 1
 
 
 # --- outputs
@@ -293,6 +433,7 @@ CHANGES = {
     "an attribute": lambda n: setattr(n[4], "padding", (0, 0)),
     "an epsilon": lambda n: setattr(n[1], "eps", 0.5),
     "the precision": lambda n: n.double(),
+    "the order of weights": lambda n: n[4].weight.data.copy_(n[4].weight.data.flip(0)),
     "a hook before": lambda n: n[4].register_forward_pre_hook(lambda m, i: (i[0] * 0.5,)),
 }
 
@@ -324,6 +465,10 @@ def test_an_unchanged_network_is_prepared_once(images, monkeypatch):
     assert len(made) == 2
     cam.all_layers(network, images, hook_points="convs", layers=[0])
     assert len(made) == 3
+    names = ["0"]
+    for name in ("0", "4"):
+        names[0] = name  # one list, changed in between
+        assert cam.all_layers(network, images, hook_points=names).layers == (name,)
 
 
 def test_what_is_kept_goes_with_its_network(images):

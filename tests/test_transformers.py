@@ -183,6 +183,23 @@ def test_a_module_is_explained_by_its_name_and_convs_on_request():
     torch.testing.assert_close(part.maps["GradCAM"][0], blocks.maps["GradCAM"][1])
 
 
+@pytest.mark.parametrize(("size", "extra"), [((8, 8), 5), ((16, 16), 9), ((12, 12), 7)])
+def test_registers_are_no_part_of_the_grid(size, extra):
+    """Their number and that of the tokens may add up to a square."""
+    network = Transformer("function", extra).eval()
+    found = cam.all_layers(network, torch.rand(2, 3, *size), 0)
+    side = size[0] // PATCH
+    assert [tuple(layer.shape) for layer in found.maps["GradCAM"]] == [(2, side, side)] * 2
+
+
+def test_a_class_token_behind_the_others_requires_a_function(monkeypatch):
+    join = torch.cat
+    monkeypatch.setattr(torch, "cat", lambda parts, axis: join(parts[::-1], axis))
+    network, images = Transformer("function").eval(), torch.rand(2, 3, 12, 12)
+    with pytest.raises(UnwatchableError, match="places in the image are unknown"):
+        cam.all_layers(network, images, hook_points="blocks")
+
+
 def test_hook_points_may_be_a_function_of_the_recording():
     network, images = Transformer("function").eval(), torch.rand(2, 3, 12, 12)
 

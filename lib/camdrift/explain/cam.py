@@ -141,7 +141,7 @@ def all_layers(
         ValueError: targets, layers, pixels or the network's output do not fit.
         FloatingPointError: a map is not finite.
     """
-    explaining = Explaining(None if layers is None else tuple(layers), hook_points, reshape, score)
+    explaining = prepared.explaining(layers, hook_points, reshape, score)
     if isinstance(model, Prepared) and explaining != Explaining():
         raise ValueError(
             "wanted layers, hook_points, reshape and score when the network is prepared, got them "
@@ -153,11 +153,11 @@ def all_layers(
     if callable(ready.explaining.score) and (targets is not None or softmax):
         raise ValueError("wanted a score function without targets and softmax, got both")
     aims = _targets(targets, len(pixels))
-    device = next(ready.network.parameters()).device
+    device = next(ready.network.parameters(), pixels).device
     parts: list[tuple[Tensor, Tensor, Maps]] = []
     size, start = micro_batch or (FIRST if memory is None else 1), 0
     while start < len(pixels):
-        batch = pixels[start : start + size].detach()
+        batch = pixels[start : start + size].detach().clone()  # a forward may write into it
         rows = len(batch)
         if micro_batch:
             batch = padded(batch, micro_batch)

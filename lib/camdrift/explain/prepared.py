@@ -18,6 +18,7 @@ from camdrift.models.selection import Choice
 from camdrift.models.snapshot import Snapshot
 from camdrift.models.tensors import Inputs, Logits, PerImage
 
+SIZES = 4  # of images, for which a network is kept ready
 Layers = tuple[Tensor, ...]  # one tensor an image and a layer, in forward order
 Score = Callable[[Any], PerImage] | str | int | None
 Reshape = Callable[[Tensor], Tensor] | None
@@ -61,7 +62,11 @@ class Prepared:
         shape = inputs.shape[1:]
         with self._lock:
             if anew or shape not in self._ready:
-                watched = engine.watch(self.network, inputs)
+                # Folded, a conv's own result is that of its norm.
+                fold = not isinstance(self.explaining.hook_points, tuple)
+                watched = engine.watch(self.network, inputs, fold=fold)
+                for old in list(self._ready)[: 1 - SIZES]:
+                    del self._ready[old]
                 self._ready[shape] = watched, self._points(watched)
             return self._ready[shape]
 
@@ -102,7 +107,7 @@ class Prepared:
         """
         score = self.explaining.score
         if callable(score):
-            values = score(output)
+            values = score(_contiguous(output))
             if not isinstance(values, Tensor) or values.shape != (count,):
                 raise ValueError(
                     f"wanted a score ({count},), a number for each image, got {_shape(values)}"
@@ -138,13 +143,24 @@ class Prepared:
             inputs = self.inputs(pixels)
 
             def call(network: nn.Module) -> Logits:
-                return self.logits(network(inputs), len(inputs))
+                return self.logits(network(inputs.clone()), len(inputs))
 
             if cast:
                 logits = call(self.watch(pixels)[0].network)
             own = call(networks[0])
             checks.refuse_other_logits(own, logits, lambda: call(networks[0]))
         self.untried.clear()
+
+
+def _contiguous(output: Any) -> Any:
+    """Returns an output with its tensors laid out as the network's own would be."""
+    if isinstance(output, Tensor):
+        return output.contiguous()
+    if type(output) in (list, tuple):
+        return type(output)(_contiguous(part) for part in output)
+    if type(output) is dict:
+        return {name: _contiguous(part) for name, part in output.items()}
+    return output
 
 
 def _has(output: Any, entry: str | int) -> bool:
@@ -202,10 +218,17 @@ def prepare(
     Raises:
         UnwatchableError: the forward cannot be watched, or there is no hook point.
     """
-    chosen = None if layers is None else tuple(layers)
-    explaining = Explaining(chosen, hook_points, reshape, score)
-    shared = isinstance(model, Model)
-    return wrap(model if shared else copy.deepcopy(engine.frozen(model)), explaining)
+    own = explaining(layers, hook_points, reshape, score)
+    return wrap(model if isinstance(model, Model) else copy.deepcopy(engine.frozen(model)), own)
+
+
+def explaining(
+    layers: Sequence[str | int] | None, hook_points: Choice, reshape: Reshape, score: Score
+) -> Explaining:
+    """Returns what is explained, from the arguments of `prepare`."""
+    if hook_points is not None and not isinstance(hook_points, str) and not callable(hook_points):
+        hook_points = tuple(hook_points)
+    return Explaining(None if layers is None else tuple(layers), hook_points, reshape, score)
 
 
 def wrap(model: nn.Module, explaining: Explaining) -> Prepared:

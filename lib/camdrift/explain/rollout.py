@@ -39,7 +39,7 @@ def attention_rollout(network: nn.Module, pixels: Tensor) -> Heatmaps:
         weights, grid, _ = _run(network, pixels)
     rolled = torch.eye(weights[0].shape[-1], device=pixels.device)
     for part in weights:
-        heads = part.unflatten(0, (len(pixels), -1)).flatten(1, -3)
+        heads = part.float().unflatten(0, (len(pixels), -1)).flatten(1, -3)
         mean = heads.mean(1) + torch.eye(part.shape[-1], device=part.device)
         rolled = mean / mean.sum(-1, keepdim=True) @ rolled
     return _of_class_token(rolled, grid)
@@ -66,11 +66,15 @@ def weighted_rollout(
         weights, grid, logits = _run(network, pixels.detach().clone().requires_grad_())
         classes = logits.argmax(1) if targets is None else torch.as_tensor(targets)
         classes = classes.to(logits.device).expand(len(logits))
+        if logits.ndim != 2 or not bool(((classes >= 0) & (classes < logits.shape[1])).all()):
+            raise ValueError(
+                f"wanted targets among the classes of logits {tuple(logits.shape)}, got {classes}"
+            )
         score = logits.gather(1, classes[:, None]).sum()
         gradients = torch.autograd.grad(score, weights)
     rolled = torch.eye(weights[0].shape[-1], device=pixels.device)
     for part, gradient in zip(weights, gradients, strict=True):
-        product = (part.detach() * gradient).unflatten(0, (len(pixels), -1))
+        product = (part.detach() * gradient).float().unflatten(0, (len(pixels), -1))
         rolled = rolled + product.relu().flatten(1, -3).mean(1) @ rolled
     return _of_class_token(rolled, grid)
 
@@ -86,6 +90,7 @@ def _run(network: nn.Module, pixels: Tensor) -> tuple[list[Tensor], Grid, Tensor
     Weights are (n, heads, t, t) or (n heads, t, t).
     """
     frozen = engine.frozen(network)
+    pixels = pixels.clone()  # a forward may write into it
     points = blocks.block_points(record(frozen, pixels[:1]))
     grids = {point.grid for point in points}
     (grid, *others) = grids or {None}
@@ -114,11 +119,13 @@ class _Weights(TorchFunctionMode):
         if function is F.scaled_dot_product_attention:
             return self._attention(*args, **kwargs)
         if function is F.multi_head_attention_forward:
-            asked = {"need_weights": True, "average_attn_weights": False}
-            result, weights = function(*args, **kwargs | asked)
+            apart = {"need_weights": True, "average_attn_weights": False}
+            result, weights = function(*args, **kwargs | apart)
             # It returns a view of the weights that its result is computed from.
             self.weights.append(weights if weights._base is None else weights._base)
-            return result, weights
+            if not kwargs.get("need_weights", True):
+                return result, None
+            return result, weights.mean(1) if kwargs.get("average_attn_weights", True) else weights
         result = function(*args, **kwargs)
         if function in SOFTMAXES and isinstance(result, Tensor) and result.ndim == 4:
             self.weights.append(result)

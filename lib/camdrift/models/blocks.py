@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from camdrift.models.calls import (
     ATTENTIONS,
+    CONCATS,
     CONVS,
     LAYOUTS,
     MATMULS,
@@ -105,7 +106,7 @@ def _mixings(calls: list[Call]) -> Iterator[_Mixing]:
             continue
         start = calls[projection].first
         entering = None if start is None else _behind(start, calls, LAYOUTS)
-        if start is None or entering is None:
+        if start is None or entering is None or not calls[entering].of_images:
             continue
         dense = calls[projection].function not in CONVS
         over = projection == place and call.function is F.linear
@@ -192,9 +193,10 @@ def _ordered(mixing: _Mixing, recording: Recording) -> tuple[int, Grid]:
 def token_grid(place: int, recording: Recording, channels: int | None = None) -> Grid | None:
     """Returns the grid of a call's result, None where it is in no order of the image.
 
-    A grid has the proportions of the image. That of three dimensions is the one that leaves the
-    fewest tokens over, and none unless the others stood alone before, in a conv's result or in
-    three dimensions.
+    A grid has the proportions of the image. For a result of three dimensions, it is that of an
+    earlier conv whose places leave the fewest extra tokens; without one, a grid of the tokens that
+    alone made up this or an earlier result of three dimensions. Extra tokens come before the
+    others, and are joined to them by a concatenation.
 
     Args:
         place: of the call.
@@ -218,15 +220,39 @@ def token_grid(place: int, recording: Recording, channels: int | None = None) ->
     count = shape[1] if shape[0] == images else shape[0]
     before = [call.shape for call in calls[:place]]
     alone = {shape[1 if shape[0] == images else 0] for shape in before if len(shape) == 3} | {count}
-    sides = {call.shape[2:] for call in calls[:place] if call.function in CONVS}
     even = {(rows, round(rows * width / height)) for rows in range(1, count + 1)}
-    sides |= {(rows, columns) for rows, columns in even if rows * columns in alone}
-    extra = {
-        (rows, columns): count - rows * columns
-        for rows, columns in sorted(sides)
-        if columns and 0 <= count - rows * columns <= MOST_EXTRA and fits(rows, columns)
-    }
-    if not extra:
-        return None
-    rows, columns = min(extra, key=lambda side: extra[side])
-    return Grid(rows, columns, extra[rows, columns], "ntd" if shape[0] == images else "tnd")
+    for sides in (
+        {call.shape[2:] for call in calls[:place] if call.function in CONVS},
+        {(rows, columns) for rows, columns in even if rows * columns in alone},
+    ):
+        extra = {
+            (rows, columns): count - rows * columns
+            for rows, columns in sorted(sides)
+            if columns and 0 <= count - rows * columns <= MOST_EXTRA and fits(rows, columns)
+        }
+        if extra:
+            rows, columns = min(extra, key=lambda side: extra[side])
+            if extra[rows, columns] and not _is_after_extra(place, calls, images, rows * columns):
+                return None
+            return Grid(rows, columns, extra[rows, columns], "ntd" if shape[0] == images else "tnd")
+    return None
+
+
+def _is_after_extra(place: int, calls: list[Call], images: int, count: int) -> bool:
+    """Returns whether extra tokens are joined before the `count` of the image."""
+    visited: set[int] = set()
+    waiting = [place]
+    while waiting:
+        at = waiting.pop()
+        if at in visited:
+            continue
+        visited.add(at)
+        call = calls[at]
+        waiting.extend(call.inputs)
+        if call.function in CONCATS and len(call.shape) == 3 and call.inputs:
+            axis = 1 if call.shape[0] == images else 0
+            shapes = [calls[part].shape for part in call.inputs]
+            counts = [shape[axis] for shape in shapes if len(shape) == 3]
+            if count in counts and counts[-1] != count:
+                return False
+    return True

@@ -111,6 +111,7 @@ class Recording:
     calls: in order.
     images: number of images.
     size: height and width of the inputs in px.
+    ends: places of the calls whose results are in the output.
     results: by path of a module: the place of the call that returned its result, of the module's
         last call; modules whose result is no tensor are left out.
     """
@@ -118,6 +119,7 @@ class Recording:
     calls: list[Call]
     images: int
     size: tuple[int, int]
+    ends: frozenset[int]
     results: dict[str, int]
 
 
@@ -155,10 +157,14 @@ RANDOM = {
 
 def _in_training(function: Callable[..., Any], args: Sequence[Any], kwargs: dict) -> bool:
     """Returns whether a norm takes statistics of its batch, or a dropout draws."""
-    if function is F.batch_norm:
-        names = ("input", "mean", "var", "weight", "bias", "training")
-        return bool((dict(zip(names, args, strict=False)) | kwargs).get("training"))
-    return function in RANDOM and bool(kwargs.get("training", False))
+    names = {
+        F.batch_norm: ("input", "mean", "var", "weight", "bias", "training"),
+        torch.batch_norm: ("input", "weight", "bias", "mean", "var", "training"),
+        torch.dropout: ("input", "p", "train"),
+    }.get(function)
+    if names is None:
+        return function in RANDOM and bool(kwargs.get("training", False))
+    return bool((dict(zip(names, args, strict=False)) | kwargs).get(names[-1]))
 
 
 def _remedy(module: nn.Module | None) -> str:
@@ -214,6 +220,12 @@ class _Recorder(TorchFunctionMode):
             type(module).__name__ if known else f"{_name(function)}(training=True)",
             _remedy(module),
         )
+        if function is Tensor.__setitem__ or any(m is u for m in made for u in used):
+            # Written in place: so are the tensor's views, and that of which it is one.
+            others = [t for t in self.held if _share(t, made[0])]
+            before = [self.latest[id(t)] for t in others if id(t) in self.latest]
+            call.inputs = tuple(dict.fromkeys([*call.inputs, *before]))
+            self.latest |= {id(t): place for t in others}
         self.calls.append(call)
         for source in call.inputs:
             self.calls[source].users.append(place)
@@ -253,6 +265,13 @@ def _written(made: list[Tensor], used: list[Tensor]) -> int | None:
     return None if place is None or used[place]._is_view() else place
 
 
+def _share(one: Tensor, other: Tensor) -> bool:
+    """Returns whether tensors share their memory."""
+    if one.layout != torch.strided or other.layout != torch.strided:
+        return one is other
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
 def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
@@ -290,6 +309,7 @@ def record(network: nn.Module, inputs: Tensor) -> Recording:
         network: in eval mode.
         inputs: of one image at least.
     """
+    inputs = inputs.clone()  # a forward may write into it
     recorder = _Recorder(inputs)
     with _modules(network, recorder), torch.no_grad(), recorder:
         output = network(inputs)
@@ -299,7 +319,9 @@ def record(network: nn.Module, inputs: Tensor) -> Recording:
     ends = [recorder.latest[id(t)] for t in returned if id(t) in recorder.latest]
     _mark(recorder.calls, ends)
     height, width = inputs.shape[-2:]
-    return Recording(recorder.calls, len(inputs), (height, width), recorder.results)
+    return Recording(
+        recorder.calls, len(inputs), (height, width), frozenset(ends), recorder.results
+    )
 
 
 def _mark(calls: list[Call], ends: list[int]) -> None:

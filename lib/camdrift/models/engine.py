@@ -63,18 +63,23 @@ def frozen(network: nn.Module) -> nn.Module:
             "called once"
         )
     shared: dict[int, object] = {
-        id(weight): nn.Parameter(weight.detach(), requires_grad=False)
+        id(weight): nn.Parameter(
+            weight.clone() if weight.is_inference() else weight.detach(), requires_grad=False
+        )
         for weight in network.parameters()
     }
     # A forward may have left tensors with a history, which cannot be copied, on its modules.
     for module in network.modules():
-        for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
+        for value in tensors_in(vars(module).values()):
+            if not value.is_leaf:
                 shared[id(value)] = value.detach()
     try:
         clone = copy.deepcopy(network, dict(shared)).eval()
     except (RuntimeError, TypeError):
         clone = copy.deepcopy(network, shared | _attributes_to_share(network, shared)).eval()
+    for path, module in list(clone.named_modules()):
+        if path and unwrapped(module) is not module:
+            clone.set_submodule(path, unwrapped(module))
     for module in clone.modules():
         for hooks in (module._forward_hooks, module._backward_hooks, module._backward_pre_hooks):
             hooks.clear()
@@ -124,23 +129,24 @@ class Watched:
 
     Folding makes a VGG a quarter faster; it changes logits in the sixth digit.
 
-    network: inputs -> logits, on which nothing else is changed.
+    network: inputs -> logits; only folding changes it.
     recording: of its forward.
 
     Args:
         network: to watch; it is frozen, and changed.
         inputs: of one image at least.
+        fold: whether to fold batch norm.
 
     Raises:
         UnsoundError: part of it stays in training mode.
     """
 
-    def __init__(self, network: nn.Module, inputs: Tensor) -> None:
+    def __init__(self, network: nn.Module, inputs: Tensor, *, fold: bool = True) -> None:
         self.network = network
-        calls = record(network, inputs).calls
-        checks.refuse_training(calls)
-        # Folding rounds otherwise, which half precision would show.
-        self.folded = _fold_norms(network, calls) if inputs.itemsize >= 4 else ()
+        recording = record(network, inputs)
+        checks.refuse_training(recording.calls)
+        if fold and inputs.itemsize >= 4:  # half precision would show that folding rounds otherwise
+            _fold_norms(network, recording)
         # Once more: norms are folded, and what a first call computes and keeps is there.
         self.recording: Recording = record(network, inputs)
 
@@ -163,9 +169,11 @@ class Watched:
         """
         kept: dict[int, Tensor] = {}
 
+        first = _first(self.calls, [point.place for point in points]) if leaves else set()
+
         def keep(point: HookPoint, call: Call, result: Tensor) -> Tensor:
             tensor = _whole(point.maps(result))
-            if leaves and not tensor.requires_grad:
+            if point.place in first or (leaves and not tensor.requires_grad):
                 tensor = tensor.detach().requires_grad_()
             kept[point.place] = tensor
             following = point.restored(tensor.to(result.dtype), result)
@@ -179,7 +187,7 @@ class Watched:
 
 @dataclass(eq=False)
 class _Box:
-    """The tensor that stands in place of all those that are one in the network."""
+    """The current tensor in place of all tensors that the network overwrote to obtain it."""
 
     tensor: Tensor
 
@@ -191,13 +199,18 @@ class _Run(TorchFunctionMode):
     may go on with the old tensor, in whose place the new one is then given to later calls.
 
     at: (place, result) -> the result that the network goes on with, of the calls at some places.
+    known: whether the network has the parameters of the recorded one, and not copies of them.
     """
 
     def __init__(
-        self, calls: list[Call], at: Mapping[int, Callable[[Call, Tensor], Tensor]]
+        self,
+        calls: list[Call],
+        at: Mapping[int, Callable[[Call, Tensor], Tensor]],
+        *,
+        known: bool = True,
     ) -> None:
         super().__init__()
-        self._calls, self._at, self._place = calls, at, -1
+        self._calls, self._at, self._known, self._place = calls, at, known, -1
         # By id of a tensor that was to be overwritten, as long as it is in use: a reference to it,
         # and the box of the tensor in its place; and that box by the id of the tensor in it.
         self._instead: dict[int, tuple[weakref.ref[Tensor], _Box]] = {}
@@ -227,7 +240,8 @@ class _Run(TorchFunctionMode):
         kwargs = kwargs or {}
         following = self._place + 1
         call = self._calls[following] if following < len(self._calls) else None
-        expected = call is not None and call.function is function
+        # Not `is`: that of an attribute, such as `Tensor.T`, is another object each time.
+        expected = call is not None and call.function == function
         written = call.written if call is not None and expected else None
         old = None if written is None else list(tensors_in([args, kwargs]))[written]
         if self._instead:
@@ -238,7 +252,8 @@ class _Run(TorchFunctionMode):
                 return result
         else:
             result = _out_of_place(function, args, kwargs, written)
-        if call is None or not expected:
+        other = self._known and call is not None and call.weights != _ids(call, args, kwargs)
+        if call is None or not expected or other:
             self._place = len(self._calls)  # also where the network goes on after an error
             raise OtherCallsError
         self._place = following
@@ -258,6 +273,22 @@ class _Run(TorchFunctionMode):
         forget = partial(_forget, self._instead, id(before))
         self._instead[id(before)] = weakref.ref(before, forget), box
         self._boxes[id(new)] = box
+
+
+def _first(calls: list[Call], places: Sequence[int]) -> set[int]:
+    """Returns those of some places that depend on none of the others."""
+    after: set[int] = set()
+    for place, call in enumerate(calls):
+        if any(source in after or source in places for source in call.inputs):
+            after.add(place)
+    return set(places) - after
+
+
+def _ids(call: Call, args: Any, kwargs: Any) -> tuple[int, ...]:
+    """Returns the ids of the parameters among a call's arguments, none where it had none."""
+    if not call.weights:
+        return ()
+    return tuple(id(t) for t in tensors_in([args, kwargs]) if isinstance(t, nn.Parameter))
 
 
 def _forget(instead: dict[int, Any], key: int, _: object) -> None:
@@ -334,28 +365,37 @@ class WithModules(nn.Module):
 
         pairs = zip(self.points, self._hook_points, strict=True)
         at = {point.place: partial(passed, module, point) for module, point in pairs}
-        with _Run(self._calls, at) as run:
+        with _Run(self._calls, at, known=False) as run:
             return run.current(self.network(inputs))
 
 
-def _fold_norms(network: nn.Module, calls: list[Call]) -> tuple[str, ...]:
+class _Folded(nn.BatchNorm2d):
+    """A norm that is part of the conv before it, with all its attributes."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns its input."""
+        return input
+
+
+def _fold_norms(network: nn.Module, recording: Recording) -> None:
     """Folds each BatchNorm2d into the Conv2d before it, where nothing else uses that conv.
 
     The conv is called once, its output goes to that norm alone, the norm normalises that output
     alone, no other call reads their parameters, and neither has a hook. Other pairs stay unfolded.
-    Returns the paths of the folded modules.
     """
+    calls = recording.calls
     modules = dict(network.named_modules())
     called = Counter(call.module for call in calls if call.function in CONVS | NORMS)
     read = Counter(weight for call in calls for weight in call.weights)
     pairs = []
-    for conv_call in calls:
+    for place, conv_call in enumerate(calls):
         conv = modules.get(conv_call.module)
         if (
             type(conv) is not nn.Conv2d
             or conv_call.function not in CONVS
             or len(conv_call.users) != 1
             or not conv_call.matters
+            or place in recording.ends
         ):
             continue
         norm_call = calls[conv_call.users[0]]
@@ -369,11 +409,14 @@ def _fold_norms(network: nn.Module, calls: list[Call]) -> tuple[str, ...]:
             and all(read[id(weight)] == 1 for weight in weights)
             and not any(_is_hooked(module) for module in (conv, norm))
         ):
-            pairs.append((conv_call.module, norm_call.module, _fused(conv, norm)))
-    for conv_path, norm_path, fused in pairs:
-        network.set_submodule(conv_path, fused)
-        network.set_submodule(norm_path, nn.Identity())
-    return tuple(path for pair in pairs for path in pair[:2])
+            pairs.append((conv, norm))
+    instead: dict[nn.Module, nn.Module] = {}
+    for conv, norm in pairs:
+        instead[conv], instead[norm] = _fused(conv, norm), copy.copy(norm)
+        instead[norm].__class__ = _Folded
+    for path, module in list(network.named_modules(remove_duplicate=False)):
+        if module in instead:
+            network.set_submodule(path, instead[module])
 
 
 def _fused(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
@@ -402,12 +445,19 @@ def _is_hooked(module: nn.Module) -> bool:
     )  # fmt: skip
 
 
-def watch(network: nn.Module, inputs: Tensor) -> Watched:
+def watch(network: nn.Module, inputs: Tensor, *, fold: bool = True) -> Watched:
     """Returns a watched copy of a network that shares its weights; raises as `Watched` does.
 
-    On a processor, its weights lie with channels last.
+    On a CPU, its weights are stored with channels last, unless its forward fails with them: some
+    call `view` on tensors, which asks for the usual order.
     """
     clone = frozen(network)
     if not any(weight.is_cuda for weight in clone.parameters()):
         architectures.channels_last(clone)
-    return Watched(clone, inputs)
+        try:
+            return Watched(clone, inputs, fold=fold)
+        except checks.UnsoundError:
+            raise
+        except RuntimeError:
+            clone = frozen(network)
+    return Watched(clone, inputs, fold=fold)

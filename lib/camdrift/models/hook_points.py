@@ -48,7 +48,7 @@ class Grid:
         return rows[:, self.extra :].transpose(1, 2).unflatten(2, (self.height, self.width))
 
     def tokens(self, maps: Activations, before: Tensor) -> Tensor:
-        """Returns maps as tokens again, with the tokens of no place as they were `before`."""
+        """Returns maps as tokens again; class tokens and registers are taken from `before`."""
         if self.axes == "ndhw":
             return maps
         if self.axes == "nhwd":
@@ -105,14 +105,16 @@ def conv_points(calls: list[Call]) -> tuple[HookPoint, ...]:
 
     A conv's map is the first activation output that the conv reaches through norm, addition or
     concatenation only; convs that share that tensor share a map, named after all of them. A conv
-    that reaches no activation is hooked at its own output. Where the last map is concatenated with
+    that reaches no activation is hooked at its own output, after the batch norm if that alone uses
+    it. Where the last map is concatenated with
     those of other branches (Inception), the concatenation is a further map, the last, named after
     the block: it is the input of the head.
     """
     owners: dict[int, list[str]] = {}
     for place, call in enumerate(calls):
         if _is_conv(call):
-            owners.setdefault(min(_activations(place, calls), default=place), []).append(call.name)
+            own = min(_activations(place, calls), default=_output(place, calls))
+            owners.setdefault(own, []).append(call.name)
     if not owners:
         return ()
     places = sorted(owners)
@@ -153,6 +155,13 @@ def neuron_points(calls: list[Call]) -> tuple[HookPoint, ...]:
 
 def _is_conv(call: Call) -> bool:
     return call.function in CONVS and call.matters
+
+
+def _output(place: int, calls: list[Call]) -> int:
+    """Returns the batch norm that alone uses a conv's result, and may be folded, else the conv."""
+    users = calls[place].users
+    is_norm = len(users) == 1 and calls[users[0]].function in {F.batch_norm, torch.batch_norm}
+    return users[0] if is_norm and calls[users[0]].matters else place
 
 
 def _activations(start: int, calls: list[Call]) -> Iterator[int]:
@@ -202,7 +211,7 @@ def _is_rectified(place: int, calls: list[Call]) -> bool:
     """Returns whether a map's tensor is an activation's output, or a concatenation of such."""
     joined = calls[place].function in CONCATS
     tensors = _branches(place, calls) if joined else [place]
-    return not any(_is_conv(calls[tensor]) for tensor in tensors)
+    return not any(calls[tensor].function in CONVS | NORMS for tensor in tensors)
 
 
 def _labels(places: list[int], owners: dict[int, list[str]], calls: list[Call]) -> list[str]:

@@ -2,11 +2,13 @@
 
 import weakref
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+ROW = 1024
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
@@ -14,9 +16,9 @@ class Snapshot:
     """The modules, tensors and attributes of a network at one time.
 
     Tensors are known by identity and version. Writes through `.data`, and those of batch norm into
-    its statistics, raise no version: `holds` therefore adds up the values of buffers and, where
-    there is batch norm, those of its and the convs' weights, too. It does not see a change deep in
-    an attribute that is neither a list, tuple, set nor dict.
+    its statistics, raise no version: `holds` therefore takes a weighted sum of the values of all
+    tensors that a prepared network holds as copies. It does not see a change deep in an attribute
+    that is neither a list, tuple, set nor dict.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -57,7 +59,8 @@ def _flat(value: Any) -> Iterator[Any]:
         yield value
         if isinstance(value, Tensor):
             yield 0 if value.is_inference() else value._version
-            yield value.data_ptr()  # another after `.to` and `.half`
+            if value.layout == torch.strided:
+                yield value.data_ptr()  # another after `.to` and `.half`
 
 
 def _reference(value: Any) -> Any:
@@ -77,14 +80,35 @@ def _is_same(before: Any, now: Any) -> bool:
 
 
 def _sums(network: nn.Module) -> Tensor:
-    """Returns the sums of all tensors whose values a prepared network holds as copies."""
-    tensors = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-    modules = list(network.modules())
-    if any(isinstance(module, nn.BatchNorm2d) for module in modules):
-        for module in modules:
-            if isinstance(module, nn.BatchNorm2d | nn.Conv2d):
-                tensors += module.parameters(recurse=False)
+    """Returns a sum for each tensor that a prepared network holds as a copy, as bits.
+
+    These are buffers, parameters of four dimensions, and those of batch norm with the convs before.
+    Values are weighted by their places: shuffled ones have another sum.
+    """
+    tensors = [buffer for buffer in network.buffers() if _is_plain(buffer)]
+    for module in network.modules():
+        whole = isinstance(module, nn.BatchNorm2d | nn.Conv2d)
+        parameters = module.parameters(recurse=False)
+        tensors += [p for p in parameters if _is_plain(p) and (whole or p.ndim == 4)]
     with torch.no_grad():
-        return torch.stack(
-            [tensor.sum(dtype=torch.float32).cpu() for tensor in tensors] or [torch.zeros(())]
-        )
+        sums = [_weighted_sum(tensor).cpu() for tensor in tensors]
+    return torch.stack(sums).view(torch.int32) if sums else torch.zeros(0)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.is_floating_point()
+
+
+def _weighted_sum(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().reshape(-1).float()
+    whole = flat[: len(flat) // ROW * ROW].view(-1, ROW)
+    weights = _weights(ROW, flat.device)
+    rows = whole @ weights
+    rest = flat[whole.numel() :]
+    return (rows * _weights(len(rows), flat.device)).sum() + rest @ weights[: len(rest)]
+
+
+@lru_cache(maxsize=64)
+def _weights(count: int, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(count)
+    return torch.rand(count, generator=generator).add_(0.5).to(device)
