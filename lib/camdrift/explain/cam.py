@@ -129,9 +129,9 @@ def all_layers(
         reshape: as in `prepare`.
         score: as in `prepare`; a function is explained as it is, without targets.
         softmax: whether maps explain the class's probability and not its logit.
-        micro_batch: the fixed number of images in each call of the network, the last call padded
-            with copies: an image's results then do not depend on the images beside it. None: as
-            many as `memory` allows; then they do, in the last digits.
+        micro_batch: the fixed number of images in each call of the network; the last call is padded
+            with copies. An image's results then do not depend on the other images in its batch.
+            None: as many as `memory` allows; the last digits then depend on the other images.
         memory: bytes to use beyond the results; None: half of the free memory.
 
     Raises:
@@ -335,11 +335,12 @@ def explain(
     softmax: bool = False,
     names: Sequence[str] = (GRAD_CAM,),
 ) -> tuple[Logits, Maps | None, Maps | None]:
-    """Returns the logits of one micro-batch and its maps for the own top class and the seed's.
+    """Returns the logits of one micro-batch and its maps for the top and the seed classes.
 
-    As `all_layers`, for the study's two target policies. Maps that no target requires are None,
-    and so are the seed's if no image's top class differs from its seed's: they equal those of the
-    own class. `names` are methods that need only this pass.
+    Like `all_layers`, for the study's two target policies. An image's seed class is the prediction
+    on its clean image. Maps of a policy that `targets` lacks are None. The maps of the seed classes
+    are also None if they equal those of the top classes, because all classes agree. `names` are
+    methods that need only this pass.
     """
     logits, tensors = model.probes(batch.detach())
     own = logits.argmax(1)

@@ -26,7 +26,7 @@ Reshape = Callable[[Tensor], Tensor] | None
 
 @dataclass(frozen=True)
 class Explaining:
-    """What of a network is explained, see `prepare`."""
+    """The layers, hook points and score that are explained, see `prepare`."""
 
     layers: tuple[str | int, ...] | None = None
     hook_points: Choice = None
@@ -210,8 +210,8 @@ def prepare(
         layers: to explain, by name, or by place in forward order (a negative one counts from the
             end); None is all. No backward reaches the earlier ones.
         hook_points: 'convs', 'blocks' or names of modules, see `selection.select`.
-        reshape: tokens (n, ...) -> (n, channels, height, width), where their places in the image
-            are not known by themselves.
+        reshape: a function, tokens (n, ...) -> (n, channels, height, width), for networks in which
+            the places of the tokens in the image cannot be found automatically.
         score: the entry of the network's output that holds the logits, or a function of the output
             that returns the number to explain, (n,). None: the output, or its `logits`.
 

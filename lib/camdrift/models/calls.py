@@ -77,8 +77,8 @@ class Call:
     users: places of the calls that use its result.
     weights: ids of the parameters that it uses.
     shape: of its result.
-    written: place of the argument that it writes into, among all of its tensors; None for none,
-        and where that is a view of another tensor.
+    written: index, among its tensor arguments, of the one that it writes into; None if it writes
+        into none, or into a view of another tensor.
     overwritten: whether a later call writes into its result.
     matters: whether the network's output depends on it.
     training: whether it works on images as in training: by statistics of the batch, or at random.

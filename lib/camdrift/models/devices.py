@@ -1,7 +1,7 @@
 """Devices: the device of models and the precision of their arithmetic.
 
-Pixels, and all results of maps and logits, stay on the CPU; a `Model` moves pixels to its device
-and its results back.
+A `Model` moves pixels to its own device and returns logits on the device of the pixels. In the
+study, pixels and results lie on the CPU.
 """
 
 import contextlib

@@ -157,7 +157,7 @@ def _train(
 
 
 def _refuse_early(network: nn.Module, pixels: Tensor, facts: dict[str, Any]) -> None:
-    """Refuses before hours of training a network that would be refused after them."""
+    """Refuses an unsound network before training, which may take hours, instead of after it."""
     try:
         clone = engine.frozen(network)
     except UnwatchableError:
@@ -174,10 +174,10 @@ def _refuse_early(network: nn.Module, pixels: Tensor, facts: dict[str, Any]) -> 
 def _refuse_lost(network: nn.Module, facts: dict[str, Any]) -> None:
     """Refuses a network whose logits depend on more than its state dict holds.
 
-    Later stages build it again and load its state dict.
+    Later stages build the network again and load its state dict.
 
     Raises:
-        UnsoundError: after that, it does not run, or returns other logits.
+        UnsoundError: the rebuilt network does not run, or returns other logits.
     """
     side = facts["size"]
     images = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))

@@ -23,8 +23,8 @@ def select(
     Args:
         recording: of the network's forward.
         choice: 'convs' or 'blocks'; names of modules, whose results are then explained; a function
-            of the recording; None: blocks where a dense layer mixes tokens, or projects those that
-            attention mixes, and their places in the image are known, else convs.
+            of the recording. None: 'blocks' if a dense layer mixes the tokens, or projects them for
+            attention, and if their places in the image are known; otherwise 'convs'.
         ordered: False: tokens stay as they are, with no grid.
 
     Raises:

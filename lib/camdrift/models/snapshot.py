@@ -15,10 +15,10 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None))
 class Snapshot:
     """The modules, tensors and attributes of a network at one time.
 
-    Tensors are known by identity and version. Writes through `.data`, and those of batch norm into
-    its statistics, raise no version: `holds` therefore takes a weighted sum of the values of all
-    tensors that a prepared network holds as copies. It does not see a change deep in an attribute
-    that is neither a list, tuple, set nor dict.
+    Tensors are compared by identity and version counter. Writes through `.data`, and batch norm's
+    updates of its statistics, do not increase that counter. `holds` therefore also compares sums,
+    weighted by place, of all tensors that a prepared network holds as copies. It misses a change
+    inside an attribute that is not a list, tuple, set or dict.
     """
 
     def __init__(self, network: nn.Module) -> None:

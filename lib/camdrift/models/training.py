@@ -62,7 +62,7 @@ def train(
     adversary: Adversary | None = None,
     progress: Callable[[Any], Any] = lambda epochs: epochs,
 ) -> list[dict]:
-    """Trains a network in place and keeps the epoch of the best validation accuracy.
+    """Trains a network in place; keeps the weights of the epoch with the best validation accuracy.
 
     The network is moved to the current device and stays there. `training` and `validation` are
     pixels and labels. AdamW with a one-cycle learning rate, cross-entropy, batches without
