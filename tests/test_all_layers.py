@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from camdrift.explain import cam, methods
 from camdrift.explain.methods import grad_cam, library
-from camdrift.models import calls, checks, engine, hook_points
+from camdrift.models import calls, checks, engine, folding, hook_points
 from camdrift.settings import SettingsError
 from conftest import ROOT, as_model, small_network
 
@@ -195,13 +195,13 @@ def test_hooks_that_make_a_weight_keep_their_conv_unfolded(pixels):
 def test_another_network_than_the_given_one_is_refused(pixels, monkeypatch):
     """Whatever the preparation gets wrong: here it folds a norm into a conv called twice."""
     network = Shared(nn.BatchNorm2d, "conv", "called").eval()
-    fold = engine._fold_norms
+    fold = folding.fold_norms
 
     def blindly(network, calls):
-        monkeypatch.setattr(engine, "Counter", lambda _: defaultdict(lambda: 1))
+        monkeypatch.setattr(folding, "Counter", lambda _: defaultdict(lambda: 1))
         fold(network, calls)
 
-    monkeypatch.setattr(engine, "_fold_norms", blindly)
+    monkeypatch.setattr(folding, "fold_norms", blindly)
     ready = cam.prepare(network)
     for given in (network, ready):
         with pytest.raises(checks.UnsoundError, match="prepared for its maps"):

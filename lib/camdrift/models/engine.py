@@ -7,7 +7,6 @@ calls each time. There are no hooks: nothing remains on the network, not even af
 
 import copy
 import weakref
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,15 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
-from camdrift.models import architectures, checks
+from camdrift.models import architectures, checks, folding
 from camdrift.models.calls import (
     CONTAINERS,
-    CONVS,
-    NORMS,
     Call,
     Recording,
     UnwatchableError,
@@ -146,7 +141,7 @@ class Watched:
         recording = record(network, inputs)
         checks.refuse_training(recording.calls)
         if fold and inputs.itemsize >= 4:  # half precision would show that folding rounds otherwise
-            _fold_norms(network, recording)
+            folding.fold_norms(network, recording)
         # Once more: norms are folded, and what a first call computes and keeps is there.
         self.recording: Recording = record(network, inputs)
 
@@ -367,82 +362,6 @@ class WithModules(nn.Module):
         at = {point.place: partial(passed, module, point) for module, point in pairs}
         with _Run(self._calls, at, known=False) as run:
             return run.current(self.network(inputs))
-
-
-class _Folded(nn.BatchNorm2d):
-    """A norm that is part of the conv before it, with all its attributes."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Returns its input."""
-        return input
-
-
-def _fold_norms(network: nn.Module, recording: Recording) -> None:
-    """Folds each BatchNorm2d into the Conv2d before it, where nothing else uses that conv.
-
-    The conv is called once, its output goes to that norm alone, the norm normalises that output
-    alone, no other call reads their parameters, and neither has a hook. Other pairs stay unfolded.
-    """
-    calls = recording.calls
-    modules = dict(network.named_modules())
-    called = Counter(call.module for call in calls if call.function in CONVS | NORMS)
-    read = Counter(weight for call in calls for weight in call.weights)
-    pairs = []
-    for place, conv_call in enumerate(calls):
-        conv = modules.get(conv_call.module)
-        if (
-            type(conv) is not nn.Conv2d
-            or conv_call.function not in CONVS
-            or len(conv_call.users) != 1
-            or not conv_call.matters
-            or place in recording.ends
-        ):
-            continue
-        norm_call = calls[conv_call.users[0]]
-        norm = modules.get(norm_call.module)
-        weights = [*conv.parameters(), *(norm.parameters() if norm is not None else ())]
-        if (
-            type(norm) is nn.BatchNorm2d
-            and norm_call.function is F.batch_norm
-            and norm.running_mean is not None
-            and called[conv_call.module] == called[norm_call.module] == 1
-            and all(read[id(weight)] == 1 for weight in weights)
-            and not any(_is_hooked(module) for module in (conv, norm))
-        ):
-            pairs.append((conv, norm))
-    instead: dict[nn.Module, nn.Module] = {}
-    for conv, norm in pairs:
-        instead[conv], instead[norm] = _fused(conv, norm), copy.copy(norm)
-        instead[norm].__class__ = _Folded
-    for path, module in list(network.named_modules(remove_duplicate=False)):
-        if module in instead:
-            network.set_submodule(path, instead[module])
-
-
-def _fused(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """Returns a conv that does what two layers do; it shares the conv's attributes."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    weight, bias = fuse_conv_bn_weights(
-        conv.weight,
-        conv.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-    )
-    fused = copy.copy(conv)
-    fused._parameters = {"weight": weight, "bias": bias}
-    return fused
-
-
-def _is_hooked(module: nn.Module) -> bool:
-    """Returns whether calling a module does more than its forward."""
-    return any(
-        (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks,
-         module._backward_pre_hooks)
-    )  # fmt: skip
 
 
 def watch(network: nn.Module, inputs: Tensor, *, fold: bool = True) -> Watched:

@@ -71,7 +71,7 @@ class _Stage:
         """Returns the output for whole inputs."""
         return self._pointwise(self.layer(clean))
 
-    def of(self, crop: Tensor) -> Tensor:
+    def output(self, crop: Tensor) -> Tensor:
         """Returns the output for crops that include their border, (n, c, crop, crop)."""
         if isinstance(self.layer, nn.MaxPool2d):
             pool = self.layer
@@ -162,7 +162,7 @@ class Incremental:
             side = stage.side + 2 * stage.padding
             crop = _crop(clean, side, images, corner, stage.crop, buffer)
             _paste(buffer, stage.crop, origin + stage.padding - corner, patch)
-            patch, origin = stage.of(crop), moved
+            patch, origin = stage.output(crop), moved
         out = self._stages[-1].out
         corner = torch.zeros_like(origin)
         whole = _crop(self._clean[-1], out, images, corner, out, self._buffers[-1])
