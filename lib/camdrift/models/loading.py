@@ -141,7 +141,9 @@ def _train(
     accuracy = training.accuracy(network, *tests, **preparation)
     facts = facts | {
         "layers": [{"name": point.name, "label": point.label} for point in model.maps],
-        "own_output": [point.label for point in model.maps if not point.rectified],
+        "own_output": [
+            point.label for point in model.maps if not point.rectified and point.grid is None
+        ],
         "left_out": hook_points.left_out(network, model.watched.calls),
         "test_accuracy": round(accuracy, 4),
         "chance": round(chance.level(tests[1].numpy()), 4),

@@ -160,12 +160,12 @@ def _evidence(layers: dict[str, results.Tables]) -> str:
             "map for the clean image's class. *Excess*: drift beyond that of noise of the attack's "
             "size.",
             "- *Excess left, class fixed*: the share of the excess that remains when every map "
-            "explains the clean image's class instead of its image's own predicted class.",
+            "explains the clean image's class instead of its own.",
             "- *Excess of the negated*: the excess of the perturbation times -1, divided by that "
             "of the attack, over all images; then the share of images whose class it changes.",
-            "- *Raised noise*: the noise is raised until it flips the class. Its size is divided "
-            "by that of the attack; its drift stands beside the attack's at the lowest strength "
-            "that flips, each map for its own class.",
+            "- *Raised noise*: noise raised until it flips the class: its size over the attack's, "
+            "and its drift beside that of the lowest strength that flips, each map for its own "
+            "class.",
         ]
     )
 

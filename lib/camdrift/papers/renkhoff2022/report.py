@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
@@ -139,9 +140,10 @@ def evidence(studies: Mapping[str, Tables]) -> pd.DataFrame:
             }
             if len(drift):
                 raised, attack = (drift.loc[("own_top1", arm, True)] for arm in ("noise", "attack"))
+                means = raised["mean"], attack["mean"]
                 row["raised noise: size, drift beside the attack's"] = (
                     f"{raised['size_grey'] / attack['size_grey']:.0f} times, "
-                    f"{raised['mean']:.3f} / {attack['mean']:.3f}"
+                    + ("-" if np.isnan(means).any() else f"{means[0]:.3f} / {means[1]:.3f}")
                 )
             rows.append(row)
     return pd.DataFrame(rows)
