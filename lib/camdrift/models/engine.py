@@ -144,6 +144,7 @@ class Watched:
             folding.fold_norms(network, recording)
         # Once more: norms are folded, and what a first call computes and keeps is there.
         self.recording: Recording = record(network, inputs)
+        self._parameter = next(network.parameters(), None)
 
     @property
     def calls(self) -> list[Call]:
@@ -175,7 +176,10 @@ class Watched:
             # A view of it may be written into.
             return following * 1 if call.overwritten and following is tensor else following
 
-        with _Run(self.calls, {point.place: partial(keep, point) for point in points}) as run:
+        at = {point.place: partial(keep, point) for point in points}
+        # Some devices replace parameters when a network is moved to them.
+        known = next(self.network.parameters(), None) is self._parameter
+        with _Run(self.calls, at, known=known) as run:
             output = run.current(self.network(inputs))
         return output, tuple(kept[point.place] for point in points)
 
