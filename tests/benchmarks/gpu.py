@@ -58,10 +58,10 @@ def equality(name: str, network: nn.Module, size: int, device: torch.device) -> 
         if dtype is torch.float16 and device.type == "cpu":
             continue
         moved = network.to(device, dtype)
-        found = cam.all_layers(moved, images.to(device), 1)
-        pairs = zip(found.maps["GradCAM"], expected.maps["GradCAM"], strict=True)
+        answer = cam.all_layers(moved, images.to(device), 1)
+        pairs = zip(answer.maps["GradCAM"], expected.maps["GradCAM"], strict=True)
         row[f"maps_{precision}"] = max(_share(one.cpu(), other) for one, other in pairs)
-        row[f"logits_{precision}"] = _share(found.logits.cpu(), expected.logits)
+        row[f"logits_{precision}"] = _share(answer.logits.cpu(), expected.logits)
     network.float()
     row["equal"] = row["maps_single"] <= SINGLE and row.get("maps_half", 0) <= HALF
     return row

@@ -94,16 +94,16 @@ def explained(name: str) -> dict:
         start = time.perf_counter()
         # Of several classes: that of a single one may be negative everywhere, and so empty.
         classes = torch.arange(CLASSES).expand(len(images), CLASSES)
-        found = cam.all_layers(network, images, classes)
+        answer = cam.all_layers(network, images, classes)
         row["seconds"] = round(time.perf_counter() - start, 2)
     except Exception as fault:
         return row | {"refused": f"{type(fault).__name__}: {fault}"[:300]}
-    error = float((found.logits - own).abs().max() / own.abs().max())
-    maps = found.maps["GradCAM"]
+    error = float((answer.logits - own).abs().max() / own.abs().max())
+    maps = answer.maps["GradCAM"]
     gc.collect()
     return row | {
         "hook_points": len(maps),
-        "first": found.layers[0],
+        "first": answer.layers[0],
         "sides": "{}x{} to {}x{}".format(*maps[0].shape[2:], *maps[-1].shape[2:]),
         "empty": sum(not bool(layer.any()) for layer in maps),
         "finite": all(bool(layer.isfinite().all()) for layer in maps),

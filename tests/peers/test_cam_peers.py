@@ -168,7 +168,7 @@ def test_any_network_goes_through_the_library_also_under_autocast(images, name, 
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
 
-def of_tokens(extra):
+def reshape_tokens(extra):
     """pytorch-grad-cam's own reshape of a ViT's tokens, as its README has it."""
 
     def reshape(tensor):
@@ -179,25 +179,25 @@ def of_tokens(extra):
     return reshape
 
 
-def of_rows(tensor):
+def reshape_rows(tensor):
     """The same of tensors (n, h, w, d)."""
     return tensor.transpose(2, 3).transpose(1, 2)
 
 
 TRANSFORMERS = {
-    "timm:vit_tiny_patch16_224": (lambda net: [b.norm1 for b in net.blocks], of_tokens(1)),
+    "timm:vit_tiny_patch16_224": (lambda net: [b.norm1 for b in net.blocks], reshape_tokens(1)),
     "timm:deit_tiny_distilled_patch16_224": (
-        lambda net: [b.norm1 for b in net.blocks], of_tokens(2)
+        lambda net: [b.norm1 for b in net.blocks], reshape_tokens(2)
     ),
-    "timm:beit_base_patch16_224": (lambda net: [b.norm1 for b in net.blocks], of_tokens(1)),
-    "timm:mixer_s32_224": (lambda net: [b.norm1 for b in net.blocks], of_tokens(0)),
-    "timm:xcit_nano_12_p16_224": (lambda net: [b.norm1 for b in net.blocks], of_tokens(0)),
+    "timm:beit_base_patch16_224": (lambda net: [b.norm1 for b in net.blocks], reshape_tokens(1)),
+    "timm:mixer_s32_224": (lambda net: [b.norm1 for b in net.blocks], reshape_tokens(0)),
+    "timm:xcit_nano_12_p16_224": (lambda net: [b.norm1 for b in net.blocks], reshape_tokens(0)),
     "timm:swin_tiny_patch4_window7_224": (
-        lambda net: [b.norm1 for stage in net.layers for b in stage.blocks], of_rows
+        lambda net: [b.norm1 for stage in net.layers for b in stage.blocks], reshape_rows
     ),
-    "torchvision:vit_b_16": (lambda net: [b.ln_1 for b in net.encoder.layers], of_tokens(1)),
+    "torchvision:vit_b_16": (lambda net: [b.ln_1 for b in net.encoder.layers], reshape_tokens(1)),
     "torchvision:swin_t": (
-        lambda net: [b.norm1 for stage in net.features[1::2] for b in stage], of_rows
+        lambda net: [b.norm1 for stage in net.features[1::2] for b in stage], reshape_rows
     ),
 }  # fmt: skip
 

@@ -1,12 +1,13 @@
 """Networks: builds one by name, replaces its head, slims it."""
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from camdrift.models.calls import tensors_in
 from camdrift.models.logits import class_logits
 from camdrift.settings import SettingsError, imports
 
@@ -115,19 +116,8 @@ def _has_more_than_its_state(network: nn.Module) -> bool:
     return any(
         id(tensor) not in state_ids
         for module in network.modules()
-        for tensor in _tensors(vars(module).values())
+        for tensor in tensors_in(vars(module).values())
     )
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """Yields the tensors among values, and in their lists, tuples and dicts."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
-        elif isinstance(value, dict):
-            yield from _tensors(value.values())
 
 
 def is_own(architecture: str) -> bool:

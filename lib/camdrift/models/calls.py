@@ -201,7 +201,7 @@ class _Recorder(TorchFunctionMode):
         result = function(*args, **kwargs)
         if not returns_tensor(function, result):
             return result
-        made = [args[0]] if function is Tensor.__setitem__ else list(tensors_in([result]))
+        results = [args[0]] if function is Tensor.__setitem__ else list(tensors_in([result]))
         used = list(tensors_in([args, kwargs]))
         place = len(self.calls)
         first = args[0] if args and isinstance(args[0], Tensor) else None
@@ -213,26 +213,26 @@ class _Recorder(TorchFunctionMode):
             tuple(dict.fromkeys(self.latest[id(t)] for t in used if id(t) in self.latest)),
             None if first is None else self.latest.get(id(first)),
             tuple(id(t) for t in used if isinstance(t, nn.Parameter)),
-            tuple(made[0].shape),
-            _written(made, used),
+            tuple(results[0].shape),
+            _written(results, used),
             _in_training(function, args, kwargs) and self._of_images([args[0]]),
             self._of_images(used),
             type(module).__name__ if known else f"{_name(function)}(training=True)",
             _remedy(module),
         )
-        if function is Tensor.__setitem__ or any(m is u for m in made for u in used):
+        if function is Tensor.__setitem__ or any(r is u for r in results for u in used):
             # Written in place: so are the tensor's views, and that of which it is one.
-            others = [t for t in self.held if _share(t, made[0])]
+            others = [t for t in self.held if _share(t, results[0])]
             before = [self.latest[id(t)] for t in others if id(t) in self.latest]
             call.inputs = tuple(dict.fromkeys([*call.inputs, *before]))
             self.latest |= {id(t): place for t in others}
         self.calls.append(call)
         for source in call.inputs:
             self.calls[source].users.append(place)
-        for tensor in made:
+        for tensor in results:
             self.latest[id(tensor)] = place
-        self.held += made
-        self.versions.append((made[0], _version(made[0])))
+        self.held += results
+        self.versions.append((results[0], _version(results[0])))
         return result
 
     def _of_images(self, tensors: Iterable[Tensor]) -> bool:
@@ -258,9 +258,9 @@ def _name(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", function))
 
 
-def _written(made: list[Tensor], used: list[Tensor]) -> int | None:
+def _written(results: list[Tensor], used: list[Tensor]) -> int | None:
     """Returns the place of the argument that a call returns, unless it is a view."""
-    places = (place for place, tensor in enumerate(used) if any(tensor is one for one in made))
+    places = (place for place, tensor in enumerate(used) if any(tensor is one for one in results))
     place = next(places, None)
     return None if place is None or used[place]._is_view() else place
 
