@@ -27,8 +27,8 @@ PARTS = {"attack": Attacked, "noise": Noise, "cam": Maps, "score": Scores}
 
 def main() -> None:
     """Writes what pages take into the benchmarks."""
-    found = benchmarks.measurements()
-    files.write_json(benchmarks.PATH, found | {"browsing": measured()})
+    before = benchmarks.measurements()
+    files.write_json(benchmarks.PATH, before | {"browsing": measured()})
 
 
 def measured() -> list[dict]:

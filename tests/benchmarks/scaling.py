@@ -32,12 +32,12 @@ DECODE = 0.01  # seconds to read and resize a picture; a thousandth of the whole
 
 def main() -> None:
     """Writes what workers and images take into the benchmarks."""
-    found = benchmarks.measurements()
+    before = benchmarks.measurements()
     work = {"workers": lambda: list(workers()), "growth": growth, "sides": lambda: list(sides()),
             "papers": lambda: list(papers())}  # fmt: skip
     asked = sys.argv[1:] or list(work)
-    scaling = found.get("scaling", {}) | {name: work[name]() for name in asked}
-    files.write_json(benchmarks.PATH, found | {"scaling": scaling})
+    scaling = before.get("scaling", {}) | {name: work[name]() for name in asked}
+    files.write_json(benchmarks.PATH, before | {"scaling": scaling})
 
 
 def workers() -> Iterator[dict]:

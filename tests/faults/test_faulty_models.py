@@ -320,9 +320,9 @@ def test_what_its_graph_does_not_repeat_is_refused(kind, wanted, tmp_path):
 
 def test_a_network_that_tells_tracing_from_running_is_explained_as_it_runs(tmp_path):
     assert obtained(Branching, **kept(Branching(3), tmp_path)).facts["classes"] == 3
-    found = cam.all_layers(Branching(3), PIXELS, 1)
+    explained = cam.all_layers(Branching(3), PIXELS, 1)
     with torch.no_grad():
-        torch.testing.assert_close(found.logits, Branching(3).eval()(PIXELS))
+        torch.testing.assert_close(explained.logits, Branching(3).eval()(PIXELS))
 
 
 @pytest.mark.parametrize("kind", [Functional, Forgotten, Stubborn, Unkept])
