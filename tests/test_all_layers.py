@@ -126,11 +126,11 @@ def test_maps_are_those_of_hooks_on_the_network_itself(pixels):
 def test_the_network_is_left_as_it_was_also_after_an_error(pixels, make, training, hooked):
     network = make().train(training)
     next(network.parameters()).requires_grad_(False)
-    met = []
+    forwards, backwards = [], []
     if hooked:
         for module in network.modules():
-            module.register_forward_hook(lambda *_: met.append(1))
-            module.register_full_backward_hook(lambda *_: met.append(1))
+            module.register_forward_hook(lambda *_: forwards.append(1))
+            module.register_full_backward_hook(lambda *_: backwards.append(1))
     before = state_of(network)
     random = torch.get_rng_state()
     cam.all_layers(network, pixels, methods=OWN)
@@ -140,8 +140,14 @@ def test_the_network_is_left_as_it_was_also_after_an_error(pixels, make, trainin
     with pytest.raises(RuntimeError):
         cam.all_layers(network, pixels[:, :2])
     same_state(before, state_of(network))
-    assert not met
     assert torch.equal(random, torch.get_rng_state())
+    assert not backwards
+    forwards.clear()  # they are called where logits are compared, once
+    cam.all_layers(network, pixels)
+    if hooked:
+        assert len(forwards) == len(list(network.modules()))
+    cam.all_layers(network, pixels)
+    assert len(forwards) == (len(list(network.modules())) if hooked else 0)
 
 
 KINDS = {"linear": nn.BatchNorm1d, "conv1d": nn.BatchNorm1d, "conv": nn.BatchNorm2d,

@@ -293,3 +293,80 @@ def test_a_conv_network_with_attention_over_convs_is_explained_at_its_convs():
     (point,) = selection.select(watched.recording, "blocks")
     _, (entering,) = watched(images, [point])
     torch.testing.assert_close(entering, torch.relu(network.conv(images)), rtol=1e-5, atol=1e-5)
+
+
+class Perceiver(nn.Module):
+    """Learned latents that read the image's tokens, and then mix among themselves."""
+
+    def __init__(self, latents):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Conv2d(3, WIDTH, PATCH, PATCH)
+        self.latents, self.q = nn.Parameter(torch.randn(latents, WIDTH)), nn.Linear(WIDTH, WIDTH)
+        self.kv, self.block = nn.Linear(WIDTH, 2 * WIDTH), Block(Attention(written_out=False))
+        self.head = nn.Linear(WIDTH, 4)
+
+    def forward(self, x):
+        keys, values = self.kv(self.embed(x).flatten(2).transpose(1, 2)).chunk(2, -1)
+        queries = self.latents.expand(len(x), -1, -1)
+        read = queries + F.scaled_dot_product_attention(self.q(queries), keys, values)
+        return self.head(self.block(read).mean(1))
+
+
+@pytest.mark.parametrize("latents", [9, 16])
+def test_learned_tokens_have_no_places_in_the_image(latents):
+    network, images = Perceiver(latents), torch.rand(2, 3, 12, 12)
+    with pytest.raises(UnwatchableError, match="places in the image are unknown"):
+        cam.all_layers(network, images, hook_points="blocks")
+    assert cam.all_layers(network, images).layers == ("embed",)
+
+
+def test_a_named_module_may_return_channels_before_tokens():
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.embed, self.head = nn.Conv2d(3, 64, PATCH, PATCH), nn.Linear(64, 4)
+            self.flat = nn.Flatten(2)
+
+        def forward(self, x):
+            return self.head(self.flat(torch.tanh(self.embed(x))).mean(2))
+
+    network, images = Flat(), torch.rand(2, 3, 12, 12)
+    named = cam.all_layers(network, images, 1, hook_points=["flat"]).maps["GradCAM"][0]
+    assert named.shape == (2, 3, 3)
+    plain = cam.all_layers(network, images, 1, hook_points="convs").maps["GradCAM"][0]
+    torch.testing.assert_close(named, plain)
+
+
+def test_blocks_of_two_kinds_of_windows_are_explained_before_their_partition():
+    from camdrift.pipeline.vision import torchvision
+
+    torch.manual_seed(0)
+    network = torchvision.models.MaxVit(
+        input_size=(32, 32), stem_channels=8, partition_size=2, block_channels=[8, 16],
+        block_layers=[1, 1], head_dim=4, stochastic_depth_prob=0.0, num_classes=4,
+    ).eval()  # fmt: skip
+    for weight in network.parameters():
+        nn.init.normal_(weight, std=0.2)
+    images = torch.rand(2, 3, 32, 32)
+    names = [
+        f"blocks.{block}.layers.0.layers.{kind}_attention"
+        for block in (0, 1)
+        for kind in ("window", "grid")
+    ]
+    entering = []
+    for name in names:
+        network.get_submodule(name).register_forward_pre_hook(lambda m, i: entering.append(*i))
+    logits = network(images)
+    tensors = entering[:]
+    found = cam.all_layers(network, images, torch.tensor([range(4)] * 2), methods=["LayerCAM"])
+    assert [layer.split(".layers.0")[0] for layer in found.layers] == ["blocks.0"] * 2 + [
+        "blocks.1"
+    ] * 2
+    for target in range(4):
+        gradients = torch.autograd.grad(logits[:, target].sum(), tensors, retain_graph=True)
+        for ours, tokens, gradient in zip(found.maps["LayerCAM"], tensors, gradients, strict=True):
+            by_hand = (gradient.relu() * tokens).sum(1).relu().detach()
+            torch.testing.assert_close(ours[:, target], by_hand, rtol=1e-4, atol=1e-8)
+    assert all(layer.any() for layer in found.maps["LayerCAM"])

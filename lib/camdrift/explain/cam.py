@@ -114,7 +114,8 @@ def all_layers(
     an error. Works in half precision and under `torch.autocast` (maps are float32 all the same),
     under `torch.no_grad` and with the network on any device; results are on the device of `pixels`.
     At the first call with a network, and again when it has changed, it is prepared, and its logits
-    are compared with those that the network itself returns for the first images.
+    are compared with those that the network itself returns for the first images; its hooks after a
+    forward are called for this comparison alone.
 
     Args:
         model: a network, inputs -> logits; a `Model`; or either as `prepare` returns it, which

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from camdrift.models import checks, engine, selection
+from camdrift.models import checks, copies, engine, selection
 from camdrift.models.engine import OtherCallsError, Watched
 from camdrift.models.hook_points import HookPoint
 from camdrift.models.model import Model
@@ -219,7 +219,7 @@ def prepare(
         UnwatchableError: the forward cannot be watched, or there is no hook point.
     """
     own = explaining(layers, hook_points, reshape, score)
-    return wrap(model if isinstance(model, Model) else copy.deepcopy(engine.frozen(model)), own)
+    return wrap(model if isinstance(model, Model) else copy.deepcopy(copies.frozen(model)), own)
 
 
 def explaining(
@@ -238,14 +238,14 @@ def wrap(model: nn.Module, explaining: Explaining) -> Prepared:
         shape = torch.Size((model.mean.shape[1], model.size, model.size))
         ready._ready[shape] = model.watched, ready._points(model.watched)
         return ready
-    network = engine.frozen(model)
+    network = copies.frozen(model)
     weights = (weight for weight in network.parameters() if weight.is_floating_point())
     kind = next((weight.dtype for weight in weights), torch.float32)
 
     def inputs(pixels: Tensor) -> Tensor:
         return pixels.to(kind) if pixels.is_floating_point() else pixels
 
-    return Prepared(network, inputs, explaining, [engine.frozen(model)])
+    return Prepared(network, inputs, explaining, [copies.frozen(model, hooks=True)])
 
 
 # The last prepared network of each network that was explained.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from camdrift.models import blocks, engine
+from camdrift.models import blocks, copies
 from camdrift.models.calls import SOFTMAXES, UnwatchableError, record
 from camdrift.models.hook_points import Grid
 from camdrift.models.tensors import Heatmaps, Labels
@@ -64,6 +64,8 @@ def weighted_rollout(
     """
     with torch.inference_mode(False), torch.enable_grad():
         weights, grid, logits = _run(network, pixels.detach().clone().requires_grad_())
+        if logits.ndim == 2 and logits.shape[1] == 1:  # of two classes, as in `cam.all_layers`
+            logits = torch.cat([-logits, logits], 1)
         classes = logits.argmax(1) if targets is None else torch.as_tensor(targets)
         classes = classes.to(logits.device).expand(len(logits))
         if logits.ndim != 2 or not bool(((classes >= 0) & (classes < logits.shape[1])).all()):
@@ -89,7 +91,7 @@ def _run(network: nn.Module, pixels: Tensor) -> tuple[list[Tensor], Grid, Tensor
 
     Weights are (n, heads, t, t) or (n heads, t, t).
     """
-    frozen = engine.frozen(network)
+    frozen = copies.frozen(network)
     pixels = pixels.clone()  # a forward may write into it
     points = blocks.block_points(record(frozen, pixels[:1]))
     grids = {point.grid for point in points}

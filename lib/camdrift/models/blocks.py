@@ -4,6 +4,7 @@ At a block's own output they would explain less: the logits of a ViT depend on t
 class token alone, and the gradient at its other tokens is zero.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from torch.nn import functional as F
 
 from camdrift.models.calls import (
+    ADDS,
     ATTENTIONS,
     CONCATS,
     CONVS,
@@ -111,7 +113,7 @@ def _mixings(calls: list[Call]) -> Iterator[_Mixing]:
         dense = calls[projection].function not in CONVS
         over = projection == place and call.function is F.linear
         channels = calls[entering if over else start].shape[-1 if dense else 1]
-        module = call.module or calls[projection].name
+        module = _common([call.module, calls[projection].module]) or calls[projection].name
         yield _Mixing(place, module, entering, channels, dense)
 
 
@@ -176,12 +178,19 @@ def _ordered(mixing: _Mixing, recording: Recording) -> tuple[int, Grid]:
     calls = recording.calls
     place: int | None = mixing.entering
     while place is not None:
-        grid = token_grid(place, recording, mixing.channels)
-        if grid is not None:
-            return place, grid
-        if calls[place].function not in NORMS:
+        before = _behind(place, calls, LAYOUTS)
+        between = []
+        while place is not None and place != before:
+            between.append(place)
+            place = _source(calls[place])
+        # A layout may have undone another, as where windows are partitioned in two ways.
+        for at in between if before is None else [before, *between]:
+            grid = token_grid(at, recording, mixing.channels)
+            if grid is not None and calls[at].results == 1:
+                return at, grid
+        if before is None or calls[before].function not in NORMS:
             break
-        place = _behind(_source(calls[place]), calls, LAYOUTS)
+        place = _source(calls[before])
     call = calls[mixing.entering]
     raise UnwatchableError(
         f"the tokens that enter {mixing.module} are {call.shape}, and their places in "
@@ -210,6 +219,8 @@ def token_grid(place: int, recording: Recording, channels: int | None = None) ->
         return round(height / rows) == round(width / columns)
 
     if len(shape) == 4 and shape[0] == images:
+        if _is_in_windows(place, calls):
+            return None
         last = channels in (None, shape[3]) and fits(*shape[1:3])
         first = channels in (None, shape[1]) and fits(*shape[2:])
         if last and (not first or calls[place].function is F.layer_norm):
@@ -217,12 +228,14 @@ def token_grid(place: int, recording: Recording, channels: int | None = None) ->
         return Grid(shape[2], shape[3], 0, "ndhw") if first else None
     if len(shape) != 3 or channels not in (None, shape[2]) or images not in shape[:2]:
         return None
+    if not _is_of_places(place, calls):
+        return None
     count = shape[1] if shape[0] == images else shape[0]
     before = [call.shape for call in calls[:place]]
     alone = {shape[1 if shape[0] == images else 0] for shape in before if len(shape) == 3} | {count}
     even = {(rows, round(rows * width / height)) for rows in range(1, count + 1)}
     for sides in (
-        {call.shape[2:] for call in calls[:place] if call.function in CONVS},
+        {(*call.shape[2:],) for call in calls[:place] if call.function in CONVS},
         {(rows, columns) for rows, columns in even if rows * columns in alone},
     ):
         extra = {
@@ -230,12 +243,50 @@ def token_grid(place: int, recording: Recording, channels: int | None = None) ->
             for rows, columns in sorted(sides)
             if columns and 0 <= count - rows * columns <= MOST_EXTRA and fits(rows, columns)
         }
+        whole = [(r, c) for r, c in sorted(sides) if r * c == shape[2] and fits(r, c)]
+        if not extra and whole and channels is None and shape[0] == images:
+            return Grid(*whole[0], 0, "ndt")
         if extra:
             rows, columns = min(extra, key=lambda side: extra[side])
             if extra[rows, columns] and not _is_after_extra(place, calls, images, rows * columns):
                 return None
             return Grid(rows, columns, extra[rows, columns], "ntd" if shape[0] == images else "tnd")
     return None
+
+
+def _is_in_windows(place: int, calls: list[Call]) -> bool:
+    """Returns whether a result of four dimensions lies in windows, not in rows and columns.
+
+    Each layout of six dimensions or more partitions an image into windows, or joins these again.
+    """
+    in_windows = False
+    at: int | None = place
+    while at is not None and calls[at].function in LAYOUTS | NORMS | ADDS:
+        before = _source(calls[at])
+        if before is not None and math.prod(calls[at].shape) == math.prod(calls[before].shape):
+            in_windows ^= len(calls[at].shape) >= 6 > len(calls[before].shape)
+        at = before
+    return in_windows
+
+
+def _is_of_places(place: int, calls: list[Call]) -> bool:
+    """Returns whether tokens stem from those of the image, one by one.
+
+    Attention returns tokens in the order of its queries: those of a Perceiver are learned.
+    """
+    visited: set[int] = set()
+    waiting = [place]
+    while waiting:
+        at = waiting.pop()
+        call = calls[at]
+        if at in visited or not call.of_images:
+            continue
+        visited.add(at)
+        if not call.inputs:
+            return True
+        query = _source(call) if call.function in ATTENTIONS | MATMULS else None
+        waiting.extend(call.inputs if query is None else [query])
+    return False
 
 
 def _is_after_extra(place: int, calls: list[Call], images: int, count: int) -> bool:

@@ -6,6 +6,7 @@ functions and `multi_head_attention_forward`, which are one call each.
 """
 
 import contextlib
+import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,8 @@ from torch.nn.modules.module import (
 )
 from torch.overrides import TorchFunctionMode
 
+from camdrift.models import checkpoints
+from camdrift.models.submodules import submodules
 from camdrift.settings import SettingsError
 
 ATTENTIONS = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
@@ -76,13 +79,17 @@ class Call:
     first: that of its first argument, None where it is no result.
     users: places of the calls that use its result.
     weights: ids of the parameters that it uses.
-    shape: of its result.
+    shape: of its result, the first of several.
+    results: number of tensors that it returns.
     written: index, among its tensor arguments, of the one that it writes into; None if it writes
         into none, or into a view of another tensor.
     overwritten: whether a later call writes into its result.
     matters: whether the network's output depends on it.
+    used_ungraded: whether a call that no gradient can pass uses its result.
     training: whether it works on images as in training: by statistics of the batch, or at random.
     of_images: whether it uses anything that depends on the network's inputs.
+    graded: whether a gradient can pass it: not under `no_grad`, in which the forward of an
+        `autograd.Function` runs, too.
     kind: of a call as in training: the class of its module, or the function.
     remedy: how a call as in training is avoided.
     """
@@ -94,14 +101,17 @@ class Call:
     first: int | None
     weights: tuple[int, ...]
     shape: tuple[int, ...]
+    results: int
     written: int | None
     training: bool
     of_images: bool
+    graded: bool
     kind: str
     remedy: str
     users: list[int] = field(default_factory=list)
     overwritten: bool = False
     matters: bool = False
+    used_ungraded: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ class Recording:
     size: height and width of the inputs in px.
     ends: places of the calls whose results are in the output.
     results: by path of a module: the place of the call that returned its result, of the module's
-        last call; modules whose result is no tensor are left out.
+        last call; modules whose result is no tensor, or one of several of a call, are left out.
     """
 
     calls: list[Call]
@@ -145,7 +155,9 @@ CONTAINERS = (Tensor, list, tuple, dict)
 
 
 def attributes(output: Any) -> dict[str, Any]:
-    """Returns the attributes of an object, none of one that has no dict of them."""
+    """Returns the attributes of an object, none of one that has neither dict nor fields."""
+    if dataclasses.is_dataclass(output):
+        return {part.name: getattr(output, part.name) for part in dataclasses.fields(output)}
     return dict(getattr(output, "__dict__", {}))
 
 
@@ -191,8 +203,9 @@ class _Recorder(TorchFunctionMode):
 
     def returned(self, path: str, result: Any) -> None:
         """Notes the call that made a module's result."""
-        if isinstance(result, Tensor) and id(result) in self.latest:
-            self.results[path] = self.latest[id(result)]
+        place = self.latest.get(id(result)) if isinstance(result, Tensor) else None
+        if place is not None and self.calls[place].results == 1:
+            self.results[path] = place
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -214,9 +227,11 @@ class _Recorder(TorchFunctionMode):
             None if first is None else self.latest.get(id(first)),
             tuple(id(t) for t in used if isinstance(t, nn.Parameter)),
             tuple(results[0].shape),
+            len(results),
             _written(results, used),
             _in_training(function, args, kwargs) and self._of_images([args[0]]),
             self._of_images(used),
+            torch.is_grad_enabled(),
             type(module).__name__ if known else f"{_name(function)}(training=True)",
             _remedy(module),
         )
@@ -229,6 +244,7 @@ class _Recorder(TorchFunctionMode):
         self.calls.append(call)
         for source in call.inputs:
             self.calls[source].users.append(place)
+            self.calls[source].used_ungraded |= not call.graded
         for tensor in results:
             self.latest[id(tensor)] = place
         self.held += results
@@ -280,7 +296,7 @@ def _version(tensor: Tensor) -> int:
 def _modules(network: nn.Module, recorder: _Recorder) -> Iterator[None]:
     """Keeps the recorder's stack of the network's modules, with their paths, in the block."""
     stack = recorder.stack
-    paths = {id(module): path for path, module in network.named_modules()}
+    paths = {id(module): path for path, module in submodules(network)}
     here = threading.get_ident()  # the hooks are of all modules, also those of other threads
 
     def enter(module: nn.Module, _: Any) -> None:
@@ -311,7 +327,8 @@ def record(network: nn.Module, inputs: Tensor) -> Recording:
     """
     inputs = inputs.clone()  # a forward may write into it
     recorder = _Recorder(inputs)
-    with _modules(network, recorder), torch.no_grad(), recorder:
+    # Gradients are enabled, to see where the forward disables them; nothing requires one.
+    with _modules(network, recorder), torch.enable_grad(), checkpoints.passed(), recorder:
         output = network(inputs)
     for call, (tensor, version) in zip(recorder.calls, recorder.versions, strict=True):
         call.overwritten = _version(tensor) != version

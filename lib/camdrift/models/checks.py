@@ -99,9 +99,10 @@ def refuse_other_logits(own: Tensor, prepared: Tensor, again: Callable[[], Tenso
         raise UnsoundError(RANDOMLY)
     raise UnsoundError(
         "prepared for its maps, the network gives other logits, by up to "
-        f"{float((own - prepared).abs().max()):.2g}: something in its forward is drawn, counted or "
-        "decided anew in each call, or camdrift misreads it; wanted a forward that gives the same "
-        "for the same image in eval mode"
+        f"{float((own - prepared).abs().max()):.2g}: a forward hook changes a result, something in "
+        "the forward is drawn, counted or decided anew in each call, or camdrift misreads it; "
+        "wanted a module in place of such a hook, and a forward that gives the same for the same "
+        "image in eval mode"
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from camdrift.models import architectures, checks, folding
+from camdrift.models import architectures, checkpoints, checks, folding
 from camdrift.models.calls import (
     CONTAINERS,
     Call,
@@ -27,6 +27,7 @@ from camdrift.models.calls import (
     returns_tensor,
     tensors_in,
 )
+from camdrift.models.copies import frozen
 from camdrift.models.hook_points import HookPoint
 
 
@@ -38,85 +39,6 @@ class OtherCallsError(checks.UnsoundError):
             "the network's forward makes other calls than when it was recorded; wanted images "
             "that take one path through the network in each call"
         )
-
-
-def frozen(network: nn.Module) -> nn.Module:
-    """Returns a copy of a network in eval mode that shares its weights and requires no gradient.
-
-    It has none of the network's hooks, except those before a forward, in which some modules compute
-    their weights. It has its own buffers: a forward may write into them. It shares attributes that
-    cannot be copied. Of `DataParallel`, `DistributedDataParallel` and the wrapper of
-    `torch.compile`, the network inside is copied.
-
-    Raises:
-        UnwatchableError: it is scripted, or has lazy modules without weights.
-    """
-    network = unwrapped(network)
-    if any(isinstance(weight, nn.UninitializedParameter) for weight in network.parameters()):
-        raise UnwatchableError(
-            f"{type(network).__name__} has lazy modules without weights; wanted a network that was "
-            "called once"
-        )
-    shared: dict[int, object] = {
-        id(weight): nn.Parameter(
-            weight.clone() if weight.is_inference() else weight.detach(), requires_grad=False
-        )
-        for weight in network.parameters()
-    }
-    # A forward may have left tensors with a history, which cannot be copied, on its modules.
-    for module in network.modules():
-        for value in tensors_in(vars(module).values()):
-            if not value.is_leaf:
-                shared[id(value)] = value.detach()
-    try:
-        clone = copy.deepcopy(network, dict(shared)).eval()
-    except (RuntimeError, TypeError):
-        clone = copy.deepcopy(network, shared | _attributes_to_share(network, shared)).eval()
-    for path, module in list(clone.named_modules()):
-        if path and unwrapped(module) is not module:
-            clone.set_submodule(path, unwrapped(module))
-    for module in clone.modules():
-        for hooks in (module._forward_hooks, module._backward_hooks, module._backward_pre_hooks):
-            hooks.clear()
-    return clone
-
-
-def _attributes_to_share(network: nn.Module, memo: dict[int, object]) -> dict[int, object]:
-    """Returns the attributes of modules that cannot be copied, such as locks and files, by id."""
-    attributes: dict[int, object] = {}
-    usual = vars(nn.Module()).keys()
-    for module in network.modules():
-        for name in vars(module).keys() - usual:
-            value = vars(module)[name]
-            try:
-                copy.deepcopy(value, dict(memo))
-            except (RuntimeError, TypeError):
-                attributes[id(value)] = value
-    return attributes
-
-
-WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-
-
-def unwrapped(network: nn.Module) -> nn.Module:
-    """Returns the network inside wrappers, itself if there are none.
-
-    Raises:
-        UnwatchableError: it is scripted or traced: its calls are not seen.
-    """
-    while True:
-        if isinstance(network, WRAPPERS):
-            network = network.module
-        elif hasattr(network, "_orig_mod"):  # of torch.compile
-            network = network._orig_mod  # type: ignore[assignment]
-        else:
-            break
-    if isinstance(network, torch.jit.ScriptModule):
-        raise UnwatchableError(
-            f"{type(network).__name__} is scripted or traced, and its layers cannot be watched; "
-            "wanted the network that it was made of"
-        )
-    return network
 
 
 class Watched:
@@ -179,8 +101,14 @@ class Watched:
         at = {point.place: partial(keep, point) for point in points}
         # Some devices replace parameters when a network is moved to them.
         known = next(self.network.parameters(), None) is self._parameter
-        with _Run(self.calls, at, known=known) as run:
+        with checkpoints.passed(), _Run(self.calls, at, known=known) as run:
             output = run.current(self.network(inputs))
+        lost = [point.name for point in points if point.place not in kept]
+        if lost:
+            raise UnwatchableError(
+                f"no gradient passes '{lost[0]}', which is computed under `torch.no_grad`, as in "
+                "the forward of an `autograd.Function`; wanted other layers= or hook_points="
+            )
         return output, tuple(kept[point.place] for point in points)
 
 
@@ -214,6 +142,9 @@ class _Run(TorchFunctionMode):
         # and the box of the tensor in its place; and that box by the id of the tensor in it.
         self._instead: dict[int, tuple[weakref.ref[Tensor], _Box]] = {}
         self._boxes: weakref.WeakValueDictionary[int, _Box] = weakref.WeakValueDictionary()
+        # By id, with their places: results of hook points under `no_grad`, until a call uses them
+        # that a gradient can pass.
+        self._waiting: dict[int, tuple[Tensor, int]] = {}
 
     def current(self, output: Any) -> Any:
         """Returns the network's output, with the tensors that stand in place of others.
@@ -223,6 +154,7 @@ class _Run(TorchFunctionMode):
         """
         if self._place + 1 != len(self._calls):
             raise OtherCallsError
+        self._release([output if isinstance(output, CONTAINERS) else attributes(output)])
         if not self._instead:
             return output
         if isinstance(output, CONTAINERS):
@@ -230,7 +162,8 @@ class _Run(TorchFunctionMode):
         before = attributes(output)
         if any(id(tensor) in self._instead for tensor in tensors_in([before])):
             output = copy.copy(output)
-            vars(output).update(_replaced(before, self._instead))
+            for name, value in _replaced(before, self._instead).items():
+                object.__setattr__(output, name, value)  # also where it is frozen
         return output
 
     def __torch_function__(
@@ -245,6 +178,8 @@ class _Run(TorchFunctionMode):
         old = None if written is None else list(tensors_in([args, kwargs]))[written]
         if self._instead:
             args, kwargs = _replaced(args, self._instead), _replaced(kwargs, self._instead)
+        if self._waiting and torch.is_grad_enabled() and self._release([args, kwargs]):
+            args, kwargs = _replaced(args, self._instead), _replaced(kwargs, self._instead)
         if written is None:
             result = function(*args, **kwargs)
             if not returns_tensor(function, result):
@@ -256,11 +191,35 @@ class _Run(TorchFunctionMode):
             self._place = len(self._calls)  # also where the network goes on after an error
             raise OtherCallsError
         self._place = following
-        if following in self._at:
+        if following in self._at and not call.graded:
+            self._waiting[id(result)] = result, following
+        elif following in self._at:
             result = self._at[following](call, result)
+        if old is not None and call.graded and call.used_ungraded:
+            # No call shows that an `autograd.Function` is given the old tensor.
+            self._swap(old, result)
+            return old
         if old is not None:
             self._put(old, result)
         return result
+
+    def _release(self, values: Any) -> bool:
+        """Hooks the tensors among values that waited for it; returns whether there were any."""
+        waited = [self._waiting.pop(id(t)) for t in tensors_in(values) if id(t) in self._waiting]
+        for tensor, place in waited:
+            result = self._at[place](self._calls[place], tensor)
+            if result is not tensor:
+                self._put(tensor, result)
+        return bool(waited)
+
+    def _swap(self, old: Tensor, new: Tensor) -> None:
+        """Makes an old tensor the new one."""
+        box = self._instead.pop(id(old), (None, None))[1]  # without the reference, which forbids it
+        torch.utils.swap_tensors(old, new)
+        if box is not None:
+            self._boxes.pop(id(box.tensor), None)
+            box.tensor = old
+            self._boxes[id(old)] = box
 
     def _put(self, old: Tensor, new: Tensor) -> None:
         """Puts a tensor in place of an old one, and of all that the old one was in place of."""
@@ -364,7 +323,7 @@ class WithModules(nn.Module):
 
         pairs = zip(self.points, self._hook_points, strict=True)
         at = {point.place: partial(passed, module, point) for module, point in pairs}
-        with _Run(self._calls, at, known=False) as run:
+        with checkpoints.passed(), _Run(self._calls, at, known=False) as run:
             return run.current(self.network(inputs))
 
 

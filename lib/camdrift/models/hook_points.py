@@ -36,7 +36,7 @@ class Grid:
     height: int
     width: int
     extra: int
-    axes: Literal["ntd", "tnd", "nhwd", "ndhw"]
+    axes: Literal["ntd", "tnd", "ndt", "nhwd", "ndhw"]
 
     def maps(self, tokens: Tensor) -> Activations:
         """Returns the image's tokens as maps of their channels."""
@@ -44,6 +44,8 @@ class Grid:
             return tokens
         if self.axes == "nhwd":
             return tokens.permute(0, 3, 1, 2)
+        if self.axes == "ndt":
+            return tokens.unflatten(2, (self.height, self.width))
         rows = tokens if self.axes == "ntd" else tokens.transpose(0, 1)
         return rows[:, self.extra :].transpose(1, 2).unflatten(2, (self.height, self.width))
 
@@ -53,6 +55,8 @@ class Grid:
             return maps
         if self.axes == "nhwd":
             return maps.permute(0, 2, 3, 1)
+        if self.axes == "ndt":
+            return maps.flatten(2)
         rows = maps.flatten(2).transpose(1, 2)
         if self.axes == "tnd":
             rows = rows.transpose(0, 1)
@@ -114,7 +118,9 @@ def conv_points(calls: list[Call]) -> tuple[HookPoint, ...]:
     for place, call in enumerate(calls):
         if _is_conv(call):
             own = min(_activations(place, calls), default=_output(place, calls))
-            owners.setdefault(own, []).append(call.name)
+            graded = _graded(own, calls)
+            if graded is not None:
+                owners.setdefault(graded, []).append(call.name)
     if not owners:
         return ()
     places = sorted(owners)
@@ -177,6 +183,21 @@ def _activations(start: int, calls: list[Call]) -> Iterator[int]:
             yield place if gate is None else gate
         elif calls[place].function in ADDS | CONCATS | NORMS | IDENTITIES:
             waiting.extend(calls[place].users)
+
+
+def _graded(place: int, calls: list[Call]) -> int | None:
+    """Returns the call, from a place on, whose result calls use that a gradient can pass.
+
+    None: there is none before another layer, and the place cannot be explained.
+    """
+    while not calls[place].graded:
+        users = [user for user in calls[place].users if calls[user].matters]
+        if any(calls[user].graded for user in users):
+            return place
+        if not users or calls[users[0]].function in CONVS | {F.linear}:
+            return None
+        place = users[0]
+    return place
 
 
 def _gate(place: int, calls: list[Call]) -> int | None:

@@ -14,8 +14,8 @@ from camdrift.datasets import chance
 from camdrift.models import (
     architectures,
     checks,
+    copies,
     devices,
-    engine,
     hook_points,
     training,
     weights,
@@ -161,7 +161,7 @@ def _train(
 def _refuse_early(network: nn.Module, pixels: Tensor, facts: dict[str, Any]) -> None:
     """Refuses an unsound network before training, which may take hours, instead of after it."""
     try:
-        clone = engine.frozen(network)
+        clone = copies.frozen(network)
     except UnwatchableError:
         return  # it can be trained and explained, but not copied
     model = Model(clone, **{key: facts[key] for key in ("mean", "std", "size")}, micro_batch=1)

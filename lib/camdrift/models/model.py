@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from camdrift.models import checks, devices, engine, graph, hook_points, selection
+from camdrift.models import checks, copies, devices, engine, graph, hook_points, selection
 from camdrift.models.hook_points import HookPoint
 from camdrift.models.logits import class_logits
 from camdrift.models.tensors import Activations, Inputs, Logits, Pixels
@@ -154,7 +154,7 @@ class Model(nn.Module):
     @cached_property
     def graph(self) -> fx.GraphModule:
         """The network's graph; raises as `graph.trace` does."""
-        return graph.trace(engine.frozen(self._plain))
+        return graph.trace(copies.frozen(self._plain))
 
     def inputs(self, pixels: Pixels) -> Inputs:
         """Returns the network's inputs on its device: pixels of its size, normalised."""

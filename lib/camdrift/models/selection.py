@@ -10,7 +10,7 @@ from camdrift.models.hook_points import HookPoint, conv_points
 Kind = Literal["convs", "blocks"]
 Choice = Kind | Sequence[str] | Callable[[Recording], Sequence[HookPoint]] | None
 SOUGHT = {
-    "convs": "two-dimensional conv layer that its output depends on",
+    "convs": "two-dimensional conv layer that a gradient of its output can reach",
     "blocks": "block that mixes tokens by attention or by a dense layer",
 }
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camdrift.models.submodules import submodules
+
 ROW = 1024
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
@@ -37,24 +39,27 @@ class Snapshot:
 
 def _parts(network: nn.Module) -> Iterator[Any]:
     """Yields modules, their attributes, tensors and the versions of these."""
-    for module in network.modules():
+    for _, module in submodules(network):
         yield module
         for name, value in vars(module).items():
             if name != "training":
                 yield name
-                yield from _flat(value)
+                yield from _flat(value, set())
 
 
-def _flat(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
+def _flat(value: Any, visited: set[int]) -> Iterator[Any]:
+    if isinstance(value, dict | list | tuple | set | frozenset):
         yield len(value)
-        for key, part in value.items():
-            yield key
-            yield from _flat(part)
-    elif isinstance(value, list | tuple | set | frozenset):
-        yield len(value)
-        for part in value:
-            yield from _flat(part)
+        if not value or id(value) in visited:  # a container may hold itself
+            return
+        visited.add(id(value))
+        if isinstance(value, dict):
+            for key, part in value.items():
+                yield key
+                yield from _flat(part, visited)
+        else:
+            for part in value:
+                yield from _flat(part, visited)
     else:
         yield value
         if isinstance(value, Tensor):
@@ -85,8 +90,9 @@ def _sums(network: nn.Module) -> Tensor:
     These are buffers, parameters of four dimensions, and those of batch norm with the convs before.
     Values are weighted by their places: shuffled ones have another sum.
     """
-    tensors = [buffer for buffer in network.buffers() if _is_plain(buffer)]
-    for module in network.modules():
+    tensors = []
+    for _, module in submodules(network):
+        tensors += [buffer for buffer in module.buffers(recurse=False) if _is_plain(buffer)]
         whole = isinstance(module, nn.BatchNorm2d | nn.Conv2d)
         parameters = module.parameters(recurse=False)
         tensors += [p for p in parameters if _is_plain(p) and (whole or p.ndim == 4)]
