@@ -24,22 +24,24 @@ class Snapshot:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self._parts = [_reference(part) for part in _parts(network)]
-        self._sums = _sums(network)
+        modules = [module for _, module in submodules(network)]
+        self._parts = [_reference(part) for part in _parts(modules)]
+        self._sums = _sums(modules)
 
     def holds(self, network: nn.Module) -> bool:
         """Returns whether a network is as it was."""
-        parts = list(_parts(network))
+        modules = [module for _, module in submodules(network)]
+        parts = list(_parts(modules))
         return (
             len(parts) == len(self._parts)
             and all(map(_is_same, self._parts, parts))
-            and torch.equal(_sums(network), self._sums)
+            and torch.equal(_sums(modules), self._sums)
         )
 
 
-def _parts(network: nn.Module) -> Iterator[Any]:
+def _parts(modules: list[nn.Module]) -> Iterator[Any]:
     """Yields modules, their attributes, tensors and the versions of these."""
-    for _, module in submodules(network):
+    for module in modules:
         yield module
         for name, value in vars(module).items():
             if name != "training":
@@ -84,14 +86,14 @@ def _is_same(before: Any, now: Any) -> bool:
     return type(before) is type(now) and (before is now or before == now)
 
 
-def _sums(network: nn.Module) -> Tensor:
+def _sums(modules: list[nn.Module]) -> Tensor:
     """Returns a sum for each tensor that a prepared network holds as a copy, as bits.
 
     These are buffers, parameters of four dimensions, and those of batch norm with the convs before.
     Values are weighted by their places: shuffled ones have another sum.
     """
     tensors = []
-    for _, module in submodules(network):
+    for module in modules:
         tensors += [buffer for buffer in module.buffers(recurse=False) if _is_plain(buffer)]
         whole = isinstance(module, nn.BatchNorm2d | nn.Conv2d)
         parameters = module.parameters(recurse=False)

@@ -19,7 +19,7 @@ def submodules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     while waiting:
         path, module = waiting.pop()
         for name, value in vars(module).items():
-            if name.startswith("_") and name in USUAL:
+            if name in USUAL or _is_plain(value):
                 continue
             for place, part in _named(name, value):
                 if id(part) not in visited:
@@ -35,6 +35,16 @@ USUAL = frozenset(vars(nn.Module()))
 def leaves(values: Iterable[Any]) -> Iterator[Any]:
     """Yields values, and those in lists, tuples and dicts among them in their place."""
     return (part for value in values for _, part in _walk("", value, set()))
+
+
+SCALARS = {bool, int, float, str, type(None)}
+
+
+def _is_plain(value: Any) -> bool:
+    """Returns whether a value is a scalar, or a list or tuple of scalars."""
+    if type(value) in (list, tuple):
+        return all(type(part) in SCALARS for part in value)
+    return type(value) in SCALARS
 
 
 def _named(name: str, value: Any) -> Iterator[tuple[str, nn.Module]]:
