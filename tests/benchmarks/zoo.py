@@ -1,7 +1,9 @@
 """The zoo: every classifier of torchvision and the smallest network of each of timm's files.
 
 Each is explained at random weights, at every hook point, in a process of its own. A row says
-whether its maps are finite and not empty, and its logits those of the network.
+whether its maps are finite and not empty, and its logits those of the network. With `--peers`, it
+says instead whether the maps of other libraries, each in its documented use, are the same at the
+first, the middle and the last hook point that is a module's output.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from typing import Any
 
 LIMIT = 300  # seconds for a network
 CLASSES = 6
+SHARE = 6  # one network of so many is compared with the peers
 SMALL = 1e-3
 
 
@@ -111,18 +114,90 @@ def explained(name: str) -> dict:
     }
 
 
+def _grad_cam(network: Any, module: Any, images: Any, classes: Any) -> Any:
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    raw = []
+    with GradCAM(network, [module]) as method:
+        keep = method.get_cam_image
+        method.get_cam_image = lambda *given: raw.append(keep(*given)) or raw[-1]
+        method(images.clone(), [ClassifierOutputTarget(int(target)) for target in classes])
+    return raw[0]
+
+
+def _torchcam(network: Any, module: Any, images: Any, classes: Any) -> Any:
+    from torchcam.methods import GradCAM
+
+    with GradCAM(network, target_layer=module) as extractor:
+        scores = network(images.clone().requires_grad_())
+        return extractor(classes.tolist(), scores, normalized=False)[0]
+
+
+def _captum(network: Any, module: Any, images: Any, classes: Any) -> Any:
+    from captum.attr import LayerGradCam
+
+    return LayerGradCam(network, module).attribute(images.clone(), classes)[:, 0]
+
+
+PEERS = {"pytorch-grad-cam": _grad_cam, "torchcam": _torchcam, "captum": _captum}
+
+
+def compared(name: str) -> dict:
+    """Returns a network's row beside the peers.
+
+    Their maps differ by a share of the largest value, or they say why there is none. All is in
+    double precision: in maps of random weights large terms cancel, and rounding would tell more
+    than definitions. The peers keep tensors that layers in place then overwrite; these layers are
+    switched to out of place.
+    """
+    import torch
+
+    from camdrift.explain import cam, prepared
+
+    network, size = build(name)
+    network.double()
+    for module in network.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).double()
+    classes = torch.tensor([1, 3])
+    answer = cam.all_layers(network, images, classes)
+    watched, points = prepared.recall(network, prepared.Explaining()).watch(images)
+    outputs = {place: path for path, place in watched.recording.results.items()}
+    there = [place for place, point in enumerate(points) if point.place in outputs]
+    row: dict[str, Any] = {"network": name, "hook_points": len(points), "of_modules": len(there)}
+    for peer, explain in PEERS.items():
+        outcomes = []
+        for place in sorted({there[0], there[len(there) // 2], there[-1]}) if there else []:
+            module = network.get_submodule(outputs[points[place].place])
+            try:
+                raw = torch.as_tensor(explain(network, module, images, classes)).detach()
+            except Exception as fault:
+                outcomes.append(f"{type(fault).__name__}: {fault}"[:80])
+                continue
+            if raw.shape != answer.maps["GradCAM"][place].shape:
+                outcomes.append(f"a tensor {tuple(raw.shape)}")
+                continue
+            error = (raw.clamp_min(0) - answer.maps["GradCAM"][place]).abs().max()
+            outcomes.append(float(f"{float(error / raw.abs().max()):.1e}"))
+        row[peer] = outcomes
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("zoo.json"))
     parser.add_argument("--one")
+    parser.add_argument("--peers", action="store_true")
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(explained(arguments.one)))
+        print(json.dumps((compared if arguments.peers else explained)(arguments.one)))
         return
     rows = []
-    for name in arguments.names or names():
-        command = [sys.executable, __file__, "--one", name]
+    for name in arguments.names or names()[:: SHARE if arguments.peers else 1]:
+        command = [sys.executable, __file__, "--one", name, *["--peers"] * arguments.peers]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
             row = json.loads(done.stdout.splitlines()[-1])
