@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from camdrift.settings.section import Count, Name, Positive, Section, Side
+from camdrift.settings.section import Count, Name, Positive, Section, Size
 
 FILES = (".safetensors", ".pt", ".pth")  # of weights
 HALVED = ("inception_v3", "googlenet")  # torchvision's; their weights expect pixels in [-1, 1]
@@ -27,17 +27,21 @@ class Training(Section):
 
 
 class ModelSettings(Section):
-    """A network and the source of its weights."""
+    """A network and the source of its weights.
+
+    size: of its input, as of a set; None for that of its set.
+    mean, std: a number for each channel of its set, 3 or 1.
+    """
 
     set: Name
     architecture: str
-    size: Side | None = None
+    size: Size | None = None
     width: Annotated[float, Field(gt=0, le=1)] = 1.0
     head: Literal["pooled", "torchvision"] = "torchvision"
-    arguments: dict[str, bool | int | float | str] = {}
+    arguments: dict[str, bool | int | float | str | list[int]] = {}
     classes: Annotated[int, Field(ge=2)] | None = None
-    mean: Annotated[list[float], Field(min_length=3, max_length=3)]
-    std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
+    mean: Annotated[list[float], Field(min_length=1, max_length=3)]
+    std: Annotated[list[Positive], Field(min_length=1, max_length=3)]
     weights: str | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     new_head: bool = False
@@ -53,10 +57,28 @@ class ModelSettings(Section):
         mean, std = (HALVES, QUARTERS) if halved else (IMAGENET_MEAN, IMAGENET_STD)
         if halved and content.get("weights") is not None:
             std = HALVES
+        own = content.get("mean")
+        if isinstance(own, list) and len(own) == 1 and len(set(std)) == 1:
+            std = std[:1]  # of one channel
         usual: dict[str, Any] = {"mean": mean, "std": std}
         if content.get("new_head") is True:
             usual["training"] = {"layers": "dense"}
         return usual | content
+
+    @model_validator(mode="after")
+    def _has_channels(self) -> "ModelSettings":
+        counts = len(self.mean), len(self.std)
+        if counts not in [(1, 1), (3, 3)]:
+            raise ValueError(
+                "wanted as many numbers in mean as in std, 3 or, for a set with `channels: 1`, 1, "
+                f"got {counts[0]} and {counts[1]}"
+            )
+        return self
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images that the network takes: 3, or 1 for grey ones."""
+        return len(self.mean)
 
     @model_validator(mode="after")
     def _has_weights(self) -> "ModelSettings":

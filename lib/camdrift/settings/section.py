@@ -1,9 +1,17 @@
 """The base of every part of params.yaml, the kinds of its values, and the messages of faults."""
 
+from collections.abc import Sequence
 from reprlib import Repr
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Line = Annotated[str, Field(pattern=r"^[^\n]+$")]
@@ -11,7 +19,38 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-Side = Annotated[int, Field(ge=8, le=2048)]
+LEAST, MOST = 8, 2048  # px of a side
+Side = Annotated[int, Field(ge=LEAST, le=MOST)]
+
+
+def sides(size: int | Sequence[int]) -> tuple[int, int]:
+    """Returns the height and the width in px of a size: a number, for a square, or both of them."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def size_of(height: int, width: int) -> int | list[int]:
+    """Returns sides in px as a size, the inverse of `sides`: one number for a square."""
+    return int(height) if height == width else [int(height), int(width)]
+
+
+def in_words(size: int | Sequence[int]) -> str:
+    """Returns a size as people read it: '64 px', or '24 x 40 px' of height and width."""
+    return f"{' x '.join(str(side) for side in dict.fromkeys(sides(size)))} px"
+
+
+def _as_size(value: Any) -> Any:
+    """Returns a size as `size_of` does; other values than sizes are refused in one sentence."""
+    given = value if isinstance(value, list) and len(value) == 2 else [value]
+    if not all(type(side) is int and LEAST <= side <= MOST for side in given):
+        raise ValueError(
+            f"wanted a side in px, a whole number from {LEAST} to {MOST}, or [height, width], got "
+            f"{_SHORT.repr(value)}"
+        )
+    return size_of(*sides(value))
+
+
+Size = Annotated[int | list[int], BeforeValidator(_as_size)]
 
 
 class SettingsError(Exception):

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from camdrift.settings.section import Section, Share, Side
+from camdrift.settings.section import Section, Share, Side, Size, in_words, sides
 
 
 class Shares(Section):
@@ -37,9 +37,28 @@ class Preprocessing(Section):
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
+def _is_grey_or_coloured(count: int) -> int:
+    if count not in (1, 3):
+        raise ValueError(f"wanted 3, for colours, or 1, for grey, got {count}")
+    return count
+
+
+Channels = Annotated[
+    int, AfterValidator(_is_grey_or_coloured), Field(exclude_if=lambda count: count == 3)
+]
+
+
 class _Set(Section):
+    """What all kinds of sets have.
+
+    size: of the images in px: a side, for squares, or height and width.
+    channels: of the images: 3, red, green and blue, or 1, grey. 3 is no key where settings are
+        dumped, so that files of sets of colours stay as they were before there were others.
+    """
+
     path: str
-    size: Side
+    size: Size
+    channels: Channels = 3
     preprocessing: Preprocessing | None = None
     shares: Shares = Shares(train=0.6, validation=0.1, test=0.3)
     limits: Limits = Limits()
@@ -67,7 +86,13 @@ class Labels(Section):
 
 
 class _Resized(_Set):
-    size: Side = 224
+    """A set of pictures of any size.
+
+    resize: px to which the side that limits a picture is resized, as long as the shorter side of
+        `size`; see `datasets.pictures.fit`.
+    """
+
+    size: Size = 224
     resize: Side
     fold: Annotated[int, Field(ge=0)] = 0
 
@@ -75,15 +100,19 @@ class _Resized(_Set):
     @classmethod
     def _is_resized(cls, content: Any) -> Any:
         size = content.get("size", 224) if isinstance(content, dict) else None
-        if not isinstance(size, int):
+        given = size if isinstance(size, list) and len(size) == 2 else [size]
+        if not all(isinstance(side, int) for side in given):
             return content
         # The ratio with which torchvision prepares images for a network of 224 px.
-        return {"resize": min(2048, round(size * 256 / 224))} | content
+        return {"resize": min(2048, round(min(given) * 256 / 224))} | content
 
     @model_validator(mode="after")
     def _covers(self) -> "_Resized":
-        if self.resize < self.size:
-            raise ValueError(f"wanted resize >= size ({self.size} px), got {self.resize}")
+        if self.resize < min(sides(self.size)):
+            raise ValueError(
+                f"wanted resize >= the shorter side of size ({in_words(self.size)}), got "
+                f"{self.resize}"
+            )
         if (self.fold + 1) * self.shares.test > 1 + 1e-9:
             raise ValueError(
                 f"wanted a fold whose test images are not among those of another: with "

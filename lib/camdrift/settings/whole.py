@@ -142,4 +142,37 @@ def _references(plan: Settings) -> list[str]:
             faults.append(f"studies.{name}.headline: wanted a cell with `detect`, got one without")
     transfers = {k: study for k, study in plan.studies.items() if isinstance(study, TransferStudy)}
     ends = plan.sources, plan.targets
+    faults += _channel_faults(plan)
     return faults + transfer_faults(transfers, *ends, sets=plan.sets, models=models)
+
+
+def _channel_faults(plan: Settings) -> list[str]:
+    """Returns a line for each model that meets images of other channels than it is for.
+
+    Sets and models that are not there are left out, as other lines name them.
+    """
+    models = {name: model for name, model in plan.models.items() if model.set in plan.sets}
+    faults = []
+    for name, model in models.items():
+        count = plan.sets[model.set].channels
+        if model.channels != count:
+            faults.append(
+                f"models.{name}.mean: wanted a number for each channel of sets.{model.set}, "
+                f"{count}, got {model.mean}; write mean: {[0.5] * count} and std: {[0.25] * count}"
+            )
+    for key, retraining in plan.retrainings.items():
+        if base := models.get(retraining.model):
+            models |= {retrained_model(key, kind): base for kind in RETRAINED}
+    for part in OWNERS:
+        for name, item in getattr(plan, part).items():
+            for role in ("model", "source"):
+                met = models.get(getattr(item, role, ""))
+                if met is None or item.set not in plan.sets:
+                    continue
+                wanted, got = (plan.sets[key].channels for key in (item.set, met.set))
+                if wanted != got:
+                    faults.append(
+                        f"{part}.{name}.{role}: wanted a model of a set with `channels: {wanted}`, "
+                        f"as sets.{item.set}, got one of sets.{met.set} with {got}"
+                    )
+    return faults
