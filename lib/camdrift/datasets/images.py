@@ -1,12 +1,14 @@
 """Image sets: photographs that ship with two packages, digits, folders, torchvision.
 
-Every function returns an `ImageSet`: uint8 pixels (n, height, width, 3) and an index table with one
-row an image: `id, label, class_name, split, source, sha256, licence`. `source` is the picture that
-the image was cut from; intervals are clustered by it.
+Every function returns an `ImageSet`: uint8 pixels (n, height, width, channels) and an index table
+with one row an image: `id, label, class_name, split, source, sha256, licence`. `source` is the
+picture that the image was cut from; intervals are clustered by it. `size` is a side in px, or
+height and width; `channels` are 3, or 1 for grey images.
 """
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from camdrift.datasets.preprocessing import preprocessor
 from camdrift.datasets.splits import SPLITS, assign_splits, split_entries
 from camdrift.pipeline import randomness
 from camdrift.settings import SettingsError
+from camdrift.settings.section import sides
 from camdrift.storage import ImageSet
 
 CC0 = "CC0-1.0"
@@ -60,10 +63,11 @@ class UnreadableError(SettingsError):
 def photos(
     *,
     seed: int,
-    size: int,
+    size: int | Sequence[int],
     shares: dict[str, float],
     limits: dict[str, int],
     preprocessing: dict | None,
+    channels: int = 3,
 ) -> ImageSet:
     """Returns `size` px tiles of the bundled photographs; a tile's class is its picture.
 
@@ -74,18 +78,18 @@ def photos(
     dominate. `preprocessing` applies to each tile, which is then resized back to `size` px.
     """
     prepare = preprocessor(preprocessing)
+    tall, wide = sides(size)
     tiles, rows = [], []
     for label, (name, package, file, licence) in enumerate(PHOTOS):
         picture = pictures.decode(Path(str(files(package))) / file)
         rng = randomness.generator(seed, "photos", name)
-        owner = _deal(picture.shape[0] // size, picture.shape[1] // size, shares, rng)
+        owner = _deal(picture.shape[0] // tall, picture.shape[1] // wide, shares, rng)
         for split in SPLITS:
-            corners = _windows(owner == SPLITS.index(split), size, overlap=split == "train")
+            corners = _windows(owner == SPLITS.index(split), tall, wide, overlap=split == "train")
             picks = np.sort(rng.permutation(len(corners))[: limits[split]])
             for top, left in (corners[i] for i in picks):
-                tiles.append(
-                    pictures.fit(prepare(picture[top : top + size, left : left + size]), size, size)
-                )
+                tile = prepare(picture[top : top + tall, left : left + wide])
+                tiles.append(pictures.fit(tile, min(tall, wide), size, channels))
                 rows.append((f"{name}_{top:04d}_{left:04d}", label, name, split, name, licence))
     return _image_set(tiles, rows)
 
@@ -103,28 +107,32 @@ def _deal(
     return owner.reshape(rows, columns)
 
 
-def _windows(owned: np.ndarray, size: int, *, overlap: bool) -> list[tuple[int, int]]:
+def _windows(owned: np.ndarray, height: int, width: int, *, overlap: bool) -> list[tuple[int, int]]:
     """Returns the top left corners of the tiles that lie wholly inside the owned cells."""
     if not overlap:
-        return [(row * size, column * size) for row, column in np.argwhere(owned)]
+        return [(row * height, column * width) for row, column in np.argwhere(owned)]
     halves = np.kron(owned, np.ones((2, 2), dtype=bool))  # each cell as 2 x 2 half cells
     whole = halves[:-1, :-1] & halves[1:, :-1] & halves[:-1, 1:] & halves[1:, 1:]
-    return [(row * size // 2, column * size // 2) for row, column in np.argwhere(whole)]
+    return [(row * height // 2, column * width // 2) for row, column in np.argwhere(whole)]
 
 
 def digits(
     *,
     seed: int,
-    size: int,
+    size: int | Sequence[int],
     shares: dict[str, float],
     limits: dict[str, int],
     preprocessing: dict | None,
+    channels: int = 3,
 ) -> ImageSet:
-    """Returns scikit-learn's 8 x 8 digits as grey RGB images, enlarged to `size` px (nearest).
+    """Returns scikit-learn's 8 x 8 digits, grey, as RGB or of one channel, enlarged (nearest).
+
+    A `size` that is no square stretches them.
 
     `limits` bounds the images that a class gives to each split.
     """
     prepare = preprocessor(preprocessing)
+    tall, wide = sides(size)
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -135,8 +143,8 @@ def digits(
     for image, name, label, split in zip(grey, names, bunch.target, splits, strict=True):
         if split:
             picture = prepare(np.asarray(Image.fromarray(image).convert("RGB")))
-            enlarged = Image.fromarray(picture).resize((size, size), Image.Resampling.NEAREST)
-            tiles.append(np.asarray(enlarged))
+            enlarged = Image.fromarray(picture).resize((wide, tall), Image.Resampling.NEAREST)
+            tiles.append(pictures.with_channels(np.asarray(enlarged), channels))
             rows.append((name, int(label), str(label), split, name, "CC BY 4.0 (UCI)"))
     return _image_set(tiles, rows)
 
@@ -145,7 +153,7 @@ def folder(
     *,
     path: str,
     seed: int,
-    size: int,
+    size: int | Sequence[int],
     resize: int,
     shares: dict[str, float],
     limits: dict[str, int],
@@ -154,8 +162,9 @@ def folder(
     labels: dict | None,
     unreadable_share: float,
     licence: str,
+    channels: int = 3,
 ) -> ImageSet:
-    """Returns the images of a folder, resized (shorter side) and centre-cropped to `size` px.
+    """Returns the images of a folder, resized and centre-cropped to `size` px, see `pictures.fit`.
 
     Layouts are those of `folders.entries`: a class a subfolder, splits above classes, or a table of
     labels. Files that cannot be read are named on the terminal and left out, and so are links that
@@ -175,7 +184,7 @@ def folder(
         shown = name if name.isprintable() else ascii(name)  # it may hold a terminal's commands
         try:
             picture = pictures.decode(folders.within(root, file))
-            tiles.append(pictures.fit(prepare(picture), resize, size))
+            tiles.append(pictures.fit(prepare(picture), resize, size, channels))
             rows.append((name, label, class_name, split, name, licence))
         except SettingsError as fault:
             raise SettingsError(f"{shown}: {fault}") from fault
@@ -201,13 +210,14 @@ def torchvision_set(
     dataset: str,
     arguments: dict,
     seed: int,
-    size: int,
+    size: int | Sequence[int],
     resize: int,
     shares: dict[str, float],
     limits: dict[str, int],
     fold: int,
     preprocessing: dict | None,
     licence: str,
+    channels: int = 3,
 ) -> ImageSet:
     """Returns the images of a `torchvision.datasets` class by name, called with `arguments`.
 
@@ -235,7 +245,8 @@ def torchvision_set(
     for i, (name, label, split) in enumerate(zip(names, labels, splits, strict=True)):
         if split:
             image, _ = _item(source, i, dataset)
-            tiles.append(pictures.fit(prepare(np.asarray(image.convert("RGB"))), resize, size))
+            picture = prepare(np.asarray(image.convert("RGB")))
+            tiles.append(pictures.fit(picture, resize, size, channels))
             rows.append((name, label, classes[label], split, name, licence))
     return _image_set(tiles, rows)
 
@@ -305,12 +316,16 @@ def _image_set(
 
 
 def datasheet(images: ImageSet) -> dict:
-    """Returns a set's datasheet: counts, size, splits, classes, licences, checksum of pixels."""
-    index = images.index
+    """Returns a set's datasheet: counts, size, splits, classes, licences, checksum of pixels.
+
+    `channels` stand in it where they are not 3.
+    """
+    index, channels = images.index, images.pixels.shape[3]
     return {
         "images": len(index),
         "unreadable_files": images.facts["unreadable_files"],
         "size_px": [int(side) for side in images.pixels.shape[1:3]],
+        **({} if channels == 3 else {"channels": int(channels)}),
         "split_by": images.facts["split_by"],
         "splits": {split: int((index["split"] == split).sum()) for split in SPLITS},
         "sources": int(index["source"].nunique()),

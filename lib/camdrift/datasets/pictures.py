@@ -1,11 +1,14 @@
-"""Pictures: decoded from files as upright RGB, and resized to tiles of a set's size."""
+"""Pictures: decoded from files as upright RGB, and made tiles of a set's size and channels."""
 
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from camdrift.settings.section import sides
 
 # A quarter of a gigabyte as RGB, the size at which Pillow warns of a decompression bomb. A tile
 # needs several copies of its picture, and a file of a few bytes may declare any size.
@@ -64,10 +67,22 @@ def suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in known.items() if name in _formats())
 
 
-def fit(picture: np.ndarray, resize: int, size: int) -> np.ndarray:
-    """Returns the picture, its shorter side resized to `resize` px (bilinear), its centre cropped.
+def fit(
+    picture: np.ndarray, resize: int, size: int | Sequence[int], channels: int = 3
+) -> np.ndarray:
+    """Returns the picture, resized in proportion (bilinear), its centre cropped.
 
-    The result has `size` px a side.
+    It is resized until it just covers an area of the proportions of `size` whose shorter side has
+    `resize` px; for a square, its own shorter side then has `resize` px.
+
+    Args:
+        picture: uint8 RGB (height, width, 3).
+        resize: in px, at least the shorter side of `size`.
+        size: of the result in px: a side, or height and width.
+        channels: of the result, see `with_channels`.
+
+    Returns:
+        uint8 (height, width, channels).
 
     Raises:
         ValueError: the picture has more than `MOST_PIXELS`, or would have after resizing, as a thin
@@ -75,12 +90,29 @@ def fit(picture: np.ndarray, resize: int, size: int) -> np.ndarray:
     """
     _refuse_size(picture.shape[1], picture.shape[0])
     image = Image.fromarray(picture)
-    scale = resize / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
+    tall, wide = sides(size)
+    short = min(tall, wide)
+    area = resize * wide / short, resize * tall / short
+    scale = max(least / side for least, side in zip(area, image.size, strict=True))
+    width, height = (
+        max(least, round(side * scale))
+        for least, side in zip((wide, tall), image.size, strict=True)
+    )
     _refuse_size(width, height, f" when its shorter side of {min(image.size)} px is {resize} px")
     image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+    left, top = (width - wide) // 2, (height - tall) // 2
+    cropped = np.asarray(image.crop((left, top, left + wide, top + tall)))
+    return with_channels(cropped, channels)
+
+
+def with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
+    """Returns a picture of 3 channels, or of 1, the luma of ITU-R BT.601, which keeps a grey value.
+
+    `picture` is uint8 RGB (height, width, 3); the result is uint8 (height, width, channels).
+    """
+    if channels == 3:
+        return picture
+    return np.asarray(Image.fromarray(picture).convert("L"))[..., None]
 
 
 def _refuse_size(width: int, height: int, when: str = "") -> None:
