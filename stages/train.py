@@ -8,6 +8,7 @@ from camdrift import storage
 from camdrift.datasets import numbering
 from camdrift.models import loading
 from camdrift.pipeline import run
+from camdrift.settings.section import size_of
 from camdrift.storage import files
 from camdrift.storage.pixels import from_8bit
 
@@ -17,7 +18,7 @@ def main(stage: run.Stage) -> None:
     images = storage.read(storage.ImageSet, storage.set_folder(plan.set))
     if "class_folders" in images.facts:
         numbering.refuse_other_classes(stage.key, plan, images.facts["class_folders"])
-    size = images.pixels.shape[1]
+    size = size_of(*images.pixels.shape[1:3])
     seed = stage.settings.seed
 
     def split(name: str) -> tuple[torch.Tensor, torch.Tensor]:

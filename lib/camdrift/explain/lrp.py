@@ -67,7 +67,7 @@ def relevance(model: Model, pixels: Pixels, classes: Tensor | None = None) -> He
     assign no share against the sign that they receive: only dense layers do, and a network with one
     dense layer may have maps of one sign everywhere.
 
-    The map has the sides of the network's input, `model.size`. The flat rule uses no value of the
+    The map has the sides of the network's input, `model.sides`. The flat rule uses no value of the
     input, so the relevance of pixels equals that of normalised pixels.
 
     Args:

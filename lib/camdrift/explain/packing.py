@@ -203,7 +203,7 @@ def layer_table(model: Model, *, max_side: int | None = None) -> pd.DataFrame:
     `shrunk`.
     """
     with torch.no_grad():
-        _, activations = model.probes(torch.zeros(1, 3, model.size, model.size))
+        _, activations = model.probes(torch.zeros(1, *model.shape))
     rows, start = [], 0
     for point, tensor in zip(model.maps, activations, strict=True):
         height, width = (min(side, max_side or side) for side in tensor.shape[-2:])

@@ -1,7 +1,8 @@
 """Networks: builds one by name, replaces its head, slims it."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from camdrift.models.calls import tensors_in
 from camdrift.models.logits import class_logits
 from camdrift.settings import SettingsError, imports
+from camdrift.settings.section import in_words, sides
 
 
 class RefusedError(SettingsError):
@@ -33,8 +35,9 @@ def build(
     width: float,
     head: str,
     classes: int,
-    size: int,
+    size: int | Sequence[int],
     initialised: bool,
+    channels: int = 3,
     arguments: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Returns an untrained network.
@@ -46,30 +49,36 @@ def build(
         head: `torchvision` keeps the network's head; `pooled` is global average pooling and one
             linear layer.
         classes: number of logits.
-        size: side of the input in px, at which the built network is run once.
+        size: of the input in px, a side, or height and width, at which the network is run once.
         initialised: False leaves the weights of a full-width network on torch's meta device, for a
             state dict to assign; drawing those of a VGG takes seconds. A network with tensors that
             no state dict holds is built on the CPU.
+        channels: of the input, 3 or 1. For 1, timm's networks are built with `in_chans`, the conv
+            of a torchvision network that takes 3 is replaced by one whose weights are its sums over
+            channels, and the user's own function must return a network that takes 1.
         arguments: further ones of the function that builds the network, by name.
 
     Raises:
         RefusedError: there is no such architecture, or it does not run when slimmed.
     """
     place = "cpu" if is_own(architecture) or (initialised and width == 1) else "meta"
-    network = _full_network(architecture, classes, head, place, arguments or {})
+    full = partial(_full_network, architecture, classes, head, channels, arguments or {})
+    network = full(place)
     if place == "meta" and _has_more_than_its_state(network):
         place = "cpu"
-        network = _full_network(architecture, classes, head, place, arguments or {})
+        network = full(place)
     try:
         if width != 1:
-            _slim(network, width, classes)
+            _slim(network, width, classes, channels)
             place = "cpu"
         with torch.no_grad():
-            logits = network.eval()(torch.zeros(1, 3, size, size, device=place))
+            logits = network.eval()(torch.zeros(1, channels, *sides(size), device=place))
     except Exception as fault:  # a network's forward may raise anything
+        grey = "" if channels == 3 else f" with {channels} channel"
         raise RefusedError(
-            f"{architecture} does not run at width {width} and {size} px: {fault}. Wanted a "
-            "network whose forward survives scaled channels (VGG, ResNet, Inception, Xception do)"
+            f"{architecture} does not run at width {width} and {in_words(size)}{grey}: {fault}. "
+            "Wanted a network whose forward survives scaled channels (VGG, ResNet, Inception, "
+            "Xception do) and takes images of that size"
         ) from fault
     if not isinstance(logits, Tensor):
         raise RefusedError(
@@ -84,7 +93,12 @@ def build(
 
 
 def _full_network(
-    architecture: str, classes: int, head: str, place: str, arguments: Mapping[str, Any]
+    architecture: str,
+    classes: int,
+    head: str,
+    channels: int,
+    arguments: Mapping[str, Any],
+    place: str,
 ) -> nn.Module:
     """Returns a network of full width on a device."""
     with torch.device(place):
@@ -92,6 +106,9 @@ def _full_network(
             network = _user_network(architecture, classes, arguments)
         else:
             builder = _builder(architecture)
+            timm = architecture.startswith("timm:")
+            if channels == 1 and timm:
+                arguments = {"in_chans": 1} | dict(arguments)
             try:
                 network = builder(classes, arguments)
             except (TypeError, ValueError) as fault:
@@ -100,9 +117,48 @@ def _full_network(
                 raise RefusedError(
                     f"{architecture} does not take the arguments {dict(arguments)}: {fault}"
                 ) from fault
+            if channels == 1 and not timm:
+                _make_grey(network, architecture)
         if head == "pooled":
             _pool_head(network, architecture, classes)
     return network
+
+
+def _make_grey(network: nn.Module, architecture: str) -> None:
+    """Replaces the one conv that takes 3 channels by one that takes 1, in place.
+
+    Its weights are the sums of the old ones over channels, so that a grey image gives what its copy
+    in three equal channels gave.
+
+    Raises:
+        RefusedError: not just one conv takes 3 channels.
+    """
+    convs = [
+        (name, module)
+        for name, module in network.named_modules()
+        if type(module) is nn.Conv2d and module.in_channels == 3
+    ]
+    if len(convs) != 1:
+        raise RefusedError(
+            f"{architecture}: wanted one conv of 3 channels, to make it take grey images, got "
+            f"{len(convs)}; take another network, timm:<name>, or `channels: 3` of the set"
+        )
+    ((name, old),) = convs
+    new = nn.Conv2d(
+        1,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]
+        old.stride,  # type: ignore[arg-type]
+        old.padding,  # type: ignore[arg-type]
+        old.dilation,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+        padding_mode=old.padding_mode,
+        device=old.weight.device,
+    )
+    new.weight = nn.Parameter(old.weight.detach().sum(1, keepdim=True))
+    new.bias = old.bias
+    parent, _, key = name.rpartition(".")
+    setattr(network.get_submodule(parent), key, new)
 
 
 def _has_more_than_its_state(network: nn.Module) -> bool:
@@ -217,10 +273,10 @@ def with_own_head(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Ten
 SLIMMED = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
 
 
-def _slim(network: nn.Module, width: float, classes: int) -> None:
+def _slim(network: nn.Module, width: float, classes: int, image: int = 3) -> None:
     """Scales the channels of every Conv2d, BatchNorm2d and Linear in place, with fresh weights.
 
-    The image's three channels and the number of logits stay the same.
+    The channels of an `image` and the number of logits stay the same.
     """
 
     def scaled(channels: int) -> int:
@@ -236,7 +292,7 @@ def _slim(network: nn.Module, width: float, classes: int) -> None:
             if isinstance(module, nn.Conv2d):
                 depthwise = module.groups == module.in_channels > 1
                 fresh = conv = nn.Conv2d(
-                    3 if module.in_channels == 3 else scaled(module.in_channels),
+                    image if module.in_channels == image else scaled(module.in_channels),
                     scaled(module.out_channels),
                     module.kernel_size,  # type: ignore[arg-type]
                     module.stride,  # type: ignore[arg-type]

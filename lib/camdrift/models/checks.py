@@ -46,7 +46,7 @@ def refuse_dependence(
 
     Args:
         call: pixels -> logits, for any number of images.
-        pixels: (n, 3, h, w), of which pale versions of the first two are used; n may be 0.
+        pixels: (n, c, h, w), of which pale versions of the first two are used; n may be 0.
         classes: the number of logits that the network must return.
         finite: whether to refuse logits that are not finite; before training they may occur.
     """

@@ -55,7 +55,7 @@ def _count(tensor: Tensor) -> int:
 def spatial(model: Model) -> np.ndarray:
     """Returns which neurons are channels of an image-like layer: bool (neurons,)."""
     with torch.no_grad():
-        layers = _layers(*model.excitations(torch.zeros(1, 3, model.size, model.size)))
+        layers = _layers(*model.excitations(torch.zeros(1, *model.shape)))
     return np.concatenate([np.full(_count(layer), layer.dim() > 2) for layer in layers])
 
 
@@ -66,7 +66,7 @@ def kernel_means(model: Model) -> np.ndarray:
     """
     parts = []
     with torch.no_grad():
-        logits, excitations = model.excitations(torch.zeros(1, 3, model.size, model.size))
+        logits, excitations = model.excitations(torch.zeros(1, *model.shape))
     for point, tensor in zip(model.neurons, excitations, strict=True):
         weights = [model.weight_of(name) for name in point.name.split("+")]
         # After a concatenation a hook point has more channels than any of its convs' kernels.

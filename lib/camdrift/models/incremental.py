@@ -4,6 +4,7 @@ Every layer's output for the clean image is kept. A changed pixel then affects o
 layer's output, which grows from layer to layer; the rest is the clean image's.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,7 +30,7 @@ def painted(pixels: Pixels, places: Tensor, values: Tensor) -> Pixels:
     Args:
         pixels: images, not modified.
         places: row and column of each replaced pixel, int64 (n, k, 2).
-        values: their new values, (n, k, 3).
+        values: their new values, (n, k, channels).
     """
     changed = pixels.clone()
     image = torch.arange(len(pixels), device=pixels.device)
@@ -42,9 +43,10 @@ def painted(pixels: Pixels, places: Tensor, values: Tensor) -> Pixels:
 class _Stage:
     """A layer whose output depends on a neighbourhood, and the pointwise ones after it.
 
-    reach: px of its input, in a row, on which one place of its output depends. side: of its input,
-    in px, padded by `padding` on both sides with `fill`. window: px of its output, in a row, that
-    the changed pixel can affect, wherever it lies. out: side of its whole output.
+    reach: px of its input, in a row, on which one place of its output depends. sides: height and
+    width of its input, in px, padded by `padding` on all sides with `fill`. window: px of its
+    output, in a row, that the changed pixel can affect, wherever it lies. out: height and width of
+    its whole output.
     """
 
     layer: nn.Conv2d | nn.MaxPool2d
@@ -53,9 +55,9 @@ class _Stage:
     stride: int
     padding: int
     fill: float
-    side: int
+    sides: tuple[int, int]
     window: int
-    out: int
+    out: tuple[int, int]
 
     @property
     def crop(self) -> int:
@@ -115,7 +117,7 @@ class Incremental:
         self._home = pixels.device
         self._pixels = pixels = pixels.to(model.device)
         self._stages: list[_Stage] = []
-        fits = tuple(pixels.shape[-2:]) == (model.size, model.size)
+        fits = tuple(pixels.shape[1:]) == model.shape
         if not fits or model.precision == "bfloat16":
             return
         try:
@@ -123,7 +125,7 @@ class Incremental:
         except UntraceableError as fault:
             tqdm.write(f"changed pixels are evaluated on whole images, which is slower: {fault}")
             return
-        self._stages, start = _stages(traced, model.size)
+        self._stages, start = _stages(traced, model.sides)
         if self._stages:
             self._rest = _rest(traced, start)
             self._keep(pixels)
@@ -135,7 +137,7 @@ class Incremental:
         Args:
             images: index of the clean image behind each, int64.
             places: row and column of each changed pixel, int64 (n, k, 2).
-            values: of the changed pixels, (n, k, 3), in [0, 1] or outside.
+            values: of the changed pixels, (n, k, channels), in [0, 1] or outside.
         """
         windowed = self._stages and places.shape[1] == 1
         size = CHUNK if windowed else self._model.micro_batch
@@ -157,11 +159,13 @@ class Incremental:
         origin = places[:, 0]
         for stage, clean, buffer in zip(self._stages, self._clean, self._buffers, strict=False):
             first = -((stage.reach - 1 - stage.padding - origin) // stage.stride)
-            moved = first.clamp(0, stage.out - stage.window)
+            along = zip(first.unbind(1), stage.out, strict=True)
+            moved = torch.stack([at.clamp(0, side - stage.window) for at, side in along], dim=1)
             corner = moved * stage.stride
-            side = stage.side + 2 * stage.padding
-            crop = _crop(clean, side, images, corner, stage.crop, buffer)
-            _paste(buffer, stage.crop, origin + stage.padding - corner, patch)
+            height, width = (side + 2 * stage.padding for side in stage.sides)
+            square = (stage.crop, stage.crop)
+            crop = _crop(clean, (height, width), images, corner, square, buffer)
+            _paste(buffer, square, origin + stage.padding - corner, patch)
             patch, origin = stage.output(crop), moved
         out = self._stages[-1].out
         corner = torch.zeros_like(origin)
@@ -184,10 +188,10 @@ class Incremental:
             channels = tensor.shape[1]
             tensors[-1].append(tensor[:rows].permute(0, 2, 3, 1).reshape(-1, channels))
         self._clean = [torch.cat(parts) for parts in tensors]
-        sides = [stage.crop for stage in self._stages] + [self._stages[-1].out]
+        places_of = [stage.crop**2 for stage in self._stages] + [math.prod(self._stages[-1].out)]
         shapes = [
-            (CHUNK * side**2 + 1, clean.shape[1])  # the last row takes values outside a crop
-            for clean, side in zip(self._clean, sides, strict=True)
+            (CHUNK * count + 1, clean.shape[1])  # the last row takes values outside a crop
+            for clean, count in zip(self._clean, places_of, strict=True)
         ]
         # Allocated once: for a large tensor, allocation takes longer than filling it.
         room = self._clean[0].new_empty(max(places * channels for places, channels in shapes))
@@ -195,43 +199,55 @@ class Incremental:
 
 
 def _crop(
-    clean: Tensor, side: int, images: Tensor, corner: Tensor, crop: int, buffer: Tensor
+    clean: Tensor,
+    sides: tuple[int, int],
+    images: Tensor,
+    corner: Tensor,
+    crop: tuple[int, int],
+    buffer: Tensor,
 ) -> Tensor:
-    """Returns a crop of a kept tensor for each of `images`, (n, c, crop, crop), in `buffer`.
+    """Returns a crop of a kept tensor for each of `images`, (n, c, *crop), in `buffer`.
 
     Args:
-        clean: rows of channels, (images * side * side, c).
-        side: of the kept tensor in px.
+        clean: rows of channels, (images * height * width, c).
+        sides: height and width of the kept tensor in px.
         images: int64 (n,).
         corner: row and column of each crop's first place, int64 (n, 2).
-        crop: side of a crop in px.
-        buffer: (n * crop * crop + 1, c).
+        crop: height and width of a crop in px.
+        buffer: (n * the places of a crop + 1, c).
     """
-    along = torch.arange(crop, device=clean.device)
-    rows, columns = (corner[:, axis, None] + along for axis in (0, 1))
-    index = (images[:, None, None] * side + rows[:, :, None]) * side + columns[:, None, :]
+    height, width = sides
+    rows, columns = _places(corner, crop)
+    index = (images[:, None, None] * height + rows[:, :, None]) * width + columns[:, None, :]
     torch.index_select(clean, 0, index.flatten(), out=buffer[:-1])
-    return buffer[:-1].view(len(images), crop, crop, -1).permute(0, 3, 1, 2)
+    return buffer[:-1].view(len(images), *crop, -1).permute(0, 3, 1, 2)
 
 
-def _paste(buffer: Tensor, crop: int, corner: Tensor, patch: Tensor) -> None:
+def _places(corner: Tensor, sides: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Returns the rows, (n, height), and the columns, (n, width), of areas from corners (n, 2)."""
+    rows, columns = (torch.arange(side, device=corner.device) for side in sides)
+    return corner[:, :1] + rows, corner[:, 1:] + columns
+
+
+def _paste(buffer: Tensor, crop: tuple[int, int], corner: Tensor, patch: Tensor) -> None:
     """Pastes a patch, (n, c, h, w), into each crop in `buffer`, at `corner`: int64 (n, 2)."""
-    along = torch.arange(patch.shape[-1], device=patch.device)
-    rows, columns = (corner[:, axis, None] + along for axis in (0, 1))
+    height, width = crop
+    rows, columns = _places(corner, (patch.shape[-2], patch.shape[-1]))
     number = torch.arange(len(patch), device=patch.device)[:, None, None]
-    index = (number * crop + rows[:, :, None]) * crop + columns[:, None, :]
-    inside_rows, inside_columns = ((at >= 0) & (at < crop) for at in (rows, columns))
+    index = (number * height + rows[:, :, None]) * width + columns[:, None, :]
+    inside_rows = (rows >= 0) & (rows < height)
+    inside_columns = (columns >= 0) & (columns < width)
     inside = inside_rows[:, :, None] & inside_columns[:, None, :]
     index = torch.where(inside, index, len(buffer) - 1)
     flat = patch.permute(0, 2, 3, 1).reshape(-1, patch.shape[1])
     buffer.index_copy_(0, index.flatten(), flat)
 
 
-def _stages(traced: fx.GraphModule, size: int) -> tuple[list[_Stage], fx.Node]:
+def _stages(traced: fx.GraphModule, sides: tuple[int, int]) -> tuple[list[_Stage], fx.Node]:
     """Returns the stages from the input on, and the node whose tensor they end with."""
     stages: list[_Stage] = []
     node = next(node for node in traced.graph.nodes if node.op == "placeholder")
-    patch, side = 1, size
+    patch = 1
     while True:
         following = _follower(node, traced)
         if following is None:
@@ -243,11 +259,11 @@ def _stages(traced: fx.GraphModule, size: int) -> tuple[list[_Stage], fx.Node]:
             last = stages.pop()
             stages.append(replace(last, after=(*last.after, layer)))
         else:
-            stage = _stage(layer, patch, side)
-            if stage is None or stage.window == stage.out:
+            stage = _stage(layer, patch, sides)
+            if stage is None or stage.window == min(stage.out):
                 return stages, node
             stages.append(stage)
-            patch, side = stage.window, stage.out
+            patch, sides = stage.window, stage.out
         node = follower
 
 
@@ -261,8 +277,8 @@ def _follower(node: fx.Node, traced: fx.GraphModule) -> tuple[fx.Node, nn.Module
     return user, traced.get_submodule(str(user.target))
 
 
-def _stage(layer: nn.Module, patch: int, side: int) -> _Stage | None:
-    """Returns the stage of a layer, None where the layer is unknown or not square."""
+def _stage(layer: nn.Module, patch: int, sides: tuple[int, int]) -> _Stage | None:
+    """Returns the stage of a layer, None where the layer is unknown or its kernel is not square."""
     if type(layer) not in (nn.Conv2d, nn.MaxPool2d):
         return None
     assert isinstance(layer, nn.Conv2d | nn.MaxPool2d)
@@ -276,9 +292,9 @@ def _stage(layer: nn.Module, patch: int, side: int) -> _Stage | None:
     else:
         supported, fill = not (layer.ceil_mode or layer.return_indices), float("-inf")
     reach = (kernel - 1) * dilation + 1
-    out = (side + 2 * padding - reach) // stride + 1
-    window = min(out, (patch + reach - 2) // stride + 1)
-    stage = _Stage(layer, (), reach, stride, padding, fill, side, window, out)
+    height, width = ((side + 2 * padding - reach) // stride + 1 for side in sides)
+    window = min(height, width, (patch + reach - 2) // stride + 1)
+    stage = _Stage(layer, (), reach, stride, padding, fill, sides, window, (height, width))
     return stage if supported else None
 
 

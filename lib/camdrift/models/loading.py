@@ -1,6 +1,6 @@
 """Loading: the weights of models, read or trained, and models ready to call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -26,19 +26,27 @@ from camdrift.models.logits import class_logits
 from camdrift.models.model import Model
 from camdrift.pipeline import randomness
 from camdrift.settings import ModelSettings, Training, imports, params
+from camdrift.settings.section import sides
 from camdrift.storage import Weights
 
 Split = Callable[[str], tuple[Tensor, Tensor]]  # 'train' -> its pixels and labels
 
 
 def obtain(
-    settings: ModelSettings, *, size: int, labels: Any, split: Split, seed: int, name: str
+    settings: ModelSettings,
+    *,
+    size: int | Sequence[int],
+    labels: Any,
+    split: Split,
+    seed: int,
+    name: str,
 ) -> Weights:
     """Returns the weights of a model: loaded, trained, or loaded and trained further.
 
     Args:
         settings: the model's settings.
-        size: side of the set's images in px, and of the input unless the settings name another.
+        size: of the set's images in px, a side, or height and width, and of the input unless the
+            settings name another.
         labels: of all images of the set.
         split: returns pixels and labels of 'train', 'validation' or 'test'.
         seed: of the initial weights and the batches.
@@ -68,6 +76,12 @@ def obtain(
         try:
             network.load_state_dict(state, assign=True)
         except RuntimeError as fault:
+            if settings.channels != 3:
+                raise RefusedError(
+                    f"{settings.weights} does not fit {settings.architecture} with {classes} "
+                    f"classes and {settings.channels} channel; wanted weights of such a network, "
+                    f"or `channels: 3` of sets.{settings.set}: {fault}"
+                ) from fault
             raise RefusedError(
                 f"{settings.weights} does not fit {settings.architecture} with {classes} classes "
                 f"(models.{name}.classes: the number of the weights; or new_head: true, to train "
@@ -181,8 +195,8 @@ def _refuse_lost(network: nn.Module, facts: dict[str, Any]) -> None:
     Raises:
         UnsoundError: the rebuilt network does not run, or returns other logits.
     """
-    side = facts["size"]
-    images = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    shape = len(facts["mean"]), *sides(facts["size"])
+    images = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     network.eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         again = _network(facts, initialised=False)
@@ -220,7 +234,7 @@ def _refuse(network: nn.Module, model: Model, pixels: Tensor, facts: dict[str, A
 
 def _network(facts: dict[str, Any], *, initialised: bool) -> nn.Module:
     own = {key: facts[key] for key in NETWORK if key in facts}
-    return architectures.build(**own, initialised=initialised)
+    return architectures.build(**own, channels=len(facts["mean"]), initialised=initialised)
 
 
 def stored(name: str) -> Weights:

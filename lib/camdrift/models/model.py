@@ -17,6 +17,7 @@ from camdrift.models import checks, copies, devices, engine, graph, hook_points,
 from camdrift.models.hook_points import HookPoint
 from camdrift.models.logits import class_logits
 from camdrift.models.tensors import Activations, Inputs, Logits, Pixels
+from camdrift.settings.section import in_words, sides
 
 
 def padded(values: Tensor, count: int) -> Tensor:
@@ -24,13 +25,28 @@ def padded(values: Tensor, count: int) -> Tensor:
     return torch.cat([values, values[-1:].expand(count - len(values), *values.shape[1:])])
 
 
-def inputs(pixels: Pixels, *, size: int, mean: Tensor, std: Tensor) -> Inputs:
+def inputs(pixels: Pixels, *, size: int | Sequence[int], mean: Tensor, std: Tensor) -> Inputs:
     """Returns the inputs of a network: pixels resized to its size (bilinear) and normalised.
 
-    Pixels that have that size already are not resized. `mean` and `std` are (1, 3, 1, 1).
+    Pixels that have that size already are not resized.
+
+    Args:
+        pixels: (n, c, height, width), in [0, 1].
+        size: a side in px, or height and width.
+        mean: (1, c, 1, 1), as `std`.
+        std: of each channel.
+
+    Raises:
+        ValueError: the pixels have other channels than the mean.
     """
-    if pixels.shape[-1] != size or pixels.shape[-2] != size:
-        pixels = F.interpolate(pixels, size, mode="bilinear", antialias=False)
+    if pixels.shape[1] != mean.shape[1]:  # those of one channel would be broadcast
+        raise ValueError(
+            f"wanted images with {mean.shape[1]} channels, as many as the model's mean has "
+            f"numbers, got {pixels.shape[1]}"
+        )
+    wanted = sides(size)
+    if tuple(pixels.shape[-2:]) != wanted:
+        pixels = F.interpolate(pixels, wanted, mode="bilinear", antialias=False)
     return (pixels - mean) / std
 
 
@@ -41,9 +57,10 @@ class Model(nn.Module):
 
     Args:
         network: the network, normalised inputs -> logits.
-        mean: of each channel, subtracted from the pixels.
+        mean: of each channel, subtracted from the pixels; its length is the number of channels.
         std: of each channel, by which the difference is divided.
-        size: side of the input in px; pixels of another size are resized (bilinear) inside.
+        size: of the input in px, a side, or height and width; pixels of another size are resized
+            (bilinear) inside.
         micro_batch: the one batch size at which the network is called.
         precision: of its arithmetic.
 
@@ -64,12 +81,12 @@ class Model(nn.Module):
         *,
         mean: Sequence[float],
         std: Sequence[float],
-        size: int,
+        size: int | Sequence[int],
         micro_batch: int,
         precision: devices.Precision = "float32",
     ) -> None:
         super().__init__()
-        self.size = size
+        self.sides = sides(size)
         self.micro_batch = micro_batch
         self.precision = precision
         first = next(network.parameters())
@@ -78,7 +95,7 @@ class Model(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1).to(place))
         network.eval().requires_grad_(False)
         generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(1, len(mean), size, size, generator=generator).to(first)
+        noise = torch.randn(1, *self.shape, generator=generator).to(first)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             self._watched = engine.watch(network, noise)
             self._plain = self._watched.network
@@ -159,7 +176,24 @@ class Model(nn.Module):
     def inputs(self, pixels: Pixels) -> Inputs:
         """Returns the network's inputs on its device: pixels of its size, normalised."""
         moved = pixels.to(self.device)
-        return inputs(moved, size=self.size, mean=self.mean, std=self.std)
+        return inputs(moved, size=self.sides, mean=self.mean, std=self.std)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width in px of one input."""
+        return (self.mean.shape[1], *self.sides)
+
+    @property
+    def size(self) -> int:
+        """The side of a square input in px.
+
+        Raises:
+            ValueError: the input is not square; `sides` has both.
+        """
+        height, width = self.sides
+        if height != width:
+            raise ValueError(f"wanted a model of square inputs, got {in_words(self.sides)}")
+        return height
 
     @property
     def device(self) -> torch.device:

@@ -3,7 +3,8 @@
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
-Pixels = Float[Tensor, "n 3 height width"]  # RGB images in [0, 1], or changes to them
+# RGB or grey images in [0, 1], or changes to them.
+Pixels = Float[Tensor, "n 3 height width"] | Float[Tensor, "n 1 height width"]
 Inputs = Float[Tensor, "n _ _ _"]  # of a network: images of any channels, resized, normalised
 Labels = Int[Tensor, "n"]  # one class an image
 Logits = Float[Tensor, "n classes"]  # before the softmax

@@ -50,7 +50,7 @@ def train(
     *,
     mean: Sequence[float],
     std: Sequence[float],
-    size: int,
+    size: int | Sequence[int],
     layers: str,
     epochs: int,
     batch: int,
@@ -149,11 +149,14 @@ def _dense(network: nn.Module) -> nn.Module:
 
 def _augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
     if shift:
-        size = images.shape[-1]
+        height, width = images.shape[-2:]
         padded = F.pad(images, (shift,) * 4, mode="replicate")
         corners = torch.randint(0, 2 * shift + 1, (len(images), 2), generator=generator).tolist()
         images = torch.stack(
-            [p[:, y : y + size, x : x + size] for p, (y, x) in zip(padded, corners, strict=True)]
+            [
+                each[:, y : y + height, x : x + width]
+                for each, (y, x) in zip(padded, corners, strict=True)
+            ]
         )
     if flip:
         mirrored = torch.rand(len(images), generator=generator) < 0.5
@@ -168,7 +171,7 @@ def accuracy(
     *,
     mean: Sequence[float],
     std: Sequence[float],
-    size: int,
+    size: int | Sequence[int],
 ) -> float:
     """Returns the share of images that a bare network classifies correctly, in [0, 1].
 

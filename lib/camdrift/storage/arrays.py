@@ -7,10 +7,13 @@ places: an image's are `height` and `width`, a map's, which may be another size,
 import numpy as np
 from jaxtyping import Bool, Float, Num, UInt8
 
-Images8 = UInt8[np.ndarray, "n height width 3"]  # RGB images as files hold them, 0-255
-Pixels = Float[np.ndarray, "n 3 height width"]  # RGB images in [0, 1], or changes to them
+# RGB or grey images as files hold them, 0-255.
+Images8 = UInt8[np.ndarray, "n height width 3"] | UInt8[np.ndarray, "n height width 1"]
+# RGB or grey images in [0, 1], or changes to them.
+Pixels = Float[np.ndarray, "n 3 height width"] | Float[np.ndarray, "n 1 height width"]
 # The last of an attack's steps, without rows where the attack is one step.
-LastStep = Pixels | Float[np.ndarray, "0 3 height width"]
+NoStep = Float[np.ndarray, "0 3 height width"] | Float[np.ndarray, "0 1 height width"]
+LastStep = Pixels | NoStep
 Heatmaps = Float[np.ndarray, "n h w"]  # maps of one layer
 PerImage = Num[np.ndarray, "n"]  # one number an image
 Mask = Bool[np.ndarray, "n"]  # whether something holds, for each image

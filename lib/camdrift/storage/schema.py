@@ -1,4 +1,8 @@
-"""Kinds of artefacts: frozen dataclasses, each field one file, and the names in their tables."""
+"""Kinds of artefacts: frozen dataclasses, each field one file, and the names in their tables.
+
+A `size` among facts is a side in px or, of what is not square, [height, width], as
+`settings.section.sides` reads it.
+"""
 
 from dataclasses import dataclass
 
@@ -40,7 +44,7 @@ def control_of(name: str) -> str:
 class ImageSet:
     """Images of one set.
 
-    pixels: uint8 (n, height, width, 3), RGB.
+    pixels: uint8 (n, height, width, c), RGB or, of one channel, grey. So are `c` channels below.
     index: n rows of `id, label, class_name, split, source, licence, sha256`.
     facts: `unreadable_files`, the number of files that could not be read; `split_by`, 'shares' or
         'folders'; `class_folders`, the names of the folders that number the classes, if any do.
@@ -56,7 +60,7 @@ class Weights:
     """A trained or loaded network.
 
     state: the state dict.
-    facts: `classes` (number of logits), `size` (input side, px), `layers` (names and labels of the
+    facts: `classes` (number of logits), `size` (of the input), `layers` (names and labels of the
         maps, in forward order), `test_accuracy`, `chance` (see `chance.level`).
     curve: `epoch, loss, validation_accuracy`, empty when nothing was trained.
     """
@@ -70,7 +74,7 @@ class Weights:
 class Attacked:
     """The effect of an attack on the n test images of a cell.
 
-    perturbation: float32 (n, 3, height, width), before clipping, pixels in [0, 1].
+    perturbation: float32 (n, c, height, width), before clipping, pixels in [0, 1].
     last_step: the part of it that the last of several steps added; no rows if it is one step.
     images: n rows, `image` (its place among the set's images), `id`, `source`, `label`,
         `clean` (prediction), `adversarial`, `adversarial_8bit`, `unclipped` (predictions at
@@ -95,8 +99,8 @@ class Attacked:
 class Noise:
     """The noise to compare each perturbation with.
 
-    draws: float32 (n, draws, 3, height, width), standard normal.
-    controls: float32 (n, kinds, 3, height, width), the perturbation rearranged, at strength 1.
+    draws: float32 (n, draws, c, height, width), standard normal.
+    controls: float32 (n, kinds, c, height, width), the perturbation rearranged, at strength 1.
     facts: `controls`, their names in that order.
     scales: a row for each (image, draw, strength, recipe): `scale`, the factor on N(mean, std) of
         the perturbation, and, after clipping and quantising, the measured `mean`, `std`, `l2`,
@@ -129,7 +133,7 @@ class Maps:
         in `values` (shared wherever pixels and class are equal), `target_class`, `prediction`,
         `probability`. Methods after the first have central variants alone, see `variants`.
     layers: a row a layer: `name, label, height, width, start` (its first column in `values`).
-    pictures: uint8 (examples, variants, height, width, 3), of the images and variants below.
+    pictures: uint8 (examples, variants, height, width, c), of the images and variants below.
     examples: `image` and `variant` and `strength` of each picture, in the order of `pictures`.
     """
 
@@ -209,10 +213,10 @@ class Detected:
         a blur.
     images: a row an image: `image, split, source, label, clean, success`.
     maps: float16 (examples, variants, methods, h, w): normalised maps to show.
-    pictures: uint8 (examples, variants, h, w, 3).
+    pictures: uint8 (examples, variants, h, w, c).
     examples: `image, variant, prediction` of each picture, in the order of `pictures`.
     facts: `methods` of `maps`; `passes`: forward ones of the model, by detector; `classes`: pairs
-        of the number and the name of each class; `size`, side of the images in px.
+        of the number and the name of each class; `size` of the images.
     """
 
     features: pd.DataFrame
@@ -244,7 +248,7 @@ class Retrained:
     controls: a row for each (model, attack, control, image) of the test split: `source, right`
         (the model on the clean image), `flipped` (the control changes its class).
     tests: a row a test image: `image` (its place in the set), `id, source, label, class_name`.
-    changed: float32 (2, n, 3, h, w): the test images after 'fgsm' and 'one_pixel' on the baseline
+    changed: float32 (2, n, c, h, w): the test images after 'fgsm' and 'one_pixel' on the baseline
         model, in [0, 1].
     facts: `settings` of each attack; `added`, the number of images that each of 'fgsm' and
         'one_pixel' adds to the training set.
@@ -276,7 +280,7 @@ class Signatures:
         relevance`, the share of it in the baseline model's maps of clean images, and
         `trustworthiness, agreement, chance of agreement`, none of these where there are too few
         points for a plane.
-    pictures: uint8 (n, h, w, 3), the clean test images.
+    pictures: uint8 (n, h, w, c), the clean test images.
     """
 
     maps: np.ndarray
@@ -292,7 +296,7 @@ class Signs:
 
     Goodfellow et al. 2015, section 4, for every eps at once.
 
-    sign: int8 (n, 3, h, w), of -1, 0, 1.
+    sign: int8 (n, c, h, w), of -1, 0, 1.
     images: n rows, `image` (its place in the set), `id`.
     """
 
@@ -321,9 +325,9 @@ class Transferred:
     layers: a row a layer, as of `Maps`.
     values: float16 (examples, 1 + variants, policies, total), maps of the clean image and of each
         variant, all layers, each divided by its maximum, flattened and joined.
-    pictures: uint8 (examples, 1 + variants, h, w, 3).
+    pictures: uint8 (examples, 1 + variants, h, w, c).
     shown: `image` of each example, and its `class_name`.
-    facts: `size`, side of the network's input in px; `convs` and the mean of their `channels`;
+    facts: `size` of the network's input; `convs` and the mean of their `channels`;
         `parameters`, their number; `zero_gradients`, by source the share of images at which the
         loss has no gradient at all.
     """
