@@ -47,7 +47,11 @@ class Settings(Section):
 
 @dataclass
 class _Search:
-    """One image's population, (members, genes) in [0, 1]: row, column, red, green, blue a pixel."""
+    """One image's population, (members, genes) in [0, 1].
+
+    The genes of a pixel are its row, its column and the value of each channel: red, green and blue,
+    or grey.
+    """
 
     image: int
     aim: int  # the class to lead to, or away from
@@ -152,7 +156,7 @@ def perturb(
     change = torch.zeros_like(images)
     evaluations = torch.zeros(len(images), dtype=torch.int64)
     log: list[dict] = []
-    decode = partial(_replacements, shape=images.shape[-2:], bounds=bounds)
+    decode = partial(_replacements, shape=images.shape[1:], bounds=bounds)
     waiting = standing.nonzero().flatten()
     for start in range(0, len(waiting), model.micro_batch):
         rows = waiting[start : start + model.micro_batch]
@@ -163,7 +167,7 @@ def perturb(
                 success == "any",
                 generators[row],
                 population,
-                5 * pixels,
+                (2 + images.shape[1]) * pixels,
                 place,
             )
             for place, row in enumerate(rows)
@@ -279,9 +283,16 @@ def _evaluate(
 def _replacements(
     genes: np.ndarray, *, shape: Sequence[int], bounds: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """Returns rows and columns, int64 (n, k, 2), and colours, (n, k, 3), of individuals."""
+    """Returns rows and columns, int64 (n, k, 2), and colours, (n, k, channels), of individuals.
+
+    Args:
+        genes: of individuals, (n, k * (2 + channels)), in [0, 1].
+        shape: channels, height and width of the images.
+        bounds: of the colours' values.
+    """
     low, high = bounds
-    pixels = genes.reshape(len(genes), -1, 5)
-    places = np.floor(pixels[..., :2] * shape).clip(max=np.array(shape) - 1)
+    channels, *sides = shape
+    pixels = genes.reshape(len(genes), -1, 2 + channels)
+    places = np.floor(pixels[..., :2] * sides).clip(max=np.array(sides) - 1)
     colours = low + pixels[..., 2:] * (high - low)
     return torch.from_numpy(places.astype(np.int64)), torch.from_numpy(colours.astype(np.float32))
