@@ -3,6 +3,7 @@
 from camdrift import storage
 from camdrift.pipeline import run, shards
 from camdrift.scores import comparison
+from camdrift.settings.section import size_of
 
 
 def shard(stage: run.Stage, places: slice) -> storage.Scores:
@@ -14,7 +15,7 @@ def shard(stage: run.Stage, places: slice) -> storage.Scores:
     partners = comparison.unrelated_partners(images, places, count=scoring.unrelated, seed=seed)
     both = {*partners.index, *partners.to_numpy().ravel()}
     maps = storage.read(storage.Maps, cam, only={"rows": {"image": sorted(both)}})
-    size = maps.pictures.shape[2]
+    size = size_of(*maps.pictures.shape[2:4])
     maps = comparison.part(maps, partners.index, partners.to_numpy().ravel())
     return storage.Scores(
         comparison.drift(maps, stage.protocols, partners, size=size, beside=scoring.beside)

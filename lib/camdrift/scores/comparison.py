@@ -104,7 +104,7 @@ def drift(
     protocols: Sequence[Protocol],
     partners: pd.DataFrame,
     *,
-    size: int,
+    size: int | Sequence[int],
     beside: Sequence[str],
 ) -> pd.DataFrame:
     """Returns every score of every changed map against the clean map of its image.
@@ -120,7 +120,7 @@ def drift(
         maps: of one cell; of images that are not scored, the clean ones alone.
         protocols: of the cell.
         partners: the images to score, each with its unrelated images, see `unrelated_partners`.
-        size: the side in px at which the cosine sees the maps.
+        size: of the images in px, a side, or height and width.
         beside: names of the further scores of the first protocol's maps.
 
     Returns:
@@ -194,7 +194,12 @@ def at_full_strength(scores: pd.DataFrame, images: pd.DataFrame) -> Similarities
 
 
 def score_pairs(
-    name: str, stack: np.ndarray, first: np.ndarray, second: np.ndarray, *, size: int
+    name: str,
+    stack: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    size: int | Sequence[int],
 ) -> np.ndarray:
     """Returns a score of pairs of maps: (pairs,).
 
@@ -203,7 +208,7 @@ def score_pairs(
         stack: maps (n, h, w).
         first: places in the stack, as `second`.
         second: (pairs,).
-        size: side in px of the images.
+        size: of the images in px, a side, or height and width.
     """
     module = by_name()[name]
     if hasattr(module, "score_places"):

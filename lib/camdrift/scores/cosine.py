@@ -4,11 +4,13 @@ Renkhoff et al. 2022, "Exploring Adversarial Attacks on Neural Networks: An Expl
 equation 6, on raw maps.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
 from camdrift.scores.resizing import upsampling
+from camdrift.settings.section import sides
 from camdrift.storage.arrays import Heatmaps, PerImage
 
 LABEL = "cosine similarity"
@@ -17,16 +19,19 @@ HIGHER_IS_ALIKE = True
 BANDED = 96  # the side in px from which two diagonals are faster than a matrix product
 
 
-def score(first: Heatmaps, second: Heatmaps, *, size: int) -> PerImage:
+def score(first: Heatmaps, second: Heatmaps, *, size: int | Sequence[int]) -> PerImage:
     """Returns the cosine of maps resized to `size` px, in [0, 1]; NaN where a map is empty.
+
+    `size` is a side, or height and width.
 
     Exact without upsampling: with U the resizing matrix and U'U = F'F, the inner product of two
     resized maps is that of F a F' and F b F', which are no larger than the maps. The
     precision is that of the maps, 2e-7 for float32.
     """
     a, b = first, second
-    if a.shape[1:] != (size, size):
-        a, b = _weighed(a, size), _weighed(b, size)
+    wanted = sides(size)
+    if a.shape[1:] != wanted:
+        a, b = _weighed(a, wanted), _weighed(b, wanted)
     return np.minimum(_angle(_inner(a, b), _inner(a, a), _inner(b, b)), 1)
 
 
@@ -40,10 +45,11 @@ def _factor(side: int, size: int) -> np.ndarray:
     return resize if side >= size else np.linalg.cholesky(resize.T @ resize).T
 
 
-def _weighed(maps: Heatmaps, size: int) -> np.ndarray:
-    """Returns F a F' of maps a, in their precision."""
-    rows, columns = (_factor(side, size).astype(maps.dtype) for side in maps.shape[1:])
-    if not BANDED <= min(maps.shape[1:]) <= max(maps.shape[1:]) < size:
+def _weighed(maps: Heatmaps, size: tuple[int, int]) -> np.ndarray:
+    """Returns F a G' of maps a, F for their rows and G for their columns, in their precision."""
+    pairs = list(zip(maps.shape[1:], size, strict=True))
+    rows, columns = (_factor(*pair).astype(maps.dtype) for pair in pairs)
+    if not all(BANDED <= small < large for small, large in pairs):
         return rows @ maps @ columns.T
     wide = maps * columns.diagonal()
     wide[:, :, :-1] += maps[:, :, 1:] * columns.diagonal(1)

@@ -4,6 +4,7 @@ Renkhoff et al. 2022, section IV-C, as its public code computes it. It has a hig
 maps share the blue of their dark places.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib as mpl
@@ -12,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from camdrift.pipeline import run
 from camdrift.scores.resizing import bicubic
+from camdrift.settings.section import sides
 from camdrift.storage.arrays import Heatmaps, PerImage
 
 LABEL = "cosine similarity of jet pictures"
@@ -20,14 +22,14 @@ HIGHER_IS_ALIKE = True
 CHUNK = 1 << 17  # values of pictures that are compared at a time
 
 
-def score(first: Heatmaps, second: Heatmaps, *, size: int) -> PerImage:
+def score(first: Heatmaps, second: Heatmaps, *, size: int | Sequence[int]) -> PerImage:
     """Returns the cosine of pairs of maps as jet pictures, never NaN."""
     places = np.arange(2 * len(first))
     return score_places(np.concatenate([first, second]), *np.split(places, 2), size=size)
 
 
 def score_places(
-    stack: Heatmaps, first: np.ndarray, second: np.ndarray, *, size: int
+    stack: Heatmaps, first: np.ndarray, second: np.ndarray, *, size: int | Sequence[int]
 ) -> np.ndarray:
     """Returns the cosine of pairs of maps as jet pictures, never NaN: (pairs,).
 
@@ -49,8 +51,10 @@ def score_places(
     return np.concatenate(parts)
 
 
-def jet_rgb(maps: Heatmaps, *, size: int) -> np.ndarray:
-    """Returns the pictures that renkhoff2022's public code compares: uint8 (n, 3, size, size).
+def jet_rgb(maps: Heatmaps, *, size: int | Sequence[int]) -> np.ndarray:
+    """Returns the pictures that renkhoff2022's public code compares: uint8 (n, 3, height, width).
+
+    `size` is their side in px, or their height and width.
 
     Levels of 255, cut off; matplotlib's jet; stretched to 0-255; enlarged by Pillow (bicubic,
     rounded to 8 bit after each of its two passes); times 0.4 and stretched again, which all but
@@ -59,9 +63,10 @@ def jet_rgb(maps: Heatmaps, *, size: int) -> np.ndarray:
     table = mpl.colormaps["jet"](np.arange(256))[:, :3].astype(np.float32)
     levels = (np.float32(255) * maps.astype(np.float32)).astype(np.uint8)
     pictures = np.moveaxis(_as_image(table[levels]), 3, 1)
-    for side in (maps.shape[2], maps.shape[1]):
+    for side in reversed(sides(size)):  # along rows, then, with sides swapped, along columns
         pictures = np.ascontiguousarray(pictures)
-        pictures = (pictures if side == size else _enlarged(pictures, size)).swapaxes(2, 3)
+        pictures = pictures if pictures.shape[3] == side else _enlarged(pictures, side)
+        pictures = pictures.swapaxes(2, 3)
     return _as_image(pictures.astype(np.float32) * np.float32(0.4))
 
 

@@ -3,6 +3,8 @@
 Chakraborty et al. 2022, "Generalizing Adversarial Explanations with Grad-CAM", equation 1.
 """
 
+from collections.abc import Sequence
+
 from camdrift.scores.ssim import structural_similarity
 from camdrift.storage.arrays import Heatmaps, PerImage
 
@@ -11,7 +13,7 @@ RANGE = (0.0, 1.0)
 HIGHER_IS_ALIKE = False
 
 
-def score(first: Heatmaps, second: Heatmaps, *, size: int) -> PerImage:
+def score(first: Heatmaps, second: Heatmaps, *, size: int | Sequence[int]) -> PerImage:
     """Returns `shift`, whatever the images' size."""
     return shift(first, second)
 

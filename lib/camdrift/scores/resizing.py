@@ -1,9 +1,11 @@
 """Resizing of maps and pictures as matrices, each side on its own."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
+from camdrift.settings.section import sides
 from camdrift.storage.arrays import Heatmaps
 
 
@@ -22,9 +24,9 @@ def upsampling(small: int, large: int) -> np.ndarray:
     return matrix
 
 
-def enlarged(maps: Heatmaps, *, size: int) -> np.ndarray:
-    """Returns maps at `size` px, bilinear: (n, size, size)."""
-    rows, columns = (upsampling(side, size) for side in maps.shape[1:])
+def enlarged(maps: Heatmaps, *, size: int | Sequence[int]) -> np.ndarray:
+    """Returns maps at `size` px, a side, or height and width, bilinear: (n, height, width)."""
+    rows, columns = (upsampling(*pair) for pair in zip(maps.shape[1:], sides(size), strict=True))
     return rows @ maps.astype(np.float64) @ columns.T
 
 

@@ -3,6 +3,8 @@
 Wang et al. 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity".
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from camdrift.storage.arrays import Heatmaps, PerImage
@@ -13,7 +15,7 @@ HIGHER_IS_ALIKE = True
 K1, K2 = 0.01, 0.03
 
 
-def score(first: Heatmaps, second: Heatmaps, *, size: int) -> PerImage:
+def score(first: Heatmaps, second: Heatmaps, *, size: int | Sequence[int]) -> PerImage:
     """Returns the mean structural similarity of maps, NaN where one is empty."""
     empty = (first.max(axis=(1, 2)) == 0) | (second.max(axis=(1, 2)) == 0)
     return np.where(empty, np.nan, structural_similarity(first, second))
