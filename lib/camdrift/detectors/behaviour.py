@@ -51,7 +51,7 @@ class Settings(Section):
 def copies(
     pixels: Pixels, clean: Pixels, generators: Sequence[np.random.Generator], *, count: int
 ) -> Iterator[Tensor]:
-    """Yields `count` noisy copies (3, h, w) of each cleaned image, image by image.
+    """Yields `count` noisy copies (c, h, w) of each cleaned image, image by image.
 
     The noise is normal, with the mean and standard deviation of the difference between the image
     and the cleaned image (renkhoff2022, equation 2). Values are not clipped.

@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 
 from camdrift.detectors.detector import Detector, UnfitError
 from camdrift.settings.detection import Layer, place
-from camdrift.settings.section import Count, Section
+from camdrift.settings.section import Count, Section, sides
 from camdrift.storage import arrays
 
 if TYPE_CHECKING:
@@ -94,15 +94,17 @@ def raw_maps(
     return heat
 
 
-def normalise(maps: Heatmaps, *, size: int) -> Tensor:
-    """Returns maps at the input's size, each scaled from 0 to almost 1: (n, size, size).
+def normalise(maps: Heatmaps, *, size: int | Sequence[int]) -> Tensor:
+    """Returns maps at the input's size, each scaled from 0 to almost 1: (n, height, width).
+
+    `size` is a side in px, or height and width.
 
     As in the public code, 1e-7 is added to the divisor, so that a map of tiny values stays dark.
     Maps are enlarged bilinearly with half-pixel centres (the code aligns the corners).
     """
     from torch.nn.functional import interpolate
 
-    large = interpolate(maps[:, None], (size, size), mode="bilinear")[:, 0]
+    large = interpolate(maps[:, None], sides(size), mode="bilinear")[:, 0]
     low = large.amin((1, 2), keepdim=True)
     high = large.amax((1, 2), keepdim=True)
     return (large - low) / (high - low + 1e-7)
@@ -162,7 +164,7 @@ def maps(model: Model, pixels: Pixels, *, layer: int) -> Iterator[dict[str, Tens
     probe = model.probe(place(layer))
     for batch, rows in model.batches(pixels):
         heat = raw_maps(*probe(batch))
-        yield {name: normalise(m[:rows], size=model.size) for name, m in heat.items()}
+        yield {name: normalise(m[:rows], size=model.sides) for name, m in heat.items()}
 
 
 def passes(settings: Settings) -> int:
@@ -248,7 +250,7 @@ def surrogate(detector: NoiseCam, model: Model, settings: Settings) -> Objective
         logits, activations = model.activations(batch)
         tensor = activations[place(settings.layer)]
         heat = raw_maps(logits, tensor, readings=[reading], create_graph=True)[reading]
-        bright = (20 * (normalise(heat, size=model.size) - threshold)).sigmoid()
+        bright = (20 * (normalise(heat, size=model.sides) - threshold)).sigmoid()
         down, across = bright.diff(dim=1).abs(), bright.diff(dim=2).abs()
         return logits, (down.mean((1, 2)) + across.mean((1, 2))).float().to(batch.device)
 

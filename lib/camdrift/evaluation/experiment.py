@@ -23,6 +23,7 @@ from camdrift.perturbations.variants import Variant, read, shown
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, Protocol, SettingsError
 from camdrift.settings.detection import place
+from camdrift.settings.section import size_of
 from camdrift.storage import ADAPTIVE, ADVERSARIAL, CLEAN, NOISE, NON_ADAPTIVE, Detected, Seen
 from camdrift.storage.pixels import to_8bit
 
@@ -79,7 +80,7 @@ class Part:
 
     images: as `select_images` returns them.
     classes: pairs of the number and the name of each class.
-    size: side of the images in px.
+    size: of the images in px, see `settings.section.sides`.
     """
 
     cell: Cell
@@ -87,7 +88,7 @@ class Part:
     protocol: Protocol
     images: pd.DataFrame
     classes: list[tuple[int, str]]
-    size: int
+    size: int | list[int]
 
     @property
     def test_images(self) -> pd.DataFrame:
@@ -126,7 +127,7 @@ def load_part(
     images = attacked.images
     names = images.drop_duplicates("label").set_index("label")["class_name"].to_dict()
     selected = select_images(images, settings, seed=seed)
-    size = attacked.perturbation.shape[-1]
+    size = size_of(*attacked.perturbation.shape[-2:])
     return Part(cell, name, protocol, selected, list(names.items()), size)
 
 
@@ -322,5 +323,5 @@ def _maps_and_classes(
     maps = noisecam.raw_maps(logits, activations)
     maps["grad_cam_plus_plus"] = grad_cam_plus_plus.maps(activations, gradient)
     maps["layer_cam"] = layer_cam.maps(activations, gradient)
-    stack = [noisecam.normalise(maps[name], size=model.size) for name in METHODS]
+    stack = [noisecam.normalise(maps[name], size=model.sides) for name in METHODS]
     return torch.stack(stack, dim=1)[:count].detach().cpu(), logits.argmax(1)[:count]

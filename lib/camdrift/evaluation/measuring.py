@@ -25,7 +25,7 @@ def measure_images(
 
     Args:
         model: the model under attack.
-        pixels: (n, 3, h, w), in [0, 1].
+        pixels: (n, c, h, w), in [0, 1].
         streams: the name of a random stream -> its generators, one for each image.
         families: the detectors.
     """

@@ -9,7 +9,7 @@ from torch import Tensor
 from camdrift.models.tensors import Pixels
 from camdrift.perturbations.size import l2, scale_to
 
-# (pixels, perturbation, the image's generator) -> rearranged perturbation, each (3, h, w).
+# (pixels, perturbation, the image's generator) -> rearranged perturbation, each (c, h, w).
 Control = Callable[[Tensor, Tensor, np.random.Generator], Tensor]
 
 

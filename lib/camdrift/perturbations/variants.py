@@ -168,7 +168,7 @@ def examples(
     """Returns example pictures of `count` images, see `shown`: clean, attacked and noisy.
 
     At each strength under the first recipe, draw 0. The table has a row a picture (`image, variant,
-    strength`), pictures are uint8 (images, variants, h, w, 3).
+    strength`), pictures are uint8 (images, variants, h, w, channels).
     """
     order = shown(attacked.images, count=count)
     recipe = next(v.table["recipe"].iloc[0] for v in variants if v.name == ADVERSARIAL)
