@@ -1,20 +1,29 @@
-"""Pictures and maps as tiles for the screen, uint8 (side, side, 3)."""
+"""Pictures and maps as tiles for the screen, uint8 (h, w, 3), in an image's proportions."""
+
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
 
 from camdrift.analysis import drawing
 
-SIDE = 192  # px
+SIDE = 192  # px of the longer side
 
 
 def enlarged(picture: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """Returns a picture (h, w, 3), in [0, 1] or uint8, of at least a side in px, nearest pixels."""
-    side = max(side, *picture.shape[:2])
+    """Returns a picture (h, w, 3), or a grey one (h, w, 1), enlarged by nearest pixels.
+
+    Its values are in [0, 1], or uint8; the longer side has at least `side` px.
+    """
     levels = picture if picture.dtype == np.uint8 else (255 * picture).round().astype(np.uint8)
-    rows, columns = (np.arange(side) * size // size_of for size, size_of in
-                     zip(levels.shape[:2], (side, side), strict=True))  # fmt: skip
-    return levels[rows][:, columns]
+    return drawing.in_colours(drawing.nearest(levels, _tile(levels.shape, side)))
+
+
+def _tile(shape: Sequence[int], side: int = SIDE) -> tuple[int, int]:
+    """Returns height and width of a tile in the proportions of a picture's shape (h, w, ...)."""
+    longer = max(shape[:2])
+    height, width = (max(1, round(each * max(side, longer) / longer)) for each in shape[:2])
+    return height, width
 
 
 def change(clean: np.ndarray, changed: np.ndarray, times: float) -> np.ndarray:
@@ -22,18 +31,18 @@ def change(clean: np.ndarray, changed: np.ndarray, times: float) -> np.ndarray:
     return enlarged((0.5 + times * (changed - clean)).clip(0, 1))
 
 
-def heat(layer: np.ndarray) -> np.ndarray:
-    """Returns a map in [0, 1], dark to bright."""
-    return drawing.coloured(layer, SIDE)
+def heat(layer: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Returns a map in [0, 1], dark to bright, in the proportions of an image of that shape."""
+    return drawing.coloured(layer, _tile(shape))
 
 
 def overlay(picture: np.ndarray, layer: np.ndarray) -> np.ndarray:
     """Returns a map half transparent over its picture."""
     below = enlarged(picture)
-    return (0.45 * below + 0.55 * drawing.coloured(layer, len(below))).round().astype(np.uint8)
+    return (0.45 * below + 0.55 * drawing.coloured(layer, below.shape[:2])).round().astype(np.uint8)
 
 
-def difference(layer: np.ndarray, other: np.ndarray) -> np.ndarray:
+def difference(layer: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Returns the difference of two maps: orange where positive, purple where negative."""
     colours = mpl.colormaps["PuOr_r"](0.5 + 0.5 * (layer - other).clip(-1, 1))[..., :3]
-    return enlarged(colours)
+    return (255 * drawing.nearest(colours, _tile(shape))).round().astype(np.uint8)

@@ -125,7 +125,10 @@ def tile(variant: str, place: int) -> np.ndarray:
     layer = maps[variant][place]
     if look == "overlay":
         return tiles.overlay(pixels[variant], layer)
-    return tiles.heat(layer) if look == "map" else tiles.difference(layer, maps["clean"][place])
+    shape = pixels["clean"].shape
+    if look == "map":
+        return tiles.heat(layer, shape)
+    return tiles.difference(layer, maps["clean"][place], shape)
 
 
 labels = artefacts.maps.layers["label"].tolist()

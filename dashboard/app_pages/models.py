@@ -83,12 +83,13 @@ def layers(view: frame.View) -> None:
     labels = transferred.layers["label"].tolist()
     places = frame.page_of(labels)
     with st.grid("auto", min_column_width=110):
-        picture = tiles.enlarged(transferred.pictures[number, place])
+        image = transferred.pictures[number, place]
+        picture = tiles.enlarged(image)
         st.image(picture, caption="image", output_format="PNG", width="stretch", alt=variant)
         for i in places:
             layer = panels.layer(transferred, number, place, i)
-            st.image(tiles.heat(layer), caption=labels[i], output_format="PNG", width="stretch",
-                     alt=f"map at layer {labels[i]}, {variant}")  # fmt: skip
+            st.image(tiles.heat(layer, image.shape), caption=labels[i], output_format="PNG",
+                     width="stretch", alt=f"map at layer {labels[i]}, {variant}")  # fmt: skip
     st.caption(
         "Maps of the image's own top class at each layer, from input to output, each divided by "
         "its own maximum: bright places support the class."

@@ -16,6 +16,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from camdrift.settings.section import sides
 from camdrift.storage import files
 
 # Okabe and Ito's palette, distinct for people with any colour vision, with a grey for its black,
@@ -83,7 +84,8 @@ def panel(
     x: str = "",
     images: bool = True,
 ) -> Figure:
-    """Returns a figure of pictures, uint8 (h, w, 3) of one size, in rows and columns."""
+    """Returns a figure of pictures, uint8 (h, w, 3 or 1) of one size, in rows and columns."""
+    tiles = [[in_colours(tile) for tile in row] for row in tiles]
     gap = max(2, tiles[0][0].shape[0] // 16)
     edge = ((0, gap), (0, gap), (0, 0))
     joined = [
@@ -94,12 +96,26 @@ def panel(
                   panel=(np.concatenate(joined), columns, rows), images=images)  # fmt: skip
 
 
-def coloured(layer: np.ndarray, size: int) -> np.ndarray:
-    """Returns a map in [0, 1] as a viridis picture, uint8 (size, size, 3), nearest pixels."""
+def in_colours(picture: np.ndarray) -> np.ndarray:
+    """Returns a picture (h, w, 3), or a grey one (h, w, 1), as (h, w, 3)."""
+    return np.broadcast_to(picture, (*picture.shape[:2], 3))
+
+
+def coloured(layer: np.ndarray, size: int | Sequence[int]) -> np.ndarray:
+    """Returns a map in [0, 1] as a viridis picture, uint8 (height, width, 3), nearest pixels.
+
+    `size` is the picture's side in px, or its height and width.
+    """
     import matplotlib as mpl
 
-    rows, columns = (np.arange(size) * side // size for side in layer.shape)
-    return (mpl.colormaps["viridis"](layer[rows][:, columns])[..., :3] * 255).astype(np.uint8)
+    return (mpl.colormaps["viridis"](nearest(layer, sides(size)))[..., :3] * 255).astype(np.uint8)
+
+
+def nearest(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Returns values (h, w, ...) at a height and a width by nearest pixels: (*size, ...)."""
+    pairs = zip(values.shape[:2], size, strict=True)
+    rows, columns = (np.arange(large) * small // large for small, large in pairs)
+    return values[rows][:, columns]
 
 
 def percent(strength: float) -> str:

@@ -83,7 +83,7 @@ class Results:
 class Example:
     """One attacked image for a figure.
 
-    pictures: uint8 (rows, h, w, 3), one a row of `labels`.
+    pictures: uint8 (rows, h, w, channels), one a row of `labels`.
     maps: float32 (rows, h, w) a layer, each divided by its maximum.
     labels: of the rows.
     layers: labels of the layers, in forward order.

@@ -3,6 +3,7 @@
 chakraborty2022, sections 2.2 and 4: one sign of the gradient an image, scaled to each eps.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from camdrift.perturbations import noise
 from camdrift.pipeline import randomness
 from camdrift.scores import comparison, nissim, psnr, resizing
 from camdrift.settings import RANGES, TransferStudy
+from camdrift.settings.section import size_of
 from camdrift.storage import (
     MADE_ON,
     NOISE,
@@ -153,7 +155,7 @@ def transfer(
         pd.DataFrame(steps, columns=["attack", "eps"]),
         far[:, order],
         last[:, order],
-        _unrelated(clean_maps, images["image"], partners, size=model.size),
+        _unrelated(clean_maps, images["image"], partners, size=model.sides),
         layers,
         values[:, variants],
         np.stack([to_8bit(pictures[i].numpy()) for i in variants], axis=1),
@@ -191,7 +193,7 @@ def _compared(
         for i, stack in enumerate(stacks):  # (1 + variants, policies, images, h, w)
             far[rows, ..., i] = np.where(_empty(stack), np.nan, _shifts(stack))
         clean_maps = clean_maps[start == 0 :] + [stacks[-1][0]]
-        blank = _shifts(stacks[-1], size=model.size)
+        blank = _shifts(stacks[-1], size=model.sides)
         last[rows] = np.stack([np.where(_empty(stacks[-1]), np.nan, blank), blank], axis=-1)
         for place, image in enumerate(shown):
             if rows.start <= image < rows.stop:
@@ -212,7 +214,7 @@ def _zero_gradients(signs: Mapping[str, Tensor]) -> dict[str, float]:
 def _facts(model: Model) -> dict:
     convs = [module for module in model.network.modules() if isinstance(module, nn.Conv2d)]
     return {
-        "size": model.size,
+        "size": size_of(*model.sides),
         "convs": len(convs),
         "channels": round(float(np.mean([conv.out_channels for conv in convs])), 1),
         "parameters": sum(value.numel() for value in model.network.parameters()),
@@ -243,14 +245,14 @@ def _empty(stack: np.ndarray) -> np.ndarray:
     return np.moveaxis(empty[:1] | empty[1:], 2, 0)
 
 
-def _shifts(stack: np.ndarray, *, size: int | None = None) -> np.ndarray:
+def _shifts(stack: np.ndarray, *, size: tuple[int, int] | None = None) -> np.ndarray:
     """Returns NISSIM of each variant's maps against the clean ones: (images, variants, policies).
 
     An empty map is compared as it is.
 
     Args:
         stack: (1 + variants, policies, images, h, w), the clean maps first.
-        size: of the maps when they are compared, None for their own.
+        size: height and width of the maps when they are compared, None for their own.
     """
     flat = stack.reshape(-1, *stack.shape[3:])
     place = np.arange(len(flat)).reshape(stack.shape[:3])
@@ -261,7 +263,7 @@ def _shifts(stack: np.ndarray, *, size: int | None = None) -> np.ndarray:
 
 
 def _by_pair(
-    maps: np.ndarray, first: np.ndarray, second: np.ndarray, *, size: int | None
+    maps: np.ndarray, first: np.ndarray, second: np.ndarray, *, size: tuple[int, int] | None
 ) -> np.ndarray:
     """Returns NISSIM of pairs of maps at a size, None for their own."""
 
@@ -270,11 +272,11 @@ def _by_pair(
             a, b = (resizing.enlarged(maps, size=size) for maps in (a, b))
         return nissim.shift(a, b)
 
-    return comparison.score_by_chunk(shift, maps, first, second, values=(size or 0) ** 2)
+    return comparison.score_by_chunk(shift, maps, first, second, values=math.prod(size or (0,)))
 
 
 def _unrelated(
-    maps: np.ndarray, images: pd.Series, partners: pd.DataFrame, *, size: int
+    maps: np.ndarray, images: pd.Series, partners: pd.DataFrame, *, size: tuple[int, int]
 ) -> np.ndarray:
     """Returns `Transferred.unrelated`, of clean maps (policies, n, h, w)."""
     policies, n = maps.shape[:2]

@@ -93,10 +93,10 @@ def figure_5(comparison: Comparison, texts: Texts) -> Figure:
     parts = [tried.parts[0] for tried in networks.values()]
     first, image = parts[0], _right(parts)
     places = _places(first, TRANSFERRED)
-    side = first.pictures.shape[2]
+    size = first.pictures.shape[2:4]
     columns = ["clean", *(f"eps {eps:g}" for eps in comparison.plan.eps)]
     tiles = [[first.pictures[image, i] for i in places]]
-    tiles += [[_last(part, image, i, side) for i in places] for part in parts]
+    tiles += [[_last(part, image, i, size) for i in places] for part in parts]
     name = "chakraborty_figure_5"
     return panel(name, *texts[name], tiles, columns, ["image", *networks])
 
@@ -139,7 +139,7 @@ def _right(parts: Sequence[Transferred]) -> int:
     return int(right.argmax())
 
 
-def _last(part: Transferred, image: int, variant: int, size: int) -> np.ndarray:
+def _last(part: Transferred, image: int, variant: int, size: Sequence[int]) -> np.ndarray:
     """Returns the picture of a map of the last layer, enlarged as it is compared."""
     return coloured(enlarged(layer(part, image, variant, -1)[None], size=size)[0], size)
 
@@ -152,14 +152,14 @@ def _example(
     top = rows.set_index(["attack", "eps", "image"])["prediction"]
     facts = part.images.set_index("image")
     names = facts.drop_duplicates("label").set_index("label")["class_name"].to_dict()
-    side = part.pictures.shape[2]
+    size = part.pictures.shape[2:4]
     steps = list(zip(comparison.plan.eps, _places(part, TRANSFERRED)[1:], strict=True))
     for eps, variant in reversed(steps) if same_class else steps:
         for i, image in enumerate(part.shown["image"]):
             before, after = top[OWN_ATTACK, 0.0, image], top[TRANSFERRED, eps, image]
             if before != facts.loc[image, "label"] or (before == after) != same_class:
                 continue
-            maps = [_last(part, i, v, side) for v in (0, variant)]
+            maps = [_last(part, i, v, size) for v in (0, variant)]
             tiles = [part.pictures[i, 0], maps[0], part.pictures[i, variant], maps[1]]
             if same_class:
                 return tiles, f"eps {eps:g}"
@@ -171,13 +171,14 @@ def _example(
 def _layers(part: Transferred, comparison: Comparison, name: str, texts: Texts) -> Figure:
     """Returns the maps of all layers of an image under the network's own attack."""
     places, image = _places(part, OWN_ATTACK), _right([part])
-    count, side = len(part.layers), 32
-    blank = np.full((side, side, 3), 255, dtype=np.uint8)
+    count, shape = len(part.layers), part.pictures.shape[2:4]
+    size = [round(32 * side / min(shape)) for side in shape]
+    blank = np.full((*size, 3), 255, dtype=np.uint8)
     tiles, labels = [], []
     for start in range(0, count, COLUMNS):
         stop = min(count, start + COLUMNS)
         for variant, eps in zip(places, [0.0, *comparison.plan.eps], strict=True):
-            row = [coloured(layer(part, image, variant, i), side) for i in range(start, stop)]
+            row = [coloured(layer(part, image, variant, i), size) for i in range(start, stop)]
             tiles.append(row + [blank] * (min(COLUMNS, count) - len(row)))
             first = f"{start + 1}-{stop}, " if variant == 0 else ""
             labels.append(f"{first}{f'eps {eps:g}' if eps else 'clean'}")

@@ -18,6 +18,7 @@ from camdrift.papers.chakraborty2022.comparison import (
 )
 from camdrift.scores import psnr, vid
 from camdrift.settings import MEAN, RANGES
+from camdrift.settings.section import in_words
 from camdrift.storage import (
     MADE_ON,
     NOISE,
@@ -65,7 +66,8 @@ def tables(comparison: Comparison) -> dict[str, pd.DataFrame]:
         images, those whose class the attack keeps, and the others. Network 'mean' is the paper's
         last row.
     nissim, vid: figure 4, both readings, by `explains`: quartiles, 5 % and 95 % of the images.
-    layers: at the largest eps: `preprocessing, attack, explains, depth, layer, side, images, mod`.
+    layers: at the largest eps: `preprocessing, attack, explains, depth, layer, side` (the
+        shorter one, px)`, images, mod`.
     pairs: preprocessed against plain, image by image.
     """
     frames = {
@@ -99,6 +101,8 @@ def metrics(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
 def _networks(comparison: Comparison) -> Iterator[dict]:
     for (network, arm), tried in comparison.tried.items():
         facts = {k: v for k, v in tried.parts[0].facts.items() if k != "zero_gradients"}
+        if isinstance(facts["size"], list):
+            facts["size"] = in_words(facts["size"]).removesuffix(" px")
         yield {"network": network, "preprocessing": arm, "family": tried.family or "", **facts,
                "images": len(tried.images)}  # fmt: skip
 
@@ -266,7 +270,7 @@ def _layers(comparison: Comparison) -> Iterator[dict]:
                     known = np.isfinite(values[:, i])
                     yield {"network": network, "preprocessing": arm, "attack": kind,
                            "explains": explains, "depth": i + 1, "layer": layer.label,
-                           "side": layer.height, "images": int(known.sum()),
+                           "side": min(layer.height, layer.width), "images": int(known.sum()),
                            "mod": values[known, i].mean() if known.any() else np.nan}  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from camdrift.papers.findings import (
 )
 from camdrift.scores import vid
 from camdrift.settings import FlagSettings
+from camdrift.settings.section import in_words
 from camdrift.storage import OWN_ATTACK, POLICIES, TRANSFERRED, TRANSFERRED_NOISE
 
 STABLE = "VGG16"  # the network that the paper calls the most stable
@@ -139,14 +140,15 @@ def wide_lose_more(comparison: Comparison) -> Finding:
 
     names = list(comparison.networks())
     texts = ", ".join(f"{names[i]} {value[i]:.3f}" for i in (*deep, *wide))
-    sizes = np.array([tried.parts[0].facts["size"] for tried in comparison.networks().values()])
+    parts = [tried.parts[0] for tried in comparison.networks().values()]
+    sizes = np.array([in_words(part.facts["size"]) for part in parts])
     detail = f"lost at eps {comparison.plan.eps[-1]:g}: {texts}"
     common = max(set(sizes.tolist()), key=sizes.tolist().count)
     same = [places[sizes[places] == common] for places in (wide, deep)]
     if (sizes == common).all():
-        detail += f"; inputs of all are {common} px"
+        detail += f"; inputs of all are {common}"
     elif all(len(places) for places in same):
-        detail += f"; of those at {common} px alone {as_text(*gap(*same))}"
+        detail += f"; of those at {common} alone {as_text(*gap(*same))}"
     part = Part("wide minus deep", *gap(wide, deep), above=0.1)
     return _finding([part], part.verdict, detail, len(comparison.images))
 
@@ -383,9 +385,9 @@ def claims_table(comparison: Comparison, limits: FlagSettings) -> pd.DataFrame:
         rows.append(("corrected", claim, finding.value, finding.low, finding.high,
                      finding.verdict, images, finding.detail))  # fmt: skip
     networks = comparison.networks()
-    side = next(iter(networks.values())).parts[0].pictures.shape[2]
+    size = in_words(next(iter(networks.values())).parts[0].pictures.shape[2:4])
     rests_on = (
-        f"{everyone} test images of {side} px, {comparison.images['source'].nunique()} source "
+        f"{everyone} test images of {size}, {comparison.images['source'].nunique()} source "
         f"pictures; {', '.join(networks)}; attack made on {comparison.plan.transferred}, "
         f"eps of pixels in {'[0, 1]' if comparison.range == 'unit' else '[-1, 1]'}"
     )

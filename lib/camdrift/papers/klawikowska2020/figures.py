@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from camdrift.analysis.drawing import Figure, panel
+from camdrift.analysis.drawing import Figure, nearest, panel
 from camdrift.analysis.results import Tables
 from camdrift.settings import EXTENDING
 from camdrift.storage import BASELINE, CLEAN, Retrained, Signatures, attack_of, control_of
@@ -244,7 +244,8 @@ def figure_2(retrained: Retrained, signatures: Signatures) -> Figure:
     """Returns clean images and their LRP maps on the baseline model."""
     first = [tuple(pair) for pair in signatures.facts["shown"]].index((BASELINE, CLEAN))
     clean = signatures.pictures[:EXAMPLES]
-    tiles = [[clean[j], _heat(signatures.maps[first, j])] for j in range(len(clean))]
+    maps = signatures.maps[first]
+    tiles = [[clean[j], nearest(_heat(maps[j]), clean.shape[1:3])] for j in range(len(clean))]
     labels = retrained.tests["class_name"].to_list()[: len(tiles)]
     name = "klawikowska_figure_2"
     return panel(name, *PICTURES[name], tiles, ["image", "relevance"], labels)

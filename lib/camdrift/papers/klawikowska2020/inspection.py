@@ -79,7 +79,7 @@ def inspect(
             same = lrp.relevance(model, pixels, before)
             table["correlation_same_class"] = correlation(maps[0], same).numpy()
         if attack_of(on) == "one_pixel":
-            place = changed_pixel(clean, pixels)
+            place = moved(changed_pixel(clean, pixels), clean.shape[-2:], maps[-1].shape[-2:])
             table["window"] = window_share(maps[-1], place, size=settings.window).numpy()
             table["window_before"] = window_share(maps[0], place, size=settings.window).numpy()
         parts.append(table)
@@ -166,6 +166,18 @@ def changed_pixel(clean: Pixels, changed: Pixels) -> Tensor:
     place = change.flatten(1).argmax(1)
     where = torch.stack([place // change.shape[2], place % change.shape[2]], dim=1)
     return torch.where((change.amax((1, 2)) > 0)[:, None], where, -1)
+
+
+def moved(place: Tensor, sides: Sequence[int], to: Sequence[int]) -> Tensor:
+    """Returns the places of a map that lie at the centres of pixels of an image of other sides.
+
+    Args:
+        place: row and column in the image, int64 (n, 2); negative ones stay negative.
+        sides: height and width of the image.
+        to: height and width of the map.
+    """
+    own, wanted = torch.tensor(sides), torch.tensor(to)
+    return torch.div((2 * place + 1) * wanted, 2 * own, rounding_mode="floor")
 
 
 def window_share(maps: Heatmaps, place: Tensor, *, size: int) -> PerImage:

@@ -35,6 +35,7 @@ from camdrift.papers.klawikowska2020.tables import (
     tripled,
 )
 from camdrift.settings import EXTENDING, FlagSettings, Retraining
+from camdrift.settings.section import in_words
 from camdrift.storage import BASELINE, CLEAN, attack_of, control_of
 
 NO_NUMBER = (np.nan, np.nan, np.nan)
@@ -304,9 +305,9 @@ def flags(inspection: Inspection, limits: FlagSettings) -> pd.DataFrame:
 
 def claims_table(inspection: Inspection, plan: Retraining, limits: FlagSettings) -> pd.DataFrame:
     """Returns the claims table of a study, see `claims.table`."""
-    size = inspection.retrained.changed.shape[-1]
+    size = in_words(inspection.retrained.changed.shape[-2:])
     rests_on = (
-        f"{len(inspection.retrained.tests)} test images of '{plan.set}', {size} px; model "
+        f"{len(inspection.retrained.tests)} test images of '{plan.set}', {size}; model "
         f"'{plan.model}', retraining '{inspection.name}'"
     )
     every, doubts = findings(inspection), flags(inspection, limits)

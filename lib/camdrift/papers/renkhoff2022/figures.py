@@ -228,7 +228,7 @@ def figure_2b(tables: Tables, cell: str) -> Figure:
 
 def figure_3(example: Example) -> Figure:
     """Returns the maps of one image, clean, attacked and with noise, layer by layer."""
-    size = example.pictures.shape[1]
+    size = example.pictures.shape[1:3]
     rows = [
         [picture, *(coloured(layer[i], size) for layer in example.maps)]
         for i, picture in enumerate(example.pictures)

@@ -214,14 +214,14 @@ class Examples:
         return f"{VARIANT_NAMES[variant]}: {name}"
 
     def picture(self, example: int, variant: str) -> np.ndarray:
-        """Returns a picture, uint8 (h, w, 3)."""
+        """Returns a picture, uint8 (h, w, channels)."""
         return np.asarray(self.detected.pictures[example, self.order.index(variant)])
 
     def heat(self, example: int, variant: str, method: str) -> np.ndarray:
         """Returns a map as a picture of the same size."""
         place = self.detected.facts["methods"].index(method)
         values = self.detected.maps[example, self.order.index(variant), place]
-        return coloured(np.asarray(values, dtype=np.float32), self.detected.pictures.shape[2])
+        return coloured(np.asarray(values, dtype=np.float32), self.detected.pictures.shape[2:4])
 
 
 ROWS = (ADVERSARIAL, NOISE, CLEAN)

@@ -17,6 +17,7 @@ from camdrift.papers.tan2023.claims import CLAIMS
 from camdrift.papers.tan2023.report import page as page
 from camdrift.papers.tan2023.verdicts import Evaluations, judge_evaluations
 from camdrift.settings import DetectorStudy, Settings, protocols
+from camdrift.settings.section import in_words
 from camdrift.storage import Artefact, Detected, Similarities
 
 READS = ("seed", "cells", "protocols", "statistics", "detection", "flags")
@@ -58,7 +59,9 @@ def tables(name: str, settings: Settings) -> Tables:
         sensitivity.CLAIM: f"{len(images)} test images of '{cell.set}', of which the attack flips "
         f"{images['success'].sum()}; {place}"
     }
-    others = f"{judged.whole.weights.shape[1]} test images of '{cell.set}', {size} px; {place}"
+    others = (
+        f"{judged.whole.weights.shape[1]} test images of '{cell.set}', {in_words(size)}; {place}"
+    )
     own = whole["switches"][whole["switches"]["cell"] == headline]
     whole["claims"] = claims.table(
         CLAIMS,

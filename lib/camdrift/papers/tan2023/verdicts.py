@@ -22,6 +22,7 @@ from camdrift.papers.findings import (
     verdict_of_parts,
     verdict_of_range,
 )
+from camdrift.settings.section import in_words
 from camdrift.storage import CLEAN, NOISE
 
 # Detectors of others, with which the paper's are compared.
@@ -38,12 +39,12 @@ class Evaluations:
     by_strength: fitted and tested at the same strength.
     adaptive: as `tables.adaptive` returns it, with `cell`, of the cells of the same model
         with an adaptive attack.
-    size: side of the images in px.
+    size: of the images in px, see `settings.section.sides`.
     """
 
     by_strength: dict[float, Evaluation]
     adaptive: pd.DataFrame
-    size: int
+    size: int | list[int]
 
     @property
     def whole(self) -> Evaluation:
@@ -263,7 +264,7 @@ def judge_evaluations(evaluations: Evaluations) -> pd.DataFrame:
         finding = finding.with_images_needed(images, threshold)
         verdict, detail = finding.verdict, finding.detail
         if evaluations.size != PAPERS_SIZE and verdict not in (UNDECIDED, NOT_RUN):
-            place = f"at {evaluations.size} px, not the paper's {PAPERS_SIZE}"
+            place = f"at {in_words(evaluations.size)}, not the paper's {PAPERS_SIZE}"
             detail = f"{place}: would be '{verdict}'; {detail}"
             verdict = UNDECIDED
         rows.append(("corrected", claim, finding.value, finding.low, finding.high, verdict, images,
