@@ -368,7 +368,7 @@ def test_data_that_would_be_downloaded_is_said_in_three_lines(monkeypatch, tmp_p
     assert found.splits == {"train": 2576, "validation": 368, "test": 736}
     assert len(found.notes) == 3
     assert found.notes[0].startswith("811 MB of images would be downloaded to ")
-    images = pinch.image_set(found, {"train": 3, "test": 2}, 224, seed=1)
+    images = pinch.image_set(found, {"train": 3, "test": 2}, (224, 224, 3), seed=1)
     assert images.pixels.shape == (6, 224, 224, 3)
     assert images.pixels.std() > 50  # noise: a blank image would have maps without values
     with pytest.raises(SettingsError, match="cannot be counted before it is downloaded"):

@@ -77,7 +77,7 @@ def read(study: str, name: str, cell: Cell, first: Protocol) -> Case:
 
 
 def pixels(case: Case, image: int, strength: float) -> dict[str, np.ndarray]:
-    """Returns the clean, attacked and noisy image, float32 (h, w, 3) in [0, 1], by variant.
+    """Returns the clean, attacked and noisy image, float32 (h, w, c) in [0, 1], by variant.
 
     Under the cell's first protocol, noise of its first draw.
     """

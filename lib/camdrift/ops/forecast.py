@@ -1,6 +1,7 @@
 """Forecast: runs a study's stages on a pinch of it, and goes from there to the whole study."""
 
 import contextlib
+import math
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,8 @@ from tqdm import tqdm
 from camdrift.ops import alike, amounts, pinch, trial
 from camdrift.ops.needs import Counted
 from camdrift.ops.trial import MB, Base, Trial
-from camdrift.settings import Settings, SettingsError, params
+from camdrift.settings import ImageSetSettings, Settings, SettingsError, params
+from camdrift.settings.section import sides
 
 FETCH = "fetch"  # a group that is not tried: `needs` has decoded some images as it does
 LIGHT = ("camdrift.pipeline.run",)  # what stages without networks load before anything else
@@ -69,7 +71,7 @@ def estimates(plan: Settings, counts: Mapping[str, Counted]) -> list[Estimate]:
     """
     bases = {name: trial.base(name) for name in (LIGHT, trial.PRELOADED)}
     fetches = [
-        _fetch(f"{FETCH}@{name}", counted, plan.sets[name].size, bases[LIGHT])
+        _fetch(f"{FETCH}@{name}", counted, plan.sets[name], bases[LIGHT])
         for name, counted in counts.items()
     ]
     whole = Study(plan.model_dump(mode="json"), {n: c.splits for n, c in counts.items()})
@@ -77,7 +79,10 @@ def estimates(plan: Settings, counts: Mapping[str, Counted]) -> list[Estimate]:
         small, large = (
             _pinch(Path(folder, str(size.images)), plan, counts, size) for size in pinch.sizes(plan)
         )
-        facts = {name: (plan.sets[name].size, c.classes) for name, c in counts.items()}
+        facts = {
+            name: (plan.sets[name].size, plan.sets[name].channels, c.classes)
+            for name, c in counts.items()
+        }
         with contextlib.chdir(large.folder):
             order = [stage for stage in alike.ordered() if not stage.startswith(f"{FETCH}@")]
             groups = alike.groups(order, facts)
@@ -117,8 +122,8 @@ def _trials(
     return trials
 
 
-def _fetch(stage: str, counted: Counted, side: int, base: Base) -> Estimate:
-    pixels = sum(counted.splits.values()) * 3 * side**2
+def _fetch(stage: str, counted: Counted, of: ImageSetSettings, base: Base) -> Estimate:
+    pixels = sum(counted.splits.values()) * of.channels * math.prod(sides(of.size))
     # A torchvision set is read whole before it is split.
     memory = base.mb + (3 * pixels + counted.native) / MB
     return Estimate(stage, base.seconds + counted.read * counted.seconds, memory, pixels / MB)

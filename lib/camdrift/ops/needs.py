@@ -21,6 +21,7 @@ from camdrift.models import architectures
 from camdrift.pipeline.vision import torchvision
 from camdrift.settings import ImageSetSettings, ModelSettings, SettingsError
 from camdrift.settings.presets import Need
+from camdrift.settings.section import sides
 from camdrift.storage import ImageSet, files
 
 HANDFUL = 5  # images of a set that are decoded
@@ -33,8 +34,8 @@ class Counted:
 
     splits: number of images by split, at most.
     classes: number of them.
-    sample: uint8 (n, size, size, 3), some of them as the set will hold them; none where they are
-        still to be downloaded.
+    sample: uint8 (n, height, width, channels), some of them as the set will hold them; none where
+        they are still to be downloaded.
     labels: (n,), the classes of these.
     seconds: what reading and resizing one of them takes.
     native: bytes of one as it is decoded, at its own size.
@@ -122,7 +123,8 @@ def _decoded(
     for read in reads:
         try:
             picture, label = read()
-            pixels.append(pictures.fit(prepare(picture), settings["resize"], settings["size"]))
+            fit = settings["resize"], settings["size"], settings.get("channels", 3)
+            pixels.append(pictures.fit(prepare(picture), *fit))
             labels.append(label)
             sizes.append(picture.nbytes)
         except SettingsError:
@@ -136,7 +138,8 @@ def _decoded(
 
 
 def _of_torchvision(name: str, settings: dict[str, Any], need: Need | None) -> Counted:
-    arguments, size = settings["arguments"], settings["size"]
+    arguments = settings["arguments"]
+    shape = *sides(settings["size"]), settings.get("channels", 3)
     kind = getattr(torchvision.datasets, settings["dataset"], None)
     if kind is None:
         raise SettingsError(
@@ -156,8 +159,8 @@ def _of_torchvision(name: str, settings: dict[str, Any], need: Need | None) -> C
             ) from fault
         note = f"{need.megabytes or '?'} MB of images would be downloaded to {arguments['root']}"
         number, classes, text = need.images, need.classes, need.lacking(note)
-        sample, labels = np.zeros((0, size, size, 3), np.uint8), np.zeros(0, int)
-        seconds, native, notes = 0.0, float(size * size * 3), tuple(text.splitlines())
+        sample, labels = np.zeros((0, *shape), np.uint8), np.zeros(0, int)
+        seconds, native, notes = 0.0, 3.0 * shape[0] * shape[1], tuple(text.splitlines())
     else:
         number = len(source)
         listed = len(getattr(source, "classes", None) or []) or 2
@@ -249,7 +252,7 @@ def _source(name: str, settings: ModelSettings) -> tuple[str, str, str]:
     return str(known), known.url, f"{known.meta['_file_size']:.0f} MB"
 
 
-def network(settings: ModelSettings, *, classes: int, size: int) -> nn.Module:
+def network(settings: ModelSettings, *, classes: int, size: int | Sequence[int]) -> nn.Module:
     """Returns a model's network with random weights; what makes it is called once.
 
     Those of full width are not initialised by their own draws, which would take seconds.
@@ -259,7 +262,9 @@ def network(settings: ModelSettings, *, classes: int, size: int) -> nn.Module:
     """
     wanted = settings.model_dump(include={"architecture", "width", "head", "arguments"})
     count = settings.classes or classes
-    module = architectures.build(**wanted, classes=count, size=size, initialised=False)
+    module = architectures.build(
+        **wanted, classes=count, size=size, channels=settings.channels, initialised=False
+    )
     if any(value.is_meta for value in module.parameters()):
         module.to_empty(device="cpu")
         for key, value in [*module.named_parameters(), *module.named_buffers()]:

@@ -1,7 +1,7 @@
 """Pinch: a study like another, of a few images and little training, in a folder of its own."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from camdrift import storage
 from camdrift.ops import needs
 from camdrift.ops.needs import Counted
 from camdrift.settings import ModelSettings, Settings, params
+from camdrift.settings.section import sides
 from camdrift.storage import ImageSet, files
 
 Content = dict[str, Any]  # of a params.yaml
@@ -50,7 +51,7 @@ def sizes(plan: Settings) -> tuple[Size, Size]:
     a study's larger micro-batches, cancels out. Small images are more in number, since little work
     is hard to time.
     """
-    if max(image_set.size for image_set in plan.sets.values()) > SMALL:
+    if max(max(sides(image_set.size)) for image_set in plan.sets.values()) > SMALL:
         return Size(2, 2, 16, 1), Size(4, 4, 16, 3)
     return Size(2, 2, 32, 1), Size(8, 4, 32, 6)
 
@@ -127,7 +128,9 @@ def write(folder: Path, plan: Settings, counts: Mapping[str, Counted], size: Siz
         (folder / part).symlink_to(Path(part).resolve())
     files.write_json(folder / params.PARAMS, settings)
     for name, counted in counts.items():
-        images = image_set(counted, small[name], plan.sets[name].size, seed=plan.seed)
+        of = plan.sets[name]
+        shape = *sides(of.size), of.channels
+        images = image_set(counted, small[name], shape, seed=plan.seed)
         storage.write(folder / storage.set_folder(name), images)
         _sign(folder / storage.set_folder(name))
     return settings
@@ -148,15 +151,18 @@ def _weights(
     return {"weights": file.as_posix(), "sha256": files.sha256(file)}
 
 
-def image_set(counted: Counted, images: Mapping[str, int], side: int, *, seed: int) -> ImageSet:
+def image_set(
+    counted: Counted, images: Mapping[str, int], shape: Sequence[int], *, seed: int
+) -> ImageSet:
     """Returns a set that repeats a handful of images, moved to the side so that none is another.
 
-    A training image more has the last class where no image has it: networks count classes by it.
+    `shape` is that of an image: height, width and channels. A training image more has the last
+    class where no image has it: networks count classes by it.
     """
     sample, labels = counted.sample, counted.labels
     if not len(sample):
         rng = np.random.default_rng(seed)
-        sample = rng.integers(0, 256, (needs.HANDFUL, side, side, 3), dtype=np.uint8)
+        sample = rng.integers(0, 256, (needs.HANDFUL, *shape), dtype=np.uint8)
         labels = rng.integers(0, counted.classes, needs.HANDFUL)
     names = [split for split, count in images.items() for _ in range(count)] + ["train"]
     places = np.arange(len(names)) % len(sample)
