@@ -214,6 +214,11 @@ def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path
 
 def build_tiny(folder: Path) -> None:
     copy_of_repository(folder, preset=TINY)
+    run_stages(folder)
+
+
+def run_stages(folder: Path) -> None:
+    """Runs every stage script's `main` in a repository, in the order of the pipeline."""
     names = stage_names(folder)
     with inside(folder):
         for group in ORDER:

@@ -49,9 +49,9 @@ def reached(found, count=10) -> torch.Tensor:
 def slow_image(image, genes, bounds):
     """An individual, gene by gene, as the public code paints it: image[x, y] = colour."""
     changed = image.clone()
-    for row, column, *colour in genes.reshape(-1, 5):
+    for row, column, *colour in genes.reshape(-1, 2 + len(image)):
         x, y = int(row * image.shape[1]), int(column * image.shape[2])
-        for channel in range(3):
+        for channel in range(len(image)):
             low, high = bounds
             changed[channel, x, y] = low + colour[channel] * (high - low)
     return changed
@@ -59,7 +59,7 @@ def slow_image(image, genes, bounds):
 
 def slow_search(model, image, aim, generator, settings):
     """Differential evolution in loops, by Storn & Price's DE/best/1/bin; the draws in our order."""
-    n, genes = settings["population"], 5 * settings["pixels"]
+    n, genes = settings["population"], (2 + len(image)) * settings["pixels"]
     wanted = settings["target"] is not None
 
     def energy(individual):

@@ -85,7 +85,9 @@ def slow_jet(heatmap, size, alpha=0.4):
         return Image.fromarray((array * 255).astype(np.uint8))
 
     colours = mpl.colormaps["jet"](np.arange(256))[:, :3]
-    image = array_to_img(colours[np.uint8(255 * heatmap)]).resize((size, size))
+    image = array_to_img(colours[np.uint8(255 * heatmap)]).resize(
+        (size, size) if isinstance(size, int) else size
+    )
     return np.asarray(array_to_img(np.asarray(image, dtype=np.float32) * alpha))
 
 
