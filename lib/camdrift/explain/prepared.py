@@ -235,7 +235,7 @@ def wrap(model: nn.Module, explaining: Explaining) -> Prepared:
     """Returns a prepared network that shares the weights of a model."""
     if isinstance(model, Model):
         ready = Prepared(model.network, model.inputs, explaining)
-        shape = torch.Size((model.mean.shape[1], model.size, model.size))
+        shape = torch.Size(model.shape)
         ready._ready[shape] = model.watched, ready._points(model.watched)
         return ready
     network = copies.frozen(model)
