@@ -6,6 +6,7 @@ import torch
 
 from camdrift.detectors.families import families
 from camdrift.evaluation import adaptive, measuring
+from camdrift.models import gradients
 from test_detectors import CHANCE, changed
 
 SETTINGS = changed(
@@ -71,3 +72,40 @@ def test_it_flips_within_its_budget_and_looks_more_benign(fitted, model, pixels)
     assert both.any()
     energy = [-model(x)[both].logsumexp(1).mean() for x in (evasive, non_adaptive)]
     assert energy[0] < energy[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_convs_of_constant_weights_have_the_same_derivatives(name, fitted, model, pixels):
+    detectors, _ = fitted
+    score = OWNER[name].surrogate(detectors[name], model)
+
+    def gradient():
+        batch = pixels[:4].clone().requires_grad_()
+        (by_pixels,) = torch.autograd.grad(score(batch)[1].sum(), batch)
+        return by_pixels
+
+    with gradients.ConstantConvs():
+        cheap = gradient()
+    assert torch.equal(cheap, gradient())
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        torch.nn.Conv2d(4, 6, (3, 1), stride=2, padding=(1, 0), dilation=(2, 1), groups=2),
+        torch.nn.Conv2d(4, 6, 3, padding="same"),
+        torch.nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"),
+    ],
+)
+def test_convs_of_constant_weights_may_have_any_shape(conv):
+    conv.requires_grad_(False)
+    batch = torch.randn(2, 4, 9, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
+
+    def derivatives():
+        output = conv(batch)
+        (first,) = torch.autograd.grad(output.sin().sum(), batch, create_graph=True)
+        return output, first, *torch.autograd.grad(first.square().sum(), batch)
+
+    with gradients.ConstantConvs():
+        cheap = derivatives()
+    assert all(map(torch.equal, cheap, derivatives()))

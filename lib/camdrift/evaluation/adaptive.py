@@ -62,7 +62,8 @@ def _look(score: Objective, labels: Labels, best: Pixels, lowest: PerImage) -> g
 
     def look(images: Pixels, places: PerImage, gradient: bool) -> tuple[Pixels, Mask]:
         images.requires_grad_()
-        logits, scores = score(images)
+        with gradients.ConstantConvs():  # scores of maps are derived twice
+            logits, scores = score(images)
         known = (logits.argmax(1) != labels) & scores.isfinite()
         better = known & (scores.detach() < lowest)
         best[better] = images.detach()[better]

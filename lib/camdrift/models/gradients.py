@@ -1,9 +1,13 @@
 """The gradient of a model's loss with respect to pixels, and steps along its sign."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.modules.utils import _pair
+from torch.overrides import TorchFunctionMode
 
 from camdrift.models.model import Model
 from camdrift.models.tensors import Labels, Mask, PerImage, Pixels
@@ -96,3 +100,75 @@ def vanish(model: Model, pixels: Pixels, labels: Labels) -> Mask:
     """
     gradient, _ = cross_entropy(model, pixels, labels)
     return (gradient == 0).flatten(1).all(1)
+
+
+class ConstantConvs(TorchFunctionMode):
+    """A context in which convs with constant weights have a cheaper second derivative.
+
+    It has the same values. PyTorch's own also computes the derivative by the weight, which nobody
+    asks for and which takes longer than all else: its kernel is as large as the image.
+    """
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Calls the function, or a conv of constant weights in another way."""
+        if function is F.conv2d:
+            return _conv(*args, **kwargs or {})
+        return function(*args, **kwargs or {})
+
+
+def _conv(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Does what `F.conv2d` does; has its parameters, which a network may give by name."""
+    constant = not (weight.requires_grad or (bias is not None and bias.requires_grad))
+    plain = input.ndim == 4 and not isinstance(padding, str)
+    if constant and plain and not torch.is_autocast_enabled(input.device.type):
+        shape = _pair(stride), _pair(padding), _pair(dilation), groups
+        return _ConstantConv.apply(input, weight, bias, shape)
+    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+
+
+class _ConstantConv(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, tensor: Tensor, weight: Tensor, bias: Tensor | None, shape: Any
+    ) -> Tensor:
+        ctx.save_for_backward(tensor, weight)
+        ctx.shape = shape
+        return F.conv2d(tensor, weight, bias, *shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return (
+            _ConstantConvBackward.apply(gradient, *ctx.saved_tensors, ctx.shape),
+            None,
+            None,
+            None,
+        )
+
+
+class _ConstantConvBackward(torch.autograd.Function):
+    """The derivative by the conv's input; it is linear, and its own derivative is the conv."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, tensor: Tensor, weight: Tensor, shape: Any) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.shape = shape
+        *spatial, groups = shape
+        by_input, _, _ = torch.ops.aten.convolution_backward(
+            gradient, tensor, weight, None, *spatial, False, (0, 0), groups, (True, False, False)
+        )
+        return by_input
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (weight,) = ctx.saved_tensors
+        return F.conv2d(gradient, weight, None, *ctx.shape), None, None, None
