@@ -92,7 +92,10 @@ def train(
         # The first of several outputs: others are an auxiliary head's.
         return class_logits(output if isinstance(output, Tensor) else output[0])
 
-    optimiser = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    # With `foreach` the same sums take less time, in one call for all parameters.
+    optimiser = torch.optim.AdamW(
+        module.parameters(), lr=learning_rate, weight_decay=weight_decay, foreach=True
+    )
     steps = max(1, len(pixels) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, learning_rate, total_steps=epochs * steps
