@@ -35,6 +35,8 @@ from camdrift.storage import (
 )
 from camdrift.storage.pixels import to_8bit
 
+Met = tuple[np.ndarray, np.ndarray]  # of each image under an attack: the class, and the PSNR
+
 
 @dataclass(frozen=True)
 class Attacks:
@@ -138,10 +140,10 @@ def transfer(
     layers = packing.layer_table(model)
     places = list(shown) if explained else []
     pixels = [(kind, part * eps) for kind, eps in steps]
-    far, last, values, tops, clean_maps = _compared(model, attacks, labels, pixels, layers, places)
-    known = dict(zip([(OWN_ATTACK, 0.0), *steps], tops, strict=False))
-    clean = attacks.pixels[places]
-    pictures = [clean, *(attacks.at(kind, eps)[places] for kind, eps in pixels)]
+    far, last, values, pictures, met, clean_maps = _compared(
+        model, attacks, labels, pixels, layers, places
+    )
+    known = dict(zip([(OWN_ATTACK, 0.0), *steps], met, strict=False))
     order = list(range(len(steps)))
     if attacks.own == attacks.transferred:  # the same images under both names
         same = [i for i, (kind, _) in enumerate(steps) if kind == TRANSFERRED]
@@ -158,7 +160,7 @@ def transfer(
         _unrelated(clean_maps, images["image"], partners, size=model.sides),
         layers,
         values[:, variants],
-        np.stack([to_8bit(pictures[i].numpy()) for i in variants], axis=1),
+        pictures[:, variants],
         images.iloc[places][["image", "class_name"]].reset_index(drop=True),
         _facts(model) | {"zero_gradients": _zero_gradients(attacks.signs)},
     )
@@ -171,23 +173,27 @@ def _compared(
     steps: list[tuple[str, float]],
     layers: pd.DataFrame,
     shown: list[int],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray], np.ndarray]:
-    """Returns `shifts`, `last` and `values` of `Transferred`, and the classes of each variant.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[Met], np.ndarray]:
+    """Returns `shifts`, `last`, `values` and `pictures` of `Transferred`, and each variant's `Met`.
 
     And the clean images' maps of the last layer, (policies, n, h, w). `steps` are attacks and eps
-    of pixels in [0, 1]; without any, nothing is explained, and no classes and maps are returned.
+    of pixels in [0, 1]; without any, nothing is explained, and no `Met` and no maps are returned.
     """
     n, count, policies = len(labels), len(steps), len(POLICIES)
     total = int((layers["height"] * layers["width"]).sum())
     far = np.empty((n, count, policies, len(layers)), dtype=np.float32)
     last = np.empty((n, count, policies, 2), dtype=np.float32)
     values = np.empty((len(shown), 1 + count, policies, total), dtype=np.float16)
-    tops, clean_maps = [], [np.empty((policies, 0, 1, 1), dtype=np.float32)]
+    channels, height, width = attacks.pixels.shape[1:]
+    pictures = np.empty((len(shown), 1 + count, height, width, channels), dtype=np.uint8)
+    tops, ratios = np.empty((1 + count, n), dtype=np.int64), np.empty((1 + count, n))
+    clean_maps = [np.empty((policies, 0, 1, 1), dtype=np.float32)]
     for start in tqdm(range(0, n if count else 0, model.micro_batch), desc="maps", unit="batch"):
         rows = slice(start, start + model.micro_batch)
         variants = [attacks.pixels[rows], *(attacks.at(kind, eps, rows) for kind, eps in steps)]
         explanations = [_maps(model, pixels, labels[rows]) for pixels in variants]
-        tops.append(np.stack([top for top, _ in explanations]))
+        tops[:, rows] = [top for top, _ in explanations]
+        ratios[:, rows] = [psnr.ratio(variants[0].numpy(), each.numpy()) for each in variants]
         by_variant = (maps for _, maps in explanations)
         stacks = [np.stack(maps) for maps in zip(*by_variant, strict=True)]
         for i, stack in enumerate(stacks):  # (1 + variants, policies, images, h, w)
@@ -200,8 +206,9 @@ def _compared(
                 own = [stack[:, :, image - start] for stack in stacks]
                 flat = [maps.reshape(1 + count, policies, -1) for maps in own]
                 values[place] = np.concatenate(flat, axis=2)
-    classes = list(np.concatenate(tops, axis=1)) if tops else []
-    return far, last, values, classes, np.concatenate(clean_maps, axis=1)
+                pictures[place] = to_8bit(torch.stack([p[image - start] for p in variants]).numpy())
+    met = list(zip(tops, ratios, strict=True)) if count else []
+    return far, last, values, pictures, met, np.concatenate(clean_maps, axis=1)
 
 
 def _zero_gradients(signs: Mapping[str, Tensor]) -> dict[str, float]:
@@ -303,11 +310,11 @@ def _outcomes(
     attacks: Attacks,
     images: pd.DataFrame,
     plan: TransferStudy,
-    known: dict[tuple[str, float], np.ndarray],
+    known: dict[tuple[str, float], Met],
 ) -> pd.DataFrame:
     """Returns predictions and PSNR of every attack at every eps, see `Transferred`.
 
-    `known` are the predictions on images that were explained, by attack and eps.
+    `known` are those of images that were explained, by attack and eps.
     """
     named = [OWN_ATTACK] if attacks.own else []
     others = [MADE_ON + n for n in attacks.signs if n not in (attacks.own, attacks.transferred)]
@@ -319,15 +326,18 @@ def _outcomes(
     tables = []
     wanted += [(kind, plan.ranges[0], plan.eps[-1]) for kind in attacks.controlled]
     for kind, of, eps in tqdm(wanted, desc="classes", unit="attack"):
-        pixels = attacks.at(kind, RANGES[of] * eps) if eps else attacks.pixels
-        top = known.get((kind, eps)) if of == plan.ranges[0] else None
-        if top is None:
+        met = known.get((kind, eps)) if of == plan.ranges[0] else None
+        rounds = eps and of == plan.ranges[0] and kind in (OWN_ATTACK, TRANSFERRED)
+        if rounds or met is None:
+            pixels = attacks.at(kind, RANGES[of] * eps) if eps else attacks.pixels
+        if met is None:
             with torch.no_grad():
                 top = model(pixels).argmax(1).numpy()
-        ratio = psnr.ratio(attacks.pixels.numpy(), pixels.numpy())
+            met = top, psnr.ratio(attacks.pixels.numpy(), pixels.numpy())
+        top, ratio = met
         facts = {"image": images["image"], "attack": kind, "range": of, "eps": eps}
         facts |= {"prediction": top, "prediction_8bit": np.nan}
-        if eps and of == plan.ranges[0] and kind in (OWN_ATTACK, TRANSFERRED):
+        if rounds:
             with torch.no_grad():
                 facts["prediction_8bit"] = model(pixels.mul(255).round().div(255)).argmax(1).numpy()
         facts["psnr"] = np.where(np.isinf(ratio), np.nan, ratio)
