@@ -224,7 +224,6 @@ def _facts(model: Model) -> dict:
         "size": size_of(*model.sides),
         "convs": len(convs),
         "channels": round(float(np.mean([conv.out_channels for conv in convs])), 1),
-        "parameters": sum(value.numel() for value in model.network.parameters()),
     }
 
 
