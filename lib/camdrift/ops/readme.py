@@ -10,7 +10,7 @@ import pandas as pd
 from camdrift import settings, storage
 from camdrift.analysis import results
 from camdrift.analysis.tables import markdown
-from camdrift.ops import benchmarks, packages, seeds
+from camdrift.ops import combination, packages, seeds, speeds
 from camdrift.papers import claims, findings, interface
 from camdrift.papers.readme import Content
 from camdrift.papers.readme import readme as render
@@ -21,10 +21,10 @@ from camdrift.storage import files
 
 # Which generated parts stand in which page, in order.
 PAGES = {
-    Path("README.md"): ("evidence", "verdicts"),
+    Path("README.md"): ("answer",),
     storage.RESULTS / "README.md": (
-        "studies", "claims", "published", "oddities", "seeds", "methods", "detection_claims",
-        "detectors", "retraining", "transfer",
+        "studies", "evidence", "verdicts", "claims", "published", "oddities", "seeds", "methods",
+        "detection_claims", "detectors", "retraining", "transfer",
     ),
     storage.RESULTS / "benchmarks" / "README.md": ("benchmarks",),
     Path("stages", "README.md"): ("run", "scaling"),
@@ -32,7 +32,6 @@ PAGES = {
     Path("dashboard", "README.md"): ("browsing",),
 }  # fmt: skip
 RUN = storage.RESULTS / "run.json"
-NOT_RUN = "not run here"
 
 
 def generated() -> dict[str, str]:
@@ -43,6 +42,7 @@ def generated() -> dict[str, str]:
     tables = layers[study]
     headline = plan.study(study, LayerStudy).headline
     return {
+        "answer": markdown(combined(plan)),
         "evidence": _evidence(layers),
         "verdicts": _verdicts(plan),
         "studies": _studies(plan),
@@ -58,27 +58,27 @@ def generated() -> dict[str, str]:
             plan, settings.CHAKRABORTY, figures=["chakraborty_table_1", "chakraborty_table_3"]
         ),
         "run": _run(),
-        "benchmarks": _benchmarks(),
-        "browsing": _browsing(),
-        "scaling": _scaling(),
+        "benchmarks": speeds.races(),
+        "browsing": speeds.pages(),
+        "scaling": speeds.workers(),
         "packages": f"{markdown(packages.table())}\n\n{packages.graph()}",
     }  # fmt: skip
 
 
-def _plans(plan: Settings) -> dict[str, Study]:
-    """Returns all studies whose tables are there, those of presets first."""
+def studies(plan: Settings) -> dict[str, Study]:
+    """Returns all studies whose tables are there, by name, those of presets first."""
     return results.elsewhere(plan) | plan.studies
 
 
 def _by_paper(plan: Settings, paper: str) -> dict[str, results.Tables]:
     """Returns the tables of a paper's studies, those of presets, of the paper's size, first."""
-    return {n: results.load(n) for n, study in _plans(plan).items() if study.paper == paper}
+    return {n: results.load(n) for n, study in studies(plan).items() if study.paper == paper}
 
 
 def _studies(plan: Settings) -> str:
     """Returns the list of all studies, with links to their READMEs."""
     rows = []
-    for name, study in _plans(plan).items():
+    for name, study in studies(plan).items():
         verdicts = results.load(name)["claims"]["verdict"]
         link = storage.results(name, "README.md").as_posix()
         rows.append(
@@ -99,7 +99,7 @@ def _claims(plan: Settings, paper: str, *texts: str, figures: Sequence[str] = ()
     """
     by_study = _by_paper(plan, paper)
     if not by_study:
-        return NOT_RUN
+        return speeds.NOT_RUN
     folder = storage.results(next(iter(by_study)), "figures").as_posix()
     table = pd.DataFrame()
     for name, tables in by_study.items():
@@ -170,10 +170,16 @@ def _evidence(layers: dict[str, results.Tables]) -> str:
     )
 
 
+def combined(plan: Settings) -> pd.DataFrame:
+    """Returns each claim's verdict over all studies, see `combination.combined`."""
+    matrix = combination.evidence(plan, studies(plan))
+    return combination.combined(matrix, combination.every_claim(settings.PAPERS))
+
+
 def _verdicts(plan: Settings) -> str:
     """Returns how many of the papers' claims hold, study by study, those of presets first."""
     rows = []
-    for name in _plans(plan):
+    for name in studies(plan):
         verdicts = results.load(name)["claims"]["verdict"]
         rows.append(
             {"study": f"`{name}`"} | {v: int((verdicts == v).sum()) for v in findings.VERDICTS}
@@ -196,7 +202,7 @@ def _detectors(plan: Settings) -> str:
         disguise = detector_report.disguise(tables, headline).set_index("reading")
         readings[f"`{name}`"] = disguise["rank correlation, all images"]
     if not columns:
-        return NOT_RUN
+        return speeds.NOT_RUN
     order = columns[f"`{name}`"].index
     table = pd.DataFrame(columns).loc[order].fillna("").rename_axis("detector").reset_index()
     ranks = pd.DataFrame(readings).rename_axis("reading of NoiseCAM").reset_index()
@@ -213,55 +219,10 @@ def _detectors(plan: Settings) -> str:
     )
 
 
-def _benchmarks() -> str:
-    """Returns the races of `make bench`."""
-    if not benchmarks.PATH.exists():
-        return NOT_RUN
-    measured = files.read_json(benchmarks.PATH)
-    machine = measured["environment"]
-    missed = benchmarks.missed(measured["races"])
-    return "\n".join(
-        [
-            markdown(benchmarks.summary(measured["races"])),
-            "",
-            *(["Missed:", "", missed, ""] if missed else []),
-            "Geometric means over sizes and batches, and the worst of them, of the minimum of the "
-            f"rounds by the wall clock; {machine['threads']} threads of {machine['cores']} cores, "
-            f"torch {machine['packages']['torch']}. {benchmarks.overhead(measured)}",
-            "",
-            _folded("Every race", benchmarks.each(measured["races"])),
-        ]
-    )
-
-
-def _browsing() -> str:
-    """Returns what the dashboard's pages take."""
-    measured = benchmarks.measurements()
-    if "browsing" not in measured:
-        return NOT_RUN
-    return "\n".join(
-        [
-            "Seconds that a page's script takes, at first and after a choice, on the default study "
-            "and on one made of its images by repetition; the browser draws on top of that:",
-            "",
-            markdown(benchmarks.browsing(measured["browsing"])),
-        ]
-    )
-
-
-def _scaling() -> str:
-    """Returns what workers and images take."""
-    measured = benchmarks.measurements()
-    if "scaling" not in measured:
-        return NOT_RUN
-    shown = benchmarks.scaling(measured["scaling"])
-    return "\n\n".join(text for title, table in shown for text in (title, markdown(table)))
-
-
 def _methods(tables: results.Tables, cell: str, figures: str) -> str:
     """Returns whether the method that makes the maps matters."""
     if "methods" not in tables:
-        return NOT_RUN
+        return speeds.NOT_RUN
     return "\n".join(
         [
             f"![Excess drift by layer and method]({figures}/excess_by_method.png)",
@@ -271,10 +232,6 @@ def _methods(tables: results.Tables, cell: str, figures: str) -> str:
             markdown(report.by_method(tables, cell)),
         ]
     )
-
-
-def _folded(title: str, table: pd.DataFrame) -> str:
-    return f"<details><summary>{title}</summary>\n\n{markdown(table)}\n\n</details>"
 
 
 def _oddities(tables: results.Tables, cell: str) -> str:
@@ -289,16 +246,16 @@ def _seeds(plan: Settings) -> str:
     """Returns the spread of the studies that have run with several seeds, one after another."""
     spreads = [spread for study in plan.studies if (spread := seeds.read(study)) is not None]
     if not spreads:
-        return NOT_RUN
+        return speeds.NOT_RUN
     spread = pd.concat(spreads, ignore_index=True)
-    return f"{markdown(seeds.table(spread))}\n\n" + _folded(
+    return f"{markdown(seeds.table(spread))}\n\n" + speeds.folded(
         "Claims under each seed", seeds.verdicts(spread)
     )
 
 
 def _run() -> str:
     if not RUN.exists():
-        return NOT_RUN
+        return speeds.NOT_RUN
     facts = files.read_json(RUN)
     stages = pd.DataFrame(facts["stages"])
     groups = stages.assign(stage=stages["stage"].str.partition("@")[0])
@@ -349,7 +306,7 @@ def study_readmes(plan: Settings) -> dict[str, str]:
     """Returns the README of each study whose tables are there."""
     return {
         name: study_readme(name, command="" if name in plan.studies else _command(name))
-        for name in _plans(plan)
+        for name in studies(plan)
     }
 
 

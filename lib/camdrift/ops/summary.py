@@ -5,13 +5,14 @@ import sys
 
 from camdrift import settings, storage
 from camdrift.analysis import results
-from camdrift.ops import build, readme
+from camdrift.ops import build, combination, readme
 from camdrift.papers import readme as papers_readme
 from camdrift.pipeline import run
 from camdrift.settings import params, presets
 from camdrift.storage import files
 
 DASHBOARD = "make dashboard"
+MATRIX = storage.RESULTS / "claims.csv"  # each claim in each study
 
 
 def terminal(name: str) -> str:
@@ -71,6 +72,7 @@ def main() -> None:
     elif asked.action == "readme":
         for page, text in readme.pages().items():
             files.write_text(page, text)
+        files.write_csv(MATRIX, combination.evidence(plan, readme.studies(plan)))
     elif asked.action == "seeds":
         sys.stdout.write(" ".join(str(seed) for seed in plan.seeds) + "\n")
     else:

@@ -1,0 +1,145 @@
+"""Combination: a claim's verdict over all studies that speak of it, one vote for each image set.
+
+Within a set, networks and seeds are combined first. A claim holds there if more than half of them
+hold and none contradicts; it does not hold in the mirrored case; it is not decided if none decides,
+and mixed otherwise. Over sets, a claim holds if at least two thirds of the deciding sets hold and
+none contradicts; it does not hold in the mirrored case; it is mixed if some hold and some
+contradict, and otherwise not decided. *Holds in part* counts as half a hold. Where nothing
+contradicts and holds come to just half, or to less than the threshold over sets, the verdict is
+*holds in part*: the rule as it was fixed has no such outcome and would say mixed or not decided.
+The bundled tiles have no vote, unless no other set speaks.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from camdrift.analysis import results
+from camdrift.papers import interface
+from camdrift.papers.findings import (
+    HOLDS,
+    NO_EFFECT,
+    NOT,
+    NOT_RUN,
+    PARTLY,
+    UNDECIDED,
+    UNDER_REVIEW,
+    Claim,
+)
+from camdrift.settings import Settings, Study
+
+MIXED = "mixed"
+WEIGHTS = {HOLDS: 1.0, PARTLY: 0.5}
+AGAINST = (NOT, NO_EFFECT)
+BUNDLED = ("photos", "digits")  # kinds of the sets without a vote
+# Sets whose results were known when the claims marked as seen were written; these are decided on
+# other sets alone.
+KNOWN = frozenset({"photos", "nips17", "orl", "cats_dogs"})
+COLUMNS = (
+    "claim", "study", "set", "votes", "network", "seed", "value", "low", "high", "images",
+    "verdict", "flags",
+)  # fmt: skip
+
+
+def within_set(verdicts: Sequence[str]) -> str:
+    """Returns the verdict of one image set from those of its networks and seeds."""
+    verdicts = [verdict for verdict in verdicts if verdict != NOT_RUN]
+    if not verdicts:
+        return NOT_RUN
+    if set(verdicts) == {UNDECIDED}:
+        return UNDECIDED
+    held = sum(WEIGHTS.get(verdict, 0) for verdict in verdicts)
+    against = sum(verdict in AGAINST for verdict in verdicts)
+    half = len(verdicts) / 2
+    if not against and held >= half:
+        return HOLDS if held > half and HOLDS in verdicts else PARTLY
+    if not held and against > half:
+        return NOT
+    return MIXED
+
+
+def over_sets(by_set: Mapping[str, str]) -> str:
+    """Returns the verdict over image sets from that of each."""
+    deciding = [verdict for verdict in by_set.values() if verdict not in (UNDECIDED, NOT_RUN)]
+    held = sum(WEIGHTS.get(verdict, 0) for verdict in deciding)
+    against = deciding.count(NOT)
+    if held and against:
+        return MIXED
+    if deciding and held >= len(deciding) * 2 / 3:
+        return HOLDS
+    if deciding and held and 2 * held >= len(deciding):
+        return PARTLY
+    return NOT if deciding and against >= len(deciding) * 2 / 3 else UNDECIDED
+
+
+def evidence(plan: Settings, studies: Mapping[str, Study]) -> pd.DataFrame:
+    """Returns what each study says of each claim: `COLUMNS`, a row for each that was asked.
+
+    Args:
+        plan: of params.yaml, which names the bundled sets.
+        studies: whose results are there.
+    """
+    rows = []
+    for name in studies:
+        own = results.settings_of(name)
+        parts = (getattr(own, part, {}) for part in ("cells", "targets", "retrainings"))
+        items = {key: item for part in parts for key, item in part.items()}
+        headline = getattr(own.studies[name], "headline", None)  # the cell that decides
+        items = {headline: items[headline]} if headline in items else items
+        of = _base(next(iter(items.values())).set)
+        votes = not any(_is_bundled(plan, item.set) for item in items.values())
+        models = sorted({item.model for item in items.values()})
+        network = models[0] if len(models) == 1 else f"{len(models)} networks"
+        for claim in results.load(name)["claims"].to_dict("records"):
+            facts = {"claim": claim["id"], "study": name, "set": of, "votes": votes}
+            facts |= {"network": network, "seed": own.seed}
+            facts |= {key: claim[key] for key in COLUMNS if key in claim}
+            if claim["verdict"] != NOT_RUN:
+                rows.append(facts)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _base(name: str) -> str:
+    """Returns the name of a set without its fold."""
+    return re.sub(r"_\d$", "", name)
+
+
+def _is_bundled(plan: Settings, name: str) -> bool:
+    return name in plan.sets and plan.sets[name].kind in BUNDLED
+
+
+def combined(matrix: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
+    """Returns each claim's verdict over all image sets: `claim, says, verdict, on`.
+
+    Args:
+        matrix: as `evidence` returns it.
+        claims: of all papers.
+    """
+    rows = []
+    for claim in claims:
+        own = matrix[matrix["claim"] == claim.id]
+        sets = {
+            str(name): within_set(list(part["verdict"]))
+            for name, part in own[own["votes"].astype(bool)].groupby("set", sort=False)
+        }
+        alone = not sets and len(own)
+        if alone:
+            sets = {
+                str(name): within_set(list(part["verdict"]))
+                for name, part in own.groupby("set", sort=False)
+            }
+        verdict = over_sets(sets) if sets else NOT_RUN
+        on = "tiles" if alone else ", ".join(sets)
+        if claim.id in UNDER_REVIEW:
+            verdict = "under review"
+        elif "seen" in claim.where and sets:
+            fresh = {name: each for name, each in sets.items() if name not in KNOWN}
+            verdict = f"seen ({verdict})" if not fresh else over_sets(fresh)
+        rows.append({"claim": claim.id, "says": claim.says, "verdict": verdict, "on": on or "-"})
+    return pd.DataFrame(rows)
+
+
+def every_claim(papers: Sequence[str]) -> list[Claim]:
+    """Returns the claims of papers, in their order."""
+    return [claim for paper in papers for claim in interface.paper(paper).CLAIMS]

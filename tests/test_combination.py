@@ -1,0 +1,112 @@
+"""Verdicts over several studies: cases whose answers follow from the rule on paper."""
+
+import pandas as pd
+import pytest
+
+from camdrift import settings
+from camdrift.ops import combination, readme
+from camdrift.papers.findings import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED, Claim
+from camdrift.settings import params
+from conftest import inside
+
+MIXED = combination.MIXED
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([HOLDS], HOLDS),
+        ([PARTLY], PARTLY),
+        ([NO_EFFECT], NOT),
+        ([UNDECIDED], UNDECIDED),
+        ([NOT_RUN], NOT_RUN),
+        ([HOLDS, HOLDS, UNDECIDED], HOLDS),
+        ([HOLDS, UNDECIDED], PARTLY),
+        ([HOLDS, PARTLY], HOLDS),
+        ([PARTLY, PARTLY], PARTLY),
+        ([HOLDS, UNDECIDED, UNDECIDED], MIXED),
+        ([HOLDS, HOLDS, HOLDS, NOT], MIXED),
+        ([NOT, NOT, UNDECIDED], NOT),
+        ([NOT, UNDECIDED], MIXED),
+        ([HOLDS, NOT_RUN], HOLDS),
+    ],
+)
+def test_networks_and_seeds_give_one_verdict_of_a_set(verdicts, expected):
+    assert combination.within_set(verdicts) == expected
+    assert combination.within_set(verdicts[::-1]) == expected
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([HOLDS], HOLDS),
+        ([HOLDS, UNDECIDED, NOT_RUN], HOLDS),
+        ([HOLDS, HOLDS, MIXED], HOLDS),
+        ([HOLDS, MIXED], PARTLY),
+        ([HOLDS, MIXED, MIXED], UNDECIDED),
+        ([HOLDS, HOLDS, PARTLY], HOLDS),
+        ([HOLDS, PARTLY], HOLDS),
+        ([PARTLY], PARTLY),
+        ([HOLDS, NOT], MIXED),
+        ([NOT, NOT, MIXED], NOT),
+        ([MIXED], UNDECIDED),
+        ([UNDECIDED], UNDECIDED),
+        ([], UNDECIDED),
+    ],
+)
+def test_sets_give_one_verdict_of_a_claim(verdicts, expected):
+    assert combination.over_sets(dict(enumerate(verdicts))) == expected
+
+
+def rows(*entries):
+    return pd.DataFrame(
+        [dict(zip(("claim", "set", "votes", "verdict"), entry, strict=True)) for entry in entries]
+    )
+
+
+def claim(name, where="IV"):
+    return Claim(name, "paper", "Says", where, "", "statistic", "> 0", ())
+
+
+def test_tiles_have_a_vote_only_where_no_other_set_speaks():
+    matrix = rows(
+        ("X1", "photos", False, NOT), ("X1", "faces", True, HOLDS), ("X2", "photos", False, NOT)
+    )  # fmt: skip
+    found = combination.combined(matrix, [claim("X1"), claim("X2"), claim("X3")])
+    assert list(found["verdict"]) == [HOLDS, NOT, NOT_RUN]
+    assert list(found["on"]) == ["faces", "tiles", "-"]
+
+
+def test_claims_that_were_seen_are_decided_on_new_sets_alone():
+    matrix = rows(
+        ("X1", "nips17", True, HOLDS), ("X1", "new", True, NOT), ("X2", "nips17", True, HOLDS)
+    )  # fmt: skip
+    found = combination.combined(matrix, [claim("X1", "ours, seen"), claim("X2", "ours, seen")])
+    assert list(found["verdict"]) == [NOT, "seen (holds)"]
+
+
+def test_a_claim_under_review_says_so():
+    found = combination.combined(rows(("A9", "nips17", True, NOT)), [claim("A9")])
+    assert list(found["verdict"]) == ["under review"]
+
+
+def test_every_claim_of_every_published_study_is_an_entry(published):
+    with inside(published):
+        plan = params.load()
+        studies = readme.studies(plan)
+        matrix = combination.evidence(plan, studies)
+        asked = {
+            (name, row["id"])
+            for name in studies
+            for row in readme.results.load(name)["claims"].to_dict("records")
+            if row["verdict"] != NOT_RUN
+        }
+    assert set(zip(matrix["study"], matrix["claim"], strict=True)) == asked
+    votes = matrix.groupby("set")["votes"].first()
+    assert not votes["photos"]
+    assert votes[["nips17", "orl", "cats_dogs"]].all()
+    networks = matrix.groupby("study")["network"].first()
+    assert networks["transformer"] == "vit"
+    assert networks["layers"] == "vgg16_quarter"
+    every = combination.every_claim(settings.PAPERS)
+    assert set(matrix["claim"]) <= {claim.id for claim in every}
