@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from camdrift import settings
-from camdrift.ops import combination, readme
+from camdrift.ops import combination, readme, summary
 from camdrift.papers.findings import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED, Claim
 from camdrift.settings import params
 from conftest import inside
@@ -101,6 +101,8 @@ def test_every_claim_of_every_published_study_is_an_entry(published):
             for row in readme.results.load(name)["claims"].to_dict("records")
             if row["verdict"] != NOT_RUN
         }
+        written = pd.read_csv(summary.MATRIX)
+    assert list(written["verdict"]) == list(matrix["verdict"])
     assert set(zip(matrix["study"], matrix["claim"], strict=True)) == asked
     votes = matrix.groupby("set")["votes"].first()
     assert not votes["photos"]
