@@ -95,11 +95,11 @@ def browsing(rows: list[dict]) -> pd.DataFrame:
 def scaling(parts: dict) -> list[tuple[str, pd.DataFrame]]:
     """Returns what workers, images and sides of maps take, and plans: a title and a table each."""
     titles = {
-        "workers": "Two workers beside one, the cam stage of the longest cell, a thread a worker:",
+        "workers": "The cam stage of the longest cell, each worker with one thread:",
         "growth": "Ten times the images, peak memory of a stage's process:",
         "sides": "Maps averaged down before they are stored, `cams.max_side`:",
-        "papers": "What the papers' own studies of 5,000 ImageNet images would take on this "
-        "machine (as `make study-check` estimates it; on a GPU: not run):",
+        "papers": "The papers' own studies of 5,000 ImageNet images, as `make study-check` "
+        "estimates them on this machine's CPU (not run):",
     }
     tables = {"workers": _workers, "growth": _growth, "sides": _sides, "papers": _papers}
     return [(titles[n], make(pd.DataFrame(parts[n]))) for n, make in tables.items() if n in parts]

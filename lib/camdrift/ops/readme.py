@@ -154,7 +154,7 @@ def _evidence(layers: dict[str, results.Tables]) -> str:
             markdown(report.evidence(layers)),
             "",
             "At strength 100 %, mean over layers with few empty maps; in brackets intervals "
-            "resampled by source picture.",
+            f"resampled by source picture. {_left_out(layers)}",
             "",
             "- *Drift*: 1 minus the cosine similarity to the clean map, over flipped images, every "
             "map for the clean image's class. *Excess*: drift beyond that of noise of the attack's "
@@ -163,11 +163,24 @@ def _evidence(layers: dict[str, results.Tables]) -> str:
             "explains the clean image's class instead of its own.",
             "- *Excess of the negated*: the excess of the perturbation times -1, divided by that "
             "of the attack, over all images; then the share of images whose class it changes.",
-            "- *Raised noise*: noise raised until it flips the class: its size over the attack's, "
-            "and its drift beside that of the lowest strength that flips, each map for its own "
-            "class.",
+            "- *Raised noise*: the least noise that flips the class beside the weakest attack that "
+            "does, of images that both flip: ratio of their sizes, and both drifts, each map for "
+            "its own class.",
         ]
     )
+
+
+def _left_out(layers: dict[str, results.Tables]) -> str:
+    """Returns a sentence for each study of whose layers fewer than half have few empty maps."""
+    texts = []
+    for name, tables in layers.items():
+        used = tables["shares"]["layers"]
+        count = tables["groups"]["layer"].nunique() - 1  # without their mean
+        if 2 * used.max() < count:
+            texts.append(
+                f"Of the {count} layers of `{name}` {used.min()} to {used.max()} are left."
+            )
+    return " ".join(texts)
 
 
 def combined(plan: Settings) -> pd.DataFrame:
