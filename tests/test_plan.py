@@ -133,6 +133,7 @@ def test_cells_are_alike_by_their_settings_alone(plan, counts, tmp_path):
     by_stage = {stage: group for group in found for stage in group}
     assert by_stage["attack@again"] == ["attack@tiny_fgsm", "attack@again"]
     assert by_stage["attack@stronger"] == ["attack@stronger"]
+    assert {"noise@tiny_fgsm", "noise@again"} < {*by_stage["noise@stronger"]}
 
 
 def test_a_pinch_has_few_images_all_classes_and_valid_settings(plan, counts, tmp_path):

@@ -11,6 +11,13 @@ from camdrift.settings import params, presets
 # Settings that change no work: what people read, and names of parts that are declared themselves.
 WORDS = ("title", "headline", "study", "evaluation", "retraining")
 MODELS = ("model", "source")  # settings that name a model
+# Settings that change the work of these groups of stages alone.
+OF_GROUPS = {
+    "attack": ("attack", "detect"), "label": ("attack", "detect"), "override": ("attack", "detect"),
+    "detect": ("detect",), "adaptive": ("detect",), "network": (),
+    "training": ("train", "retrain"), "weights": ("train",), "sha256": ("train",),
+    "new_head": ("train",), "mean": ("train",), "std": ("train",),
+}  # fmt: skip
 
 
 def ordered() -> list[str]:
@@ -42,25 +49,32 @@ def groups(stages: Sequence[str], images: Mapping[str, Any]) -> list[list[str]]:
     content = params.read(params.PARAMS)
     members: dict[str, list[str]] = {}
     for stage in stages:
-        facts = _facts(params.declared(stage), content, images)
-        members.setdefault(json.dumps([stage.partition("@")[0], facts]), []).append(stage)
+        group = stage.partition("@")[0]
+        facts = _facts(params.declared(stage), content, images, group)
+        members.setdefault(json.dumps([group, facts]), []).append(stage)
     return list(members.values())
 
 
-def _facts(value: Any, content: Mapping[str, Any], images: Mapping[str, Any]) -> Any:
-    """Returns settings with what a name stands for in the place of the name."""
+def _facts(value: Any, content: Mapping[str, Any], images: Mapping[str, Any], group: str) -> Any:
+    """Returns the settings that change a group's work, names replaced by what they stand for."""
+
+    def facts_of(item: Any) -> Any:
+        return _facts(item, content, images, group)
+
     if isinstance(value, list):
-        return [_facts(item, content, images) for item in value]
+        return [facts_of(item) for item in value]
     if not isinstance(value, dict):
         return value
     facts: dict[str, Any] = {}
     for key, item in value.items():
         if key in presets.PARTS:
-            facts[key] = [_facts(each, content, images) for each in item.values()]
+            facts[key] = [facts_of(each) for each in item.values()]
         elif key == "set":
             facts[key] = images[item]
         elif key in MODELS:
-            facts[key] = _facts(content["models"].get(item, item), content, images)
-        elif key not in WORDS:
-            facts[key] = _facts(item, content, images)
+            facts[key] = facts_of(content["models"].get(item, item))
+        elif key == "attack" and item == "none":  # there is nothing to apply at a strength
+            facts[key] = item
+        elif key not in WORDS and group in OF_GROUPS.get(key, (group,)):
+            facts[key] = facts_of(item)
     return facts

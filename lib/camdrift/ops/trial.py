@@ -23,7 +23,7 @@ MB = 1e6
 SHORT = 1.5  # seconds
 # The fastest way to start many stages: a process that has loaded what most of them load first, and
 # forks itself for each. It computes nothing, since threads of OpenMP would not survive the fork.
-PRELOADED = ("camdrift.pipeline.shards", "camdrift.models.loading")
+PRELOADED = ("camdrift.pipeline.shards", "camdrift.models.loading", "camdrift.pipeline.vision")
 
 
 @dataclass(frozen=True)
