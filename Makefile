@@ -83,8 +83,9 @@ bench: oracles ## after make repro: time what is done here against other ways to
 bench-gpu: setup ## on a machine with a GPU: the engine there against the CPU, and its speed
 	$(BIN)/python tests/benchmarks/gpu.py
 
-zoo: setup ## explain 180 networks of torchvision and timm at random weights, into data/results/benchmarks
+zoo: oracles ## explain 180 networks of torchvision and timm at random weights, 30 also by the peers
 	$(BIN)/python tests/benchmarks/zoo.py
+	$(BIN)/python tests/benchmarks/zoo.py --peers
 
 lint: setup ## check format, style and types
 	$(BIN)/ruff format --check .

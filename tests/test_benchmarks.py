@@ -1,6 +1,8 @@
-"""What `make bench` found, as tables."""
+"""Measurements of `make bench` and `make zoo`, as tables."""
 
-from camdrift.ops import benchmarks
+from camdrift.ops import benchmarks, zoo
+from camdrift.storage import files
+from conftest import inside
 
 RACES = [
     {"work": "maps", "against": "them", "place": {"px": 64, "images": 1}, "ratio": 2.0,
@@ -63,3 +65,24 @@ def test_what_is_missed_is_said_with_its_reason():
     assert text.startswith(f"- {work}, against {against}: 1.50 of the 2.00 wanted; worst 1.00 (px")
     assert text.endswith(why)
     assert benchmarks.missed(races[2:]) == ""
+
+
+def test_the_zoo_counts_what_is_explained_and_names_the_rest(tmp_path):
+    explained = {"px": 32, "hook_points": 4, "first": "conv", "sides": "8x8 to 4x4", "empty": 0,
+                 "logits_error": 2e-7, "seconds": 0.5}  # fmt: skip
+    rows = [
+        {"network": "whole"} | explained,
+        {"network": "half"} | explained | {"empty": 2},
+        {"network": "none", "refused": "UnwatchableError: scripted"},
+    ]
+    outcomes = {"network": "whole", "one": [1e-6, 1e-3], "other": ["a tensor (2, 9)", 1e-7]}
+    (tmp_path / zoo.EXPLAINED.parent).mkdir(parents=True)
+    files.write_json(tmp_path / zoo.EXPLAINED, {"count": 5, "rows": rows})
+    files.write_json(tmp_path / zoo.BESIDE_PEERS, {"count": 1, "rows": [outcomes]})
+    with inside(tmp_path):
+        text = zoo.text()
+    assert text.startswith("1 of 3 networks are explained")
+    assert "2 more were not run" in text
+    assert "- half: 2 of 4 maps are empty\n- none: UnwatchableError: scripted" in text
+    assert "| one | 2 | 1 | 1 | 0 | 1.0e-03 |" in text
+    assert "| other | 2 | 1 | 0 | 1 | 1.0e-07 |" in text

@@ -15,6 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from camdrift.ops.zoo import BESIDE_PEERS, EXPLAINED
+from camdrift.storage import files
+
 LIMIT = 300  # seconds for a network
 CLASSES = 6
 SHARE = 6  # one network of so many is compared with the peers
@@ -187,7 +190,7 @@ def compared(name: str) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("zoo.json"))
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--one")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("names", nargs="*")
@@ -195,8 +198,13 @@ def main() -> None:
     if arguments.one:
         print(json.dumps((compared if arguments.peers else explained)(arguments.one)))
         return
-    rows = []
-    for name in arguments.names or names()[:: SHARE if arguments.peers else 1]:
+    out = arguments.out or (BESIDE_PEERS if arguments.peers else EXPLAINED)
+    wanted = arguments.names or names()[:: SHARE if arguments.peers else 1]
+    # Rows of an earlier run stay; delete the file to begin anew.
+    rows = json.loads(out.read_text())["rows"] if out.exists() else []
+    for name in wanted:
+        if name in {row["network"] for row in rows}:
+            continue
         command = [sys.executable, __file__, "--one", name, *["--peers"] * arguments.peers]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
@@ -207,7 +215,7 @@ def main() -> None:
             row = {"network": name, "refused": done.stderr[-300:]}
         print(row, flush=True)
         rows.append(row)
-        arguments.out.write_text(json.dumps(rows, indent=1))
+        files.write_json(out, {"count": len(wanted), "rows": rows})
 
 
 if __name__ == "__main__":

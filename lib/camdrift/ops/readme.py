@@ -10,7 +10,7 @@ import pandas as pd
 from camdrift import settings, storage
 from camdrift.analysis import results
 from camdrift.analysis.tables import markdown
-from camdrift.ops import combination, packages, seeds, speeds
+from camdrift.ops import combination, packages, seeds, speeds, zoo
 from camdrift.papers import claims, findings, interface
 from camdrift.papers.readme import Content
 from camdrift.papers.readme import readme as render
@@ -26,7 +26,7 @@ PAGES = {
         "studies", "evidence", "verdicts", "claims", "published", "oddities", "seeds", "methods",
         "detection_claims", "detectors", "retraining", "transfer",
     ),
-    storage.RESULTS / "benchmarks" / "README.md": ("benchmarks",),
+    storage.RESULTS / "benchmarks" / "README.md": ("benchmarks", "zoo"),
     Path("stages", "README.md"): ("run", "scaling"),
     Path("lib", "README.md"): ("packages",),
     Path("dashboard", "README.md"): ("browsing",),
@@ -59,6 +59,7 @@ def generated() -> dict[str, str]:
         ),
         "run": _run(),
         "benchmarks": speeds.races(),
+        "zoo": zoo.text(),
         "browsing": speeds.pages(),
         "scaling": speeds.workers(),
         "packages": f"{markdown(packages.table())}\n\n{packages.graph()}",
