@@ -73,7 +73,7 @@ def transferred(*, lost, shift, noise_lost=0.0, clean_wrong=0, spread=0.01, seed
         rng.random(shape).astype(np.float16),
         np.zeros((1, 1 + len(kinds), 16, 16, 3), np.uint8),
         pd.DataFrame({"image": [N - 1], "class_name": ["x"]}),
-        {"size": size, "convs": 2, "channels": 4.0, "zero_gradients": {"X": 0}},
+        {"size": size, "convs": 2, "channels": 4.0, "parameters": 100, "zero_gradients": {"X": 0}},
     )  # fmt: skip
 
 

@@ -228,3 +228,10 @@ def test_without_maps_there_are_outcomes_alone(model, attacks, table, partners, 
     assert bare.shifts.size == 0
     assert np.isnan(bare.unrelated).all()
     assert len(bare.pictures) == 0
+
+
+def test_facts_count_the_parameters_that_the_forward_reads(model):
+    conv, other, head = 5 * (3 * 9 + 1), 7 * (5 * 9 + 1), 4 * (7 + 1)
+    facts = experiment._facts(model)
+    assert facts["parameters"] == conv + other + head  # the norm is part of the first conv
+    assert (facts["convs"], facts["channels"]) == (2, 6.0)

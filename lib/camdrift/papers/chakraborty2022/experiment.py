@@ -220,10 +220,13 @@ def _zero_gradients(signs: Mapping[str, Tensor]) -> dict[str, float]:
 
 def _facts(model: Model) -> dict:
     convs = [module for module in model.network.modules() if isinstance(module, nn.Conv2d)]
+    # Of norms that are folded into convs, the forward reads none.
+    read = {weight for call in model.watched.calls for weight in call.weights}
     return {
         "size": size_of(*model.sides),
         "convs": len(convs),
         "channels": round(float(np.mean([conv.out_channels for conv in convs])), 1),
+        "parameters": sum(p.numel() for p in model.network.parameters() if id(p) in read),
     }
 
 
