@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from camdrift.models.calls import CONVS, NORMS, Recording
 
 
-class _Folded(nn.BatchNorm2d):
+class Folded(nn.BatchNorm2d):
     """A norm that is part of the conv before it, with all its attributes."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def fold_norms(network: nn.Module, recording: Recording) -> None:
     instead: dict[nn.Module, nn.Module] = {}
     for conv, norm in pairs:
         instead[conv], instead[norm] = _fused(conv, norm), copy.copy(norm)
-        instead[norm].__class__ = _Folded
+        instead[norm].__class__ = Folded
     for path, module in list(network.named_modules(remove_duplicate=False)):
         if module in instead:
             network.set_submodule(path, instead[module])

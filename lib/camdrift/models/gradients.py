@@ -130,7 +130,9 @@ def _conv(
     """Does what `F.conv2d` does; has its parameters, which a network may give by name."""
     constant = not (weight.requires_grad or (bias is not None and bias.requires_grad))
     plain = input.ndim == 4 and not isinstance(padding, str)
-    if constant and plain and not torch.is_autocast_enabled(input.device.type):
+    kind = input.device.type
+    cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    if constant and plain and not cast:
         shape = _pair(stride), _pair(padding), _pair(dilation), groups
         return _ConstantConv.apply(input, weight, bias, shape)
     return F.conv2d(input, weight, bias, stride, padding, dilation, groups)

@@ -27,7 +27,9 @@ def text() -> str:
         f"are finite and not empty; logits differ from the network's own by at most "
         f"{explained['logits_error'].max():.1e} of the largest. {_rest(content)}",
         _others(rows, explained),
-        folded("Every network", rows.drop(columns="refused").fillna("-").astype(str)),
+        folded(
+            "Every network", rows.drop(columns="refused").astype(object).fillna("-").astype(str)
+        ),
         _peers(),
     ]
     return "\n\n".join(part for part in parts if part)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from camdrift.explain import cam, packing
 from camdrift.explain.cam import GRAD_CAM
+from camdrift.models.folding import Folded
 from camdrift.models.model import Model, padded
 from camdrift.models.tensors import Labels, Pixels
 from camdrift.perturbations import noise
@@ -220,13 +221,12 @@ def _zero_gradients(signs: Mapping[str, Tensor]) -> dict[str, float]:
 
 def _facts(model: Model) -> dict:
     convs = [module for module in model.network.modules() if isinstance(module, nn.Conv2d)]
-    # Of norms that are folded into convs, the forward reads none.
-    read = {weight for call in model.watched.calls for weight in call.weights}
+    read = [module for module in model.network.modules() if not isinstance(module, Folded)]
     return {
         "size": size_of(*model.sides),
         "convs": len(convs),
         "channels": round(float(np.mean([conv.out_channels for conv in convs])), 1),
-        "parameters": sum(p.numel() for p in model.network.parameters() if id(p) in read),
+        "parameters": sum(p.numel() for module in read for p in module.parameters(recurse=False)),
     }
 
 
