@@ -20,6 +20,7 @@ from camdrift.storage import files
 
 LIMIT = 300  # seconds for a network
 CLASSES = 6
+METHODS = ("GradCAM", "LayerCAM")
 SHARE = 6  # one network of so many is compared with the peers
 SMALL = 1e-3
 
@@ -100,19 +101,21 @@ def explained(name: str) -> dict:
         start = time.perf_counter()
         # Of several classes: that of a single one may be negative everywhere, and so empty.
         classes = torch.arange(CLASSES).expand(len(images), CLASSES)
-        answer = cam.all_layers(network, images, classes)
+        # Grad-CAM's map of a layer may be negative everywhere for all classes.
+        answer = cam.all_layers(network, images, classes, methods=METHODS)
         row["seconds"] = round(time.perf_counter() - start, 2)
     except Exception as fault:
         return row | {"refused": f"{type(fault).__name__}: {fault}"[:300]}
     error = float((answer.logits - own).abs().max() / own.abs().max())
     maps = answer.maps["GradCAM"]
+    by_layer = list(zip(*answer.maps.values(), strict=True))
     gc.collect()
     return row | {
         "hook_points": len(maps),
         "first": answer.layers[0],
         "sides": "{}x{} to {}x{}".format(*maps[0].shape[2:], *maps[-1].shape[2:]),
-        "empty": sum(not bool(layer.any()) for layer in maps),
-        "finite": all(bool(layer.isfinite().all()) for layer in maps),
+        "empty": sum(not any(bool(layer.any()) for layer in layers) for layers in by_layer),
+        "finite": all(bool(layer.isfinite().all()) for layers in by_layer for layer in layers),
         "logits_error": float(f"{error:.1e}"),
     }
 
