@@ -72,22 +72,22 @@ def test_tiles_have_a_vote_only_where_no_other_set_speaks():
     matrix = rows(
         ("X1", "photos", False, NOT), ("X1", "faces", True, HOLDS), ("X2", "photos", False, NOT)
     )  # fmt: skip
-    found = combination.combined(matrix, [claim("X1"), claim("X2"), claim("X3")])
-    assert list(found["verdict"]) == [HOLDS, NOT, NOT_RUN]
-    assert list(found["on"]) == ["faces", "tiles", "-"]
+    table = combination.combined(matrix, [claim("X1"), claim("X2"), claim("X3")])
+    assert list(table["verdict"]) == [HOLDS, NOT, NOT_RUN]
+    assert list(table["on"]) == ["faces", "tiles", "-"]
 
 
 def test_claims_that_were_seen_are_decided_on_new_sets_alone():
     matrix = rows(
         ("X1", "nips17", True, HOLDS), ("X1", "new", True, NOT), ("X2", "nips17", True, HOLDS)
     )  # fmt: skip
-    found = combination.combined(matrix, [claim("X1", "ours, seen"), claim("X2", "ours, seen")])
-    assert list(found["verdict"]) == [NOT, "seen (holds)"]
+    table = combination.combined(matrix, [claim("X1", "ours, seen"), claim("X2", "ours, seen")])
+    assert list(table["verdict"]) == [NOT, "seen (holds)"]
 
 
 def test_a_claim_under_review_says_so():
-    found = combination.combined(rows(("A9", "nips17", True, NOT)), [claim("A9")])
-    assert list(found["verdict"]) == ["under review"]
+    table = combination.combined(rows(("A9", "nips17", True, NOT)), [claim("A9")])
+    assert list(table["verdict"]) == ["under review"]
 
 
 def test_every_claim_of_every_published_study_is_an_entry(published):

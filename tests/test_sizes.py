@@ -88,35 +88,35 @@ def test_grey_is_the_luma_and_keeps_grey_values():
 def test_tiles_of_two_sides_are_cut_from_their_places():
     own = {"seed": 1, "shares": {"train": 0.5, "validation": 0.0, "test": 0.5},
            "limits": {"train": 4, "validation": 0, "test": 3}, "preprocessing": None}  # fmt: skip
-    made = images.photos(size=[48, 80], **own)
+    output = images.photos(size=[48, 80], **own)
     grey = images.photos(size=[48, 80], channels=1, **own)
-    assert made.pixels.shape[1:] == (48, 80, 3)
+    assert output.pixels.shape[1:] == (48, 80, 3)
     assert grey.pixels.shape[1:] == (48, 80, 1)
     from skimage import data
 
     astronaut = data.astronaut()
-    rows = made.index[made.index["class_name"] == "astronaut"]
+    rows = output.index[output.index["class_name"] == "astronaut"]
     assert {int(name[-4:]) % 80 for name in rows.loc[rows["split"] == "test", "id"]} == {0}
     for place, name in rows["id"].items():
         top, left = int(name[-9:-5]), int(name[-4:])
         tile = astronaut[top : top + 48, left : left + 80]
-        np.testing.assert_array_equal(made.pixels[place], tile)
+        np.testing.assert_array_equal(output.pixels[place], tile)
         np.testing.assert_array_equal(grey.pixels[place], pictures.with_channels(tile, 1))
     sheet = images.datasheet(grey)
     assert (sheet["size_px"], sheet["channels"]) == ([48, 80], 1)
-    assert "channels" not in images.datasheet(made)
+    assert "channels" not in images.datasheet(output)
 
 
 def test_a_folder_of_grey_images_stays_grey(tmp_path):
     grey = RNG.integers(0, 256, (48, 80), dtype=np.uint8)
     (tmp_path / "a").mkdir()
     Image.fromarray(grey).save(tmp_path / "a" / "1.png")
-    made = images.folder(
+    output = images.folder(
         path=str(tmp_path), seed=1, size=[48, 80], resize=48, channels=1, fold=0, labels=None,
         shares={"train": 0.0, "validation": 0.0, "test": 1.0}, preprocessing=None, licence="own",
         limits={"train": 1, "validation": 1, "test": 1}, unreadable_share=0.0,
     )  # fmt: skip
-    np.testing.assert_array_equal(made.pixels, grey[None, ..., None])
+    np.testing.assert_array_equal(output.pixels, grey[None, ..., None])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -163,11 +163,11 @@ def test_windows_of_changed_pixels_agree_with_whole_images(shape, channels):
     owners = torch.arange(2).repeat_interleave(25)
     places = places.repeat(2, 1, 1)
     values = torch.rand(50, 1, channels) * 3 - 1
-    made = Incremental(model, images)
-    assert len(made._stages) >= 2
+    output = Incremental(model, images)
+    assert len(output._stages) >= 2
     with torch.no_grad():
         whole = model(painted(images[owners], places, values))
-    torch.testing.assert_close(made.logits(owners, places, values), whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(output.logits(owners, places, values), whole, rtol=0, atol=1e-5)
 
 
 def test_a_model_resizes_to_both_sides_and_refuses_other_channels(pixels):
@@ -214,13 +214,13 @@ def test_a_network_that_takes_colours_alone_is_refused():
 def test_maps_have_height_and_width(model, pixels):
     table = layer_table(model)
     assert table[["height", "width"]].to_numpy().tolist() == [[24, 40], [12, 20]]
-    found = cam.all_layers(grey_network(), pixels, methods=["GradCAM", "ScoreCAM"])
-    assert found.size == (TALL, WIDE)
-    for maps in found.maps.values():
+    result = cam.all_layers(grey_network(), pixels, methods=["GradCAM", "ScoreCAM"])
+    assert result.size == (TALL, WIDE)
+    for maps in result.maps.values():
         assert [tuple(layer.shape[1:]) for layer in maps] == [(24, 40), (12, 20)]
-    scaled = found.scaled(TALL, WIDE)["GradCAM"]
+    scaled = result.scaled(TALL, WIDE)["GradCAM"]
     assert {tuple(layer.shape) for layer in scaled} == {(5, TALL, WIDE)}
-    few = shrunk(found.maps["GradCAM"], 20)
+    few = shrunk(result.maps["GradCAM"], 20)
     assert [tuple(layer.shape[1:]) for layer in few] == [(20, 20), (12, 20)]
     relevance = lrp.relevance(model, pixels)
     assert relevance.shape == (5, TALL, WIDE)
@@ -241,8 +241,8 @@ def test_cleaning_is_sklearns_of_tall_and_wide_images():
         pca = PCA(n_components=0.9)
         expected = pca.inverse_transform(pca.fit_transform(image))
         tensor = torch.from_numpy(image).float()[None, None]
-        found = cleaning.rebuild(tensor, variance=0.9)[0, 0]
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        result = cleaning.rebuild(tensor, variance=0.9)[0, 0]
+        np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", controls.CONTROLS)
@@ -250,10 +250,10 @@ def test_controls_keep_the_shape_and_the_size(pixels, kind):
     change = torch.zeros_like(pixels)
     change[:, 0, 20:, 30:] = 0.1 * torch.randn(5, 4, 10, generator=torch.Generator().manual_seed(2))
     seeds = [np.random.default_rng(i) for i in range(5)]
-    made = controls.rearranged(kind, pixels, change, seeds)
-    assert made.shape == pixels.shape
+    output = controls.rearranged(kind, pixels, change, seeds)
+    assert output.shape == pixels.shape
     if kind not in controls.OWN_SIZE:
-        own, other = (l2((pixels + c).clamp(0, 1) - pixels) for c in (change, made))
+        own, other = (l2((pixels + c).clamp(0, 1) - pixels) for c in (change, output))
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
 
 
@@ -275,10 +275,10 @@ def test_maps_are_compared_at_both_sides(shape):
 def test_jet_pictures_have_both_sides():
     maps = RNG.random((4, 6, 10)).astype(np.float32)
     maps /= maps.max(axis=(1, 2), keepdims=True)
-    found = np.moveaxis(jet_cosine.jet_rgb(maps, size=(TALL, WIDE)), 1, 3).astype(int)
+    result = np.moveaxis(jet_cosine.jet_rgb(maps, size=(TALL, WIDE)), 1, 3).astype(int)
     expected = np.stack([slow_jet(heatmap, (WIDE, TALL)) for heatmap in maps]).astype(int)
-    assert np.mean(found != expected) < 1e-3  # ties of a rounding
-    assert np.abs(found - expected).max() <= 2
+    assert np.mean(result != expected) < 1e-3  # ties of a rounding
+    assert np.abs(result - expected).max() <= 2
 
 
 def test_the_changed_pixel_may_be_the_last_one(pixels):
@@ -302,9 +302,9 @@ def test_places_of_an_image_are_found_in_a_map_of_other_sides():
     place = torch.tensor([[0, 0], [23, 39], [12, 20], [-1, -1]])
     same = inspection.moved(place, (TALL, WIDE), (TALL, WIDE))
     assert same.tolist() == place.tolist()
-    found = inspection.moved(place, (TALL, WIDE), (48, 20)).tolist()
-    assert found[:3] == [[1, 0], [47, 19], [25, 10]]
-    assert max(found[3]) < 0
+    result = inspection.moved(place, (TALL, WIDE), (48, 20)).tolist()
+    assert result[:3] == [[1, 0], [47, 19], [25, 10]]
+    assert max(result[3]) < 0
 
 
 def test_tiles_of_the_dashboard_keep_proportions(monkeypatch):
@@ -312,12 +312,12 @@ def test_tiles_of_the_dashboard_keep_proportions(monkeypatch):
     import tiles
 
     picture, layer = RNG.random((TALL, WIDE, 1)), RNG.random((3, 5))
-    made = [
+    output = [
         tiles.enlarged(picture), tiles.heat(layer, picture.shape), tiles.overlay(picture, layer),
         tiles.difference(layer, layer, picture.shape), tiles.change(picture, picture, 2.0),
     ]  # fmt: skip
-    assert {tile.shape for tile in made} == {(115, 192, 3)}
-    assert (made[0] == made[0][..., :1]).all()
+    assert {tile.shape for tile in output} == {(115, 192, 3)}
+    assert (output[0] == output[0][..., :1]).all()
     assert tiles.enlarged(picture[:, :TALL]).shape == (192, 192, 3)
     assert tiles.enlarged(np.zeros((300, 150, 3), np.uint8)).shape == (300, 150, 3)
 

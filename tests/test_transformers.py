@@ -360,13 +360,15 @@ def test_blocks_of_two_kinds_of_windows_are_explained_before_their_partition():
         network.get_submodule(name).register_forward_pre_hook(lambda m, i: entering.append(*i))
     logits = network(images)
     tensors = entering[:]
-    found = cam.all_layers(network, images, torch.tensor([range(4)] * 2), methods=["LayerCAM"])
-    assert [layer.split(".layers.0")[0] for layer in found.layers] == ["blocks.0"] * 2 + [
+    explained = cam.all_layers(network, images, torch.tensor([range(4)] * 2), methods=["LayerCAM"])
+    assert [layer.split(".layers.0")[0] for layer in explained.layers] == ["blocks.0"] * 2 + [
         "blocks.1"
     ] * 2
     for target in range(4):
         gradients = torch.autograd.grad(logits[:, target].sum(), tensors, retain_graph=True)
-        for ours, tokens, gradient in zip(found.maps["LayerCAM"], tensors, gradients, strict=True):
+        for ours, tokens, gradient in zip(
+            explained.maps["LayerCAM"], tensors, gradients, strict=True
+        ):
             by_hand = (gradient.relu() * tokens).sum(1).relu().detach()
             torch.testing.assert_close(ours[:, target], by_hand, rtol=1e-4, atol=1e-8)
-    assert all(layer.any() for layer in found.maps["LayerCAM"])
+    assert all(layer.any() for layer in explained.maps["LayerCAM"])

@@ -93,10 +93,10 @@ def test_convs_under_no_grad_alone_cannot_be_explained(images):
         return net.act(net.inner(x))
 
     network = Network(second=forward, join=lambda x, y: y)
-    found = cam.all_layers(network, images, 1)
-    assert found.layers == ("conv", "inner")
-    assert not found.maps["GradCAM"][0].any()  # no gradient leaves the second conv
-    assert found.maps["GradCAM"][1].any()
+    explained = cam.all_layers(network, images, 1)
+    assert explained.layers == ("conv", "inner")
+    assert not explained.maps["GradCAM"][0].any()  # no gradient leaves the second conv
+    assert explained.maps["GradCAM"][1].any()
     network.forward = torch.no_grad()(network.forward)
     with pytest.raises(UnwatchableError, match="that a gradient of its output can reach"):
         cam.all_layers(network, images)
@@ -155,10 +155,10 @@ def test_a_forward_that_was_replaced_calls_the_copy(images):
     network, plain = Network().train(), Network()
     before = network.forward
     network.forward = lambda x: before(x) * 2
-    found = cam.all_layers(network, images, 1)
-    torch.testing.assert_close(found.logits, 2 * plain(images).detach())
+    explained = cam.all_layers(network, images, 1)
+    torch.testing.assert_close(explained.logits, 2 * plain(images).detach())
     network.forward = types.MethodType(lambda net, x: Network.forward(net, x) * 2, network)
-    assert torch.equal(cam.all_layers(network, images, 1).logits, found.logits)
+    assert torch.equal(cam.all_layers(network, images, 1).logits, explained.logits)
     whole.forward = lambda x: whole.head(whole.act(whole.conv(x)).mean((2, 3)))
     with pytest.raises(UnwatchableError, match=r"calls the global 'whole'.*types.MethodType"):
         cam.all_layers(whole, images)
@@ -182,9 +182,9 @@ def test_an_output_may_be_a_dataclass_with_slots(images):
             logits += 1
             return Output(logits)
 
-    found, other = cam.all_layers(Slotted(), images, 1), cam.all_layers(Network(), images, 1)
-    torch.testing.assert_close(found.logits, other.logits + 1)
-    torch.testing.assert_close(found.maps["GradCAM"], other.maps["GradCAM"])
+    explained, other = cam.all_layers(Slotted(), images, 1), cam.all_layers(Network(), images, 1)
+    torch.testing.assert_close(explained.logits, other.logits + 1)
+    torch.testing.assert_close(explained.maps["GradCAM"], other.maps["GradCAM"])
 
 
 def test_a_module_that_returns_a_part_of_a_call_has_no_map(images):

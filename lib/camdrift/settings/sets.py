@@ -49,11 +49,10 @@ Channels = Annotated[
 
 
 class _Set(Section):
-    """What all kinds of sets have.
+    """The settings of every kind of set.
 
     size: of the images in px: a side, for squares, or height and width.
-    channels: of the images: 3, red, green and blue, or 1, grey. 3 is no key where settings are
-        dumped, so that files of sets of colours stay as they were before there were others.
+    channels: of the images: 3, red, green and blue, or 1, grey. Settings are dumped without a 3.
     """
 
     path: str
