@@ -23,7 +23,7 @@ def shard(stage: run.Stage, places: slice) -> storage.Covered:
     ]
     packed = np.concatenate([np.packbits(part, axis=1) for part in bits])
     rows = pd.concat([variant.table for variant in first], ignore_index=True)
-    return storage.Covered(packed, rows, {"neurons": len(coverage.spatial(model))})
+    return storage.Covered(packed, rows, coverage.counts(model))
 
 
 def main(stage: run.Stage) -> None:

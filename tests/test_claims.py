@@ -1,5 +1,6 @@
 """Claims as data, and the verdicts on paper."""
 
+import dataclasses
 import importlib
 import inspect
 import re
@@ -158,13 +159,16 @@ def test_the_margin_is_the_smallest_that_holds_the_interval():
 class Made(Evidence):
     """Evidence from given arrays: (images, strengths, layers), one source an image."""
 
-    def __init__(self, attack, noise, *, strengths, layers=None, failures=None, floor=0.5):
+    def __init__(self, attack, noise, *, strengths, layers=None, failures=None, floor=0.5,
+                 summed=False):  # fmt: skip
         chosen = StatisticsSettings(resamples=400, confidence=0.95, quantile=0.05, folds=2)
         flags = FlagSettings(
-            empty_share=0.1, minimum_successes=1, minimum_sources=1, zero_gradients=0.0,
-            clipped_only=0.0, noise_flips=0.0, size_difference=0.0,
+            empty_share=0.1, minimum_successes=1, minimum_images=1, minimum_sources=1,
+            zero_gradients=0.0, clipped_only=0.0, noise_flips=0.0, size_difference=0.0,
         )  # fmt: skip
-        super().__init__(None, CORRECTED, chosen, flags, 1)  # type: ignore[arg-type]
+        layers_table = pd.DataFrame({"summed": np.broadcast_to(summed, attack.shape[2])})
+        made = SimpleNamespace(maps=SimpleNamespace(layers=layers_table))
+        super().__init__(made, CORRECTED, chosen, flags, 1)  # type: ignore[arg-type]
         self.__dict__["_layers"] = layers or [f"layer {i}" for i in range(attack.shape[2])]
         rng, count = np.random.default_rng(0), self.resamples
         draws = {True: Resampler.draw(np.arange(len(attack)), resamples=count, rng=rng)}
@@ -173,7 +177,7 @@ class Made(Evidence):
             draws[False] = Resampler.draw(np.arange(len(failures[0])), resamples=count, rng=rng)
             known |= {("adversarial", False): failures[0], ("noise", False): failures[1]}
         fixed = {"_strengths": strengths, "resamplers": draws, "similarities": known,
-                 "floor": np.full(attack.shape[2], floor), "attack": attack,
+                 "unrelated": np.broadcast_to(floor, attack.shape[::2]), "attack": attack,
                  "noise": noise}  # fmt: skip
         for key, value in fixed.items():
             self.__dict__[key] = value
@@ -260,12 +264,129 @@ def test_named_layers(means, verdict, share):
     assert judges.named_layers(other).verdict == NOT_RUN
 
 
+@pytest.mark.parametrize(
+    ("means", "verdict"),
+    [([0.3, 0.3, 0.35, 0.7, 0.6], NOT), ([0.6, 0.7, 0.8, 0.3, 0.4], UNDECIDED)],
+)
+def test_one_named_layer_that_is_decided_can_refute_both(means, verdict):
+    attack = similar([means])
+    attack[:20, 0, 4] = np.nan
+    made = Made(attack, similar([[0.9] * 5], seed=1), strengths=[1.0], layers=NAMES)
+    finding = judges.named_layers(made)
+    assert finding.verdict == verdict
+    assert finding.detail.endswith("too many empty maps in 5-1")
+
+
 def test_depth():
     falling, rising = [0.9, 0.8, 0.7, 0.6, 0.5], [0.5, 0.6, 0.7, 0.8, 0.9]
     for means, verdict, value in ((falling, HOLDS, -1), (rising, NOT, 1)):
         made = Made(similar([means]), similar([means]), strengths=[1.0])
         found = judges.depth(made)
         assert [found.verdict, found.value] == [verdict, pytest.approx(value)]
+
+
+def test_depth_is_decided_where_similarity_as_it_is_agrees():
+    means, floor = np.array([0.9, 0.91, 0.92, 0.93, 0.94]), np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+    made = Made(similar([means], spread=0.001), similar([means]), strengths=[1.0], floor=floor)
+    finding = judges.depth(made)
+    # Above their floors deeper layers are less similar; as they are, more similar.
+    assert [finding.value, finding.verdict] == [pytest.approx(-1), UNDECIDED]
+    assert "all layers, as it is: 1.000 [1.000, 1.000] does not hold" in finding.detail
+
+
+def test_depth_is_decided_where_each_kind_of_place_agrees():
+    falling, rising = [0.9, 0.8, 0.7, 0.6], [0.3, 0.35, 0.4, 0.45]
+    means = np.column_stack([falling, rising]).ravel()
+    summed = np.tile([False, True], 4)
+    made = Made(similar([means], spread=0.001), similar([means]), strengths=[1.0], summed=summed)
+    finding = judges.depth(made)
+    assert finding.verdict == UNDECIDED
+    assert "inside branches, above the floor: -1.000 [-1.000, -1.000] holds" in finding.detail
+    assert "after sums, above the floor: 1.000 [1.000, 1.000] does not hold" in finding.detail
+    means = np.column_stack([falling, np.array(falling) - 0.3]).ravel()
+    made = Made(similar([means], spread=0.001), similar([means]), strengths=[1.0], summed=summed)
+    assert judges.depth(made).verdict == UNDECIDED  # over all layers -.4 is not beyond -.5
+    means = np.column_stack([falling, np.array(falling) - 0.15]).ravel()
+    made = Made(similar([means], spread=0.001), similar([means]), strengths=[1.0], summed=summed)
+    assert judges.depth(made).verdict == HOLDS
+
+
+def test_compromise_is_judged_by_the_papers_rule_with_a_held_out_quantile_beside():
+    by_rule = {"layer_median": 0.4, "held_out_quantile": 0.9}
+
+    def judge(evidence):
+        value = by_rule[evidence.protocol.threshold]
+        return findings.Finding(value, value, value, HOLDS if value < 0.5 else NOT, "detail")
+
+    median = CORRECTED.model_copy(update={"threshold": "layer_median"})
+    evidence = Evidence(None, median, None, None, 1)  # type: ignore[arg-type]
+    finding = compromise.by_both_rules(judge)(evidence)
+    assert [finding.value, finding.verdict] == [0.4, HOLDS]
+    assert finding.detail == (
+        "rule layer_median: detail; rule held_out_quantile: 0.900 [0.900, 0.900] does not hold"
+    )
+    assert not findings.under_review("A9", finding.detail)
+    held_out = Evidence(None, CORRECTED, None, None, 1)  # type: ignore[arg-type]
+    finding = compromise.by_both_rules(judge)(held_out)
+    assert finding.detail == "rule held_out_quantile: detail"
+    assert findings.under_review("A9", finding.detail) == findings.RULE_REASON
+
+
+@pytest.mark.parametrize(
+    ("classes", "share", "verdict"),
+    [(1000, 0.48, HOLDS), (1000, 0.9, NOT), (18, 0.48, UNDECIDED)],
+)
+def test_the_share_of_attackable_images_is_judged_on_imagenets_classes(classes, share, verdict):
+    success = np.arange(500) < share * 500
+    images = pd.DataFrame({"source": np.arange(500), "success": success})
+    made = Made(similar([[0.5]]), similar([[0.5]]), strengths=[1.0])
+    made.__dict__["results"] = SimpleNamespace(
+        attacked=SimpleNamespace(images=images), name="x",
+        covered=SimpleNamespace(facts={"classes": classes}),
+    )  # fmt: skip
+    finding = judges.attackable(made)
+    assert [finding.value, finding.verdict] == [share, verdict]
+
+
+@pytest.mark.parametrize("claim", ["A1", "A7", "A9"])
+def test_a_reading_of_some_images_is_that_of_a_study_of_them_alone(claim, tiny):
+    """Twin: the rows of the other images are taken out of the results before anything is read."""
+    name = tiny.settings.studies["tiny"].headline
+    cell, chosen = tiny.settings.cells[name], tiny.settings
+    known = settings.protocols(chosen.protocols)
+    with inside(tiny.folder):
+        whole = results.read("tiny", name, cell, known, chosen.statistics, seed=chosen.seed)
+        table = results.load("tiny")["readings"]
+    images = whole.attacked.images
+    kept = images[(images["clean"] == images["label"])].reset_index(drop=True)
+    assert 0 < len(kept) < len(images)
+    few = dataclasses.replace(
+        whole,
+        attacked=dataclasses.replace(whole.attacked, images=kept),
+        every=whole.every[whole.every["image"].isin(kept["image"])],
+    )
+    evidence = Evidence(few, few.first, chosen.statistics, chosen.flags, chosen.seed)
+    wanted = study.JUDGES[claim](evidence)
+    row = table.query("cell == @name and reading == 'correct' and claim == @claim").iloc[0]
+    assert [row["verdict"], row["images"]] == [wanted.verdict, int(kept["success"].sum())]
+    values = [wanted.value, wanted.low, wanted.high]
+    assert row[["value", "low", "high"]].tolist() == pytest.approx(values, abs=1e-3, nan_ok=True)
+
+
+def test_own_and_clean_class_are_read_on_the_same_layers(tiny):
+    name = tiny.settings.studies["tiny"].headline  # noqa: F841 in the query
+    with inside(tiny.folder):
+        table = (
+            results.load("tiny")["readings"].query("cell == @name").set_index(["reading", "claim"])
+        )
+    left = [
+        [
+            int(n)
+            for n in re.findall(r"(\d+) with too many empty", table.loc[(kind, "A1"), "detail"])
+        ]
+        for kind in ("own class", "clean class")
+    ]
+    assert left[0] == left[1]
 
 
 def test_same_curves():

@@ -59,9 +59,8 @@ def test_sets_give_one_verdict_of_a_claim(verdicts, expected):
 
 
 def rows(*entries):
-    return pd.DataFrame(
-        [dict(zip(("claim", "set", "votes", "verdict"), entry, strict=True)) for entry in entries]
-    )
+    columns = ["claim", "set", "votes", "verdict"]
+    return pd.DataFrame(list(entries), columns=columns).assign(review="")
 
 
 def claim(name, where="IV"):
@@ -85,9 +84,11 @@ def test_claims_that_were_seen_are_decided_on_new_sets_alone():
     assert list(table["verdict"]) == [NOT, "seen (holds)"]
 
 
-def test_a_claim_under_review_says_so():
-    table = combination.combined(rows(("A9", "nips17", True, NOT)), [claim("A9")])
-    assert list(table["verdict"]) == ["under review"]
+def test_a_verdict_under_review_has_no_vote():
+    matrix = rows(("A9", "nips17", True, NOT), ("A9", "new", True, HOLDS), ("X1", "old", True, NOT))
+    matrix["review"] = ["an earlier rule", "", "an earlier rule"]
+    table = combination.combined(matrix, [claim("A9"), claim("X1")])
+    assert table[["verdict", "on"]].to_numpy().tolist() == [[HOLDS, "new"], ["under review", "old"]]
 
 
 def test_every_claim_of_every_published_study_is_an_entry(published):

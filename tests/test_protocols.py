@@ -280,8 +280,10 @@ def test_the_evidence_has_a_row_a_cell_with_an_attack(made):
     assert table.notna().all(axis=None)
 
 
-def test_claims_under_review_say_so_and_why(made):
-    table = claims.texts(made).set_index("claim")
+def test_claims_by_an_earlier_rule_are_under_review_and_say_why(made):
+    assert not claims.texts(made)["says"].str.contains("under review").any()
+    earlier = made["claims"].assign(detail=made["claims"]["detail"].str.replace("rule ", ""))
+    table = claims.texts({**made, "claims": earlier}).set_index("claim")
     assert table.loc["A9", "says"].endswith(" (under review)")
     assert "under review: judged by a quantile of held-out noise" in table.loc["A9", "flags"]
     assert not table["says"].drop(["A9", "A10", "A11", "A12"]).str.contains("under review").any()

@@ -82,6 +82,15 @@ if "switches" in view.tables:
         "The claim's statistic under the corrected protocol, under the published one, and with a "
         "single switch set as published.",
     )
+if view.plan.paper == RENKHOFF and "readings" in view.tables:
+    readings = claims.by_reading(view.tables, view.plan.headline)
+    st.subheader("Other readings", anchor=False)
+    frame.table(
+        readings[readings["claim"] == claim] if claim in set(readings["claim"]) else readings,
+        "readings",
+        "The same statistic on some of the images, or with every map for one class over the same "
+        "layers.",
+    )
 if view.plan.paper == RENKHOFF:
     st.subheader("Controls", anchor=False)
     frame.table(report.controls(view.tables, view.plan.headline), "controls",

@@ -16,9 +16,15 @@ def compromised_layers(
     rule: str,
     settings: StatisticsSettings,
     protocol: Protocol | None = None,
+    *,
+    images: pd.Series | None = None,
 ) -> pd.DataFrame:
-    """Returns `statistics.compromised` of a cell under a protocol, the first unless named."""
+    """Returns `statistics.compromised` of a cell under a protocol, the first unless named.
+
+    Of all images, or of those named, which then set the thresholds, too.
+    """
     rows = results.scores
+    rows = rows if images is None else rows[rows["image"].isin(images)]
     reading = (protocol or results.first).reading
     rows = rows[
         (rows["reading"] == reading) & (rows["score"] == "cosine") & (rows["target"] == target)

@@ -21,6 +21,9 @@ class Evidence:
 
     Arrays of similarity are (images, strengths, layers), NaN where a map is empty; images are
     those that the attack flips at strength 1.
+
+    of: the images that it is limited to, as bool (images of the cell,); None: all.
+    common: the layers that may be decided, as bool (layers,); None: all.
     """
 
     results: Results
@@ -28,15 +31,26 @@ class Evidence:
     settings: StatisticsSettings
     flags: FlagSettings
     seed: int
+    of: np.ndarray | None = None
+    common: np.ndarray | None = None
+
+    @cached_property
+    def images(self) -> pd.DataFrame:
+        """The rows of `Attacked.images` that the evidence is limited to."""
+        images = self.results.attacked.images
+        return images if self.of is None else images[self.of]
 
     @cached_property
     def values(self) -> pd.DataFrame:
         """Cosine under the protocol, for its own target."""
         scores = self.results.scores
-        return scores[
+        rows = (
             (scores["reading"] == self.protocol.reading)
             & (scores["score"] == "cosine")
             & (scores["target"] == self.protocol.target)
+        )
+        return scores[
+            rows if self.of is None else rows & scores["image"].isin(self.images["image"])
         ]
 
     @property
@@ -81,11 +95,15 @@ class Evidence:
         return self.similarity(NOISE)
 
     @cached_property
-    def floor(self) -> np.ndarray:
-        """Mean similarity of unrelated clean images, by layer; NaN with one source."""
-        rows = self.values[self.values["variant"] == UNRELATED]
-        means = rows.groupby("layer", observed=True)["value"].mean()
-        return means.reindex(self.layers).to_numpy(dtype=float)
+    def unrelated(self) -> np.ndarray:
+        """Mean similarity of each image, clean, to clean images of other sources.
+
+        (images, layers), NaN with one source.
+        """
+        rows = self.values[(self.values["variant"] == UNRELATED) & self.values["success"]]
+        means = rows.groupby(["image", "layer"], observed=True)["value"].mean().unstack()
+        images = self.images["image"][self.images["success"]]
+        return means.reindex(index=images, columns=self.layers).to_numpy(dtype=float)
 
     @property
     def resamples(self) -> int:
@@ -102,8 +120,7 @@ class Evidence:
         return {success: self._resampler(success=success) for success in (True, False)}
 
     def _resampler(self, *, success: bool) -> Resampler:
-        images = self.results.attacked.images
-        sources = images["source"][images["success"] == success].to_numpy()
+        sources = self.images["source"][self.images["success"] == success].to_numpy()
         rng = randomness.generator(self.seed, "claims", self.results.name, int(success))
         return Resampler.draw(sources, resamples=self.resamples, rng=rng)
 
@@ -129,7 +146,8 @@ class Evidence:
 
     def decided(self, values: np.ndarray) -> np.ndarray:
         """Returns which layers have few enough empty maps: bool (layers,), of (images, layers)."""
-        return np.isnan(values).mean(0) <= self.flags.empty_share
+        known = np.isnan(values).mean(0) <= self.flags.empty_share
+        return known if self.common is None else known & self.common
 
     @cached_property
     def compromised(self) -> dict[str, np.ndarray]:
@@ -140,9 +158,9 @@ class Evidence:
             self.protocol.threshold,
             self.settings,
             self.protocol,
+            images=self.images["image"],
         )
-        images = self.results.attacked.images
-        images = images["image"][images["success"]].to_numpy()
+        images = self.images["image"][self.images["success"]].to_numpy()
         columns = pd.MultiIndex.from_product([self.strengths, self.layers])
         arrays = {}
         for arm in ("attack", "noise"):

@@ -60,6 +60,10 @@ def _attack_flags(results: Results, limits: FlagSettings) -> Iterator[Flag]:
     if successes < limits.minimum_successes:
         text = f"only {successes} successful adversarials, wanted {limits.minimum_successes}"
         yield "few successes", successes, limits.minimum_successes, (*DRIFT, *RULE), text
+    others = len(images) - successes
+    if others < limits.minimum_images:
+        text = f"only {others} images that the attack does not flip, wanted {limits.minimum_images}"
+        yield "few not flipped", others, limits.minimum_images, ("A1f",), text
     share = images["zero_gradient"].mean()
     if share > limits.zero_gradients:
         text = f"gradients masked: the loss has none at {share:.1%} of the clean images"

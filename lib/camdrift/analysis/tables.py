@@ -37,6 +37,7 @@ ABOUT = {
     "shares": "the share of the excess that remains with the class fixed, or the sign reversed",
     "flags": "conditions that limit the validity of a verdict, and the claims affected",
     "switches": "the finding of each protocol on each claim",
+    "readings": "the finding on each claim, of some of the images or with maps of another class",
     "claims": "the published claims: statistic, threshold, value, verdict, published and corrected",
 }
 

@@ -198,9 +198,9 @@ class _Packer:
 def layer_table(model: Model, *, max_side: int | None = None) -> pd.DataFrame:
     """Returns a row a layer, in forward order.
 
-    Columns: `name, label, height, width, start`, `rectified` (of an activation's output) and
-    `tokens` (of a transformer's or mixer's block). Heights and widths are those of stored maps, see
-    `shrunk`.
+    Columns: `name, label, height, width, start`, `rectified` (of an activation's output), `tokens`
+    (of a transformer's or mixer's block) and `summed` (of a sum, as at a residual branch's end).
+    Heights and widths are those of stored maps, see `shrunk`.
     """
     with torch.no_grad():
         _, activations = model.probes(torch.zeros(1, *model.shape))
@@ -208,7 +208,8 @@ def layer_table(model: Model, *, max_side: int | None = None) -> pd.DataFrame:
     for point, tensor in zip(model.maps, activations, strict=True):
         height, width = (min(side, max_side or side) for side in tensor.shape[-2:])
         is_block = point.grid is not None
-        rows.append((point.name, point.label, height, width, start, point.rectified, is_block))
+        facts = (point.rectified, is_block, point.summed)
+        rows.append((point.name, point.label, height, width, start, *facts))
         start += height * width
-    columns = ["name", "label", "height", "width", "start", "rectified", "tokens"]
+    columns = ["name", "label", "height", "width", "start", "rectified", "tokens", "summed"]
     return pd.DataFrame(rows, columns=columns)

@@ -59,6 +59,13 @@ def spatial(model: Model) -> np.ndarray:
     return np.concatenate([np.full(_count(layer), layer.dim() > 2) for layer in layers])
 
 
+def counts(model: Model) -> dict[str, int]:
+    """Returns the number of neurons, and of the `classes` among them, which come last."""
+    with torch.no_grad():
+        layers = _layers(*model.excitations(torch.zeros(1, *model.shape)))
+    return {"neurons": sum(_count(layer) for layer in layers), "classes": _count(layers[-1])}
+
+
 def kernel_means(model: Model) -> np.ndarray:
     """Returns each neuron's mean kernel weight: (neurons,), NaN where a layer has none.
 

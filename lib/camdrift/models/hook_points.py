@@ -73,6 +73,7 @@ class HookPoint:
     place: of the call that returns it.
     rectified: whether it is an activation's output; False marks a conv that reaches none.
     grid: of its tokens; None for a tensor (n, c, h, w).
+    summed: whether it is the activation of a sum, as at the end of a residual branch.
     """
 
     name: str
@@ -80,6 +81,7 @@ class HookPoint:
     place: int
     rectified: bool
     grid: Grid | None = None
+    summed: bool = False
 
     def maps(self, result: Tensor) -> Activations:
         """Returns a call's result as maps of its channels."""
@@ -130,9 +132,12 @@ def conv_points(calls: list[Call]) -> tuple[HookPoint, ...]:
         places.append(joint)
     labels = _labels(places, owners, calls)
     return tuple(
-        HookPoint("+".join(owners[place]), label, place, _is_rectified(place, calls))
+        HookPoint(
+            "+".join(owners[place]), label, place, _is_rectified(place, calls),
+            summed=_is_summed(place, calls),
+        )
         for place, label in zip(places, labels, strict=True)
-    )
+    )  # fmt: skip
 
 
 def neuron_points(calls: list[Call]) -> tuple[HookPoint, ...]:
@@ -233,6 +238,24 @@ def _is_rectified(place: int, calls: list[Call]) -> bool:
     joined = calls[place].function in CONCATS
     tensors = _branches(place, calls) if joined else [place]
     return not any(calls[tensor].function in CONVS | NORMS for tensor in tensors)
+
+
+def _is_summed(place: int, calls: list[Call]) -> bool:
+    """Returns whether a map's tensor is a sum of two results, after activations and norms at most.
+
+    A number or a weight that is added, as in a hand-written h-swish, makes no sum.
+    """
+    passed = ACTIVATIONS | NORMS | IDENTITIES | PRODUCTS
+    waiting, visited = [place], set()
+    while waiting:
+        place = waiting.pop()
+        addends = [calls[source].of_images for source in calls[place].inputs]
+        if calls[place].function in ADDS and sum(addends) > 1:
+            return True
+        if calls[place].function in passed and place not in visited:
+            visited.add(place)
+            waiting.extend(calls[place].inputs)
+    return False
 
 
 def _labels(places: list[int], owners: dict[int, list[str]], calls: list[Call]) -> list[str]:

@@ -24,8 +24,8 @@ from camdrift.papers.findings import (
     NOT_RUN,
     PARTLY,
     UNDECIDED,
-    UNDER_REVIEW,
     Claim,
+    under_review,
 )
 from camdrift.settings import Settings, Study
 
@@ -38,7 +38,7 @@ BUNDLED = ("photos", "digits")  # kinds of the sets without a vote
 KNOWN = frozenset({"photos", "nips17", "orl", "cats_dogs"})
 COLUMNS = (
     "claim", "study", "set", "votes", "network", "seed", "value", "low", "high", "images",
-    "verdict", "flags",
+    "verdict", "flags", "review",
 )  # fmt: skip
 
 
@@ -95,6 +95,7 @@ def evidence(plan: Settings, studies: Mapping[str, Study]) -> pd.DataFrame:
             facts = {"claim": claim["id"], "study": name, "set": of, "votes": votes}
             facts |= {"network": network, "seed": own.seed}
             facts |= {key: claim[key] for key in COLUMNS if key in claim}
+            facts["review"] = under_review(claim["id"], claim["detail"])
             if claim["verdict"] != NOT_RUN:
                 rows.append(facts)
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -118,7 +119,8 @@ def combined(matrix: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
     """
     rows = []
     for claim in claims:
-        own = matrix[matrix["claim"] == claim.id]
+        every = matrix[matrix["claim"] == claim.id]
+        own = every[every["review"] == ""]
         sets = {
             str(name): within_set(list(part["verdict"]))
             for name, part in own[own["votes"].astype(bool)].groupby("set", sort=False)
@@ -131,8 +133,8 @@ def combined(matrix: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
             }
         verdict = over_sets(sets) if sets else NOT_RUN
         on = "tiles" if alone else ", ".join(sets)
-        if claim.id in UNDER_REVIEW:
-            verdict = "under review"
+        if len(every) and not len(own):
+            verdict, on = "under review", ", ".join(every["set"].unique())
         elif "seen" in claim.where and sets:
             fresh = {name: each for name, each in sets.items() if name not in KNOWN}
             verdict = f"seen ({verdict})" if not fresh else over_sets(fresh)

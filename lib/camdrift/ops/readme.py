@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -113,19 +113,24 @@ def _claims(plan: Settings, paper: str, *texts: str, figures: Sequence[str] = ()
             *(f"![{TEXTS[name]}]({folder}/{name}.png)" for name in figures),
             markdown(table),
             *texts,
-            *_reviewed({claim.id for claim in interface.paper(paper).CLAIMS}),
+            *_reviewed(by_study),
             *(_rests(name, tables) for name, tables in by_study.items()),
         ]
     )
 
 
-def _reviewed(claims: Collection[str]) -> list[str]:
-    """Returns why some of a paper's claims are under review, a sentence for each reason."""
-    reasons: dict[str, list[str]] = {}
-    for claim, reason in findings.UNDER_REVIEW.items():
-        if claim in claims:
-            reasons.setdefault(reason, []).append(claim)
-    return [f"*Under review*, {', '.join(ids)}: {reason}." for reason, ids in reasons.items()]
+def _reviewed(by_study: dict[str, results.Tables]) -> list[str]:
+    """Returns why verdicts of studies are under review, a sentence for each study and reason."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for name, tables in by_study.items():
+        for claim in tables["claims"].itertuples():
+            reason = findings.under_review(claim.id, claim.detail)
+            if reason and claim.verdict != findings.NOT_RUN:
+                reasons.setdefault((name, reason), []).append(claim.id)
+    return [
+        f"*Under review* in `{name}`, {', '.join(ids)}: {reason}."
+        for (name, reason), ids in reasons.items()
+    ]
 
 
 TEXTS = {

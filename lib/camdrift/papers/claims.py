@@ -8,7 +8,7 @@ import pandas as pd
 from camdrift.analysis.flags import by_claim
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text
-from camdrift.papers.findings import NOT_RUN, UNDER_REVIEW, Claim
+from camdrift.papers.findings import NOT_RUN, Claim, under_review
 
 
 def table(
@@ -62,7 +62,8 @@ def texts(tables: Tables, claims: Iterable[Claim] = ()) -> pd.DataFrame:
     """
     figures, rows = {claim.id: claim.figures for claim in claims}, []
     for _, claim in tables["claims"].iterrows():
-        review = UNDER_REVIEW.get(claim["id"]) if claim["verdict"] != NOT_RUN else None
+        was_run = claim["verdict"] != NOT_RUN
+        review = under_review(claim["id"], claim["detail"]) if was_run else ""
         flagged = [claim["flags"], f"under review: {review}"] if review else [claim["flags"]]
         published, corrected = (
             as_text(claim[f"{p}value"], claim[f"{p}low"], claim[f"{p}high"])
@@ -92,11 +93,19 @@ def texts(tables: Tables, claims: Iterable[Claim] = ()) -> pd.DataFrame:
 
 def by_protocol(tables: Tables, cell: str) -> pd.DataFrame:
     """Returns the one-switch table as texts: a row for each claim, a column for each protocol."""
-    rows = tables["switches"].query("cell == @cell")
+    return _wide(tables["switches"].query("cell == @cell"), "protocol")
+
+
+def by_reading(tables: Tables, cell: str) -> pd.DataFrame:
+    """Returns the table `readings` as texts: a row for each claim, a column for each reading."""
+    return _wide(tables["readings"].query("cell == @cell"), "reading")
+
+
+def _wide(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     text = [
         f"{as_text(row.value, row.low, row.high)} {row.verdict}".strip()
         for row in rows.itertuples()
     ]
-    wide = rows.assign(text=text).pivot(index="claim", columns="protocol", values="text")
-    order = rows["claim"].drop_duplicates(), rows["protocol"].drop_duplicates()
+    wide = rows.assign(text=text).pivot(index="claim", columns=column, values="text").fillna("")
+    order = rows["claim"].drop_duplicates(), rows[column].drop_duplicates()
     return wide.loc[order[0], order[1]].reset_index().rename_axis(columns=None)

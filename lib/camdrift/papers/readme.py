@@ -11,7 +11,7 @@ from camdrift import storage
 from camdrift.analysis.drawing import Figure
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text, markdown
-from camdrift.papers.findings import NOT_RUN, UNDER_REVIEW, Claim
+from camdrift.papers.findings import NOT_RUN, Claim, under_review
 
 WIDTH = 100  # characters of a line in a terminal
 
@@ -28,6 +28,7 @@ class Content:
     flags: texts of the validity flags.
     figures: name, title and caption of each possible figure.
     about: the content of each table, by its name.
+    readings: other readings of its claims, `claim, reading, verdict`.
     """
 
     title: str
@@ -38,6 +39,7 @@ class Content:
     flags: Sequence[str]
     figures: Sequence[tuple[str, str, str]]
     about: Mapping[str, str]
+    readings: pd.DataFrame | None = None
 
 
 def texts(figures: Iterable[Figure], pictures: Mapping[str, tuple[str, str]]) -> list:
@@ -73,6 +75,7 @@ def readme(study: str, tables: Tables, content: Content, *, command: str = "") -
     for text, table in content.headline:
         parts += [text, markdown(table)]
     parts += ["## Claims", _claims(tables, content.claims, {name for name, *_ in figures})]
+    parts += _readings(tables, content.readings)
     parts += ["## Flags", "\n".join(f"- {text}" for text in content.flags) or "None is raised."]
     parts += ["## Figures", "Whiskers and bars are intervals."]
     captions: set[str] = set()
@@ -121,7 +124,7 @@ def _claims(tables: Tables, claims: Iterable[Claim], figures: set[str]) -> str:
         if row["verdict"] == NOT_RUN:
             absent.append(claim.id)
             continue
-        review = " (under review)" if claim.id in UNDER_REVIEW else ""
+        review = " (under review)" if under_review(claim.id, row["detail"]) else ""
         rows.append(
             {
                 "claim": f"{claim.id}: {claim.says}{review}",
@@ -138,3 +141,20 @@ def _claims(tables: Tables, claims: Iterable[Claim], figures: set[str]) -> str:
         markdown(pd.DataFrame(rows, columns=["claim", "verdict", "value", "tables", "figures"])),
     ]
     return "\n\n".join([*parts, *([f"Not asked here: {', '.join(absent)}."] if absent else [])])
+
+
+def _readings(tables: Tables, readings: pd.DataFrame | None) -> list[str]:
+    """Returns a paragraph on the readings whose verdict differs from the claim's, if there are."""
+    if readings is None or readings.empty:
+        return []
+    verdicts = tables["claims"].set_index("id")["verdict"]
+    texts = []
+    for claim, rows in readings.groupby("claim", sort=False):
+        others = rows[rows["verdict"] != verdicts[claim]]
+        if len(others):
+            each = (f"{row.reading}: {row.verdict}" for row in others.itertuples())
+            texts.append(f"{claim} ({', '.join(each)})")
+    names = ", ".join(f"*{name}*" for name in readings["reading"].unique())
+    changed = "; ".join(texts) or "none"
+    link = "[readings](tables/readings.csv)"
+    return [f"Verdicts that differ in other {link} ({names}): {changed}."]

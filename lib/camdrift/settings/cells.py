@@ -137,6 +137,7 @@ class FlagSettings(Section):
 
     empty_share: Share
     minimum_successes: Count
+    minimum_images: Count = 30  # results of earlier revisions name none
     minimum_sources: Count
     zero_gradients: Share
     clipped_only: Share

@@ -169,7 +169,7 @@ class Covered:
 
     bits: uint8 (rows, bytes): a bit a neuron, packed by `np.packbits`.
     rows: `image, variant, strength, draw`, one for each row of `bits`.
-    facts: `neurons`, their number.
+    facts: `neurons`, their number, and `classes`, that of the softmax's among them, the last ones.
     """
 
     bits: np.ndarray

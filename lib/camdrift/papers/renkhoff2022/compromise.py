@@ -1,10 +1,18 @@
-"""The judges of renkhoff2022's claims on compromised layers, A9 to A12."""
+"""The judges of renkhoff2022's claims on compromised layers, A9 to A12.
+
+The paper calls a layer compromised where its map is less similar than the layer's median under
+noise (III-C, IV-E). By construction that calls half of the maps under noise compromised, so each
+finding has, beside it, what a rule with few false alarms finds: a low quantile under noise, over
+images of other pictures.
+"""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from camdrift.analysis.evidence import Evidence
+from camdrift.analysis.tables import as_text
 from camdrift.papers.findings import (
     HOLDS,
     NOT,
@@ -17,6 +25,26 @@ from camdrift.papers.findings import (
     verdict_of_parts,
     verdict_of_range,
 )
+
+HELD_OUT = "held_out_quantile"
+
+Judge = Callable[[Evidence], Finding]
+
+
+def by_both_rules(judge: Judge) -> Judge:
+    """Returns a judge by the protocol's rule, whose detail names it and has the other beside."""
+
+    def judged(evidence: Evidence) -> Finding:
+        finding, rule = judge(evidence), evidence.protocol.threshold
+        detail = f"rule {rule}: {finding.detail}"
+        if rule != HELD_OUT:
+            protocol = evidence.protocol.model_copy(update={"threshold": HELD_OUT})
+            other = judge(replace(evidence, protocol=protocol))
+            value = as_text(other.value, other.low, other.high) or other.detail
+            detail += f"; rule {HELD_OUT}: {value} {other.verdict}"
+        return replace(finding, detail=detail)
+
+    return judged
 
 
 def _shares(evidence: Evidence, arm: str, strength: float) -> tuple[float, np.ndarray]:
@@ -109,3 +137,11 @@ def all_layers(evidence: Evidence) -> Finding:
         f"{known} images without an empty map"
     )
     return Finding(value, low, high, verdict_of_all(parts), detail)
+
+
+JUDGES: dict[str, Judge] = {
+    "A9": by_both_rules(compromised_at_lowest),
+    "A10": by_both_rules(compromised_at_extremes),
+    "A11": by_both_rules(few_layers),
+    "A12": by_both_rules(all_layers),
+}

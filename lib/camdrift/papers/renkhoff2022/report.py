@@ -62,8 +62,8 @@ def _excess(tables: Tables, cell: str, group: str, target: str) -> str:
         return "-"
     row = rows.iloc[0]
     if pd.isna(row["low"]):
-        return f"{row['mean']:.3f} (one source: no interval)"
-    return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        return f"{row['mean']:.3f} (n {row['n']}, one source: no interval)"
+    return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}] (n {row['n']})"
 
 
 def by_method(tables: Tables, cell: str) -> pd.DataFrame:
@@ -235,6 +235,8 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
         Part("One switch at a time", "The statistic of each claim under the corrected protocol, "
              "under the published one, and under the corrected one with a single switch set as "
              "published.", claims.by_protocol(tables, study.headline)),
+        Part("Other readings", "The same claims on some of the images, or with every map for one "
+             "class over the same layers.", claims.by_reading(tables, study.headline)),
         Part("Controls", table=controls(tables, study.headline)),
         Part("Attack or noise, flipped or not", table=contrasts(tables, study.headline)),
         Part("By the method that makes the maps", table=by_method(tables, study.headline)),

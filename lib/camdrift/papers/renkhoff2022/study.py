@@ -15,7 +15,14 @@ from camdrift.analysis.tables import ABOUT, DIGITS, TARGETS, cell_tables, rounde
 from camdrift.papers import claims
 from camdrift.papers.findings import FINDING_COLUMNS, nothing
 from camdrift.papers.readme import Content, texts
-from camdrift.papers.renkhoff2022 import controls, report, transformers, verdicts
+from camdrift.papers.renkhoff2022 import (
+    compromise,
+    controls,
+    readings,
+    report,
+    transformers,
+    verdicts,
+)
 from camdrift.papers.renkhoff2022 import figures as drawings
 from camdrift.papers.renkhoff2022.claims import CLAIMS
 from camdrift.papers.renkhoff2022.report import page as page
@@ -27,7 +34,8 @@ from camdrift.settings import (
     protocols,
 )
 
-JUDGES = verdicts.JUDGES | controls.JUDGES | transformers.JUDGES
+_JUDGES = verdicts.JUDGES | compromise.JUDGES | controls.JUDGES | transformers.JUDGES
+JUDGES = {claim.id: _JUDGES[claim.id] for claim in CLAIMS}
 READS = ("seed", "cells", "protocols", "statistics", "flags")
 
 
@@ -35,7 +43,8 @@ def tables(name: str, settings: Settings) -> Tables:
     """Returns the tables of a study by name, rounded; all but `claims` have a column `cell`.
 
     Beside those of `cell_tables`: `groups`, `factorial`, `controls` and `shares` (see `flips`),
-    `flags`, `switches` (each protocol's finding on each claim) and `claims`, of the headline cell.
+    `flags`, `switches` (each protocol's finding on each claim), `readings` (each claim on other
+    images or classes) and `claims`, of the headline cell.
     """
     known = protocols(settings.protocols)
     seed, statistics, limits = settings.seed, settings.statistics, settings.flags
@@ -49,6 +58,9 @@ def tables(name: str, settings: Settings) -> Tables:
         part["shares"] = flips.shares(outputs, statistics, limits, seed=seed)
         part["flags"] = flags.cell_flags(outputs, part, limits, statistics)
         part["switches"] = switch_table(outputs, statistics, limits, seed=seed)
+        part["readings"] = readings.table(
+            Evidence(outputs, outputs.first, statistics, limits, seed), JUDGES
+        )
         parts.append((key, part))
     whole = join_cells(parts)
     headline = settings.study(name, LayerStudy).headline
@@ -176,4 +188,5 @@ def content(name: str, settings: Settings, tables: Tables) -> Content:
             for name, title, caption in texts(cell_figures, drawings.PICTURES)
         ],
         about=ABOUT,
+        readings=tables["readings"].query("cell == @headline") if "readings" in tables else None,
     )

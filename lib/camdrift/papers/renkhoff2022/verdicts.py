@@ -1,6 +1,7 @@
 """The judges of renkhoff2022's claims: findings from a cell's evidence under one protocol."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import rankdata
@@ -8,6 +9,7 @@ from scipy.stats import rankdata
 from camdrift.analysis import statistics
 from camdrift.analysis.evidence import Evidence
 from camdrift.analysis.statistics import Resampler
+from camdrift.analysis.tables import as_text
 from camdrift.papers.findings import (
     HOLDS,
     MARGIN,
@@ -24,11 +26,11 @@ from camdrift.papers.findings import (
     verdict_of_parts,
     verdict_of_range,
 )
-from camdrift.papers.renkhoff2022 import compromise
 from camdrift.pipeline import randomness
 from camdrift.storage import ADVERSARIAL, CLEAN, NOISE
 
 EXACT = "exact-none-matched"  # the recipe under which coverage is compared
+IMAGENET_CLASSES = 1000
 
 
 def excess(
@@ -116,7 +118,8 @@ def named_layers(evidence: Evidence) -> Finding:
     rung = evidence.rung(1.0)
     values = evidence.noise[:, rung] - evidence.attack[:, rung]
     _, draws = evidence.means(values)
-    normalised = draws / (1 - evidence.floor)
+    _, floors = evidence.means(evidence.unrelated)
+    normalised = draws / (1 - floors)
     if np.isnan(normalised).all():
         return nothing("one source: no floor, no interval")
     ranks = rankdata(-normalised, axis=1, nan_policy="omit")  # 1: the most vulnerable
@@ -128,23 +131,54 @@ def named_layers(evidence: Evidence) -> Finding:
     verdict = NOT if both <= 0.1 and verdict == UNDECIDED else verdict
     detail = f"in the top 3: 4-1 in {shares[0]:.0%}, 5-1 in {shares[1]:.0%} of resamples"
     if set(named) & set(empty):
-        verdict, detail = UNDECIDED, f"{detail}; too many empty maps in {', '.join(empty)}"
+        detail = f"{detail}; too many empty maps in {', '.join(empty)}"
+        # The claim names both layers, so that one which is decided can refute it alone.
+        known = [s for name, s in zip(named, shares, strict=True) if name not in empty]
+        verdict = NOT if known and min(known) <= 0.1 else UNDECIDED
     return Finding(both, np.nan, np.nan, verdict, detail)
 
 
 def depth(evidence: Evidence) -> Finding:
-    """Judges A4: whether deeper layers are less similar, above their own floors."""
+    """Judges A4: whether deeper layers are less similar, above the layers' own floors.
+
+    The floor is of the same images, and resampled with them. It rises with depth, and 1 minus the
+    floor, the divisor, may be small; a residual network's maps inside a branch and after its sum
+    drift differently. So the similarity as it is, and each kind of place by itself, must agree with
+    the claim's statistic, or the claim is not decided. The detail has them all.
+    """
     values = evidence.attack[:, evidence.rung(1.0)]
-    mask = evidence.decided(values) & ~np.isnan(evidence.floor)
-    if mask.sum() < 3:
-        return nothing("fewer than three layers are decided")
     mean, draws = evidence.means(values)
-    floor = evidence.floor
-    depth = np.arange(len(floor))[mask]
-    value = _spearman(depth, ((mean - floor) / (1 - floor))[None, mask])[0]
-    low, high = evidence.interval(_spearman(depth, ((draws - floor) / (1 - floor))[:, mask]))
-    verdict = HOLDS if value < -0.5 and high < 0 else NOT if low > -0.5 else UNDECIDED
-    return Finding(value, low, high, verdict, f"{int(mask.sum())} layers")
+    floor, floors = evidence.means(evidence.unrelated)
+    mask = evidence.decided(values) & ~np.isnan(floor)
+    scales = {
+        "above the floor": ((mean - floor) / (1 - floor), (draws - floors) / (1 - floors)),
+        "as it is": (mean, draws),
+    }
+    order, parts = np.arange(len(mask)), {}
+    for kind, place in {"all layers": mask, **_kinds(evidence, mask)}.items():
+        if place.sum() < 3:
+            continue
+        for scale, (value, resampled) in scales.items():
+            correlation = _spearman(order[place], value[None, place])[0]
+            low, high = evidence.interval(_spearman(order[place], resampled[:, place]))
+            verdict = HOLDS if correlation < -0.5 and high < 0 else NOT if low > -0.5 else UNDECIDED
+            parts[f"{kind}, {scale}"] = Finding(correlation, low, high, verdict)
+    if not parts:
+        return nothing("fewer than three layers are decided")
+    first, *others = parts.values()
+    agree = all(other.verdict == first.verdict for other in others)
+    texts = [f"{name}: {as_text(f.value, f.low, f.high)} {f.verdict}" for name, f in parts.items()]
+    detail = f"{int(mask.sum())} layers; {'; '.join(texts[1:])}"
+    return replace(first, verdict=first.verdict if agree else UNDECIDED, detail=detail)
+
+
+def _kinds(evidence: Evidence, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the layers inside branches and those after a sum, if there are both."""
+    layers = evidence.results.maps.layers
+    if "summed" not in layers or layers["summed"].nunique() < 2:
+        return {}
+    summed = layers["summed"].to_numpy(dtype=bool)
+    return {"inside branches": mask & ~summed, "after sums": mask & summed}
 
 
 def same_curves(evidence: Evidence, strengths: list[float], *, limit: float) -> Finding:
@@ -274,7 +308,7 @@ def coverage_by_strength(evidence: Evidence) -> Finding:
 
 
 def attackable(evidence: Evidence) -> Finding:
-    """Reports A15: the share of seeds with an adversarial."""
+    """Judges A15: the share of seeds with an adversarial, for classifiers of ImageNet's classes."""
     images = evidence.results.attacked.images
     rng = randomness.generator(evidence.seed, "claims", evidence.results.name)
     draws = Resampler.draw(
@@ -283,7 +317,10 @@ def attackable(evidence: Evidence) -> Finding:
     success = images["success"].to_numpy(dtype=float)[:, None]
     estimate = draws.estimate(success, confidence=evidence.settings.confidence)
     value, low, high = (float(part[0]) for part in (estimate.mean, estimate.low, estimate.high))
-    return Finding(value, low, high, UNDECIDED, "the claim speaks of ImageNet; reported only")
+    if evidence.results.covered.facts.get("classes") != IMAGENET_CLASSES:
+        return Finding(value, low, high, UNDECIDED, "the claim speaks of ImageNet; reported only")
+    verdict = verdict_of_range(low, high, least=0.38, most=0.58)
+    return Finding(value, low, high, verdict, f"{int(success.sum())} of {len(success)} images")
 
 
 def _spearman(order: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -312,10 +349,6 @@ JUDGES: dict[str, Callable[[Evidence], Finding]] = {
     "A6": lambda evidence: same_curves(evidence, [0.25, 2.0, 4.0], limit=0.03),
     "A7": _lowest,
     "A8": every_strength,
-    "A9": compromise.compromised_at_lowest,
-    "A10": compromise.compromised_at_extremes,
-    "A11": compromise.few_layers,
-    "A12": compromise.all_layers,
     "A13": coverage_growth,
     "A14": coverage_by_strength,
     "A15": attackable,
