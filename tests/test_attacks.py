@@ -21,7 +21,7 @@ SETTINGS = {
         "rivals": 2, "rival_weight": 0.5, "neurons": 6, "neuron_weight": 0.5,
         "strategies": [0, 1, 2, 3], "threshold": 0.25, "step": 2.0, "iterations": 1,
         "max_steps": 6, "norm_limit": 0.1, "min_gain": None, "tables": "per_seed",
-        "differs_from": "clean",
+        "differs_from": "clean", "mutant": "last",
     },
     "one_pixel": {
         "pixels": 1, "population": 10, "generations": 4, "mutation": [0.5, 1.0],
@@ -213,13 +213,16 @@ def slow_dlfuzz(model, image, generator, *, steps, settings):
             break
     clean = model(image[None]).argmax()
     found = [m for m in mutants if model(m[None]).argmax() != clean]
+    if found and settings["mutant"] == "first":
+        return found[0] - image
     return (found or mutants)[-1] - image
 
 
+@pytest.mark.parametrize("mutant", ["first", "last"])
 @pytest.mark.parametrize("norm_limit", [0.02, 0.08])
-def test_dlfuzz_twin(pixels, norm_limit):
+def test_dlfuzz_twin(pixels, norm_limit, mutant):
     model = as_model(small_network(), micro_batch=1)
-    changed = {"strategies": [1], "norm_limit": norm_limit}
+    changed = {"strategies": [1], "norm_limit": norm_limit, "mutant": mutant}
     found = attacked("dlfuzz", model, pixels, **changed).pixels
     settings = SETTINGS["dlfuzz"] | changed
     for i in range(10):
@@ -333,6 +336,22 @@ def test_the_published_rule_counts_what_differs_from_the_parent(model, pixels):
     assert parent.successes.nonzero().flatten().tolist() == sorted(marked)
     table = perturbation.measure(model, pixels, parent)
     assert table["success"].tolist() == parent.successes.tolist()
+
+
+def test_the_first_mutant_is_the_first_that_the_log_calls_adversarial(model, pixels):
+    common = {"step": 60.0, "norm_limit": 1e9}
+    first = attacked("dlfuzz", model, pixels, mutant="first", **common)
+    last = attacked("dlfuzz", model, pixels, mutant="last", **common)
+    assert first.log == last.log
+    rows = pd.DataFrame(first.log).query("adversarial")
+    flips = rows.groupby("image")["step"].agg(["min", "max"])
+    longer = flips.index[flips["min"] < flips["max"]]
+    assert len(longer)
+    for image in longer:
+        sizes = [attack.pixels[image].norm() for attack in (first, last)]
+        assert sizes[0] < sizes[1]
+    for image in set(range(len(pixels))) - set(longer):
+        torch.testing.assert_close(first.pixels[image], last.pixels[image])
 
 
 def test_the_gate_asks_for_gain_and_norm(model, pixels):

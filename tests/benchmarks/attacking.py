@@ -20,7 +20,7 @@ EPS, STEP, STEPS = 0.03, 0.005, 10
 FUZZ = {
     "rivals": 4, "rival_weight": 0.5, "neurons": 10, "neuron_weight": 0.5, "strategies": [1],
     "threshold": 0.25, "step": 0.5, "iterations": 1, "norm_limit": 0.02, "min_gain": None,
-    "tables": "per_seed", "differs_from": "clean",
+    "tables": "per_seed", "differs_from": "clean", "mutant": "last",
 }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ class Settings(Section):
     min_gain: Share | None
     tables: Literal["per_seed", "sequential"]
     differs_from: Literal["clean", "parent"]
+    mutant: Literal["first", "last"]
 
 
 @dataclass
@@ -80,8 +81,9 @@ def perturb(
     min_gain: float | None,
     tables: str,
     differs_from: str,
+    mutant: str,
 ) -> Perturbation:
-    """Returns the last adversarial mutant of each seed, or its last mutant if none is adversarial.
+    """Returns an adversarial mutant of each seed, or its last mutant if none is adversarial.
 
     A mutant is the image plus its steps so far. Each step is `step` grey levels (of 255) times the
     objective's gradient divided by its root mean square. After every `iterations` steps the mutant
@@ -110,8 +112,10 @@ def perturb(
             'sequential' is the published order, one table for all seeds, one seed after another.
         differs_from: 'clean' calls a mutant adversarial when its prediction differs from that of
             the clean image; 'parent' (published) when it differs from that of its parent mutant.
+        mutant: 'last' returns a seed's last adversarial mutant, 'first' its first.
 
-    Departs: the public code emits every adversarial mutant, this one a single mutant for each seed;
+    Departs: the public code emits every adversarial mutant, this one a single mutant for each seed
+    (of the public code's, most are a seed's first step, since later gains of coverage are small);
     with `iterations` > 1 it queues the same array once for every mutant that passes, this one once.
     """
     spatial = coverage.spatial(model)
@@ -147,7 +151,7 @@ def perturb(
             seed.times += covered
             enough = min_gain is None or gain > required_gain(min_gain, seed.order)
             seed.passed = seed.passed or (enough and norm < norm_limit)
-            if adversarial or not seed.succeeded:
+            if not seed.succeeded or (adversarial and mutant == "last"):
                 seed.change, seed.last_step = change, seed.latest
                 seed.succeeded = adversarial or seed.succeeded
         log.append(
