@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from camdrift.perturbations import controls, noise, size
+from camdrift.perturbations import boundary, controls, noise, size
+from conftest import as_model, small_network
 from test_changes import protocol
 
 
@@ -170,3 +171,41 @@ def test_noise_is_raised_until_the_prediction_flips():
     assert table["flipped"].tolist() == [True, False, False, False]
     assert table["size"].tolist()[:3] == [4.0, 16.0, 16.0]
     assert table["scale"].tolist() == pytest.approx([0.1, 0.4, 0.3, 0.0])
+
+
+def test_the_boundary_is_where_brute_force_meets_it():
+    model = as_model(small_network())
+    rng = np.random.default_rng(0)
+    clean = torch.from_numpy(rng.random((12, 3, 8, 8), dtype=np.float32))
+    change = torch.from_numpy(rng.standard_normal((12, 3, 8, 8)).astype(np.float32))
+    table = boundary.crossed(model, clean, change, bisections=4)
+    top = model(clean).argmax(1)
+    assert table["flipped"].any()
+
+    def flips(row, part):
+        pixels = (clean[row : row + 1] + np.float32(part) * change[row : row + 1]).clamp(0, 1)
+        return bool(model(pixels).argmax(1) != top[row])
+
+    for row, (below, above, flipped) in enumerate(table.itertuples(index=False)):
+        assert flipped == flips(row, 1)
+        if not flipped:
+            assert (below, above) == (0, 1)
+            continue
+        assert above - below == 1 / 16
+        assert flips(row, above) and not flips(row, below)
+        crossings = [k for k in range(16) if flips(row, (k + 1) / 16) and not flips(row, k / 16)]
+        assert below * 16 in crossings
+
+
+def test_a_boundary_on_paper():
+    class Bright(torch.nn.Module):
+        def forward(self, x):
+            return torch.stack([x.new_full((len(x),), 0.5), x.mean((1, 2, 3))], dim=1)
+
+    clean = torch.full((3, 3, 2, 2), 0.25)
+    change = torch.tensor([0.75, 0.4, 0.0]).view(3, 1, 1, 1) * torch.ones_like(clean)
+    table = boundary.crossed(Bright(), clean, change, bisections=3)
+    # 0.25 + part x 0.75 passes 0.5 at a third; 0.25 + part x 0.4 at 0.625, which is no flip yet.
+    assert table["flipped"].tolist() == [True, True, False]
+    assert table["below"].tolist() == [2 / 8, 5 / 8, 0.0]
+    assert table["above"].tolist() == [3 / 8, 6 / 8, 1.0]

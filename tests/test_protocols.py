@@ -273,6 +273,37 @@ def test_shares_twin(cell, tiny):
     assert 0 <= row["flipped"] <= 1
 
 
+def test_the_boundary_twin(cell, tiny):
+    """Pairs just below and above the boundary, in loops over layers and images."""
+    table = flips.boundary(cell, tiny.settings.statistics, tiny.settings.flags, seed=1)
+    values = part(Scores, "score").values.query("method == 'GradCAM' and score == 'cosine'")
+    values = values[values["reading"] == cell.first.reading]
+    value = values.set_index(["target", "variant", "layer", "image"])["value"]
+    rows = part(Maps, "cam").select().query("target == 'own_top1'").set_index(["variant", "image"])
+    clean = part(Attacked, "attack").images.set_index("image")["clean"]
+    parts = part(Noise, "noise").boundary.query("flipped").set_index("image")
+    images = [
+        image for image in parts.index
+        if rows.loc[("below_boundary", image), "prediction"] == clean[image]
+        and rows.loc[("above_boundary", image), "prediction"] != clean[image]
+    ]  # fmt: skip
+    assert images
+    assert (parts["above"] - parts["below"] == 2**-8).all()
+    for target in ("own_top1", "seed_class"):
+        for layer in cell.layers:
+            pairs = [
+                [1 - value[target, side, layer, image] for image in images]
+                for side in ("below_boundary", "above_boundary")
+            ]
+            both = ~np.isnan(pairs).any(axis=0)
+            row = table.query("target == @target and layer == @layer").iloc[0]
+            assert [row["images"], row["n"]] == [len(images), both.sum() if row["n"] else 0]
+            if row["n"]:
+                below, above = np.array(pairs)[:, both].mean(axis=1)
+                assert row[["below", "above"]].tolist() == pytest.approx([below, above], rel=1e-5)
+                assert row["difference"] == pytest.approx(above - below, abs=1e-6)
+
+
 def test_the_evidence_has_a_row_a_cell_with_an_attack(made):
     table = report.evidence({"tiny": made})
     assert table["attack"].tolist() == ["fgsm", "pgd", "dlfuzz"]

@@ -1,6 +1,7 @@
 """Any backend, any number of workers, stopped and started again: the same bytes."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import shutil
 import signal
@@ -112,7 +113,9 @@ def test_inputs_of_a_shard_are_part_of_its_name(study):
     before = shards.fingerprint(run.Stage(f"cam@{CELL}"))
     noise = storage.read(storage.Noise, place("noise"))
     raised = noise.raised.assign(scale=noise.raised["scale"] + 1)
-    other = storage.Noise(noise.draws[:], noise.controls[:], noise.facts, noise.scales, raised)
+    other = dataclasses.replace(
+        noise, draws=noise.draws[:], controls=noise.controls[:], raised=raised
+    )
     storage.write(place("noise"), other)
     assert shards.fingerprint(run.Stage(f"cam@{CELL}")) != before
 

@@ -93,12 +93,14 @@ def test_tables_of_a_cell_fit_together(tiny, cell):
     softmax = any(p.score == "softmax_for_originals" for p in chosen.values())
     raised = "raised_noise" in kinds.index.get_level_values("variant")
     # Both targets of the first recipe: clean, attack, two draws of noise, four controls.
-    expected = 2 * (1 + softmax + 3 * len(strengths) + 4 + raised)
+    near = 2 * ("above_boundary" in kinds.index.get_level_values("variant"))
+    expected = 2 * (1 + softmax + 3 * len(strengths) + 4 + raised + near)
     for recipe in {p.recipe for p in others} - {first.recipe}:
         held_out = all(p.threshold == "held_out_quantile" for p in others if p.recipe == recipe)
         expected += len(strengths) * (2 if held_out else 3)
     assert len(kinds) == expected
-    whole = kinds.drop("raised_noise", level="variant", errors="ignore")
+    of_some = ["raised_noise", "below_boundary", "above_boundary"]
+    whole = kinds.drop(of_some, level="variant", errors="ignore")
     assert (whole == len(tests)).all()
     assert set(maps.rows["map"]) == set(range(len(maps.values)))
     layers = maps.layers

@@ -17,7 +17,9 @@ CONTROLS = {
     "negated": "attack, negated", "sign_shuffled": "attack, signs shuffled",
     "permuted": "attack, pixels permuted", "phase_randomised": "attack, phases randomised",
     "displaced": "attack, colours at other places",
-    "raised_noise": "noise raised until it flips", "unrelated": "unrelated images (floor)",
+    "raised_noise": "noise raised until it flips",
+    "below_boundary": "attack, just too weak to flip",
+    "above_boundary": "attack, just strong enough to flip", "unrelated": "unrelated images (floor)",
 }  # fmt: skip
 
 view = frame.view(RENKHOFF, subject="layers to compare")

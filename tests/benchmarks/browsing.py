@@ -77,7 +77,7 @@ def _repeat(folder: Path) -> None:
     made = {
         "attack": Attacked(array(attack.perturbation), attack.last_step, images, attack.log),
         "noise": Noise(array(noise.draws), noise.controls, noise.facts, table(noise.scales),
-                       noise.raised),
+                       noise.raised, noise.boundary),
         "cam": Maps(maps.values, maps.maxima, table(maps.rows), maps.layers, maps.pictures,
                     maps.examples),
     }  # fmt: skip

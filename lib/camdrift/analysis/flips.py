@@ -10,7 +10,17 @@ from camdrift.analysis.results import Results
 from camdrift.analysis.statistics import Resampler
 from camdrift.pipeline import randomness
 from camdrift.settings import FlagSettings, StatisticsSettings
-from camdrift.storage import ADVERSARIAL, NOISE, NOTHING, OWN, RAISED, SEED, UNRELATED
+from camdrift.storage import (
+    ABOVE,
+    ADVERSARIAL,
+    BELOW,
+    NOISE,
+    NOTHING,
+    OWN,
+    RAISED,
+    SEED,
+    UNRELATED,
+)
 
 # group -> (whether the prediction differs from that on the clean image, target policy)
 GROUPS = {
@@ -173,6 +183,66 @@ def factorial(
     return pd.concat(tables, ignore_index=True)
 
 
+def boundary(
+    results: Results, settings: StatisticsSettings, flags: FlagSettings, *, seed: int
+) -> pd.DataFrame:
+    """Returns drift by the attack just below and just above the decision boundary, image by image.
+
+    The two parts of an image's perturbation, see `boundary.crossed`, are of nearly the same size,
+    but one flips the class: their difference of drift is the change of class alone. Of the images
+    that the whole attack flips and whose two predictions, as the maps' stage met them, differ.
+    Columns: `target, layer, images, n`, `below, above` (mean of 1 - cosine), `difference, low,
+    high` (above minus below, paired), `step` (mean of the difference of the two parts over the
+    upper one). 'mean' averages over the layers that have few empty maps under both policies.
+    """
+    columns = ["target", "layer", "images", "n", "below", "above", "difference", "low", "high",
+               "step"]  # fmt: skip
+    values = results.scores
+    values = values[
+        (values["reading"] == results.first.reading) & (values["score"] == "cosine")
+        & values["variant"].isin([BELOW, ABOVE])
+    ]  # fmt: skip
+    if values.empty:
+        return pd.DataFrame(columns=columns)
+    flipped = results.flipped.loc[results.first.recipe]
+    sides = [flipped.loc[side].droplevel(["strength", "draw"]) for side in (BELOW, ABOVE)]
+    images = sides[0].index[~sides[0] & sides[1].loc[sides[0].index]]
+    drift = values.assign(value=1 - values["value"]).pivot(
+        index="image", columns=["target", "variant", "layer"], values="value"
+    )
+    arms = {
+        target: [drift.loc[images, target][side][results.layers] for side in (BELOW, ABOVE)]
+        for target in (OWN, SEED)
+    }
+    masks = {target: _decided_layers(pair, flags) for target, pair in arms.items()}
+    common = np.logical_and.reduce(list(masks.values()))
+    parts = results.noise.boundary.set_index("image").loc[images]
+    step = ((parts["above"] - parts["below"]) / parts["above"]).mean()
+    tables = []
+    for target, (below, above) in arms.items():
+        pair = [_with_mean(arm, common, masks[target]) for arm in (below, above, above - below)]
+        both = ~np.isnan(pair[2])
+        means, low, high = _estimate(results, images, pair[2], settings, seed, "boundary")
+        each = [np.nanmean(np.where(both, arm, np.nan), axis=0) for arm in pair[:2]]
+        tables.append(
+            pd.DataFrame(
+                {
+                    "target": target,
+                    "layer": [*results.layers, "mean"],
+                    "images": len(images),
+                    "n": both.sum(0),
+                    "below": each[0],
+                    "above": each[1],
+                    "difference": means,
+                    "low": low,
+                    "high": high,
+                    "step": step,
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
 def _sizes(results: Results, places: Sequence[tuple[str, float, int]]) -> float:
     """Returns the mean root mean square of the changes at these places, in grey levels."""
     scales = results.noise.scales
@@ -271,7 +341,8 @@ def controls(
             key: rows.pivot(index="image", columns="layer", values="value")[results.layers]
             for key, rows in values.groupby(["target", "variant", "draw"], observed=True)
         }
-        whole = [w for (_, variant, _), w in arms.items() if variant not in (UNRELATED, RAISED)]
+        of_some = (UNRELATED, RAISED, BELOW, ABOVE)
+        whole = [w for (_, variant, _), w in arms.items() if variant not in of_some]
         decided = _decided_layers(whole, flags)
         for (target, variant, draw), wide in arms.items():
             columns = _with_mean(wide, decided, np.ones_like(decided))

@@ -33,6 +33,7 @@ ABOUT = {
     "counts": "share of images with 0, 1, ... compromised layers, by rule",
     "groups": "excess by strength, of images flipped at that strength and of the others",
     "factorial": "drift by attack or noise, class flipped or not, on the same images",
+    "boundary": "drift just below and just above the decision boundary, at nearly one size",
     "controls": "similarity under nothing, noise, the negated perturbation, unrelated images",
     "shares": "the share of the excess that remains with the class fixed, or the sign reversed",
     "flags": "conditions that limit the validity of a verdict, and the claims affected",

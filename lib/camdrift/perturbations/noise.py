@@ -8,7 +8,7 @@ import torch
 
 from camdrift.models import tensors
 from camdrift.models.model import Model
-from camdrift.perturbations import changes, controls
+from camdrift.perturbations import boundary, changes, controls
 from camdrift.perturbations.size import l2, scale_to
 from camdrift.perturbations.strengths import multipliers, offsets
 from camdrift.pipeline import randomness
@@ -57,6 +57,7 @@ def match(
         {"controls": settings.controls},
         scales.assign(image=rows[scales.pop("row")]),
         raised(model, clean, base, sizes, raise_by=by, raise_to=to).assign(image=rows),
+        boundary.crossed(model, clean, change, bisections=settings.bisections).assign(image=rows),
     )
 
 

@@ -12,7 +12,9 @@ from camdrift.perturbations import changes
 from camdrift.perturbations.strengths import multipliers, offsets
 from camdrift.settings import Cell, Protocol
 from camdrift.storage import (
+    ABOVE,
     ADVERSARIAL,
+    BELOW,
     CLEAN,
     NOISE,
     OWN,
@@ -60,8 +62,9 @@ def compose(
     them.
 
     The clean image; under each recipe the attack and the noise at each strength. The first
-    protocol's recipe also has every draw of the noise and, at strength 1, each control and the
-    raised noise of those images that it flips; and it has maps for both targets. A further recipe
+    protocol's recipe also has every draw of the noise and, at strength 1, each control, the raised
+    noise of those images that it flips, and of those that the attack flips the attack just below
+    and above the boundary; and it has maps for both targets. A further recipe
     has the noise's second draw if a protocol's threshold judges the same images that set it, and
     has maps for its protocols' targets alone.
     Central are the clean image as the first protocol explains it and, under the first recipe, the
@@ -115,6 +118,15 @@ def compose(
     def control(place: int) -> Callable[[], Pixels]:
         return lambda: clean + noise.controls[:, place]
 
+    def near(name: str, side: str) -> Variant:
+        part = noise.boundary[side].to_numpy(np.float32).reshape(-1, 1, 1, 1)
+        whole_table = variant(name, lambda: clean).table
+        return Variant(
+            whole_table[crossed].reset_index(drop=True),
+            both,
+            lambda: changes.stored((clean + part * whole)[crossed], quantise=first.quantise),
+        )
+
     variants = [original(CLEAN)]
     if any(protocol.score == "softmax_for_originals" for protocol in protocols):
         variants.append(original(SOFTMAX))
@@ -144,6 +156,9 @@ def compose(
         raised = variant(RAISED, lambda: clean + scale * changes.like(whole, normal))
         table = raised.table[flipped].reset_index(drop=True)
         variants.append(Variant(table, both, lambda: raised.pixels()[flipped]))
+    crossed = noise.boundary["flipped"].to_numpy()
+    if crossed.any():
+        variants += [near(BELOW, "below"), near(ABOVE, "above")]
     return variants
 
 

@@ -77,6 +77,7 @@ class NoiseSettings(Section):
     scaling: Literal["after_clipping", "unclipped"]
     raise_by: Annotated[float, Field(gt=1, le=4)]
     raise_to: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    bisections: Annotated[int, Field(ge=1, le=20)]
 
     @field_validator("controls")
     @classmethod

@@ -26,9 +26,11 @@ from camdrift.storage.paths import (
     writer,
 )
 from camdrift.storage.schema import (
+    ABOVE,
     ADAPTIVE,
     ADVERSARIAL,
     BASELINE,
+    BELOW,
     CLEAN,
     GIVEN,
     LARGER,
@@ -69,6 +71,7 @@ from camdrift.storage.store import Artefact, digest, each, join, place, read, ro
 
 __all__ = [
     "ADAPTIVE",
+    "ABOVE",
     "ADVERSARIAL",
     "Artefact",
     "Attacked",
@@ -77,6 +80,7 @@ __all__ = [
     "CHECKED",
     "CLEAN",
     "BASELINE",
+    "BELOW",
     "Transferred",
     "Covered",
     "DATA",

@@ -13,6 +13,7 @@ Places = slice | np.ndarray  # indices of some of a cell's images
 
 # Variants of an image, as tables name them; controls have their own names.
 CLEAN, ADVERSARIAL, NOISE, RAISED = "clean", "adversarial", "noise", "raised_noise"
+BELOW, ABOVE = "below_boundary", "above_boundary"  # parts of the attack that do not flip, and do
 SOFTMAX = "clean_softmax"  # the clean image, its map explaining the probability of its class
 ADAPTIVE, NON_ADAPTIVE = "adaptive", "non_adaptive"  # attacks on detectors alone
 NOTHING, UNRELATED = "nothing", "unrelated"  # in scores only: pairs of clean maps
@@ -107,6 +108,7 @@ class Noise:
         `linf` of the attack (`attack_*`) and of the noise (`noise_*`).
     raised: a row an image, for the first draw, raised until the prediction flips: `scale`, `size`
         (its L2 norm over the attack's), `flipped`.
+    boundary: a row an image, `below, above, flipped`, see `boundary.crossed`.
     """
 
     draws: np.ndarray
@@ -114,13 +116,17 @@ class Noise:
     facts: dict
     scales: pd.DataFrame
     raised: pd.DataFrame
+    boundary: pd.DataFrame
 
     def only(self, places: Places) -> "Noise":
         """Returns the noise of the images at rising `places`."""
-        raised = self.raised.iloc[places].reset_index(drop=True)
+        raised, boundary = (
+            table.iloc[places].reset_index(drop=True) for table in (self.raised, self.boundary)
+        )
         mine = self.scales["image"].isin(raised["image"])
         scales = self.scales[mine].reset_index(drop=True)
-        return Noise(self.draws[places], self.controls[places], self.facts, scales, raised)
+        arrays = self.draws[places], self.controls[places]
+        return Noise(*arrays, self.facts, scales, raised, boundary)
 
 
 @dataclass(frozen=True)

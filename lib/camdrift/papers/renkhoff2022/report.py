@@ -173,7 +173,9 @@ def controls(tables: Tables, cell: str) -> pd.DataFrame:
     rows = rows[(rows["variant"] != "unrelated") | (rows["draw"] == 0)]
     names = {"nothing": "nothing (identity)", "unrelated": "unrelated clean images (floor)",
              "noise": "matched noise", "adversarial": "attack",
-             "raised_noise": "noise raised until it flips"}  # fmt: skip
+             "raised_noise": "noise raised until it flips",
+             "below_boundary": "attack, just too weak to flip",
+             "above_boundary": "attack, just strong enough to flip"}  # fmt: skip
     rows = rows.drop_duplicates(["variant", "draw", "mean", "low", "high", "least"])
     draw = rows["draw"].map(lambda k: f", draw {k + 1}" if k else "")
     flipped = rows["flipped"].map(lambda share: "" if pd.isna(share) else f"{share:.0%}")
@@ -209,6 +211,23 @@ def contrasts(tables: Tables, cell: str) -> pd.DataFrame:
     return pd.DataFrame(table_rows)
 
 
+def boundary(tables: Tables, cell: str) -> pd.DataFrame:
+    """Returns the pairs at the decision boundary as texts: mean drift over layers, by class."""
+    rows = tables["boundary"].query("cell == @cell and layer == 'mean'")
+    names = {"own_top1": "each image's own", "seed_class": "the clean image's"}
+    return pd.DataFrame(
+        {
+            "class explained": names[row.target],
+            "drift just below": f"{row.below:.3f}",
+            "drift just above": f"{row.above:.3f}",
+            "difference": as_text(row.difference, row.low, row.high),
+            "difference of size": f"{row.step:.1%}",
+            "images": row.images,
+        }
+        for row in rows.itertuples()
+    )
+
+
 def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
     """Returns the HTML of the report; class and file names in it are text, never markup."""
     study, confidence = settings.study(name, LayerStudy), settings.statistics.confidence
@@ -239,6 +258,9 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
              "class over the same layers.", claims.by_reading(tables, study.headline)),
         Part("Controls", table=controls(tables, study.headline)),
         Part("Attack or noise, flipped or not", table=contrasts(tables, study.headline)),
+        Part("At the decision boundary", "The same attack, just too weak and just strong enough to "
+             "flip the class, on the same images: the difference of drift is that of the class.",
+             boundary(tables, study.headline)),
         Part("By the method that makes the maps", table=by_method(tables, study.headline)),
         Part("By the score that compares them", table=by_score(tables, study.headline)),
         Part("Attacks", table=tables["attacks"]),

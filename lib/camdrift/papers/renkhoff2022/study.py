@@ -42,9 +42,9 @@ READS = ("seed", "cells", "protocols", "statistics", "flags")
 def tables(name: str, settings: Settings) -> Tables:
     """Returns the tables of a study by name, rounded; all but `claims` have a column `cell`.
 
-    Beside those of `cell_tables`: `groups`, `factorial`, `controls` and `shares` (see `flips`),
-    `flags`, `switches` (each protocol's finding on each claim), `readings` (each claim on other
-    images or classes) and `claims`, of the headline cell.
+    Beside those of `cell_tables`: `groups`, `factorial`, `boundary`, `controls` and `shares` (see
+    `flips`), `flags`, `switches` (each protocol's finding on each claim), `readings` (each claim on
+    other images or classes) and `claims`, of the headline cell.
     """
     known = protocols(settings.protocols)
     seed, statistics, limits = settings.seed, settings.statistics, settings.flags
@@ -54,6 +54,7 @@ def tables(name: str, settings: Settings) -> Tables:
         part = cell_tables(outputs, statistics, limits, seed=seed)
         part["groups"] = flips.groups(outputs, statistics, limits, seed=seed)
         part["factorial"] = flips.factorial(outputs, statistics, limits, seed=seed)
+        part["boundary"] = flips.boundary(outputs, statistics, limits, seed=seed)
         part["controls"] = flips.controls(outputs, statistics, limits, seed=seed)
         part["shares"] = flips.shares(outputs, statistics, limits, seed=seed)
         part["flags"] = flags.cell_flags(outputs, part, limits, statistics)
