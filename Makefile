@@ -8,7 +8,7 @@ WORKERS ?= 2
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro seeds study study-check test faults oracles peers e2e screenshots bench bench-gpu zoo lint format dashboard readme publish twice clean
+.PHONY: help setup repro compare seeds study study-check test faults oracles peers e2e screenshots bench bench-gpu zoo lint format dashboard readme publish twice clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -28,7 +28,11 @@ $(STAMP): pyproject.toml constraints.txt
 # Each study's report prints its results as soon as they are there, the first study's first.
 repro: setup ## rebuild what params.yaml names (STUDY=layers: one study), and show the results
 	@stages=$$($(BIN)/python -m camdrift.ops.summary stages $(STUDY)) || exit 1; \
-		$(BIN)/dvc repro $(if $(STUDY),$$stages) && $(BIN)/python -m camdrift.ops.summary show $(STUDY)
+		$(BIN)/dvc repro $(if $(STUDY),$$stages) && $(BIN)/python -m camdrift.ops.summary show $(STUDY) \
+		&& $(BIN)/python -m camdrift.ops.compare $(STUDY)
+
+compare: setup ## how much of the published results (git's HEAD) this machine's reproduce (STUDY=)
+	@$(BIN)/python -m camdrift.ops.compare $(STUDY)
 
 # Each seed is a DVC experiment in a temporary copy; commit or `git add` new files first.
 seeds: setup ## run the whole study with each of `seeds` in params.yaml and write the spread
