@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest, spearmanr
+from scipy.stats import binomtest, norm, sem, spearmanr, t
 from sklearn.metrics import roc_auc_score
 
 from camdrift.analysis import statistics
@@ -31,11 +31,37 @@ def test_bootstrap_twin():
                 if not np.isnan(value)
             ]
             means.append(np.mean(drawn))
-        assert found.low[column] == pytest.approx(np.quantile(means, 0.025))
-        assert found.high[column] == pytest.approx(np.quantile(means, 0.975))
+        # Of five clusters: where a normal mean's t interval ends, in standard errors of the draws.
+        tail = norm.cdf(t.ppf(0.025, 4) * np.sqrt(5 / 4))
+        assert found.low[column] == pytest.approx(np.quantile(means, tail))
+        assert found.high[column] == pytest.approx(np.quantile(means, 1 - tail))
         assert found.mean[column] == pytest.approx(np.nanmean(values[:, column]))
         assert found.p[column] == pytest.approx((1 + np.sum(np.array(means) <= 0)) / 301)
     assert found.n.tolist() == [30, 29]
+
+
+def test_an_interval_of_few_clusters_is_the_t_interval_of_a_normal_mean():
+    values = np.random.default_rng(3).normal(0.3, 1, 12)
+    spread = values.std()  # of a draw's mean, times the root of 12
+    draws = np.random.default_rng(4).normal(values.mean(), spread / 12**0.5, 400_000)[:, None]
+    low, high = statistics.interval(draws, confidence=0.95, clusters=12)
+    expected = t.interval(0.95, 11, loc=values.mean(), scale=sem(values))
+    assert [low[0], high[0]] == pytest.approx(expected, abs=0.02)
+    plain = statistics.interval(draws, confidence=0.95, clusters=np.inf)
+    assert plain[0][0] == pytest.approx(np.quantile(draws, 0.025))
+    assert low[0] < plain[0][0] < plain[1][0] < high[0]
+
+
+def test_intervals_of_few_clusters_hold_the_mean_as_often_as_they_say():
+    rng = np.random.default_rng(5)
+    held = {10: 0, np.inf: 0}
+    for _ in range(1000):
+        clusters = rng.normal(size=10)
+        draws = clusters[rng.integers(0, 10, (400, 10))].mean(1)[:, None]
+        for count in held:
+            low, high = statistics.interval(draws, confidence=0.95, clusters=count)
+            held[count] += low[0] < 0 < high[0]
+    assert held[np.inf] < 920 < held[10] < 970
 
 
 def test_an_interval_by_cluster_is_wider_than_by_image():

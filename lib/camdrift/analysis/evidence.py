@@ -133,10 +133,15 @@ class Evidence:
         shape = values.shape[1:]
         return mean.reshape(shape), self.resamplers[True].means(flat).reshape(-1, *shape)
 
-    def interval(self, draws: np.ndarray) -> tuple[float, float]:
-        """Returns the percentile interval of draws (resamples,)."""
+    def interval(self, draws: np.ndarray, *, clusters: float | None = None) -> tuple[float, float]:
+        """Returns the interval of draws (resamples,), see `statistics.interval`.
+
+        `clusters` are the sources of the images that the attack flips, unless given.
+        """
         low, high = statistics.interval(
-            draws.reshape(-1, 1).astype(float), confidence=self.settings.confidence
+            draws.reshape(-1, 1).astype(float),
+            confidence=self.settings.confidence,
+            clusters=self.resamplers[True].clusters if clusters is None else clusters,
         )
         return float(low[0]), float(high[0])
 

@@ -303,9 +303,12 @@ def shares(
         drifts = [1 - arm(SEED, variant).loc[images] for variant in (ADVERSARIAL, NOISE)]
         columns = np.column_stack([v.where(mask).mean(axis=1) for v in (*pair, *drifts)])
         first, second, attack, noise = np.nanmean(columns, axis=0)
-        means = _resampler(results, images, settings, seed, "shares").means(columns)
+        resampler = _resampler(results, images, settings, seed, "shares")
+        means = resampler.means(columns)
         quotients = np.column_stack([means[:, 0] / means[:, 1], means[:, 1]])
-        low, high = statistics.interval(quotients, confidence=settings.confidence)
+        low, high = statistics.interval(
+            quotients, confidence=settings.confidence, clusters=resampler.clusters
+        )
         if not low[1] > 0:
             low[0] = high[0] = np.nan
         flipped = _flip_rate(results, NEGATED, 0) if share == NEGATED else np.nan

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import gammaln, ndtri
+from scipy.special import gammaln, ndtr, ndtri, stdtrit
 
 # The largest number of resamples: 200 images and 500 comparisons then take a gigabyte.
 MOST_RESAMPLES = 20_000
@@ -49,6 +49,11 @@ class Resampler:
         share = np.full(len(names), 1 / len(names))
         return cls(place, rng.multinomial(len(names), share, size=resamples))
 
+    @property
+    def clusters(self) -> int:
+        """The number of clusters."""
+        return self.weights.shape[1]
+
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Returns the sums of each column within each cluster: (clusters, columns)."""
         member = self.place == np.arange(self.weights.shape[1])[:, None]
@@ -68,26 +73,42 @@ class Resampler:
             return totals / counts
 
     def estimate(self, values: np.ndarray, *, confidence: float) -> Estimate:
-        """Returns the mean of each column of `values` (n, columns) and a percentile interval."""
+        """Returns the mean of each column of `values` (n, columns) and its `interval`."""
         means = self.means(values)
         known = ~np.isnan(values)
         counts = known.sum(0)
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = np.where(known, values, 0).sum(0) / counts
-        low, high = interval(means, confidence=confidence)
+        low, high = interval(means, confidence=confidence, clusters=self.clusters)
         p = np.full_like(mean, np.nan)
         defined = ~np.isnan(means).all(0)
         p[defined] = (1 + (means[:, defined] <= 0).sum(0)) / (1 + len(means))
         return Estimate(mean, low, high, p, counts)
 
 
-def interval(draws: np.ndarray, *, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the percentile interval of each column of bootstrap draws (resamples, columns)."""
+def interval(
+    draws: np.ndarray, *, confidence: float, clusters: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the expanded percentile interval of each column of bootstrap draws.
+
+    The draws of k clusters spread by sqrt((k - 1) / k) too little, and their tails are those of a
+    normal distribution, not of Student's t: with 10 clusters a plain percentile interval of 95 %
+    holds the mean of a normal population about 90 times in 100. The percentiles are moved outwards
+    until the interval of a normal mean is its t interval (Hesterberg 2015, The American
+    Statistician 69(4), "expanded percentile interval").
+
+    Args:
+        draws: (resamples, columns).
+        confidence: in (0, 1).
+        clusters: the number drawn in each resample; infinite for the plain percentiles.
+    """
     low, high = (np.full(draws.shape[1], np.nan) for _ in range(2))
     defined = ~np.isnan(draws).all(0)
     if defined.any():
-        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-        low[defined], high[defined] = np.nanquantile(draws[:, defined], tails, axis=0)
+        tail = (1 - confidence) / 2
+        if 1 < clusters < math.inf:
+            tail = ndtr(stdtrit(clusters - 1, tail) * math.sqrt(clusters / (clusters - 1)))
+        low[defined], high[defined] = np.nanquantile(draws[:, defined], [tail, 1 - tail], axis=0)
     return low, high
 
 

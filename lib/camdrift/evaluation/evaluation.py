@@ -165,7 +165,9 @@ class Evaluation:
 
     def interval(self, values: np.ndarray) -> tuple[float, float, float]:
         """Returns a value and its interval, from the value and its resamples."""
-        low, high = statistics.interval(values[1:, None], confidence=self.confidence)
+        low, high = statistics.interval(
+            values[1:, None], confidence=self.confidence, clusters=self.test["source"].nunique()
+        )
         return float(values[0]), float(low[0]), float(high[0])
 
 

@@ -187,7 +187,9 @@ class Comparison:
         `confidence` is that of the settings unless given.
         """
         level = self.settings.confidence if confidence is None else confidence
-        low, high = statistics.interval(resamples[:, None], confidence=level)
+        low, high = statistics.interval(
+            resamples[:, None], confidence=level, clusters=self.images["source"].nunique()
+        )
         return float(low[0]), float(high[0])
 
 

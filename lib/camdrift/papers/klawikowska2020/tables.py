@@ -69,7 +69,12 @@ class Inspection:
 
     def interval(self, value: float, resamples: np.ndarray) -> Interval:
         """Returns a statistic with the interval of its resamples (resamples,)."""
-        low, high = statistics.interval(resamples[:, None], confidence=self.settings.confidence)
+        rows = self.retrained.attacks
+        low, high = statistics.interval(
+            resamples[:, None],
+            confidence=self.settings.confidence,
+            clusters=rows.loc[rows["split"] == "test", "source"].nunique(),
+        )
         return float(value), float(low[0]), float(high[0])
 
     def attacked(self, model: str, attack: str, split: str = "test") -> pd.DataFrame:

@@ -95,7 +95,11 @@ def moments(evidence: Evidence) -> Finding:
         variances.append(squares - first**2)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = variances[0] / variances[1]
-    low, high = statistics.interval(ratios, confidence=evidence.settings.confidence)
+    low, high = statistics.interval(
+        ratios,
+        confidence=evidence.settings.confidence,
+        clusters=evidence.resamplers[True].clusters,
+    )
     decided = evidence.decided(arms[0])
     parts = [
         verdict_of_interval(low[i], high[i], above=1) if decided[i] else UNDECIDED
@@ -196,7 +200,11 @@ def same_curves(evidence: Evidence, strengths: list[float], *, limit: float) -> 
     sizes = np.abs(np.concatenate([mean[i, mask] - mean[j, mask] for i, j in pairs]))
     differences = np.concatenate([draws[:, i, mask] - draws[:, j, mask] for i, j in pairs], axis=1)
     differences *= np.sign(np.concatenate([mean[i, mask] - mean[j, mask] for i, j in pairs]))
-    low, high = statistics.interval(differences, confidence=evidence.settings.confidence)
+    low, high = statistics.interval(
+        differences,
+        confidence=evidence.settings.confidence,
+        clusters=evidence.resamplers[True].clusters,
+    )
     # Beyond the limit: the largest of many differences is biased, so each is tested, after Holm.
     p = statistics.holm((1 + (differences <= limit).sum(0)) / (1 + len(differences)))
     if np.isnan(differences).all():
@@ -292,9 +300,9 @@ def coverage_by_strength(evidence: Evidence) -> Finding:
     by_source = [np.stack([arm[sources == name].any(0) for name in names]) for arm in both]
     final = np.stack([((halves @ arm.astype(np.float32)) > 0).mean(1) for arm in by_source], axis=1)
     rises = _spearman(np.arange(len(both)), final)
-    low, high = evidence.interval(rises)
+    low, high = evidence.interval(rises, clusters=np.inf)  # halves are no bootstrap draws
     ranges = np.ptp(final, axis=1)
-    widths = evidence.interval(ranges)
+    widths = evidence.interval(ranges, clusters=np.inf)
     parts = [
         verdict_of_interval(low, high, above=0.5),
         verdict_of_range(*widths, least=0.0, most=0.05),

@@ -169,7 +169,11 @@ def does_not_depend(evaluations: Evaluations) -> Finding:
     differences = np.stack([rates[:, i] - rates[:, j] for i, j in pairs], axis=1)
     differences *= np.where(differences[0] < 0, -1, 1)
     most = int(differences[0].argmax())
-    low, high = statistics.interval(differences[1:], confidence=evaluations.whole.confidence)
+    low, high = statistics.interval(
+        differences[1:],
+        confidence=evaluations.whole.confidence,
+        clusters=evaluations.whole.test["source"].nunique(),
+    )
     p = statistics.holm((1 + (~(differences[1:] > 0.05)).sum(0)) / len(differences))
     if (high < 0.05).all() and (low > -0.05).all():
         verdict = HOLDS
