@@ -141,7 +141,7 @@ def load(study: str) -> Tables:
         "flags", "rests_on", "text", "touches", "detector", "note", "fitted_cell", "rule",
         "positives", "negatives", "arm", "kind", "reading", "model", "on", "attack", "split",
         "number", "class_before", "class_after", "budget", "network", "method", "made_on",
-        "family",
+        "family", "after_holm",
     )  # fmt: skip
     tables = {}
     for file in files:

@@ -1,6 +1,6 @@
 """The claims table of a study: stored as numbers, and as texts."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ def table(
     *,
     rests_on: Callable[[str], str],
     flags: pd.DataFrame | None = None,
+    after_holm: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Returns the claims table: every claim, published and corrected.
 
@@ -25,10 +26,12 @@ def table(
         switches: findings, a row for each protocol and claim.
         rests_on: a claim's id -> the images and the model behind its verdict.
         flags: as `flags.cell_flags` returns it, of the same cell; None for no flags.
+        after_holm: verdicts corrected for all claims, see `family.after_holm`; None if unknown.
 
     Returns:
         A row a claim: its facts, then `value, low, high, verdict, images, detail, flags` under the
-        corrected protocol and, with the prefix `published_`, under the published one; `rests_on`.
+        corrected protocol and, with the prefix `published_`, under the published one; `rests_on`;
+        and `after_holm`, if known.
     """
     findings = switches.set_index(["protocol", "claim"])
     rows = []
@@ -47,6 +50,8 @@ def table(
             touching = by_claim(flags, protocol) if is_present and flags is not None else {}
             row[f"{prefix}flags"] = touching.get(claim.id, "")
         row["rests_on"] = rests_on(claim.id) if has_finding else ""
+        if after_holm is not None:
+            row["after_holm"] = after_holm.get(claim.id, NOT_RUN)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -80,6 +85,7 @@ def texts(tables: Tables, claims: Iterable[Claim] = ()) -> pd.DataFrame:
                 "as published": f"{published} {claim['published_verdict']}".strip(),
                 "corrected": corrected,
                 "verdict": claim["verdict"],
+                "after Holm": claim.get("after_holm", ""),
                 "images": claim["images"],
                 "behind it": claim["detail"],
                 "behind it, as published": claim["published_detail"],

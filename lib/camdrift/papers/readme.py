@@ -11,6 +11,7 @@ from camdrift import storage
 from camdrift.analysis.drawing import Figure
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text, markdown
+from camdrift.papers import family
 from camdrift.papers.findings import NOT_RUN, Claim, under_review
 
 WIDTH = 100  # characters of a line in a terminal
@@ -75,7 +76,7 @@ def readme(study: str, tables: Tables, content: Content, *, command: str = "") -
     for text, table in content.headline:
         parts += [text, markdown(table)]
     parts += ["## Claims", _claims(tables, content.claims, {name for name, *_ in figures})]
-    parts += _readings(tables, content.readings)
+    parts += _after_holm(tables) + _readings(tables, content.readings)
     parts += ["## Flags", "\n".join(f"- {text}" for text in content.flags) or "None is raised."]
     parts += ["## Figures", "Whiskers and bars are intervals."]
     captions: set[str] = set()
@@ -141,6 +142,17 @@ def _claims(tables: Tables, claims: Iterable[Claim], figures: set[str]) -> str:
         markdown(pd.DataFrame(rows, columns=["claim", "verdict", "value", "tables", "figures"])),
     ]
     return "\n\n".join([*parts, *([f"Not asked here: {', '.join(absent)}."] if absent else [])])
+
+
+def _after_holm(tables: Tables) -> list[str]:
+    """Returns a paragraph on the verdicts that Holm's correction changes, if they are known."""
+    rows = tables["claims"]
+    if "after_holm" not in rows:
+        return []
+    count = int((~rows["verdict"].isin(family.OPEN)).sum())
+    changed = rows[rows["verdict"] != rows["after_holm"]]
+    texts = ", ".join(f"{row.id} ({row.after_holm})" for row in changed.itertuples()) or "none"
+    return [f"Verdicts that Holm's correction over the {count} decided claims changes: {texts}."]
 
 
 def _readings(tables: Tables, readings: pd.DataFrame | None) -> list[str]:

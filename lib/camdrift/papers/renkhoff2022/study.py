@@ -12,7 +12,7 @@ from camdrift.analysis.drawing import Figure
 from camdrift.analysis.evidence import Evidence
 from camdrift.analysis.results import Results, Tables
 from camdrift.analysis.tables import ABOUT, DIGITS, TARGETS, cell_tables, rounded
-from camdrift.papers import claims
+from camdrift.papers import claims, family
 from camdrift.papers.findings import FINDING_COLUMNS, nothing
 from camdrift.papers.readme import Content, texts
 from camdrift.papers.renkhoff2022 import (
@@ -48,6 +48,7 @@ def tables(name: str, settings: Settings) -> Tables:
     """
     known = protocols(settings.protocols)
     seed, statistics, limits = settings.seed, settings.statistics, settings.flags
+    headline = settings.study(name, LayerStudy).headline
     parts: list[tuple[str, Tables]] = []
     for key, cell in tqdm(settings.cells.items(), desc="tables", unit="cell"):
         outputs = results.read(name, key, cell, known, statistics, seed=seed)
@@ -63,8 +64,9 @@ def tables(name: str, settings: Settings) -> Tables:
             Evidence(outputs, outputs.first, statistics, limits, seed), JUDGES
         )
         parts.append((key, part))
+        if key == headline:
+            after_holm = corrected_verdicts(outputs, statistics, limits, seed=seed)
     whole = join_cells(parts)
-    headline = settings.study(name, LayerStudy).headline
     cell = settings.cells[headline]
     attack = whole["attacks"].set_index("cell").loc[headline]
     rests_on = (
@@ -73,9 +75,32 @@ def tables(name: str, settings: Settings) -> Tables:
     )
     own = {key: rows[rows["cell"] == headline] for key, rows in whole.items()}
     whole["claims"] = claims.table(
-        CLAIMS, own["switches"], rests_on=lambda claim: rests_on, flags=own["flags"]
+        CLAIMS,
+        own["switches"],
+        rests_on=lambda claim: rests_on,
+        flags=own["flags"],
+        after_holm=after_holm,
     )
     return whole
+
+
+def corrected_verdicts(
+    results: Results, settings: StatisticsSettings, flags: FlagSettings, *, seed: int
+) -> dict[str, str] | None:
+    """Returns the verdicts under the corrected protocol after Holm over all claims of a cell.
+
+    None if the cell does not have that protocol, or no successful adversarial.
+    """
+    protocol = results.protocols.get("corrected")
+    if protocol is None or not results.attacked.images["success"].any():
+        return None
+
+    def verdicts(confidence: float) -> dict[str, str]:
+        at_level = settings.model_copy(update={"confidence": confidence})
+        evidence = Evidence(results, protocol, at_level, flags, seed)
+        return {claim: judge(evidence).verdict for claim, judge in JUDGES.items()}
+
+    return family.after_holm(verdicts, confidence=settings.confidence)
 
 
 def switch_table(

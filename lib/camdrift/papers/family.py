@@ -1,0 +1,48 @@
+"""The claims of one study as a family: their verdicts after Holm's correction over all of them."""
+
+from collections.abc import Callable, Mapping
+
+from camdrift.papers.findings import NOT_RUN, UNDECIDED
+
+OPEN = (UNDECIDED, NOT_RUN)
+
+
+def after_holm(
+    verdicts: Callable[[float], Mapping[str, str]], *, confidence: float
+) -> dict[str, str]:
+    """Returns the verdicts on a study's claims after Holm's correction (Holm 1979).
+
+    The family are the claims that are decided without a correction, m of them, each at the level
+    1 - confidence. A verdict has no p-value of its own, so tests are inverted: its p-value is below
+    a level if the verdict still stands with intervals of that level. The claim whose verdict stands
+    longest must stand at the level over m, the next at the level over m - 1, and so on; from the
+    first that does not, all get the verdict that they have at that level.
+
+    Args:
+        verdicts: confidence -> verdict by claim.
+        confidence: of the intervals without a correction.
+    """
+    known: dict[int, Mapping[str, str]] = {1: verdicts(confidence)}
+
+    def at(divisor: int) -> Mapping[str, str]:
+        if divisor not in known:
+            known[divisor] = verdicts(1 - (1 - confidence) / divisor)
+        return known[divisor]
+
+    first = known[1]
+    family = [claim for claim, verdict in first.items() if verdict not in OPEN]
+
+    def stands(claim: str) -> int:
+        """Returns the largest divisor, up to the family's size, at which a verdict stands."""
+        low, high = 1, len(family)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if at(middle)[claim] == first[claim] else (low, middle - 1)
+        return low
+
+    divisors = {claim: stands(claim) for claim in family}
+    left = sorted(family, key=lambda claim: -divisors[claim])
+    corrected = dict(first)
+    while left and divisors[left[0]] >= len(left):
+        del left[0]
+    return corrected | {claim: at(len(left))[claim] for claim in left}
