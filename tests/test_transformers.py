@@ -295,6 +295,40 @@ def test_a_conv_network_with_attention_over_convs_is_explained_at_its_convs():
     torch.testing.assert_close(entering, torch.relu(network.conv(images)), rtol=1e-5, atol=1e-5)
 
 
+def test_attention_over_a_single_channel_is_no_block():
+    """As in timm's csatv2, where such attention weighs the places of a conv block."""
+
+    class Weighing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.qkv = nn.LayerNorm(1), nn.Linear(1, 3)
+
+        def forward(self, x):
+            weights = self.norm(x.mean(1, keepdim=True).flatten(2).transpose(1, 2))
+            q, k, v = self.qkv(weights).split(1, 2)
+            mixed = ((q @ k.transpose(1, 2)).softmax(-1) @ v).transpose(1, 2)
+            return x * mixed.unflatten(2, x.shape[2:])
+
+    class Hybrid(Transformer):
+        def __init__(self, mixes):
+            super().__init__("written out", extra=0)
+            self.conv, self.weigh = nn.Conv2d(3, 3, 3, padding=1), Weighing()
+            self.mixes = mixes
+
+        def forward(self, x):
+            x = self.weigh(torch.relu(self.conv(x)))
+            if self.mixes:
+                return super().forward(x)
+            return self.head(torch.relu(self.embed(x)).mean((2, 3)))
+
+    images = torch.rand(2, 3, 12, 12)
+    assert cam.all_layers(Hybrid(mixes=True), images, 0).layers == ("blocks.0", "blocks.1")
+    network = Hybrid(mixes=False)
+    assert cam.all_layers(network, images, 0).layers == ("conv", "embed")
+    with pytest.raises(UnwatchableError, match="no block that mixes tokens"):
+        cam.all_layers(network, images, 0, hook_points="blocks")
+
+
 class Perceiver(nn.Module):
     """Learned latents that read the image's tokens, and then mix among themselves."""
 

@@ -62,7 +62,8 @@ def block_points(recording: Recording, *, ordered: bool = True) -> tuple[HookPoi
     """Returns the hook point of each block that mixes tokens, in forward order.
 
     Attention is known by its call, or by the softmax of a product, or of keys; mixing by a dense
-    layer over transposed tokens. The tokens are those that enter the projection to queries, or the
+    layer over transposed tokens, of two channels at least: a block over one channel weighs places,
+    as a part of a conv block. The tokens are those that enter the projection to queries, or the
     dense layer: in most networks the result of the block's first norm. Where they enter in windows,
     it is the last tensor before that lies in the order of the image.
 
@@ -113,6 +114,8 @@ def _mixings(calls: list[Call]) -> Iterator[_Mixing]:
         dense = calls[projection].function not in CONVS
         over = projection == place and call.function is F.linear
         channels = calls[entering if over else start].shape[-1 if dense else 1]
+        if channels == 1:
+            continue
         module = _common([call.module, calls[projection].module]) or calls[projection].name
         yield _Mixing(place, module, entering, channels, dense)
 
