@@ -170,7 +170,9 @@ def compared(name: str) -> dict:
     classes = torch.tensor([1, 3])
     answer = cam.all_layers(network, images, classes)
     watched, points = prepared.recall(network, prepared.Explaining()).watch(images)
-    outputs = {place: path for path, place in watched.recording.results.items()}
+    modules = dict(network.named_modules())
+    results = watched.recording.results.items()
+    outputs = {place: path for path, place in results if path in modules}
     there = [place for place, point in enumerate(points) if point.place in outputs]
     row: dict[str, Any] = {"network": name, "hook_points": len(points), "of_modules": len(there)}
     for peer, explain in PEERS.items():

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from camdrift.models import checks, copies, engine, selection
+from camdrift.models import checks, copies, engine, outputs, selection
 from camdrift.models.engine import OtherCallsError, Watched
 from camdrift.models.hook_points import HookPoint
 from camdrift.models.model import Model
@@ -20,7 +20,7 @@ from camdrift.models.tensors import Inputs, Logits, PerImage
 
 SIZES = 4  # of images, for which a network is kept ready
 Layers = tuple[Tensor, ...]  # one tensor an image and a layer, in forward order
-Score = Callable[[Any], PerImage] | str | int | None
+Score = Callable[[Any], PerImage] | str | int | Sequence[str | int] | None
 Reshape = Callable[[Tensor], Tensor] | None
 
 
@@ -107,20 +107,27 @@ class Prepared:
         """
         score = self.explaining.score
         if callable(score):
-            values = score(_contiguous(output))
+            # Tensors are laid out as the network's own would be.
+            values = score(outputs.mapped(output, Tensor.contiguous))
             if not isinstance(values, Tensor) or values.shape != (count,):
                 raise ValueError(
                     f"wanted a score ({count},), a number for each image, got {_shape(values)}"
                 )
             return values[:, None].float()
         if score is not None:
-            logits = output[score] if _has(output, score) else getattr(output, str(score), None)
+            logits = outputs.entry(output, score)
         else:
             logits = output if isinstance(output, Tensor) else getattr(output, "logits", output)
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != count:
             raise ValueError(
                 f"wanted a network that returns ({count}, classes), got {_shape(logits)}; score= "
-                "names the entry of its output, or is a function of it"
+                f"names the entry of its output, or is a function of it{_fitting(output, count)}"
+            )
+        if logits.is_complex():
+            raise ValueError(
+                f"wanted real logits, got {logits.dtype}; score= is a function of the network's "
+                "output that returns a real number for each image, such as "
+                "lambda output: output.abs()[:, 0]"
             )
         return logits.float() if logits.itemsize < 4 else logits
 
@@ -133,6 +140,9 @@ class Prepared:
         networks = self.untried[:1]  # another thread may release it in the meantime
         if not networks:
             return
+        watched, _ = self.watch(pixels)
+        if watched.recording.overwrites_weights:
+            networks = [copy.deepcopy(networks[0])]  # it shares those of the user's network
         kind = pixels.device.type
         cast = torch.is_autocast_enabled(kind)
         with (
@@ -146,27 +156,20 @@ class Prepared:
                 return self.logits(network(inputs.clone()), len(inputs))
 
             if cast:
-                logits = call(self.watch(pixels)[0].network)
+                logits = call(watched.network)
             own = call(networks[0])
             checks.refuse_other_logits(own, logits, lambda: call(networks[0]))
         self.untried.clear()
 
 
-def _contiguous(output: Any) -> Any:
-    """Returns an output with its tensors laid out as the network's own would be."""
-    if isinstance(output, Tensor):
-        return output.contiguous()
-    if type(output) in (list, tuple):
-        return type(output)(_contiguous(part) for part in output)
-    if type(output) is dict:
-        return {name: _contiguous(part) for name, part in output.items()}
-    return output
-
-
-def _has(output: Any, entry: str | int) -> bool:
-    if isinstance(output, dict):
-        return entry in output
-    return isinstance(entry, int) and isinstance(output, list | tuple) and entry < len(output)
+def _fitting(output: Any, count: int) -> str:
+    """Returns the first entry of an output that is a tensor (count, classes), for a message."""
+    for path, part in outputs.named_tensors(output):
+        if part.ndim == 2 and len(part) == count and path:
+            short = path[0] if len(path) == 1 else path
+            if outputs.entry(output, short) is part:
+                return f"; such as score={short!r}"
+    return ""
 
 
 def _shape(value: Any) -> str:
@@ -212,8 +215,9 @@ def prepare(
         hook_points: 'convs', 'blocks' or names of modules, see `selection.select`.
         reshape: a function, tokens (n, ...) -> (n, channels, height, width), for networks in which
             the places of the tokens in the image cannot be found automatically.
-        score: the entry of the network's output that holds the logits, or a function of the output
-            that returns the number to explain, (n,). None: the output, or its `logits`.
+        score: the entry of the network's output that holds the logits: a name, a place, or several
+            in turn, as ('heads', 0, 'logits') or 'heads.0.logits'; or a function of the output that
+            returns the number to explain, (n,). None: the output, or its `logits`.
 
     Raises:
         UnwatchableError: the forward cannot be watched, or there is no hook point.
@@ -228,6 +232,8 @@ def explaining(
     """Returns what is explained, from the arguments of `prepare`."""
     if hook_points is not None and not isinstance(hook_points, str) and not callable(hook_points):
         hook_points = tuple(hook_points)
+    if score is not None and not callable(score) and not isinstance(score, str | int):
+        score = tuple(score)
     return Explaining(None if layers is None else tuple(layers), hook_points, reshape, score)
 
 
@@ -239,13 +245,17 @@ def wrap(model: nn.Module, explaining: Explaining) -> Prepared:
         ready._ready[shape] = model.watched, ready._points(model.watched)
         return ready
     network = copies.frozen(model)
-    weights = (weight for weight in network.parameters() if weight.is_floating_point())
-    kind = next((weight.dtype for weight in weights), torch.float32)
+    kinds = (weight.dtype.to_real() for weight in network.parameters() if _is_number(weight))
+    kind = next(kinds, torch.float32)
 
     def inputs(pixels: Tensor) -> Tensor:
         return pixels.to(kind) if pixels.is_floating_point() else pixels
 
     return Prepared(network, inputs, explaining, [copies.frozen(model, hooks=True)])
+
+
+def _is_number(weight: Tensor) -> bool:
+    return weight.is_floating_point() or weight.is_complex()
 
 
 # The last prepared network of each network that was explained.

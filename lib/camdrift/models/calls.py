@@ -6,10 +6,9 @@ functions and `multi_head_attention_forward`, which are one call each.
 """
 
 import contextlib
-import dataclasses
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch.nn.modules.module import (
 )
 from torch.overrides import TorchFunctionMode
 
-from camdrift.models import checkpoints
+from camdrift.models import checkpoints, outputs
 from camdrift.models.submodules import submodules
 from camdrift.settings import SettingsError
 
@@ -40,6 +39,10 @@ LAYOUTS = TRANSPOSES | {
     torch.squeeze, Tensor.squeeze, torch.unsqueeze, Tensor.unsqueeze, torch.movedim,
     Tensor.movedim, torch.chunk, Tensor.chunk, torch.split, Tensor.split, torch.unbind,
     Tensor.unbind, Tensor.expand, Tensor.clone, torch.clone,
+}  # fmt: skip
+# Of the tensor itself or a view of it, or a copy, by its layout.
+PERHAPS_VIEWS = {
+    Tensor.contiguous, torch.reshape, Tensor.reshape, torch.flatten, Tensor.flatten,
 }  # fmt: skip
 CONVS = {F.conv2d, torch.conv2d}
 NORMS = {
@@ -82,8 +85,11 @@ class Call:
     shape: of its result, the first of several.
     results: number of tensors that it returns.
     written: index, among its tensor arguments, of the one that it writes into; None if it writes
-        into none, or into a view of another tensor.
+        into none, or into one that shares the memory of an older tensor, such as a view.
+    written_apart: the same of a tensor that shares the memory of an older one, where a backward may
+        need what stood in that memory before.
     overwritten: whether a later call writes into its result.
+    renewed: whether its result shares the memory of an older tensor, and a later call writes there.
     matters: whether the network's output depends on it.
     used_ungraded: whether a call that no gradient can pass uses its result.
     training: whether it works on images as in training: by statistics of the batch, or at random.
@@ -103,6 +109,7 @@ class Call:
     shape: tuple[int, ...]
     results: int
     written: int | None
+    written_apart: int | None
     training: bool
     of_images: bool
     graded: bool
@@ -110,6 +117,7 @@ class Call:
     remedy: str
     users: list[int] = field(default_factory=list)
     overwritten: bool = False
+    renewed: bool = False
     matters: bool = False
     used_ungraded: bool = False
 
@@ -123,7 +131,13 @@ class Recording:
     size: height and width of the inputs in px.
     ends: places of the calls whose results are in the output.
     results: by path of a module: the place of the call that returned its result, of the module's
-        last call; modules whose result is no tensor, or one of several of a call, are left out.
+        last call. Of a result that holds tensors, by the path to each, as 'encoder.0.features'.
+        Tensors that are one of several of a call are left out.
+    weights: ids of the parameters that the network had before the forward and has after it.
+    changed: paths of the modules of which the forward replaces or overwrites a tensor.
+    overwrites_weights: whether the forward overwrites a parameter.
+    depends_on_layout: whether the forward writes into a tensor that is, in one layout, a view of
+        another, and in another layout a copy.
     """
 
     calls: list[Call]
@@ -131,6 +145,10 @@ class Recording:
     size: tuple[int, int]
     ends: frozenset[int]
     results: dict[str, int]
+    weights: frozenset[int] = frozenset()
+    changed: frozenset[str] = frozenset()
+    overwrites_weights: bool = False
+    depends_on_layout: bool = False
 
 
 def returns_tensor(function: Callable[..., Any], result: Any) -> bool:
@@ -149,16 +167,6 @@ def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
             yield from tensors_in(value)
         elif isinstance(value, dict):
             yield from tensors_in(value.values())
-
-
-CONTAINERS = (Tensor, list, tuple, dict)
-
-
-def attributes(output: Any) -> dict[str, Any]:
-    """Returns the attributes of an object, none of one that has neither dict nor fields."""
-    if dataclasses.is_dataclass(output):
-        return {part.name: getattr(output, part.name) for part in dataclasses.fields(output)}
-    return dict(getattr(output, "__dict__", {}))
 
 
 RANDOM = {
@@ -191,35 +199,90 @@ def _remedy(module: nn.Module | None) -> str:
 
 
 class _Recorder(TorchFunctionMode):
-    def __init__(self, inputs: Tensor) -> None:
+    def __init__(self, inputs: Tensor, weights: Iterable[Tensor], paths: Iterable[str]) -> None:
         super().__init__()
+        self.paths = frozenset(paths)  # of the network's modules
         self.calls: list[Call] = []
         self.stack: list[tuple[str, nn.Module]] = []  # the modules that are being called
         self.latest: dict[int, int] = {}  # by id of a tensor: the call that made its values
-        self.held: list[Tensor] = [inputs]  # as long as they are, ids are theirs alone
         self.versions: list[tuple[Tensor, int]] = []  # of each call's result
         self.numbers: Counter[str] = Counter()
         self.results: dict[str, int] = {}
+        self.inputs = inputs
+        # By the place of their memory, the oldest first: all tensors. As long as they are held,
+        # ids and places are theirs alone.
+        self.held: dict[int, list[Tensor]] = {}
+        # By id of a tensor that is not its memory's first: the call that returned it.
+        self.views: dict[int, int] = {}
+        self.kept: set[int] = set()  # memories that a backward may need
+        self.overwritten: set[int] = set()  # memories that a call wrote into
+        self.perhaps_views: set[int] = set()  # memories that are two or one, by the layout
+        self.depends_on_layout = False
+        self.weights: dict[int, list[Tensor]] = {}  # by the place of their memory
+        self.originals: dict[int, list[Tensor]] = {}  # what they were before a call wrote into them
+        for weight in weights:
+            self.weights.setdefault(memory(weight), []).append(weight)
+            self._hold(weight)
+        self._hold(inputs)
+
+    def _hold(self, tensor: Tensor) -> bool:
+        """Holds a tensor; returns whether it shares the memory of an older one."""
+        alike = self.held.setdefault(memory(tensor), [])
+        if any(tensor is one for one in alike):
+            return False
+        alike.append(tensor)
+        return len(alike) > 1
 
     def returned(self, path: str, result: Any) -> None:
-        """Notes the call that made a module's result."""
-        place = self.latest.get(id(result)) if isinstance(result, Tensor) else None
-        if place is not None and self.calls[place].results == 1:
-            self.results[path] = place
+        """Notes the calls that made a module's result, or the entries of it."""
+        for steps, tensor in outputs.named_tensors(result):
+            place = self.latest.get(id(tensor))
+            name = ".".join(filter(None, [path, *map(str, steps)]))
+            own = not steps or name not in self.paths
+            if place is not None and own and self.calls[place].results == 1:
+                self.results[name] = place
+
+    def restore_weights(self) -> None:
+        """Gives weights that were overwritten a memory of their own, and the shared one back."""
+        for place, values in self.originals.items():
+            for weight, value in zip(self.weights[place], values, strict=True):
+                own = weight.detach().clone()
+                weight.data.copy_(value)
+                weight.data = own
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        used = list(tensors_in([args, kwargs]))
+        versions = [_version(tensor) for tensor in used]
+        if _may_write(function, kwargs):
+            for place in {memory(tensor) for tensor in used} & self.weights.keys():
+                if place not in self.originals:
+                    self.originals[place] = [
+                        weight.detach().clone() for weight in self.weights[place]
+                    ]
         result = function(*args, **kwargs)
         if not returns_tensor(function, result):
             return result
         results = [args[0]] if function is Tensor.__setitem__ else list(tensors_in([result]))
-        used = list(tensors_in([args, kwargs]))
         place = len(self.calls)
         first = args[0] if args and isinstance(args[0], Tensor) else None
         module = self.stack[-1][1] if self.stack else None
         known = isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd)
+        for tensor in used:
+            self._hold(tensor)
+        written = [
+            index
+            for index, (tensor, version) in enumerate(zip(used, versions, strict=True))
+            if not any(tensor is one for one in used[:index])
+            and (
+                _version(tensor) != version
+                or (tensor.is_inference() and any(tensor is one for one in results))
+            )
+        ]
+        alone = len(written) == 1 and any(used[written[0]] is one for one in results)
+        apart = alone and self._is_view(used[written[0]])
         call = Call(
             function,
             *self._names(function),
@@ -228,33 +291,71 @@ class _Recorder(TorchFunctionMode):
             tuple(id(t) for t in used if isinstance(t, nn.Parameter)),
             tuple(results[0].shape),
             len(results),
-            _written(results, used),
+            written[0] if alone and not apart else None,
+            written[0] if apart and memory(used[written[0]]) in self.kept else None,
             _in_training(function, args, kwargs) and self._of_images([args[0]]),
             self._of_images(used),
             torch.is_grad_enabled(),
             type(module).__name__ if known else f"{_name(function)}(training=True)",
             _remedy(module),
         )
-        if function is Tensor.__setitem__ or any(r is u for r in results for u in used):
-            # Written in place: so are the tensor's views, and that of which it is one.
-            others = [t for t in self.held if _share(t, results[0])]
-            before = [self.latest[id(t)] for t in others if id(t) in self.latest]
-            call.inputs = tuple(dict.fromkeys([*call.inputs, *before]))
-            self.latest |= {id(t): place for t in others}
         self.calls.append(call)
+        for index in written:
+            self._write(used[index], call, place)
         for source in call.inputs:
             self.calls[source].users.append(place)
             self.calls[source].used_ungraded |= not call.graded
+        views = [tensor for tensor in results if self._hold(tensor)]
+        self.views |= {id(tensor): place for tensor in views}
+        self._keep(call, used, written, results, views)
+        if function in PERHAPS_VIEWS:
+            self.perhaps_views |= {memory(tensor) for tensor in [*used, *results]}
         for tensor in results:
             self.latest[id(tensor)] = place
-        self.held += results
         self.versions.append((results[0], _version(results[0])))
         return result
+
+    def _is_view(self, tensor: Tensor) -> bool:
+        """Returns whether a tensor shares the memory of an older one."""
+        return tensor._is_view() or id(tensor) in self.views
+
+    def _write(self, tensor: Tensor, call: Call, place: int) -> None:
+        """Notes that a call writes into a tensor, and so into all that share its memory."""
+        others = self.held[memory(tensor)]
+        before = [self.latest[id(t)] for t in others if id(t) in self.latest]
+        call.inputs = tuple(dict.fromkeys([*call.inputs, *before]))
+        for source in before:
+            self.calls[source].overwritten = True
+        if call.written is not None or call.written_apart is not None:
+            for other in others:
+                if id(other) in self.views and other is not tensor:
+                    self.calls[self.views[id(other)]].renewed = True
+        if call.written_apart is not None and id(tensor) in self.views:
+            self.calls[self.views[id(tensor)]].renewed = True
+        self.latest |= {id(t): place for t in others}
+        self.overwritten.add(memory(tensor))
+        self.depends_on_layout |= memory(tensor) in self.perhaps_views
+
+    def _keep(
+        self,
+        call: Call,
+        used: list[Tensor],
+        written: list[int],
+        results: list[Tensor],
+        views: list[Tensor],
+    ) -> None:
+        """Notes the memories that a backward through a call may need."""
+        for index in written:
+            self.kept.discard(memory(used[index]))
+        if call.graded and not views and not written:
+            self.kept |= {memory(tensor) for tensor in used}
+        if call.graded and call.of_images and not written:
+            self.kept |= {memory(tensor) for tensor in results}
 
     def _of_images(self, tensors: Iterable[Tensor]) -> bool:
         """Returns whether tensors depend on the network's inputs, and not on weights alone."""
         return any(
-            tensor is self.held[0]
+            tensor is self.inputs
             or (id(tensor) in self.latest and self.calls[self.latest[id(tensor)]].of_images)
             for tensor in tensors
         )
@@ -274,18 +375,26 @@ def _name(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", function))
 
 
-def _written(results: list[Tensor], used: list[Tensor]) -> int | None:
-    """Returns the place of the argument that a call returns, unless it is a view."""
-    places = (place for place, tensor in enumerate(used) if any(tensor is one for one in results))
-    place = next(places, None)
-    return None if place is None or used[place]._is_view() else place
+def _may_write(function: Callable[..., Any], kwargs: Mapping[str, Any]) -> bool:
+    """Returns whether a call may write into an argument, by the names that PyTorch gives."""
+    name = _name(function)
+    in_place = name.endswith("_") and not name.endswith("__")
+    return in_place or name in WRITING or "out" in kwargs or bool(kwargs.get("inplace"))
 
 
-def _share(one: Tensor, other: Tensor) -> bool:
-    """Returns whether tensors share their memory."""
-    if one.layout != torch.strided or other.layout != torch.strided:
-        return one is other
-    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+WRITING = {
+    "__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__",
+    "__ipow__", "__iand__", "__ior__", "__ixor__", "__ilshift__", "__irshift__",
+}  # fmt: skip
+
+
+def memory(tensor: Tensor) -> int:
+    """Returns the place of a tensor's memory, which its views share; its id where it has none."""
+    try:
+        place = tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):  # sparse, or of a function transform
+        place = 0
+    return place or -id(tensor)
 
 
 def _version(tensor: Tensor) -> int:
@@ -326,19 +435,56 @@ def record(network: nn.Module, inputs: Tensor) -> Recording:
         inputs: of one image at least.
     """
     inputs = inputs.clone()  # a forward may write into it
-    recorder = _Recorder(inputs)
-    # Gradients are enabled, to see where the forward disables them; nothing requires one.
-    with _modules(network, recorder), torch.enable_grad(), checkpoints.passed(), recorder:
-        output = network(inputs)
+    before = _tensors(network)
+    states = {path: _states(tensors) for path, tensors in before.items()}
+    parameters = [t for tensors in before.values() for t in tensors if isinstance(t, nn.Parameter)]
+    recorder = _Recorder(inputs, parameters, before)
+    try:
+        # Gradients are enabled, to see where the forward disables them; nothing requires one.
+        with _modules(network, recorder), torch.enable_grad(), checkpoints.passed(), recorder:
+            output = network(inputs)
+    finally:
+        recorder.restore_weights()
     for call, (tensor, version) in zip(recorder.calls, recorder.versions, strict=True):
-        call.overwritten = _version(tensor) != version
-    returned = tensors_in([output if isinstance(output, CONTAINERS) else attributes(output)])
-    ends = [recorder.latest[id(t)] for t in returned if id(t) in recorder.latest]
+        call.overwritten |= _version(tensor) != version
+    ends = [recorder.latest[id(t)] for t in outputs.tensors(output) if id(t) in recorder.latest]
     _mark(recorder.calls, ends)
+    after = _tensors(network)
+    weights = frozenset(id(t) for tensors in after.values() for t in tensors)
+    weights &= {id(parameter) for parameter in parameters}
+    for call in recorder.calls:
+        call.weights = tuple(weight for weight in call.weights if weight in weights)
+    changed = {
+        path
+        for path, tensors in after.items()
+        if states.get(path) != _states(tensors)
+        or any(memory(tensor) in recorder.overwritten for tensor in before.get(path, []))
+    }
     height, width = inputs.shape[-2:]
     return Recording(
-        recorder.calls, len(inputs), (height, width), frozenset(ends), recorder.results
+        recorder.calls,
+        len(inputs),
+        (height, width),
+        frozenset(ends),
+        recorder.results,
+        weights,
+        frozenset(changed),
+        bool(recorder.originals),
+        recorder.depends_on_layout,
     )
+
+
+def _tensors(network: nn.Module) -> dict[str, list[Tensor]]:
+    """Returns the parameters and buffers of each module, by its path."""
+    return {
+        path: [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        for path, module in submodules(network)
+    }
+
+
+def _states(tensors: Iterable[Tensor]) -> list[tuple[int, int, int]]:
+    """Returns what differs after tensors were replaced or overwritten."""
+    return [(id(tensor), _version(tensor), memory(tensor)) for tensor in tensors]
 
 
 def _mark(calls: list[Call], ends: list[int]) -> None:

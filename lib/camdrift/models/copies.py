@@ -51,7 +51,7 @@ def frozen(network: nn.Module, *, hooks: bool = False) -> nn.Module:
     for module in modules:
         for value in leaves(vars(module).values()):
             if isinstance(value, Tensor) and not value.is_leaf:
-                shared[id(value)] = value.detach()
+                shared[id(value)] = value.detach().clone()  # a forward may write into it
     try:
         copied = dict(shared)
         clone = copy.deepcopy(network, copied)

@@ -5,9 +5,8 @@ graph is asked for: a forward may branch, loop and write in place, as long as it
 calls each time. There are no hooks: nothing remains on the network, not even after an error.
 """
 
-import copy
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,13 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from camdrift.models import architectures, checkpoints, checks, folding
+from camdrift.models import architectures, checkpoints, checks, folding, outputs
 from camdrift.models.calls import (
-    CONTAINERS,
     Call,
     Recording,
     UnwatchableError,
-    attributes,
+    memory,
     record,
     returns_tensor,
     tensors_in,
@@ -94,14 +92,14 @@ class Watched:
             if point.place in first or (leaves and not tensor.requires_grad):
                 tensor = tensor.detach().requires_grad_()
             kept[point.place] = tensor
-            following = point.restored(tensor.to(result.dtype), result)
+            following = point.restored(tensor, result)
             # A view of it may be written into.
             return following * 1 if call.overwritten and following is tensor else following
 
         at = {point.place: partial(keep, point) for point in points}
         # Some devices replace parameters when a network is moved to them.
         known = next(self.network.parameters(), None) is self._parameter
-        with checkpoints.passed(), _Run(self.calls, at, known=known) as run:
+        with checkpoints.passed(), _Run(self.recording, at, known=known) as run:
             output = run.current(self.network(inputs))
         lost = [point.name for point in points if point.place not in kept]
         if lost:
@@ -119,25 +117,48 @@ class _Box:
     tensor: Tensor
 
 
+@dataclass(eq=False)
+class _View:
+    """A call whose results share the memory of a tensor that is written into later.
+
+    function, args, kwargs: of the call, as the network gave them.
+    results: that the network goes on with.
+    source: that of the arguments whose memory they share.
+    at: the tensor that stood in place of `source` when they were made, or made anew.
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    results: tuple[Tensor, ...]
+    source: Tensor
+    at: Tensor
+
+
 class _Run(TorchFunctionMode):
     """A forward whose calls are counted, and those in place made out of place.
 
     In place they would overwrite results that are kept, or that a backward requires. The network
-    may go on with the old tensor, in whose place the new one is then given to later calls.
+    may go on with the old tensor, in whose place the new one is then given to later calls. Views of
+    the old tensor are made anew of the new one. A view is written into in place, of a copy of the
+    tensor that it shows where a backward may need that.
 
+    recording: of the forward.
     at: (place, result) -> the result that the network goes on with, of the calls at some places.
     known: whether the network has the parameters of the recorded one, and not copies of them.
     """
 
     def __init__(
         self,
-        calls: list[Call],
+        recording: Recording,
         at: Mapping[int, Callable[[Call, Tensor], Tensor]],
         *,
         known: bool = True,
     ) -> None:
         super().__init__()
-        self._calls, self._at, self._known, self._place = calls, at, known, -1
+        self._calls, self._at, self._known, self._place = recording.calls, at, known, -1
+        self._weights = recording.weights
+        self._views: list[_View] = []  # in the order of their calls
         # By id of a tensor that was to be overwritten, as long as it is in use: a reference to it,
         # and the box of the tensor in its place; and that box by the id of the tensor in it.
         self._instead: dict[int, tuple[weakref.ref[Tensor], _Box]] = {}
@@ -154,17 +175,8 @@ class _Run(TorchFunctionMode):
         """
         if self._place + 1 != len(self._calls):
             raise OtherCallsError
-        self._release([output if isinstance(output, CONTAINERS) else attributes(output)])
-        if not self._instead:
-            return output
-        if isinstance(output, CONTAINERS):
-            return _replaced(output, self._instead)
-        before = attributes(output)
-        if any(id(tensor) in self._instead for tensor in tensors_in([before])):
-            output = copy.copy(output)
-            for name, value in _replaced(before, self._instead).items():
-                object.__setattr__(output, name, value)  # also where it is frozen
-        return output
+        self._release(outputs.tensors(output))
+        return outputs.mapped(output, self._now) if self._instead else output
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -175,18 +187,23 @@ class _Run(TorchFunctionMode):
         # Not `is`: that of an attribute, such as `Tensor.T`, is another object each time.
         expected = call is not None and call.function == function
         written = call.written if call is not None and expected else None
-        old = None if written is None else list(tensors_in([args, kwargs]))[written]
+        apart = call.written_apart if call is not None and expected else None
+        given = args, kwargs
+        old = None if written is None else list(tensors_in(given))[written]
         if self._instead:
             args, kwargs = _replaced(args, self._instead), _replaced(kwargs, self._instead)
-        if self._waiting and torch.is_grad_enabled() and self._release([args, kwargs]):
+        if self._waiting and torch.is_grad_enabled() and self._release(tensors_in([args, kwargs])):
             args, kwargs = _replaced(args, self._instead), _replaced(kwargs, self._instead)
-        if written is None:
+        if written is not None:
+            result = _out_of_place(function, args, kwargs, written)
+        elif apart is not None:
+            values = _out_of_place(function, args, kwargs, apart)
+            result = self._parted(list(tensors_in(given))[apart]).copy_(values)
+        else:
             result = function(*args, **kwargs)
             if not returns_tensor(function, result):
                 return result
-        else:
-            result = _out_of_place(function, args, kwargs, written)
-        other = self._known and call is not None and call.weights != _ids(call, args, kwargs)
+        other = self._known and call is not None and call.weights != self._ids(call, given)
         if call is None or not expected or other:
             self._place = len(self._calls)  # also where the network goes on after an error
             raise OtherCallsError
@@ -195,27 +212,86 @@ class _Run(TorchFunctionMode):
             self._waiting[id(result)] = result, following
         elif following in self._at:
             result = self._at[following](call, result)
+        if call.renewed:
+            self._keep_view(function, given, result)
         if old is not None and call.graded and call.used_ungraded:
             # No call shows that an `autograd.Function` is given the old tensor.
-            self._swap(old, result)
+            self._swap(old, result, call)
             return old
         if old is not None:
             self._put(old, result)
+            self._renew()
         return result
 
-    def _release(self, values: Any) -> bool:
-        """Hooks the tensors among values that waited for it; returns whether there were any."""
-        waited = [self._waiting.pop(id(t)) for t in tensors_in(values) if id(t) in self._waiting]
+    def _ids(self, call: Call, given: Any) -> tuple[int, ...]:
+        """Returns the ids of the network's parameters among a call's arguments."""
+        if not call.weights:
+            return ()
+        ids = (id(tensor) for tensor in tensors_in(given) if isinstance(tensor, nn.Parameter))
+        return tuple(one for one in ids if one in self._weights)
+
+    def _now(self, tensor: Tensor) -> Tensor:
+        """Returns the tensor that stands in place of another, or that one."""
+        return self._instead[id(tensor)][1].tensor if id(tensor) in self._instead else tensor
+
+    def _keep_view(self, function: Callable[..., Any], given: Any, result: Any) -> None:
+        """Keeps a call whose results are views of a tensor that is written into later."""
+        results = tuple(tensors_in([result]))
+        place = memory(results[0])
+        sources = (tensor for tensor in tensors_in(given) if memory(self._now(tensor)) == place)
+        source = next(sources, None)
+        if source is not None:
+            args, kwargs = given
+            now = self._now(source)
+            self._views.append(_View(function, args, kwargs, results, source, now))
+
+    def _renew(self) -> None:
+        """Makes the views of tensors anew that others stand in place of by now."""
+        for view in self._views:
+            now = self._now(view.source)
+            if now is view.at:
+                continue
+            view.at = now
+            args, kwargs = _replaced((view.args, view.kwargs), self._instead)
+            made = tensors_in([view.function(*args, **kwargs)])
+            for old, new in zip(view.results, made, strict=True):
+                self._put(old, new)
+
+    def _parted(self, tensor: Tensor) -> Tensor:
+        """Returns a view in a new memory, of which no backward knows, as all that share its own."""
+        whole, now = tensor, self._now(tensor)
+        for view in reversed(self._views):
+            if any(self._now(result) is now for result in view.results):
+                whole, now = view.source, view.at
+        self._put(whole, now.clone())
+        self._renew()
+        return self._now(tensor)
+
+    def _release(self, tensors: Iterable[Tensor]) -> bool:
+        """Hooks the tensors among some that waited for it; returns whether there were any."""
+        waited = [self._waiting.pop(id(t)) for t in tensors if id(t) in self._waiting]
         for tensor, place in waited:
             result = self._at[place](self._calls[place], tensor)
             if result is not tensor:
                 self._put(tensor, result)
         return bool(waited)
 
-    def _swap(self, old: Tensor, new: Tensor) -> None:
-        """Makes an old tensor the new one."""
+    def _swap(self, old: Tensor, new: Tensor, call: Call) -> None:
+        """Makes an old tensor the new one.
+
+        Raises:
+            UnwatchableError: views, or a backward, hold the old one.
+        """
         box = self._instead.pop(id(old), (None, None))[1]  # without the reference, which forbids it
-        torch.utils.swap_tensors(old, new)
+        try:
+            torch.utils.swap_tensors(old, new)
+        except RuntimeError as fault:
+            where = f"'{call.module}'" if call.module else "the forward"
+            raise UnwatchableError(
+                f"{where} writes into a tensor by {call.name}, of which there are views, and uses "
+                "it under `torch.no_grad` or in an `autograd.Function`; wanted the same out of "
+                "place, such as `x = x + y` instead of `x += y`"
+            ) from fault
         if box is not None:
             self._boxes.pop(id(box.tensor), None)
             box.tensor = old
@@ -242,13 +318,6 @@ def _first(calls: list[Call], places: Sequence[int]) -> set[int]:
     return set(places) - after
 
 
-def _ids(call: Call, args: Any, kwargs: Any) -> tuple[int, ...]:
-    """Returns the ids of the parameters among a call's arguments, none where it had none."""
-    if not call.weights:
-        return ()
-    return tuple(id(t) for t in tensors_in([args, kwargs]) if isinstance(t, nn.Parameter))
-
-
 def _forget(instead: dict[int, Any], key: int, _: object) -> None:
     del instead[key]
 
@@ -262,11 +331,6 @@ def _replaced(value: Any, instead: Mapping[int, tuple[Any, _Box]]) -> Any:
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if type(value) is dict:
         return {key: _replaced(part, instead) for key, part in value.items()}
-    if isinstance(value, dict):  # it may be more than a dict
-        other = copy.copy(value)
-        for key, part in value.items():
-            other[key] = _replaced(part, instead)
-        return other
     return value
 
 
@@ -291,6 +355,9 @@ def _out_of_place(
         return function(*args, **{name: value for name, value in kwargs.items() if name != "out"})
     tensor = list(tensors_in([args, kwargs]))[written]
     box = _Box(tensor.clone())
+    if args and args[0] is tensor:  # and nowhere else: a backward may need it as it was
+        result = function(box.tensor, *args[1:], **kwargs)
+        return box.tensor if result is None else result
     copied = {id(tensor): (tensor, box)}
     result = function(*_replaced(args, copied), **_replaced(kwargs, copied))
     return box.tensor if result is None else result
@@ -311,7 +378,7 @@ class WithModules(nn.Module):
         super().__init__()
         self.network = frozen(watched.network).requires_grad_()
         self.points = nn.ModuleList(nn.Identity() for _ in points)
-        self._calls = watched.calls
+        self._recording = watched.recording
         self._hook_points = tuple(points)
 
     def forward(self, inputs: Tensor) -> Any:
@@ -323,23 +390,27 @@ class WithModules(nn.Module):
 
         pairs = zip(self.points, self._hook_points, strict=True)
         at = {point.place: partial(passed, module, point) for module, point in pairs}
-        with checkpoints.passed(), _Run(self._calls, at, known=False) as run:
+        with checkpoints.passed(), _Run(self._recording, at, known=False) as run:
             return run.current(self.network(inputs))
 
 
 def watch(network: nn.Module, inputs: Tensor, *, fold: bool = True) -> Watched:
     """Returns a watched copy of a network that shares its weights; raises as `Watched` does.
 
-    On a CPU, its weights are stored with channels last, unless its forward fails with them: some
-    call `view` on tensors, which asks for the usual order.
+    On a CPU, its weights are stored with channels last, unless its forward fails with them, or may
+    do other things: some call `view` on tensors, which asks for the usual order, and some write
+    into a reshaped tensor, which is a copy of another in one order alone.
     """
     clone = frozen(network)
     if not any(weight.is_cuda for weight in clone.parameters()):
         architectures.channels_last(clone)
         try:
-            return Watched(clone, inputs, fold=fold)
+            watched = Watched(clone, inputs, fold=fold)
         except checks.UnsoundError:
             raise
         except RuntimeError:
-            clone = frozen(network)
+            watched = None
+        if watched is not None and not watched.recording.depends_on_layout:
+            return watched
+        clone = frozen(network)
     return Watched(clone, inputs, fold=fold)

@@ -22,7 +22,8 @@ def fold_norms(network: nn.Module, recording: Recording) -> None:
     """Folds each BatchNorm2d into the Conv2d before it, where nothing else uses that conv.
 
     The conv is called once, its output goes to that norm alone, the norm normalises that output
-    alone, no other call reads their parameters, and neither has a hook. Other pairs stay unfolded.
+    alone, no other call reads their parameters, none is replaced or overwritten in the forward, and
+    neither has a hook. Other pairs stay unfolded.
     """
     calls = recording.calls
     modules = dict(network.named_modules())
@@ -47,6 +48,7 @@ def fold_norms(network: nn.Module, recording: Recording) -> None:
             and norm_call.function is F.batch_norm
             and norm.running_mean is not None
             and called[conv_call.module] == called[norm_call.module] == 1
+            and not {conv_call.module, norm_call.module} & recording.changed
             and all(read[id(weight)] == 1 for weight in weights)
             and not any(_is_hooked(module) for module in (conv, norm))
         ):

@@ -68,6 +68,8 @@ class Grid:
 class HookPoint:
     """A tensor of the network that is returned beside the logits.
 
+    A complex channel is explained as two real ones, its real and its imaginary part.
+
     name: its modules, joined by '+' (convs that share an activation share a map).
     label: short name for figures ('4-1' in a VGG).
     place: of the call that returns it.
@@ -84,11 +86,15 @@ class HookPoint:
     summed: bool = False
 
     def maps(self, result: Tensor) -> Activations:
-        """Returns a call's result as maps of its channels."""
-        return result if self.grid is None else self.grid.maps(result)
+        """Returns a call's result as maps of its channels, those of a complex one in halves."""
+        maps = result if self.grid is None else self.grid.maps(result)
+        return torch.cat([maps.real, maps.imag], 1) if maps.is_complex() else maps
 
     def restored(self, maps: Activations, result: Tensor) -> Tensor:
-        """Returns maps in the shape of the call's result that they are of."""
+        """Returns maps in the shape and precision of the call's result that they are of."""
+        if result.is_complex():
+            maps = torch.complex(*maps.chunk(2, 1))
+        maps = maps.to(result.dtype)
         return maps if self.grid is None else self.grid.tokens(maps, result)
 
 
