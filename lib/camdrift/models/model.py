@@ -95,7 +95,7 @@ class Model(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1).to(place))
         network.eval().requires_grad_(False)
         generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(1, *self.shape, generator=generator).to(first)
+        noise = torch.randn(1, *self.shape, generator=generator).to(place, first.dtype.to_real())
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             self._watched = engine.watch(network, noise)
             self._plain = self._watched.network

@@ -104,11 +104,13 @@ def _sums(modules: list[nn.Module]) -> Tensor:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and tensor.is_floating_point()
+    numbers = tensor.is_floating_point() or tensor.is_complex()
+    return tensor.layout == torch.strided and numbers
 
 
 def _weighted_sum(tensor: Tensor) -> Tensor:
-    flat = tensor.detach().reshape(-1).float()
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    flat = real.detach().reshape(-1).float()
     whole = flat[: len(flat) // ROW * ROW].view(-1, ROW)
     weights = _weights(ROW, flat.device)
     rows = whole @ weights
