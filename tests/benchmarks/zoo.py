@@ -198,6 +198,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--one")
     parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--limit", type=int, default=LIMIT, help="seconds for a network")
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
     if arguments.one:
@@ -212,10 +213,10 @@ def main() -> None:
             continue
         command = [sys.executable, __file__, "--one", name, *["--peers"] * arguments.peers]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=arguments.limit)
             row = json.loads(done.stdout.splitlines()[-1])
         except subprocess.TimeoutExpired:
-            row = {"network": name, "refused": f"not finished in {LIMIT} s"}
+            row = {"network": name, "refused": f"not finished in {arguments.limit} s"}
         except (IndexError, json.JSONDecodeError):
             row = {"network": name, "refused": done.stderr[-300:]}
         print(row, flush=True)
