@@ -256,7 +256,7 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         used = list(tensors_in([args, kwargs]))
         versions = [_version(tensor) for tensor in used]
-        if _may_write(function, kwargs):
+        if used and _may_write(function, kwargs):
             for place in {memory(tensor) for tensor in used} & self.weights.keys():
                 if place not in self.originals:
                     self.originals[place] = [
@@ -275,11 +275,11 @@ class _Recorder(TorchFunctionMode):
         written = [
             index
             for index, (tensor, version) in enumerate(zip(used, versions, strict=True))
-            if not any(tensor is one for one in used[:index])
-            and (
+            if (
                 _version(tensor) != version
                 or (tensor.is_inference() and any(tensor is one for one in results))
             )
+            and not any(tensor is one for one in used[:index])
         ]
         alone = len(written) == 1 and any(used[written[0]] is one for one in results)
         apart = alone and self._is_view(used[written[0]])
@@ -402,10 +402,10 @@ def _version(tensor: Tensor) -> int:
 
 
 @contextlib.contextmanager
-def _modules(network: nn.Module, recorder: _Recorder) -> Iterator[None]:
+def _stacked(modules: Mapping[str, nn.Module], recorder: _Recorder) -> Iterator[None]:
     """Keeps the recorder's stack of the network's modules, with their paths, in the block."""
     stack = recorder.stack
-    paths = {id(module): path for path, module in submodules(network)}
+    paths = {id(module): path for path, module in modules.items()}
     here = threading.get_ident()  # the hooks are of all modules, also those of other threads
 
     def enter(module: nn.Module, _: Any) -> None:
@@ -435,13 +435,14 @@ def record(network: nn.Module, inputs: Tensor) -> Recording:
         inputs: of one image at least.
     """
     inputs = inputs.clone()  # a forward may write into it
-    before = _tensors(network)
+    modules = dict(submodules(network))
+    before = _tensors(modules)
     states = {path: _states(tensors) for path, tensors in before.items()}
     parameters = [t for tensors in before.values() for t in tensors if isinstance(t, nn.Parameter)]
     recorder = _Recorder(inputs, parameters, before)
     try:
         # Gradients are enabled, to see where the forward disables them; nothing requires one.
-        with _modules(network, recorder), torch.enable_grad(), checkpoints.passed(), recorder:
+        with _stacked(modules, recorder), torch.enable_grad(), checkpoints.passed(), recorder:
             output = network(inputs)
     finally:
         recorder.restore_weights()
@@ -449,7 +450,7 @@ def record(network: nn.Module, inputs: Tensor) -> Recording:
         call.overwritten |= _version(tensor) != version
     ends = [recorder.latest[id(t)] for t in outputs.tensors(output) if id(t) in recorder.latest]
     _mark(recorder.calls, ends)
-    after = _tensors(network)
+    after = _tensors(modules)
     weights = frozenset(id(t) for tensors in after.values() for t in tensors)
     weights &= {id(parameter) for parameter in parameters}
     for call in recorder.calls:
@@ -457,8 +458,8 @@ def record(network: nn.Module, inputs: Tensor) -> Recording:
     changed = {
         path
         for path, tensors in after.items()
-        if states.get(path) != _states(tensors)
-        or any(memory(tensor) in recorder.overwritten for tensor in before.get(path, []))
+        if states[path] != _states(tensors)
+        or any(memory(tensor) in recorder.overwritten for tensor in before[path])
     }
     height, width = inputs.shape[-2:]
     return Recording(
@@ -474,11 +475,15 @@ def record(network: nn.Module, inputs: Tensor) -> Recording:
     )
 
 
-def _tensors(network: nn.Module) -> dict[str, list[Tensor]]:
+def _tensors(modules: Mapping[str, nn.Module]) -> dict[str, list[Tensor]]:
     """Returns the parameters and buffers of each module, by its path."""
     return {
-        path: [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        for path, module in submodules(network)
+        path: [
+            tensor
+            for tensor in (*module._parameters.values(), *module._buffers.values())
+            if tensor is not None
+        ]
+        for path, module in modules.items()
     }
 
 

@@ -186,10 +186,12 @@ class _Run(TorchFunctionMode):
         call = self._calls[following] if following < len(self._calls) else None
         # Not `is`: that of an attribute, such as `Tensor.T`, is another object each time.
         expected = call is not None and call.function == function
-        written = call.written if call is not None and expected else None
-        apart = call.written_apart if call is not None and expected else None
         given = args, kwargs
-        old = None if written is None else list(tensors_in(given))[written]
+        written = apart = old = None
+        if call is not None and expected:
+            written, apart = call.written, call.written_apart
+        if written is not None:
+            old = list(tensors_in(given))[written]
         if self._instead:
             args, kwargs = _replaced(args, self._instead), _replaced(kwargs, self._instead)
         if self._waiting and torch.is_grad_enabled() and self._release(tensors_in([args, kwargs])):
