@@ -368,8 +368,28 @@ def test_averages_that_are_read_are_refused(images):
     def change(net, x):
         return averaged(net, x) - net.average[:, None, None]
 
-    with pytest.raises(checks.UnsoundError, match="drawn at random, or remembers"):
+    with pytest.raises(checks.UnsoundError, match=r"or remembers \(it changes average, count\)"):
         cam.all_layers(Network(change, with_average), images)
+
+
+def test_what_is_drawn_is_named(images):
+    class Noisy(nn.Module):
+        def forward(self, x):
+            return x + torch.rand_like(x)
+
+    network = Network(lambda net, x: net.noise(x), lambda net: setattr(net, "noise", Noisy()))
+    with pytest.raises(checks.UnsoundError, match=r"\(it calls rand_like in 'noise'\)"):
+        cam.all_layers(network, images)
+
+
+@pytest.mark.parametrize(("several", "place"), [(True, "inner"), (False, "relu")])
+def test_the_layer_from_which_calls_differ_is_named(images, several, place):
+    def change(net, x):
+        return torch.relu(x) if (len(x) > 1) is several else x
+
+    watched = engine.watch(Network(change).eval(), images[:1])
+    with pytest.raises(engine.OtherCallsError, match=f"from '{place}' on; wanted images"):
+        watched(images, ())
 
 
 def test_a_parameter_may_be_made_in_the_forward(images):

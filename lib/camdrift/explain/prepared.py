@@ -158,7 +158,7 @@ class Prepared:
             if cast:
                 logits = call(watched.network)
             own = call(networks[0])
-            checks.refuse_other_logits(own, logits, lambda: call(networks[0]))
+            checks.refuse_other_logits(own, logits, lambda: call(networks[0]), watched.recording)
         self.untried.clear()
 
 

@@ -66,6 +66,9 @@ ACTIVATIONS = {
 }  # fmt: skip
 
 
+NAMED = 3  # calls or tensors in a message
+
+
 class UnwatchableError(SettingsError):
     """The network's forward cannot be watched, or has no hook point."""
 
@@ -134,7 +137,7 @@ class Recording:
         last call. Of a result that holds tensors, by the path to each, as 'encoder.0.features'.
         Tensors that are one of several of a call are left out.
     weights: ids of the parameters that the network had before the forward and has after it.
-    changed: paths of the modules of which the forward replaces or overwrites a tensor.
+    changed: names of the parameters and buffers that the forward replaces or overwrites.
     overwrites_weights: whether the forward overwrites a parameter.
     depends_on_layout: whether the forward writes into a tensor that is, in one layout, a view of
         another, and in another layout a copy.
@@ -149,6 +152,21 @@ class Recording:
     changed: frozenset[str] = frozenset()
     overwrites_weights: bool = False
     depends_on_layout: bool = False
+
+
+def suspects(recording: Recording) -> str:
+    """Returns what may make a network's logits differ from call to call, for a message."""
+    draws = [
+        f"{_name(call.function)} in '{call.module}'" if call.module else _name(call.function)
+        for call in recording.calls
+        if call.matters and _name(call.function) in DRAWING
+    ]
+    parts = []
+    if draws:
+        parts.append(f"it calls {', '.join(list(dict.fromkeys(draws))[:NAMED])}")
+    if recording.changed:
+        parts.append(f"it changes {', '.join(sorted(recording.changed)[:NAMED])}")
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def returns_tensor(function: Callable[..., Any], result: Any) -> bool:
@@ -169,6 +187,12 @@ def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
             yield from tensors_in(value.values())
 
 
+# By their names: calls that draw at random.
+DRAWING = {
+    "rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "randperm", "bernoulli",
+    "bernoulli_", "multinomial", "normal", "normal_", "uniform_", "random_", "poisson",
+    "exponential_", "geometric_", "cauchy_", "log_normal_", "gumbel_softmax",
+}  # fmt: skip
 RANDOM = {
     F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout,
     F.rrelu,
@@ -437,9 +461,9 @@ def record(network: nn.Module, inputs: Tensor) -> Recording:
     inputs = inputs.clone()  # a forward may write into it
     modules = dict(submodules(network))
     before = _tensors(modules)
-    states = {path: _states(tensors) for path, tensors in before.items()}
-    parameters = [t for tensors in before.values() for t in tensors if isinstance(t, nn.Parameter)]
-    recorder = _Recorder(inputs, parameters, before)
+    states = {name: _state(tensor) for name, tensor in before.items()}
+    parameters = [tensor for tensor in before.values() if isinstance(tensor, nn.Parameter)]
+    recorder = _Recorder(inputs, parameters, modules)
     try:
         # Gradients are enabled, to see where the forward disables them; nothing requires one.
         with _stacked(modules, recorder), torch.enable_grad(), checkpoints.passed(), recorder:
@@ -451,15 +475,15 @@ def record(network: nn.Module, inputs: Tensor) -> Recording:
     ends = [recorder.latest[id(t)] for t in outputs.tensors(output) if id(t) in recorder.latest]
     _mark(recorder.calls, ends)
     after = _tensors(modules)
-    weights = frozenset(id(t) for tensors in after.values() for t in tensors)
-    weights &= {id(parameter) for parameter in parameters}
+    weights = frozenset(map(id, after.values())) & frozenset(map(id, parameters))
     for call in recorder.calls:
         call.weights = tuple(weight for weight in call.weights if weight in weights)
     changed = {
-        path
-        for path, tensors in after.items()
-        if states[path] != _states(tensors)
-        or any(memory(tensor) in recorder.overwritten for tensor in before[path])
+        name
+        for name, tensor in before.items()
+        if name not in after
+        or _state(after[name]) != states[name]
+        or memory(tensor) in recorder.overwritten
     }
     height, width = inputs.shape[-2:]
     return Recording(
@@ -475,21 +499,19 @@ def record(network: nn.Module, inputs: Tensor) -> Recording:
     )
 
 
-def _tensors(modules: Mapping[str, nn.Module]) -> dict[str, list[Tensor]]:
-    """Returns the parameters and buffers of each module, by its path."""
+def _tensors(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Returns the parameters and buffers of modules by name."""
     return {
-        path: [
-            tensor
-            for tensor in (*module._parameters.values(), *module._buffers.values())
-            if tensor is not None
-        ]
+        f"{path}.{name}" if path else name: tensor
         for path, module in modules.items()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None
     }
 
 
-def _states(tensors: Iterable[Tensor]) -> list[tuple[int, int, int]]:
-    """Returns what differs after tensors were replaced or overwritten."""
-    return [(id(tensor), _version(tensor), memory(tensor)) for tensor in tensors]
+def _state(tensor: Tensor) -> tuple[int, int, int]:
+    """Returns what differs after a tensor was replaced or overwritten."""
+    return id(tensor), _version(tensor), memory(tensor)
 
 
 def _mark(calls: list[Call], ends: list[int]) -> None:

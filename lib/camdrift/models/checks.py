@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from camdrift.models.calls import Call
+from camdrift.models.calls import Call, Recording, suspects
 from camdrift.settings import SettingsError, imports
 
 # Largest error of logits by rounding, as a share of the largest logit: in batches of other images,
@@ -14,7 +14,7 @@ from camdrift.settings import SettingsError, imports
 ROUNDING, FOLDING = 1e-4, 1e-3
 RANDOMLY = (
     "asked twice for the same images, the network gives other logits: something in it is drawn at "
-    "random, or remembers; wanted a forward without either in eval mode"
+    "random, or remembers{}; wanted a forward without either in eval mode"
 )
 
 
@@ -74,7 +74,7 @@ def refuse_dependence(
             raise UnsoundError(not_numbers(copies))
         return
     if differ(copies, again):
-        raise UnsoundError(RANDOMLY)
+        raise UnsoundError(RANDOMLY.format(""))
     alone = copies[: len(pale)]
     if differ(alone, copies[len(pale) :]) or differ(alone, other[: len(pale)]):
         raise UnsoundError(
@@ -83,7 +83,9 @@ def refuse_dependence(
         )
 
 
-def refuse_other_logits(own: Tensor, prepared: Tensor, again: Callable[[], Tensor]) -> None:
+def refuse_other_logits(
+    own: Tensor, prepared: Tensor, again: Callable[[], Tensor], recording: Recording
+) -> None:
     """Raises UnsoundError where a prepared network gives other logits than the network itself.
 
     Logits that are not finite pass: the code that explains them reports them.
@@ -92,11 +94,12 @@ def refuse_other_logits(own: Tensor, prepared: Tensor, again: Callable[[], Tenso
         own: the network's logits for some images.
         prepared: the prepared network's logits for the same images.
         again: calls the network once more, to tell chance from a difference.
+        recording: of the network's forward.
     """
     if not bool(own.isfinite().all()) or not differ(own, prepared, FOLDING):
         return
     if differ(own, again(), FOLDING):
-        raise UnsoundError(RANDOMLY)
+        raise UnsoundError(RANDOMLY.format(suspects(recording)))
     raise UnsoundError(
         "prepared for its maps, the network gives other logits, by up to "
         f"{float((own - prepared).abs().max()):.2g}: a forward hook changes a result, something in "

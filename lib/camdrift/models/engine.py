@@ -30,12 +30,17 @@ from camdrift.models.hook_points import HookPoint
 
 
 class OtherCallsError(checks.UnsoundError):
-    """The forward makes other calls than when it was recorded."""
+    """The forward makes other calls than when it was recorded.
 
-    def __init__(self) -> None:
+    Args:
+        call: that was recorded in its place; None: it made more calls.
+    """
+
+    def __init__(self, call: Call | None) -> None:
+        where = "its end" if call is None else f"'{call.module or call.name}'"
         super().__init__(
-            "the network's forward makes other calls than when it was recorded; wanted images "
-            "that take one path through the network in each call"
+            f"the network's forward makes other calls than when it was recorded, from {where} on; "
+            "wanted images that take one path through the network in each call"
         )
 
 
@@ -174,7 +179,7 @@ class _Run(TorchFunctionMode):
             OtherCallsError: the forward made other calls than those recorded.
         """
         if self._place + 1 != len(self._calls):
-            raise OtherCallsError
+            raise OtherCallsError(next(iter(self._calls[self._place + 1 :]), None))
         self._release(outputs.tensors(output))
         return outputs.mapped(output, self._now) if self._instead else output
 
@@ -208,7 +213,7 @@ class _Run(TorchFunctionMode):
         other = self._known and call is not None and call.weights != self._ids(call, given)
         if call is None or not expected or other:
             self._place = len(self._calls)  # also where the network goes on after an error
-            raise OtherCallsError
+            raise OtherCallsError(call)
         self._place = following
         if following in self._at and not call.graded:
             self._waiting[id(result)] = result, following

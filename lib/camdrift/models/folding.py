@@ -29,6 +29,7 @@ def fold_norms(network: nn.Module, recording: Recording) -> None:
     modules = dict(network.named_modules())
     called = Counter(call.module for call in calls if call.function in CONVS | NORMS)
     read = Counter(weight for call in calls for weight in call.weights)
+    changed = {name.rpartition(".")[0] for name in recording.changed}
     pairs = []
     for place, conv_call in enumerate(calls):
         conv = modules.get(conv_call.module)
@@ -48,7 +49,7 @@ def fold_norms(network: nn.Module, recording: Recording) -> None:
             and norm_call.function is F.batch_norm
             and norm.running_mean is not None
             and called[conv_call.module] == called[norm_call.module] == 1
-            and not {conv_call.module, norm_call.module} & recording.changed
+            and not {conv_call.module, norm_call.module} & changed
             and all(read[id(weight)] == 1 for weight in weights)
             and not any(_is_hooked(module) for module in (conv, norm))
         ):

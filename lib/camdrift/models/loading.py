@@ -229,7 +229,8 @@ def _refuse(network: nn.Module, model: Model, pixels: Tensor, facts: dict[str, A
     few = model.inputs(pixels[:2])
     with torch.no_grad():
         own = network(few)
-        checks.refuse_other_logits(own, model.network(few), lambda: network(few))
+        recording = model.watched.recording
+        checks.refuse_other_logits(own, model.network(few), lambda: network(few), recording)
 
 
 def _network(facts: dict[str, Any], *, initialised: bool) -> nn.Module:

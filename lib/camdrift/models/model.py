@@ -99,7 +99,12 @@ class Model(nn.Module):
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             self._watched = engine.watch(network, noise)
             self._plain = self._watched.network
-            checks.refuse_other_logits(network(noise), self._plain(noise), lambda: network(noise))
+            checks.refuse_other_logits(
+                network(noise),
+                self._plain(noise),
+                lambda: network(noise),
+                self._watched.recording,
+            )
         self.maps: tuple[HookPoint, ...] = selection.select(self._watched.recording)
         self.neurons: tuple[HookPoint, ...] = hook_points.neuron_points(self._watched.calls)
         self.eval()
