@@ -41,8 +41,10 @@ def transfer(view: frame.View) -> None:
     explains = st.radio("Maps explain", list(policies), index=list(policies).index(plan.explains),
                         key="explains", format_func=policies.get, horizontal=True,
                         bind="query-params")  # fmt: skip
-    drawings = {f.title: f for f in figures.study_figures(tables, explains=explains)}
-    frame.show(drawings[frame.choice(st, "Figure", list(drawings), key="figure")])
+    drawings = {f.name: f for f in figures.study_figures(tables, explains=explains)}
+    titles = {name: figure.title for name, figure in drawings.items()}
+    name = frame.choice(st, "Figure", list(titles), key="figure", format_func=titles.get)
+    frame.show(drawings[name])
     attack = st.selectbox("Attack", list(ARMS), key="attack", format_func=ARMS.get,
                           bind="query-params")  # fmt: skip
     frame.table(report.accuracy(tables, attack), "accuracy", "Share of test images "

@@ -13,11 +13,13 @@ from camdrift.analysis.drawing import Figure
 from camdrift.analysis.results import Tables
 from camdrift.papers.chakraborty2022.comparison import PLAIN, PREPROCESSED
 from camdrift.settings import MEAN
-from camdrift.storage import OWN_ATTACK, TRANSFERRED, TRANSFERRED_NOISE, UNRELATED
+from camdrift.storage import CLEAN, OWN_ATTACK, TRANSFERRED, TRANSFERRED_NOISE, UNRELATED
 
 ATTACKS = {"own": "made on itself", "transferred": "transferred", "noise": "noise of its size"}
 ARMS = {PLAIN: "", PREPROCESSED: ", preprocessed"}
 EXPLAINED = {"given": "the class that the set gives", "own_top1": "the image's own top class"}
+# The same in titles.
+SHORT = {"given": "given class", "own_top1": "own top class"}
 LAST = "Last conv layer at the input's size"
 
 
@@ -115,7 +117,7 @@ def _mod(tables: Tables, attack: str, explains: str, name: str) -> Figure:
     rows = rows[rows["network"] != MEAN]
     table = rows.rename(columns={"network": "series", "eps": "x", "mod": "y"})
     return Figure(
-        name, f"How far maps shift, attack {ATTACKS[attack]}",
+        name, f"How far maps shift, attack {ATTACKS[attack]} ({SHORT[explains]})",
         f"{LAST}, maps of {EXPLAINED[explains]}: mean (1 - SSIM) / 2 to the clean image's map; 0 "
         "is no shift, pairs with an empty map are left out. Whiskers: intervals by source picture.",
         "lines", _lines(table), "eps, largest change of a pixel value", "MOD",
@@ -146,7 +148,7 @@ def _spread(tables: Tables, of: str, explains: str) -> Figure:
     table = rows.assign(series=series, x=x)
     table = table[["series", "x", "low", "q1", "median", "q3", "high"]].dropna()
     return Figure(
-        f"chakraborty_figure_4_{of}", f"{title}, attack transferred",
+        f"chakraborty_figure_4_{of}", f"{title}, attack transferred ({SHORT[explains]})",
         f"{LAST}, maps of {EXPLAINED[explains]}. Boxes: median and quartiles of the test images; "
         "whiskers: 5 and 95 %.",
         "boxes", table, "network" if of == "vid" else "eps, largest change of a pixel value", y,
@@ -186,7 +188,7 @@ def accuracy_lost_by_mod(tables: Tables, explains: str) -> Figure:
     table = pd.concat(sorted(parts, key=lambda part: part["attack"].iloc[0]))
     table = table.rename(columns={"mod": "x"})[["series", "x", "y"]].dropna()
     return Figure(
-        "accuracy_lost_by_mod", "Accuracy lost against shift",
+        "accuracy_lost_by_mod", f"Accuracy lost against shift ({SHORT[explains]})",
         "A point for each network and eps, attack transferred, and of attacks made on the network "
         f"itself. {LAST}, maps of {EXPLAINED[explains]}.",
         "points", table, "MOD", "accuracy lost since clean",
@@ -210,7 +212,7 @@ def mod_by_class_kept(tables: Tables, explains: str) -> Figure:
         ]
     )
     return Figure(
-        "mod_by_class_kept", "Shift of maps, class kept or lost",
+        "mod_by_class_kept", f"Shift of maps, class kept or lost ({SHORT[explains]})",
         f"Transferred attack at its largest eps, and noise of its size. {LAST}, maps of "
         f"{EXPLAINED[explains]}. Whiskers: intervals by source picture.",
         "bars", _lines(table.rename(columns={"network": "x", "mod": "y"})), "network", "MOD",
@@ -226,7 +228,8 @@ def mod_of_controls(tables: Tables, explains: str) -> Figure:
     series = [names.get(kind, kind.replace("_", "-")) for kind in rows["control"]]
     table = rows.assign(series=series).rename(columns={"network": "x", "mod": "y"})
     return Figure(
-        "mod_of_controls", "Shift of maps under the attack, its noise and its controls",
+        "mod_of_controls",
+        f"Shift of maps under the attack, its noise and its controls ({SHORT[explains]})",
         "Transferred attack at its largest eps, noise of its size, and the perturbation "
         f"rearranged to the same size; beside clean maps of different pictures. {LAST}, maps of "
         f"{EXPLAINED[explains]}. Whiskers: intervals by source picture.",
@@ -242,7 +245,7 @@ def mod_by_depth(tables: Tables, explains: str) -> Figure:
     rows = rows.assign(x=rows["depth"] / rows.groupby("network")["depth"].transform("max"))
     table = rows.rename(columns={"network": "series", "mod": "y"})[["series", "x", "y"]]
     return Figure(
-        "mod_by_depth", "Shift of maps by depth, attack transferred",
+        "mod_by_depth", f"Shift of maps by depth, attack transferred ({SHORT[explains]})",
         "At the largest eps, each map at its layer's own size; layers too small for a window of "
         f"SSIM (3 px) are left out. Maps of {EXPLAINED[explains]}.",
         "lines", table.dropna(), "relative depth (1: last map)", "MOD",
@@ -250,14 +253,20 @@ def mod_by_depth(tables: Tables, explains: str) -> Figure:
 
 
 def accuracy_gain_of_preprocessing(tables: Tables) -> Figure:
-    """Returns accuracy with preprocessing minus without, on the same images."""
-    table = tables["pairs"].rename(columns={"network": "series", "eps": "x", "difference": "y"})
+    """Returns accuracy with preprocessing minus without, on the same images, attack and noise."""
+    rows = tables["pairs"]
+    if "attack" not in rows:  # results of version 0.1 have none
+        rows = rows.assign(attack=TRANSFERRED)
+    arms = {CLEAN: "", TRANSFERRED: "", TRANSFERRED_NOISE: ", noise of that size"}
+    table = rows.assign(series=rows["network"] + rows["attack"].map(arms))
     return Figure(
         "accuracy_gain_of_preprocessing",
         "Does preprocessing help? The same images, with minus without",
-        "Difference of the share right under the transferred attack, each arm with networks of "
-        "its own and an attack of its own. Whiskers: intervals by source picture.",
-        "lines", _lines(table), "eps, largest change of a pixel value", "difference of share right",
+        "Difference of the share right under the transferred attack, and under noise of its size; "
+        "each arm with networks of its own and an attack of its own. Whiskers: intervals by source "
+        "picture.",
+        "lines", _lines(table.rename(columns={"eps": "x", "difference": "y"})),
+        "eps, largest change of a pixel value", "difference of share right",
     )  # fmt: skip
 
 

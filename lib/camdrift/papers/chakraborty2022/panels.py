@@ -10,10 +10,12 @@ import numpy as np
 
 from camdrift.analysis.drawing import Figure, coloured, panel
 from camdrift.papers.chakraborty2022.comparison import Comparison
+from camdrift.papers.chakraborty2022.figures import SHORT
 from camdrift.scores.resizing import enlarged
 from camdrift.storage import OWN, OWN_ATTACK, POLICIES, TRANSFERRED, Transferred
 
 COLUMNS = 20  # of layers in a panel
+CLASS = SHORT[OWN]
 Texts = Mapping[str, tuple[str, str]]  # title and caption of each figure
 
 
@@ -27,27 +29,28 @@ def pictures(networks: Sequence[str], *, transferred: str) -> dict[str, tuple[st
     last = "Last conv layer, enlarged, yellow is strong."
     texts = {
         "chakraborty_figure_1": (
-            "Maps shift where the class is kept",
+            f"Maps shift where the class is kept ({CLASS})",
             "Transferred attack, the largest eps at which this is so for one of the images to "
             "look at: clean image, map of its top class, attacked image, map of its top class. "
             f"{last}",
         ),
         "chakraborty_figure_2": (
-            "Maps where the attack changes the class",
+            f"Maps where the attack changes the class ({CLASS})",
             "Transferred attack, the least eps at which this is so for one of the images to look "
             f"at: clean image, map of its top class, attacked image, map of its top class. {last}",
         ),
         "chakraborty_figure_5": (
-            "One image under the transferred attack, on all networks",
+            f"One image under the transferred attack, on all networks ({CLASS})",
             f"The attack was made on {transferred}. Maps of each picture's top class. {last}",
         ),
     }
     for number, network in enumerate(networks, 6):
         texts[f"chakraborty_figure_{number}"] = (
-            f"Every layer of {network}, attack made on itself",
-            f"Maps of one image's top class at all layers, in forward order, {COLUMNS} in a row; "
-            "below each other the clean image and each eps. Each map is divided by its maximum: "
-            "yellow is strong.",
+            f"Every layer of {network}, attack made on itself ({CLASS})",
+            "Maps of one image's top class at all layers, to be read as the paper's figures 6 to "
+            "10: the first layer at the bottom right, the last at the top left, "
+            f"{COLUMNS} in a row; below each other the clean image and each eps. Each map is "
+            "divided by its maximum: yellow is strong.",
         )
     return texts
 
@@ -169,18 +172,23 @@ def _example(
 
 
 def _layers(part: Transferred, comparison: Comparison, name: str, texts: Texts) -> Figure:
-    """Returns the maps of all layers of an image under the network's own attack."""
+    """Returns the maps of all layers of an image under the network's own attack.
+
+    From right to left and, `COLUMNS` layers at a time, from the bottom to the top, as the paper has
+    them.
+    """
     places, image = _places(part, OWN_ATTACK), _right([part])
     count, shape = len(part.layers), part.pictures.shape[2:4]
+    columns = min(COLUMNS, count)
     size = [round(32 * side / min(shape)) for side in shape]
     blank = np.full((*size, 3), 255, dtype=np.uint8)
     tiles, labels = [], []
-    for start in range(0, count, COLUMNS):
+    for start in reversed(range(0, count, COLUMNS)):
         stop = min(count, start + COLUMNS)
         for variant, eps in zip(places, [0.0, *comparison.plan.eps], strict=True):
             row = [coloured(layer(part, image, variant, i), size) for i in range(start, stop)]
-            tiles.append(row + [blank] * (min(COLUMNS, count) - len(row)))
+            tiles.append([blank] * (columns - len(row)) + row[::-1])
             first = f"{start + 1}-{stop}, " if variant == 0 else ""
             labels.append(f"{first}{f'eps {eps:g}' if eps else 'clean'}")
-    columns = [str(i + 1) for i in range(min(COLUMNS, count))]
-    return panel(name, *texts[name], tiles, columns, labels, x="layer in the row")
+    numbers = [str(i) for i in range(columns, 0, -1)]
+    return panel(name, *texts[name], tiles, numbers, labels, x="layer in the row, from the right")
