@@ -30,6 +30,7 @@ class Content:
     figures: name, title and caption of each possible figure.
     about: the content of each table, by its name.
     readings: other readings of its claims, `claim, reading, verdict`.
+    beside: texts and tables that stand below the claims.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Content:
     figures: Sequence[tuple[str, str, str]]
     about: Mapping[str, str]
     readings: pd.DataFrame | None = None
+    beside: Sequence[tuple[str, pd.DataFrame]] = ()
 
 
 def texts(figures: Iterable[Figure], pictures: Mapping[str, tuple[str, str]]) -> list:
@@ -77,6 +79,8 @@ def readme(study: str, tables: Tables, content: Content, *, command: str = "") -
         parts += [text, markdown(table)]
     parts += ["## Claims", _claims(tables, content.claims, {name for name, *_ in figures})]
     parts += _after_holm(tables) + _readings(tables, content.readings)
+    for text, table in content.beside:
+        parts += [text, markdown(table)]
     parts += ["## Flags", "\n".join(f"- {text}" for text in content.flags) or "None is raised."]
     parts += ["## Figures", "Whiskers and bars are intervals."]
     captions: set[str] = set()

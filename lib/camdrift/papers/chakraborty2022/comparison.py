@@ -1,5 +1,6 @@
 """A comparison: what attacks did to networks, side by side on the same test images."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,7 @@ from camdrift.settings import SettingsError, StatisticsSettings, Target, Transfe
 from camdrift.storage import OWN_ATTACK, POLICIES, TRANSFERRED, Transferred
 
 PLAIN, PREPROCESSED = "none", "preprocessed"  # arms
+PUBLISHED_EPS = (0.01, 0.05, 0.075, 0.1)
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class Comparison:
 
     tried: by network and arm.
     settings: of intervals.
+    sets: names of the image sets, those of folds without the fold's number.
     """
 
     name: str
@@ -111,11 +114,22 @@ class Comparison:
     tried: dict[tuple[str, str], Tried]
     settings: StatisticsSettings
     seed: int
+    sets: frozenset[str] = frozenset()
 
     @property
     def range(self) -> str:
         """The range that eps is of."""
         return self.plan.ranges[0]
+
+    @cached_property
+    def judged(self) -> list[int]:
+        """Places of the eps that claims on several eps are judged on: the paper's.
+
+        All eps where the largest is none of the paper's, or where a single one is.
+        """
+        published = [i for i, eps in enumerate(self.plan.eps) if eps in PUBLISHED_EPS]
+        last = len(self.plan.eps) - 1
+        return published if last in published and len(published) > 1 else list(range(last + 1))
 
     def networks(self, arm: str = PLAIN) -> dict[str, Tried]:
         """Returns the networks of an arm; their images are the same, in the same order."""
@@ -138,6 +152,11 @@ class Comparison:
             for tried in self.networks().values()
         ]
         return np.stack(shifts, axis=1)
+
+    def unrelated(self, explains: str, *, blank: bool = False) -> np.ndarray:
+        """Returns NISSIM of clean maps of each image and of unrelated ones: (n, networks)."""
+        networks = self.networks().values()
+        return np.stack([tried.unrelated(explains, blank=blank) for tried in networks], axis=1)
 
     def right(self, kind: str, eps: float) -> np.ndarray:
         """Returns whether each network is right on each image: float (n, networks)."""
@@ -225,7 +244,8 @@ def read(
     arms = (PLAIN, PREPROCESSED)
     inorder = sorted(tried, key=lambda key: (arms.index(key[1]), order.index(key[0])))
     _alike(name, tried)
-    return Comparison(name, plan, {key: tried[key] for key in inorder}, settings, seed)
+    sets = frozenset(re.sub(r"_\d+$", "", target.set) for target in targets.values())
+    return Comparison(name, plan, {key: tried[key] for key in inorder}, settings, seed, sets)
 
 
 def _alike(name: str, tried: dict[tuple[str, str], Tried]) -> None:
@@ -273,14 +293,30 @@ def levels(
     return np.stack([np.zeros_like(values[0])] * with_clean + values, axis=1)
 
 
-def paired(comparison: Comparison, network: str, eps: float) -> tuple[np.ndarray, np.ndarray]:
+def outcomes(
+    comparison: Comparison, explains: str, *, blank: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns NISSIM of images that fail under the transferred attack, and of those that do not.
+
+    Both (n, networks, judged eps), NaN at images of the other kind and at those that a network gets
+    wrong clean.
+    """
+    at = comparison.judged
+    shift, lost = comparison.shift(explains, blank=blank)[..., at], comparison.loss()[..., at]
+    clean = comparison.right(OWN_ATTACK, 0.0)[:, :, None] == 1
+    failed, stays = (np.where(clean & (lost == outcome), shift, np.nan) for outcome in (1, 0))
+    return failed, stays
+
+
+def paired(
+    comparison: Comparison, network: str, eps: float, *, kind: str = TRANSFERRED
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns whether a network is right on each image, plain and preprocessed: bool (n,) each.
 
-    Under the transferred attack, or on the clean images at eps 0; the images are those of both
-    arms.
+    Under an attack, or on the clean images at eps 0; the images are those of both arms.
     """
     plain, other = (comparison.tried[network, arm] for arm in (PLAIN, PREPROCESSED))
-    kind = TRANSFERRED if eps else OWN_ATTACK
+    kind = kind if eps else OWN_ATTACK
     right = other.right(kind, eps, of=comparison.range)
     place = pd.Series(range(len(right)), index=other.images["id"])
     right = right[place.loc[plain.images["id"]].to_numpy()]

@@ -1,6 +1,6 @@
 """Flags of chakraborty2022's claims: what must be known before a verdict is believed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -8,16 +8,25 @@ import pandas as pd
 from camdrift.analysis.flags import AT_CHANCE
 from camdrift.datasets import chance
 from camdrift.papers.chakraborty2022.claims import ON_CLASSES, ON_MAPS
-from camdrift.papers.chakraborty2022.comparison import PLAIN, Comparison
+from camdrift.papers.chakraborty2022.comparison import (
+    PLAIN,
+    PREPROCESSED,
+    Comparison,
+    outcomes,
+)
 from camdrift.settings import FlagSettings
 from camdrift.storage import OWN_ATTACK, TRANSFERRED_NOISE
+
+FEW = 30  # images; a mean of fewer is flagged
+ONE_TRAINING = "one training an arm"
 
 
 def flags(comparison: Comparison, limits: FlagSettings) -> pd.DataFrame:
     """Returns what must be known before a verdict is believed, with the columns of `cell_flags`.
 
-    Networks that classify no better than chance, too many pairs with an empty map, too few pictures
-    behind intervals, images without a gradient, and noise that changes classes as the attack does.
+    Networks that classify no better than chance, too many pairs with an empty map, too few images
+    or pictures behind a number, images without a gradient, noise that changes classes as the attack
+    does, and arms of a single training.
     """
     rows = []
 
@@ -32,7 +41,7 @@ def flags(comparison: Comparison, limits: FlagSettings) -> pd.DataFrame:
             where = network if arm == PLAIN else f"{network}, {arm}"
             every = [*ON_CLASSES, *ON_MAPS]
             add(AT_CHANCE, right.mean(), chance.level(labels), every, f"{where}: {text}")
-    shares = empty_shares(comparison)
+    shares = empty_shares(comparison, comparison.plan.explains)
     many = {name: share for name, share in shares.items() if share > limits.empty_share}
     if many:
         each = ", ".join(f"{network} {share:.0%}" for network, share in many.items())
@@ -42,6 +51,12 @@ def flags(comparison: Comparison, limits: FlagSettings) -> pd.DataFrame:
     if count < limits.minimum_sources:
         text = f"only {count} source pictures, wanted {limits.minimum_sources}"
         add("few sources", count, limits.minimum_sources, [*ON_CLASSES, *ON_MAPS], text)
+    for flag, least, touched, text in _few(comparison):
+        add(flag, least, FEW, touched, text)
+    trainings = min(len(tried.parts) for tried in comparison.tried.values())
+    if PREPROCESSED in comparison.arms and trainings == 1:
+        text = f"{ONE_TRAINING} and network: another may differ as much as preprocessing makes"
+        add(ONE_TRAINING, 1, 2, ["D7"], text)
     flat = {
         (network, source): share
         for (network, _), tried in comparison.tried.items()
@@ -62,9 +77,37 @@ def flags(comparison: Comparison, limits: FlagSettings) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["flag", "value", "limit", "touches", "protocols", "text"])
 
 
-def empty_shares(comparison: Comparison) -> dict[str, float]:
+def _few(comparison: Comparison) -> Iterator[tuple[str, int, list[str], str]]:
+    """Yields flags of means of fewer than `FEW` images: name, least number, claims, words.
+
+    The cells of the README's tables, and the groups that D6 compares at each network and eps.
+    """
+    names, explains = list(comparison.networks()), comparison.plan.explains
+    images, every = len(comparison.images), sorted([*ON_CLASSES, *ON_MAPS])
+    known = np.isfinite(comparison.shift(explains)).sum(0)
+    few = np.argwhere(known < FEW)
+    if images < FEW:
+        yield "few images", images, every, f"only {images} test images"
+    elif len(few):
+        each = ", ".join(
+            f"{names[i]} at eps {comparison.plan.eps[k]:g} {known[i, k]}" for i, k in few
+        )
+        yield "few images", int(known.min()), list(ON_MAPS), f"MOD of few pairs of maps: {each}"
+    counts = np.stack([np.isfinite(group).sum(0) for group in outcomes(comparison, explains)])
+    least = counts.min(0)
+    compared = least > 0
+    small = compared & (least < FEW)
+    if small.any():
+        text = (
+            f"in {small.sum()} of {compared.sum()} networks and eps with images that fail and "
+            f"images that do not, one of the two groups has fewer than {FEW}"
+        )
+        yield "small groups", int(least[compared].min()), ["D6"], text
+
+
+def empty_shares(comparison: Comparison, explains: str) -> dict[str, float]:
     """Returns the largest share of pairs with an empty map, by network, attack transferred."""
-    shares = np.isnan(comparison.shift(comparison.plan.explains)).mean(0).max(1)
+    shares = np.isnan(comparison.shift(explains)).mean(0).max(1)
     return dict(zip(comparison.networks(), shares.tolist(), strict=True))
 
 

@@ -11,6 +11,7 @@ from camdrift.analysis.tables import as_text
 from camdrift.papers import claims
 from camdrift.papers.chakraborty2022.claims import CLAIMS
 from camdrift.papers.chakraborty2022.figures import EXPLAINED, study_figures
+from camdrift.papers.chakraborty2022.flags import FEW
 from camdrift.papers.chakraborty2022.panels import pictures
 from camdrift.papers.chakraborty2022.tables import ABOUT
 from camdrift.papers.readme import Content, by_flag, texts
@@ -28,7 +29,9 @@ def accuracy(tables: Tables, attack: str = "transferred", of: str | None = None)
     first = rows["range"].iloc[0]
     shown = (rows["attack"] == attack) & (rows["range"] == (of or first))
     rows = rows[shown | (rows["attack"] == "clean")]
-    return _wide(rows, [as_text(r.accuracy, r.low, r.high) for r in rows.itertuples()])
+    return _wide(
+        rows, [as_text(r.accuracy, r.low, r.high) + _n(r.images) for r in rows.itertuples()]
+    )
 
 
 def mod(
@@ -39,10 +42,18 @@ def mod(
     rows = rows[(rows["attack"] == attack) & (rows["explains"] == explains)]
     rows = rows[rows["group"] == group]
     texts = [
-        as_text(r.mod, r.low, r.high) + (f" ({r.empty:.0%} empty)" if r.empty > 0.005 else "")
+        as_text(r.mod, r.low, r.high) + _n(r.images)
+        + (f" ({r.empty:.0%} empty)" if r.empty > 0.005 else "")
         for r in rows.itertuples()
     ]  # fmt: skip
     return _wide(rows, texts)
+
+
+def _n(images: float) -> str:
+    """Returns the number of images behind a cell, marked where they are few; '' where unknown."""
+    if pd.isna(images):
+        return ""
+    return f", n {int(images)}" + (" (few)" if images < FEW else "")
 
 
 def matrix(tables: Tables, arm: str = "none") -> pd.DataFrame:
@@ -86,11 +97,12 @@ def _wide(rows: pd.DataFrame, texts: list[str], columns: str = "eps") -> pd.Data
 
 
 def pairs(tables: Tables) -> pd.DataFrame:
-    """Returns the paired comparison for people: a row a network and eps."""
+    """Returns the paired comparison for people: a row a network, attack and eps."""
     rows = tables["pairs"]
+    attack = {"attack": rows["attack"]} if "attack" in rows else {}  # of version 0.1 has none
     return pd.DataFrame(
         {
-            "network": rows["network"], "eps": rows["eps"].map("{:g}".format),
+            "network": rows["network"], **attack, "eps": rows["eps"].map("{:g}".format),
             "plain": rows["plain"].map("{:.3f}".format),
             "preprocessed": rows["preprocessed"].map("{:.3f}".format),
             "difference": [as_text(r.difference, r.low, r.high) for r in rows.itertuples()],
@@ -98,6 +110,29 @@ def pairs(tables: Tables) -> pd.DataFrame:
             "right preprocessed alone": rows["only_preprocessed"],
         }
     )  # fmt: skip
+
+
+def readings(tables: Tables) -> pd.DataFrame:
+    """Returns the claims for people as all their readings have them; those of version 0.1 none."""
+    if "readings" not in tables:
+        return pd.DataFrame()
+    rows = tables["readings"]
+    return pd.DataFrame(
+        {
+            "claim": rows["claim"], "reading": rows["reading"], "networks": rows["network"],
+            "value": [as_text(r.value, r.low, r.high) for r in rows.itertuples()],
+            "n": ["" if pd.isna(n) else int(n) for n in rows["images"]],
+            "verdict": rows["verdict"], "standing": rows["standing"],
+        }
+    )  # fmt: skip
+
+
+READINGS = (
+    "Each claim as it is decided, and beside it other readings: of another class, of an empty map "
+    "taken as blank, relative to the MOD of unrelated pairs, at other eps, under noise. *Seen*: "
+    "results on these images were known when the reading was named. A network is at its floor "
+    "where less than a tenth of its lead over chance is left. n: the fewest images behind a mean."
+)
 
 
 def content(name: str, settings: Settings, tables: Tables) -> Content:
@@ -114,12 +149,13 @@ def content(name: str, settings: Settings, tables: Tables) -> Content:
         f"{arms}",
         headline=[
             (f"Accuracy under the attack made on {plan.transferred}, in brackets Wilson's "
-             "interval.",
+             "interval, then the number of images.",
              accuracy(tables)),
             (f"MOD of maps of {EXPLAINED[plan.explains]}, last conv layer, in brackets intervals "
-             "by source picture.", mod(tables, plan.explains)),
+             "by source picture, then the number of pairs of maps.", mod(tables, plan.explains)),
         ],
         claims=CLAIMS,
+        beside=[(READINGS, readings(tables))] if "readings" in tables else [],
         flags=by_flag(tables),
         figures=texts(
             study_figures(tables, explains=plan.explains),
@@ -140,6 +176,7 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
          "paper.", None),
         ("Claims", "Statistics and thresholds were set before any result.",
          claims.texts(tables, CLAIMS)[shown]),
+        ("Readings", READINGS.replace("*", ""), readings(tables)),
         ("Networks", "Side of the input in px, conv layers and their mean number of channels.",
          tables["networks"]),
         ("Accuracy under the transferred attack", f"Made on {plan.transferred}, which meets its "
@@ -165,7 +202,11 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
     ]  # fmt: skip
     if len(tables["pairs"]):
         sections.append(
-            ("Preprocessing, image by image", "Under the transferred attack.", pairs(tables))
+            (
+                "Preprocessing, image by image",
+                "Under the transferred attack, and under noise of its size.",
+                pairs(tables),
+            )
         )
     lead = Markup("Study <code>{}</code>.").format(name)
     lead += f" Other ranges: {scales}." if scales else ""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from camdrift.analysis.drawing import Figure
 from camdrift.analysis.results import Tables
-from camdrift.papers.chakraborty2022 import comparison, panels, verdicts
+from camdrift.papers.chakraborty2022 import comparison, panels, readings, verdicts
 from camdrift.papers.chakraborty2022 import figures as drawings
 from camdrift.papers.chakraborty2022 import tables as numbers
 from camdrift.papers.chakraborty2022.claims import CLAIMS as CLAIMS
@@ -29,10 +29,12 @@ def _comparison(name: str, settings: Settings) -> comparison.Comparison:
 
 
 def tables(name: str, settings: Settings) -> Tables:
-    """Returns the tables of a study by name, see `tables.tables`, and its claims."""
+    """Returns the tables of a study by name, see `tables.tables`, its claims and their readings."""
     networks = _comparison(name, settings)
-    claims = verdicts.claims_table(networks, settings.flags)
-    return numbers.tables(networks) | {"claims": claims}
+    return numbers.tables(networks) | {
+        "claims": verdicts.claims_table(networks, settings.flags),
+        "readings": readings.table(networks, settings.flags),
+    }
 
 
 def by_name(plan: TransferStudy, tables: Tables) -> dict[str, Callable[[], Figure]]:

@@ -20,6 +20,7 @@ from camdrift.scores import psnr, vid
 from camdrift.settings import MEAN, RANGES
 from camdrift.settings.section import in_words
 from camdrift.storage import (
+    CLEAN,
     MADE_ON,
     NOISE,
     OWN_ATTACK,
@@ -41,7 +42,8 @@ ABOUT = {
     "nissim": "quartiles of single images' NISSIM by network and eps",
     "vid": "VID by network, and quartiles of single images'",
     "layers": "MOD at every layer, at the largest eps",
-    "pairs": "accuracy with and without preprocessing, image by image",
+    "pairs": "accuracy with and without preprocessing, image by image, attack and noise",
+    "readings": "each claim as it is judged and as further readings have it, side by side",
     "claims": "what the paper says, statistic, threshold, value, verdict",
 }
 NO = "none"  # attack, or control
@@ -65,10 +67,13 @@ def tables(comparison: Comparison) -> dict[str, pd.DataFrame]:
         out), `mod, low, high, blank` (MOD with empty maps taken as they are). Groups are all
         images, those whose class the attack keeps, and the others. Network 'mean' is the paper's
         last row.
-    nissim, vid: figure 4, both readings, by `explains`: quartiles, 5 % and 95 % of the images.
+    nissim, vid: figure 4, both readings, by `explains`: quartiles, 5 % and 95 % of the images. VID
+        is over the eps that claims are judged on, see `Comparison.judged`.
     layers: at the largest eps: `preprocessing, attack, explains, depth, layer, side` (the
         shorter one, px)`, images, mod`.
-    pairs: preprocessed against plain, image by image.
+    pairs: preprocessed against plain, image by image: `attack` ('clean', 'transferred', or 'noise'
+        of its size), `eps, images, plain, preprocessed, difference, low, high`, and the images that
+        one of them alone gets right.
     """
     frames = {
         "networks": pd.DataFrame(_networks(comparison)),
@@ -115,7 +120,7 @@ def _accuracy(comparison: Comparison) -> Iterator[dict]:
             right = tried.right(kind, eps, of=of)
             test = binomtest(int(right.sum()), len(right))
             range_ = test.proportion_ci(comparison.settings.confidence, method="wilson")
-            yield {"network": network, "preprocessing": arm, "attack": kind if eps else "clean",
+            yield {"network": network, "preprocessing": arm, "attack": kind if eps else CLEAN,
                    "range": of, "eps": eps, "images": len(right), "right": int(right.sum()),
                    "accuracy": right.mean(), "low": range_.low, "high": range_.high,
                    "accuracy_8bit": tried.right_8bit(kind, eps, of=of).mean()}  # fmt: skip
@@ -249,7 +254,9 @@ def _vid(comparison: Comparison) -> Iterator[dict]:
     for (network, arm), tried in comparison.tried.items():
         for kind in (kind for kind in ATTACKS if tried.has(kind)):
             for explains, with_clean in product(POLICIES, (False, True)):
-                each = vid.spread(levels(comparison, tried, kind, explains, with_clean=with_clean))
+                every = levels(comparison, tried, kind, explains, with_clean=with_clean)
+                places = [i + with_clean for i in comparison.judged]
+                each = vid.spread(every[:, [0] * with_clean + places])
                 mean, resamples = comparison.means(each[:, None], tried.images)
                 low, high = comparison.interval(resamples[:, 0])
                 yield {"network": network, "preprocessing": arm, "attack": kind,
@@ -274,17 +281,18 @@ def _layers(comparison: Comparison) -> Iterator[dict]:
                            "mod": values[known, i].mean() if known.any() else np.nan}  # fmt: skip
 
 
-PAIRS = ("network", "eps", "images", "plain", "preprocessed", "difference", "low", "high",
+PAIRS = ("network", "attack", "eps", "images", "plain", "preprocessed", "difference", "low", "high",
          "only_plain", "only_preprocessed")  # fmt: skip
 
 
 def _pairs(comparison: Comparison) -> Iterator[tuple]:
+    eps_of = {CLEAN: [0.0]} | dict.fromkeys((TRANSFERRED, TRANSFERRED_NOISE), comparison.plan.eps)
     for network in comparison.networks(PREPROCESSED):
-        for eps in (0.0, *comparison.plan.eps):
-            plain, other = paired(comparison, network, eps)
+        for kind, eps in ((kind, eps) for kind, every in eps_of.items() for eps in every):
+            plain, other = paired(comparison, network, eps, kind=kind)
             change = other.astype(float) - plain
             images = comparison.tried[network, PLAIN].images
             mean, resamples = comparison.means(change[:, None], images)
             low, high = comparison.interval(resamples[:, 0])
-            yield (network, eps, len(plain), plain.mean(), other.mean(), mean[0], low, high,
+            yield (network, kind, eps, len(plain), plain.mean(), other.mean(), mean[0], low, high,
                    int((plain & ~other).sum()), int((other & ~plain).sum()))  # fmt: skip

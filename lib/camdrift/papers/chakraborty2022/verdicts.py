@@ -3,13 +3,15 @@
 Maps are those of the last conv layer at the input's size, attacks the transferred one but where
 another is named, and eps the largest. A verdict speaks of the networks that were tried.
 
-A claim on maps is judged three ways: on maps of the class that the settings name, pairs with an
-empty map left out; with an empty map compared as it is, blank; and on maps of the other class. The
-first decides, unless too many of its maps are empty.
+A claim on several eps is judged on the paper's, see `Comparison.judged`. One on maps is judged in
+several ways, see `reading`: on maps of the class that the settings name, pairs with an empty map
+left out; with an empty map compared as it is, blank; on maps of the other class; and more. The
+first decides, unless too many of its maps are empty. One on classes is judged at each eps.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -18,8 +20,15 @@ from camdrift.analysis import statistics
 from camdrift.analysis.tables import as_text, rounded
 from camdrift.papers import claims
 from camdrift.papers.chakraborty2022.claims import CLAIMS, ON_CLASSES, ON_MAPS
-from camdrift.papers.chakraborty2022.comparison import PREPROCESSED, Comparison, paired
-from camdrift.papers.chakraborty2022.flags import empty_shares, flags
+from camdrift.papers.chakraborty2022.comparison import (
+    PREPROCESSED,
+    Comparison,
+    outcomes,
+    paired,
+)
+from camdrift.papers.chakraborty2022.flags import FEW, ONE_TRAINING, empty_shares, flags
+from camdrift.papers.chakraborty2022.floor import off_the_floor
+from camdrift.papers.chakraborty2022.reading import CLASSES, Reading, of_maps
 from camdrift.papers.findings import (
     FINDING_COLUMNS,
     HOLDS,
@@ -35,22 +44,12 @@ from camdrift.papers.findings import (
 from camdrift.scores import vid
 from camdrift.settings import FlagSettings
 from camdrift.settings.section import in_words
-from camdrift.storage import OWN_ATTACK, POLICIES, TRANSFERRED, TRANSFERRED_NOISE
+from camdrift.storage import TRANSFERRED, TRANSFERRED_NOISE
 
 STABLE = "VGG16"  # the network that the paper calls the most stable
 FROM = 0.05  # the least eps at which preprocessing is to help
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Which maps a claim is judged on.
-
-    explains: the class that they explain.
-    blank: whether an empty map is compared as it is, and not left out.
-    """
-
-    explains: str
-    blank: bool
+BEYOND = "attack minus noise"
+EQUIVALENT = 0.1  # of MOD: the margin within which two are called equal
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,20 @@ def _finding(parts: list[Part], verdict: str, detail: str, images: int) -> Findi
 
 
 def _shift(comparison: Comparison, reading: Reading) -> np.ndarray:
-    return comparison.shift(reading.explains, blank=reading.blank)
+    """Returns NISSIM at the eps that claims are judged on: (n, networks, eps)."""
+    return comparison.shift(reading.explains, blank=reading.blank)[..., comparison.judged]
+
+
+def _floors(comparison: Comparison, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the divisors of shifts: (networks,), and in each resample (resamples, networks).
+
+    MOD of unrelated pairs where the reading is relative to it, else 1.
+    """
+    if not reading.relative:
+        count = len(comparison.networks())
+        return np.ones(count), np.ones((comparison.settings.resamples, count))
+    floor = comparison.unrelated(reading.explains, blank=reading.blank)
+    return comparison.means(floor, comparison.images)
 
 
 NO_FAMILIES = "wanted deep and wide networks beside that on which the attack was made"
@@ -106,7 +118,8 @@ def mod_rises(comparison: Comparison, reading: Reading) -> Finding:
     value, resamples = comparison.means(_shift(comparison, reading), comparison.images)
     if np.isnan(value).any():
         return nothing(NO_MAPS)
-    parts, steps = [], list(zip(comparison.plan.eps, comparison.plan.eps[1:], strict=False))
+    every = [comparison.plan.eps[i] for i in comparison.judged]
+    parts, steps = [], list(pairwise(every))
     for i, name in enumerate(comparison.networks()):
         mine = [
             Part(f"{name} from eps {low:g} to {high:g}", float(value[i, k + 1] - value[i, k]),
@@ -123,16 +136,17 @@ def mod_rises(comparison: Comparison, reading: Reading) -> Finding:
     return _finding(parts, verdict, detail, len(comparison.images))
 
 
-def wide_lose_more(comparison: Comparison) -> Finding:
+def wide_lose_more(comparison: Comparison, place: int = -1) -> Finding:
     """Judges D2: accuracy lost, mean of wide networks minus that of deep ones.
 
-    The second reading, in the detail, is of networks with inputs of one size.
+    `place` is that of the eps, the largest unless given. The second reading, in the detail, is of
+    networks with inputs of one size.
     """
     families = comparison.families()
     if families is None:
         return nothing(NO_FAMILIES)
     wide, deep = families
-    value, resamples = comparison.means(comparison.loss()[:, :, -1], comparison.images)
+    value, resamples = comparison.means(comparison.loss()[:, :, place], comparison.images)
 
     def gap(wide: np.ndarray, deep: np.ndarray) -> tuple[float, float, float]:
         ends = comparison.interval(resamples[:, wide].mean(1) - resamples[:, deep].mean(1))
@@ -142,13 +156,14 @@ def wide_lose_more(comparison: Comparison) -> Finding:
     texts = ", ".join(f"{names[i]} {value[i]:.3f}" for i in (*deep, *wide))
     parts = [tried.parts[0] for tried in comparison.networks().values()]
     sizes = np.array([in_words(part.facts["size"]) for part in parts])
-    detail = f"lost at eps {comparison.plan.eps[-1]:g}: {texts}"
+    detail = f"lost at eps {comparison.plan.eps[place]:g}: {texts}"
     common = max(set(sizes.tolist()), key=sizes.tolist().count)
     same = [places[sizes[places] == common] for places in (wide, deep)]
     if (sizes == common).all():
         detail += f"; inputs of all are {common}"
     elif all(len(places) for places in same):
         detail += f"; of those at {common} alone {as_text(*gap(*same))}"
+    detail += f"; {off_the_floor(comparison, TRANSFERRED, [*deep, *wide])}"
     part = Part("wide minus deep", *gap(wide, deep), above=0.1)
     return _finding([part], part.verdict, detail, len(comparison.images))
 
@@ -163,8 +178,13 @@ def wide_lose_more_at_equal_shift(comparison: Comparison, reading: Reading) -> F
     if families is None:
         return nothing(NO_FAMILIES)
     wide, deep = families
-    both = np.stack([_shift(comparison, reading), comparison.loss()], axis=3)[:, [*wide, *deep]]
+    order = [*wide, *deep]
+    lost = comparison.loss()[..., comparison.judged]
+    both = np.stack([_shift(comparison, reading), lost], axis=3)[:, order]
     value, resamples = comparison.means(both, comparison.images)
+    floor, floors = (part[..., order] for part in _floors(comparison, reading))
+    value[..., 0] /= floor[:, None]
+    resamples[..., 0] /= floors[..., None]
     if np.isnan(value).any():
         return nothing(NO_MAPS)
 
@@ -179,7 +199,8 @@ def wide_lose_more_at_equal_shift(comparison: Comparison, reading: Reading) -> F
 
     ends = comparison.interval(np.array([gap(curves) for curves in resamples]))
     shared = value[..., 0].max(1).min()
-    detail = f"mean over MOD up to {shared:.3f}, the largest that all reach"
+    unit = " times that of unrelated pairs" * reading.relative
+    detail = f"mean over MOD up to {shared:.3f}{unit}, the largest that all reach"
     part = Part("wide minus deep", gap(value), *ends, above=0)
     return _finding([part], part.verdict, detail, len(comparison.images))
 
@@ -196,6 +217,8 @@ def one_is_most_stable(comparison: Comparison, reading: Reading) -> Finding:
     each = np.stack([vid.spread(shift[:, i]) for i in range(len(names))], axis=1)
     both = np.stack([shift[:, :, -1], each], axis=2)
     value, resamples = comparison.means(both, comparison.images)
+    floor, floors = _floors(comparison, reading)
+    value, resamples = value / floor[:, None], resamples / floors[..., None]
     if np.isnan(value).any():
         return nothing(NO_MAPS)
     mine = names.index(STABLE)
@@ -213,16 +236,17 @@ def one_is_most_stable(comparison: Comparison, reading: Reading) -> Finding:
     return _finding(parts, verdict, detail, len(comparison.images))
 
 
-def carries_over(comparison: Comparison) -> Finding:
+def carries_over(comparison: Comparison, place: int = -1) -> Finding:
     """Judges D5: accuracy lost by the transferred attack minus that by noise of its size.
 
-    Of each network but that on which the attack was made.
+    Of each network but that on which the attack was made; `place` is that of the eps, the largest
+    unless given.
     """
     names = list(comparison.networks())
     others = [i for i, name in enumerate(names) if name != comparison.plan.transferred]
     if not others:
         return nothing("wanted other networks than that on which the attack was made")
-    eps = comparison.plan.eps[-1]
+    eps = comparison.plan.eps[place]
     beyond = comparison.right(TRANSFERRED_NOISE, eps) - comparison.right(TRANSFERRED, eps)
     value, resamples = comparison.means(beyond, comparison.images)
     parts = [
@@ -230,6 +254,7 @@ def carries_over(comparison: Comparison) -> Finding:
         for i in others
     ]
     detail = ", ".join(f"{part.name} {as_text(part.value, part.low, part.high)}" for part in parts)
+    detail += f"; under noise {off_the_floor(comparison, TRANSFERRED_NOISE, others)}"
     verdict = verdict_of_parts([part.verdict for part in parts])
     return _finding(parts, verdict, detail, len(comparison.images))
 
@@ -241,10 +266,11 @@ def shift_explains_failure(comparison: Comparison, reading: Reading) -> Finding:
     that a network gets wrong under the attack and those that it still gets right, of those that it
     gets right clean, over networks and eps.
     """
-    shift, lost = _shift(comparison, reading), comparison.loss()
-    clean = comparison.right(OWN_ATTACK, 0.0)[:, :, None] == 1
-    failed, stays = (np.where(clean & (lost == outcome), shift, np.nan) for outcome in (1, 0))
-    every = np.stack([shift, lost, failed, stays], axis=3)
+    shift, lost = _shift(comparison, reading), comparison.loss()[..., comparison.judged]
+    groups = np.stack(outcomes(comparison, reading.explains, blank=reading.blank))
+    counts = np.isfinite(groups).sum(1).min(0)  # of the smaller group: (networks, eps)
+    groups = np.where(counts >= reading.least, groups, np.nan)
+    every = np.stack([shift, lost, *groups], axis=3)
     value, resamples = comparison.means(every, comparison.images)
 
     def ranked(table: np.ndarray) -> float:
@@ -263,19 +289,26 @@ def shift_explains_failure(comparison: Comparison, reading: Reading) -> Finding:
         for name, (of, above) in named.items()
     ]
     if any(np.isnan(part.value) for part in parts):
-        return nothing("no network fails anywhere, or maps are all empty")
+        return nothing(
+            "nowhere are there enough images that fail and that do not, or maps are all empty"
+        )
     points = int(np.isfinite(value[..., 0]).sum())
     texts = ", ".join(f"{part.name} {as_text(part.value, part.low, part.high)}" for part in parts)
+    few = int(((counts >= reading.least) & (counts < FEW)).sum())
     detail = f"{texts}, over {points} networks and eps"
+    if few:
+        detail += f", {few} of them with fewer than {FEW} images that fail or that do not"
     verdict = verdict_of_all([part.verdict for part in parts])
-    return _finding(parts, verdict, detail, len(comparison.images))
+    used = counts[counts >= reading.least]
+    found = _finding(parts, verdict, detail, len(comparison.images))
+    return replace(found, images=int(used.min()))
 
 
-def preprocessing_helps(comparison: Comparison) -> Finding:
+def preprocessing_helps(comparison: Comparison, under: str = TRANSFERRED) -> Finding:
     """Judges D7: accuracy with preprocessing minus without, on the same images.
 
     Mean over the networks that were tried both ways, at each eps from 0.05 on; each must be above
-    0.
+    0. Under the transferred attack, under noise of its size, or the difference of both, `BEYOND`.
     """
     networks = list(comparison.networks(PREPROCESSED))
     if not networks:
@@ -284,34 +317,48 @@ def preprocessing_helps(comparison: Comparison) -> Finding:
     if not steps:
         return nothing(f"no eps from {FROM:g} on", NOT_RUN)
 
-    def change(network: str, eps: float) -> np.ndarray:
-        plain, other = paired(comparison, network, eps)
+    def change(network: str, eps: float, kind: str) -> np.ndarray:
+        plain, other = paired(comparison, network, eps, kind=kind)
         return other.astype(float) - plain
 
-    each = np.stack([[change(n, eps) for eps in steps] for n in networks]).transpose(2, 0, 1)
-    value, resamples = comparison.means(each, comparison.images)
-    parts = [
-        Part(f"eps {eps:g}", float(value[:, k].mean()),
-             *comparison.interval(resamples[..., k].mean(1)), above=0)
-        for k, eps in enumerate(steps)
-    ]  # fmt: skip
-    texts = [f"{part.name} {as_text(part.value, part.low, part.high)}" for part in parts]
-    by_network = ", ".join(
-        f"{name} {row.mean():.3f}" for name, row in zip(networks, value, strict=True)
+    attack, noise = (
+        np.stack([[change(n, eps, kind) for eps in steps] for n in networks]).transpose(2, 0, 1)
+        for kind in (TRANSFERRED, TRANSFERRED_NOISE)
     )
-    detail = f"{', '.join(texts)}; mean by network {by_network}"
-    verdict = verdict_of_all([part.verdict for part in parts])
-    return _finding(parts, verdict, detail, len(comparison.images))
+    each = {TRANSFERRED: attack, TRANSFERRED_NOISE: noise, BEYOND: attack - noise}
+    means = {kind: comparison.means(part, comparison.images) for kind, part in each.items()}
+
+    def parts(kind: str) -> list[Part]:
+        value, resamples = means[kind]
+        return [
+            Part(f"eps {eps:g}", float(value[:, k].mean()),
+                 *comparison.interval(resamples[..., k].mean(1)), above=0)
+            for k, eps in enumerate(steps)
+        ]  # fmt: skip
+
+    def texts(kind: str) -> str:
+        every = parts(kind)
+        return ", ".join(f"{p.name} {as_text(p.value, p.low, p.high)}" for p in every)
+
+    by_network = ", ".join(
+        f"{name} {row.mean():.3f}" for name, row in zip(networks, means[under][0], strict=True)
+    )
+    detail = f"{texts(under)}; mean by network {by_network}"
+    if under == TRANSFERRED:
+        detail += f"; under noise of its size {texts(TRANSFERRED_NOISE)}; {BEYOND} {texts(BEYOND)}"
+    if all(len(tried.parts) == 1 for tried in comparison.tried.values()):
+        detail += f"; {ONE_TRAINING}"
+    verdict = verdict_of_all([part.verdict for part in parts(under)])
+    return _finding(parts(under), verdict, detail, len(comparison.images))
 
 
-def shift_is_that_of_noise(comparison: Comparison, reading: Reading) -> Finding:
-    """Judges D8: MOD under the attack is equivalent to that under noise of its size.
+def equivalences(comparison: Comparison, reading: Reading) -> dict[str, Finding]:
+    """Returns how MOD under the attack differs from that under noise of its size, by network.
 
-    By two one-sided tests at 5 %: the 90 % interval of their relative difference is within 10 %.
-    The network that the attack was made on is left out.
+    Relative to the first, on pairs with a map under both. By two one-sided tests at 5 %: the 90 %
+    interval is within 10 % (Schuirmann 1987). The network that the attack was made on is left out.
     """
-    parts, texts = [], []
-    eps, equivalent = comparison.plan.eps[-1], 0.1
+    findings, eps = {}, comparison.plan.eps[-1]
     for name, tried in comparison.networks().items():
         if name == comparison.plan.transferred:
             continue
@@ -322,25 +369,39 @@ def shift_is_that_of_noise(comparison: Comparison, reading: Reading) -> Finding:
         known = ~np.isnan(both[0]) & ~np.isnan(both[1])
         pair = np.where(known[:, None], np.stack(both, axis=1), np.nan)
         if not known.any():
-            return nothing(NO_MAPS)
+            findings[name] = nothing(NO_MAPS)
+            continue
         mean, resamples = comparison.means(pair, tried.images)
         value = (mean[0] - mean[1]) / mean[0]
         relative = (resamples[:, 0] - resamples[:, 1]) / resamples[:, 0]
         low, high = comparison.interval(relative, confidence=0.9)
-        verdict = verdict_of_range(low, high, least=-equivalent, most=equivalent)
-        parts.append(Finding(value, low, high, verdict))
-        texts.append(f"{name} {mean[0]:.3f} and {mean[1]:.3f} ({verdict})")
+        verdict = verdict_of_range(low, high, least=-EQUIVALENT, most=EQUIVALENT)
+        detail = f"{mean[0]:.3f} and {mean[1]:.3f}"
+        findings[name] = Finding(value, low, high, verdict, detail, int(known.sum()))
+    return findings
+
+
+def shift_is_that_of_noise(comparison: Comparison, reading: Reading) -> Finding:
+    """Judges D8: MOD under the attack is equivalent to that under noise of its size.
+
+    In every network but that on which the attack was made, see `equivalences`.
+    """
+    parts = equivalences(comparison, reading)
     if not parts:
         return nothing("wanted networks beside that on which the attack was made")
-    verdict = verdict_of_parts([part.verdict for part in parts])
-    deciding = [part for part in parts if part.verdict == verdict] or parts
+    if any(np.isnan(part.value) for part in parts.values()):
+        return nothing(NO_MAPS)
+    verdict = verdict_of_parts([part.verdict for part in parts.values()])
+    deciding = [part for part in parts.values() if part.verdict == verdict] or [*parts.values()]
     part = max(deciding, key=lambda part: abs(part.value))
-    detail = f"attack and noise: {', '.join(texts)}; the value is that of the largest difference"
-    return replace(part, verdict=verdict, detail=detail)
+    texts = ", ".join(f"{name} {p.detail} ({p.verdict})" for name, p in parts.items())
+    detail = f"attack and noise: {texts}; the value is that of the largest difference"
+    images = min(part.images or 0 for part in parts.values())
+    return Finding(part.value, part.low, part.high, verdict, detail, images)
 
 
 # Each claim's judge, by what it is judged on.
-BY_CLASSES: dict[str, Callable[[Comparison], Finding]] = {
+BY_CLASSES: dict[str, Callable[..., Finding]] = {
     "D2": wide_lose_more, "D5": carries_over, "D7": preprocessing_helps
 }  # fmt: skip
 BY_MAPS: dict[str, Callable[[Comparison, Reading], Finding]] = {
@@ -350,29 +411,31 @@ BY_MAPS: dict[str, Callable[[Comparison, Reading], Finding]] = {
 
 
 def judged(comparison: Comparison, claim: str, limits: FlagSettings) -> Finding:
-    """Returns what was found on a claim; one on maps also as its other readings have it."""
+    """Returns what was found on a claim; one on maps also as two of its other readings have it."""
     if claim in ON_CLASSES:
         return BY_CLASSES[claim](comparison)
-    judge, mine = BY_MAPS[claim], comparison.plan.explains
-    first = judge(comparison, Reading(mine, blank=False))
-    (other,) = (policy for policy in POLICIES if policy != mine)
+    every = of_maps(claim, comparison.plan.explains, least=FEW)
+    first, blank, other = (on_maps(comparison, claim, reading, limits) for reading in every[:3])
     further = {
-        "empty maps taken as blank": judge(comparison, Reading(mine, blank=True)),
-        f"maps of the {CLASSES[other]}": judge(comparison, Reading(other, blank=False)),
+        "empty maps taken as blank": blank,
+        f"maps of the {CLASSES[every[2].explains]}": other,
     }
     texts = [
         f"{name}: {as_text(f.value, f.low, f.high)} {f.verdict}".replace("  ", " ")
         for name, f in further.items()
-    ]  # fmt: skip
-    share = max(empty_shares(comparison).values())
-    if share > limits.empty_share:
-        reason = f"not decided since up to {share:.0%} of the pairs of maps have an empty one"
-        plain = first.detail.partition("; about ")[0]
-        first = replace(first, verdict=UNDECIDED, detail=f"{plain}; {reason}")
+    ]
     return replace(first, detail="; ".join([first.detail, *texts]))
 
 
-CLASSES = {"given": "class that the set gives", "own_top1": "own top class"}
+def on_maps(comparison: Comparison, claim: str, reading: Reading, limits: FlagSettings) -> Finding:
+    """Returns what a reading says of a claim: nothing is decided with too many empty maps."""
+    finding = BY_MAPS[claim](comparison, reading)
+    share = max(empty_shares(comparison, reading.explains).values())
+    if reading.blank or share <= limits.empty_share:
+        return finding
+    reason = f"not decided since up to {share:.0%} of the pairs of maps have an empty one"
+    plain = finding.detail.partition("; about ")[0]
+    return replace(finding, verdict=UNDECIDED, detail=f"{plain}; {reason}")
 
 
 def claims_table(comparison: Comparison, limits: FlagSettings) -> pd.DataFrame:
