@@ -532,7 +532,8 @@ def test_groups_of_few_images_are_told_and_left_out_of_a_further_reading():
     found = failing(compared())
     # Of 40 images, at most 20 are in the smaller group: none has 30.
     rows = read_out(found, "D6")
-    assert rows.loc[(f"{GIVEN_CLASS}, groups of 30 images at least", "all"), "verdict"] == UNDECIDED
+    large = rows.loc[(f"{GIVEN_CLASS}, groups of 30 images at least", "all")]
+    assert list(large[["verdict", "images"]]) == [UNDECIDED, 0]
     # VGG16 at .1, ResNet50 at both, ResNet101 at .1, InceptionV3 and Xception at both.
     assert "8 of them with fewer than 30 images that fail or that do not" in (
         verdict(found, "D6").detail
@@ -564,6 +565,9 @@ def test_every_cell_of_the_headline_tells_its_images_and_marks_few():
     assert cells.loc["Xception", "eps 0.1"].endswith("], n 20 (few) (50% empty)")
     assert cells.loc["Xception", "eps 0.01"].endswith("], n 40")
     assert ", n" not in cells.loc["mean", "eps 0.1"]
+    told = report.readings({"readings": readings.table(found, SETTINGS.flags)})
+    assert set(told.query("claim == 'D1'")["n"]) == {"20 (few)", "40"}
+    assert report.readings({}).empty  # results of version 0.1
 
 
 @pytest.mark.parametrize("explains", ["given", "own_top1"])

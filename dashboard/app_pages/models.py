@@ -57,6 +57,9 @@ def transfer(view: frame.View) -> None:
         st.subheader("Preprocessing, image by image", anchor=False)
         frame.table(report.pairs(tables), "pairs", "The same images with and without "
                     "preprocessing.")  # fmt: skip
+    if "readings" in tables:  # results of version 0.1 have none
+        st.subheader("Readings of the claims", anchor=False)
+        frame.table(report.readings(tables), "readings", report.READINGS)
     st.subheader("Networks", anchor=False)
     frame.table(tables["networks"], "networks", "The compared networks.")
     st.subheader("Layers of a network", anchor=False)

@@ -55,7 +55,7 @@ def flags(comparison: Comparison, limits: FlagSettings) -> pd.DataFrame:
         add(flag, least, FEW, touched, text)
     trainings = min(len(tried.parts) for tried in comparison.tried.values())
     if PREPROCESSED in comparison.arms and trainings == 1:
-        text = f"{ONE_TRAINING} and network: another may differ as much as preprocessing makes"
+        text = "each network is trained once in each arm: trainings alone may differ by as much"
         add(ONE_TRAINING, 1, 2, ["D7"], text)
     flat = {
         (network, source): share

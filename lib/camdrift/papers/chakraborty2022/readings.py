@@ -78,6 +78,7 @@ def _readings(comparison: Comparison, claim: str, limits: FlagSettings) -> Itera
             stands = beside if i else DECIDES
             found = on_maps(comparison, claim, reading, limits)
             images = found.images or pairs_behind(comparison, reading)
+            images = 0 if np.isnan(found.value) else images
             yield reading.name, "all", replace(found, images=images), stands
             if claim == "D8" and not reading.blank:
                 for network, part in equivalences(comparison, reading).items():

@@ -18,6 +18,7 @@ from camdrift.papers.readme import Content, by_flag, texts
 from camdrift.settings import Settings, TransferStudy
 
 WIDE = ["preprocessing", "network"]
+FEW_MARK = " (few)"
 
 
 def accuracy(tables: Tables, attack: str = "transferred", of: str | None = None) -> pd.DataFrame:
@@ -53,7 +54,7 @@ def _n(images: float) -> str:
     """Returns the number of images behind a cell, marked where they are few; '' where unknown."""
     if pd.isna(images):
         return ""
-    return f", n {int(images)}" + (" (few)" if images < FEW else "")
+    return f", n {int(images)}{FEW_MARK * (images < FEW)}"
 
 
 def matrix(tables: Tables, arm: str = "none") -> pd.DataFrame:
@@ -121,7 +122,7 @@ def readings(tables: Tables) -> pd.DataFrame:
         {
             "claim": rows["claim"], "reading": rows["reading"], "networks": rows["network"],
             "value": [as_text(r.value, r.low, r.high) for r in rows.itertuples()],
-            "n": ["" if pd.isna(n) else int(n) for n in rows["images"]],
+            "n": [f"{n}{FEW_MARK * (n < FEW)}" for n in rows["images"].astype(int)],
             "verdict": rows["verdict"], "standing": rows["standing"],
         }
     )  # fmt: skip
