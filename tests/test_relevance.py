@@ -93,8 +93,8 @@ def slow_winner(values, upper):
     return found
 
 
-def slow_relevance(network, inputs, chosen=None):
-    """The preset layer by layer: iNNvestigate's rules in plain loops."""
+def slow_relevance(network, inputs, chosen=None, *, down_to=0):
+    """The preset layer by layer, down to the input of one: iNNvestigate's rules in plain loops."""
     values = [inputs]
     with torch.no_grad():
         for layer in network:
@@ -103,7 +103,7 @@ def slow_relevance(network, inputs, chosen=None):
     chosen = int(logits.argmax()) if chosen is None else chosen
     upper = np.where(np.arange(len(logits)) == chosen, logits, 0.0)
     first = True
-    for place in reversed(range(len(network))):
+    for place in reversed(range(down_to, len(network))):
         layer, lower = network[place], values[place]
         first = place == 0
         if isinstance(layer, nn.Conv2d):
@@ -114,7 +114,7 @@ def slow_relevance(network, inputs, chosen=None):
             upper = slow_winner(lower, upper)
         elif isinstance(layer, nn.Flatten):
             upper = upper.reshape(lower.shape)
-    return upper.sum(0)
+    return upper if down_to else upper.sum(0)
 
 
 @pytest.mark.parametrize("rectified", [True, False])
@@ -131,6 +131,32 @@ def test_slow_twin(rectified, bias):
         np.testing.assert_allclose(chosen[i], expected, rtol=1e-9, atol=1e-12)
     assert own.shape == (3, 8, 8)
     assert (chosen[0] - own[0]).abs().max() > 0
+
+
+@pytest.mark.parametrize("chosen", [None, torch.tensor([0, 3, 1])])
+def test_slow_twin_of_the_last_layer(chosen):
+    network = dense_network().double().requires_grad_(False)
+    model = as_model(network, size=8, micro_batch=2).double()
+    maps, last = lrp.relevance_and_last_layer(model, images(), chosen)
+    assert torch.equal(maps, lrp.relevance(model, images(), chosen))
+    assert last.shape == (3, 6)  # the last dense layer has six inputs
+    for i, inputs in enumerate(model.inputs(images()).numpy()):
+        of = None if chosen is None else int(chosen[i])
+        expected = slow_relevance(network, inputs, of, down_to=len(network) - 1)
+        np.testing.assert_allclose(last[i], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_last_layer_may_be_a_conv():
+    network = nn.Sequential(
+        nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1, bias=False), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    ).requires_grad_(False)  # fmt: skip
+    network[0].weight.fill_(0)
+    network[0].bias.copy_(torch.tensor([1.0, 3.0]))
+    network[2].weight.copy_(torch.tensor([[1.0, 1.0], [0.0, 0.0]]).view(2, 2, 1, 1))
+    _, last = lrp.relevance_and_last_layer(as_model(network, size=2), torch.rand(1, 3, 2, 2))
+    # The logit is 1 + 3; both inputs get their share of it, evenly over the four places.
+    np.testing.assert_allclose(last, [[1 / 4] * 4 + [3 / 4] * 4], rtol=1e-6)
 
 
 def through(rule, layer, inputs, upper):

@@ -79,33 +79,64 @@ def relevance(model: Model, pixels: Pixels, classes: Tensor | None = None) -> He
         RefusedError: the network holds a layer that no rule treats.
         ValueError: `classes` are not one an image.
     """
+    return relevance_and_last_layer(model, pixels, classes)[0]
+
+
+@devices.exactly()
+def relevance_and_last_layer(
+    model: Model, pixels: Pixels, classes: Tensor | None = None
+) -> tuple[Heatmaps, Tensor]:
+    """Returns relevance maps, as `relevance` does, and the relevance of the last layer's inputs.
+
+    The last layer is the last that has weights, in most networks the dense one that computes the
+    logits. One pass gives both: the maps, and (n, inputs). Those of a conv are flattened, channel
+    by channel.
+
+    Args and errors are those of `relevance`.
+    """
     if classes is not None and classes.shape != pixels.shape[:1]:
         raise ValueError(f"wanted {len(pixels)} classes, one an image, got {tuple(classes.shape)}")
     network, rules = _with_own_modules(model.graph)
-    parts = []
+    weighted = [name for name, rule in rules.items() if isinstance(rule, Flat | AlphaOne | Epsilon)]
+    last = network.get_submodule(weighted[-1]) if weighted else network
+    maps, units = [], []
     done = 0
     with Composite(lambda _, name, __: rules.get(name)).context(network):
         for batch, rows in model.batches(pixels.detach()):
             targets = None
             if classes is not None:
                 targets = padded(classes[done : done + rows], len(batch)).to(model.device)
-            maps = _propagate(network, model.inputs(batch), targets)[:rows]
-            parts.append(maps.to(pixels.device))
+            parts = _propagate(network, last, model.inputs(batch), targets)
+            maps.append(parts[0][:rows].to(pixels.device))
+            units.append(parts[1][:rows].to(pixels.device))
             done += rows
-    return torch.cat(parts)
+    return torch.cat(maps), torch.cat(units)
 
 
-def _propagate(network: nn.Module, inputs: Tensor, classes: Tensor | None) -> Tensor:
-    """Returns the relevance of one micro-batch; the rules replace the gradients."""
+def _propagate(
+    network: nn.Module, last: nn.Module, inputs: Tensor, classes: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Returns the relevance of one micro-batch: maps, and that of the last layer's inputs.
+
+    The rules replace the gradients.
+    """
     inputs = inputs.detach().requires_grad_()
+    entered: list[Tensor] = []
+
+    def keep(_: nn.Module, args: tuple[Tensor]) -> None:
+        entered.append(args[0])
+
+    # Before the rule's own hook: the gradient of what enters there is what the rule returns.
+    handle = last.register_forward_pre_hook(keep, prepend=True)
     logits = network(inputs)
+    handle.remove()
     shown = class_logits(logits.detach())
     place = (shown.argmax(1) if classes is None else classes)[:, None]
     start = shown.gather(1, place)
     if logits.shape[1] > 1:
         start = torch.zeros_like(logits).scatter(1, place, start)
-    (gradient,) = torch.autograd.grad(logits, inputs, start)
-    return gradient.sum(1)
+    gradient, deep = torch.autograd.grad(logits, [inputs, entered[0]], start)
+    return gradient.sum(1), deep.flatten(1)
 
 
 def _nonzero(denominator: Tensor) -> Tensor:
