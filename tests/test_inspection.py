@@ -10,6 +10,7 @@ from camdrift.papers.findings import UNDECIDED
 from camdrift.papers.klawikowska2020 import (
     controls,
     inspection,
+    readings,
     report,
     tables,
     verdicts,
@@ -104,6 +105,10 @@ def found_by(success: dict[str, list[bool]], labels: list[int], pixels) -> Retra
     )  # fmt: skip
 
 
+def rounded_to_levels(pixels: torch.Tensor) -> torch.Tensor:
+    return (pixels * 255).round() / 255
+
+
 def inspected(pixels, labels, success) -> Inspection:
     model = as_model(small_network())
     retrained = found_by(success, labels, pixels)
@@ -118,6 +123,7 @@ def drawn(one: Inspection) -> tuple[dict, str, pd.DataFrame]:
     """Tables, the report's HTML and the claims, as the last stage makes them."""
     made = tables.tables(one)
     plan = TINY.retrainings["tiny_inspecting"]
+    made["readings"] = readings.readings(one)
     made["claims"] = verdicts.claims_table(one, plan, SETTINGS.flags)
     figures = drawings.study_figures(made)
     figures += drawings.panels(made, one.retrained, one.signatures)
@@ -153,16 +159,79 @@ def test_signatures_are_of_all_clean_images_and_of_successes_alone(pixels):
 def test_maps_of_the_same_class_are_those_that_explain_the_clean_images_top_class(pixels):
     won = [True] * 10
     one = inspected(pixels, [0, 1] * 5, {"fgsm": won, "one_pixel": won})
-    model = as_model(small_network())
+    model, pixels = as_model(small_network()), rounded_to_levels(pixels)
     before = model(pixels).argmax(1)
     changed = torch.from_numpy(one.retrained.changed[1].copy())
-    wanted = inspection.correlation(
-        lrp.relevance(model, pixels), lrp.relevance(model, changed, before)
-    )
-    rows = one.signatures.images.query("model == 'baseline' and on == 'one_pixel'")
-    np.testing.assert_allclose(rows["correlation_same_class"], wanted, atol=0.01)
-    others = one.signatures.images.query("model != 'baseline' or on not in ('fgsm', 'one_pixel')")
-    assert others["correlation_same_class"].isna().all()
+    own, same = lrp.relevance(model, pixels), lrp.relevance(model, changed, before)
+    images = one.signatures.images.set_index(["model", "on"]).sort_index()
+    for kind in ("baseline", "one_pixel", "retrained"):  # they are one model here
+        rows = images.loc[(kind, "one_pixel")]
+        wanted = inspection.correlation(own, same)
+        np.testing.assert_allclose(rows["correlation_same_class"], wanted, atol=1e-6)
+    # The clean images' maps of the classes that the attack leads to, and their windows.
+    after = model(changed).argmax(1)
+    swapped = lrp.relevance(model, pixels, after)
+    rows = images.loc[("baseline", "one_pixel")]
+    wanted = inspection.correlation(own, swapped)
+    np.testing.assert_allclose(rows["correlation_swapped"], wanted, atol=1e-6)
+    assert (rows["correlation_swapped"][(after == before).numpy()] > 0.999).all()
+    place = torch.tensor([[2, 3]] * len(pixels))  # `found_by` changes that pixel of every image
+    for column, maps_of in (("window_swapped", swapped), ("window_same_class", same)):
+        wanted = inspection.window_share(maps_of, place, size=TINY.signatures.window)
+        np.testing.assert_allclose(rows[column], wanted, atol=1e-6)
+    assert images.drop(index="baseline")["correlation_swapped"].isna().all()
+    controlled = images[images.index.get_level_values("on").str.contains(", ")]
+    assert controlled["correlation_same_class"].isna().all()
+
+
+def test_signatures_of_the_last_layer_have_a_plane_of_their_own(pixels):
+    labels, won = [0, 1] * 5, [True] * 3 + [False] * 7
+    one = inspected(pixels, labels, {"fgsm": won, "one_pixel": won[::-1]})
+    points = one.signatures.points
+    assert points[["x_last", "y_last"]].notna().all(axis=None)
+    assert not np.allclose(points["x_last"], points["x"])
+    network = as_model(small_network())
+    _, last = lrp.relevance_and_last_layer(network, rounded_to_levels(pixels))
+    vectors = last.numpy() / np.abs(last.numpy()).max(1, keepdims=True)
+    found = points.query("on == 'clean'")["distance_last"]
+    for i, distance in enumerate(found):  # the nearest image of the other class, in loops
+        others = [np.linalg.norm(vectors[i] - vectors[j]) for j in range(10) if (i + j) % 2]
+        assert distance == pytest.approx(min(others), rel=1e-4)
+    numbers = one.signatures.facts["numbers"]
+    assert {"agreement", "agreement of the last layer", "agreement in the whole space",
+            "agreement of the last layer in the whole space"} <= set(numbers)  # fmt: skip
+    made, page, _ = drawn(one)
+    assert "agreement of the last layer" in page
+    assert set(made["numbers"]["images"]) == {10, 16}
+
+
+def test_models_are_tried_on_rounded_images(pixels):
+    """Each attacked image is rounded to whole grey levels first."""
+    one = inspected(pixels, [0, 1] * 5, {"fgsm": [True] * 10, "one_pixel": [True] * 10})
+    model = as_model(small_network())
+    rounded = one.signatures.rounded.set_index(["model", "on"]).sort_index()
+    assert len(rounded) == 5 * 2 * 10
+    for i, on in enumerate(("fgsm", "one_pixel")):
+        changed = torch.from_numpy(one.retrained.changed[i].copy())
+        wanted = model(rounded_to_levels(changed)).argmax(1).tolist()
+        for kind in ("baseline", "pgd"):
+            assert rounded.loc[(kind, on), "prediction"].to_list() == wanted
+
+
+def test_hardened_models_also_explain_the_displaced_pixel(pixels):
+    one = inspected(pixels, [0, 1] * 5, {"fgsm": [True] * 10, "one_pixel": [True] * 10})
+    shown = [tuple(pair) for pair in one.signatures.facts["shown"]]
+    assert len(one.signatures.maps) == len(shown) == len(set(shown))
+    made, _, claims = drawn(one)
+    rows = made["relevance"].set_index(["model", "on", "kind"])
+    # All models are one here: they have the baseline's share wherever the pixel is.
+    for kind in ("shrinkage", "shrinkage, no flip"):
+        values = rows.loc[[(m, "one_pixel, displaced", kind) for m in ("one_pixel", "retrained")]]
+        assert (values["mean"].dropna() == 1).all()
+    assert rows.loc[("one_pixel", "one_pixel, displaced", "halved"), "mean"] == 0
+    assert "mean share of relevance: before" in claims.loc["C8", "detail"]
+    beside = made["readings"].set_index(["claim", "reading"]).index
+    assert {("C8", "displaced pixel"), ("C4", "displaced pixel, no flip")} <= set(beside)
 
 
 def test_a_control_is_the_same_in_both_stages_and_has_the_attacks_size(pixels):

@@ -163,6 +163,21 @@ def test_marks_are_identified_and_their_absence_is_chance():
     assert (first == again).all()
 
 
+def test_values_without_places_tell_a_mark_that_moves():
+    """A large value at another place in each image: no place tells it, but the values do."""
+    rng = np.random.default_rng(0)
+    points, kinds = rng.normal(size=(200, 30)), np.repeat(["clean", "one_pixel"], 100)
+    points[np.arange(100, 200), rng.integers(30, size=100)] = rng.choice([-8, 8], 100)
+    groups = np.arange(200)
+    assert identified(points, kinds, groups, seed=0) < 0.75
+    assert identified(signatures.without_places(points), kinds, groups, seed=0) > 0.95
+    order = rng.permutation(30)
+    moved = signatures.without_places(points[:, order])
+    np.testing.assert_array_equal(moved, signatures.without_places(points))
+    for row, own in zip(moved[:3], points[:3], strict=True):
+        assert list(row) == sorted(own)
+
+
 def test_pictures_that_are_learnt_from_are_not_guessed():
     # Each picture's copies are equal, and kinds go by picture: only leaking would tell them.
     rng = np.random.default_rng(0)

@@ -274,24 +274,33 @@ class Signatures:
 
     maps: float16 (shown, n, h, w), each divided by its largest magnitude, in [-1, 1].
     images: a row for each (model, on) of `facts` and image: `source, label, prediction`,
-        `correlation` with the baseline model's map of the clean image; of attacks on the baseline
-        model also `correlation_same_class`, where the changed image's map explains the clean
-        image's class, too; and, after a one-pixel attack and its controls, `window` and
-        `window_before`, the share of relevance around the most changed pixel.
+        `correlation` with the baseline model's map of the clean image. On attacked images also
+        `correlation_same_class`, where the map explains the class that the baseline model sees in
+        the clean image; of the baseline model also `correlation_swapped`, of the clean image's map
+        for the class that the attack leads to. After a one-pixel attack and its controls, `window`
+        and `window_before`, the share of relevance around the most changed pixel in the image's
+        own map and in the baseline model's map of the clean image; `window_same_class` and
+        `window_swapped` likewise.
     points: a row for each clean image and each success on the baseline model: `image, source, on,
         label, after` (its prediction), `right` (the baseline model on the clean image),
         `success_fgsm, success_one_pixel`, `x, y` (UMAP), of clean images `distance, distance_plane`
         to the other class, and `identified`: whether a linear classifier of signatures names `on`.
+        `x_last, y_last, distance_last, distance_plane_last, identified_last` are those of relevance
+        at the last layer; `identified_same_class` is of maps of the clean image's class,
+        `identified_sorted` of the values of maps without their places.
+    rounded: a row for each (model, on, image): `source, label, prediction` of the attacked test
+        images rounded to 256 levels, on 'fgsm' and 'one_pixel'.
     facts: `shown`, pairs of model and images, those of controls last; `numbers`: `negative
-        relevance`, the share of it in the baseline model's maps of clean images, and
-        `trustworthiness, agreement, chance of agreement`, none of these where there are too few
-        points for a plane.
+        relevance`, the share of it in the baseline model's maps of clean images; `chance of
+        agreement`, `agreement in the whole space` and, where there are enough points for a plane,
+        `trustworthiness, agreement`; the latter also `of the last layer`.
     pictures: uint8 (n, h, w, c), the clean test images.
     """
 
     maps: np.ndarray
     images: pd.DataFrame
     points: pd.DataFrame
+    rounded: pd.DataFrame
     facts: dict
     pictures: np.ndarray
 

@@ -25,6 +25,11 @@ NAMES = {BASELINE: "baseline", "retrained": "retrained", "fgsm": "FGSM-retrained
 ATTACKS = {"fgsm": "FGSM", "one_pixel": "one pixel", "pgd": "PGD", "fgsm_larger": "FGSM, larger"}
 
 
+# Kinds of the table `relevance` that are drawn, and words for them.
+CORRELATIONS = {"correlation": "the attack", "correlation, same class": "the attack, clean class",
+                "correlation, class swap": "class swap alone"}  # fmt: skip
+LAST_LAYER = " of the last layer"
+
 # Title and caption of the figures that hold pictures, which tables do not.
 PICTURES = {
     "klawikowska_figure_1": (
@@ -59,6 +64,9 @@ def by_name(tables: Tables) -> dict[str, Callable[[], Figure]]:
         figures["klawikowska_figure_5"] = partial(figure_5, tables)
     if len(classes) > 1:
         figures["klawikowska_figure_6"] = partial(figure_6, tables)
+    # Results of version 0.2 have no relevance of the last layer.
+    if "x_last" in tables["points"]:
+        figures["signatures_of_the_last_layer"] = partial(signatures_of_the_last_layer, tables)
     if (tables["points"]["on"] == "one_pixel").any():
         figures["signatures_under_one_pixel"] = partial(signatures_under_one_pixel, tables)
     # Results of version 0.1 have no controls.
@@ -75,6 +83,7 @@ def study_figures(tables: Tables) -> list[Figure]:
 def table_1(tables: Tables) -> Figure:
     """Returns table 1 of the paper as bars."""
     rows = tables["sets"]
+    rows = rows[~rows["set"].str.endswith(", 8 bit")]
     table = rows.assign(series=rows["model"].map(NAMES))
     table = table.rename(columns={"set": "x", "accuracy": "y"})[SHOWN]
     return Figure(
@@ -111,24 +120,32 @@ def success_by_model(tables: Tables) -> Figure:
 def correlation_under_controls(tables: Tables) -> Figure:
     """Returns the correlation of maps under each attack, noise of its size and its controls."""
     rows = tables["relevance"].query(
-        "model == @BASELINE and on != @CLEAN and kind == 'correlation'"
+        "model == @BASELINE and on != @CLEAN and kind in @CORRELATIONS"
     )
-    controls = [control_of(on).replace("_", "-") or "the attack" for on in rows["on"]]
+    controls = [
+        control_of(row.on).replace("_", "-") or CORRELATIONS[row.kind] for row in rows.itertuples()
+    ]
     table = rows.assign(series=[ATTACKS[attack_of(on)] for on in rows["on"]], x=controls)
     return Figure(
         "correlation_under_controls", "Relevance under attacks, noise and controls",
         "Pearson's correlation of the baseline model's LRP maps of changed and of clean images, "
-        "each map for its own top class; over successes of the attack. Controls are its "
+        "each map for its own top class unless said; over successes of the attack. Class swap: the "
+        "clean image's map of the class that the attack leads to. Controls are the attack's "
         "perturbation rearranged, of the same size. Whiskers: intervals by source picture.",
         "bars", table.rename(columns={"mean": "y"})[SHOWN].dropna(subset="y"), "change",
         "correlation",
     )  # fmt: skip
 
 
-def numbers(tables: Tables) -> str:
-    """Returns what is measured of the signatures and of their plane, in words."""
+def numbers(tables: Tables, *, of: str = "") -> str:
+    """Returns what is measured of the signatures and of their plane, in words.
+
+    `of`: the end of their names, `LAST_LAYER` or none, which is of maps.
+    """
     rows = tables["numbers"]
-    few = "" if "trustworthiness" in set(rows["number"]) else "; too few points"
+    last = rows["number"].str.contains(LAST_LAYER)
+    rows = rows[last if of else ~last]
+    few = "" if f"trustworthiness{of}" in set(rows["number"]) else "; too few points"
     return ", ".join(f"{row.number} {row.value:.2f}" for row in rows.itertuples()) + few
 
 
@@ -140,6 +157,19 @@ def figure_4(tables: Tables) -> Figure:
         "klawikowska_figure_4", "Relevance signatures of clean images",
         "Each point is an image's LRP map, laid out by UMAP: near points have similar maps, axes "
         f"have no unit. Colour and mark tell the class. {numbers(tables)}.",
+        "points", table.dropna(), "UMAP 1", "UMAP 2",
+    )  # fmt: skip
+
+
+def signatures_of_the_last_layer(tables: Tables) -> Figure:
+    """Returns relevance of clean images at the last layer by class, on a plane of its own."""
+    points = tables["points"].query("on == @CLEAN")
+    table = points.rename(columns={"class_before": "series", "x": "x_map", "y": "y_map"})
+    table = table.rename(columns={"x_last": "x", "y_last": "y"})[["series", "x", "y"]]
+    return Figure(
+        "signatures_of_the_last_layer", "Signatures of clean images at the last layer",
+        "As figure 4, with relevance of the inputs of the network's last layer in place of pixels' "
+        f"relevance. {numbers(tables, of=LAST_LAYER)}.",
         "points", table.dropna(), "UMAP 1", "UMAP 2",
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ klawikowska2020, section 4.1, figures 3-6.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,13 +14,13 @@ from tqdm import tqdm
 
 from camdrift.explain import lrp
 from camdrift.models.model import Model
-from camdrift.models.tensors import Heatmaps, PerImage, Pixels
+from camdrift.models.tensors import Heatmaps, Labels, PerImage, Pixels
 from camdrift.papers.klawikowska2020 import signatures
 from camdrift.papers.klawikowska2020.controls import control
 from camdrift.settings import EXTENDING, SignatureSettings
 from camdrift.storage import BASELINE, CLEAN, Retrained, Signatures, attack_of, controlled
 from camdrift.storage.arrays import Images8
-from camdrift.storage.pixels import from_8bit
+from camdrift.storage.pixels import from_8bit, to_8bit
 
 # Which model explains which images: as they are ('clean'), or as an attack on the baseline model
 # left them.
@@ -28,6 +29,28 @@ SHOWN = (
     ("one_pixel", "one_pixel"), ("pgd", "fgsm"), ("retrained", "fgsm"), ("retrained", "one_pixel"),
 )  # fmt: skip
 MODELS = tuple(dict.fromkeys(model for model, _ in SHOWN))
+# The control with a pixel at a random place, and the models that also explain it beside the
+# baseline model.
+DISPLACED, AT_DISPLACED = controlled("one_pixel", "displaced"), ("one_pixel", "retrained")
+# Which class the maps of a reading explain: each map's own top class; the one of the clean image,
+# also after an attack; and the one that the attack leads to, on the clean image.
+OWN, SAME_CLASS, SWAPPED = "", "_same_class", "_swapped"
+# Further signatures: relevance at the last layer, and values of maps without their places.
+LAST, SORTED = "_last", "_sorted"
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A model's relevance on images that something was done to.
+
+    top: the model's classes of the images.
+    maps: by the class that they explain, see `OWN`.
+    last: (n, inputs), relevance at the last layer, of each image's own top class.
+    """
+
+    top: Labels
+    maps: dict[str, Heatmaps]
+    last: Tensor
 
 
 def inspect(
@@ -40,7 +63,12 @@ def inspect(
     name: str,
     seed: int,
 ) -> Signatures:
-    """Returns the maps, signatures and their plane of a retraining's test images.
+    """Returns the maps, signatures and planes of a retraining's test images.
+
+    A map explains its image's top class, and another class has another map. An attack changes the
+    class, so its effect on maps is told from that of the class in two ways: on the clean image, by
+    the map of the class that the attack leads to; after the attack, by that of the clean image's
+    class.
 
     Args:
         load: returns the model of a kind, one of `MODELS`.
@@ -64,68 +92,99 @@ def inspect(
             pixels = control(kind, clean, attacked, ids, seed=seed, key=key)
             sets[controlled(attack, kind)] = pixels
     shown = [*SHOWN, *((BASELINE, on) for on in sets if on not in (CLEAN, *EXTENDING))]
-    with torch.no_grad():
-        before = models[BASELINE](clean).argmax(1)
-    maps, parts = [], []
+    shown += [(kind, DISPLACED) for kind in AT_DISPLACED if DISPLACED in sets]
+    explained: dict[tuple[str, str], Explained] = {}
     for kind, on in shown:
-        model, pixels = models[kind], sets[on]
-        with torch.no_grad():
-            top = model(pixels).argmax(1)
-        maps.append(lrp.relevance(model, pixels))
-        table = retrained.tests[["image", "source", "label"]]
-        table = table.assign(model=kind, on=on, prediction=top.numpy())
-        table["correlation"] = correlation(maps[0], maps[-1]).numpy()
-        if kind == BASELINE and on in EXTENDING:
-            same = lrp.relevance(model, pixels, before)
-            table["correlation_same_class"] = correlation(maps[0], same).numpy()
+        first = explained.get((BASELINE, CLEAN))
+        explained[kind, on] = _explain(models[kind], sets[on], clean, kind, on, first)
+    base = explained[BASELINE, CLEAN].maps[OWN]
+    tests = retrained.tests[["image", "source", "label"]]
+    parts = []
+    for (kind, on), each in explained.items():
+        table = tests.assign(model=kind, on=on, prediction=each.top.numpy())
+        for reading, heats in each.maps.items():
+            table[f"correlation{reading}"] = correlation(base, heats).numpy()
         if attack_of(on) == "one_pixel":
-            place = moved(changed_pixel(clean, pixels), clean.shape[-2:], maps[-1].shape[-2:])
-            table["window"] = window_share(maps[-1], place, size=settings.window).numpy()
-            table["window_before"] = window_share(maps[0], place, size=settings.window).numpy()
+            place = moved(changed_pixel(clean, sets[on]), clean.shape[-2:], base.shape[-2:])
+            for reading, heats in [*each.maps.items(), ("_before", base)]:
+                share = window_share(heats, place, size=settings.window)
+                table[f"window{reading}"] = share.numpy()
         parts.append(table)
-    images = pd.concat(parts, ignore_index=True)
-    points, vectors = _points(dict(zip(shown, maps, strict=True)), retrained)
-    own = (points["on"] == CLEAN).to_numpy()
-    truth = points.loc[own, "label"].to_numpy()
-    plane = np.full((len(points), 2), np.nan)
-    numbers = {"negative relevance": negative_share(maps[0])}
-    try:
-        plane = signatures.embedding(vectors, seed=seed, **settings.umap.model_dump())
-        numbers |= {
-            "trustworthiness": signatures.trustworthiness(
-                vectors, plane, neighbours=settings.umap.neighbours
-            ),
-            "agreement": signatures.label_agreement(
-                plane[own], truth, neighbours=settings.agreement
-            ).mean(),
-            "chance of agreement": signatures.chance_agreement(truth).mean(),
-        }
-    except signatures.TooFewError as fault:
-        tqdm.write(f"no plane of signatures: {fault}")
-    points = points.assign(x=plane[:, 0], y=plane[:, 1])
-    for column, space in (("distance", vectors), ("distance_plane", plane)):
-        known = np.isfinite(space[own]).all()
-        points.loc[own, column] = (
-            signatures.distance_to_other_class(space[own], truth) if known else np.nan
-        )
-    kinds = points["on"].to_numpy()
-    guesses = signatures.guesses(vectors, kinds, points["source"].to_numpy(), seed=seed)
-    points["identified"] = np.where(guesses == None, np.nan, guesses == kinds)  # noqa: E711
-    heats = torch.stack([m / m.abs().amax((1, 2), keepdim=True).clamp_min(1e-12) for m in maps])
+    points, masks = _points(retrained)
+    own = {on: explained[BASELINE, on] for on in masks}
+    spaces = {
+        OWN: {on: each.maps[OWN] for on, each in own.items()},
+        SAME_CLASS: {on: each.maps.get(SAME_CLASS, each.maps[OWN]) for on, each in own.items()},
+        LAST: {on: each.last[:, None] for on, each in own.items()},
+    }
+    points, numbers = _signed(points, spaces, masks, settings, seed=seed)
+    numbers["negative relevance"] = negative_share(base)
     facts = {"shown": [list(pair) for pair in shown], "numbers": _finite(numbers)}
-    return Signatures(heats.half().numpy(), images, points, facts, pictures)
+    own_maps = [each.maps[OWN] for each in explained.values()]
+    heats = torch.stack([m / m.abs().amax((1, 2), keepdim=True).clamp_min(1e-12) for m in own_maps])
+    images, rounded = pd.concat(parts, ignore_index=True), _rounded(models, changed, tests)
+    return Signatures(heats.half().numpy(), images, points, rounded, facts, pictures)
 
 
-def _points(
-    maps: dict[tuple[str, str], Heatmaps], retrained: Retrained
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Returns the baseline model's signatures: of all clean images and of all successes.
+def _explain(
+    model: Model, pixels: Pixels, clean: Pixels, kind: str, on: str, first: Explained | None
+) -> Explained:
+    """Returns how a model of a kind explains images, see `inspect`.
 
-    Columns: `image, source, on, label`, `after` (the baseline model's prediction) and, of each
-    clean image, whether each attack succeeds.
+    Args:
+        model: that explains.
+        pixels: the images.
+        clean: as they are.
+        kind: of the model.
+        on: what was done to the images.
+        first: the baseline model's, of the clean images; None for these themselves.
+    """
+    top = _top(model, pixels)
+    own, last = lrp.relevance_and_last_layer(model, pixels)
+    maps = {OWN: own}
+    if first is not None and on in EXTENDING:
+        maps[SAME_CLASS] = _of_classes(model, pixels, first.top, own, top)
+        if kind == BASELINE:
+            maps[SWAPPED] = _of_classes(model, clean, top, first.maps[OWN], first.top)
+    return Explained(top, maps, last)
+
+
+def _of_classes(
+    model: Model, pixels: Pixels, classes: Labels, own: Heatmaps, top: Labels
+) -> Heatmaps:
+    """Returns maps of the given classes; the own ones where these are the top class."""
+    maps, others = own.clone(), classes != top
+    if others.any():
+        maps[others] = lrp.relevance(model, pixels[others], classes[others])
+    return maps
+
+
+def _top(model: Model, pixels: Pixels) -> Labels:
+    with torch.no_grad():
+        return model(pixels).argmax(1)
+
+
+def _rounded(
+    models: Mapping[str, Model], changed: Mapping[str, Pixels], tests: pd.DataFrame
+) -> pd.DataFrame:
+    """Returns what each model predicts of attacked images of 256 levels, see `Signatures`."""
+    parts = []
+    for on, pixels in changed.items():
+        levels = torch.from_numpy(from_8bit(to_8bit(pixels.numpy())))
+        for kind, model in models.items():
+            parts.append(tests.assign(model=kind, on=on, prediction=_top(model, levels).numpy()))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _points(retrained: Retrained) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Returns a row for each of the baseline model's signatures, and which images have one.
+
+    These are all clean images and all successes of each attack. Columns: `image, source, on,
+    label`, `after` (the baseline model's prediction) and, of each clean image, whether each attack
+    succeeds. Masks (n,) are by `on`, in the order of the rows.
     """
     tested = retrained.attacks.query("model == @BASELINE and split == 'test'")
-    parts, rows = [], []
+    parts, masks = [], {}
     for on in (CLEAN, *EXTENDING):
         attack = tested[tested["attack"] == (EXTENDING[0] if on == CLEAN else on)]
         table = attack[["image", "source", "label"]].reset_index(drop=True).assign(on=on)
@@ -135,10 +194,64 @@ def _points(
         for kind in EXTENDING:
             successes = tested.loc[tested["attack"] == kind, "success"].to_numpy()
             table[f"success_{kind}"] = successes
-        mask = np.ones(len(table), bool) if on == CLEAN else attack["success"].to_numpy()
-        parts.append(table[mask])
-        rows.append(signatures.vectors(maps[BASELINE, on])[mask])
-    return pd.concat(parts, ignore_index=True), np.concatenate(rows)
+        masks[on] = np.ones(len(table), bool) if on == CLEAN else attack["success"].to_numpy()
+        parts.append(table[masks[on]])
+    return pd.concat(parts, ignore_index=True), masks
+
+
+def _signed(
+    points: pd.DataFrame,
+    spaces: Mapping[str, Mapping[str, Heatmaps]],
+    masks: Mapping[str, np.ndarray],
+    settings: SignatureSettings,
+    *,
+    seed: int,
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Returns points with what signatures tell of them, and the numbers of all together.
+
+    Args:
+        points: as `_points` returns them.
+        spaces: relevance by kind of signature, then by what was done to the images.
+        masks: which images have a signature, as `_points` returns them.
+        settings: of signatures.
+        seed: of UMAP and of the folds.
+    """
+    kinds, sources = points["on"].to_numpy(), points["source"].to_numpy()
+    clean = kinds == CLEAN
+    truth = points.loc[clean, "label"].to_numpy()
+    numbers = {"chance of agreement": signatures.chance_agreement(truth).mean()}
+    vectors = {
+        space: np.concatenate([signatures.vectors(heats[on])[mask] for on, mask in masks.items()])
+        for space, heats in spaces.items()
+    }
+    for space, words in ((OWN, ""), (LAST, " of the last layer")):
+        plane = np.full((len(points), 2), np.nan)
+        try:
+            plane = signatures.embedding(vectors[space], seed=seed, **settings.umap.model_dump())
+            numbers[f"trustworthiness{words}"] = signatures.trustworthiness(
+                vectors[space], plane, neighbours=settings.umap.neighbours
+            )
+        except signatures.TooFewError as fault:
+            tqdm.write(f"no plane of signatures: {fault}")
+        points = points.assign(**{f"x{space}": plane[:, 0], f"y{space}": plane[:, 1]})
+        for column, where, place in (
+            ("distance", " in the whole space", vectors[space]), ("distance_plane", "", plane)
+        ):  # fmt: skip
+            if np.isfinite(place[clean]).all():
+                points.loc[clean, f"{column}{space}"] = signatures.distance_to_other_class(
+                    place[clean], truth
+                )
+                numbers[f"agreement{words}{where}"] = signatures.label_agreement(
+                    place[clean], truth, neighbours=settings.agreement
+                ).mean()
+            else:
+                points[f"{column}{space}"] = np.nan
+    vectors[SORTED] = signatures.without_places(vectors[OWN])
+    for space, signs in vectors.items():
+        guesses = signatures.guesses(signs, kinds, sources, seed=seed)
+        hits = np.where(guesses == None, np.nan, guesses == kinds)  # noqa: E711
+        points[f"identified{space}"] = hits
+    return points, numbers
 
 
 def _finite(numbers: dict[str, float]) -> dict[str, float]:

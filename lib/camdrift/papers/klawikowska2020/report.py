@@ -11,13 +11,14 @@ from camdrift.analysis.tables import as_text
 from camdrift.papers import claims
 from camdrift.papers.klawikowska2020.claims import CLAIMS
 from camdrift.papers.klawikowska2020.figures import (
+    LAST_LAYER,
     NAMES,
     PICTURES,
     attack_names,
     numbers,
     study_figures,
 )
-from camdrift.papers.klawikowska2020.tables import ABOUT
+from camdrift.papers.klawikowska2020.tables import ABOUT, FEWEST
 from camdrift.papers.readme import Content, by_flag, texts
 from camdrift.settings import Settings, SignatureStudy
 
@@ -26,7 +27,8 @@ def sets(tables: Tables) -> pd.DataFrame:
     """Returns table 1 of klawikowska2020 and beyond, for people: a row a set, a column a model."""
     rows = tables["sets"]
     texts = [
-        f"{as_text(row.accuracy, row.low, row.high)} ({row.right} of {row.images})"
+        f"{as_text(row.accuracy, row.low, row.high)} "
+        f"({row.right} of {row.images}{_few(row.images)})"
         for row in rows.itertuples()
     ]
     wide = rows.assign(text=texts).pivot(index="set", columns="model", values="text")
@@ -37,8 +39,11 @@ def sets(tables: Tables) -> pd.DataFrame:
 def attacks(tables: Tables) -> pd.DataFrame:
     """Returns every model attacked itself, for people: a row an attack, a column a model."""
     rows = tables["attacks"].query("split == 'test'")
+    rounds = "low_8bit" in rows  # results of version 0.2 have no interval of it
     texts = [
-        f"{as_text(row.rate, row.low, row.high)} of {row.images} right" for row in rows.itertuples()
+        f"{as_text(row.rate, row.low, row.high)} of {row.images} right{_few(row.images)}"
+        + (f"; 8 bit {as_text(row.rate_8bit, row.low_8bit, row.high_8bit)}" if rounds else "")
+        for row in rows.itertuples()
     ]
     wide = rows.assign(text=texts).pivot(index="attack", columns="model", values="text")
     wide = wide.loc[rows["attack"].unique(), rows["model"].unique()].fillna("")
@@ -54,12 +59,21 @@ def attacks(tables: Tables) -> pd.DataFrame:
 def controls(tables: Tables) -> pd.DataFrame:
     """Returns noise and controls for people: a row a model and attack, a column a control."""
     rows, keys = tables["controls"], ["model", "attack"]
-    rows = rows.assign(text=[as_text(row.rate, row.low, row.high) for row in rows.itertuples()])
+    texts = [
+        f"{as_text(row.rate, row.low, row.high)} of {row.images}{_few(row.images)}"
+        for row in rows.itertuples()
+    ]
+    rows = rows.assign(text=texts)
     wide = rows.pivot(index=keys, columns="control", values="text")
     order = list(rows[keys].drop_duplicates().itertuples(index=False, name=None))
     wide = wide.loc[order, rows["control"].unique()].reset_index().rename_axis(columns=None)
     names = {"model": wide["model"].map(NAMES), "attack": wide["attack"].map(attack_names(tables))}
     return wide.assign(**names)
+
+
+def _few(images: int) -> str:
+    """Returns a mark for a number that rests on few images."""
+    return ", few" if images < FEWEST else ""
 
 
 def content(name: str, settings: Settings, tables: Tables) -> Content:
@@ -76,9 +90,11 @@ def content(name: str, settings: Settings, tables: Tables) -> Content:
         f"their signatures, clean and attacked ({budgets}).",
         headline=[
             ("Share right on clean test images, and with those added that an attack changed on the "
-             "baseline model; in brackets an interval by source picture.", sets(tables)),
+             "baseline model; in brackets an interval by source picture. 8 bit: with attacked "
+             "images rounded to 256 levels, those that are still changed. Few: fewer than "
+             f"{FEWEST} images.", sets(tables)),
             ("Every model attacked itself: share of the images that it gets right which the attack "
-             "changes.", attacks(tables)),
+             "changes, also after rounding to 8 bit.", attacks(tables)),
         ],
         claims=CLAIMS,
         flags=by_flag(tables),
@@ -108,9 +124,15 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
          controls(tables)),
         ("Relevance", "Correlation of maps with the baseline model's of the clean image, over "
          "successes; 'growth' is how many times the share of relevance around the attacked pixel "
-         "grew, 'tripled' the share of images where it grew more than three times.",
+         "grew, 'tripled' the share of images where it grew more than three times; 'shrinkage' is "
+         "that share over the baseline model's, 'halved' the share of images where it is less than "
+         "half. 'Same class': both maps explain the clean image's class. 'Class swap': the same "
+         "image's map of another class. 'No flip': images whose class the change leaves.",
          tables["relevance"]),
-        ("The plane of signatures", f"{numbers(tables)}.", None),
+        ("Readings of the claims", "The rule of each claim, as stated and applied to controls and "
+         "to other readings; those are 'seen', written when results were known.",
+         tables["readings"]),
+        ("The planes of signatures", f"{numbers(tables)}; {numbers(tables, of=LAST_LAYER)}.", None),
         ("Images that an attack adds to the training set", "", tables["budgets"]),
         ("Attacks in numbers", "", tables["attacks"]),
     ]  # fmt: skip

@@ -49,6 +49,15 @@ def vectors(maps: tensors.Heatmaps | arrays.Heatmaps) -> np.ndarray:
     return flat / np.where(largest > 0, largest, 1)
 
 
+def without_places(vectors: np.ndarray) -> np.ndarray:
+    """Returns the values of each signature in ascending order: (n, d), blind to their places.
+
+    A linear classifier of signatures can learn a mark that stands at one place in all images, as
+    FGSM's does; that of a changed pixel stands elsewhere in each.
+    """
+    return np.sort(vectors, axis=1)
+
+
 def embedding(
     vectors: np.ndarray, *, seed: int, neighbours: int = NEIGHBOURS, min_dist: float = 0.1
 ) -> np.ndarray:

@@ -6,8 +6,8 @@ from camdrift import storage
 from camdrift.analysis.drawing import Figure
 from camdrift.analysis.results import Tables
 from camdrift.papers.klawikowska2020 import figures as drawings
+from camdrift.papers.klawikowska2020 import readings, verdicts
 from camdrift.papers.klawikowska2020 import tables as numbers
-from camdrift.papers.klawikowska2020 import verdicts
 from camdrift.papers.klawikowska2020.claims import CLAIMS as CLAIMS
 from camdrift.papers.klawikowska2020.report import content as content
 from camdrift.papers.klawikowska2020.report import page as page
@@ -35,7 +35,9 @@ def tables(name: str, settings: Settings) -> Tables:
     inspection = _inspection(name, settings)
     retraining = settings.retrainings[inspection.name]
     claims = verdicts.claims_table(inspection, retraining, settings.flags)
-    return numbers.tables(inspection) | {"claims": claims}
+    return numbers.tables(inspection) | {
+        "readings": readings.readings(inspection), "claims": claims
+    }  # fmt: skip
 
 
 def by_name(plan: SignatureStudy, tables: Tables) -> dict[str, Callable[[], Figure]]:

@@ -4,31 +4,23 @@ Where a claim speaks of both attacks, both must bear it out, and the number show
 that decides.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from camdrift.analysis import statistics
 from camdrift.analysis.flags import AT_CHANCE
-from camdrift.analysis.tables import rounded
+from camdrift.analysis.tables import as_text, rounded
 from camdrift.datasets import chance
 from camdrift.papers import claims
-from camdrift.papers.findings import (
-    FINDING_COLUMNS,
-    NOT,
-    UNDECIDED,
-    Finding,
-    nothing,
-    verdict_of_interval,
-    verdict_of_range,
-    worst,
-)
+from camdrift.papers.findings import FINDING_COLUMNS, HOLDS, PARTLY, Finding, nothing
+from camdrift.papers.klawikowska2020 import readings
 from camdrift.papers.klawikowska2020.claims import CLAIMS
+from camdrift.papers.klawikowska2020.readings import Reading
 from camdrift.papers.klawikowska2020.tables import (
+    FEWEST,
     Inspection,
-    Interval,
     correlations,
     growth,
     shrinkage,
@@ -38,52 +30,35 @@ from camdrift.settings import EXTENDING, FlagSettings, Retraining
 from camdrift.settings.section import in_words
 from camdrift.storage import BASELINE, CLEAN, attack_of, control_of
 
-NO_NUMBER = (np.nan, np.nan, np.nan)
-# klawikowska2020's: gain up to 4 of 255 grey levels; 400 individuals, 75 generations and a first.
-PAPERS_EPS, PAPERS_QUERIES = 4 / 255, 400 * 76
+BEYOND = {
+    readings.BEYOND_SWAP: "the class swap alone does as much",
+    readings.BEYOND_DISPLACED: "a displaced pixel does as much",
+    readings.BEYOND_RETRAINED: "retraining without attacks does as much",
+}
 
 
 def accuracy_falls(inspection: Inspection) -> Finding:
-    """Judges C1: both attacks change more than 30 % of the images that were right.
-
-    An attack that finds less with less than the paper's budget decides nothing.
-    """
-    settings = inspection.retrained.facts["settings"]
-    queries = settings["one_pixel"]["population"] * (settings["one_pixel"]["generations"] + 1)
-    short = {
-        "fgsm": settings["fgsm"]["eps"] < PAPERS_EPS,
-        "one_pixel": queries < PAPERS_QUERIES,
-    }
-    estimates, parts, texts = [], [], []
-    for attack in EXTENDING:
-        rows = inspection.attacked(BASELINE, attack).query("right")
-        estimates.append(inspection.mean(rows["success"].to_numpy(float), rows["source"]))
-        part = verdict_of_interval(*estimates[-1][1:], above=0.3)
-        whole = inspection.extended(BASELINE, attack)
-        text = f"{attack} {estimates[-1][0]:.0%}: {whole['right'].sum():g} of {len(whole)} right"
-        if part == NOT and short[attack]:
-            part = UNDECIDED
-            text += ", with less than the paper's budget"
-        parts.append(part)
-        texts.append(text)
-    return worst(estimates, parts, ", ".join(texts))
+    """Judges C1: both attacks change more than 30 % of the images that were right."""
+    finding, rounded = (
+        readings.together(readings.falls(inspection, in_8bit=in_8bit)) for in_8bit in (False, True)
+    )
+    return _beside(finding, f"rounded to 8 bit, {rounded.verdict}: {rounded.detail}")
 
 
 def retraining_restores(inspection: Inspection) -> Finding:
     """Judges C2: retrained models on the extended sets, against the baseline on the clean set."""
     base = inspection.extended(BASELINE, None)
-    estimates, texts = [], []
-    for attack in EXTENDING:
-        mine = inspection.extended(attack, attack)
-        both = pd.concat([mine.assign(side=0), base.assign(side=1)], ignore_index=True)
-        sides = [np.where(both["side"] == side, both["right"], np.nan) for side in (0, 1)]
-        resamples = inspection.draws(both["source"]).means(np.stack(sides, axis=1))
-        value = mine["right"].mean() - base["right"].mean()
-        estimates.append(inspection.interval(value, resamples[:, 0] - resamples[:, 1]))
-        texts.append(f"{attack} {mine['right'].mean():.1%} of {len(mine)}")
-    parts = [verdict_of_range(low, high, least=-0.03, most=0.03) for _, low, high in estimates]
-    detail = f"baseline {base['right'].mean():.1%} of {len(base)}; {', '.join(texts)}"
-    return worst(estimates, parts, detail)
+    finding, rounded, one_sided, one_sided_rounded = (
+        readings.together(readings.restores(inspection, in_8bit=in_8bit, two_sided=two_sided))
+        for two_sided in (True, False)
+        for in_8bit in (False, True)
+    )
+    detail = (
+        f"baseline {base['right'].mean():.1%} of {len(base)}; {finding.detail}; better counts, too "
+        f"(seen): {one_sided.verdict}; rounded to 8 bit: {rounded.detail}, {rounded.verdict}, "
+        f"better counts, too: {one_sided_rounded.verdict}"
+    )
+    return replace(finding, detail=detail)
 
 
 def attacked_anew(inspection: Inspection) -> Finding:
@@ -92,28 +67,32 @@ def attacked_anew(inspection: Inspection) -> Finding:
     The rates' difference, immune minus half of clean, is at most 0: a ratio would have no interval
     where an attack finds almost nothing.
     """
-    estimates, parts, texts = [], [], []
-    for attack in EXTENDING:
-        rows = [inspection.attacked(model, attack) for model in (attack, BASELINE)]
-        values = np.stack(
-            [np.where(part["right"], part["success"].astype(float), np.nan) for part in rows],
-            axis=1,
-        )
-        resamples = inspection.draws(rows[0]["source"]).means(values)
-        rates = np.array([part.loc[part["right"], "success"].mean() for part in rows])
-        if not rates[1] > 0:
-            estimates.append(NO_NUMBER)
-            parts.append(UNDECIDED)
-            texts.append(f"{attack} finds nothing on the baseline model")
-            continue
-        estimates.append(
-            inspection.interval(rates[0] - rates[1] / 2, resamples[:, 0] - resamples[:, 1] / 2)
-        )
-        parts.append(verdict_of_range(*estimates[-1][1:], least=-np.inf, most=0))
-        texts.append(
-            f"{attack}: {rates[1]:.0%} on the baseline model, {rates[0]:.0%} on the retrained"
-        )
-    return worst(estimates, parts, "; ".join(texts))
+    finding, rounded = (
+        readings.together(readings.anew(inspection, in_8bit=in_8bit)) for in_8bit in (False, True)
+    )
+    return _beside(finding, f"rounded to 8 bit, {rounded.verdict}: {rounded.detail}")
+
+
+def _beside(finding: Finding, text: str) -> Finding:
+    return replace(finding, detail=f"{finding.detail}; {text}")
+
+
+def _of_images(parts: list[Reading], texts: Sequence[str]) -> Finding:
+    """Returns the finding on a claim whose stated reading is a mean over images.
+
+    Its detail has the texts, and the other readings with their intervals and numbers of images, but
+    for the displaced pixel's, which is among the texts, and 8 bit where it leaves out no image.
+    """
+    (stated,) = (part for part in parts if part.name == readings.STATED)
+    left_out = {readings.STATED, readings.DISPLACED_PIXEL}
+    beside = [
+        f"{part.name} {as_text(*part.estimate)} of {part.images}"
+        for part in parts
+        if part.images and part.name not in left_out
+        and not (part.name == readings.IN_8BIT and part.images == stated.images)
+    ]  # fmt: skip
+    detail = "; ".join([*filter(None, texts), *beside])
+    return Finding(*stated.estimate, stated.verdict, detail, stated.images)
 
 
 def reverses(inspection: Inspection) -> Finding:
@@ -124,31 +103,24 @@ def reverses(inspection: Inspection) -> Finding:
     values = correlations(inspection, BASELINE, "fgsm")
     if np.isnan(values).all():
         return nothing("fgsm finds nothing on the baseline model")
-    value, low, high = inspection.mean(values, inspection.retrained.tests["source"])
-    count = int((~np.isnan(values)).sum())
-    verdict = verdict_of_interval(-high, -low, above=0)
-    detail = f"{int((values < 0).sum())} of {count} images below 0; {_of_controls(inspection)}"
+    texts = [
+        f"{int((values < 0).sum())} of {int((~np.isnan(values)).sum())} images below 0",
+        ", ".join(
+            f"{control_of(on)} {np.nanmean(each):.2f}"
+            for on in controls_of(inspection, "fgsm")
+            if not np.isnan(each := correlations(inspection, BASELINE, on)).all()
+        ),
+    ]
     if inspection.signatures.facts["numbers"]["negative relevance"] == 0:
-        verdict = UNDECIDED
-        detail += "; no map of this network has relevance below 0, so none can be reversed"
-    return Finding(value, low, high, verdict, detail, count)
+        texts.append("no map of this network has relevance below 0, so none can be reversed")
+    return _of_images(readings.reverses(inspection), texts)
 
 
 def controls_of(inspection: Inspection, attack: str) -> list[str]:
-    """Returns the names of the controls of an attack whose maps there are."""
-    shown = [on for _, on in inspection.signatures.facts["shown"]]
-    return [on for on in shown if on != attack and attack_of(on) == attack]
-
-
-def _of_controls(inspection: Inspection) -> str:
-    """Returns the mean correlation under FGSM with the class held, and under its controls."""
-    same = correlations(inspection, BASELINE, "fgsm", same_class=True)
-    texts = [f"mean {np.nanmean(same):.2f} where both maps explain the clean image's class"]
-    for on in controls_of(inspection, "fgsm"):
-        values = correlations(inspection, BASELINE, on)
-        if not np.isnan(values).all():
-            texts.append(f"{control_of(on)} {np.nanmean(values):.2f}")
-    return ", ".join(texts)
+    """Returns the names of the controls of an attack whose maps the baseline model has."""
+    shown = inspection.signatures.facts["shown"]
+    return [on for model, on in shown if model == BASELINE and control_of(on)
+            and attack_of(on) == attack]  # fmt: skip
 
 
 def draws_relevance(inspection: Inspection) -> Finding:
@@ -156,16 +128,15 @@ def draws_relevance(inspection: Inspection) -> Finding:
     times = growth(inspection)
     if np.isnan(times).all():
         return nothing("one_pixel finds nothing on the baseline model")
-    value, low, high = inspection.mean(tripled(times), inspection.retrained.tests["source"])
     shares = [
         f"{control_of(on)} {np.nanmean(tripled(growth(inspection, on))):.2f}"
         for on in controls_of(inspection, "one_pixel")
         if not np.isnan(growth(inspection, on)).all()
     ]
-    detail = f"median growth {np.nanmedian(times):.1f} times"
-    detail += f"; share under its controls: {', '.join(shares)}" if shares else ""
-    verdict = verdict_of_interval(low, high, above=0.5)
-    return Finding(value, low, high, verdict, detail, int((~np.isnan(times)).sum()))
+    texts = [f"median growth {np.nanmedian(times):.1f} times"]
+    if shares:
+        texts.append(f"share under its controls: {', '.join(shares)}")
+    return _of_images(readings.draws_relevance(inspection), texts)
 
 
 def looks_as_before(inspection: Inspection) -> Finding:
@@ -174,58 +145,54 @@ def looks_as_before(inspection: Inspection) -> Finding:
     The control beside it was trained on as long, without attacked images.
     """
     models = ("one_pixel", BASELINE, "retrained")
-    pair = [correlations(inspection, model, "one_pixel") for model in models]
-    gain = pair[0] - pair[1]
-    if np.isnan(gain).all():
+    each = [correlations(inspection, model, "one_pixel") for model in models]
+    if np.isnan(each[0] - each[1]).all():
         return nothing("one_pixel finds nothing on the baseline model")
-    value, low, high = inspection.mean(gain, inspection.retrained.tests["source"])
     names = ("retrained on one-pixel", "baseline", "retrained without")
-    detail = ", ".join(
-        f"{model} {np.nanmean(values):.2f}" for model, values in zip(names, pair, strict=True)
+    text = ", ".join(
+        f"{model} {np.nanmean(values):.2f}" for model, values in zip(names, each, strict=True)
     )
-    verdict = verdict_of_interval(low, high, above=0)
-    return Finding(value, low, high, verdict, detail, int((~np.isnan(gain)).sum()))
+    return _of_images(readings.resembles(inspection), [text])
 
 
 def near_are_attackable(inspection: Inspection) -> Finding:
     """Judges C6: closeness to the other class tells the attackable, in the plane and out of it."""
     points = inspection.signatures.points
-    points = points[(points["on"] == CLEAN) & points["right"]].reset_index(drop=True)
-    draws = inspection.draws(points["source"])
-    weights = np.concatenate([np.ones((1, len(points))), draws.weights[:, draws.place]])
-    estimates: list[Interval] = []
-    parts, texts = [], []
-    for attack in EXTENDING:
-        success = points[f"success_{attack}"].to_numpy(bool)
-        for space, column in (("plane", "distance_plane"), ("whole", "distance")):
-            near = -points[column].to_numpy(float)
-            if np.isnan(near).any():
-                return nothing("one class, or too few points: no distance to another class")
-            areas = statistics.auroc(near, success, weights=weights)
-            estimates.append(inspection.interval(areas[0], areas[1:]))
-            if np.isnan(areas[0]):
-                parts.append(UNDECIDED)
-                texts.append(f"{attack} changes all images or none")
-                break
-            parts.append(verdict_of_interval(*estimates[-1][1:], above=0.65))
-            texts.append(f"{attack}, {space} {areas[0]:.2f}")
-    return replace(worst(estimates, parts, "; ".join(texts)), images=len(points))
+    points = points[(points["on"] == CLEAN) & points["right"]]
+    parts = readings.nearness(inspection)
+    stated = [
+        replace(part, text=f"{part.attack}, {part.name.removeprefix(readings.STATED_SPACE)} "
+                f"{part.estimate[0]:.2f}")
+        for attack in EXTENDING for part in parts
+        if part.attack == attack and part.name.startswith(readings.STATED)
+    ]  # fmt: skip
+    if len(stated) < 2 * len(EXTENDING):
+        return nothing("one class, or too few points: no distance to another class")
+    kept = []
+    for part in stated:
+        if not np.isnan(part.estimate[0]):
+            kept.append(part)
+        elif f"{part.attack} changes all images or none" not in {one.text for one in kept}:
+            kept.append(replace(part, text=f"{part.attack} changes all images or none"))
+    beside = [
+        f"{part.name} {as_text(*part.estimate)} of {part.images}"
+        for part in parts
+        if part.name.startswith(readings.RANKS) and not np.isnan(part.estimate[0])
+    ]
+    finding = readings.together(kept)
+    detail = "; ".join([finding.detail, *beside])
+    return replace(finding, images=len(points), detail=detail)
 
 
 def identifiable(inspection: Inspection) -> Finding:
     """Judges C7: a linear classifier of signatures names the attack; kinds weigh the same."""
-    points = inspection.signatures.points.dropna(subset="identified")
-    kinds = sorted(points["on"].unique())
-    if len(kinds) < 3:
+    parts = list(readings.identified(inspection))
+    if not parts:
         return nothing("an attack finds too little on the baseline model to tell it by")
-    columns = [np.where(points["on"] == kind, points["identified"], np.nan) for kind in kinds]
-    values = np.stack(columns, axis=1).astype(float)
-    resamples = inspection.draws(points["source"]).means(values)
-    value, low, high = inspection.interval(np.nanmean(values, axis=0).mean(), resamples.mean(1))
-    shares = zip(kinds, np.nanmean(values, axis=0), (~np.isnan(values)).sum(0), strict=True)
-    detail = ", ".join(f"{kind} {share:.0%} of {count}" for kind, share, count in shares)
-    verdict = verdict_of_interval(low, high, above=0.6)
-    return Finding(value, low, high, verdict, detail, len(points))
+    stated, *others = parts
+    beside = [f"{part.name} {as_text(*part.estimate)}" for part in others]
+    detail = "; ".join([stated.text, *beside])
+    return Finding(*stated.estimate, stated.verdict, detail, stated.images)
 
 
 def ignores_the_pixel(inspection: Inspection) -> Finding:
@@ -234,21 +201,21 @@ def ignores_the_pixel(inspection: Inspection) -> Finding:
     Both models explain the image that the attack changed on the baseline. The control beside it was
     trained on as long, without attacked images.
     """
-    ratios = {model: shrinkage(inspection, model) for model in ("one_pixel", "retrained")}
-    mine = ratios["one_pixel"]
+    mine = shrinkage(inspection, "one_pixel")
     if np.isnan(mine).all():
         return nothing("one_pixel finds nothing on the baseline model")
-    halved = {
-        model: np.where(np.isnan(each), np.nan, (each < 0.5).astype(float))
-        for model, each in ratios.items()
-    }
-    value, low, high = inspection.mean(halved["one_pixel"], inspection.retrained.tests["source"])
-    detail = (
-        f"median {np.nanmedian(mine):.2f} times the baseline's share; retrained without attacked "
-        f"images: share of images {np.nanmean(halved['retrained']):.2f}"
-    )
-    verdict = verdict_of_interval(low, high, above=0.5)
-    return Finding(value, low, high, verdict, detail, int((~np.isnan(mine)).sum()))
+    shares = ", ".join(
+        f"{name} {np.nanmean(np.where(np.isnan(mine), np.nan, each)):.3f}"
+        for name, each in (
+            ("before", inspection.after(BASELINE, "one_pixel")["window_before"]),
+            *((words, inspection.after(model, "one_pixel")["window"])
+              for model, words in ((BASELINE, "baseline"), ("one_pixel", "retrained on one-pixel"),
+                                   ("retrained", "retrained without"))),
+        )
+    )  # fmt: skip
+    texts = [f"median {np.nanmedian(mine):.2f} times the baseline's share",
+             f"mean share of relevance: {shares}"]  # fmt: skip
+    return _of_images(readings.ignores(inspection), texts)
 
 
 # Each claim's judge, and the thresholds that its value is held against.
@@ -281,25 +248,42 @@ def findings(inspection: Inspection) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=FINDING_COLUMNS)
 
 
-def flags(inspection: Inspection, limits: FlagSettings) -> pd.DataFrame:
+def flags(inspection: Inspection, every: pd.DataFrame, limits: FlagSettings) -> pd.DataFrame:
     """Returns what must be known before a verdict is believed, with the columns of `cell_flags`.
 
-    The baseline model classifies no better than chance, or an attack has few successes.
+    The baseline model classifies no better than chance; an attack has few successes; a verdict
+    rests on few images; a claim holds, but it is not shown that a control does less.
+
+    Args:
+        inspection: the study's.
+        every: its findings, as `findings` returns them.
+        limits: of flags.
     """
     rows: list[tuple] = []
     clean = inspection.extended(BASELINE, None)
     labels = clean["label"].to_numpy()
     text = chance.warning(int(clean["right"].sum()), labels)
     if text:
-        every = " ".join(JUDGES)
         accuracy = clean["right"].mean()
-        rows.append((AT_CHANCE, accuracy, chance.level(labels), every, "", text))
+        rows.append((AT_CHANCE, accuracy, chance.level(labels), " ".join(JUDGES), "", text))
     for attack, claims_ in RESTING_ON.items():
         count = int(inspection.succeeded(attack).sum())
         if count < limits.minimum_successes:
             text = f"only {count} images changed by {attack}, wanted {limits.minimum_successes}"
             rows.append(("few successes", count, limits.minimum_successes, " ".join(claims_), "",
                          text))  # fmt: skip
+    few = every[every["images"] < FEWEST]
+    if len(few):
+        text = f"a verdict rests on fewer than {FEWEST} images"
+        touches = " ".join(few["claim"])
+        rows.append((f"fewer than {FEWEST} images", few["images"].min(), FEWEST, touches, "", text))
+    holding = set(every.loc[every["verdict"].isin([HOLDS, PARTLY]), "claim"])
+    beyond = readings.readings(inspection)
+    for name, flag in BEYOND.items():
+        own = beyond[(beyond["reading"] == name) & (beyond["verdict"] != HOLDS)]
+        for row in own[own["claim"].isin(holding)].itertuples():
+            text = f"{flag}: {row.claim} {name} {as_text(row.value, row.low, row.high)}"
+            rows.append((flag, row.value, 0.0, row.claim, "", text))
     return pd.DataFrame(rows, columns=["flag", "value", "limit", "touches", "protocols", "text"])
 
 
@@ -310,5 +294,6 @@ def claims_table(inspection: Inspection, plan: Retraining, limits: FlagSettings)
         f"{len(inspection.retrained.tests)} test images of '{plan.set}', {size}; model "
         f"'{plan.model}', retraining '{inspection.name}'"
     )
-    every, doubts = findings(inspection), flags(inspection, limits)
+    every = findings(inspection)
+    doubts = flags(inspection, every, limits)
     return rounded(claims.table(CLAIMS, every, rests_on=lambda claim: rests_on, flags=doubts))
