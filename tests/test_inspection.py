@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
+from camdrift.attacks import fgsm
 from camdrift.explain import lrp
-from camdrift.papers.findings import UNDECIDED
+from camdrift.papers.findings import HOLDS, UNDECIDED
 from camdrift.papers.klawikowska2020 import (
     controls,
     inspection,
@@ -109,9 +110,12 @@ def rounded_to_levels(pixels: torch.Tensor) -> torch.Tensor:
     return (pixels * 255).round() / 255
 
 
-def inspected(pixels, labels, success) -> Inspection:
-    model = as_model(small_network())
+def inspected(pixels, labels, success, *, model=None, attacked=None) -> Inspection:
+    """What a network shows of images; `attacked` are those that FGSM made of them."""
+    model = as_model(small_network()) if model is None else model
     retrained = found_by(success, labels, pixels)
+    if attacked is not None:
+        retrained.changed[0] = attacked.numpy()
     made = inspection.inspect(
         lambda kind: model, to_8bit(pixels.numpy()), retrained, TINY.signatures,
         controls=dict.fromkeys(("fgsm", "one_pixel"), CONTROLS), name="test", seed=1,
@@ -182,6 +186,31 @@ def test_maps_of_the_same_class_are_those_that_explain_the_clean_images_top_clas
     assert images.drop(index="baseline")["correlation_swapped"].isna().all()
     controlled = images[images.index.get_level_values("on").str.contains(", ")]
     assert controlled["correlation_same_class"].isna().all()
+
+
+def test_opposite_logits_reverse_the_map_without_an_attack(pixels):
+    """z0 = -z1 = -sum(a w): the shares a w / (z + 0.1 sign(z)) z of the classes are opposite, too.
+
+    So whatever flips the class reverses the map: C3 holds, but not beyond the class swap.
+    """
+    network = small_network(classes=2)
+    last = network[-1]
+    last.weight.data[1], last.bias.data = -last.weight.data[0], torch.zeros(2)
+    model, pixels = as_model(network), rounded_to_levels(torch.cat([pixels] * 4))
+    last.weight.data -= last.weight.data.mean(1, keepdim=True)  # both classes occur
+    before = model(pixels).argmax(1)
+    change = fgsm.perturb(model, pixels, before, generators=[], eps=0.5, gains=50, target=None)
+    attacked = (pixels + change.pixels).clamp(0, 1)
+    won = (model(attacked).argmax(1) != before).tolist()
+    assert sum(won) > 20
+    one = inspected(pixels, before.tolist(), {"fgsm": won}, model=model, attacked=attacked)
+    rows = one.signatures.images.query("model == 'baseline' and on == 'fgsm'")[won]
+    np.testing.assert_allclose(rows["correlation_swapped"], -1, atol=1e-4)
+    assert (rows["correlation_same_class"] > 0).all()
+    _, _, claims = drawn(one)
+    assert claims.loc["C3", "verdict"] == HOLDS
+    assert "class swap -1.000 [-1.000, -1.000]" in claims.loc["C3", "detail"]
+    assert "the class swap alone does as much" in claims.loc["C3", "flags"]
 
 
 def test_signatures_of_the_last_layer_have_a_plane_of_their_own(pixels):
