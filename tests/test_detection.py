@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from camdrift import settings
@@ -10,7 +11,7 @@ from camdrift.detectors.families import families
 from camdrift.detectors.noisecam import READINGS
 from camdrift.evaluation import evaluation, experiment
 from camdrift.evaluation.evaluation import Evaluation
-from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, UNDECIDED
+from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, UNDECIDED, Finding
 from camdrift.papers.tan2023 import tables, verdicts
 from camdrift.papers.tan2023.verdicts import Evaluations
 from camdrift.perturbations import variants
@@ -251,10 +252,21 @@ def test_verdicts_where_everything_is_told_apart():
 
 
 def test_an_undecided_claim_says_how_many_images_would_decide_it():
-    # Half the width, 0.2, is to shrink to the distance of 0.1: four times as many images.
+    # Half the width, 0.2, shrinks to the distance of 0.1 with four times the 20 images; to keep
+    # clear of the threshold four times in five it takes (1.96 + .84)^2 / 1.96^2 = 2.04 times those.
     result = judged(auroc=[0.6, 0.6], low=[0.4, 0.4], high=[0.8, 0.8]).loc["B8"]
     assert result["verdict"] == UNDECIDED
-    assert result["detail"].endswith("; about 80 test images would decide it")
+    assert result["detail"].endswith("; about 170 test images would decide it")
+
+
+@pytest.mark.parametrize(("low", "high", "value"), [(-0.05, 0.11, 0.03), (-0.9, 0.1, -0.4)])
+def test_as_many_images_as_would_decide_a_claim_do_so_four_times_in_five(low, high, value):
+    images = 10_000  # rounding up to tens is then of no weight
+    detail = Finding(value, low, high, UNDECIDED).with_images_needed(images, 0).detail
+    count = int(detail.split("about ")[1].split()[0])
+    error = (high - low) / 2 / stats.norm.ppf(0.975) * (images / count) ** 0.5
+    clear = stats.norm(abs(value) / error).sf(stats.norm.ppf(0.975))
+    assert clear == pytest.approx(0.8, abs=0.001)
 
 
 def test_rates_of_a_few_flipped_images_are_not_compared(monkeypatch):

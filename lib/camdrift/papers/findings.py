@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 HOLDS, PARTLY, NOT, NO_EFFECT = "holds", "holds in part", "does not hold", "no effect"
 UNDECIDED, NOT_RUN = "not decided", "not run here"
@@ -12,6 +13,9 @@ VERDICTS = (HOLDS, PARTLY, NOT, NO_EFFECT, UNDECIDED, NOT_RUN)
 # reader of maps could not see so small a difference, however certain it is.
 MARGIN = 0.02
 MARGINS = (0.01, 0.02, 0.05)  # also shown
+
+# Of a count of images that would decide a claim: how often they do if the value is the true one.
+POWER = 0.8
 
 # Columns of a table of claims that describe a claim.
 FACTS = ("id", "paper", "says", "where", "printed", "statistic", "holds_if")
@@ -71,14 +75,17 @@ class Finding:
     def with_images_needed(self, images: int, *thresholds: float) -> "Finding":
         """Returns an undecided finding with the number of images that would decide it.
 
-        The interval's width is assumed to shrink with the root of their number. The threshold is
-        the one closest to the value among those inside the interval.
+        With as many, an interval of 95 % keeps clear of the threshold with the probability `POWER`
+        if the value is the true one. The interval's width is assumed to shrink with the root of
+        their number. The threshold is the one closest to the value among those inside the interval.
         """
         straddled = [t for t in thresholds if self.low <= t <= self.high and self.value != t]
         if self.verdict != UNDECIDED or not straddled:
             return self
         nearest = min(abs(self.value - threshold) for threshold in straddled)
-        times = ((self.high - self.low) / 2 / nearest) ** 2
+        # A width that only just reaches the threshold would keep clear of it every second time.
+        half, away = (NormalDist().inv_cdf(share) for share in (0.975, POWER))
+        times = ((half + away) / half * (self.high - self.low) / 2 / nearest) ** 2
         count = math.ceil(round(images * times / 10, 6)) * 10
         return replace(self, detail=f"{self.detail}; about {count} test images would decide it")
 
