@@ -166,6 +166,37 @@ def test_a_threshold_is_chosen_on_the_choosing_images_alone():
     assert other.alarms("squeezing", "chosen").all()
 
 
+def test_one_fit_and_one_threshold_serve_all_strengths():
+    # Attacked images have a squeezing of 1 at strength 1 and of .4 at strength 4, benign ones less
+    # than .1: the threshold 1 misses all at strength 4, one that is chosen there finds all.
+    rows, facts = features(strengths=(1.0, 4.0)), images()
+    attacked = rows["variant"] == "adversarial"
+    rows.loc[attacked, "squeezing"] = rows.loc[attacked, "strength"].map({1.0: 1.0, 4.0: 0.4})
+    by = {
+        strength: Evaluation(
+            evaluation.fit_detectors(rows, facts, strength, families(SETTINGS)),
+            evaluation.rows_at_strength(rows, facts, strength), 0.95, evaluate()[1.0].weights,
+        )
+        for strength in (1.0, 4.0)
+    }  # fmt: skip
+    once = by[1.0].tested_on(by[4.0].rows)
+    assert once.threshold("squeezing") == by[1.0].threshold("squeezing") == 1
+    assert by[4.0].threshold("squeezing") == 0.4
+    yes, no = once.members("success", "both")
+    assert not once.alarms("squeezing", "chosen")[yes].any()
+    result = tables.performance(once, by[4.0])
+    result = result.query("positives == 'success' and negatives == 'both'").set_index("detector")
+    assert result.loc["squeezing", ["tpr", "tnr", "balanced"]].to_list() == [0, 1, 0.5]
+    refitted = result.loc["squeezing", ["tpr_refitted", "tnr_refitted", "balanced_refitted"]]
+    assert refitted.to_list() == [1, 1, 1]
+    # A slow twin of the old reading: everything at the strength itself.
+    own = tables.performance(by[4.0]).query("positives == 'success' and negatives == 'both'")
+    for rate in ("auroc", "tpr", "tnr", "balanced"):
+        np.testing.assert_allclose(result[f"{rate}_refitted"], own[rate].to_numpy())
+    # Tested a third time, the detectors are still those of strength 1.
+    assert once.tested_on(by[1.0].rows).choosing.equals(by[1.0].choosing)
+
+
 def test_performance_tells_all_kinds_apart_and_says_when_images_are_too_few():
     result = tables.performance(evaluate()[1.0])
     rows = result.query("rule == 'chosen' and detector == 'squeezing'")

@@ -1,7 +1,7 @@
 """Evaluation: detectors are fitted, get thresholds, and are tested on three sets of images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -63,12 +63,25 @@ class Evaluation:
     confidence: of the intervals.
     weights: (resamples, test images), see `draw_resamples`; the clean, attacked and noisy variant
         of an image are drawn together.
+    fitted: as `rows`, of the cell and strength at which detectors were fitted and thresholds are
+        chosen; None if that is the tested one.
     """
 
     detectors: dict[str, Detector]
     rows: pd.DataFrame
     confidence: float
     weights: np.ndarray
+    fitted: pd.DataFrame | None = None
+
+    def tested_on(self, rows: pd.DataFrame) -> "Evaluation":
+        """Returns the evaluation of the same detectors, at the same thresholds, on other rows."""
+        return replace(self, rows=rows, fitted=self.rows if self.fitted is None else self.fitted)
+
+    @cached_property
+    def choosing(self) -> pd.DataFrame:
+        """Rows of the images on which thresholds are chosen, without attacks that fail."""
+        rows = self.rows if self.fitted is None else self.fitted
+        return rows[(rows["split"] == "choose") & (rows["kind"] != "failure")]
 
     @cached_property
     def test(self) -> pd.DataFrame:
@@ -99,11 +112,11 @@ class Evaluation:
 
     def threshold(self, name: str) -> float:
         """Returns the chosen threshold, see `alarms`; NaN if choosing images are of one kind."""
-        rows = self.rows[(self.rows["split"] == "choose") & (self.rows["kind"] != "failure")]
-        adversarial = (rows["kind"] == "success").to_numpy()
+        adversarial = (self.choosing["kind"] == "success").to_numpy()
         if adversarial.all() or not adversarial.any():
             return np.nan
-        fpr, tpr, thresholds = roc_curve(adversarial, self.detectors[name].score_samples(rows))
+        scores = self.detectors[name].score_samples(self.choosing)
+        fpr, tpr, thresholds = roc_curve(adversarial, scores)
         return float(thresholds[np.argmax(tpr - fpr)])
 
     def members(self, positives: str, negatives: str) -> tuple[np.ndarray, np.ndarray]:

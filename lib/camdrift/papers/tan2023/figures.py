@@ -66,6 +66,7 @@ def figure_8a(tables: Tables, cell: str) -> Figure:
         f"Balanced accuracy of detectors by strength ({cell})",
         "Mean of the shares of attacked images that are called adversarial and of clean and noisy "
         "images that are not; 0.5 is chance. Attacked images whose class flips, test images only. "
+        "One fit for all strengths: detectors are calibrated, and thresholds chosen, at 100 %. "
         "Detectors decide by their own rule or, where they have none, above a threshold chosen on "
         "other images. Bars are bootstrap intervals, resampled by source picture.",
         "lines",
@@ -91,7 +92,9 @@ def figure_8b(tables: Tables, cell: str) -> Figure:
         "tan_figure_8b",
         f"True positive and true negative rates by strength ({cell})",
         "TPR: share of attacked images, of those whose class flips, that are called adversarial. "
-        "TNR: share of clean and noisy images that are not. By the paper's rules.",
+        "TNR: share of clean and noisy images that are not. By the paper's rules. One fit for all "
+        "strengths, at 100 %: the table `detectors` has the rates of detectors that are fitted at "
+        "each strength, which differ by the brightness of NoiseCAM that is chosen there.",
         "lines",
         table[["series", "x", "y", "low", "high"]],
         "strength of the attack, of its perturbation",

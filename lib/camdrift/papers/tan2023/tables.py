@@ -42,12 +42,18 @@ Row = dict[str, float | int | str]
 FEW = 300  # clean test images, the fewest for the TPR at an FPR of 1 %
 
 
-def performance(evaluation: Evaluation) -> pd.DataFrame:
+def performance(evaluation: Evaluation, refitted: Evaluation | None = None) -> pd.DataFrame:
     """Returns the rates of each detector, for every kind of positives and negatives.
 
     Columns: `detector, rule, positives, negatives, n_positive, n_negative`; `auroc`, `balanced`,
     `tpr`, `tnr`, each with `_low` and `_high`; `precision` (average), `accuracy`, `tpr_at_5`,
-    `tpr_at_1` (missing below 300 clean test images), `note`.
+    `tpr_at_1` (missing below 300 clean test images), `note`; for successes against clean and noisy
+    images `auroc_refitted` and so on, of detectors that are fitted, and whose thresholds are
+    chosen, at the tested strength.
+
+    Args:
+        evaluation: of the detectors.
+        refitted: the evaluation of those that are fitted at the tested strength, None for none.
     """
     rows: list[Row] = []
     clean = int((evaluation.test["kind"] == CLEAN).sum())
@@ -60,8 +66,22 @@ def performance(evaluation: Evaluation) -> pd.DataFrame:
                     if detector.unfit:
                         rows.append(row | {"note": detector.unfit})
                         continue
-                    rows.append(row | _numbers(evaluation, name, rule, positives, negatives, clean))
+                    row |= _numbers(evaluation, name, rule, positives, negatives, clean)
+                    if (positives, negatives) == ("success", "both") and refitted is not None:
+                        row |= _refitted_rates(refitted, name, rule)
+                    rows.append(row)
     return pd.DataFrame(rows, columns=RATES)
+
+
+def _refitted_rates(evaluation: Evaluation, name: str, rule: str) -> Row:
+    yes, no = evaluation.members("success", "both")
+    if evaluation.detectors[name].unfit or not len(yes) or not len(no):
+        return {}
+    alarms = evaluation.alarms(name, rule)
+    rates = {"tpr": alarms[yes].mean(), "tnr": (~alarms[no]).mean()}
+    rates |= {"auroc": evaluation.auroc(name, "success", "both")[0]}
+    rates |= {"balanced": (rates["tpr"] + rates["tnr"]) / 2}
+    return {f"{rate}_refitted": value for rate, value in rates.items()}
 
 
 # Columns of `performance`; some are of no row where no detector could be fitted.
@@ -70,6 +90,7 @@ RATES = [
     *(f"{rate}{end}" for rate in ("auroc", "tpr", "tnr", "balanced")
       for end in ("", "_low", "_high")),
     "precision", "accuracy", "tpr_at_5", "tpr_at_1",
+    *(f"{rate}_refitted" for rate in ("auroc", "tpr", "tnr", "balanced")),
 ]  # fmt: skip
 
 
@@ -270,6 +291,10 @@ def study_tables(
 ) -> tuple[dict[str, pd.DataFrame], dict[str, dict[float, Evaluation]]]:
     """Returns the tables of the evaluation of detectors, and the evaluations by cell and strength.
 
+    Detectors are fitted once, and their thresholds chosen, at strength 1 of the cell, and tested at
+    every strength: who meets an attack does not know its strength. In `transfer` they are fitted
+    at each strength.
+
     Each has the column `cell` and, except `adaptive` and `transfer`, `strength`. They are
     detectors (see `performance`), roc (`curves`), judged, limits, transfer, adaptive, blur
     (`blurring`), blank (`blankness`) and disguise.
@@ -282,7 +307,7 @@ def study_tables(
     """
     parts_by_table: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     evaluations: dict[str, dict[float, Evaluation]] = {}
-    rows: dict[tuple[str, float], pd.DataFrame] = {}
+    refitted: dict[str, dict[float, Evaluation]] = {}
     for key, (cell, detected) in cells.items():
         rng = randomness.generator(seed, "detection", cell.set)
         count = statistics.required_resamples(
@@ -291,15 +316,21 @@ def study_tables(
             confidence=settings.confidence,
         )
         weights = draw_resamples(detected.images, resamples=count, rng=rng)
+        refitted[key] = {}
         for strength in cell.detect:
-            rows[key, strength] = rows_at_strength(detected.features, detected.images, strength)
             detectors = fit_detectors(
                 detected.features, detected.images, strength, families(detection)
             )
-            evaluation = Evaluation(detectors, rows[key, strength], settings.confidence, weights)
-            evaluations.setdefault(key, {})[strength] = evaluation
+            rows = rows_at_strength(detected.features, detected.images, strength)
+            # Point estimates only: no resamples.
+            refitted[key][strength] = Evaluation(detectors, rows, settings.confidence, weights[:0])
+        fitted_once = replace(refitted[key][1.0], weights=weights)
+        evaluations[key] = {}
+        for strength, own in refitted[key].items():
+            evaluation = fitted_once.tested_on(own.rows)
+            evaluations[key][strength] = evaluation
             for name, table in (
-                ("detectors", performance(evaluation)),
+                ("detectors", performance(evaluation, own)),
                 ("roc", curves(evaluation)),
                 ("judged", image_scores(evaluation)),
                 ("limits", limits(evaluation)),
@@ -313,7 +344,7 @@ def study_tables(
             parts_by_table["adaptive"].append(table.assign(cell=key))
     for model, name in dict.fromkeys((cell.model, cell.set) for cell, _ in cells.values()):
         keys = [k for k, (cell, _) in cells.items() if (cell.model, cell.set) == (model, name)]
-        pairs = _pairs({key: evaluations[key] for key in keys}, rows)
+        pairs = _pairs({key: refitted[key] for key in keys})
         parts_by_table["transfer"].append(transfer(pairs))
     whole = {
         name: pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
@@ -345,20 +376,12 @@ TABLES = {
 }
 
 
-def _pairs(
-    evaluations: dict[str, dict[float, Evaluation]], rows: dict[tuple[str, float], pd.DataFrame]
-) -> Iterator[tuple[dict, Evaluation]]:
+def _pairs(evaluations: dict[str, dict[float, Evaluation]]) -> Iterator[tuple[dict, Evaluation]]:
     """Yields an evaluation for every pair of attack and strength in fitting and in testing."""
     for fitted_cell, by_strength in evaluations.items():
         for fitted_strength, evaluation in by_strength.items():
             for cell, others in evaluations.items():
-                for strength in others:
+                for strength, other in others.items():
                     facts = {"fitted_cell": fitted_cell, "fitted_strength": fitted_strength,
                              "cell": cell, "strength": strength}  # fmt: skip
-                    # Point estimates only: no resamples.
-                    yield (
-                        facts,
-                        replace(
-                            evaluation, rows=rows[cell, strength], weights=evaluation.weights[:0]
-                        ),
-                    )
+                    yield facts, evaluation.tested_on(other.rows)

@@ -1,7 +1,7 @@
 """Judges of tan2023's claims on detection: from an evaluation to a verdict."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ PAPERS_SIZE = 224  # px: radius 2 and 3 clusters belong to this size
 class Evaluations:
     """The evaluations of a cell.
 
-    by_strength: fitted and tested at the same strength.
+    by_strength: tested at each strength; fitted, and thresholds chosen, at strength 1.
     adaptive: as `tables.adaptive` returns it, with `cell`, of the cells of the same model
         with an adaptive attack.
     size: of the images in px, see `settings.section.sides`.
@@ -57,10 +57,7 @@ class Evaluations:
         With rule 'own' it is the one with the highest balanced accuracy by its own rule; with
         'chosen', whose thresholds are chosen on the same images, the one with the highest AUROC.
         """
-        evaluation = self.whole
-        rows = evaluation.rows[
-            (evaluation.rows["split"] == "choose") & (evaluation.rows["kind"] != "failure")
-        ]
+        evaluation, rows = self.whole, self.whole.choosing
         adversarial = (rows["kind"] == "success").to_numpy()
         if adversarial.all() or not adversarial.any():
             return None
@@ -115,20 +112,16 @@ def misses_and_alarms(evaluations: Evaluations) -> Finding:
 
 
 def _tprs(evaluations: Evaluations, names: tuple[str, ...]) -> tuple[str, np.ndarray] | None:
-    """Returns the best detector's TPR by strength and resample: (1 + resamples, strengths).
-
-    The detector is fitted at strength 1.
-    """
+    """Returns the best detector's TPR by strength and resample: (1 + resamples, strengths)."""
     name = evaluations.best(names, "own")
     if name is None:
         return None
     columns = []
     for evaluation in evaluations.by_strength.values():
-        same = replace(evaluation, detectors=evaluations.whole.detectors)
-        yes, _ = same.members("success", "both")
+        yes, _ = evaluation.members("success", "both")
         if len(yes) < MINIMUM:
             return None
-        columns.append(same.rate(same.alarms(name, "own"), yes))
+        columns.append(evaluation.rate(evaluation.alarms(name, "own"), yes))
     return name, np.stack(columns, axis=1)
 
 
