@@ -50,7 +50,9 @@ def features(*, strengths=(1.0,), share: float = 1.0) -> pd.DataFrame:
         parts.append(attacked.assign(variant="adversarial", strength=strength, prediction=flips))
     whole = pd.concat([part.assign(image=np.arange(IMAGES)) for part in parts], ignore_index=True)
     masses = {f"mass_{reading}": 0.5 for reading in READINGS}
-    return whole.assign(against="", blurred=1, **masses)
+    raw = np.where(whole["variant"] == "adversarial", 1.0, 0.05)
+    masses |= {f"raw_mass_{reading}": raw for reading in READINGS}
+    return whole.assign(against="", blurred=1, rms=0.001, **masses)
 
 
 def evaluate(*, share: float = 1.0, strengths=(1.0,)) -> dict[float, Evaluation]:
@@ -70,8 +72,9 @@ def evaluate(*, share: float = 1.0, strengths=(1.0,)) -> dict[float, Evaluation]
 def test_a_layer_that_the_model_has_not_is_refused_where_detectors_are_tried(model):
     cell = params.load(ROOT / "params.yaml").cells["pgd"]  # the model here has two layers
     protocol = settings.protocols(params.load(ROOT / "params.yaml").protocols)["corrected"]
+    by_place = changed(behaviour={"probe": -3})
     with pytest.raises(settings.SettingsError, match=r"behaviour\.probe: wanted one of the 2 la"):
-        experiment.load_part(model, cell, "pgd", protocol, SETTINGS, seed=1)
+        experiment.load_part(model, cell, "pgd", protocol, by_place, seed=1)
 
 
 def test_splits_are_disjoint_and_the_same_in_every_cell():
@@ -277,6 +280,11 @@ def test_verdicts_where_everything_is_told_apart():
     assert result.loc["B4", "verdict"] == HOLDS
     assert result.loc["B3", "value"] == 0
     assert result.loc["B5", "verdict"] == NOT  # as bright as the attacked
+    # Ten pictures are too few to tell a share of 1 from .9: .025^(1/10) is .69.
+    assert (
+        "before maps are normalised it is 0.05 [0.05, 0.05], below a tenth in 100%: would be 'not "
+        "decided'" in result.loc["B5", "detail"]
+    )
     assert result.loc["B7", "value"] == 1  # blurred, every right image is wrong
     assert result.loc["B7", "verdict"] == HOLDS
     assert result.loc["B8", "verdict"] == NOT
@@ -298,6 +306,106 @@ def test_as_many_images_as_would_decide_a_claim_do_so_four_times_in_five(low, hi
     error = (high - low) / 2 / stats.norm.ppf(0.975) * (images / count) ** 0.5
     clear = stats.norm(abs(value) / error).sf(stats.norm.ppf(0.975))
     assert clear == pytest.approx(0.8, abs=0.001)
+
+
+def test_the_rivals_are_compared_by_both_measures_at_each_strength():
+    by_strength = evaluate(share=0.6, strengths=(0.25, 1.0))
+    evaluations = Evaluations(by_strength, pd.DataFrame(columns=["arm"]), 224)
+    result = verdicts.rivals(evaluations)
+    assert len(result) == 2 * 2 * 2
+    for row in result.itertuples():
+        one = by_strength[row.strength]
+        yes, no = one.members("success", "both")
+        truth = np.isin(np.concatenate([yes, no]), yes)
+        both = np.concatenate([yes, no])
+        if row.measure == "AUROC":
+            pair = [roc_auc_score(truth, one.scores[n][both]) for n in (row.detector, row.rival)]
+        else:
+            rule = "own" if row.claim == "B1" else "chosen"
+            alarms = one.alarms(row.detector, "own"), one.alarms(row.rival, rule)
+            pair = [balanced_accuracy_score(truth, each[both]) for each in alarms]
+        assert (row.value, row.rival_value) == pytest.approx(pair)
+        assert row.difference == pytest.approx(pair[0] - pair[1])
+        assert row.low <= row.difference <= row.high
+        assert (row.n_positive, row.n_negative) == (13, 40)
+    assert "; AUROC " in verdicts.more_accurate(evaluations, *verdicts.RIVALS["B1"]).detail
+
+
+def test_a_baseline_that_is_trained_on_the_attack_is_said_to_be():
+    by_strength = evaluate()
+    elsewhere = pd.DataFrame({"fitted_cell": ["pgd"], "detector": "logistic", "auroc": 0.51})
+    evaluations = Evaluations(by_strength, pd.DataFrame(columns=["arm"]), 224, elsewhere)
+    detail = verdicts.more_accurate(evaluations, ("logistic",), "chosen").detail
+    assert detail.endswith(
+        "; logistic is trained on this attack, trained on 'pgd' its AUROC is 0.51"
+    )
+    assert "trained" not in verdicts.more_accurate(evaluations, ("squeezing",), "chosen").detail
+    seen = tables.trained_on(by_strength[1.0], "dlfuzz")
+    assert seen["logistic"] == "dlfuzz"
+    assert (seen["mahalanobis"], seen["energy"]) == ("benign images", "none")
+
+
+def test_claims_that_rest_on_few_images_are_flagged():
+    evaluations = Evaluations(
+        evaluate(strengths=(0.25, 1.0)),
+        pd.DataFrame({"arm": ["adaptive", "adaptive"], "images": 100, "flipped": [0.5, 0.29]}), 224,
+    )  # fmt: skip
+    result = verdicts.doubts(evaluations).set_index("touches")["value"]
+    assert result.to_dict() == {"B1 B1b B2 B5": 13, "B3 B4": 13, "B5 B7": 20, "B8": 29}
+
+
+def with_attacks(*, adaptive_noise: float) -> tuple[pd.DataFrame, Evaluation]:
+    """Features with both attacks on detectors, which flip two of three, and noise of their size.
+
+    Of energy, attacked images have -5, clean ones -9, noise of the cell's attack -8, and noise of
+    the adaptive attack's size the given value.
+    """
+    rows = features()
+    rows["energy"] = rows["variant"].map({"clean": -9.0, "noise": -8.0, "adversarial": -5.0})
+    test = rows[rows["image"] >= 20]
+    attacked = test[test["variant"] == "adversarial"].assign(rms=0.004)
+    noisy = test[test["variant"] == "noise"].assign(energy=adaptive_noise, rms=0.004)
+    parts = [rows]
+    for arm, against in (("non_adaptive", ""), ("adaptive", "energy")):
+        parts.append(attacked.assign(variant=arm, against=against))
+        parts.append(noisy.assign(variant=f"{arm}_noise", against=against))
+    one = evaluate()[1.0]
+    own = Evaluation(
+        one.detectors, evaluation.rows_at_strength(rows, images(), 1.0), 0.95, one.weights
+    )
+    return pd.concat(parts, ignore_index=True), own
+
+
+def test_under_an_adaptive_attack_noise_is_of_its_own_size():
+    # The noise of the cell's attack looks benign; that of the adaptive attack's size looks more
+    # attacked than the attacked, so that half of the benign images, the noisy ones, score above.
+    rows, one = with_attacks(adaptive_noise=-4.0)
+    result = tables.adaptive(rows, images(), one).set_index(["detector", "arm"])
+    mine = result.loc[("energy", "adaptive")]
+    assert (mine["auroc"], mine["auroc_cell_noise"]) == (0.5, 1)
+    assert (mine["low"], mine["high"]) == (0.5, 0.5)
+    assert mine["images"] == 20
+    assert mine["flipped"] == pytest.approx(13 / 20)
+    sizes = mine[["attack_rms", "noise_rms", "cell_noise_rms"]].to_list()
+    assert sizes == pytest.approx([1.02, 1.02, 0.255])
+    assert ("squeezing", "adaptive") not in result.index  # nothing is made against it
+    assert ("squeezing", "non_adaptive") in result.index
+    same = with_attacks(adaptive_noise=-8.0)
+    result = tables.adaptive(same[0], images(), same[1]).set_index(["detector", "arm"])
+    assert result.loc[("energy", "adaptive"), "auroc"] == 1
+
+
+def test_raw_masses_are_relative_to_those_of_successes():
+    one = evaluate()[1.0]
+    result = tables.blankness(one).set_index(["reading", "kind"])
+    assert set(result.loc["code_logits", "relative_mass"]) == {1}
+    noisy = result.loc[("code_logits", "noise")]
+    assert noisy["relative_raw_mass"] == pytest.approx(0.05)
+    assert noisy[["raw_low", "raw_high", "relative_raw_median"]].to_list() == pytest.approx(
+        [0.05] * 3
+    )
+    assert noisy["dark"] == 1
+    assert result.loc[("code_logits", "success"), ["relative_raw_mass", "dark"]].to_list() == [1, 0]
 
 
 def test_rates_of_a_few_flipped_images_are_not_compared(monkeypatch):

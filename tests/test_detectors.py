@@ -6,7 +6,7 @@ import pytest
 
 from camdrift.detectors import behaviour, chance, noisecam
 from camdrift.detectors.detector import Single, UnfitError
-from camdrift.detectors.families import check, families
+from camdrift.detectors.families import check, families, with_layer
 from camdrift.settings import DetectionSettings, SettingsError, params
 from conftest import ROOT
 
@@ -130,6 +130,23 @@ def test_names_without_a_file_and_wrong_settings_are_told_all_at_once():
 
 
 def test_layers_that_a_model_has_not_become_its_last():
-    layers = {family.name: family.within(2).layers for family in families(SETTINGS)}
+    by_place = changed(behaviour={"probe": -3})
+    layers = {family.name: family.within(2).layers for family in families(by_place)}
     assert layers["behaviour"] == {"probe": -2}
     assert layers["noisecam"] == {"layer": 2}
+
+
+def test_the_most_sensitive_layer_is_a_number_only_once_it_is_chosen():
+    asked = changed(behaviour={"probe": "sensitive"})
+    first = next(family for family in families(asked) if family.name == "behaviour")
+    assert first.layers == {}
+    chosen = next(f for f in families(with_layer(asked, 7)) if f.name == "behaviour")
+    assert chosen.layers == {"probe": 7}
+    placed = with_layer(changed(behaviour={"probe": -3}), 7)
+    assert placed.detectors["behaviour"]["probe"] == -3
+
+
+def test_detectors_say_what_they_are_trained_on():
+    seen = {name: detector.trained_on for name, detector in fresh().items()}
+    assert {n for n, kind in seen.items() if kind == "attacked"} == {"logistic", *noisecam.NAMES}
+    assert {n for n, kind in seen.items() if kind == "benign"} == {"mahalanobis"}

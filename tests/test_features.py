@@ -114,6 +114,17 @@ def test_each_image_is_measured_on_its_own(model, pixels):
     assert whole.notna().all().all()
 
 
+def test_raw_masses_are_those_of_maps_that_nothing_is_divided_by(model, pixels):
+    family = next(f for f in families(changed(noisecam={"layer": 1})) if f.name == "noisecam")
+    result = family.measure(Images(model, pixels, generators(10)))
+    single = as_model(small_network(), micro_batch=1)
+    for i, image in enumerate(pixels):
+        maps = noisecam.raw_maps(*single.probe(0)(image[None]))
+        for reading in noisecam.READINGS:
+            mass = maps[reading][0].detach().mean().item()
+            assert result[f"raw_mass_{reading}"][i] == pytest.approx(mass, rel=1e-4)
+
+
 @pytest.mark.parametrize("radius", [1, 2, 3, 30])
 @pytest.mark.parametrize("share", [0.05, 0.15, 0.3, 0.6])
 def test_clusters_are_dbscans(share, radius):

@@ -176,7 +176,14 @@ def test_old_keys_are_told_their_new_names():
         (
             "detection.detectors.behaviour.probe",
             0,
-            "behaviour.probe: wanted a layer counted from 1, or from the end, got 0",
+            "behaviour.probe: wanted 'sensitive', or a layer counted from 1, or from the end, got "
+            "0",
+        ),
+        (
+            "detection.detectors.behaviour.probe",
+            "last",
+            "behaviour.probe: wanted 'sensitive', or a layer counted from 1, or from the end, got "
+            "'last'",
         ),
         (
             "detection.detectors.noisecam.brightness",

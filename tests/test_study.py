@@ -189,6 +189,17 @@ def test_detectors_see_every_variant_and_the_attacks_made_for_them():
     adaptive = rows[rows["variant"] == "adaptive"].groupby("against").size()
     assert set(adaptive.index) == set(NAMES) - {CHANCE}
     assert (adaptive == test).all()
+    # Noise of the size of each attack, image by image.
+    for arm in ("adaptive", "non_adaptive"):
+        pair = [rows[rows["variant"] == name] for name in (arm, f"{arm}_noise")]
+        assert pair[0]["image"].to_list() == pair[1]["image"].to_list()
+        assert pair[0]["against"].to_list() == pair[1]["against"].to_list()
+        np.testing.assert_allclose(pair[1]["rms"], pair[0]["rms"], rtol=0.02)
+        assert pair[0]["rms"].min() > 0
+    # Behaviour deviation reads the most sensitive layer.
+    layers = detected.layers.set_index("rank")
+    assert layers["behaviour"].sum() == 1
+    assert layers.loc[1, "behaviour"]
     # What a detector reads of its own adaptive attack is there, and nothing else.
     energy = rows[rows["against"] == "energy"]
     assert energy["energy"].notna().all()
@@ -221,7 +232,11 @@ def test_evaluation_tables_fit_together(tiny):
     same = made["detectors"].query("positives == 'success' and negatives == 'both'")
     keys = ["cell", "strength", "detector"]
     pairs = own.merge(same.drop_duplicates(keys), on=keys)
-    assert (pairs["auroc_x"] == pairs["auroc_y"]).all()
+    pd.testing.assert_series_equal(pairs["auroc_x"], pairs["auroc_refitted"], check_names=False)
+    first = pairs[pairs["strength"] == 1]
+    pd.testing.assert_series_equal(first["auroc_x"], first["auroc_y"], check_names=False)
+    # One threshold for all strengths of a cell.
+    assert made["limits"].groupby(["cell", "detector"])["limit"].nunique(dropna=False).max() == 1
     assert len(detector_report.evaluation(made, "tiny_dlfuzz")) == len(NAMES) + 7
     assert set(detector_report.adaptive(made)["cell"]) == {"tiny_pgd"}
     assert made["claims"].set_index("id").loc["B1", "verdict"] == "not decided"
@@ -256,7 +271,7 @@ def test_the_tables_of_the_cells_are_in_the_one_study_or_the_other(tiny):
     layers, detectors = (set(results.load(name)) for name in ("tiny", "tiny_detectors"))
     assert layers == set(tables.ABOUT)
     assert detectors == set(evaluation.ABOUT)
-    assert layers & detectors == {"claims", "switches"}
+    assert layers & detectors == {"claims", "flags", "switches"}
     switches = [results.load(name)["switches"] for name in ("tiny", "tiny_detectors")]
     cells = tiny.settings.cells.items()
     runs = [(key, protocol) for key, cell in cells for protocol in cell.protocols]

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from camdrift.detectors.detector import Detector
-from camdrift.settings.detection import Layer, place
+from camdrift.detectors.detector import SENSITIVE, Detector
+from camdrift.settings.detection import place
 from camdrift.settings.section import Section
 from camdrift.storage import arrays
 
@@ -35,17 +35,26 @@ STREAM = ""  # shared with `chance`, which draws first
 ONE_SURROGATE = True
 
 
+def _is_probe(value: object) -> object:
+    if value == SENSITIVE or (type(value) is int and value != 0):
+        return value
+    raise ValueError(
+        f"wanted '{SENSITIVE}', or a layer counted from 1, or from the end, got {repr(value)[:80]}"
+    )
+
+
 class Settings(Section):
     """The share of variance that cleaning keeps, the number of copies, and the layer of the map.
 
     variance: share of its variance that a cleaned image keeps.
     copies: noisy copies of the cleaned image; the paper asks for 50 or more.
-    probe: the layer, counted from 1, or from the end if negative.
+    probe: the layer, counted from 1, or from the end if negative; 'sensitive' for the most
+        sensitive one, see `camdrift.evaluation.sensitivity`.
     """
 
     variance: Annotated[float, Field(gt=0, lt=1)]
     copies: Annotated[int, Field(ge=2)]
-    probe: Layer
+    probe: Annotated[int | str, BeforeValidator(_is_probe)]
 
 
 def copies(
@@ -115,6 +124,12 @@ def passes(settings: Settings) -> int:
     return settings.copies + 2
 
 
+def _layer(settings: Settings) -> int:
+    if isinstance(settings.probe, str):
+        raise TypeError("the most sensitive layer is not known here: see `families.with_layer`")
+    return settings.probe
+
+
 def measure(images: Images, settings: Settings) -> Columns:
     """Returns the behaviour of each image.
 
@@ -127,7 +142,7 @@ def measure(images: Images, settings: Settings) -> Columns:
 
     pixels, count = images.pixels, settings.copies
     clean = rebuild(pixels, variance=settings.variance)
-    probe = images.model.probe(place(settings.probe))
+    probe = images.model.probe(place(_layer(settings)))
 
     def stream() -> Iterator[Tensor]:
         yield from clean
@@ -196,7 +211,7 @@ def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective
 
     def probe_map(batch: Pixels) -> tuple[Logits, Heatmaps]:
         logits, activations = model.activations(batch)
-        tensor = activations[place(settings.probe)]
+        tensor = activations[place(_layer(settings))]
         (gradient,) = torch.autograd.grad(top_logit(logits).sum(), tensor, create_graph=True)
         return logits, grad_cam.maps(tensor, gradient)
 

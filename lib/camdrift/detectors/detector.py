@@ -6,11 +6,16 @@ table with a row for each image and the columns of the detectors' `measure`; `fi
 the calibration images, and a mask of the adversarial ones.
 """
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 
 from camdrift.storage.arrays import Mask, PerImage
+
+# In place of a layer: the most sensitive one, which is chosen on the calibration images.
+SENSITIVE = "sensitive"
 
 
 class UnfitError(Exception):
@@ -24,11 +29,13 @@ class Detector(BaseEstimator):
 
     Attributes:
         own_rule: whether `predict` uses a rule of the detector's own.
+        trained_on: the kind of images that the score is fitted to, if it is fitted at all.
         unfit: the reason why fitting failed, or "".
     """
 
     false_alarms = 0.05
     own_rule = False
+    trained_on: Literal["none", "benign", "attacked"] = "none"
     unfit = ""
 
     def fit(self, features: pd.DataFrame, adversarial: Mask) -> "Detector":

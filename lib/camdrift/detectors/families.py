@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from camdrift.detectors.detector import Detector
+from camdrift.detectors.detector import SENSITIVE, Detector
 from camdrift.pipeline import discovery
 from camdrift.settings import DetectionSettings, SettingsError, lines_of
 from camdrift.settings.section import Section
@@ -44,8 +44,10 @@ class Family:
 
     @property
     def layers(self) -> dict[str, int]:
-        """The layers that it reads, by setting."""
-        return {name: getattr(self.settings, name) for name in getattr(self.module, "LAYERS", ())}
+        """The layers that it reads, by setting, without those that are chosen by images."""
+        names = getattr(self.module, "LAYERS", ())
+        layers = {name: getattr(self.settings, name) for name in names}
+        return {name: layer for name, layer in layers.items() if layer != SENSITIVE}
 
     @property
     def has_surrogate(self) -> bool:
@@ -73,6 +75,18 @@ class Family:
         """Returns a copy for a model with `count` layers: larger layer numbers become the last."""
         layers = {name: max(-count, min(count, layer)) for name, layer in self.layers.items()}
         return replace(self, settings=self.settings.model_copy(update=layers))
+
+
+def with_layer(settings: DetectionSettings, layer: int) -> DetectionSettings:
+    """Returns the settings with a layer, counted from 1, wherever the most sensitive is asked for.
+
+    See `camdrift.evaluation.sensitivity`.
+    """
+    detectors = {
+        name: {key: layer if value == SENSITIVE else value for key, value in content.items()}
+        for name, content in settings.detectors.items()
+    }
+    return settings.model_copy(update={"detectors": detectors})
 
 
 def families(settings: DetectionSettings) -> list[Family]:

@@ -38,6 +38,8 @@ def measure(images: Images, settings: Settings) -> Columns:
 class Logistic(Detector):
     """The regression, fitted to benign and adversarial calibration images."""
 
+    trained_on = "attacked"
+
     def learn(self, features: pd.DataFrame, adversarial: arrays.Mask) -> None:
         """Fits the regression."""
         if not adversarial.any():

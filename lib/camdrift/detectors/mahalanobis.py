@@ -42,6 +42,8 @@ def measure(images: Images, settings: Settings) -> Columns:
 class Mahalanobis(Detector):
     """The distance, with mean and covariance of the benign calibration images."""
 
+    trained_on = "benign"
+
     def learn(self, features: pd.DataFrame, adversarial: arrays.Mask) -> None:
         """Fits the benign images' mean and covariance."""
         benign = feature_columns(features[~adversarial], "profile")

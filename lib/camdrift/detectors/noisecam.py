@@ -7,7 +7,7 @@ gradients of the logits or of the probabilities.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -153,20 +153,6 @@ def clusters(bright: np.ndarray, *, radius: int, neighbours: int) -> arrays.PerI
     return np.bincount(image[1:][first], minlength=count)
 
 
-def maps(model: Model, pixels: Pixels, *, layer: int) -> Iterator[dict[str, Tensor]]:
-    """Yields the normalised maps of every reading, a micro-batch at a time.
-
-    Args:
-        model: the model under attack.
-        pixels: in [0, 1].
-        layer: counted from 1, or from the end if negative.
-    """
-    probe = model.probe(place(layer))
-    for batch, rows in model.batches(pixels):
-        heat = raw_maps(*probe(batch))
-        yield {name: normalise(m[:rows], size=model.sides) for name, m in heat.items()}
-
-
 def passes(settings: Settings) -> int:
     """Returns the number of forward passes of the model for each image."""
     return 1
@@ -176,14 +162,18 @@ def measure(images: Images, settings: Settings) -> Columns:
     """Returns the features of NoiseCAM for each image.
 
     mass_<reading>: mean of the normalised map.
+    raw_mass_<reading>: mean of the map as it is, at its own size.
     clusters_<reading>_<i>: number of clusters above the i-th of the brightnesses.
     """
-    parts: list[Columns] = []
-    for heat in maps(images.model, images.pixels, layer=settings.layer):
-        part = {}
+    model, parts = images.model, []
+    probe = model.probe(place(settings.layer))
+    for batch, rows in model.batches(images.pixels):
+        heat = {name: heat[:rows].detach() for name, heat in raw_maps(*probe(batch)).items()}
+        part: Columns = {}
         for reading in READINGS:
-            values = heat[reading].detach().cpu().numpy()
+            values = normalise(heat[reading], size=model.sides).cpu().numpy()
             part[f"mass_{reading}"] = values.mean((1, 2))
+            part[f"raw_mass_{reading}"] = heat[reading].mean((1, 2)).cpu().numpy()
             for i, threshold in enumerate(settings.brightness):
                 part[f"clusters_{reading}_{i}"] = clusters(
                     values > threshold, radius=settings.radius, neighbours=settings.neighbours
@@ -205,6 +195,7 @@ class NoiseCam(Detector):
     """
 
     own_rule = True
+    trained_on = "attacked"  # the brightness is chosen by them
 
     def __init__(self, reading: str, thresholds: int, limit: int = 3) -> None:
         self.reading = reading

@@ -11,7 +11,10 @@ from sklearn.metrics import roc_curve
 from camdrift.analysis import statistics
 from camdrift.detectors.detector import Detector, UnfitError
 from camdrift.detectors.families import Family
-from camdrift.storage import ADVERSARIAL, CLEAN, NOISE
+from camdrift.storage import ADAPTIVE, ADVERSARIAL, CLEAN, NOISE, NON_ADAPTIVE
+
+# The variants of noise that is of the size of an attack on detectors, image by image.
+NOISE_OF = {arm: f"{arm}_noise" for arm in (NON_ADAPTIVE, ADAPTIVE)}
 
 
 def fit_detectors(

@@ -1,6 +1,6 @@
 """The experiment on detectors: which images take part, their splits, and what is done to them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,20 +11,30 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from camdrift import storage
-from camdrift.detectors import noisecam
-from camdrift.detectors.families import PLACE, Family, families
-from camdrift.evaluation import adaptive, evaluation, measuring
+from camdrift.detectors import behaviour, noisecam
+from camdrift.detectors.families import PLACE, Family, families, with_layer
+from camdrift.evaluation import adaptive, evaluation, measuring, sensitivity
+from camdrift.evaluation.evaluation import NOISE_OF
 from camdrift.explain.methods import grad_cam_plus_plus, layer_cam
 from camdrift.features.images import Objective
 from camdrift.models.logits import top_logit
 from camdrift.models.model import Model
-from camdrift.perturbations import changes
+from camdrift.perturbations import changes, noise
 from camdrift.perturbations.variants import Variant, read, shown
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, Protocol, SettingsError
 from camdrift.settings.detection import place
 from camdrift.settings.section import size_of
-from camdrift.storage import ADAPTIVE, ADVERSARIAL, CLEAN, NOISE, NON_ADAPTIVE, Detected, Seen
+from camdrift.storage import (
+    ADAPTIVE,
+    ADVERSARIAL,
+    CLEAN,
+    NOISE,
+    NON_ADAPTIVE,
+    Detected,
+    Seen,
+    Sensitivity,
+)
 from camdrift.storage.pixels import to_8bit
 
 METHODS = ("grad_cam_plus_plus", "layer_cam", *noisecam.READINGS)  # of the maps shown in figures
@@ -79,16 +89,22 @@ class Part:
     """Images of a cell in its evaluation.
 
     images: as `select_images` returns them.
+    settings: of the detection.
+    seed: of all draws.
     classes: pairs of the number and the name of each class.
     size: of the images in px, see `settings.section.sides`.
+    layers: as `Sensitivity` has them, None before they are measured.
     """
 
     cell: Cell
     name: str
     protocol: Protocol
     images: pd.DataFrame
+    settings: DetectionSettings
+    seed: int
     classes: list[tuple[int, str]]
     size: int | list[int]
+    layers: pd.DataFrame | None = None
 
     @property
     def test_images(self) -> pd.DataFrame:
@@ -107,14 +123,19 @@ def load_part(
     name: str,
     protocol: Protocol,
     settings: DetectionSettings,
-    *,
     seed: int,
+    sensed: Iterable[Sensitivity] = (),
 ) -> Part:
     """Returns the images of a cell that take part, as its attack left them.
+
+    If the layers' sensitivity is known, the most sensitive one is a number in the part's settings.
 
     Raises:
         SettingsError: the model lacks a layer that a detector reads.
     """
+    layers = next((found.layers for found in sensed), None)
+    if layers is not None:
+        settings = with_layer(settings, sensitivity.most_sensitive(layers))
     for family in families(settings):
         for setting, number in family.layers.items():
             if abs(number) > len(model.maps):
@@ -128,32 +149,40 @@ def load_part(
     names = images.drop_duplicates("label").set_index("label")["class_name"].to_dict()
     selected = select_images(images, settings, seed=seed)
     size = size_of(*attacked.perturbation.shape[-2:])
-    return Part(cell, name, protocol, selected, list(names.items()), size)
+    classes = list(names.items())
+    return Part(cell, name, protocol, selected, settings, seed, classes, size, layers)
 
 
-def measure(
-    model: Model, part: Part, settings: DetectionSettings, places: slice, *, key: str, seed: int
-) -> Seen:
+def sense(model: Model, part: Part) -> Sensitivity:
+    """Returns the sensitivity of the model's layers, under the cell's attack at strength 1."""
+    images = sensitivity.select(part.images)
+    by_name = {
+        variant.name: torch.from_numpy(variant.pixels())
+        for variant in part.variants(images)
+        if variant.table["strength"].iloc[0] in (0.0, 1.0)
+    }
+    clean, attacked, noisy = (by_name[name] for name in (CLEAN, ADVERSARIAL, NOISE))
+    return Sensitivity(sensitivity.measure(model, clean, attacked, noisy, images))
+
+
+def measure(model: Model, part: Part, places: slice) -> Seen:
     """Returns the detectors' features of some images: clean, attacked and noisy.
 
     Args:
         model: the model under attack.
         part: the images that take part.
-        settings: of the detection.
         places: indices of the images among them.
-        key: the cell's name, part of the seed.
-        seed: of the draws.
     """
     table = part.images.iloc[places]
     variants = part.variants(table)
     rows = table.reset_index(drop=True)
+    clean = torch.from_numpy(next(v for v in variants if v.name == CLEAN).pixels())
     parts, seconds = [], []
     for variant in variants:
         strength = float(variant.table["strength"].iloc[0])
         pixels = torch.from_numpy(variant.pixels())
         features, variant_seconds = _features(
-            model, pixels, rows, variant.name, strength, families(settings), key, seed,
-            blur=settings.blur,
+            model, pixels, clean, rows, variant.name, strength, families(part.settings), part,
         )  # fmt: skip
         parts.append(features)
         seconds.append(variant_seconds)
@@ -183,100 +212,101 @@ def mean_seconds(parts: Sequence[Seen]) -> dict[str, float]:
 def _features(
     model: Model,
     pixels: Tensor,
+    clean: Tensor,
     table: pd.DataFrame,
     variant: str,
     strength: float,
     detectors: Sequence[Family],
-    key: str,
-    seed: int,
+    part: Part,
     against: str = "",
-    *,
-    blur: float,
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     def streams(name: str) -> list[np.random.Generator]:
         # "detect" is part of the seed, too.
         word = SEED_NAMES.get(variant, variant)
-        parts: list[int | str] = [seed, "detect", key, word, repr(strength), against]
+        parts: list[int | str] = [part.seed, "detect", part.name, word, repr(strength), against]
         parts += [name] * bool(name)
         return [randomness.generator(*parts, int(image)) for image in table["image"]]
 
     features, seconds = measuring.measure_images(model, pixels, streams, detectors)
     with torch.no_grad():
-        blurred = model(blur_images(pixels, radius=blur)).argmax(1).numpy()
+        blurred = model(blur_images(pixels, radius=part.settings.blur)).argmax(1).numpy()
     facts = {"image": table["image"].to_numpy(), "variant": variant, "strength": strength,
-             "against": against, "blurred": blurred}  # fmt: skip
+             "against": against, "blurred": blurred, "rms": rms(pixels - clean)}  # fmt: skip
     return pd.concat([pd.DataFrame(facts), features], axis=1), seconds
 
 
-def adapt(
-    model: Model,
-    part: Part,
-    settings: DetectionSettings,
-    places: slice,
-    features: pd.DataFrame,
-    *,
-    key: str,
-    seed: int,
-    quantise: str,
-) -> Seen:
+def rms(change: Tensor) -> np.ndarray:
+    """Returns the root mean square of changes (n, c, h, w), in pixel values: (n,)."""
+    return change.double().square().mean((1, 2, 3)).sqrt().numpy()
+
+
+def adapt(model: Model, part: Part, places: slice, seen: Iterable[Seen]) -> Seen:
     """Returns features of some test images under the non-adaptive and the adaptive attacks.
+
+    And under noise of the size of each, see `NOISE_OF`. Readings that share an attack share these.
 
     Args:
         model: the model under attack.
         part: the images that take part.
-        settings: of the detection.
         places: indices of the images in the test split.
-        features: of all images that take part; detectors are fitted on them.
-        key: the cell's name, part of the seed.
-        seed: of the draws.
-        quantise: of the cell's protocol, for the attacked images.
+        seen: the features of all images that take part; detectors are fitted on them.
     """
     test_images = part.test_images.iloc[places]
     original = next(v for v in part.variants(test_images) if v.name == CLEAN)
     clean = torch.from_numpy(original.pixels())
     labels = torch.from_numpy(test_images["clean"].to_numpy(copy=True))
-    budget = settings.adaptive.model_dump()
+    budget = part.settings.adaptive.model_dump()
     images = part.images.reset_index(drop=True)
+    rows = test_images.reset_index(drop=True)
+
+    def stored(pixels: Tensor) -> Tensor:
+        return torch.from_numpy(changes.stored(pixels.numpy(), quantise=part.protocol.quantise))
 
     def attack(score: Objective | None) -> Tensor:
-        pixels = adaptive.perturb(model, clean, labels, score, **budget)
-        return torch.from_numpy(changes.stored(pixels.numpy(), quantise=quantise))
+        return stored(adaptive.perturb(model, clean, labels, score, **budget))
 
     def features_of(
         pixels: Tensor, variant: str, detectors: Sequence[Family], name: str = ""
     ) -> pd.DataFrame:
-        rows = test_images.reset_index(drop=True)
-        return _features(
-            model, pixels, rows, variant, 1.0, detectors, key, seed, name, blur=settings.blur
-        )[0]
+        """Returns the features of attacked images, and of images under noise of their size."""
+        kind: tuple[int | str, ...] = (part.seed, "detect", part.name, NOISE_OF[variant], name)
+        generators = [randomness.generator(*kind, int(image)) for image in rows["image"]]
+        noisy = stored(noise.beside(NOISE, clean, pixels - clean, generators))
+        return pd.concat([
+            _features(model, changed, clean, rows, arm, 1.0, detectors, part, name)[0]
+            for changed, arm in ((pixels, variant), (noisy, NOISE_OF[variant]))
+        ])  # fmt: skip
 
-    detectors = families(settings)
-    fitted_detectors = evaluation.fit_detectors(features, images, 1.0, detectors)
+    detectors = families(part.settings)
+    fitted_detectors = evaluation.fit_detectors(join(list(seen)), images, 1.0, detectors)
     parts = [features_of(attack(None), NON_ADAPTIVE, detectors)]
     for family in detectors:
-        family_pixels = None
+        of_family = None
         for name in family.readings():
             if not family.has_surrogate or fitted_detectors[name].unfit:
                 continue
-            pixels = family_pixels
-            if pixels is None:
+            if of_family is None or not family.shares_surrogate:
                 pixels = attack(family.surrogate(fitted_detectors[name], model))
-            family_pixels = pixels if family.shares_surrogate else None
-            parts.append(features_of(pixels, ADAPTIVE, [family], name))
+                of_family = features_of(pixels, ADAPTIVE, [family], name)
+            parts.append(of_family.assign(against=name))
     return Seen(pd.concat(parts, ignore_index=True), {})
 
 
 def empty() -> Detected:
     """Returns the result of a cell without detectors."""
     blank, table = np.zeros(0, dtype=np.uint8), pd.DataFrame()
-    return Detected(table, table, blank, blank, table, {})
+    return Detected(table, table, table, blank, blank, table, {})
 
 
-def collect(
-    model: Model, part: Part, features: pd.DataFrame, settings: DetectionSettings
-) -> Detected:
-    """Returns the features of all images that take part, and maps and pictures of some."""
-    detectors = families(settings)
+def collect(model: Model, part: Part, features: pd.DataFrame) -> Detected:
+    """Returns the features of all images that take part, and maps and pictures of some.
+
+    The part has its `layers`.
+    """
+    detectors, count = families(part.settings), len(model.maps)
+    read = [place(family.layers["probe"]) % count for family in detectors
+            if family.module is behaviour]  # fmt: skip
+    layers = pd.DataFrame(part.layers).assign(behaviour=np.isin(np.arange(count), read))
     facts = {
         "methods": list(METHODS),
         "passes": {family.name: family.passes for family in detectors},
@@ -284,13 +314,13 @@ def collect(
         "size": part.size,
     }
     images = part.images.reset_index(drop=True)
-    layers = [family.layers["layer"] for family in detectors if family.module is noisecam]
-    if not layers:
-        return replace(empty(), features=features, images=images, facts=facts)
+    shown_at = [family.layers["layer"] for family in detectors if family.module is noisecam]
+    if not shown_at:
+        return replace(empty(), features=features, images=images, layers=layers, facts=facts)
     some = part.images.iloc[np.sort(shown(part.images, count=EXAMPLES))]
     order = shown(some, count=EXAMPLES)
-    maps, pictures, examples = _examples(model, part.variants(some), order, layers[0])
-    return Detected(features, images, maps, pictures, examples, facts)
+    maps, pictures, examples = _examples(model, part.variants(some), order, shown_at[0])
+    return Detected(features, images, layers, maps, pictures, examples, facts)
 
 
 def _examples(

@@ -215,18 +215,21 @@ class Detected:
     features: a row for each (image, variant, strength, against): its features, see
         `evaluation.measuring`. Variants are clean, adversarial, noise and, at strength 1, the
         attacks on detectors: 'adaptive', which knows the detector `against`, with that detector's
-        features alone, and 'non_adaptive' at the same budget. `blurred` is the prediction after
-        a blur.
+        features alone, and 'non_adaptive' at the same budget; and, as '<attack>_noise', noise of
+        the size of each of these. `blurred` is the prediction after a blur, `rms` the root mean
+        square of the change, in pixel values.
     images: a row an image: `image, split, source, label, clean, success`.
     maps: float16 (examples, variants, methods, h, w): normalised maps to show.
     pictures: uint8 (examples, variants, h, w, c).
     examples: `image, variant, prediction` of each picture, in the order of `pictures`.
     facts: `methods` of `maps`; `passes`: forward ones of the model, by detector; `classes`: pairs
         of the number and the name of each class; `size` of the images.
+    layers: see `evaluation.sensitivity.measure`, with `behaviour`: whether that detector reads it.
     """
 
     features: pd.DataFrame
     images: pd.DataFrame
+    layers: pd.DataFrame
     maps: np.ndarray
     pictures: np.ndarray
     examples: pd.DataFrame
@@ -239,6 +242,13 @@ class Seen:
 
     features: pd.DataFrame
     seconds: dict
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """The sensitivity of each layer on calibration images, see `evaluation.sensitivity.measure`."""
+
+    layers: pd.DataFrame
 
 
 @dataclass(frozen=True)

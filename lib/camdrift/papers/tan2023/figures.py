@@ -137,8 +137,9 @@ def auroc_under_adaptive_attack(tables: Tables, cell: str) -> Figure:
     return Figure(
         "auroc_under_adaptive_attack",
         f"Detectors under a non-adaptive and an adaptive attack ({cell})",
-        "AUROC, attacked images whose class flips against clean and noisy ones; 0.5 is chance. "
-        "Both attacks have the same budget; the adaptive one also lowers the detector's score.",
+        "AUROC, attacked images whose class flips against clean and noisy ones, whose noise is of "
+        "each image's own change in size; 0.5 is chance. Both attacks have the same budget; "
+        "the adaptive one also lowers the detector's score.",
         "bars",
         table[["series", "x", "y"]].reset_index(drop=True),
         "detector",
@@ -180,7 +181,8 @@ def pictures(*, blur: float) -> dict[str, tuple[str, str]]:
         "tan_figure_1": (
             "A Gaussian blur as a defence",
             "One image attacked, with noise of the same size, and clean; right, each blurred "
-            f"(standard deviation {blur:g} px). The class is that before the blur.",
+            f"(standard deviation {blur:g} px). The first class is that before the blur, the "
+            "second that after it.",
         ),
         "tan_figure_5": (
             "NoiseCAM of an attacked, a noisy and a clean image",
@@ -212,9 +214,18 @@ class Examples:
     def label(self, variant: str) -> str:
         """Returns the name of a variant of the first image, with its predicted class."""
         rows = self.detected.examples.iloc[: len(self.order)].set_index("variant")
-        number = int(rows.loc[variant, "prediction"])
-        name = dict(self.detected.facts["classes"]).get(number, f"class {number}")
-        return f"{VARIANT_NAMES[variant]}: {name}"
+        return f"{VARIANT_NAMES[variant]}: {self._name(rows.loc[variant, 'prediction'])}"
+
+    def label_blurred(self, variant: str) -> str:
+        """Returns `label` with the class that is predicted after the blur in a second line."""
+        rows = self.detected.features
+        first = self.detected.examples["image"].iloc[0]
+        mine = rows[(rows["image"] == first) & (rows["variant"] == variant)]
+        number = mine.loc[mine["strength"].isin([0.0, 1.0]), "blurred"].iloc[0]
+        return f"{self.label(variant)}\nblurred: {self._name(number)}"
+
+    def _name(self, number: float) -> str:
+        return dict(self.detected.facts["classes"]).get(int(number), f"class {int(number)}")
 
     def picture(self, example: int, variant: str) -> np.ndarray:
         """Returns a picture, uint8 (h, w, channels)."""
@@ -252,7 +263,7 @@ def figure_1(examples: Examples, title: str, caption: str, *, blur: float) -> Fi
     plain = [examples.picture(0, variant) for variant in ROWS]
     smooth = [gaussian_filter(picture.astype(float), (blur, blur, 0)) for picture in plain]
     tiles = [[p, s.round().astype(np.uint8)] for p, s in zip(plain, smooth, strict=True)]
-    labels = [examples.label(variant) for variant in ROWS]
+    labels = [examples.label_blurred(variant) for variant in ROWS]
     return panel("tan_figure_1", title, caption, tiles, ["image", "blurred"], labels)
 
 

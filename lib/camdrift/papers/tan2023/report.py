@@ -10,6 +10,7 @@ from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text
 from camdrift.papers import claims
 from camdrift.papers.tan2023.claims import CLAIMS
+from camdrift.papers.tan2023.verdicts import FEW
 from camdrift.settings import DetectorStudy, Settings
 
 
@@ -21,9 +22,13 @@ def evaluation(tables: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame
     rows = tables["detectors"]
     rows = rows[(rows["cell"] == cell) & (rows["strength"] == strength)]
     rows = rows.query("positives == 'success' and negatives == 'both'")
+    elsewhere = tables["transfer"].query(
+        "cell == @cell and strength == @strength and fitted_strength == 1 and fitted_cell != @cell"
+    )
     texts = [
         {
             "detector": row["detector"],
+            "trained on": row.get("trained_on", ""),
             "decides": {"own": "by its rule", "chosen": "above a chosen threshold"}[row["rule"]],
             "AUROC": as_text(row["auroc"], row["auroc_low"], row["auroc_high"]),
             "average precision": as_text(row["precision"], float("nan"), float("nan")),
@@ -34,11 +39,57 @@ def evaluation(tables: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame
                 row["balanced"], row["balanced_low"], row["balanced_high"]
             ),
             "attacked / benign": f"{row['n_positive']:g} / {row['n_negative']:g}",
+            "AUROC, trained on another attack": _elsewhere(elsewhere, row),
             "note": row["note"],
         }
         for _, row in rows.iterrows()
     ]
     return pd.DataFrame(texts)
+
+
+def probe(tables: Tables, cell: str) -> str:
+    """Returns which layer behaviour deviation reads, and its rank beside that by the paper's place.
+
+    The paper's block5_conv1 is the third conv layer from the end.
+    """
+    layers = tables["layers"].query("cell == @cell").reset_index(drop=True)
+    read = layers[layers["behaviour"].astype(bool)]
+    if not len(read):
+        return ""
+
+    def rank(row: pd.Series) -> str:
+        if pd.isna(row["rank"]):
+            return f"without a rank, as {row['empty']:.0%} of its pairs have an empty map"
+        return f"rank {row['rank']:.0f} of {len(layers)}"
+
+    mine, placed = read.iloc[0], layers.iloc[-min(3, len(layers))]
+    text = f"Behaviour deviation reads layer {mine['layer']}, {rank(mine)} by sensitivity to "
+    text += "attack and noise on the calibration images"
+    if mine["layer"] != placed["layer"]:
+        text += f"; at the paper's place is {placed['layer']}, {rank(placed)}"
+    return f"{text}."
+
+
+def _elsewhere(transfer: pd.DataFrame, row: pd.Series) -> str:
+    """Returns the AUROCs of a row's detector, trained on each other attack."""
+    if row.get("trained_on") != row["cell"]:
+        return ""
+    others = transfer[transfer["detector"] == row["detector"]]
+    return ", ".join(f"{other.fitted_cell} {other.auroc:.3f}" for other in others.itertuples())
+
+
+def with_counts(rates: pd.DataFrame) -> pd.DataFrame:
+    """Returns the texts of `evaluation` with the images behind each value; few ones are marked."""
+    counted = rates.copy()
+    for i, counts in rates["attacked / benign"].str.split(" / ").items():
+        numbers = dict(zip(("TPR", "TNR"), counts, strict=True))
+        numbers |= dict.fromkeys(("AUROC", "balanced accuracy"), " + ".join(counts))
+        for column, count in numbers.items():
+            least = min(float(number) for number in count.split(" + "))
+            few = ", *few*" if least < FEW else ""
+            if rates.loc[i, column]:
+                counted.loc[i, column] = f"{rates.loc[i, column]} ({count}{few})"
+    return counted
 
 
 def adaptive(tables: Tables) -> pd.DataFrame:
@@ -65,6 +116,7 @@ def adaptive(tables: Tables) -> pd.DataFrame:
                 "flips, adaptive": f"{arms.loc['adaptive', 'flipped']:.0%}",
                 "AUROC, non-adaptive": texts["non_adaptive"],
                 "AUROC, adaptive": texts["adaptive"],
+                "AUROC, adaptive, noise of the cell's attack": _against_cell_noise(arms),
                 "better than chance, non-adaptive": _better(lows[0]),
                 "better than chance, adaptive": _better(lows[1]),
             }
@@ -88,6 +140,11 @@ def disguise(tables: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
     return pd.DataFrame(readings)
 
 
+def _against_cell_noise(arms: pd.DataFrame) -> str:
+    names = ["auroc_cell_noise", "cell_noise_low", "cell_noise_high"]
+    return as_text(*arms.loc["adaptive", names]) if set(names) <= set(arms) else ""
+
+
 def _better(low: float | None) -> str:
     return "" if low is None or pd.isna(low) else "yes" if low > 0.5 else "not surely"
 
@@ -99,6 +156,7 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
         "Study <code>{}</code>. Headline cell: <code>{}</code>. Numbers rest on this study's own "
         "images and model, not on those of any paper."
     ).format(name, study.headline)
+    layers = tables["layers"].query("cell == @study.headline").drop(columns="cell")
     adaptive_rates = adaptive(tables) if len(tables["adaptive"]) else None
     parts = [
         Part(text=lead),
@@ -109,11 +167,17 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
              "whose class flips, at strength 100 %, against clean and noisy images. Each "
              "detector is calibrated, its threshold chosen, and it is tested on different "
              "images.", evaluation(tables, study.headline)),
+        Part("NoiseCAM and its rivals", "The detectors of the first claims by balanced accuracy, "
+             "which depends on a threshold, and by AUROC, at each strength.",
+             tables["rivals"].query("cell == @study.headline")),
         Part("Detectors under a non-adaptive and an adaptive attack",
-             "" if adaptive_rates is not None else "Not run here.", adaptive_rates),
+             "Noisy images are under noise of each attacked image's own size; the column on the "
+             "cell's attack is against noise of that one's, which is smaller."
+             if adaptive_rates is not None else "Not run here.", adaptive_rates),
         Part("Is NoiseCAM the confidence in disguise?", "Rank correlation of its number of "
              "clusters with 1 minus the model's top probability, on test images, and the "
              "difference of their AUROCs.", disguise(tables, study.headline)),
+        Part("The layer that behaviour deviation reads", probe(tables, study.headline), layers),
         Part("The most sensitive layer, one switch at a time", "The statistic of the claim on "
              "layers under each protocol.", claims.by_protocol(tables, study.headline)),
     ]  # fmt: skip

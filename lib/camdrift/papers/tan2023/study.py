@@ -1,13 +1,15 @@
 """A study of detectors as a whole: its tables, its claims, its summary, its README."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
 from camdrift import storage
 from camdrift.analysis.drawing import Figure
+from camdrift.analysis.flags import texts as flag_texts
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import rounded
+from camdrift.evaluation.evaluation import Evaluation
 from camdrift.papers import claims
 from camdrift.papers.readme import Content, texts
 from camdrift.papers.tan2023 import figures as drawings
@@ -15,8 +17,14 @@ from camdrift.papers.tan2023 import report, sensitivity
 from camdrift.papers.tan2023 import tables as evaluation
 from camdrift.papers.tan2023.claims import CLAIMS
 from camdrift.papers.tan2023.report import page as page
-from camdrift.papers.tan2023.verdicts import Evaluations, judge_evaluations
-from camdrift.settings import DetectorStudy, Settings, protocols
+from camdrift.papers.tan2023.verdicts import (
+    RIVAL_COLUMNS,
+    Evaluations,
+    doubts,
+    judge_evaluations,
+    rivals,
+)
+from camdrift.settings import Cell, DetectorStudy, Settings, protocols
 from camdrift.settings.section import in_words
 from camdrift.storage import Artefact, Detected, Similarities
 
@@ -26,8 +34,9 @@ READS = ("seed", "cells", "protocols", "statistics", "detection", "flags")
 def tables(name: str, settings: Settings) -> Tables:
     """Returns the tables of a study by name, rounded; all but `claims` have a column `cell`.
 
-    They are those of `tables.study_tables`, `switches` (each protocol's finding on the claim on
-    layers) and `claims`, of the headline cell.
+    They are those of `tables.study_tables`, `layers` (see `evaluation.sensitivity`), `rivals` (see
+    `verdicts.rivals`), `switches` (each protocol's finding on the claim on layers), `flags` and
+    `claims`, of the headline cell.
     """
     statistics, seed, known = settings.statistics, settings.seed, protocols(settings.protocols)
     detected = {
@@ -47,12 +56,21 @@ def tables(name: str, settings: Settings) -> Tables:
         findings.append(table.assign(cell=key)[["cell", *table]])
     whole = {key: rounded(table) for key, table in unrounded.items()}
     whole["switches"] = rounded(pd.concat(findings, ignore_index=True))
+    layers = [found.layers.assign(cell=key) for key, (_, found) in detected.items()]
+    whole["layers"] = rounded(
+        pd.concat(layers, ignore_index=True)[["cell", *layers[0].columns[:-1]]]
+    )
+    by_cell = {
+        key: _evaluations(key, cell, detected, unrounded, evaluations)
+        for key, (cell, _) in detected.items()
+    }
+    compared = [rivals(mine).assign(cell=key) for key, mine in by_cell.items()]
+    whole["rivals"] = rounded(pd.concat(compared)[["cell", *RIVAL_COLUMNS]])
     headline = settings.study(name, DetectorStudy).headline
     cell, of_headline = detected[headline]
-    alike = [key for key, (other, _) in detected.items() if other.model == cell.model]
-    adaptive = unrounded["adaptive"][unrounded["adaptive"]["cell"].isin(alike)]
-    size = of_headline.facts["size"]
-    judged = Evaluations(evaluations[headline], adaptive, size)
+    judged, size = by_cell[headline], of_headline.facts["size"]
+    flags = doubts(judged)
+    whole["flags"] = rounded(flags.assign(cell=headline)[["cell", *flags]])
     images = _artefact(Similarities, name, headline).images
     place = f"model '{cell.model}', cell '{headline}'"
     rests_on = {
@@ -67,8 +85,26 @@ def tables(name: str, settings: Settings) -> Tables:
         CLAIMS,
         pd.concat([own, rounded(judge_evaluations(judged))], ignore_index=True),
         rests_on=lambda claim: rests_on.get(claim, others),
+        flags=flags,
     )
     return whole
+
+
+def _evaluations(
+    key: str,
+    cell: Cell,
+    detected: Mapping[str, tuple[Cell, Detected]],
+    unrounded: Tables,
+    evaluations: Mapping[str, dict[float, Evaluation]],
+) -> Evaluations:
+    """Returns the evaluations of a cell, with what other cells of its model say of it."""
+    alike = [name for name, (other, _) in detected.items() if other.model == cell.model]
+    adaptive = unrounded["adaptive"][unrounded["adaptive"]["cell"].isin(alike)]
+    elsewhere = unrounded["transfer"].query(
+        "cell == @key and strength == 1 and fitted_strength == 1 and fitted_cell != @key"
+    )
+    size = detected[key][1].facts["size"]
+    return Evaluations(evaluations[key], adaptive, size, elsewhere)
 
 
 def _artefact(kind: type[Artefact], study: str, cell: str) -> Artefact:
@@ -118,16 +154,30 @@ def content(name: str, settings: Settings, tables: Tables) -> Content:
         papers="Tan et al. 2023 (NoiseCAM)",
         compared=f"Detectors of single images on {networks}, for images of {images}: clean, under "
         f"each attack ({attacks}) and under noise of its size. Claims, and figures of one cell, "
-        f"are of the headline cell, `{headline}`.",
+        f"are of the headline cell, `{headline}`. {report.probe(tables, headline)}".rstrip(),
         headline=[
             (
                 "Attacked images whose class flips, at strength 100 %, against clean and noisy "
-                "ones, test images; 0.5 is chance. Those with a rule of their own decide by it.",
-                rates[["detector", "decides", "AUROC", "TPR", "TNR", "balanced accuracy"]],
+                "ones, test images, with the numbers of images behind a value, those below "
+                f"{report.FEW} marked *few*; 0.5 is chance. Those with a rule of their own decide "
+                "by it. A detector that is trained on an attack knows what it is tested on: the "
+                "last column has its AUROC on this attack when it is trained on another.",
+                report.with_counts(rates)[
+                    [
+                        "detector",
+                        "decides",
+                        "trained on",
+                        "AUROC",
+                        "TPR",
+                        "TNR",
+                        "balanced accuracy",
+                        "AUROC, trained on another attack",
+                    ]
+                ],
             )
         ],
         claims=CLAIMS,
-        flags=[],
+        flags=flag_texts(tables, headline),
         figures=[
             (figure, title.removesuffix(f" ({headline})"), caption)
             for figure, title, caption in texts(

@@ -12,12 +12,14 @@ from camdrift.analysis import statistics
 from camdrift.detectors import noisecam
 from camdrift.detectors.families import families
 from camdrift.evaluation.evaluation import (
+    NOISE_OF,
     Evaluation,
     add_facts,
     draw_resamples,
     fit_detectors,
     rows_at_strength,
 )
+from camdrift.papers.tan2023.verdicts import raw_masses
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, StatisticsSettings
 from camdrift.storage import ADAPTIVE, CLEAN, NOISE, NON_ADAPTIVE, Detected
@@ -29,8 +31,11 @@ ABOUT = {
     "limits": "each detector's chosen threshold",
     "roc": "points of the ROC curves",
     "transfer": "AUROC of a detector fitted on one attack and strength, tested on another",
-    "adaptive": "AUROC under a non-adaptive and an adaptive attack",
-    "blank": "share of NoiseCAM maps without a cluster, and their mass",
+    "adaptive": "AUROC under a non-adaptive and an adaptive attack, against noise of either size",
+    "rivals": "balanced accuracy and AUROC of the best NoiseCAM minus those of its rivals",
+    "layers": "sensitivity of each layer on the calibration images, and which one is read",
+    "flags": "conditions that limit the validity of a verdict, and the claims affected",
+    "blank": "share of NoiseCAM maps without a cluster, and their mass, normalised and as they are",
     "blur": "accuracy before and after a Gaussian blur",
     "disguise": "rank correlation of NoiseCAM and the model's confidence",
     "switches": "the finding of each protocol on the claim on layers",
@@ -71,6 +76,15 @@ def performance(evaluation: Evaluation, refitted: Evaluation | None = None) -> p
                         row |= _refitted_rates(refitted, name, rule)
                     rows.append(row)
     return pd.DataFrame(rows, columns=RATES)
+
+
+def trained_on(evaluation: Evaluation, cell: str) -> dict[str, str]:
+    """Returns the images that each detector's score is fitted to, by detector.
+
+    'none', 'benign images', or the name of the cell whose attacked images it has seen.
+    """
+    names = {"none": "none", "benign": "benign images", "attacked": cell}
+    return {name: names[each.trained_on] for name, each in evaluation.detectors.items()}
 
 
 def _refitted_rates(evaluation: Evaluation, name: str, rule: str) -> Row:
@@ -154,18 +168,21 @@ def limits(evaluation: Evaluation) -> pd.DataFrame:
 def transfer(evaluations: Iterator[tuple[dict, Evaluation]]) -> pd.DataFrame:
     """Returns the rates of detectors that were fitted on one attack or strength, on another.
 
-    Columns: those of the facts beside each evaluation, `detector, auroc, balanced`.
+    Columns: those of the facts beside each evaluation, `detector, trained_on` (see `trained_on`),
+    `auroc, balanced`.
     """
-    rows = []
+    rows: list[Row] = []
     for facts, evaluation in evaluations:
         yes, no = evaluation.members("success", "both")
         if not len(yes) or not len(no):
             continue
+        seen = trained_on(evaluation, facts["fitted_cell"])
         for name in evaluation.scores:
             alarms = evaluation.detectors[name].predict(evaluation.test)
             balanced = (alarms[yes].mean() + (~alarms[no]).mean()) / 2
             auroc = evaluation.auroc(name, "success", "both")[0]
-            rows.append(facts | {"detector": name, "auroc": auroc, "balanced": balanced})
+            row = facts | {"detector": name, "trained_on": seen[name]}
+            rows.append(row | {"auroc": auroc, "balanced": balanced})
     return pd.DataFrame(rows, columns=TABLES["transfer"])
 
 
@@ -173,28 +190,41 @@ def adaptive(features: pd.DataFrame, images: pd.DataFrame, evaluation: Evaluatio
     """Returns each detector's AUROC under a non-adaptive and an adaptive attack.
 
     Both attacks have the same budget; attacked test images whose class flips are compared with
-    clean and noisy ones.
-    Columns: `detector, arm` ('non_adaptive' or 'adaptive'), `images, flipped, auroc, low, high`.
+    clean ones and with noisy ones, whose noise is of each image's own change in size.
+
+    Columns: `detector, arm` ('non_adaptive' or 'adaptive'), `images, flipped, auroc, low, high`;
+    `auroc_cell_noise`, with `cell_noise_low` and `cell_noise_high`, where the noise is of the size
+    of the cell's own attack, which stops as soon as the class flips; `attack_rms`, `noise_rms`,
+    `cell_noise_rms`, mean root mean squares of the changes, in grey levels of 255.
     """
-    rows = []
-    benign = evaluation.test[evaluation.test["kind"].isin([CLEAN, NOISE])]
+    rows: list[Row] = []
+    test = evaluation.test
+    clean = test[test["kind"] == CLEAN]
     for name, detector in evaluation.detectors.items():
         for arm in (NON_ADAPTIVE, ADAPTIVE):
-            arm_rows = features[features["variant"] == arm]
-            arm_rows = arm_rows[(arm_rows["against"] == name) | (arm == NON_ADAPTIVE)]
-            if not len(arm_rows) or detector.unfit:
+            mine = (features["against"] == name) | (arm == NON_ADAPTIVE)
+            attacked = add_facts(features[mine & (features["variant"] == arm)], images)
+            if not len(attacked) or detector.unfit:
                 continue
-            attacked = add_facts(arm_rows, images)
-            both = pd.concat([benign, attacked], ignore_index=True)
-            part = Evaluation({name: detector}, both, evaluation.confidence, evaluation.weights)
-            row = {"detector": name, "arm": arm, "images": len(attacked),
-                   "flipped": float((attacked["kind"] == "success").mean())}  # fmt: skip
-            if row["flipped"]:
+            like = features[mine & (features["variant"] == NOISE_OF[arm])]
+            noisy = add_facts(like.assign(variant=NOISE), images)
+            row: Row = {"detector": name, "arm": arm, "images": len(attacked),
+                        "flipped": float((attacked["kind"] == "success").mean())}  # fmt: skip
+            negatives = {"auroc": noisy, "auroc_cell_noise": test[test["kind"] == NOISE]}
+            for column, noise in negatives.items() if row["flipped"] else ():
+                whole = pd.concat([clean, noise, attacked], ignore_index=True)
+                part = Evaluation(
+                    {name: detector}, whole, evaluation.confidence, evaluation.weights
+                )
+                ends = [column.removeprefix("auroc_") + end for end in ("_low", "_high")]
+                ends = ["low", "high"] if column == "auroc" else ends
                 values = part.interval(part.auroc(name, "success", "both"))
-                row |= dict(zip(("auroc", "low", "high"), values, strict=True))
+                row |= dict(zip((column, *ends), values, strict=True))
+            arms = {"attack_rms": attacked, "noise_rms": noisy, "cell_noise_rms": negatives[
+                "auroc_cell_noise"]}  # fmt: skip
+            row |= {column: 255 * arm_rows["rms"].mean() for column, arm_rows in arms.items()}
             rows.append(row)
-    names = ["detector", "arm", "images", "flipped", "auroc", "low", "high"]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=TABLES["adaptive"][1:])
 
 
 def blurring(evaluation: Evaluation) -> pd.DataFrame:
@@ -223,25 +253,44 @@ def blankness(evaluation: Evaluation) -> pd.DataFrame:
     """Returns the darkness of NoiseCAM's maps: a row for each reading and kind of test images.
 
     Columns: `reading, kind, images, without_clusters` (at the chosen brightness), with `low` and
-    `high`; `mass`, mean of the normalised map; `relative_mass`, divided by that of successes.
+    `high`; `mass`, mean of the normalised map; `relative_mass`, divided by that of successes. A map
+    that is divided by its own maximum has bright pixels whatever its size, so the others are of
+    maps as they are: `relative_raw_mass`, with `raw_low` and `raw_high`; `relative_raw_median`, of
+    the medians; `dark`, share of maps with less than a tenth of the successes' mean mass, with
+    `dark_low` and `dark_high`.
     """
-    rows = []
+    rows: list[Row] = []
     test = evaluation.test
+    successes, _ = evaluation.members("success", "both")
     for name in noisecam.NAMES:
         if name not in evaluation.scores:
             continue
         reading = name.removeprefix("noisecam_")
         masses = test.groupby("kind")[f"mass_{reading}"].mean()
+        medians = test.groupby("kind")[f"raw_mass_{reading}"].median()
         for kind in (CLEAN, NOISE, "success", "failure"):
             places = np.flatnonzero(test["kind"] == kind)
-            if len(places):
-                blank = evaluation.share(evaluation.scores[name] == 0, places)
-                row = {"reading": reading, "kind": kind, "images": len(places),
-                       "mass": masses[kind],
-                       "relative_mass": masses[kind] / masses.get("success", np.nan)}  # fmt: skip
-                names = ("without_clusters", "low", "high")
-                rows.append(row | dict(zip(names, blank, strict=True)))
-    return pd.DataFrame(rows)
+            if not len(places):
+                continue
+            row: Row = {"reading": reading, "kind": kind, "images": len(places),
+                        "mass": masses[kind],
+                        "relative_mass": masses[kind] / masses.get("success", np.nan)}  # fmt: skip
+            blank = evaluation.share(evaluation.scores[name] == 0, places)
+            row |= dict(zip(("without_clusters", "low", "high"), blank, strict=True))
+            if len(successes):
+                relative, dark = raw_masses(evaluation, reading, places)
+                row |= dict(
+                    zip(("relative_raw_mass", "raw_low", "raw_high"), relative, strict=True)
+                )
+                row["relative_raw_median"] = medians[kind] / medians["success"]
+                row |= dict(zip(("dark", "dark_low", "dark_high"), dark, strict=True))
+            rows.append(row)
+    return pd.DataFrame(rows, columns=BLANK)
+
+
+BLANK = ["reading", "kind", "images", "mass", "relative_mass", "without_clusters", "low", "high",
+         "relative_raw_mass", "raw_low", "raw_high", "relative_raw_median", "dark", "dark_low",
+         "dark_high"]  # fmt: skip
 
 
 DISGUISE = ("reading", "kind", "images", "spearman", "low", "high", "gain", "gain_low",
@@ -338,7 +387,10 @@ def study_tables(
                 ("blank", blankness(evaluation)),
                 ("disguise", disguise(evaluation)),
             ):
-                parts_by_table[name].append(table.assign(cell=key, strength=strength))
+                table = table.assign(cell=key, strength=strength)
+                if name == "detectors":
+                    table["trained_on"] = table["detector"].map(trained_on(evaluation, key))
+                parts_by_table[name].append(table)
         if cell.adaptive:
             table = adaptive(detected.features, detected.images, evaluations[key][1.0])
             parts_by_table["adaptive"].append(table.assign(cell=key))
@@ -356,7 +408,7 @@ def study_tables(
 
 # The first columns of each table, which are also those of a table without rows.
 TABLES = {
-    "detectors": ["cell", "strength", *RATES],
+    "detectors": ["cell", "strength", "detector", "trained_on", *RATES[1:]],
     "roc": ["cell", "strength", "detector", "fpr", "tpr"],
     "judged": ["cell", "strength", "image", "kind"],
     "limits": ["cell", "strength", "detector", "limit"],
@@ -366,12 +418,28 @@ TABLES = {
         "cell",
         "strength",
         "detector",
+        "trained_on",
         "auroc",
         "balanced",
     ],
-    "adaptive": ["cell", "detector", "arm", "images", "flipped", "auroc", "low", "high"],
+    "adaptive": [
+        "cell",
+        "detector",
+        "arm",
+        "images",
+        "flipped",
+        "auroc",
+        "low",
+        "high",
+        "auroc_cell_noise",
+        "cell_noise_low",
+        "cell_noise_high",
+        "attack_rms",
+        "noise_rms",
+        "cell_noise_rms",
+    ],
     "blur": ["cell", "strength", "kind"],
-    "blank": ["cell", "strength", "reading", "kind"],
+    "blank": ["cell", "strength", *BLANK],
     "disguise": ["cell", "strength", "reading", "kind"],
 }
 

@@ -1,7 +1,7 @@
 """Judges of tan2023's claims on detection: from an evaluation to a verdict."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -40,11 +40,16 @@ class Evaluations:
     adaptive: as `tables.adaptive` returns it, with `cell`, of the cells of the same model
         with an adaptive attack.
     size: of the images in px, see `settings.section.sides`.
+    transfer: as `tables.transfer` returns it, of detectors that are fitted on the other attacks on
+        the same model and set at strength 1, and tested on this cell at strength 1.
     """
 
     by_strength: dict[float, Evaluation]
     adaptive: pd.DataFrame
     size: int | list[int]
+    transfer: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=["fitted_cell", "detector", "auroc"])
+    )
 
     @property
     def whole(self) -> Evaluation:
@@ -80,16 +85,84 @@ def more_accurate(evaluations: Evaluations, rivals: tuple[str, ...], rule: str) 
     """Judges B1 and B1b: the best NoiseCAM against the best of some rivals.
 
     They are compared by balanced accuracy, on attacked images whose class flips and on clean and
-    noisy ones. The choosing images select the reading and the rival.
+    noisy ones. The choosing images select the reading and the rival. The detail has their AUROCs,
+    which do not depend on a threshold.
     """
     mine, other = evaluations.best(noisecam.NAMES, "own"), evaluations.best(rivals, rule)
     if mine is None or other is None:
         return nothing("the choosing images lack one kind")
     evaluation = evaluations.whole
-    values = [evaluation.balanced(mine, "own"), evaluation.balanced(other, rule)]
-    value, low, high = evaluation.interval(values[0] - values[1])
-    detail = f"{mine} {values[0][0]:.2f}, {other} {values[1][0]:.2f}"
-    return Finding(value, low, high, verdict_of_interval(low, high, above=0), detail)
+    balanced, auroc = (
+        compare(evaluation, measure, mine, other, rule) for measure in (BALANCED, AUROC)
+    )
+    detail = (
+        f"{mine} {balanced.mine:.2f}, {other} {balanced.other:.2f}; AUROC {auroc.mine:.2f}, "
+        f"{auroc.other:.2f}, difference {auroc.value:+.2f} [{auroc.low:.2f}, {auroc.high:.2f}]"
+    )
+    if evaluation.detectors[other].trained_on == "attacked":
+        detail += f"; {other} is trained on this attack"
+        elsewhere = evaluations.transfer[evaluations.transfer["detector"] == other]
+        for row in elsewhere.itertuples():
+            detail += f", trained on '{row.fitted_cell}' its AUROC is {row.auroc:.2f}"
+    verdict = verdict_of_interval(balanced.low, balanced.high, above=0)
+    return Finding(balanced.value, balanced.low, balanced.high, verdict, detail)
+
+
+BALANCED, AUROC = "balanced accuracy", "AUROC"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A measure of two detectors, and their difference with its interval."""
+
+    mine: float
+    other: float
+    value: float
+    low: float
+    high: float
+
+
+def compare(evaluation: Evaluation, measure: str, mine: str, other: str, rule: str) -> Comparison:
+    """Returns two detectors compared by a measure, successes against clean and noisy images.
+
+    Args:
+        evaluation: of both.
+        measure: `BALANCED` or `AUROC`.
+        mine: the first detector, which decides by its own rule.
+        other: the second.
+        rule: of the second, see `Evaluation.alarms`.
+    """
+    if measure == AUROC:
+        values = [evaluation.auroc(name, "success", "both") for name in (mine, other)]
+    else:
+        values = [evaluation.balanced(mine, "own"), evaluation.balanced(other, rule)]
+    difference = evaluation.interval(values[0] - values[1])
+    return Comparison(float(values[0][0]), float(values[1][0]), *difference)
+
+
+def rivals(evaluations: Evaluations) -> pd.DataFrame:
+    """Returns what B1 and B1b compare, by both measures and at each strength.
+
+    The detectors are those of the claims, selected at strength 1. Columns: `claim, strength,
+    detector, rival, measure, value, rival_value, difference, low, high, n_positive, n_negative`.
+    """
+    rows = []
+    for claim, (names, rule) in RIVALS.items():
+        mine, other = evaluations.best(noisecam.NAMES, "own"), evaluations.best(names, rule)
+        if mine is None or other is None:
+            continue
+        for strength, evaluation in evaluations.by_strength.items():
+            yes, no = evaluation.members("success", "both")
+            for measure in (BALANCED, AUROC) if len(yes) and len(no) else ():
+                row = compare(evaluation, measure, mine, other, rule)
+                rows.append((claim, strength, mine, other, measure, row.mine, row.other, row.value,
+                             row.low, row.high, len(yes), len(no)))  # fmt: skip
+    return pd.DataFrame(rows, columns=RIVAL_COLUMNS)
+
+
+RIVALS = {"B1": (behaviour.NAMES, "own"), "B1b": (BASELINES, "chosen")}
+RIVAL_COLUMNS = ["claim", "strength", "detector", "rival", "measure", "value", "rival_value",
+                 "difference", "low", "high", "n_positive", "n_negative"]  # fmt: skip
 
 
 def misses_and_alarms(evaluations: Evaluations) -> Finding:
@@ -197,11 +270,34 @@ def blank(evaluations: Evaluations) -> Finding:
         verdict_of_range(relative[1], relative[2], least=0, most=0.1),
     ]
     verdict = verdict_of_all(parts)
+    raw, dark = raw_masses(evaluation, name.removeprefix("noisecam_"), no)
+    raw_parts = [
+        verdict_of_interval(dark[1], dark[2], above=0.9),
+        verdict_of_range(raw[1], raw[2], least=0, most=0.1),
+    ]
     detail = (
         f"{name}; mass over that of adversarials {relative[0]:.2f} "
-        f"[{relative[1]:.2f}, {relative[2]:.2f}]"
+        f"[{relative[1]:.2f}, {relative[2]:.2f}]; before maps are normalised it is {raw[0]:.2f} "
+        f"[{raw[1]:.2f}, {raw[2]:.2f}], below a tenth in {dark[0]:.0%}: would be "
+        f"'{verdict_of_all(raw_parts)}'"
     )
     return Finding(*share, verdict, detail)
+
+
+def raw_masses(
+    evaluation: Evaluation, reading: str, places: np.ndarray
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Returns how dark NoiseCAM's maps are before they are normalised, for some test rows.
+
+    Returns:
+        Their mean mass over that of successes, and the share of maps with less than a tenth of the
+        successes' mean mass, each with its interval.
+    """
+    successes, _ = evaluation.members("success", "both")
+    mass = evaluation.test[f"raw_mass_{reading}"].to_numpy(dtype=float)
+    relative = evaluation.rate(mass, places) / evaluation.rate(mass, successes)
+    dark = mass < mass[successes].mean() / 10
+    return evaluation.interval(relative), evaluation.share(dark, places)
 
 
 def blur_breaks(evaluations: Evaluations) -> Finding:
@@ -219,7 +315,11 @@ def blur_breaks(evaluations: Evaluations) -> Finding:
 
 
 def withstands_adaptive_attack(evaluations: Evaluations) -> Finding:
-    """Judges B8: the least AUROC of the paper's detectors under an adaptive attack."""
+    """Judges B8: the least AUROC of the paper's detectors under an adaptive attack.
+
+    Noisy images are under noise of each attacked image's own size. The detail also has the least
+    against noise of the size of the cell's attack, which is smaller.
+    """
     rows = evaluations.adaptive[evaluations.adaptive["arm"] == "adaptive"].dropna(subset="auroc")
     rows = rows[rows["detector"].isin([*behaviour.NAMES, *noisecam.NAMES])]
     if not len(rows):
@@ -229,14 +329,25 @@ def withstands_adaptive_attack(evaluations: Evaluations) -> Finding:
     cells = ", ".join(f"'{name}'" for name in rows["cell"].unique())
     detail = f"cell {cells}: "
     detail += ", ".join(f"{row.detector} {row.auroc:.2f}" for row in rows.itertuples())
+    if "auroc_cell_noise" in rows:
+        old = rows.loc[rows["auroc_cell_noise"].idxmin()]
+        parts_of_old = [
+            verdict_of_interval(row.cell_noise_low, row.cell_noise_high, above=0.7)
+            for row in rows.itertuples()
+        ]
+        detail += (
+            f"; against noise of the size of the cell's attack the least is "
+            f"{old['auroc_cell_noise']:.2f} [{old['cell_noise_low']:.2f}, "
+            f"{old['cell_noise_high']:.2f}]: would be '{verdict_of_parts(parts_of_old)}'"
+        )
     return Finding(float(least["auroc"]), float(least["low"]), float(least["high"]),
                    verdict_of_parts(parts), detail)  # fmt: skip
 
 
 # Each claim's judge, and the threshold of its value.
 JUDGES: dict[str, tuple[Callable[[Evaluations], Finding], float]] = {
-    "B1": (lambda evaluations: more_accurate(evaluations, behaviour.NAMES, "own"), 0),
-    "B1b": (lambda evaluations: more_accurate(evaluations, BASELINES, "chosen"), 0),
+    "B1": (lambda evaluations: more_accurate(evaluations, *RIVALS["B1"]), 0),
+    "B1b": (lambda evaluations: more_accurate(evaluations, *RIVALS["B1b"]), 0),
     "B2": (misses_and_alarms, 0),
     "B3": (falls_with_strength, 0),
     "B4": (does_not_depend, 0.05),
@@ -244,6 +355,30 @@ JUDGES: dict[str, tuple[Callable[[Evaluations], Finding], float]] = {
     "B7": (blur_breaks, 0.1),
     "B8": (withstands_adaptive_attack, 0.7),
 }
+
+
+FEW = 30  # images, of which a share has an interval of 18 points to either side of a half
+ON_FLIPPED = ("B1", "B1b", "B2", "B5")
+
+
+def doubts(evaluations: Evaluations) -> pd.DataFrame:
+    """Returns a flag for each claim that rests on few images, with the columns of `cell_flags`."""
+    rows = []
+
+    def add(kind: str, count: int, *claims: str) -> None:
+        if count < FEW:
+            text = f"only {count} {kind}, wanted {FEW}"
+            rows.append((f"few {kind}", count, FEW, " ".join(claims), "", text))
+
+    counts = {s: len(e.members("success", "both")[0]) for s, e in evaluations.by_strength.items()}
+    add("flipped test images at 100 %", counts[1.0], *ON_FLIPPED)
+    add("flipped test images at one of the strengths", min(counts.values()), "B3", "B4")
+    add("clean test images", len(evaluations.whole.members("success", CLEAN)[1]), "B5", "B7")
+    attacked = evaluations.adaptive[evaluations.adaptive["arm"] == "adaptive"]
+    if len(attacked):
+        flipped = (attacked["images"] * attacked["flipped"]).round().min()
+        add("images that the adaptive attack flips", int(flipped), "B8")
+    return pd.DataFrame(rows, columns=["flag", "value", "limit", "touches", "protocols", "text"])
 
 
 def judge_evaluations(evaluations: Evaluations) -> pd.DataFrame:

@@ -1,0 +1,92 @@
+"""The sensitivity of layers: against a slow twin, and on paper."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from camdrift.evaluation import sensitivity
+from camdrift.explain.methods import grad_cam
+from conftest import as_model, small_network
+
+
+def facts(*, sources: list[int], success: list[bool], split: str = "calibrate") -> pd.DataFrame:
+    return pd.DataFrame({"source": sources, "success": success, "split": split})
+
+
+def slow_maps(image: torch.Tensor) -> list[np.ndarray]:
+    """The Grad-CAM of an image's own top class at each layer, one image at a time."""
+    single, maps = as_model(small_network(), micro_batch=1), []
+    for place in range(2):
+        logits, tensor = single.probe(place)(image[None])
+        (gradient,) = torch.autograd.grad(logits[0, logits[0].argmax()], tensor)
+        maps.append(grad_cam.maps(tensor.detach(), gradient)[0].double().numpy())
+    return maps
+
+
+def slow_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    norms = np.sqrt((a**2).sum()) * np.sqrt((b**2).sum())
+    return float((a * b).sum() / norms) if norms else np.nan
+
+
+def test_it_is_the_normalised_similarity_of_a_slow_twin(model, pixels):
+    draw = torch.Generator().manual_seed(3)
+    attacked, noisy = (
+        (pixels + size * torch.randn(pixels.shape, generator=draw)).clamp(0, 1)
+        for size in (0.3, 0.05)
+    )
+    images = facts(sources=[0, 0, 1, 1, 2, 2, 3, 3, 4, 4], success=[True, False] * 5)
+    result = sensitivity.measure(model, pixels, attacked, noisy, images)
+    assert result["place"].to_list() == [1, 2]
+    assert result["layer"].to_list() == [point.label for point in model.maps]
+    clean_maps, attacked_maps, noisy_maps = (
+        [slow_maps(image) for image in arm] for arm in (pixels, attacked, noisy)
+    )
+    for layer, row in result.iterrows():
+        flipped = [i for i in range(10) if images["success"][i]]
+        attack, noise = (
+            np.nanmean([slow_cosine(clean_maps[i][layer], arm[i][layer]) for i in flipped])
+            for arm in (attacked_maps, noisy_maps)
+        )
+        floor = np.nanmean([
+            slow_cosine(clean_maps[i][layer], clean_maps[j][layer])
+            for i in range(10) for j in range(i)
+            if images["source"][i] != images["source"][j]
+        ])  # fmt: skip
+        assert row["attack"] == pytest.approx(attack, abs=1e-4)
+        assert row["noise"] == pytest.approx(noise, abs=1e-4)
+        assert row["floor"] == pytest.approx(floor, abs=1e-4)
+        assert row["normalised_attack"] == pytest.approx((attack - floor) / (1 - floor), abs=1e-3)
+    means = result[["normalised_attack", "normalised_noise"]].mean(axis=1)
+    assert sensitivity.most_sensitive(result) == means.argmin() + 1
+
+
+def layers(attack: list[float], noise: list[float], empty: list[float]) -> pd.DataFrame:
+    return pd.DataFrame({
+        "place": np.arange(len(attack)) + 1, "normalised_attack": attack,
+        "normalised_noise": noise, "empty": empty,
+    })  # fmt: skip
+
+
+def test_the_lowest_mean_of_both_arms_is_rank_one_unless_too_many_maps_are_empty():
+    # Means .55, .4, .5, .1; the last has a tenth of empty maps too many.
+    result = sensitivity.ranked(
+        layers([0.3, 0.5, 0.4, 0.1], [0.8, 0.3, 0.6, 0.1], [0.0, 0.1, 0.05, 0.2])
+    )
+    np.testing.assert_array_equal(result["rank"], [3, 1, 2, np.nan])
+    assert sensitivity.most_sensitive(result) == 2
+    # All have too many: those with the fewest are compared.
+    result = sensitivity.ranked(layers([0.3, 0.2, 0.1], [0.3, 0.2, 0.1], [0.2, 0.2, 0.9]))
+    assert sensitivity.most_sensitive(result) == 2
+    # No map anywhere: the last layer.
+    nothing = [np.nan, np.nan]
+    assert sensitivity.most_sensitive(sensitivity.ranked(layers(nothing, nothing, [1, 1]))) == 2
+
+
+def test_of_many_calibration_images_the_flipped_ones_take_part_first(monkeypatch):
+    monkeypatch.setattr(sensitivity, "MOST", 3)
+    images = facts(sources=[0, 1, 2, 3, 4], success=[False, True, False, False, True])
+    images.loc[4, "split"] = "test"
+    assert sensitivity.select(images).index.to_list() == [0, 1, 2]
+    images.loc[3, "success"] = True
+    assert sensitivity.select(images).index.to_list() == [0, 1, 3]
