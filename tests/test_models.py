@@ -52,6 +52,20 @@ torchvision.models.get_model("resnet18")
     subprocess.run([sys.executable, "-c", "import camdrift.pipeline.vision"], check=True)
 
 
+def test_torchvision_loads_the_compiler_only_when_it_calls_it():
+    code = """
+import sys, torch
+from camdrift.pipeline.vision import torchvision
+assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
+from torchvision.ops import roi_align
+assert roi_align.__globals__["is_compile_supported"]("cpu") in (True, False)
+assert "torch._dynamo.utils" in sys.modules
+import torch._dynamo
+assert callable(torch._dynamo.optimize)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_slimming_refuses_what_is_more_than_the_plain_layer():
     class Fused(nn.BatchNorm2d):
         def forward(self, x):
