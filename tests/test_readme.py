@@ -12,6 +12,7 @@ from camdrift.analysis import flips, results
 from camdrift.analysis.tables import markdown
 from camdrift.ops import readme
 from camdrift.papers import findings
+from camdrift.settings import params
 from conftest import ROOT, inside
 
 
