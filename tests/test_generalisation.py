@@ -305,6 +305,20 @@ def test_few_sources_and_empty_maps_are_flagged():
     assert few["touches"] == "D1 D3 D4 D6 D8"
 
 
+def test_folds_are_one_set(tmp_path, monkeypatch):
+    """So that a reading which was seen on a set is marked on each of its folds."""
+    part = transferred(lost=[0, 0], shift=[0.1, 0.2])
+    parts = [replace(part, images=part.images.assign(id=part.images["id"] + name)) for name in "ab"]
+    monkeypatch.setattr(storage, "read", lambda kind, folder: parts[int(folder.name[-1])])
+    targets = {
+        f"vgg16_{k}": Target(study="t", set=f"orl_{k}", model="m", network="VGG16") for k in (0, 1)
+    }
+    with inside(tmp_path):
+        found = comparison.read("t", PLAN, targets, set(), SETTINGS.statistics, seed=1)
+    assert found.sets == {"orl"}
+    assert len(found.images) == 2 * N
+
+
 def read_out(found: Comparison, claim: str) -> pd.DataFrame:
     rows = readings.table(found, SETTINGS.flags).query("claim == @claim")
     return rows.set_index(["reading", "network"])
@@ -628,6 +642,12 @@ def test_the_tiny_transfer_study_is_written_and_drawn(tiny):
         assert all(drawing.holds_images(file.read_bytes()) for file in panels)
         page = storage.report("tiny_generalising").read_text()
         assert "Preprocessing, image by image" in page
+        assert set(made["pairs"]["attack"]) == {"clean", "transferred", "noise"}
+        assert set(made["readings"]["standing"]) == {"decides", "beside"}  # digits were not seen
+        readme = storage.results("tiny_generalising", "README.md").read_text()
+        for words in ("| D1 | maps of the own top class | all | ", "| D5 | eps 0.2, ", ", n 50 |",
+                      "- one training an arm: touches D7"):  # fmt: skip
+            assert words in readme
         table = report.accuracy(made)
         assert list(table.columns) == ["network", "preprocessing", "eps 0", "eps 0.05", "eps 0.2"]
 

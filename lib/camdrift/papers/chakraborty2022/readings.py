@@ -40,19 +40,20 @@ Row = tuple[str, str, Finding, str]  # reading, network, what it says, how it st
 def table(comparison: Comparison, limits: FlagSettings) -> pd.DataFrame:
     """Returns every claim as all its readings have it: a row a reading, `READING_COLUMNS`.
 
-    `network` is 'all', or for D8 also each; `images` the least number behind a mean; `standing`
-    whether the reading decides, stands beside, or stands beside and was seen on these images before
-    it was named. As everywhere, nothing is decided with too many empty maps, unless they are taken
-    as blank. Claims that were not run have no row.
+    `network` is 'all', or for D8 also each; `images` the least number behind a mean, 0 without a
+    value; `standing` whether the reading decides, stands beside, or stands beside and was seen on
+    these images before it was named. As everywhere, nothing is decided with too many empty maps,
+    unless they are taken as blank. Claims that were not run have no row.
     """
     rows = []
     for claim in sorted([*ON_CLASSES, *ON_MAPS]):
         readings = _readings(comparison, claim, limits)
         rows += [
-            (claim, name, network, f.value, f.low, f.high, f.verdict, f.images, stands, f.detail)
+            (claim, name, network, f.value, f.low, f.high, f.verdict,
+             0 if np.isnan(f.value) else f.images, stands, f.detail)
             for name, network, f, stands in readings
             if f.verdict != NOT_RUN
-        ]
+        ]  # fmt: skip
     return rounded(pd.DataFrame(rows, columns=list(READING_COLUMNS)))
 
 
@@ -78,7 +79,6 @@ def _readings(comparison: Comparison, claim: str, limits: FlagSettings) -> Itera
             stands = beside if i else DECIDES
             found = on_maps(comparison, claim, reading, limits)
             images = found.images or pairs_behind(comparison, reading)
-            images = 0 if np.isnan(found.value) else images
             yield reading.name, "all", replace(found, images=images), stands
             if claim == "D8" and not reading.blank:
                 for network, part in equivalences(comparison, reading).items():

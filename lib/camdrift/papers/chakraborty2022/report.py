@@ -122,7 +122,7 @@ def readings(tables: Tables) -> pd.DataFrame:
         {
             "claim": rows["claim"], "reading": rows["reading"], "networks": rows["network"],
             "value": [as_text(r.value, r.low, r.high) for r in rows.itertuples()],
-            "n": [f"{n}{FEW_MARK * (n < FEW)}" for n in rows["images"].astype(int)],
+            "n": [f"{n}{FEW_MARK * (n < FEW)}" if n else "" for n in rows["images"].astype(int)],
             "verdict": rows["verdict"], "standing": rows["standing"],
         }
     )  # fmt: skip
