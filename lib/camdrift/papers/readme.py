@@ -135,7 +135,7 @@ def _claims(tables: Tables, claims: Iterable[Claim], figures: set[str]) -> str:
                 "claim": f"{claim.id}: {claim.says}{review}",
                 "verdict": row["verdict"],
                 "value": as_text(row["value"], row["low"], row["high"]),
-                "tables": ", ".join(claim.tables),
+                "tables": ", ".join(name for name in claim.tables if name in tables),
                 "figures": ", ".join(name for name in claim.figures if name in figures),
             }
         )
