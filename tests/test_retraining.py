@@ -12,7 +12,7 @@ from scipy import stats
 
 from camdrift import storage
 from camdrift.models import architectures, loading, training
-from camdrift.papers.findings import HOLDS, NOT, UNDECIDED
+from camdrift.papers.findings import HOLDS, NOT, UNDECIDED, under_review
 from camdrift.papers.klawikowska2020 import (
     experiment,
     figures,
@@ -421,6 +421,7 @@ def test_c3_is_flagged_where_another_class_has_a_map_as_reversed(swapped, as_muc
     assert f"class swap {swapped:.3f} [{swapped:.3f}, {swapped:.3f}] of 150" in found["detail"]
     assert f"beyond the class swap {swapped + 0.5:.3f} [" in found["detail"]
     assert "8 bit -0.500" in found["detail"]
+    assert not under_review("C3", found["detail"])
     assert ("C3" in flagged(one).get(SWAP, set())) == as_much
 
 
@@ -549,6 +550,7 @@ def test_an_attack_that_finds_nothing_is_said():
     for claim in ("C2b", "C3", "C4", "C5", "C6", "C7"):
         assert found.loc[claim, "verdict"] == UNDECIDED
         assert "find" in found.loc[claim, "detail"] or "changes all" in found.loc[claim, "detail"]
+        assert not under_review(claim, found.loc[claim, "detail"])
 
 
 def test_one_class_has_no_other_to_be_near():

@@ -13,6 +13,7 @@ import pandas as pd
 from camdrift.analysis import statistics
 from camdrift.analysis.tables import rounded
 from camdrift.papers.findings import (
+    CLASS_SWAP,
     NOT,
     UNDECIDED,
     Finding,
@@ -37,7 +38,7 @@ from camdrift.storage import BASELINE, CLEAN
 STATED, IN_8BIT = "stated", "8 bit"
 STATED_SPACE = f"{STATED}, "
 ONE_SIDED = "one-sided"
-SAME_CLASS, SWAP, BEYOND_SWAP = "same class", "class swap", "beyond the class swap"
+SAME_CLASS, SWAP, BEYOND_SWAP = "same class", CLASS_SWAP, f"beyond the {CLASS_SWAP}"
 DISPLACED_PIXEL, BEYOND_DISPLACED = "displaced pixel", "beyond the displaced pixel"
 DISPLACED_LEFT = "displaced pixel, no flip"
 RETRAINED, BEYOND_RETRAINED = "retrained without attacks", "beyond retraining without attacks"

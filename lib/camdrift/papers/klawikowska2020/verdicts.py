@@ -102,7 +102,7 @@ def reverses(inspection: Inspection) -> Finding:
     """
     values = correlations(inspection, BASELINE, "fgsm")
     if np.isnan(values).all():
-        return nothing("fgsm finds nothing on the baseline model")
+        return nothing(f"fgsm finds nothing on the baseline model, so no {readings.SWAP}")
     texts = [
         f"{int((values < 0).sum())} of {int((~np.isnan(values)).sum())} images below 0",
         ", ".join(
@@ -147,7 +147,7 @@ def looks_as_before(inspection: Inspection) -> Finding:
     models = ("one_pixel", BASELINE, "retrained")
     each = [correlations(inspection, model, "one_pixel") for model in models]
     if np.isnan(each[0] - each[1]).all():
-        return nothing("one_pixel finds nothing on the baseline model")
+        return nothing(f"one_pixel finds nothing on the baseline model, so no {readings.SWAP}")
     names = ("retrained on one-pixel", "baseline", "retrained without")
     text = ", ".join(
         f"{model} {np.nanmean(values):.2f}" for model, values in zip(names, each, strict=True)
