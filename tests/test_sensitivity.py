@@ -57,25 +57,31 @@ def test_it_is_the_normalised_similarity_of_a_slow_twin(model, pixels):
         assert row["noise"] == pytest.approx(noise, abs=1e-4)
         assert row["floor"] == pytest.approx(floor, abs=1e-4)
         assert row["normalised_attack"] == pytest.approx((attack - floor) / (1 - floor), abs=1e-3)
-    means = result[["normalised_attack", "normalised_noise"]].mean(axis=1)
-    assert sensitivity.most_sensitive(result) == means.argmin() + 1
 
 
 def layers(attack: list[float], noise: list[float], empty: list[float]) -> pd.DataFrame:
     return pd.DataFrame({
         "place": np.arange(len(attack)) + 1, "normalised_attack": attack,
-        "normalised_noise": noise, "empty": empty,
+        "normalised_noise": noise, "empty": empty, "attack": noise, "noise": noise,
     })  # fmt: skip
 
 
-def test_the_lowest_mean_of_both_arms_is_rank_one_unless_too_many_maps_are_empty():
-    # Means .55, .4, .5, .1; the last has a tenth of empty maps too many.
+def test_the_most_sensitive_layer_has_the_lowest_ranks_in_both_arms():
+    # Ranks 1, 2, 3 under attack and 3, 1, 2 under noise; the first has by far the lowest mean, as
+    # its floor is close to 1; the last has a tenth of empty maps too many. By the raw similarities,
+    # here those under noise in both arms, the order is that under noise.
     result = sensitivity.ranked(
-        layers([0.3, 0.5, 0.4, 0.1], [0.8, 0.3, 0.6, 0.1], [0.0, 0.1, 0.05, 0.2])
+        layers([-9, 0.4, 0.5, -9], [0.9, 0.2, 0.3, -9], [0.0, 0.1, 0.05, 0.2])
     )
-    np.testing.assert_array_equal(result["rank"], [3, 1, 2, np.nan])
+    np.testing.assert_array_equal(result["rank"], [2, 1, 3, np.nan])
+    np.testing.assert_array_equal(result["raw_rank"], [3, 1, 2, np.nan])
     assert sensitivity.most_sensitive(result) == 2
-    # All have too many: those with the fewest are compared.
+
+
+def test_among_layers_of_equal_ranks_the_lowest_mean_is_the_most_sensitive():
+    result = sensitivity.ranked(layers([0.1, 0.2], [0.5, 0.3], [0, 0]))
+    assert sensitivity.most_sensitive(result) == 2
+    # All have too many empty maps: those with the fewest are compared.
     result = sensitivity.ranked(layers([0.3, 0.2, 0.1], [0.3, 0.2, 0.1], [0.2, 0.2, 0.9]))
     assert sensitivity.most_sensitive(result) == 2
     # No map anywhere: the last layer.

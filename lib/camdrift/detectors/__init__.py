@@ -12,8 +12,9 @@ Every file in this folder that has a function `readings` is a detector; it is ev
   its score or a substitute that has a gradient with respect to the pixels; without it there is no
   adaptive attack.
 
-And, with these defaults: `LAYERS`, the names of its settings that are layers (none); `STREAM`, the
-name of its stream of random numbers (that of the file); `ONE_SURROGATE`, whether one adaptive
+And, with these defaults: `LAYERS`, the names of its settings that are layers (none), of which one
+that is `detector.SENSITIVE` becomes the number of the most sensitive layer; `STREAM`, the name of
+its stream of random numbers (that of the file); `ONE_SURROGATE`, whether one adaptive
 attack serves all its readings (no).
 
 Reports import detectors without torch: files import torch, and modules that import it, within

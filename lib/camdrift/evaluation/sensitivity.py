@@ -48,8 +48,8 @@ def measure(
     Returns:
         Columns: `place` (from 1), `layer` (its label), `attack, noise, floor`; `normalised_attack`
         and `normalised_noise`, (c - floor) / (1 - floor); `empty`, the larger share of pairs that
-        are left out; `rank`, 1 for the layer with the lowest mean of the normalised two, missing
-        for layers with too many empty maps.
+        are left out; `rank`, 1 for the most sensitive layer, and `raw_rank`, of similarities that
+        are not normalised, see `ranked`.
     """
     arms = [unit_maps(model, pixels) for pixels in (clean, attacked, noisy)]
     source = pd.factorize(images["source"])[0]
@@ -84,13 +84,22 @@ def unit_maps(model: Model, pixels: Pixels) -> list[Tensor]:
 
 
 def ranked(layers: pd.DataFrame) -> pd.DataFrame:
-    """Returns layers with the column `rank`, see `measure`.
+    """Returns layers with the columns `rank` and `raw_rank`, see `measure`.
 
-    If all layers have too many empty maps, those with the fewest have ranks.
+    The most sensitive layer has the lowest sum of its ranks under attack and under noise, and among
+    equals the lowest mean similarity. A mean alone would be that of the attack where the floor is
+    close to 1: there a difference of .01 is many times the range above the floor.
+
+    Layers with too many empty maps have no rank; if all have, those with the fewest have ranks.
     """
-    scores = layers[["normalised_attack", "normalised_noise"]].mean(axis=1, skipna=False)
     fit = layers["empty"] <= max(EMPTY, layers["empty"].min())
-    return layers.assign(rank=scores.where(fit).rank(method="first"))
+    ranks = {}
+    for name, prefix in (("rank", "normalised_"), ("raw_rank", "")):
+        arms = layers.loc[fit, [f"{prefix}attack", f"{prefix}noise"]].dropna()
+        order = pd.DataFrame({"sum": arms.rank().sum(axis=1), "mean": arms.mean(axis=1)})
+        places = order.sort_values(["sum", "mean"], kind="stable").index
+        ranks[name] = pd.Series(np.arange(1.0, len(places) + 1), places).reindex(layers.index)
+    return layers.assign(**ranks)
 
 
 def most_sensitive(layers: pd.DataFrame) -> int:

@@ -60,11 +60,11 @@ def probe(tables: Tables, cell: str) -> str:
     def rank(row: pd.Series) -> str:
         if pd.isna(row["rank"]):
             return f"without a rank, as {row['empty']:.0%} of its pairs have an empty map"
-        return f"rank {row['rank']:.0f} of {len(layers)}"
+        return f"rank {row['rank']:.0f} of {len(layers)} (raw: {row['raw_rank']:.0f})"
 
     mine, placed = read.iloc[0], layers.iloc[-min(3, len(layers))]
     text = f"Behaviour deviation reads layer {mine['layer']}, {rank(mine)} by sensitivity to "
-    text += "attack and noise on the calibration images"
+    text += "attack and noise above the floor on the calibration images"
     if mine["layer"] != placed["layer"]:
         text += f"; at the paper's place is {placed['layer']}, {rank(placed)}"
     return f"{text}."
