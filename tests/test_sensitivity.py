@@ -89,6 +89,19 @@ def test_among_layers_of_equal_ranks_the_lowest_mean_is_the_most_sensitive():
     assert sensitivity.most_sensitive(sensitivity.ranked(layers(nothing, nothing, [1, 1]))) == 2
 
 
+def test_without_a_calibration_image_or_an_unrelated_pair_the_last_layer_is_read(model, pixels):
+    unknown = sensitivity.unknown(model)
+    assert unknown["layer"].to_list() == [point.label for point in model.maps]
+    assert unknown[["attack", "floor", "rank", "raw_rank"]].isna().all(axis=None)
+    assert sensitivity.most_sensitive(unknown) == 2
+    images = facts(sources=[0] * 10, success=[False] * 10)
+    one_picture = sensitivity.measure(model, pixels, pixels, pixels, images)
+    assert one_picture["attack"].to_numpy() == pytest.approx(1)
+    assert one_picture["floor"].isna().all()
+    assert sensitivity.most_sensitive(one_picture) == 2
+    assert list(one_picture.columns) == list(unknown.columns)
+
+
 def test_of_many_calibration_images_the_flipped_ones_take_part_first(monkeypatch):
     monkeypatch.setattr(sensitivity, "MOST", 3)
     images = facts(sources=[0, 1, 2, 3, 4], success=[False, True, False, False, True])

@@ -67,6 +67,13 @@ def measure(
     return ranked(pd.DataFrame(rows, columns=COLUMNS))
 
 
+def unknown(model: Model) -> pd.DataFrame:
+    """Returns what `measure` returns, without values: there is no calibration image."""
+    labels = [point.label for point in model.maps]
+    places = pd.DataFrame({"place": np.arange(len(labels)) + 1, "layer": labels})
+    return ranked(places.reindex(columns=COLUMNS).astype({name: float for name in COLUMNS[2:]}))
+
+
 COLUMNS = ["place", "layer", "attack", "noise", "floor", "normalised_attack", "normalised_noise",
            "empty"]  # fmt: skip
 
