@@ -12,10 +12,11 @@ from camdrift.detectors.noisecam import READINGS
 from camdrift.evaluation import evaluation, experiment
 from camdrift.evaluation.evaluation import Evaluation
 from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, UNDECIDED, Finding
-from camdrift.papers.tan2023 import tables, verdicts
+from camdrift.papers.tan2023 import figures, report, tables, verdicts
 from camdrift.papers.tan2023.verdicts import Evaluations
 from camdrift.perturbations import variants
 from camdrift.settings import params
+from camdrift.storage import Detected
 from conftest import ROOT, inside
 from test_detectors import WITH_RULE, changed, table
 
@@ -406,6 +407,72 @@ def test_raw_masses_are_relative_to_those_of_successes():
     )
     assert noisy["dark"] == 1
     assert result.loc[("code_logits", "success"), ["relative_raw_mass", "dark"]].to_list() == [1, 0]
+
+
+def test_the_headline_has_the_images_behind_each_value_and_marks_few():
+    rates = pd.DataFrame({
+        "AUROC": ["0.700", ""], "TPR": ["0.6", ""], "TNR": ["0.9", ""],
+        "balanced accuracy": ["0.75", ""], "attacked / benign": ["17 / 98", "nan / nan"],
+    })  # fmt: skip
+    result = report.with_counts(rates)
+    assert result.loc[0, ["AUROC", "TPR", "TNR", "balanced accuracy"]].to_list() == [
+        "0.700 (17 + 98, *few*)", "0.6 (17, *few*)", "0.9 (98)", "0.75 (17 + 98, *few*)"
+    ]  # fmt: skip
+    assert (result.loc[1, ["AUROC", "TPR", "TNR", "balanced accuracy"]] == "").all()
+
+
+def test_the_page_names_the_layer_that_is_read_and_the_one_at_the_papers_place():
+    layers = pd.DataFrame({
+        "cell": "dlfuzz", "layer": ["1-1", "4-1", "5-1", "5-2", "5-3"], "empty": [0, 0, 0.4, 0, 0],
+        "rank": [2, 1, np.nan, 3, 4], "raw_rank": [1, 2, np.nan, 3, 4],
+        "behaviour": [False, True, False, False, False],
+    })  # fmt: skip
+    assert report.probe({"layers": layers}, "dlfuzz") == (
+        "Behaviour deviation reads layer 4-1, rank 1 of 5 (raw: 2) by sensitivity to attack and "
+        "noise above the floor on the calibration images; at the paper's place is 5-1, without a "
+        "rank, as 40% of its pairs have an empty map."
+    )
+    by_place = layers.assign(rank=[2, 1, 5, 3, 4], behaviour=layers["layer"] == "5-1")
+    assert "reads layer 5-1, rank 5 of 5" in report.probe({"layers": by_place}, "dlfuzz")
+    assert report.probe({"layers": layers.assign(behaviour=False)}, "dlfuzz") == ""
+
+
+def test_a_detector_trained_on_the_attack_shows_its_auroc_when_trained_on_another():
+    one = evaluate()[1.0]
+    rows = tables.performance(one).assign(cell="dlfuzz", strength=1.0)
+    rows["trained_on"] = rows["detector"].map(tables.trained_on(one, "dlfuzz"))
+    transfer = pd.DataFrame({
+        "fitted_cell": ["dlfuzz", "pgd", "fgsm", "pgd"], "fitted_strength": 1.0, "cell": "dlfuzz",
+        "strength": 1.0, "detector": ["logistic", "logistic", "logistic", "energy"],
+        "auroc": [0.9, 0.51, 0.6, 0.7],
+    })  # fmt: skip
+    made = {"detectors": rows, "transfer": transfer}
+    result = report.evaluation(made, "dlfuzz").drop_duplicates("detector").set_index("detector")
+    column = result["AUROC, trained on another attack"]
+    assert column["logistic"] == "pgd 0.510, fgsm 0.600"
+    assert column["energy"] == ""
+    assert result.loc["mahalanobis", "trained on"] == "benign images"
+    # Tables that were written before detectors said so are read, too.
+    old = report.evaluation(made | {"detectors": rows.drop(columns="trained_on")}, "dlfuzz")
+    assert (old["AUROC, trained on another attack"] == "").all()
+
+
+def test_figure_1_names_the_class_before_and_after_the_blur():
+    variants_ = ["clean", "adversarial", "noise"]
+    rows = [(image, variant, strength, image + blurred)
+            for image in (7, 8) for variant, strength, blurred in
+            [("clean", 0.0, 0), ("adversarial", 0.5, 9), ("adversarial", 1.0, 1),
+             ("noise", 1.0, 2)]]  # fmt: skip
+    found = Detected(
+        pd.DataFrame(rows, columns=["image", "variant", "strength", "blurred"]), pd.DataFrame(),
+        pd.DataFrame(), np.zeros(0), np.zeros((1, 3, 4, 4, 3), np.uint8),
+        pd.DataFrame({"image": 7, "variant": variants_, "prediction": [7, 3, 7]}),
+        {"classes": [(7, "cat"), (8, "dog")]},
+    )  # fmt: skip
+    examples = figures.Examples(found)
+    assert [examples.label_blurred(variant) for variant in variants_] == [
+        "clean: cat\nblurred: cat", "attack: class 3\nblurred: dog", "noise: cat\nblurred: class 9"
+    ]  # fmt: skip
 
 
 def test_rates_of_a_few_flipped_images_are_not_compared(monkeypatch):
