@@ -10,10 +10,11 @@ PAPER = "tan2023"
 
 CLAIMS = (
     Claim("B1", PAPER, "NoiseCAM detects more accurately than behaviour deviation",
-          "abstract, fig. 8a", "", "difference of balanced accuracy", "> 0", tables=("detectors",),
-          figures=("tan_figure_8a",)),
+          "abstract, fig. 8a", "", "difference of balanced accuracy", "> 0",
+          tables=("rivals", "detectors"), figures=("tan_figure_8a",)),
     Claim("B1b", PAPER, "... and than the cheap baselines", "ours", "",
-          "difference of balanced accuracy to the best baseline", "> 0", tables=("detectors",),
+          "difference of balanced accuracy to the best baseline", "> 0",
+          tables=("rivals", "detectors", "transfer"),
           figures=("tan_figure_8a", "roc_curves")),
     Claim("B2", PAPER, "Behaviour deviation misses more and false-alarms less than NoiseCAM",
           "IV-C, fig. 8b", "", "differences of TPR and TNR", "both signs as claimed",
@@ -29,7 +30,7 @@ CLAIMS = (
           "> 90 % and < 10 %", tables=("blank",), figures=("tan_figure_5",)),
     Claim("B6", PAPER, "block5_conv1 is the most sensitive layer to both", "IV-B", "",
           "rank of normalised c_a and c_g among the layers", "lowest in both",
-          tables=("switches",)),
+          tables=("switches", "layers")),
     Claim("B7", PAPER, "A blur of radius 1.5 breaks correct predictions, too", "II, fig. 1", "",
           "accuracy lost on clean and noisy images", "> 10 points", tables=("blur",),
           figures=("tan_figure_1",)),
