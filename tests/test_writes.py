@@ -134,6 +134,31 @@ def needed_by_a_backward(net, x):
     return squares + x
 
 
+def one_by_another(net, x):
+    y = x[:, ::2]
+    y += 1
+    y *= x[:, 1::2]
+    return x
+
+
+def by_its_own_view(net, x):
+    x.index_add_(1, torch.tensor([0]), x[:, :1])
+    return x
+
+
+def reversible(net, x):
+    first, second = x.chunk(2, 1)
+    first.add_(second)
+    second.mul_(first)
+    return x
+
+
+def of_several_at_once(net, x):
+    y = x.view(len(x), -1)
+    torch._foreach_mul_([x, torch.ones(1)], 2)
+    return y.view_as(x)
+
+
 def of_no_gradient(net, x):
     y, z = x.detach(), x.data
     x.mul_(2)
@@ -175,6 +200,20 @@ def padded(x, channels):
     return torch.cat([torch.zeros_like(x[:, :channels]), x[:, channels:]], 1)
 
 
+def each_second(x):
+    even = (x[:, ::2] + 1) * x[:, 1::2]
+    return torch.stack([even, x[:, 1::2]], 2).flatten(1, 2)
+
+
+def doubled_first(x):
+    return torch.cat([2 * x[:, :1], x[:, 1:]], 1)
+
+
+def joined(x):
+    first = x[:, :3] + x[:, 3:]
+    return torch.cat([first, x[:, 3:] * first], 1)
+
+
 class Halved(torch.autograd.Function):
     """2 * x with the gradient of x, as a write through `.data` has it."""
 
@@ -200,6 +239,10 @@ VIEWS = [
     (of_siblings, lambda net, x: 2 * x),
     (of_a_whole, lambda net, x: torch.cat([x[:, :3] + 1, 2 * x[:, 3:] + 1], 1)),
     (needed_by_a_backward, lambda net, x: x * x + scaled_first(x)),
+    (one_by_another, lambda net, x: each_second(x)),
+    (by_its_own_view, lambda net, x: doubled_first(x)),
+    (reversible, lambda net, x: joined(x)),
+    (of_several_at_once, lambda net, x: 2 * x),
     (of_no_gradient, lambda net, x: 2 * x + 4 * x.detach()),
     (without_its_gradient, lambda net, x: Halved.apply(x)),
     (of_a_result_in_place, lambda net, x: 2 * (2 * x + 1)),
@@ -214,6 +257,26 @@ def test_what_is_written_is_seen_through_every_view(images, change, plain):
     assert_alike(Network(change), Network(plain), images)
     assert_alike(Network(change), Network(plain), images, layers=[-1])
     assert_alike(Network(change), Network(plain), images, methods=["GradCAM", "ScoreCAM"])
+
+
+def test_a_conv_whose_activation_has_another_shape_is_explained_at_its_own_output(images):
+    class Flat(Network):
+        def forward(self, x):
+            x = self.inner(torch.tanh(self.conv(x)))
+            x.view(len(x), -1).relu_()
+            return self.head(x.mean((2, 3)))
+
+    class Plain(Network):
+        def forward(self, x):
+            self.kept = self.inner(torch.tanh(self.conv(x)))
+            return self.head(self.kept.relu().mean((2, 3)))
+
+    explained, plain = cam.all_layers(Flat(), images, 1), Plain()
+    score = plain(images)[:, 1].sum()
+    (gradient,) = torch.autograd.grad(score, plain.kept)
+    expected = (gradient.mean((2, 3), keepdim=True) * plain.kept).sum(1).relu().detach()
+    assert explained.layers == ("conv", "inner")
+    torch.testing.assert_close(explained.maps["GradCAM"][1], expected, rtol=1e-4, atol=1e-9)
 
 
 def test_a_view_of_the_images_is_seen_too(images):

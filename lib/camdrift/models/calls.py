@@ -296,17 +296,17 @@ class _Recorder(TorchFunctionMode):
         known = isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd)
         for tensor in used:
             self._hold(tensor)
-        written = [
-            index
-            for index, (tensor, version) in enumerate(zip(used, versions, strict=True))
-            if (
-                _version(tensor) != version
-                or (tensor.is_inference() and any(tensor is one for one in results))
-            )
-            and not any(tensor is one for one in used[:index])
+        changed = [  # of one memory: its views, too
+            tensor
+            for tensor, version in zip(used, versions, strict=True)
+            if _version(tensor) != version
+            or (tensor.is_inference() and any(tensor is one for one in results))
         ]
-        alone = len(written) == 1 and any(used[written[0]] is one for one in results)
-        apart = alone and self._is_view(used[written[0]])
+        whole = isinstance(result, Tensor) or function is Tensor.__setitem__
+        into = next((i for i, t in enumerate(used) if whole and t is results[0]), None)
+        if into is None or {memory(used[into])} != {memory(tensor) for tensor in changed}:
+            into = None
+        apart = into is not None and self._is_view(used[into])
         call = Call(
             function,
             *self._names(function),
@@ -315,8 +315,8 @@ class _Recorder(TorchFunctionMode):
             tuple(id(t) for t in used if isinstance(t, nn.Parameter)),
             tuple(results[0].shape),
             len(results),
-            written[0] if alone and not apart else None,
-            written[0] if apart and memory(used[written[0]]) in self.kept else None,
+            None if apart else into,
+            into if into is not None and apart and self._is_needed(into, used) else None,
             _in_training(function, args, kwargs) and self._of_images([args[0]]),
             self._of_images(used),
             torch.is_grad_enabled(),
@@ -324,14 +324,14 @@ class _Recorder(TorchFunctionMode):
             _remedy(module),
         )
         self.calls.append(call)
-        for index in written:
-            self._write(used[index], call, place)
+        for tensor in changed:
+            self._write(tensor, call, place)
         for source in call.inputs:
             self.calls[source].users.append(place)
             self.calls[source].used_ungraded |= not call.graded
         views = [tensor for tensor in results if self._hold(tensor)]
         self.views |= {id(tensor): place for tensor in views}
-        self._keep(call, used, written, results, views)
+        self._keep(call, used, changed, results, views)
         if function in PERHAPS_VIEWS:
             self.perhaps_views |= {memory(tensor) for tensor in [*used, *results]}
         for tensor in results:
@@ -342,6 +342,18 @@ class _Recorder(TorchFunctionMode):
     def _is_view(self, tensor: Tensor) -> bool:
         """Returns whether a tensor shares the memory of an older one."""
         return tensor._is_view() or id(tensor) in self.views
+
+    def _is_needed(self, into: int, used: list[Tensor]) -> bool:
+        """Returns whether a view cannot be written into as it is.
+
+        A backward may need what stood in its memory, or autograd forbids it, as for one of several
+        views that a call returned.
+        """
+        place = memory(used[into])
+        others = (tensor for tensor in used if tensor is not used[into])
+        maker = self.views.get(id(used[into]))
+        several = maker is not None and self.calls[maker].results > 1
+        return place in self.kept or several or any(memory(other) == place for other in others)
 
     def _write(self, tensor: Tensor, call: Call, place: int) -> None:
         """Notes that a call writes into a tensor, and so into all that share its memory."""
@@ -364,16 +376,15 @@ class _Recorder(TorchFunctionMode):
         self,
         call: Call,
         used: list[Tensor],
-        written: list[int],
+        changed: list[Tensor],
         results: list[Tensor],
         views: list[Tensor],
     ) -> None:
         """Notes the memories that a backward through a call may need."""
-        for index in written:
-            self.kept.discard(memory(used[index]))
-        if call.graded and not views and not written:
+        self.kept -= {memory(tensor) for tensor in changed}
+        if call.graded and not views and not changed:
             self.kept |= {memory(tensor) for tensor in used}
-        if call.graded and call.of_images and not written:
+        if call.graded and call.of_images and not changed:
             self.kept |= {memory(tensor) for tensor in results}
 
     def _of_images(self, tensors: Iterable[Tensor]) -> bool:

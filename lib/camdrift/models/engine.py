@@ -205,7 +205,7 @@ class _Run(TorchFunctionMode):
             result = _out_of_place(function, args, kwargs, written)
         elif apart is not None:
             values = _out_of_place(function, args, kwargs, apart)
-            result = self._parted(list(tensors_in(given))[apart]).copy_(values)
+            result = self._parted(list(tensors_in(given))[apart], values)
         else:
             result = function(*args, **kwargs)
             if not returns_tensor(function, result):
@@ -264,15 +264,28 @@ class _Run(TorchFunctionMode):
             for old, new in zip(view.results, made, strict=True):
                 self._put(old, new)
 
-    def _parted(self, tensor: Tensor) -> Tensor:
-        """Returns a view in a new memory, of which no backward knows, as all that share its own."""
-        whole, now = tensor, self._now(tensor)
+    def _parted(self, tensor: Tensor, values: Tensor) -> Tensor:
+        """Returns a view with other values, in a new memory of which no backward knows.
+
+        All that share its memory go along.
+        """
+        target = self._now(tensor)
+        whole, now = tensor, target
         for view in reversed(self._views):
             if any(self._now(result) is now for result in view.results):
                 whole, now = view.source, view.at
-        self._put(whole, now.clone())
+        copied = now.clone()
+        if copied.stride() == now.stride() and copied.dtype == target.dtype:
+            # Written through `.data`, as under `torch.no_grad`, gradients pass as before.
+            seen = copied if target.requires_grad or not copied.requires_grad else copied.data
+            offset = target.storage_offset() - now.storage_offset()
+            seen.as_strided(target.shape, target.stride(), offset).copy_(values)
+            self._put(whole, copied)
+            self._renew()
+            return self._now(tensor)
+        self._put(whole, copied)
         self._renew()
-        return self._now(tensor)
+        return self._now(tensor).copy_(values)
 
     def _release(self, tensors: Iterable[Tensor]) -> bool:
         """Hooks the tensors among some that waited for it; returns whether there were any."""

@@ -190,6 +190,8 @@ def _activations(start: int, calls: list[Call]) -> Iterator[int]:
             continue
         visited.add(place)
         if calls[place].function in ACTIVATIONS:
+            if len(calls[place].shape) != len(calls[start].shape):
+                continue  # of another shape of the same memory, in place
             gate = _gate(place, calls)
             yield place if gate is None else gate
         elif calls[place].function in ADDS | CONCATS | NORMS | IDENTITIES:
