@@ -24,7 +24,7 @@ def shard(stage: run.Stage, places: slice) -> storage.Scores:
 
 def main(stage: run.Stage) -> None:
     cell, key = stage.cell, stage.key
-    shards.by_image(stage, storage.Scores, size=SHARD)
+    shards.by_image(stage, "shard", storage.Scores, "score", size=SHARD)
     images = storage.read(storage.Attacked, storage.cell_folder(cell.study, key, "attack")).images
     scores = storage.read(storage.Scores, storage.cell_folder(cell.study, key, "score"))
     similarities = comparison.at_full_strength(scores.values, images)

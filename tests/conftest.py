@@ -61,7 +61,6 @@ ORDER = [
     "attack",
     "noise",
     "cam",
-    "coverage",
     "score",
     "detect",
     "report",

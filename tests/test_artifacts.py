@@ -124,6 +124,7 @@ def test_a_damaged_manifest_is_named(cells):
         (storage.model_folder("inspecting_pgd"), "retrain@inspecting"),
         (storage.model_folder("vgg16"), "train@vgg16"),
         (storage.cell_folder("layers", "fgsm", "score"), "score@fgsm"),
+        (storage.cell_folder("layers", "fgsm", "coverage"), "noise@fgsm"),
         (storage.cell_folder("detectors", "fgsm", "similarity"), "score@fgsm"),
         (storage.cell_folder("signs_of", "inspecting", "retrain"), "retrain@inspecting"),
         (storage.end_folder("all", "signs", "vgg16"), "gradient_sign@vgg16"),

@@ -22,8 +22,8 @@ from elsewhere import DEVICE, Elsewhere, There
 
 # The kinds of stages that call a study's models; retraining is below, in parts.
 STAGES = (
-    "attack@tiny_dlfuzz", "attack@tiny_pgd", "noise@tiny_pgd", "cam@tiny_dlfuzz",
-    "coverage@tiny_dlfuzz", "detect@tiny_pgd", "gradient_sign@tiny_vgg11", "transfer@tiny_resnet18",
+    "attack@tiny_dlfuzz", "attack@tiny_pgd", "noise@tiny_dlfuzz", "noise@tiny_pgd",
+    "cam@tiny_dlfuzz", "detect@tiny_pgd", "gradient_sign@tiny_vgg11", "transfer@tiny_resnet18",
 )  # fmt: skip
 
 

@@ -90,7 +90,7 @@ def mine(tiny, tmp_path_factory):
     yaml.dump(content, path)
     with inside(folder):
         for name in ("check", "train@mine", "attack@own_fgsm", "noise@own_fgsm", "cam@own_fgsm",
-                     "coverage@own_fgsm", "score@own_fgsm", "detect@own_fgsm", "report@own",
+                     "score@own_fgsm", "detect@own_fgsm", "report@own",
                      "report@own_detectors", "gradient_sign@own", "transfer@own",
                      "report@tiny_generalising"):  # fmt: skip
             main = script(name.partition("@")[0]).main

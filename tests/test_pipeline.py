@@ -163,7 +163,8 @@ def test_outs_are_the_paths_of_artifacts():
     evaluation = "${item.evaluation}"
     cell["detect"] = {storage.cell_folder(evaluation, key, "detect").as_posix()}
     cell["score"] |= {storage.cell_folder(evaluation, key, "similarity").as_posix()}
-    for name in ("attack", "noise", "cam", "coverage", "score", "detect"):
+    cell["noise"] |= {storage.cell_folder(study, key, "coverage").as_posix()}
+    for name in ("attack", "noise", "cam", "score", "detect"):
         assert outs(name) == cell[name]
     kinds = {storage.model_folder(settings.retrained_model(key, k)) for k in settings.RETRAINED}
     assert outs("retrain") == cell["retrain"] | {path.as_posix() for path in kinds}
@@ -184,9 +185,9 @@ def test_the_layers_wait_for_no_detector_and_no_report_for_another():
     }
     groups = {name: {other.partition("@")[0] for other in needs[name]} for name in needs}
     assert groups["report@layers"] == {
-        "check", "fetch", "train", "attack", "noise", "cam", "coverage", "score"
+        "check", "fetch", "train", "attack", "noise", "cam", "score"
     }  # fmt: skip
-    assert groups["report@detectors"] == groups["report@layers"] - {"coverage"} | {"detect"}
+    assert groups["report@detectors"] == groups["report@layers"] | {"detect"}
     assert groups["report@inspecting"] == {"check", "fetch", "train", "retrain", "signatures"}
     assert groups["report@generalising"] == {"check", "fetch", "train", "gradient_sign", "transfer"}
     cells = params.load(ROOT / "params.yaml").cells
@@ -213,7 +214,7 @@ def test_stages_are_what_params_imply():
     expected |= {f"fetch@{name}" for name in plan.sets}
     expected |= {f"train@{name}" for name in plan.models}
     expected |= {f"report@{name}" for name in plan.studies}
-    for group in ("attack", "noise", "cam", "coverage", "score", "detect"):
+    for group in ("attack", "noise", "cam", "score", "detect"):
         expected |= {f"{group}@{name}" for name in plan.cells}
     for group in ("retrain", "signatures"):
         expected |= {f"{group}@{name}" for name in plan.retrainings}

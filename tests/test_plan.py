@@ -295,11 +295,10 @@ def test_the_check_runs_the_stages_and_leaves_nothing_behind(monkeypatch, capsys
     assert text.startswith("settings: valid\nset digits: 400 train, 100 validation, 50 test; 10 cl")
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line}
     there = [group for group in GROUPS if group in rows]
-    assert there == ["fetch", "train", "attack", "noise", "cam", "coverage", "score", "detect",
-                     "report"]  # fmt: skip
+    assert there == ["fetch", "train", "attack", "noise", "cam", "score", "detect", "report"]
     assert "cannot run on so few images" not in text
-    # A hundred epochs of 400 images take ten times as long as coverage of 50, and more.
-    assert int(rows["train"][2]) > int(rows["coverage"][2]) >= 1
+    # A hundred epochs of 400 images take ten times as long as noise of 50, and more.
+    assert int(rows["train"][2]) > int(rows["noise"][2]) >= 1
     assert all(int(rows[group][4].replace(",", "")) > 100 for group in there)  # MB
     assert state(ROOT / "data") == before
     assert own_variables() == variables

@@ -59,9 +59,7 @@ def test_a_setting_of_a_cell_touches_that_cell_and_the_report(recorded, params):
     content, save = params
     content["cells"]["tiny_fgsm"]["strengths"] = [0.5, 1.0]
     save()
-    stages = {
-        f"{name}@tiny_fgsm" for name in ("attack", "noise", "cam", "coverage", "score", "detect")
-    }
+    stages = {f"{name}@tiny_fgsm" for name in ("attack", "noise", "cam", "score", "detect")}
     # Every report declares the cells, and reads those of its own study.
     assert changed_stages(recorded) == stages | {"check", *REPORTS}
 
@@ -71,9 +69,7 @@ def test_a_new_cell_is_all_that_is_built(recorded, params):
     content["cells"]["tiny_new"] = content["cells"]["tiny_fgsm"]
     save()
     found = changed_stages(recorded) - {"check", *REPORTS}
-    assert found == {
-        f"{name}@tiny_new" for name in ("attack", "noise", "cam", "coverage", "score", "detect")
-    }
+    assert found == {f"{name}@tiny_new" for name in ("attack", "noise", "cam", "score", "detect")}
 
 
 def test_an_attacks_file_touches_its_cells_only(recorded):

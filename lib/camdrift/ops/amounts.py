@@ -69,7 +69,6 @@ GROUPS = {
     "attack": Group(_tests),
     "noise": Group(_tests),
     "cam": Group(_tests),
-    "coverage": Group(_tests),
     "score": Group(_tests),
     "detect": Group(_detected, PATIENCE),
 }

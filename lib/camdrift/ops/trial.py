@@ -24,6 +24,12 @@ SHORT = 1.5  # seconds
 # The fastest way to start many stages: a process that has loaded what most of them load first, and
 # forks itself for each. It computes nothing, since threads of OpenMP would not survive the fork.
 PRELOADED = ("camdrift.pipeline.shards", "camdrift.models.loading", "camdrift.pipeline.vision")
+# It also loads what some of them load, one to three seconds each, which then is not counted.
+SELDOM = (
+    "torch._dynamo", "timm", "pytorch_grad_cam", "scipy.stats", "sklearn.linear_model",
+    "sklearn.covariance", "sklearn.manifold", "matplotlib.backends.backend_agg",
+    "plotly.graph_objects", "zennit.rules", "umap",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,8 @@ def processes() -> Iterator[futures.ProcessPoolExecutor]:
     """Lends a pool that gives each task a process of its own, forked from one that has imported."""
     context = multiprocessing.get_context("forkserver")
     # Each process imports the command's module again, and so all that this one imports.
-    context.set_forkserver_preload([*PRELOADED, "camdrift.ops.build", "camdrift.ops.forecast"])
+    own = ("camdrift.ops.build", "camdrift.ops.forecast")
+    context.set_forkserver_preload([*PRELOADED, *SELDOM, *own])
     before = {name: os.environ.pop(name, None) for name in ("CAMDRIFT_SHARDS", "CAMDRIFT_RUNS")}
     before["CAMDRIFT_BACKEND"] = os.environ.get("CAMDRIFT_BACKEND")
     os.environ["CAMDRIFT_BACKEND"] = "serial"

@@ -140,18 +140,20 @@ def _alone(folder: Path) -> Iterator[None]:
 NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
-def by_image(stage: run.Stage, kind: type, *, size: int) -> None:
-    """Writes a cell's artefact, joined from what the script's `shard` returns for all its images.
+def by_image(stage: run.Stage, work: str, kind: type, part: str, *, size: int) -> None:
+    """Writes a cell's artefact, joined from what a function of the script returns for all images.
 
     Args:
         stage: the stage of the cell.
+        work: the function's name, see `results`.
         kind: the artefact's class.
+        part: the artefact's name within the cell.
         size: the number of images in a shard.
     """
     of_cell = (stage.cell.study, stage.key)
     attacked = storage.read(storage.Attacked, storage.cell_folder(*of_cell, "attack"))
-    with results(stage, "shard", len(attacked.images), size=size) as parts:
-        folder = storage.cell_folder(*of_cell, stage.group)
+    with results(stage, work, len(attacked.images), size=size) as parts:
+        folder = storage.cell_folder(*of_cell, part)
         storage.join(folder, storage.each(kind, parts))
 
 

@@ -70,6 +70,8 @@ def writer(folder: Path) -> str:
             return f"train@{name}"
         case ["studies", _, ("signs" | "transferred") as part, end]:
             return f"{'gradient_sign' if part == 'signs' else 'transfer'}@{end}"
+        case ["studies", _, cell, "coverage"]:
+            return f"noise@{cell}"
         case ["studies", _, cell, "similarity"]:
             return f"score@{cell}"
         case ["studies", _, cell, stage]:
