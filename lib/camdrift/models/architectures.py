@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from camdrift.models.calls import tensors_in
 from camdrift.models.logits import class_logits
@@ -101,7 +102,7 @@ def _full_network(
     place: str,
 ) -> nn.Module:
     """Returns a network of full width on a device."""
-    with torch.device(place):
+    with torch.device(place), _Undrawn():
         if is_own(architecture):
             network = _user_network(architecture, classes, arguments)
         else:
@@ -122,6 +123,27 @@ def _full_network(
         if head == "pooled":
             _pool_head(network, architecture, classes)
     return network
+
+
+class _Undrawn(TorchFunctionMode):
+    """A context in which weights on the meta device, which have no values, are not initialised.
+
+    PyTorch's own draws there load its compiler, which takes as long as torch itself.
+    """
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Calls the function, unless it would initialise such a tensor, which it then returns."""
+        kwargs = kwargs or {}
+        if function in DRAWS or getattr(function, "__module__", "") == nn.init.__name__:
+            first = args[0] if args else kwargs.get("tensor")
+            if isinstance(first, Tensor) and first.is_meta:
+                return first
+        return function(*args, **kwargs)
+
+
+DRAWS = (Tensor.normal_, Tensor.uniform_)
 
 
 def _make_grey(network: nn.Module, architecture: str) -> None:
