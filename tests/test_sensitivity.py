@@ -53,8 +53,8 @@ def test_it_is_the_normalised_similarity_of_a_slow_twin(model, pixels):
             for i in range(10) for j in range(i)
             if images["source"][i] != images["source"][j]
         ])  # fmt: skip
-        assert row["attack"] == pytest.approx(attack, abs=1e-4)
-        assert row["noise"] == pytest.approx(noise, abs=1e-4)
+        assert row["raw_attack"] == pytest.approx(attack, abs=1e-4)
+        assert row["raw_noise"] == pytest.approx(noise, abs=1e-4)
         assert row["floor"] == pytest.approx(floor, abs=1e-4)
         assert row["normalised_attack"] == pytest.approx((attack - floor) / (1 - floor), abs=1e-3)
 
@@ -62,7 +62,7 @@ def test_it_is_the_normalised_similarity_of_a_slow_twin(model, pixels):
 def layers(attack: list[float], noise: list[float], empty: list[float]) -> pd.DataFrame:
     return pd.DataFrame({
         "place": np.arange(len(attack)) + 1, "normalised_attack": attack,
-        "normalised_noise": noise, "empty": empty, "attack": noise, "noise": noise,
+        "normalised_noise": noise, "empty": empty, "raw_attack": noise, "raw_noise": noise,
     })  # fmt: skip
 
 
@@ -92,11 +92,11 @@ def test_among_layers_of_equal_ranks_the_lowest_mean_is_the_most_sensitive():
 def test_without_a_calibration_image_or_an_unrelated_pair_the_last_layer_is_read(model, pixels):
     unknown = sensitivity.unknown(model)
     assert unknown["layer"].to_list() == [point.label for point in model.maps]
-    assert unknown[["attack", "floor", "rank", "raw_rank"]].isna().all(axis=None)
+    assert unknown[["raw_attack", "floor", "rank", "raw_rank"]].isna().all(axis=None)
     assert sensitivity.most_sensitive(unknown) == 2
     images = facts(sources=[0] * 10, success=[False] * 10)
     one_picture = sensitivity.measure(model, pixels, pixels, pixels, images)
-    assert one_picture["attack"].to_numpy() == pytest.approx(1)
+    assert one_picture["raw_attack"].to_numpy() == pytest.approx(1)
     assert one_picture["floor"].isna().all()
     assert sensitivity.most_sensitive(one_picture) == 2
     assert list(one_picture.columns) == list(unknown.columns)

@@ -46,10 +46,10 @@ def measure(
         images: a row for each: `source, success`.
 
     Returns:
-        Columns: `place` (from 1), `layer` (its label), `attack, noise, floor`; `normalised_attack`
-        and `normalised_noise`, (c - floor) / (1 - floor); `empty`, the larger share of pairs that
-        are left out; `rank`, 1 for the most sensitive layer, and `raw_rank`, of similarities that
-        are not normalised, see `ranked`.
+        Columns: `place` (from 1), `layer` (its label), `raw_attack, raw_noise, floor`, similarities
+        c; `normalised_attack` and `normalised_noise`, (c - floor) / (1 - floor); `empty`, the
+        larger share of pairs that are left out; `rank`, 1 for the most sensitive layer, and
+        `raw_rank`, of similarities that are not normalised, see `ranked`.
     """
     arms = [unit_maps(model, pixels) for pixels in (clean, attacked, noisy)]
     source = pd.factorize(images["source"])[0]
@@ -74,8 +74,8 @@ def unknown(model: Model) -> pd.DataFrame:
     return ranked(places.reindex(columns=COLUMNS).astype({name: float for name in COLUMNS[2:]}))
 
 
-COLUMNS = ["place", "layer", "attack", "noise", "floor", "normalised_attack", "normalised_noise",
-           "empty"]  # fmt: skip
+COLUMNS = ["place", "layer", "raw_attack", "raw_noise", "floor", "normalised_attack",
+           "normalised_noise", "empty"]  # fmt: skip
 
 
 def unit_maps(model: Model, pixels: Pixels) -> list[Tensor]:
@@ -101,7 +101,7 @@ def ranked(layers: pd.DataFrame) -> pd.DataFrame:
     """
     fit = layers["empty"] <= max(EMPTY, layers["empty"].min())
     ranks = {}
-    for name, prefix in (("rank", "normalised_"), ("raw_rank", "")):
+    for name, prefix in (("rank", "normalised_"), ("raw_rank", "raw_")):
         arms = layers.loc[fit, [f"{prefix}attack", f"{prefix}noise"]].dropna()
         order = pd.DataFrame({"sum": arms.rank().sum(axis=1), "mean": arms.mean(axis=1)})
         places = order.sort_values(["sum", "mean"], kind="stable").index

@@ -65,7 +65,7 @@ def tables(name: str, settings: Settings) -> Tables:
         for key, (cell, _) in detected.items()
     }
     compared = [rivals(mine).assign(cell=key) for key, mine in by_cell.items()]
-    whole["rivals"] = rounded(pd.concat(compared)[["cell", *RIVAL_COLUMNS]])
+    whole["rivals"] = rounded(pd.concat(compared, ignore_index=True)[["cell", *RIVAL_COLUMNS]])
     headline = settings.study(name, DetectorStudy).headline
     cell, of_headline = detected[headline]
     judged, size = by_cell[headline], of_headline.facts["size"]

@@ -81,7 +81,8 @@ def performance(evaluation: Evaluation, refitted: Evaluation | None = None) -> p
 def trained_on(evaluation: Evaluation, cell: str) -> dict[str, str]:
     """Returns the images that each detector's score is fitted to, by detector.
 
-    'none', 'benign images', or the name of the cell whose attacked images it has seen.
+    'none', 'benign images', or the name of the cell whose attacked images it has seen. The layer of
+    behaviour deviation, which the tested cell's calibration images may choose, is not counted.
     """
     names = {"none": "none", "benign": "benign images", "attacked": cell}
     return {name: names[each.trained_on] for name, each in evaluation.detectors.items()}
