@@ -207,7 +207,8 @@ def main() -> None:
     out = arguments.out or (BESIDE_PEERS if arguments.peers else EXPLAINED)
     wanted = arguments.names or names()[:: SHARE if arguments.peers else 1]
     # Rows of an earlier run stay; delete the file to begin anew.
-    rows = json.loads(out.read_text())["rows"] if out.exists() else []
+    before = json.loads(out.read_text()) if out.exists() else {"count": 0, "rows": []}
+    rows, count = before["rows"], max(before["count"], len(wanted))
     for name in wanted:
         if name in {row["network"] for row in rows}:
             continue
@@ -221,7 +222,7 @@ def main() -> None:
             row = {"network": name, "refused": done.stderr[-300:]}
         print(row, flush=True)
         rows.append(row)
-        files.write_json(out, {"count": len(wanted), "rows": rows})
+        files.write_json(out, {"count": count, "rows": rows})
 
 
 if __name__ == "__main__":
