@@ -71,9 +71,10 @@ def _look(score: Objective, labels: Labels, best: Pixels, lowest: PerImage) -> g
         rising = images
         if gradient:
             # Raise the loss until the class flips, then lower the score.
-            loss = F.cross_entropy(logits, labels, reduction="none")
-            objective = torch.where(known, -scores.nan_to_num(), loss).sum()
-            (rising,) = torch.autograd.grad(objective, images)
+            objective = F.cross_entropy(logits, labels, reduction="none")
+            if known.any():  # else no score would be derived but in vain
+                objective = torch.where(known, -scores.nan_to_num(), objective)
+            (rising,) = torch.autograd.grad(objective.sum(), images)
             rising = rising.nan_to_num()
         images.requires_grad_(False)
         return rising, torch.zeros_like(known)
