@@ -297,8 +297,7 @@ def test_the_check_runs_the_stages_and_leaves_nothing_behind(monkeypatch, capsys
     there = [group for group in GROUPS if group in rows]
     assert there == ["fetch", "train", "attack", "noise", "cam", "score", "detect", "report"]
     assert "cannot run on so few images" not in text
-    # A hundred epochs of 400 images take ten times as long as noise of 50, and more.
-    assert int(rows["train"][2]) > int(rows["noise"][2]) >= 1
+    assert all(int(rows[group][2]) >= 1 for group in there)  # seconds
     assert all(int(rows[group][4].replace(",", "")) > 100 for group in there)  # MB
     assert state(ROOT / "data") == before
     assert own_variables() == variables
