@@ -77,9 +77,9 @@ def test_unrelated_images_are_a_floor(made):
 def test_every_control_is_scored(made, tiny):
     kinds = set(part(Noise, "noise").facts["controls"])
     rows = made["controls"].query("cell == @CELL and protocol == 'corrected'")
-    assert kinds | {"nothing", "unrelated", "noise", "adversarial", "raised_noise"} == set(
-        rows["variant"]
-    )
+    others = {"nothing", "unrelated", "noise", "adversarial", "raised_noise"}
+    others |= {"below_boundary", "above_boundary"}
+    assert kinds | others == set(rows["variant"])
     assert rows[rows["variant"].isin(kinds)]["flipped"].between(0, 1).all()
 
 
@@ -411,7 +411,9 @@ def test_flags_name_the_claims_that_they_touch(made):
     assert "threshold on test data" not in touching.get("A1", "")
     table = made["claims"].set_index("id")
     assert table.loc["A9", "published_flags"] == touching["A9"]
-    assert "threshold on test data" not in table.loc["A9", "flags"]
+    assert "threshold on test data" in table.loc["A9", "flags"]
+    held_out = mine.assign(protocols=mine["protocols"].str.replace("corrected", "other"))
+    assert "threshold on test data" not in flags.by_claim(held_out, "corrected")["A9"]
 
 
 def test_images_to_look_at_are_right_when_clean_and_flipped_by_the_attack():

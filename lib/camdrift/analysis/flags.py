@@ -108,10 +108,12 @@ def _noise_and_map_flags(
         )
         yield "few sources", sources, limits.minimum_sources, EVERY, text
     protocols = _self_judging_protocols(results)
-    if protocols:
+    if protocols and results.cell.attack != "none":
+        every = len(protocols) == len(results.protocols)
+        under = "every protocol" if every else ", ".join(protocols)
         text = (
-            f"threshold chosen on the images that it judges, under {', '.join(protocols)}; touches "
-            "A9 to A12 there"
+            f"threshold of compromise set by noise on the images that it judges, under {under}; "
+            "touches A9 to A12 there"
         )
         yield "threshold on test data", np.nan, np.nan, RULE, text
 
