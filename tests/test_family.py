@@ -5,7 +5,7 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from camdrift.papers import family
-from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, PARTLY, UNDECIDED
+from camdrift.papers.findings import HOLDS, NO_EFFECT, NOT, NOT_RUN, PARTLY, UNDECIDED
 
 
 def judged(p):
@@ -39,6 +39,13 @@ def test_a_verdict_becomes_what_is_left_of_it():
 
     # A2 stands at any level, so A1 is asked at the whole level, at which it holds.
     assert family.after_holm(verdicts, confidence=0.95) == {"A1": HOLDS, "A2": NOT}
+
+    def with_margin(confidence):
+        return {"A1": PARTLY if confidence < 0.97 else HOLDS,
+                "A2": NO_EFFECT if confidence < 0.97 else HOLDS}  # fmt: skip
+
+    # Wider intervals leave a margin: "in part" stands, and "no effect" does not.
+    assert family.after_holm(with_margin, confidence=0.95) == {"A1": PARTLY, "A2": NO_EFFECT}
 
     def both(confidence):
         return {"A1": HOLDS if confidence < 0.97 else PARTLY,

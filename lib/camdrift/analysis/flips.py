@@ -223,7 +223,8 @@ def boundary(
         pair = [_with_mean(arm, common, masks[target]) for arm in (below, above, above - below)]
         both = ~np.isnan(pair[2])
         means, low, high = _estimate(results, images, pair[2], settings, seed, "boundary")
-        each = [np.nanmean(np.where(both, arm, np.nan), axis=0) for arm in pair[:2]]
+        with np.errstate(invalid="ignore"):
+            each = [np.where(both, arm, 0).sum(0) / both.sum(0) for arm in pair[:2]]
         tables.append(
             pd.DataFrame(
                 {

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from camdrift.papers.findings import NOT_RUN, UNDECIDED
+from camdrift.papers.findings import HOLDS, NOT_RUN, PARTLY, UNDECIDED
 
 OPEN = (UNDECIDED, NOT_RUN)
 
@@ -16,7 +16,8 @@ def after_holm(
     1 - confidence. A verdict has no p-value of its own, so tests are inverted: its p-value is below
     a level if the verdict still stands with intervals of that level. The claim whose verdict stands
     longest must stand at the level over m, the next at the level over m - 1, and so on; from the
-    first that does not, all get the verdict that they have at that level.
+    first that does not, all get what is left of their verdict at that level. A correction makes no
+    verdict stronger: wider intervals may lie no longer within a margin, which is not support.
 
     Args:
         verdicts: confidence -> verdict by claim.
@@ -37,7 +38,8 @@ def after_holm(
         low, high = 1, len(family)
         while low < high:
             middle = (low + high + 1) // 2
-            low, high = (middle, high) if at(middle)[claim] == first[claim] else (low, middle - 1)
+            stays = _left(first[claim], at(middle)[claim]) == first[claim]
+            low, high = (middle, high) if stays else (low, middle - 1)
         return low
 
     divisors = {claim: stands(claim) for claim in family}
@@ -45,4 +47,11 @@ def after_holm(
     corrected = dict(first)
     while left and divisors[left[0]] >= len(left):
         del left[0]
-    return corrected | {claim: at(len(left))[claim] for claim in left}
+    return corrected | {claim: _left(first[claim], at(len(left))[claim]) for claim in left}
+
+
+def _left(first: str, now: str) -> str:
+    """Returns what is left of a verdict that is `now` with wider intervals."""
+    if now == first or (first, now) == (PARTLY, HOLDS):
+        return first
+    return PARTLY if (first, now) == (HOLDS, PARTLY) else UNDECIDED
