@@ -28,7 +28,7 @@ def test_the_readme_is_short(published):
 
 def test_every_study_has_a_readme_that_is_short(published):
     studies = {path.parent.parent for path in published.glob("data/results/*/tables/claims.csv")}
-    assert len(studies) == 11
+    assert len(studies) == 12
     for study in studies:
         assert 4_000 < len((study / "README.md").read_bytes()) <= 13_500, study
 
@@ -126,6 +126,23 @@ def test_the_readmes_answer_is_what_the_committed_tables_say(published):
     assert 26.5 < max(sizes.values()) < 27.5
     # "... slightly further than the attack at 224 px, less far on the VGG-16."
     assert all((gap > 0) == (cell in real) for cell, gap in further.items())
+
+
+def test_the_readmes_words_on_the_boundary_are_what_the_committed_tables_say(published):
+    with inside(published):
+        tables = [results.load(name)["boundary"] for name in ("layers", "transformer")]
+    rows = pd.concat(tables).query("layer == 'mean'").dropna(subset="difference")
+    rows = rows[rows["images"] > 0].set_index(["target", "cell"])
+    assert sorted(rows.loc["own_top1"].index) == ["dlfuzz", "fgsm", "pgd", "vit_dlfuzz", "vit_fgsm"]
+    own, clean = rows.loc["own_top1"], rows.loc["seed_class"]
+    # "... with the same attack 1 to 5 % larger ..."
+    assert [round(own["step"].min(), 2), round(own["step"].max(), 2)] == [0.01, 0.05]
+    # "... maps of each image's own class drift .51 to .65 instead of .02 to .20 ..."
+    assert [round(own["above"].min(), 2), round(own["above"].max(), 3)] == [0.51, 0.645]
+    assert own["below"].between(0.0245, 0.205).all()
+    # "... maps of the clean class drift the same"
+    assert clean["high"].max() <= 0.002
+    assert (own["low"] > 0.25).all()
 
 
 def test_what_is_under_review_is_named_in_the_readmes(published):
