@@ -123,7 +123,9 @@ def _self_judging_protocols(results: Results) -> list[str]:
 
 
 def texts(tables: Tables, cell: str) -> list[str]:
-    """Returns the texts of a cell's flags, from a study's tables."""
+    """Returns the texts of a cell's flags, from a study's tables; none where there is no table."""
+    if "flags" not in tables:
+        return []
     table = tables["flags"]
     return list(table.loc[table["cell"] == cell, "text"])
 
