@@ -145,6 +145,25 @@ def test_the_readmes_words_on_the_boundary_are_what_the_committed_tables_say(pub
     assert (own["low"] > 0.25).all()
 
 
+def test_the_words_on_the_public_codes_attack_are_what_its_tables_say(published):
+    with inside(published):
+        tables = results.load("public_code")
+    curves = tables["curves"].query("variant == 'adversarial'")
+    means = curves.groupby(["protocol", "strength"])["mean"].mean().round(2)
+    # "... the curves of .25, 2 and 4 (mean similarity .70, .66, .62) ... that of 1 (.85)"
+    code = means["as_published"]
+    assert code[[0.25, 2.0, 4.0, 1.0]].tolist() == [0.7, 0.66, 0.62, 0.85]
+    # "... the same attack's curves fall from .99 to .91"
+    assert means["corrected"].is_monotonic_decreasing
+    assert means["corrected"].iloc[[0, -1]].tolist() == [0.99, 0.91]
+    claims = tables["claims"].set_index("id")
+    # "(A5: .000)", "(A1: -.015)"
+    same = claims.loc["A5", ["published_value", "published_verdict"]]
+    assert same.tolist() == [0, findings.HOLDS]
+    assert claims.loc["A1", "published_value"] == -0.015
+    assert claims.loc["A1", "published_high"] < 0
+
+
 def test_what_is_under_review_is_named_in_the_readmes(published):
     text = (published / "README.md").read_text()
     findings_page = (published / "data/results/README.md").read_text()
@@ -157,7 +176,7 @@ def test_what_is_under_review_is_named_in_the_readmes(published):
     for claim, studies in reviewed.items():
         for study in studies:
             assert re.search(rf"\*Under review\* in `{study}`, [^:]*\b{claim}\b", findings_page)
-    named = re.search(r"\*Under review\*: results of (.*) by an earlier rule", text)
+    named = re.search(r"\*Under review\*: results of (.*?) by an earlier rule", text, re.DOTALL)
     assert set(re.findall(r"[AC]\d+", named[1]) if named else ()) == set(reviewed)
 
 
