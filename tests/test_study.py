@@ -336,8 +336,9 @@ def test_every_figure_of_the_paper_is_drawn_twice(tiny, made, tmp_path):
     found = {figure.name: figure for figure in drawn(tiny, made)}
     numbers = ("2a", "2b", "3", "4a", "4b", "5a", "5b", "6", "7")
     own = {
-        "drift_by_arm_own_class", "drift_by_arm_clean_class", "excess_by_strength",
-        "excess_by_layer", "excess_by_method", "renkhoff_figure_5a_as_published",
+        "drift_by_arm_own_class", "drift_by_arm_clean_class", "drift_at_boundary",
+        "excess_by_strength", "excess_by_layer", "excess_by_method",
+        "renkhoff_figure_5a_as_published",
     }  # fmt: skip
     assert set(found) == own | {f"renkhoff_figure_{number}" for number in numbers}
     for name, figure in found.items():

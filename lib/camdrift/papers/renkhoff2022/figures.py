@@ -27,9 +27,13 @@ PICTURES = {
 
 def by_name(tables: Tables, cell: str) -> dict[str, Callable[[], Figure]]:
     """Returns a function for each figure that needs tables alone, by the figure's name."""
-    return {
+    own = {
         "drift_by_arm_own_class": partial(drift_by_arm, tables, cell, "own_top1"),
         "drift_by_arm_clean_class": partial(drift_by_arm, tables, cell, "seed_class"),
+    }
+    if "boundary" in tables:  # results of earlier revisions have none
+        own["drift_at_boundary"] = partial(drift_at_boundary, tables, cell)
+    return own | {
         "excess_by_strength": partial(excess_by_strength, tables, cell),
         "excess_by_layer": partial(excess_by_layer, tables, cell),
         "excess_by_method": partial(excess_by_method, tables, cell),
@@ -80,6 +84,36 @@ def drift_by_arm(tables: Tables, cell: str, target: str) -> Figure:
         "empty maps is left out.",
         "lines",
         pd.concat(parts, ignore_index=True),
+        "layer (block-conv, or block), input to output",
+        "drift (1 - cosine)",
+        (0.0, 1.02),
+    )
+
+
+def drift_at_boundary(tables: Tables, cell: str) -> Figure:
+    """Returns drift by the attack just too weak and just strong enough to flip the class."""
+    rows = tables["boundary"].query("cell == @cell and layer != 'mean'")
+    series = {
+        ("own_top1", "above"): "just flipped, each map for its own class",
+        ("seed_class", "above"): "just flipped, every map for the clean image's class",
+        ("seed_class", "below"): "just not flipped (its class is the clean image's)",
+    }
+    parts = [
+        rows[rows["target"] == target].assign(series=name).rename(columns={"layer": "x", side: "y"})
+        for (target, side), name in series.items()
+    ]
+    table = pd.concat([part[["series", "x", "y"]] for part in parts], ignore_index=True)
+    images, step = (rows[column].max() if len(rows) else 0 for column in ("images", "step"))
+    return Figure(
+        "drift_at_boundary",
+        f"Drift just below and just above the change of class ({cell})",
+        f"1 minus the cosine similarity to the clean map, on the same {int(images)} images, under "
+        "the same attack at two sizes: the smaller does not change the class, the larger, by "
+        f"{step:.1%} on average, does. The two lines for the clean image's class lie upon one "
+        "another, since such maps change continuously; that for each image's own class lies above "
+        "them by the change of class alone. A layer with too many empty maps is left out.",
+        "lines",
+        table,
         "layer (block-conv, or block), input to output",
         "drift (1 - cosine)",
         (0.0, 1.02),
