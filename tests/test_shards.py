@@ -198,7 +198,7 @@ def test_what_a_worker_says_is_not_taken_for_a_scheduler_that_is_gone(monkeypatc
 
 def test_a_shard_of_two_writers_is_whole(study, tmp_path):
     stage = run.Stage(f"noise@{CELL}")
-    made = script("noise").shard(stage, slice(0, 4))
+    made = script("noise").match(stage, slice(0, 4))
     folder = tmp_path / "0000000"
     storage.place(folder, made)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
