@@ -46,7 +46,7 @@ st.caption(
     "to those of the paper. Choose a row to see its figures."
 )
 st.session_state["claims_shown"] = selection["claim"].tolist()
-first = ["claim", "says", "printed", "as published", "corrected", "verdict", "flags"]
+first = ["claim", "verdict", "says", "corrected", "as published", "printed", "flags"]
 st.dataframe(selection, hide_index=True, column_order=first, key="claims_table",
              on_select=take_selection, selection_mode="single-row",
              alt="Claims of the papers, with verdicts")  # fmt: skip
