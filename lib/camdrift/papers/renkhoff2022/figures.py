@@ -27,7 +27,7 @@ PICTURES = {
 
 def by_name(tables: Tables, cell: str) -> dict[str, Callable[[], Figure]]:
     """Returns a function for each figure that needs tables alone, by the figure's name."""
-    own = {
+    own: dict[str, Callable[[], Figure]] = {
         "drift_by_arm_own_class": partial(drift_by_arm, tables, cell, "own_top1"),
         "drift_by_arm_clean_class": partial(drift_by_arm, tables, cell, "seed_class"),
     }
