@@ -167,8 +167,8 @@ class Made(Evidence):
             zero_gradients=0.0, clipped_only=0.0, noise_flips=0.0, size_difference=0.0,
         )  # fmt: skip
         layers_table = pd.DataFrame({"summed": np.broadcast_to(summed, attack.shape[2])})
-        made = SimpleNamespace(maps=SimpleNamespace(layers=layers_table))
-        super().__init__(made, CORRECTED, chosen, flags, 1)  # type: ignore[arg-type]
+        outputs = SimpleNamespace(maps=SimpleNamespace(layers=layers_table))
+        super().__init__(outputs, CORRECTED, chosen, flags, 1)  # type: ignore[arg-type]
         self.__dict__["_layers"] = layers or [f"layer {i}" for i in range(attack.shape[2])]
         rng, count = np.random.default_rng(0), self.resamples
         draws = {True: Resampler.draw(np.arange(len(attack)), resamples=count, rng=rng)}
