@@ -47,6 +47,7 @@ from camdrift.settings import params, presets
 
 # Bytes are compared; a GPU does not promise them.
 os.environ.setdefault("CAMDRIFT_DEVICE", "cpu")
+os.environ.setdefault("CAMDRIFT_BACKEND", "serial")  # pytest's workers have a core each
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = "tests/tiny.yaml"

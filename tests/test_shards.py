@@ -74,11 +74,48 @@ def stop_after(monkeypatch, count: int) -> None:
 @pytest.mark.parametrize("backend", ["processes", pytest.param("dask", marks=needs_dask)])
 def test_backends_give_the_same_bytes(study, backend, monkeypatch):
     for stage in ("attack", "score"):
-        monkeypatch.delenv("CAMDRIFT_BACKEND", raising=False)
+        monkeypatch.setenv("CAMDRIFT_BACKEND", "serial")
         alone = built(stage)
         monkeypatch.setenv("CAMDRIFT_BACKEND", backend)
         assert built(stage) == alone, stage
     assert not list(storage.SHARDS.glob("*"))  # cleared in the end
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpu", "count", "expected"),
+    [
+        ("2", False, 3, "processes"),
+        ("2", False, 1, "serial"),
+        ("1", False, 3, "serial"),
+        ("2", True, 3, "serial"),
+    ],
+)
+def test_processes_are_used_where_they_gain(monkeypatch, workers, gpu, count, expected):
+    monkeypatch.setenv("CAMDRIFT_BACKEND", "")
+    monkeypatch.setenv("CAMDRIFT_WORKERS", workers)
+    monkeypatch.setattr(run, "on_gpu", lambda: gpu)
+    for name in ("serial", "processes"):
+        monkeypatch.setattr(
+            backends, name, lambda work, tasks, name=name: iter([name] * len(tasks))
+        )
+    assert list(backends.current()(print, list(range(count)))) == [expected] * count
+
+
+def test_a_shard_has_one_thread_and_its_stage_as_many_as_before(study, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert run.shard_threads() == 1
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with shards._torch_threads(1):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        built("attack")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert run.shard_threads() == 3
 
 
 def test_a_run_that_was_stopped_takes_up_where_it_was(study, monkeypatch):

@@ -1,6 +1,6 @@
 """Backends: compute the tasks of a stage, one after another or several at once.
 
-CAMDRIFT_BACKEND names one: `serial` (the default), `processes` on this machine, or `dask`.
+CAMDRIFT_BACKEND names one: `auto` (the default), `serial`, `processes` on this machine, or `dask`.
 CAMDRIFT_WORKERS is the number of processes. CAMDRIFT_SCHEDULER names Dask's scheduler, or is
 `slurm`: camdrift then submits CAMDRIFT_WORKERS jobs, which dask-jobqueue's own file describes. All
 machines of a cluster must share the repository's folder.
@@ -33,11 +33,23 @@ def current() -> Backend:
     Raises:
         SettingsError: there is no such backend.
     """
-    name = os.environ.get("CAMDRIFT_BACKEND") or "serial"
-    backends: dict[str, Backend] = {"serial": serial, "processes": processes, "dask": dask}
+    name = os.environ.get("CAMDRIFT_BACKEND") or "auto"
+    backends: dict[str, Backend] = {
+        "auto": auto, "serial": serial, "processes": processes, "dask": dask
+    }  # fmt: skip
     if name not in backends:
         raise SettingsError(f"CAMDRIFT_BACKEND: wanted one of {', '.join(backends)}, got '{name}'")
     return backends[name]
+
+
+def auto(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[None]:
+    """Computes tasks in processes where that is faster, else one after another.
+
+    Two workers of a thread each end sooner than one of two threads, whose parts wait for one
+    another. On a GPU, or with a single task or worker, processes gain nothing.
+    """
+    several = len(tasks) > 1 and run.workers() > 1 and not run.on_gpu()
+    yield from (processes if several else serial)(work, tasks)
 
 
 def serial(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[None]:
@@ -80,13 +92,13 @@ AGAIN = "What others had done is kept: run again, with fewer CAMDRIFT_WORKERS if
 
 @contextlib.contextmanager
 def _with_threads() -> Iterator[None]:
-    """Gives processes that start within the block as many threads as this one may use.
+    """Gives processes that start within the block the threads that a shard may use.
 
     Libraries read the variables when they are loaded; Dask would set them to 1.
     """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(run.threads())))
+    os.environ.update(dict.fromkeys(names, str(run.shard_threads())))
     try:
         yield
     finally:

@@ -116,9 +116,15 @@ def deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
     if torch := sys.modules.get("torch"):
         # As `use_deterministic_algorithms`, but without its import of a compiler, which takes 1 s.
-        gpu = torch.cuda.is_available() and os.environ.get("CAMDRIFT_DEVICE") != "cpu"
-        torch.set_deterministic_debug_mode("warn" if gpu else "error")
+        torch.set_deterministic_debug_mode("warn" if on_gpu() else "error")
         torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def on_gpu() -> bool:
+    """Returns whether this stage computes on a GPU; one that has not loaded torch does not."""
+    torch = sys.modules.get("torch")
+    is_there = torch is not None and torch.cuda.is_available()
+    return is_there and os.environ.get("CAMDRIFT_DEVICE") != "cpu"
 
 
 def last_runs(keys: Collection[str], folder: Path = storage.RUNS) -> dict[str, Any] | None:
@@ -137,12 +143,12 @@ def last_runs(keys: Collection[str], folder: Path = storage.RUNS) -> dict[str, A
 def workers() -> int:
     """Returns the number of processes that a stage may use.
 
-    CAMDRIFT_WORKERS, else the number of cores divided by `threads`.
+    CAMDRIFT_WORKERS, else the number of cores divided by `shard_threads`.
 
     Raises:
         SettingsError: it is no number from 1.
     """
-    return _number("CAMDRIFT_WORKERS", max(1, _cores() // threads()))
+    return _number("CAMDRIFT_WORKERS", max(1, _cores() // shard_threads()))
 
 
 def threads() -> int:
@@ -152,6 +158,17 @@ def threads() -> int:
         SettingsError: it is no number from 1.
     """
     return _number("OMP_NUM_THREADS", _cores())
+
+
+def shard_threads() -> int:
+    """Returns the number of threads that compute a shard: OMP_NUM_THREADS, else 1.
+
+    One, whatever the number of cores, so that the bytes do not depend on it.
+
+    Raises:
+        SettingsError: it is no number from 1.
+    """
+    return _number("OMP_NUM_THREADS", 1)
 
 
 def _cores() -> int:

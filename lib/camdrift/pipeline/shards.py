@@ -2,8 +2,8 @@
 
 A shard's result is kept in a folder named by a digest of its code, settings, inputs and packages,
 so an interrupted run resumes where it stopped, with any backend. A finished stage deletes its
-shards. Every shard is computed with the same number of threads (OMP_NUM_THREADS, else all cores of
-the machine that starts the stage), so results are the same byte for byte; another number of threads
+shards. Every shard is computed with the same number of threads (OMP_NUM_THREADS, else one), so
+results are the same byte for byte; another number of threads
 changes last digits.
 """
 
@@ -94,7 +94,7 @@ def results(
         Task(
             stage, work, slice(start, min(start + size, count)), tuple(parts),
             storage.shard_folder(stage.name, key, work, start), Path.cwd(), paths, version,
-            run.threads(),
+            run.shard_threads(),
         )
         for start in range(0, count, size)
     ]  # fmt: skip
@@ -171,7 +171,7 @@ def fingerprint(stage: run.Stage) -> str:
         if path.is_relative_to(storage.DATA) and path != storage.CHECKED
     }
     packages = sorted(f"{d.name} {d.version}" for d in importlib.metadata.distributions())
-    places = [run.threads(), *(os.environ.get(name, "") for name in PLACES)]
+    places = [run.shard_threads(), *(os.environ.get(name, "") for name in PLACES)]
     facts = [stage.name, stage.params, code(code_of(stage.name)), inputs, packages, places]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -228,11 +228,23 @@ def compute(task: Task) -> None:
             )
         work = getattr(_script(Path("stages", f"{task.stage.group}.py").absolute()), task.work)
         run.deterministic()
-        if torch := sys.modules.get("torch"):
-            torch.set_num_threads(task.threads)
-        with files.checked():
+        with _torch_threads(task.threads), files.checked():
             artefact = work(task.stage, task.places, *task.parts)
         storage.place(task.folder, artefact)
+
+
+@contextlib.contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """Lets torch, if it is loaded, compute with some threads within the block."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else count
+    if torch:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if torch:
+            torch.set_num_threads(before)
 
 
 ONE = threading.Lock()
