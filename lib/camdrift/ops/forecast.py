@@ -15,6 +15,7 @@ from tqdm import tqdm
 from camdrift.ops import alike, amounts, pinch, trial
 from camdrift.ops.needs import Counted
 from camdrift.ops.trial import MB, Base, Trial
+from camdrift.pipeline import backends, run
 from camdrift.settings import ImageSetSettings, Settings, SettingsError, params
 from camdrift.settings.section import sides
 
@@ -89,12 +90,13 @@ def estimates(plan: Settings, counts: Mapping[str, Counted]) -> list[Estimate]:
             light = {s: NETWORKS not in params.dependencies(s) for s in order}
         trials = _trials(groups, small, large)
     studies = small, large, whole
+    workers = run.workers() if backends.current() is backends.processes else 1
     slopes = [_steepness(name, own, *studies[:2]) for name, (own, _) in trials.items()]
     usual = statistics.median([slope for slope in slopes if slope] or [0.0])
     return fetches + [
         _estimate(
             stage, own, bases[LIGHT if light[stage] else trial.PRELOADED], studies,
-            fault=fault, slope=usual,
+            fault=fault, slope=usual, workers=workers,
         )
         for stages in groups
         for own, fault in [trials[stages[0]]]
@@ -164,6 +166,7 @@ def _estimate(
     *,
     fault: str = "",
     slope: float = 0.0,
+    workers: int = 1,
 ) -> Estimate:
     """Returns what a stage would take: its start, its trial, and what more work would add.
 
@@ -174,7 +177,9 @@ def _estimate(
         studies: the small and the large pinch, and the whole study.
         fault: the error that kept it from being tried.
         slope: MB an image of a usual stage, for those that are tried at one size alone.
+        workers: the number of processes that share the images of a stage that works in shards.
     """
+    workers = workers if own.in_shards else 1
     group = amounts.GROUPS.get(_group(stage))
     times = more = 0.0
     if group is not None and not fault:
@@ -189,8 +194,8 @@ def _estimate(
         more = slope * (last - first)
     return Estimate(
         stage,
-        base.seconds + own.seconds[0] + times * own.seconds[1],
-        base.mb + own.memory[0] + more,
+        base.seconds + own.seconds[0] + times * own.seconds[1] / workers,
+        workers * (base.mb + own.memory[0] + more),
         own.disk[0] + times * own.disk[1],
         fault,
     )

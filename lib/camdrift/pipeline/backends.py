@@ -1,14 +1,18 @@
 """Backends: compute the tasks of a stage, one after another or several at once.
 
-CAMDRIFT_BACKEND names one: `auto` (the default), `serial`, `processes` on this machine, or `dask`.
-CAMDRIFT_WORKERS is the number of processes. CAMDRIFT_SCHEDULER names Dask's scheduler, or is
-`slurm`: camdrift then submits CAMDRIFT_WORKERS jobs, which dask-jobqueue's own file describes. All
-machines of a cluster must share the repository's folder.
+CAMDRIFT_BACKEND names one: `serial`, `processes` on this machine, or `dask`; by default it is
+`processes`, on a GPU `serial`. CAMDRIFT_WORKERS is the number of processes. CAMDRIFT_SCHEDULER
+names Dask's scheduler, or is `slurm`: camdrift then submits CAMDRIFT_WORKERS jobs, which
+dask-jobqueue's own file describes. All machines of a cluster must share the repository's folder.
 """
 
+import collections
 import contextlib
+import functools
+import importlib
 import multiprocessing
 import os
+import queue
 import signal
 import sys
 import threading
@@ -33,23 +37,11 @@ def current() -> Backend:
     Raises:
         SettingsError: there is no such backend.
     """
-    name = os.environ.get("CAMDRIFT_BACKEND") or "auto"
-    backends: dict[str, Backend] = {
-        "auto": auto, "serial": serial, "processes": processes, "dask": dask
-    }  # fmt: skip
+    name = os.environ.get("CAMDRIFT_BACKEND") or ("serial" if run.on_gpu() else "processes")
+    backends: dict[str, Backend] = {"serial": serial, "processes": processes, "dask": dask}
     if name not in backends:
         raise SettingsError(f"CAMDRIFT_BACKEND: wanted one of {', '.join(backends)}, got '{name}'")
     return backends[name]
-
-
-def auto(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[None]:
-    """Computes tasks in processes where that is faster, else one after another.
-
-    Two workers of a thread each end sooner than one of two threads, whose parts wait for one
-    another. On a GPU, or with a single task or worker, processes gain nothing.
-    """
-    several = len(tasks) > 1 and run.workers() > 1 and not run.on_gpu()
-    yield from (processes if several else serial)(work, tasks)
 
 
 def serial(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[None]:
@@ -58,33 +50,81 @@ def serial(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[None
 
 
 def processes(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[None]:
-    """Computes tasks in processes on this machine.
+    """Computes tasks on this machine, in this process and, as soon as they are ready, in others.
 
-    Raises:
-        LostError: one of them was killed.
+    Two processes of a thread each end sooner than one of two threads, whose parts wait for one
+    another. This one works, too: a stage of a second's work is done before another has started, and
+    where others are killed, for memory perhaps, it does their tasks itself.
     """
-    count = min(run.workers(), len(tasks))
-    if not count:
+    others = min(run.workers(), len(tasks)) - 1
+    if others < 1:
+        yield from serial(work, tasks)
         return
+    waiting = collections.deque(tasks)
+    ended: queue.SimpleQueue[tuple[Task, futures.Future]] = queue.SimpleQueue()
+
+    def feed(last: futures.Future) -> None:
+        """Gives a process that has ended a job the next task; one that was lost gets none."""
+        if last.exception():
+            return
+        for task in _next(waiting):
+            job: futures.Future = futures.Future()
+            try:
+                job = pool.submit(work, task)
+            except RuntimeError as fault:  # the process was lost in the meantime
+                job.set_exception(futures.process.BrokenProcessPool(fault))
+            job.add_done_callback(functools.partial(end, task))
+
+    def end(task: Task, job: futures.Future) -> None:
+        ended.put((task, job))
+        feed(job)
+
     with (
         _with_threads(),
         futures.ProcessPoolExecutor(
-            count, mp_context=multiprocessing.get_context("spawn"), initializer=_follow
+            others, mp_context=multiprocessing.get_context("spawn"), initializer=_follow
         ) as pool,
     ):
         try:
             with _deaf():
-                jobs = [pool.submit(work, task) for task in tasks]
-            for done in futures.as_completed(jobs):
-                yield done.result()
-        except BaseException as fault:
-            pool.shutdown(wait=False, cancel_futures=True)
-            # Their current tasks are lost and computed again; waiting for them may take minutes.
-            for worker in multiprocessing.active_children():
-                worker.kill()
-            if isinstance(fault, futures.process.BrokenProcessPool):
-                raise LostError(f"a worker was killed, perhaps for memory. {AGAIN}") from fault
-            raise
+                for _ in range(others):
+                    pool.submit(_load, _modules()).add_done_callback(feed)
+            for _ in tasks:
+                own = _next(waiting) if ended.empty() else []
+                if not own:
+                    task, job = ended.get()
+                    try:
+                        job.result()
+                    except futures.process.BrokenProcessPool:
+                        print("a process was killed, perhaps for memory", file=sys.stderr)
+                        own = [task]
+                for task in own:
+                    work(task)
+                yield
+        finally:
+            waiting.clear()
+            # One may still be loading. After a fault, current tasks are lost and computed again:
+            # waiting for them may take minutes.
+            for process in multiprocessing.active_children():
+                process.kill()
+
+
+def _next(tasks: collections.deque[Task]) -> list[Task]:
+    """Returns the next task alone, or none; other threads may take them at the same time."""
+    try:
+        return [tasks.popleft()]
+    except IndexError:
+        return []
+
+
+def _modules() -> list[str]:
+    """Returns camdrift's modules that this process has loaded."""
+    return [name for name in sys.modules if name.startswith("camdrift.")]
+
+
+def _load(modules: Sequence[str]) -> None:
+    for name in modules:
+        importlib.import_module(name)
 
 
 AGAIN = "What others had done is kept: run again, with fewer CAMDRIFT_WORKERS if memory was short"

@@ -3,8 +3,7 @@
 A shard's result is kept in a folder named by a digest of its code, settings, inputs and packages,
 so an interrupted run resumes where it stopped, with any backend. A finished stage deletes its
 shards. Every shard is computed with the same number of threads (OMP_NUM_THREADS, else one), so
-results are the same byte for byte; another number of threads
-changes last digits.
+results are the same byte for byte; another number of threads changes last digits.
 """
 
 import contextlib
@@ -73,7 +72,8 @@ def results(
     """Lends the folders of the results of all shards, in order, and deletes them in the end.
 
     They stay if the block fails. Another run that needs the same ones waits. Afterwards the
-    stage's `measured` holds `images_a_second` by work, which includes the start of workers.
+    stage's `measured` holds `images_a_second` by work, which includes the start of workers, and the
+    number of `processes` on this machine.
 
     Args:
         stage: the stage whose script has the function.
@@ -106,6 +106,9 @@ def results(
         with tqdm(total=len(tasks), initial=done, desc=stage.name, unit="shard") as bar:
             for _ in compute_all(compute, waiting):
                 bar.update()
+        if compute_all is backends.processes:
+            processes = min(run.workers(), len(waiting))
+            stage.measured["processes"] = max(processes, stage.measured.get("processes", 1))
         if images := sum(task.places.stop - task.places.start for task in waiting):
             pace = round(images / (time.monotonic() - began), 2)
             stage.measured.setdefault("images_a_second", {})[work] = pace
