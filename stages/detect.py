@@ -18,9 +18,9 @@ def see(stage: run.Stage, places: slice, sensed: Path) -> storage.Seen:
     return experiment.measure(*load(stage, sensed), places)
 
 
-def adapt(stage: run.Stage, places: slice, sensed: Path, *seen: Path) -> storage.Seen:
+def adapt(stage: run.Stage, places: slice, sensed: Path, *folders: Path) -> storage.Seen:
     """Returns the features of some of the test images under non-adaptive and adaptive attacks."""
-    return experiment.adapt(*load(stage, sensed), places, storage.each(storage.Seen, seen))
+    return experiment.adapt(*load(stage, sensed), places, storage.each(storage.Seen, folders))
 
 
 def load(stage: run.Stage, *sensed: Path) -> tuple[loading.Model, experiment.Part]:
@@ -38,10 +38,10 @@ def main(stage: run.Stage) -> None:
     count, size = len(part.test_images) * stage.cell.adaptive, model.micro_batch
     with (
         shards.results(stage, "sense", 1, size=1) as sensed,
-        shards.results(stage, "see", len(part.images), size=size, parts=sensed) as seen,
-        shards.results(stage, "adapt", count, size=size, parts=sensed + seen) as attacked,
+        shards.results(stage, "see", len(part.images), size=size, parts=sensed) as features,
+        shards.results(stage, "adapt", count, size=size, parts=sensed + features) as attacked,
     ):
-        steps = [list(storage.each(storage.Seen, folders)) for folders in (seen, attacked)]
+        steps = [list(storage.each(storage.Seen, folders)) for folders in (features, attacked)]
         stage.measured["seconds_an_image"] = experiment.mean_seconds(steps[0])
         storage.write(folder, experiment.collect(*load(stage, *sensed), experiment.join(*steps)))
 

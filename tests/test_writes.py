@@ -312,7 +312,7 @@ def test_what_writes_nothing_is_called_as_it_is(images):
         return F.dropout(x.to(torch.float32).requires_grad_(x.requires_grad), 0.5, net.training)
 
     recording = engine.watch(Network(change).eval(), images[:1]).recording
-    assert all(call.written is None for call in recording.calls)
+    assert all(call.target is None for call in recording.calls)
 
 
 # --- weights and buffers

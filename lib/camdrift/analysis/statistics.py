@@ -296,8 +296,8 @@ def coverage_curve(covered: np.ndarray) -> np.ndarray:
     n = len(covered)
     by_images, neurons = np.unique(covered.sum(0), return_counts=True)
     k, m = np.arange(1, n + 1)[:, None], by_images[None]
-    left = np.maximum(n - m - k, 0)
-    log = gammaln(n - m + 1) - gammaln(left + 1) + gammaln(n - k + 1) - gammaln(n + 1)
+    remainder = np.maximum(n - m - k, 0)
+    log = gammaln(n - m + 1) - gammaln(remainder + 1) + gammaln(n - k + 1) - gammaln(n + 1)
     missing = np.where(k <= n - m, np.exp(log), 0.0)
     return 1 - missing @ neurons / neurons.sum()
 

@@ -36,16 +36,16 @@ def perturb(
         steps: number of steps.
     """
     parts = []
-    done = 0
+    start = 0
     for batch, rows in model.batches(pixels):
-        label = padded(labels[done : done + rows], len(batch))
+        label = padded(labels[start : start + rows], len(batch))
         best, lowest = batch.clone(), torch.full((len(batch),), torch.inf)
         look = _look(score or _blind(model), label, best, lowest)
         sizes = [step] * steps
         change, _ = gradients.ascend(look, batch, sizes, eps=eps, look_last=True)
         last = (batch + change).clamp(0, 1)
         parts.append(torch.where(lowest.isinf().view(-1, 1, 1, 1), last, best)[:rows])
-        done += rows
+        start += rows
     return torch.cat(parts)
 
 

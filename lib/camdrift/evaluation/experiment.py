@@ -133,7 +133,7 @@ def load_part(
     Raises:
         SettingsError: the model lacks a layer that a detector reads.
     """
-    layers = next((found.layers for found in sensed), None)
+    layers = next((sensitivities.layers for sensitivities in sensed), None)
     if layers is not None:
         settings = with_layer(settings, sensitivity.most_sensitive(layers))
     for family in families(settings):
@@ -242,7 +242,7 @@ def rms(change: Tensor) -> np.ndarray:
     return change.double().square().mean((1, 2, 3)).sqrt().numpy()
 
 
-def adapt(model: Model, part: Part, places: slice, seen: Iterable[Seen]) -> Seen:
+def adapt(model: Model, part: Part, places: slice, measurements: Iterable[Seen]) -> Seen:
     """Returns features of some test images under the non-adaptive and the adaptive attacks.
 
     And under noise of the size of each, see `NOISE_OF`. Readings that share an attack share these.
@@ -251,7 +251,7 @@ def adapt(model: Model, part: Part, places: slice, seen: Iterable[Seen]) -> Seen
         model: the model under attack.
         part: the images that take part.
         places: indices of the images in the test split.
-        seen: the features of all images that take part; detectors are fitted on them.
+        measurements: of all images that take part; detectors are fitted on them.
     """
     test_images = part.test_images.iloc[places]
     original = next(v for v in part.variants(test_images) if v.name == CLEAN)
@@ -280,7 +280,7 @@ def adapt(model: Model, part: Part, places: slice, seen: Iterable[Seen]) -> Seen
         ])  # fmt: skip
 
     detectors = families(part.settings)
-    fitted_detectors = evaluation.fit_detectors(join(list(seen)), images, 1.0, detectors)
+    fitted_detectors = evaluation.fit_detectors(join(list(measurements)), images, 1.0, detectors)
     parts = [features_of(attack(None), NON_ADAPTIVE, detectors)]
     for family in detectors:
         of_family = None

@@ -100,16 +100,16 @@ def relevance_and_last_layer(
     weighted = [name for name, rule in rules.items() if isinstance(rule, Flat | AlphaOne | Epsilon)]
     last = network.get_submodule(weighted[-1]) if weighted else network
     maps, units = [], []
-    done = 0
+    start = 0
     with Composite(lambda _, name, __: rules.get(name)).context(network):
         for batch, rows in model.batches(pixels.detach()):
             targets = None
             if classes is not None:
-                targets = padded(classes[done : done + rows], len(batch)).to(model.device)
+                targets = padded(classes[start : start + rows], len(batch)).to(model.device)
             parts = _propagate(network, last, model.inputs(batch), targets)
             maps.append(parts[0][:rows].to(pixels.device))
             units.append(parts[1][:rows].to(pixels.device))
-            done += rows
+            start += rows
     return torch.cat(maps), torch.cat(units)
 
 

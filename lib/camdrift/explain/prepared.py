@@ -77,7 +77,7 @@ class Prepared:
             ordered=self.explaining.reshape is None,
         )
         layers = self.explaining.layers
-        return points if layers is None else _chosen(points, layers)
+        return points if layers is None else _layer_points(points, layers)
 
     def __call__(self, pixels: Tensor) -> tuple[Logits, Layers]:
         """Returns the logits, or the score, and the tensor of each hook point.
@@ -180,7 +180,9 @@ def _shape(value: Any) -> str:
     return type(value).__name__
 
 
-def _chosen(points: tuple[HookPoint, ...], layers: Sequence[str | int]) -> tuple[HookPoint, ...]:
+def _layer_points(
+    points: tuple[HookPoint, ...], layers: Sequence[str | int]
+) -> tuple[HookPoint, ...]:
     places: dict[str | int, int] = {point.name: place for place, point in enumerate(points)}
     places |= {place: place % len(points) for place in range(-len(points), len(points))}
     strange = [name for name in layers if name not in places]

@@ -87,9 +87,9 @@ class Call:
     weights: ids of the parameters that it uses.
     shape: of its result, the first of several.
     results: number of tensors that it returns.
-    written: index, among its tensor arguments, of the one that it writes into; None if it writes
+    target: index, among its tensor arguments, of the one that it writes into; None if it writes
         into none, or into one that shares the memory of an older tensor, such as a view.
-    written_apart: the same of a tensor that shares the memory of an older one, where a backward may
+    view_target: the same of a tensor that shares the memory of an older one, where a backward may
         need what stood in that memory before.
     overwritten: whether a later call writes into its result.
     renewed: whether its result shares the memory of an older tensor, and a later call writes there.
@@ -111,8 +111,8 @@ class Call:
     weights: tuple[int, ...]
     shape: tuple[int, ...]
     results: int
-    written: int | None
-    written_apart: int | None
+    target: int | None
+    view_target: int | None
     training: bool
     of_images: bool
     graded: bool
@@ -362,11 +362,11 @@ class _Recorder(TorchFunctionMode):
         call.inputs = tuple(dict.fromkeys([*call.inputs, *before]))
         for source in before:
             self.calls[source].overwritten = True
-        if call.written is not None or call.written_apart is not None:
+        if call.target is not None or call.view_target is not None:
             for other in others:
                 if id(other) in self.views and other is not tensor:
                     self.calls[self.views[id(other)]].renewed = True
-        if call.written_apart is not None and id(tensor) in self.views:
+        if call.view_target is not None and id(tensor) in self.views:
             self.calls[self.views[id(tensor)]].renewed = True
         self.latest |= {id(t): place for t in others}
         self.overwritten.add(memory(tensor))

@@ -88,7 +88,7 @@ class Watched:
         Raises:
             OtherCallsError: the forward makes other calls than when it was recorded.
         """
-        kept: dict[int, Tensor] = {}
+        tensors: dict[int, Tensor] = {}
 
         first = _first(self.calls, [point.place for point in points]) if leaves else set()
 
@@ -96,7 +96,7 @@ class Watched:
             tensor = _whole(point.maps(result))
             if point.place in first or (leaves and not tensor.requires_grad):
                 tensor = tensor.detach().requires_grad_()
-            kept[point.place] = tensor
+            tensors[point.place] = tensor
             following = point.restored(tensor, result)
             # A view of it may be written into.
             return following * 1 if call.overwritten and following is tensor else following
@@ -106,13 +106,13 @@ class Watched:
         known = next(self.network.parameters(), None) is self._parameter
         with checkpoints.passed(), _Run(self.recording, at, known=known) as run:
             output = run.current(self.network(inputs))
-        lost = [point.name for point in points if point.place not in kept]
+        lost = [point.name for point in points if point.place not in tensors]
         if lost:
             raise UnwatchableError(
                 f"no gradient passes '{lost[0]}', which is computed under `torch.no_grad`, as in "
                 "the forward of an `autograd.Function`; wanted other layers= or hook_points="
             )
-        return output, tuple(kept[point.place] for point in points)
+        return output, tuple(tensors[point.place] for point in points)
 
 
 @dataclass(eq=False)
@@ -191,26 +191,26 @@ class _Run(TorchFunctionMode):
         call = self._calls[following] if following < len(self._calls) else None
         # Not `is`: that of an attribute, such as `Tensor.T`, is another object each time.
         expected = call is not None and call.function == function
-        given = args, kwargs
-        written = apart = old = None
+        arguments = args, kwargs
+        target = apart = old = None
         if call is not None and expected:
-            written, apart = call.written, call.written_apart
-        if written is not None:
-            old = list(tensors_in(given))[written]
+            target, apart = call.target, call.view_target
+        if target is not None:
+            old = list(tensors_in(arguments))[target]
         if self._instead:
             args, kwargs = _replaced(args, self._instead), _replaced(kwargs, self._instead)
         if self._waiting and torch.is_grad_enabled() and self._release(tensors_in([args, kwargs])):
             args, kwargs = _replaced(args, self._instead), _replaced(kwargs, self._instead)
-        if written is not None:
-            result = _out_of_place(function, args, kwargs, written)
+        if target is not None:
+            result = _out_of_place(function, args, kwargs, target)
         elif apart is not None:
             values = _out_of_place(function, args, kwargs, apart)
-            result = self._parted(list(tensors_in(given))[apart], values)
+            result = self._parted(list(tensors_in(arguments))[apart], values)
         else:
             result = function(*args, **kwargs)
             if not returns_tensor(function, result):
                 return result
-        other = self._known and call is not None and call.weights != self._ids(call, given)
+        other = self._known and call is not None and call.weights != self._ids(call, arguments)
         if call is None or not expected or other:
             self._place = len(self._calls)  # also where the network goes on after an error
             raise OtherCallsError(call)
@@ -220,7 +220,7 @@ class _Run(TorchFunctionMode):
         elif following in self._at:
             result = self._at[following](call, result)
         if call.renewed:
-            self._keep_view(function, given, result)
+            self._keep_view(function, arguments, result)
         if old is not None and call.graded and call.used_ungraded:
             # No call shows that an `autograd.Function` is given the old tensor.
             self._swap(old, result, call)
@@ -230,25 +230,25 @@ class _Run(TorchFunctionMode):
             self._renew()
         return result
 
-    def _ids(self, call: Call, given: Any) -> tuple[int, ...]:
+    def _ids(self, call: Call, arguments: Any) -> tuple[int, ...]:
         """Returns the ids of the network's parameters among a call's arguments."""
         if not call.weights:
             return ()
-        ids = (id(tensor) for tensor in tensors_in(given) if isinstance(tensor, nn.Parameter))
+        ids = (id(tensor) for tensor in tensors_in(arguments) if isinstance(tensor, nn.Parameter))
         return tuple(one for one in ids if one in self._weights)
 
     def _now(self, tensor: Tensor) -> Tensor:
         """Returns the tensor that stands in place of another, or that one."""
         return self._instead[id(tensor)][1].tensor if id(tensor) in self._instead else tensor
 
-    def _keep_view(self, function: Callable[..., Any], given: Any, result: Any) -> None:
+    def _keep_view(self, function: Callable[..., Any], arguments: Any, result: Any) -> None:
         """Keeps a call whose results are views of a tensor that is written into later."""
         results = tuple(tensors_in([result]))
         place = memory(results[0])
-        sources = (tensor for tensor in tensors_in(given) if memory(self._now(tensor)) == place)
+        sources = (tensor for tensor in tensors_in(arguments) if memory(self._now(tensor)) == place)
         source = next(sources, None)
         if source is not None:
-            args, kwargs = given
+            args, kwargs = arguments
             now = self._now(source)
             self._views.append(_View(function, args, kwargs, results, source, now))
 
@@ -260,8 +260,8 @@ class _Run(TorchFunctionMode):
                 continue
             view.at = now
             args, kwargs = _replaced((view.args, view.kwargs), self._instead)
-            made = tensors_in([view.function(*args, **kwargs)])
-            for old, new in zip(view.results, made, strict=True):
+            results = tensors_in([view.function(*args, **kwargs)])
+            for old, new in zip(view.results, results, strict=True):
                 self._put(old, new)
 
     def _parted(self, tensor: Tensor, values: Tensor) -> Tensor:
@@ -277,9 +277,9 @@ class _Run(TorchFunctionMode):
         copied = now.clone()
         if copied.stride() == now.stride() and copied.dtype == target.dtype:
             # Written through `.data`, as under `torch.no_grad`, gradients pass as before.
-            seen = copied if target.requires_grad or not copied.requires_grad else copied.data
+            base = copied if target.requires_grad or not copied.requires_grad else copied.data
             offset = target.storage_offset() - now.storage_offset()
-            seen.as_strided(target.shape, target.stride(), offset).copy_(values)
+            base.as_strided(target.shape, target.stride(), offset).copy_(values)
             self._put(whole, copied)
             self._renew()
             return self._now(tensor)
@@ -361,7 +361,7 @@ COUNTERPARTS = {
 
 
 def _out_of_place(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], written: int
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], target: int
 ) -> Tensor:
     """Returns the result of a call in place, made out of place.
 
@@ -373,7 +373,7 @@ def _out_of_place(
         return function(*args, **kwargs | {"inplace": False})
     if isinstance(kwargs.get("out"), Tensor):
         return function(*args, **{name: value for name, value in kwargs.items() if name != "out"})
-    tensor = list(tensors_in([args, kwargs]))[written]
+    tensor = list(tensors_in([args, kwargs]))[target]
     box = _Box(tensor.clone())
     if args and args[0] is tensor:  # and nowhere else: a backward may need it as it was
         result = function(box.tensor, *args[1:], **kwargs)

@@ -50,16 +50,16 @@ def ascend(
     for step in range(len(sizes) + look_last):
         last, turns = step == len(sizes), step == 0 or not one_direction
         current = (clean + change).clamp_(0, 1)
-        gradient, done = look(current, places, turns and not last)
+        gradient, stop = look(current, places, turns and not last)
         looks[places] += 1
         if turns:
             direction = gradient.sign()
-        if done.any():
+        if stop.any():
             result[places] = change
-            if done.all():
+            if stop.all():
                 return result, looks
             direction, places, clean, change, current = (
-                values[~done] for values in (direction, places, clean, change, current)
+                values[~stop] for values in (direction, places, clean, change, current)
             )
         if last:
             break
@@ -80,15 +80,15 @@ def cross_entropy(model: Model, pixels: Pixels, labels: Labels) -> tuple[Pixels,
         Gradient, in loss per unit of pixel value, and predicted classes.
     """
     parts, predictions = [], []
-    done = 0
+    start = 0
     for batch, rows in model.batches(pixels.detach()):
         batch.requires_grad_()
         logits = model(batch)
-        loss = F.cross_entropy(logits[:rows], labels[done : done + rows], reduction="sum")
+        loss = F.cross_entropy(logits[:rows], labels[start : start + rows], reduction="sum")
         (gradient,) = torch.autograd.grad(loss, batch)
         parts.append(gradient[:rows])
         predictions.append(logits[:rows].argmax(1))
-        done += rows
+        start += rows
     return torch.cat(parts), torch.cat(predictions)
 
 

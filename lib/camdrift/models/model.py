@@ -44,9 +44,9 @@ def inputs(pixels: Pixels, *, size: int | Sequence[int], mean: Tensor, std: Tens
             f"wanted images with {mean.shape[1]} channels, as many as the model's mean has "
             f"numbers, got {pixels.shape[1]}"
         )
-    wanted = sides(size)
-    if tuple(pixels.shape[-2:]) != wanted:
-        pixels = F.interpolate(pixels, wanted, mode="bilinear", antialias=False)
+    shape = sides(size)
+    if tuple(pixels.shape[-2:]) != shape:
+        pixels = F.interpolate(pixels, shape, mode="bilinear", antialias=False)
     return (pixels - mean) / std
 
 

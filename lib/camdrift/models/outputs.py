@@ -70,15 +70,15 @@ def mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return _mapped(output, change, {})
 
 
-def _mapped(value: Any, change: Callable[[Tensor], Tensor], done: dict[int, Any]) -> Any:
+def _mapped(value: Any, change: Callable[[Tensor], Tensor], copies: dict[int, Any]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
-    if id(value) in done:
-        return done[id(value)]
-    done[id(value)] = value  # where a container holds itself
-    parts = {key: _mapped(part, change, done) for key, part in _entries(value)}
+    if id(value) in copies:
+        return copies[id(value)]
+    copies[id(value)] = value  # where a container holds itself
+    parts = {key: _mapped(part, change, copies) for key, part in _entries(value)}
     own = attributes(value)
-    others = {name: _mapped(part, change, done) for name, part in own.items()}
+    others = {name: _mapped(part, change, copies) for name, part in own.items()}
     if all(parts[key] is part for key, part in _entries(value)) and all(
         others[name] is part for name, part in own.items()
     ):
@@ -92,7 +92,7 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor], done: dict[int, Any]
             other[key] = part
     for name, part in others.items():
         object.__setattr__(other, name, part)  # also where it is frozen
-    done[id(value)] = other
+    copies[id(value)] = other
     return other
 
 

@@ -31,7 +31,7 @@ def summary(races: list[dict]) -> pd.DataFrame:
     """
     rows = []
     table = pd.DataFrame(races).assign(where=[_place(race) for race in races])
-    for (work, against, wanted), part in table.groupby(["work", "against", "target"], sort=False):
+    for (work, against, target), part in table.groupby(["work", "against", "target"], sort=False):
         mean = float(np.exp(np.log(part["ratio"]).mean()))
         worst = part.loc[part["ratio"].idxmin()]
         rows.append(
@@ -39,10 +39,10 @@ def summary(races: list[dict]) -> pd.DataFrame:
                 "work": work,
                 "against": against,
                 "theirs / ours": f"{mean:.2f}",
-                "wanted": f"{wanted:.2f}",
-                "met": "yes" if mean >= wanted else "no",
+                "wanted": f"{target:.2f}",
+                "met": "yes" if mean >= target else "no",
                 "worst": f"{worst['ratio']:.2f} ({worst['where']})",
-                "races that met it": f"{(part['ratio'] >= wanted).sum()} of {len(part)}",
+                "races that met it": f"{(part['ratio'] >= target).sum()} of {len(part)}",
             }
         )
     return pd.DataFrame(rows)

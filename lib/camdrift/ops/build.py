@@ -45,11 +45,11 @@ def folders(preset: Preset) -> dict[str, Path]:
     for folder, need in preset.needs.items():
         value = os.environ.get(FOLDERS[folder], "")
         if not value or not Path(value).is_dir():
-            got = f"got no folder '{value}'" if value else "got nothing"
-            wanted = (
-                f"preset '{preset.name}' wanted {folder}=<folder> (or {FOLDERS[folder]}), {got}"
+            problem = f"got no folder '{value}'" if value else "got nothing"
+            request = (
+                f"preset '{preset.name}' wanted {folder}=<folder> (or {FOLDERS[folder]}), {problem}"
             )
-            faults.append(need.lacking(f"{wanted}: {need.what}"))
+            faults.append(need.lacking(f"{request}: {need.what}"))
         places[folder] = Path(value).resolve()
     if faults:
         raise SettingsError("\n".join(faults))
@@ -97,9 +97,9 @@ def _lent(preset: Preset, folder: str, rest: str, places: dict[str, Path]) -> Pa
         )
     path = places[folder] / rest
     if not path.exists():
-        wanted = f"preset '{preset.name}' wanted {path}, not there"
+        lack = f"preset '{preset.name}' wanted {path}, not there"
         need = preset.needs.get(folder)
-        raise SettingsError(need.lacking(wanted) if need else wanted)
+        raise SettingsError(need.lacking(lack) if need else lack)
     return path
 
 
@@ -180,8 +180,8 @@ def copied(folder: Path) -> None:
 
     The copy is a DVC repository without git, and shares this one's cache.
     """
-    wanted = {file for file in _code() if Path(file).is_file()}
-    for file in wanted:
+    code = {file for file in _code() if Path(file).is_file()}
+    for file in code:
         target = folder / file
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists() or target.read_bytes() != Path(file).read_bytes():
@@ -189,7 +189,7 @@ def copied(folder: Path) -> None:
     for part in ("lib", "stages", "dashboard"):
         for there in (folder / part).rglob("*.*"):
             own = there.relative_to(folder).as_posix()
-            if there.is_file() and there.suffix != ".pyc" and own not in wanted:
+            if there.is_file() and there.suffix != ".pyc" and own not in code:
                 there.unlink()
     cache = subprocess.run(
         [sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=True
@@ -210,8 +210,8 @@ def _code() -> Iterator[str]:
             yield from (file.as_posix() for file in inside if "__pycache__" not in file.parts)
         return
     # dvc.lock of the copy is its own, and its params.yaml that of the preset.
-    left = ("data/", "tests/", "dvc.lock", "params.yaml")
-    yield from (f for f in answer.stdout.split("\0") if f and not f.startswith(left))
+    others = ("data/", "tests/", "dvc.lock", "params.yaml")
+    yield from (f for f in answer.stdout.split("\0") if f and not f.startswith(others))
 
 
 def gather(preset: Preset, plan: Settings, names: Sequence[str], folder: Path) -> None:
@@ -225,12 +225,12 @@ def gather(preset: Preset, plan: Settings, names: Sequence[str], folder: Path) -
     used = [item for _, item in items if owners(item) & {*names}]
     sets = {item.set for item in used}
     models = {item.model for item in used} | {getattr(item, "source", item.model) for item in used}
-    wanted = [storage.set_datasheet(name) for name in sets]
-    wanted += [storage.model_card(name) for name in models & set(plan.models)]
+    paths = [storage.set_datasheet(name) for name in sets]
+    paths += [storage.model_card(name) for name in models & set(plan.models)]
     for name in names:
         results = storage.RESULTS / name
-        wanted += [f.relative_to(folder) for f in (folder / results).rglob("*.*") if f.is_file()]
-    for file in sorted(set(wanted)):
+        paths += [f.relative_to(folder) for f in (folder / results).rglob("*.*") if f.is_file()]
+    for file in sorted(set(paths)):
         content = (folder / file).read_bytes()
         if "DATA" in preset.needs and file.suffix == ".png" and drawing.holds_images(content):
             continue
@@ -239,7 +239,7 @@ def gather(preset: Preset, plan: Settings, names: Sequence[str], folder: Path) -
     for name in names:
         # Of a run before; pictures of images from elsewhere are not among them.
         for file in (storage.RESULTS / name).rglob("*.*"):
-            if file not in wanted:
+            if file not in paths:
                 file.unlink()
         keys = {name} | {key for key, item in items if name in owners(item)}
         took = run.last_runs(keys | sets | models, folder / storage.RUNS)
@@ -253,33 +253,33 @@ def main() -> None:
     parser.add_argument("name", help="of a file in stages/presets, or the path of a .yaml file")
     parser.add_argument("study", nargs="*", help="of the preset; default: all")
     parser.add_argument("-S", "--set", action="append", default=[], help="as of `dvc exp run`")
-    asked = parser.parse_args()
-    preset = presets.read(asked.name)
+    arguments = parser.parse_args()
+    preset = presets.read(arguments.name)
     content = placed(preset, folders(preset))
-    plan = resolved(content, asked.set)
+    plan = resolved(content, arguments.set)
     from camdrift.ops import needs  # which loads torch; `summary` and the tests do without
 
     for model, of in plan.models.items():
         needs.numbered(model, of, plan.sets[of.set])
         sys.stdout.writelines(f"{line}\n" for line in needs.weights(model, of))
-    names = asked.study or list(plan.studies)
+    names = arguments.study or list(plan.studies)
     known(plan, names)
     folder = storage.COPIES / preset.name
     copied(folder)
-    changed(content, asked.set, folder / params.PARAMS)
+    changed(content, arguments.set, folder / params.PARAMS)
     sys.stdout.write(f"building in {folder}\n")
     sys.stdout.flush()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "dvc", "repro", *(f"report@{name}" for name in names)],
         cwd=folder, env=os.environ | {"CAMDRIFT_PYTHON": sys.executable}, check=False,
     )  # fmt: skip
-    if done.returncode:
-        sys.exit(done.returncode)
+    if process.returncode:
+        sys.exit(process.returncode)
     gather(preset, plan, names, folder)
     from camdrift.ops import readme  # whose tables are at home now
 
     for name in names:
-        page = readme.study_readme(name, command=f"make study NAME={asked.name} STUDY={name}")
+        page = readme.study_readme(name, command=f"make study NAME={arguments.name} STUDY={name}")
         files.write_text(storage.results(name, "README.md"), page)
 
 

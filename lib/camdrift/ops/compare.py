@@ -116,14 +116,14 @@ def main() -> None:
     """Prints the comparison of the studies named, or of all in params.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", nargs="*", help="default: all in params.yaml")
-    asked = parser.parse_args().study
+    studies = parser.parse_args().study
     known = list(params.load().studies)
-    strange = [name for name in asked if not Path(storage.results(name, "tables")).exists()]
+    strange = [name for name in studies if not Path(storage.results(name, "tables")).exists()]
     if strange:
         raise FileNotFoundError(
             f"no results of '{strange[0]}'; there are studies {', '.join(known)}: `make repro`"
         )
-    sys.stdout.write(report(asked or known) + "\n")
+    sys.stdout.write(report(studies or known) + "\n")
 
 
 if __name__ == "__main__":

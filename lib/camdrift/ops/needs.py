@@ -260,10 +260,10 @@ def network(settings: ModelSettings, *, classes: int, size: int | Sequence[int])
     Raises:
         RefusedError: there is no such network, it cannot be imported or does not run.
     """
-    wanted = settings.model_dump(include={"architecture", "width", "head", "arguments"})
+    arguments = settings.model_dump(include={"architecture", "width", "head", "arguments"})
     count = settings.classes or classes
     module = architectures.build(
-        **wanted, classes=count, size=size, channels=settings.channels, initialised=False
+        **arguments, classes=count, size=size, channels=settings.channels, initialised=False
     )
     if any(value.is_meta for value in module.parameters()):
         module.to_empty(device="cpu")

@@ -63,8 +63,8 @@ def splits(counts: Mapping[str, Counted], size: Size) -> dict[str, dict[str, int
         whole = counted.splits
         train = size.batch * size.steps
         validation = round(train * whole.get("validation", 0) / max(1, whole.get("train", 0)))
-        wanted = {"train": train, "validation": max(1, validation), "test": size.images}
-        numbers[name] = {split: n if whole.get(split) else 0 for split, n in wanted.items()}
+        sizes = {"train": train, "validation": max(1, validation), "test": size.images}
+        numbers[name] = {split: n if whole.get(split) else 0 for split, n in sizes.items()}
     return numbers
 
 

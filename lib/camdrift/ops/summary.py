@@ -57,23 +57,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=["show", "stages", "readme", "publish", "seeds"])
     parser.add_argument("study", nargs="*", help="default: all")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     plan = params.load()
-    studies = asked.study or list(plan.studies)
-    if asked.action == "show":
+    studies = arguments.study or list(plan.studies)
+    if arguments.action == "show":
         for study in studies:
             sys.stdout.write(terminal(study) + "\n")
         for line in unusual():
             sys.stdout.write(f"\n{line}")
         sys.stdout.write(f"\n\nDashboard: {DASHBOARD}\n")
-    elif asked.action == "stages":
-        build.known(plan, asked.study)
+    elif arguments.action == "stages":
+        build.known(plan, arguments.study)
         sys.stdout.write(" ".join(f"report@{study}" for study in studies) + "\n")
-    elif asked.action == "readme":
+    elif arguments.action == "readme":
         for page, text in readme.pages().items():
             files.write_text(page, text)
         files.write_csv(MATRIX, combination.evidence(plan, readme.studies(plan)))
-    elif asked.action == "seeds":
+    elif arguments.action == "seeds":
         sys.stdout.write(" ".join(str(seed) for seed in plan.seeds) + "\n")
     else:
         publish()

@@ -36,8 +36,8 @@ def text() -> str:
 
 
 def _rest(content: dict) -> str:
-    left = content["count"] - len(content["rows"])
-    return f"{left} more were not run." if left else ""
+    rest = content["count"] - len(content["rows"])
+    return f"{rest} more were not run." if rest else ""
 
 
 def _others(rows: pd.DataFrame, explained: pd.DataFrame) -> str:

@@ -43,11 +43,11 @@ def after_holm(
         return low
 
     divisors = {claim: stands(claim) for claim in family}
-    left = sorted(family, key=lambda claim: -divisors[claim])
+    rest = sorted(family, key=lambda claim: -divisors[claim])
     corrected = dict(first)
-    while left and divisors[left[0]] >= len(left):
-        del left[0]
-    return corrected | {claim: _left(first[claim], at(len(left))[claim]) for claim in left}
+    while rest and divisors[rest[0]] >= len(rest):
+        del rest[0]
+    return corrected | {claim: _left(first[claim], at(len(rest))[claim]) for claim in rest}
 
 
 def _left(first: str, now: str) -> str:

@@ -75,13 +75,13 @@ def run(
     shards = rows.split(shard or len(rows)) if len(rows) else ()
     for part in tqdm(shards, desc="attack", unit="shard", disable=shard is None):
         own = [generators[int(row)] for row in part]
-        done = perturb(source, pixels[part], labels[part], generators=own, **settings)
-        change[part], evaluations[part] = done.pixels, done.evaluations
-        log += [row | {"image": int(part[row["image"]])} for row in done.log]
-        if judges := done.successes is not None:
-            successes[part] = done.successes
-        if steps := done.last_step is not None:
-            last_step[part] = done.last_step
+        result = perturb(source, pixels[part], labels[part], generators=own, **settings)
+        change[part], evaluations[part] = result.pixels, result.evaluations
+        log += [row | {"image": int(part[row["image"]])} for row in result.log]
+        if judges := result.successes is not None:
+            successes[part] = result.successes
+        if steps := result.last_step is not None:
+            last_step[part] = result.last_step
     whole = Perturbation(
         change, evaluations, log, successes if judges else None, last_step if steps else None
     )

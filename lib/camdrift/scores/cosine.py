@@ -29,9 +29,9 @@ def score(first: Heatmaps, second: Heatmaps, *, size: int | Sequence[int]) -> Pe
     precision is that of the maps, 2e-7 for float32.
     """
     a, b = first, second
-    wanted = sides(size)
-    if a.shape[1:] != wanted:
-        a, b = _weighed(a, wanted), _weighed(b, wanted)
+    shape = sides(size)
+    if a.shape[1:] != shape:
+        a, b = _weighed(a, shape), _weighed(b, shape)
     return np.minimum(_angle(_inner(a, b), _inner(a, a), _inner(b, b)), 1)
 
 

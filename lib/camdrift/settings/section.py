@@ -41,8 +41,8 @@ def in_words(size: int | Sequence[int]) -> str:
 
 def _as_size(value: Any) -> Any:
     """Returns a size as `size_of` does; other values than sizes are refused in one sentence."""
-    given = value if isinstance(value, list) and len(value) == 2 else [value]
-    if not all(type(side) is int and LEAST <= side <= MOST for side in given):
+    parts = value if isinstance(value, list) and len(value) == 2 else [value]
+    if not all(type(side) is int and LEAST <= side <= MOST for side in parts):
         raise ValueError(
             f"wanted a side in px, a whole number from {LEAST} to {MOST}, or [height, width], got "
             f"{_SHORT.repr(value)}"

@@ -99,11 +99,11 @@ class _Resized(_Set):
     @classmethod
     def _is_resized(cls, content: Any) -> Any:
         size = content.get("size", 224) if isinstance(content, dict) else None
-        given = size if isinstance(size, list) and len(size) == 2 else [size]
-        if not all(isinstance(side, int) for side in given):
+        parts = size if isinstance(size, list) and len(size) == 2 else [size]
+        if not all(isinstance(side, int) for side in parts):
             return content
         # The ratio with which torchvision prepares images for a network of 224 px.
-        return {"resize": min(2048, round(min(given) * 256 / 224))} | content
+        return {"resize": min(2048, round(min(parts) * 256 / 224))} | content
 
     @model_validator(mode="after")
     def _covers(self) -> "_Resized":

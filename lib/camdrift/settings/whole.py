@@ -99,9 +99,9 @@ def _references(plan: Settings) -> list[str]:
     def reports(place: str, study: str, *papers: str, reason: str = "") -> None:
         known(place, "study", study, plan.studies)
         if study in plan.studies and (paper := plan.studies[study].paper) not in papers:
-            wanted = " or ".join(papers)
+            choice = " or ".join(papers)
             faults.append(
-                f"{place}: wanted a study of paper {wanted}{reason}, got '{study}' of {paper}"
+                f"{place}: wanted a study of paper {choice}{reason}, got '{study}' of {paper}"
             )
 
     models = dict(plan.models)
@@ -169,10 +169,10 @@ def _channel_faults(plan: Settings) -> list[str]:
                 met = models.get(getattr(item, role, ""))
                 if met is None or item.set not in plan.sets:
                     continue
-                wanted, got = (plan.sets[key].channels for key in (item.set, met.set))
-                if wanted != got:
+                own, other = (plan.sets[key].channels for key in (item.set, met.set))
+                if own != other:
                     faults.append(
-                        f"{part}.{name}.{role}: wanted a model of a set with `channels: {wanted}`, "
-                        f"as sets.{item.set}, got one of sets.{met.set} with {got}"
+                        f"{part}.{name}.{role}: wanted a model of a set with `channels: {own}`, "
+                        f"as sets.{item.set}, got one of sets.{met.set} with {other}"
                     )
     return faults

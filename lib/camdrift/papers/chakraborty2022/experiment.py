@@ -320,14 +320,14 @@ def _outcomes(
     """
     named = [OWN_ATTACK] if attacks.own else []
     others = [MADE_ON + n for n in attacks.signs if n not in (attacks.own, attacks.transferred)]
-    wanted = [(OWN_ATTACK, plan.ranges[0], 0.0)]
+    trials = [(OWN_ATTACK, plan.ranges[0], 0.0)]
     for i, of in enumerate(plan.ranges):
         more = [] if i else [TRANSFERRED_NOISE, *others]
         every = [*named, TRANSFERRED, *more]
-        wanted += [(kind, of, eps) for kind in every for eps in plan.eps]
+        trials += [(kind, of, eps) for kind in every for eps in plan.eps]
     tables = []
-    wanted += [(kind, plan.ranges[0], plan.eps[-1]) for kind in attacks.controlled]
-    for kind, of, eps in tqdm(wanted, desc="classes", unit="attack"):
+    trials += [(kind, plan.ranges[0], plan.eps[-1]) for kind in attacks.controlled]
+    for kind, of, eps in tqdm(trials, desc="classes", unit="attack"):
         met = known.get((kind, eps)) if of == plan.ranges[0] else None
         rounds = eps and of == plan.ranges[0] and kind in (OWN_ATTACK, TRANSFERRED)
         if rounds or met is None:

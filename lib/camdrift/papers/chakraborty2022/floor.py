@@ -19,8 +19,8 @@ def can_lose(comparison: Comparison, kind: str) -> np.ndarray:
     """
     floor = chance.level(comparison.images["label"].to_numpy())
     lead = comparison.right(OWN_ATTACK, 0.0).mean(0)[:, None] - floor
-    left = [comparison.right(kind, eps).mean(0) - floor for eps in comparison.plan.eps]
-    return (lead > 0) & (np.stack(left, axis=1) > LEFT * lead)
+    leads = [comparison.right(kind, eps).mean(0) - floor for eps in comparison.plan.eps]
+    return (lead > 0) & (np.stack(leads, axis=1) > LEFT * lead)
 
 
 def off_the_floor(comparison: Comparison, kind: str, networks: Sequence[int]) -> str:

@@ -32,7 +32,7 @@ class Reading:
         return ", ".join(words)
 
 
-def of_maps(claim: str, explains: str, *, least: int) -> list[Reading]:
+def map_readings(claim: str, explains: str, *, least: int) -> list[Reading]:
     """Returns the readings of a claim on maps, the one that decides first.
 
     Args:

@@ -11,7 +11,7 @@ from camdrift.papers.chakraborty2022.claims import ON_CLASSES, ON_MAPS
 from camdrift.papers.chakraborty2022.comparison import Comparison
 from camdrift.papers.chakraborty2022.flags import FEW
 from camdrift.papers.chakraborty2022.floor import can_lose
-from camdrift.papers.chakraborty2022.reading import Reading, of_maps
+from camdrift.papers.chakraborty2022.reading import Reading, map_readings
 from camdrift.papers.chakraborty2022.verdicts import (
     BEYOND,
     BY_CLASSES,
@@ -61,25 +61,25 @@ def _readings(comparison: Comparison, claim: str, limits: FlagSettings) -> Itera
     count, beside = len(comparison.images), standing(comparison)
     if claim == "D7":
         for under, name in UNDER.items():
-            found = replace(preprocessing_helps(comparison, under), images=count)
-            yield name, "all", found, DECIDES if under == TRANSFERRED else beside
+            finding = replace(preprocessing_helps(comparison, under), images=count)
+            yield name, "all", finding, DECIDES if under == TRANSFERRED else beside
     elif claim in ON_CLASSES:
         kind = TRANSFERRED if claim == "D2" else TRANSFERRED_NOISE
         off = can_lose(comparison, kind)
         last = len(comparison.plan.eps) - 1
         for place in reversed(range(last + 1)):
-            found = replace(BY_CLASSES[claim](comparison, place), images=count)
+            finding = replace(BY_CLASSES[claim](comparison, place), images=count)
             names = comparison.networks()
             judged = [i for i, name in enumerate(names) if name != comparison.plan.transferred]
             at_floor = int((~off[judged, place]).sum())
             name = f"eps {comparison.plan.eps[place]:g}, {at_floor} of {len(judged)} at the floor"
-            yield name, "all", found, DECIDES if place == last else beside
+            yield name, "all", finding, DECIDES if place == last else beside
     else:
-        for i, reading in enumerate(of_maps(claim, comparison.plan.explains, least=FEW)):
+        for i, reading in enumerate(map_readings(claim, comparison.plan.explains, least=FEW)):
             stands = beside if i else DECIDES
-            found = on_maps(comparison, claim, reading, limits)
-            images = found.images or pairs_behind(comparison, reading)
-            yield reading.name, "all", replace(found, images=images), stands
+            finding = on_maps(comparison, claim, reading, limits)
+            images = finding.images or pairs_behind(comparison, reading)
+            yield reading.name, "all", replace(finding, images=images), stands
             if claim == "D8" and not reading.blank:
                 for network, part in equivalences(comparison, reading).items():
                     detail = f"MOD under attack and noise {part.detail}"

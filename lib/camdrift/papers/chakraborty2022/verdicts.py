@@ -28,7 +28,7 @@ from camdrift.papers.chakraborty2022.comparison import (
 )
 from camdrift.papers.chakraborty2022.flags import FEW, ONE_TRAINING, empty_shares, flags
 from camdrift.papers.chakraborty2022.floor import off_the_floor
-from camdrift.papers.chakraborty2022.reading import CLASSES, Reading, of_maps
+from camdrift.papers.chakraborty2022.reading import CLASSES, Reading, map_readings
 from camdrift.papers.findings import (
     FINDING_COLUMNS,
     HOLDS,
@@ -300,8 +300,8 @@ def shift_explains_failure(comparison: Comparison, reading: Reading) -> Finding:
         detail += f", {few} of them with fewer than {FEW} images that fail or that do not"
     verdict = verdict_of_all([part.verdict for part in parts])
     used = counts[counts >= reading.least]
-    found = _finding(parts, verdict, detail, len(comparison.images))
-    return replace(found, images=int(used.min()))
+    finding = _finding(parts, verdict, detail, len(comparison.images))
+    return replace(finding, images=int(used.min()))
 
 
 def preprocessing_helps(comparison: Comparison, under: str = TRANSFERRED) -> Finding:
@@ -414,7 +414,7 @@ def judged(comparison: Comparison, claim: str, limits: FlagSettings) -> Finding:
     """Returns what was found on a claim; one on maps also as two of its other readings have it."""
     if claim in ON_CLASSES:
         return BY_CLASSES[claim](comparison)
-    every = of_maps(claim, comparison.plan.explains, least=FEW)
+    every = map_readings(claim, comparison.plan.explains, least=FEW)
     first, blank, other = (on_maps(comparison, claim, reading, limits) for reading in every[:3])
     further = {
         "empty maps taken as blank": blank,

@@ -289,8 +289,8 @@ def moved(place: Tensor, sides: Sequence[int], to: Sequence[int]) -> Tensor:
         sides: height and width of the image.
         to: height and width of the map.
     """
-    own, wanted = torch.tensor(sides), torch.tensor(to)
-    return torch.div((2 * place + 1) * wanted, 2 * own, rounding_mode="floor")
+    own, other = torch.tensor(sides), torch.tensor(to)
+    return torch.div((2 * place + 1) * other, 2 * own, rounding_mode="floor")
 
 
 def window_share(maps: Heatmaps, place: Tensor, *, size: int) -> PerImage:

@@ -258,10 +258,10 @@ def draws_relevance(inspection: Inspection) -> list[Reading]:
     }  # fmt: skip
     if has_displaced(inspection):
         there = tripled(growth(inspection, DISPLACED))
-        left = tripled(growth(inspection, DISPLACED, flips=False))
+        survivors = tripled(growth(inspection, DISPLACED, flips=False))
         values |= {
             DISPLACED_PIXEL: (there, above(0.5)),
-            DISPLACED_LEFT: (left, above(0.5)),
+            DISPLACED_LEFT: (survivors, above(0.5)),
             BEYOND_DISPLACED: (own - there, above(0)),
         }
     return _of_images(inspection, "C4", "one_pixel", values)
@@ -315,11 +315,11 @@ def ignores(inspection: Inspection) -> list[Reading]:
         RETRAINED: (control, above(0.5)), BEYOND_RETRAINED: (mine - control, above(0)),
     }  # fmt: skip
     if has_displaced(inspection):
-        there, left = (
+        there, survivors = (
             halved(shrinkage(inspection, "one_pixel", DISPLACED, flips=flips))
             for flips in (True, False)
         )
-        values |= {DISPLACED_PIXEL: (there, above(0.5)), DISPLACED_LEFT: (left, above(0.5))}
+        values |= {DISPLACED_PIXEL: (there, above(0.5)), DISPLACED_LEFT: (survivors, above(0.5))}
     return _of_images(inspection, "C8", "one_pixel", values)
 
 

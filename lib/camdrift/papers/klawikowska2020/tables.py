@@ -118,7 +118,7 @@ class Inspection:
         rows = self.attacked(BASELINE, attack)
         return rows["success_8bit" if in_8bit else "success"].to_numpy()
 
-    def left(self, on: str) -> np.ndarray:
+    def survivors(self, on: str) -> np.ndarray:
         """Returns which images an attack or its control leaves in their class: bool, each.
 
         Of those that the baseline model gets right, all others are False.
@@ -301,7 +301,7 @@ def growth(
     rows = inspection.after(BASELINE, on)
     with np.errstate(invalid="ignore", divide="ignore"):
         times = (rows[f"window{of}"] / rows["window_before"]).to_numpy()
-    mask = inspection.succeeded("one_pixel") if flips else inspection.left(on)
+    mask = inspection.succeeded("one_pixel") if flips else inspection.survivors(on)
     return np.where(mask, times, np.nan)
 
 
@@ -316,7 +316,7 @@ def shrinkage(
     swaps = of == "_swapped"
     mine = inspection.after(model, on)["window_same_class" if swaps else f"window{of}"]
     base = inspection.after(BASELINE, on)["window" if swaps else f"window{of}"]
-    mask = inspection.succeeded("one_pixel") if flips else inspection.left(on)
+    mask = inspection.succeeded("one_pixel") if flips else inspection.survivors(on)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(mask, (mine / base).to_numpy(), np.nan)
 

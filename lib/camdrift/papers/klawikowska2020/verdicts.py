@@ -84,11 +84,11 @@ def _of_images(parts: list[Reading], texts: Sequence[str]) -> Finding:
     for the displaced pixel's, which is among the texts, and 8 bit where it leaves out no image.
     """
     (stated,) = (part for part in parts if part.name == readings.STATED)
-    left_out = {readings.STATED, readings.DISPLACED_PIXEL}
+    elsewhere = {readings.STATED, readings.DISPLACED_PIXEL}
     beside = [
         f"{part.name} {as_text(*part.estimate)} of {part.images}"
         for part in parts
-        if part.images and part.name not in left_out
+        if part.images and part.name not in elsewhere
         and not (part.name == readings.IN_8BIT and part.images == stated.images)
     ]  # fmt: skip
     detail = "; ".join([*filter(None, texts), *beside])
@@ -168,18 +168,18 @@ def near_are_attackable(inspection: Inspection) -> Finding:
     ]  # fmt: skip
     if len(stated) < 2 * len(EXTENDING):
         return nothing("one class, or too few points: no distance to another class")
-    kept = []
+    judged = []
     for part in stated:
         if not np.isnan(part.estimate[0]):
-            kept.append(part)
-        elif f"{part.attack} changes all images or none" not in {one.text for one in kept}:
-            kept.append(replace(part, text=f"{part.attack} changes all images or none"))
+            judged.append(part)
+        elif f"{part.attack} changes all images or none" not in {one.text for one in judged}:
+            judged.append(replace(part, text=f"{part.attack} changes all images or none"))
     beside = [
         f"{part.name} {as_text(*part.estimate)} of {part.images}"
         for part in parts
         if part.name.startswith(readings.RANKS) and not np.isnan(part.estimate[0])
     ]
-    finding = readings.together(kept)
+    finding = readings.together(judged)
     detail = "; ".join([finding.detail, *beside])
     return replace(finding, images=len(points), detail=detail)
 

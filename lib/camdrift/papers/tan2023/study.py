@@ -56,7 +56,7 @@ def tables(name: str, settings: Settings) -> Tables:
         findings.append(table.assign(cell=key)[["cell", *table]])
     whole = {key: rounded(table) for key, table in unrounded.items()}
     whole["switches"] = rounded(pd.concat(findings, ignore_index=True))
-    layers = [found.layers.assign(cell=key) for key, (_, found) in detected.items()]
+    layers = [detection.layers.assign(cell=key) for key, (_, detection) in detected.items()]
     whole["layers"] = rounded(
         pd.concat(layers, ignore_index=True)[["cell", *layers[0].columns[:-1]]]
     )

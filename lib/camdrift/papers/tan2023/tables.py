@@ -177,12 +177,12 @@ def transfer(evaluations: Iterator[tuple[dict, Evaluation]]) -> pd.DataFrame:
         yes, no = evaluation.members("success", "both")
         if not len(yes) or not len(no):
             continue
-        seen = trained_on(evaluation, facts["fitted_cell"])
+        training = trained_on(evaluation, facts["fitted_cell"])
         for name in evaluation.scores:
             alarms = evaluation.detectors[name].predict(evaluation.test)
             balanced = (alarms[yes].mean() + (~alarms[no]).mean()) / 2
             auroc = evaluation.auroc(name, "success", "both")[0]
-            row = facts | {"detector": name, "trained_on": seen[name]}
+            row = facts | {"detector": name, "trained_on": training[name]}
             rows.append(row | {"auroc": auroc, "balanced": balanced})
     return pd.DataFrame(rows, columns=TABLES["transfer"])
 
