@@ -4,9 +4,9 @@ Within a set, networks and seeds are combined first. A claim holds there if more
 hold and none contradicts; it does not hold in the mirrored case; it is not decided if none decides,
 and mixed otherwise. Over sets, a claim holds if at least two thirds of the deciding sets hold and
 none contradicts; it does not hold in the mirrored case; it is mixed if some hold and some
-contradict, and otherwise not decided. *Holds in part* counts as half a hold. The rule names no
-outcome for some support that nothing contradicts but that is too little to hold, and would say
-mixed or not decided; where it comes to half at least, this study says *holds in part*.
+contradict, and otherwise not decided. *Holds in part* counts as half a hold. Support that nothing
+contradicts but that is too little to hold has no outcome of its own, and would be mixed or not
+decided; if it is at least half of the votes that count, this study says *holds in part*.
 The bundled tiles have no vote, unless no other set speaks.
 """
 
