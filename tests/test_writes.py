@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from camdrift.explain import cam
-from camdrift.models import checks, engine
+from camdrift.models import checks, engine, forward
 from camdrift.models.calls import UnwatchableError, memory
 
 
@@ -451,7 +451,7 @@ def test_the_layer_from_which_calls_differ_is_named(images, several, place):
         return torch.relu(x) if (len(x) > 1) is several else x
 
     watched = engine.watch(Network(change).eval(), images[:1])
-    with pytest.raises(engine.OtherCallsError, match=f"from '{place}' on; wanted images"):
+    with pytest.raises(forward.OtherCallsError, match=f"from '{place}' on; wanted images"):
         watched(images, ())
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from camdrift.models import checks, copies, engine, outputs, selection
-from camdrift.models.engine import OtherCallsError, Watched
+from camdrift.models.engine import Watched
+from camdrift.models.forward import OtherCallsError
 from camdrift.models.hook_points import HookPoint
 from camdrift.models.model import Model
 from camdrift.models.selection import Choice

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from camdrift.models import blocks, copies
-from camdrift.models.calls import SOFTMAXES, UnwatchableError, record
+from camdrift.models.calls import SOFTMAXES, UnwatchableError
 from camdrift.models.hook_points import Grid
+from camdrift.models.recorder import record
 from camdrift.models.tensors import Heatmaps, Labels
 
 FRAME = "wanted a network with a class token in whose blocks every token attends to every other"
