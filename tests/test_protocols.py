@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from camdrift import settings, storage
-from camdrift.analysis import flags, flips, results, tables
+from camdrift.analysis import flags, flips, layers, results, tables
 from camdrift.explain import packing
 from camdrift.models import loading
 from camdrift.papers import claims, findings
@@ -207,11 +207,11 @@ def gapped(rng, *, images=40, layers=3, gaps=()):
 def test_a_layer_is_decided_where_no_arm_has_too_many_empty_maps(tiny):
     rng, limit = np.random.default_rng(0), tiny.settings.flags
     full, few, many = gapped(rng), gapped(rng, gaps=[(1, 4)]), gapped(rng, gaps=[(2, 5)])
-    assert flips._decided_layers([full, few], limit).tolist() == [True, True, True]  # 4 of 40: 10 %
-    assert flips._decided_layers([full, few, many], limit).tolist() == [True, True, False]
-    assert flips._decided_layers([many.iloc[:0], full], limit).all()
+    assert layers.decided_layers([full, few], limit).tolist() == [True, True, True]  # 4 of 40: 10 %
+    assert layers.decided_layers([full, few, many], limit).tolist() == [True, True, False]
+    assert layers.decided_layers([many.iloc[:0], full], limit).all()
     common, kept = np.array([True, True, False]), np.array([True, False, True])
-    columns = flips._with_mean(many, common, kept)
+    columns = layers.with_mean(many, common, kept)
     np.testing.assert_allclose(columns[:, -1], many[["l0", "l1"]].mean(axis=1))
     np.testing.assert_array_equal(columns[:, [0, 2]], many[["l0", "l2"]])
     assert np.isnan(columns[:, 1]).all()

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 
 from camdrift.analysis import statistics
+from camdrift.analysis.layers import decided_layers, draws, estimate, with_mean
 from camdrift.analysis.results import Results
-from camdrift.analysis.statistics import Resampler
-from camdrift.pipeline import randomness
 from camdrift.settings import FlagSettings, StatisticsSettings
 from camdrift.storage import (
     ABOVE,
@@ -70,11 +69,11 @@ def groups(
                     pairs[name][1] for name, (other, _) in GROUPS.items() if other == flip
                 ]
                 common, own = (
-                    _decided_layers(differences, flags),
-                    _decided_layers([difference], flags),
+                    decided_layers(differences, flags),
+                    decided_layers([difference], flags),
                 )
-                columns = np.hstack([_with_mean(part, common, own) for part in pairs[group]])
-                means, low, high = _estimate(results, images, columns, settings, seed, group)
+                columns = np.hstack([with_mean(part, common, own) for part in pairs[group]])
+                means, low, high = estimate(results, images, columns, settings, seed, group)
                 size = len(results.layers) + 1
                 table = pd.DataFrame(
                     {
@@ -151,7 +150,7 @@ def factorial(
         }
         for target in (OWN, SEED)
     }
-    masks = {target: _decided_layers(list(wide.values()), flags) for target, wide in every.items()}
+    masks = {target: decided_layers(list(wide.values()), flags) for target, wide in every.items()}
     common = np.logical_and.reduce(list(masks.values()))
     tables = []
     for target, wide in every.items():
@@ -162,8 +161,8 @@ def factorial(
             ("flipped - not, noise", True): wide["noise", True] - wide["noise", False],
         }
         for (arm, flip), layers in (wide | contrasts).items():
-            rows = _with_mean(layers, common, masks[target])
-            means, low, high = _estimate(results, images, rows, settings, seed, "square")
+            rows = with_mean(layers, common, masks[target])
+            means, low, high = estimate(results, images, rows, settings, seed, "square")
             tables.append(
                 pd.DataFrame(
                     {
@@ -214,15 +213,15 @@ def boundary(
         target: [drift.loc[images, target][side][results.layers] for side in (BELOW, ABOVE)]
         for target in (OWN, SEED)
     }
-    masks = {target: _decided_layers(pair, flags) for target, pair in arms.items()}
+    masks = {target: decided_layers(pair, flags) for target, pair in arms.items()}
     common = np.logical_and.reduce(list(masks.values()))
     parts = results.noise.boundary.set_index("image").loc[images]
     step = ((parts["above"] - parts["below"]) / parts["above"]).mean()
     tables = []
     for target, (below, above) in arms.items():
-        pair = [_with_mean(arm, common, masks[target]) for arm in (below, above, above - below)]
+        pair = [with_mean(arm, common, masks[target]) for arm in (below, above, above - below)]
         both = ~np.isnan(pair[2])
-        means, low, high = _estimate(results, images, pair[2], settings, seed, "boundary")
+        means, low, high = estimate(results, images, pair[2], settings, seed, "boundary")
         with np.errstate(invalid="ignore"):
             each = [np.where(both, arm, 0).sum(0) / both.sum(0) for arm in pair[:2]]
         tables.append(
@@ -299,12 +298,12 @@ def shares(
         if results.cell.attack == "none" or not len(images):
             continue
         pair = [part.loc[images], whole.loc[images]]
-        decided = _decided_layers(pair, flags)
+        decided = decided_layers(pair, flags)
         mask = pair[0].notna() & pair[1].notna() & decided
         drifts = [1 - arm(SEED, variant).loc[images] for variant in (ADVERSARIAL, NOISE)]
         columns = np.column_stack([v.where(mask).mean(axis=1) for v in (*pair, *drifts)])
         first, second, attack, noise = np.nanmean(columns, axis=0)
-        resampler = _resampler(results, images, settings, seed, "shares")
+        resampler = draws(results, images, settings, seed, "shares")
         means = resampler.means(columns)
         quotients = np.column_stack([means[:, 0] / means[:, 1], means[:, 1]])
         low, high = statistics.interval(
@@ -347,10 +346,10 @@ def controls(
         }
         of_some = (UNRELATED, RAISED, BELOW, ABOVE)
         whole = [w for (_, variant, _), w in arms.items() if variant not in of_some]
-        decided = _decided_layers(whole, flags)
+        decided = decided_layers(whole, flags)
         for (target, variant, draw), wide in arms.items():
-            columns = _with_mean(wide, decided, np.ones_like(decided))
-            means, low, high = _estimate(results, wide.index, columns, settings, seed, "controls")
+            columns = with_mean(wide, decided, np.ones_like(decided))
+            means, low, high = estimate(results, wide.index, columns, settings, seed, "controls")
             tables.append(
                 pd.DataFrame(
                     {
@@ -377,48 +376,3 @@ def _flip_rate(results: Results, variant: str, draw: int) -> float:
         return float("nan")
     flips = results.flipped.loc[results.first.recipe, variant, 1.0, draw]
     return flips.sum() / len(results.attacked.images)
-
-
-def _decided_layers(arms: Sequence[pd.DataFrame], flags: FlagSettings) -> np.ndarray:
-    """Returns of which layers no arm has too many empty maps: bool (layers,).
-
-    Arms are (images, layers), NaN where a map is empty; one without images decides nothing.
-    """
-    shares = [arm.isna().mean().to_numpy() for arm in arms if len(arm)]
-    return np.max(shares, axis=0) <= flags.empty_share
-
-
-def _with_mean(wide: pd.DataFrame, common: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Returns the columns of `own`, others as NaN, and last each row's mean over those of `common`.
-
-    Both are bool (columns,).
-    """
-    return np.column_stack([wide.where(np.broadcast_to(own, wide.shape)),
-                            wide.loc[:, common].mean(axis=1)])  # fmt: skip
-
-
-def _estimate(
-    results: Results,
-    images: Sequence[int] | pd.Index,
-    columns: np.ndarray,
-    settings: StatisticsSettings,
-    seed: int,
-    name: str,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns mean and interval of each column, resampled by the images' sources."""
-    resampler = _resampler(results, images, settings, seed, name)
-    estimate = resampler.estimate(columns, confidence=settings.confidence)
-    return estimate.mean, estimate.low, estimate.high
-
-
-def _resampler(
-    results: Results,
-    images: Sequence[int] | pd.Index,
-    settings: StatisticsSettings,
-    seed: int,
-    name: str,
-) -> Resampler:
-    """Returns draws of the images' sources."""
-    sources = results.attacked.images.set_index("image")["source"].loc[images]
-    rng = randomness.generator(seed, "flips", results.name, name)
-    return Resampler.draw(sources.to_numpy(), resamples=settings.resamples, rng=rng)
