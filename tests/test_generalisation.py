@@ -14,6 +14,7 @@ from camdrift.analysis import drawing, results
 from camdrift.models import loading
 from camdrift.papers.chakraborty2022 import (
     comparison,
+    equivalence,
     figures,
     flags,
     floor,
@@ -526,7 +527,7 @@ def test_equivalence_is_that_of_two_paired_t_tests(difference, spread):
     noise = (1 - difference) * attack + rng.normal(0, spread / 4, N)
     part.last[:, 5, 0, 0] = noise
     found = Comparison("t", PLAN, {("VGG16", PLAIN): Tried("deep", [part])}, SETTINGS.statistics, 1)
-    (own,) = verdicts.equivalences(found, Reading("given")).values()
+    (own,) = equivalence.equivalences(found, Reading("given")).values()
     assert own.value == pytest.approx(1 - noise.mean() / attack.mean(), abs=1e-6)
     p = max(
         ttest_1samp(0.9 * attack - noise, 0, alternative="less").pvalue,
@@ -757,8 +758,8 @@ def test_controls_stand_beside_their_attack_at_the_largest_eps():
 
 def test_a_shift_is_that_of_noise_where_both_are_within_a_tenth():
     """Noise shifts maps as the attack does in these data; one network's attack shifts them more."""
-    reading = verdicts.Reading("given", blank=False)
-    found = verdicts.shift_is_that_of_noise(compared(), reading)
+    reading = Reading("given", blank=False)
+    found = equivalence.shift_is_that_of_noise(compared(), reading)
     assert found.verdict == HOLDS
     assert abs(found.value) < 0.1
     assert "ResNet50" not in found.detail
@@ -766,7 +767,7 @@ def test_a_shift_is_that_of_noise_where_both_are_within_a_tenth():
     kinds = part.variants["attack"].to_numpy()
     last = part.last * np.where(kinds == "noise", 0.5, 1)[None, :, None, None]
     tried = compared().tried | {("Xception", PLAIN): Tried("wide", [replace(part, last=last)])}
-    found = verdicts.shift_is_that_of_noise(replace(compared(), tried=tried), reading)
+    found = equivalence.shift_is_that_of_noise(replace(compared(), tried=tried), reading)
     assert found.value == pytest.approx(0.5, abs=0.05)
     assert found.verdict == PARTLY  # three of four
     assert "Xception 0.32" in found.detail

@@ -9,13 +9,13 @@ import pandas as pd
 from camdrift.analysis.tables import rounded
 from camdrift.papers.chakraborty2022.claims import ON_CLASSES, ON_MAPS
 from camdrift.papers.chakraborty2022.comparison import Comparison
+from camdrift.papers.chakraborty2022.equivalence import equivalences
 from camdrift.papers.chakraborty2022.flags import FEW
 from camdrift.papers.chakraborty2022.floor import can_lose
 from camdrift.papers.chakraborty2022.reading import Reading, map_readings
 from camdrift.papers.chakraborty2022.verdicts import (
     BEYOND,
     BY_CLASSES,
-    equivalences,
     on_maps,
     preprocessing_helps,
 )

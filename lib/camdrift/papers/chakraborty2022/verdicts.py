@@ -10,7 +10,7 @@ first decides, unless too many of its maps are empty. One on classes is judged a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -26,20 +26,19 @@ from camdrift.papers.chakraborty2022.comparison import (
     outcomes,
     paired,
 )
+from camdrift.papers.chakraborty2022.equivalence import shift_is_that_of_noise
 from camdrift.papers.chakraborty2022.flags import FEW, ONE_TRAINING, empty_shares, flags
 from camdrift.papers.chakraborty2022.floor import off_the_floor
+from camdrift.papers.chakraborty2022.parts import NO_MAPS, Part, finding_of_parts
 from camdrift.papers.chakraborty2022.reading import CLASSES, Reading, map_readings
 from camdrift.papers.findings import (
     FINDING_COLUMNS,
-    HOLDS,
     NOT_RUN,
     UNDECIDED,
     Finding,
     nothing,
     verdict_of_all,
-    verdict_of_interval,
     verdict_of_parts,
-    verdict_of_range,
 )
 from camdrift.scores import vid
 from camdrift.settings import FlagSettings
@@ -49,44 +48,6 @@ from camdrift.storage import TRANSFERRED, TRANSFERRED_NOISE
 STABLE = "VGG16"  # the network that the paper calls the most stable
 FROM = 0.05  # the least eps at which preprocessing is to help
 BEYOND = "attack minus noise"
-EQUIVALENT = 0.1  # of MOD: the margin within which two are called equal
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of several things that a claim asks for.
-
-    name: of what.
-    value, low, high: what was measured, with its interval.
-    above: what it is to be above.
-    """
-
-    name: str
-    value: float
-    low: float
-    high: float
-    above: float
-
-    @property
-    def verdict(self) -> str:
-        """The verdict on this part alone."""
-        return verdict_of_interval(self.low, self.high, above=self.above)
-
-
-def _finding(parts: list[Part], verdict: str, detail: str, images: int) -> Finding:
-    """Returns the finding on several parts: the value is that of the part that decides.
-
-    Of those with the verdict of the whole, or else of those that do not hold, the one that is
-    lowest against what it is to be above. Where it is not decided, the detail says which part that
-    is and how many images would decide it.
-    """
-    deciding = [part for part in parts if part.verdict == verdict]
-    deciding = deciding or [part for part in parts if part.verdict != HOLDS]
-    part = min(deciding, key=lambda part: part.value - part.above)
-    if len(parts) > 1:
-        detail = f"{detail}; the value is that of {part.name}"
-    finding = Finding(part.value, part.low, part.high, verdict, detail)
-    return finding.with_images_needed(images, part.above)
 
 
 def _shift(comparison: Comparison, reading: Reading) -> np.ndarray:
@@ -107,7 +68,6 @@ def _floors(comparison: Comparison, reading: Reading) -> tuple[np.ndarray, np.nd
 
 
 NO_FAMILIES = "wanted deep and wide networks beside that on which the attack was made"
-NO_MAPS = "a network has no map to compare at some eps"
 
 
 def mod_rises(comparison: Comparison, reading: Reading) -> Finding:
@@ -133,7 +93,7 @@ def mod_rises(comparison: Comparison, reading: Reading) -> Finding:
         for name, mods, part in zip(comparison.networks(), value, parts, strict=True)
     )
     verdict = verdict_of_parts([part.verdict for part in parts])
-    return _finding(parts, verdict, detail, len(comparison.images))
+    return finding_of_parts(parts, verdict, detail, len(comparison.images))
 
 
 def wide_lose_more(comparison: Comparison, place: int = -1) -> Finding:
@@ -165,7 +125,7 @@ def wide_lose_more(comparison: Comparison, place: int = -1) -> Finding:
         detail += f"; of those at {common} alone {as_text(*gap(*same))}"
     detail += f"; {off_the_floor(comparison, TRANSFERRED, [*deep, *wide])}"
     part = Part("wide minus deep", *gap(wide, deep), above=0.1)
-    return _finding([part], part.verdict, detail, len(comparison.images))
+    return finding_of_parts([part], part.verdict, detail, len(comparison.images))
 
 
 def wide_lose_more_at_equal_shift(comparison: Comparison, reading: Reading) -> Finding:
@@ -202,7 +162,7 @@ def wide_lose_more_at_equal_shift(comparison: Comparison, reading: Reading) -> F
     unit = " times that of unrelated pairs" * reading.relative
     detail = f"mean over MOD up to {shared:.3f}{unit}, the largest that all reach"
     part = Part("wide minus deep", gap(value), *ends, above=0)
-    return _finding([part], part.verdict, detail, len(comparison.images))
+    return finding_of_parts([part], part.verdict, detail, len(comparison.images))
 
 
 def one_is_most_stable(comparison: Comparison, reading: Reading) -> Finding:
@@ -233,7 +193,7 @@ def one_is_most_stable(comparison: Comparison, reading: Reading) -> Finding:
         f"{name} {row[0]:.3f} and {row[1]:.3f}" for name, row in zip(names, value, strict=True)
     )
     verdict = verdict_of_all([part.verdict for part in parts])
-    return _finding(parts, verdict, detail, len(comparison.images))
+    return finding_of_parts(parts, verdict, detail, len(comparison.images))
 
 
 def carries_over(comparison: Comparison, place: int = -1) -> Finding:
@@ -256,7 +216,7 @@ def carries_over(comparison: Comparison, place: int = -1) -> Finding:
     detail = ", ".join(f"{part.name} {as_text(part.value, part.low, part.high)}" for part in parts)
     detail += f"; under noise {off_the_floor(comparison, TRANSFERRED_NOISE, others)}"
     verdict = verdict_of_parts([part.verdict for part in parts])
-    return _finding(parts, verdict, detail, len(comparison.images))
+    return finding_of_parts(parts, verdict, detail, len(comparison.images))
 
 
 def shift_explains_failure(comparison: Comparison, reading: Reading) -> Finding:
@@ -300,7 +260,7 @@ def shift_explains_failure(comparison: Comparison, reading: Reading) -> Finding:
         detail += f", {few} of them with fewer than {FEW} images that fail or that do not"
     verdict = verdict_of_all([part.verdict for part in parts])
     used = counts[counts >= reading.least]
-    finding = _finding(parts, verdict, detail, len(comparison.images))
+    finding = finding_of_parts(parts, verdict, detail, len(comparison.images))
     return replace(finding, images=int(used.min()))
 
 
@@ -349,55 +309,7 @@ def preprocessing_helps(comparison: Comparison, under: str = TRANSFERRED) -> Fin
     if all(len(tried.parts) == 1 for tried in comparison.tried.values()):
         detail += f"; {ONE_TRAINING}"
     verdict = verdict_of_all([part.verdict for part in parts(under)])
-    return _finding(parts(under), verdict, detail, len(comparison.images))
-
-
-def equivalences(comparison: Comparison, reading: Reading) -> dict[str, Finding]:
-    """Returns how MOD under the attack differs from that under noise of its size, by network.
-
-    Relative to the first, on pairs with a map under both. By two one-sided tests at 5 %: the 90 %
-    interval is within 10 % (Schuirmann 1987). The network that the attack was made on is left out.
-    """
-    findings, eps = {}, comparison.plan.eps[-1]
-    for name, tried in comparison.networks().items():
-        if name == comparison.plan.transferred:
-            continue
-        both = [
-            tried.shift(kind, eps, reading.explains, blank=reading.blank)
-            for kind in (TRANSFERRED, TRANSFERRED_NOISE)
-        ]
-        known = ~np.isnan(both[0]) & ~np.isnan(both[1])
-        pair = np.where(known[:, None], np.stack(both, axis=1), np.nan)
-        if not known.any():
-            findings[name] = nothing(NO_MAPS)
-            continue
-        mean, resamples = comparison.means(pair, tried.images)
-        value = (mean[0] - mean[1]) / mean[0]
-        relative = (resamples[:, 0] - resamples[:, 1]) / resamples[:, 0]
-        low, high = comparison.interval(relative, confidence=0.9)
-        verdict = verdict_of_range(low, high, least=-EQUIVALENT, most=EQUIVALENT)
-        detail = f"{mean[0]:.3f} and {mean[1]:.3f}"
-        findings[name] = Finding(value, low, high, verdict, detail, int(known.sum()))
-    return findings
-
-
-def shift_is_that_of_noise(comparison: Comparison, reading: Reading) -> Finding:
-    """Judges D8: MOD under the attack is equivalent to that under noise of its size.
-
-    In every network but that on which the attack was made, see `equivalences`.
-    """
-    parts = equivalences(comparison, reading)
-    if not parts:
-        return nothing("wanted networks beside that on which the attack was made")
-    if any(np.isnan(part.value) for part in parts.values()):
-        return nothing(NO_MAPS)
-    verdict = verdict_of_parts([part.verdict for part in parts.values()])
-    deciding = [part for part in parts.values() if part.verdict == verdict] or [*parts.values()]
-    part = max(deciding, key=lambda part: abs(part.value))
-    texts = ", ".join(f"{name} {p.detail} ({p.verdict})" for name, p in parts.items())
-    detail = f"attack and noise: {texts}; the value is that of the largest difference"
-    images = min(part.images or 0 for part in parts.values())
-    return Finding(part.value, part.low, part.high, verdict, detail, images)
+    return finding_of_parts(parts(under), verdict, detail, len(comparison.images))
 
 
 # Each claim's judge, by what it is judged on.

@@ -4,8 +4,7 @@ A claim's verdict is that of its stated readings. The others, written when resul
 its rule to a control or to another reading of the same numbers.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -16,15 +15,13 @@ from camdrift.papers.findings import (
     CLASS_SWAP,
     NOT,
     UNDECIDED,
-    Finding,
     verdict_of_interval,
     verdict_of_range,
-    worst,
 )
+from camdrift.papers.klawikowska2020.reading import Reading, Rule, above
 from camdrift.papers.klawikowska2020.tables import (
     DISPLACED,
     Inspection,
-    Interval,
     correlations,
     counting,
     growth,
@@ -49,36 +46,6 @@ PAPERS_EPS, PAPERS_QUERIES = 4 / 255, 400 * 76
 # Spaces of signatures by the end of their columns' names.
 SPACES = {"": "whole space", "_last": "last layer"}
 PLANES = {"": "plane", "_last": "plane of the last layer"}
-
-Rule = Callable[[float, float], str]  # (low, high) -> verdict
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A statistic that bears on a claim.
-
-    claim: its id.
-    name: of the reading, `STATED` for that of the claim.
-    attack: of which the statistic is, 'both' if of both.
-    estimate: value and interval.
-    verdict: of the claim's rule on it.
-    images: behind it.
-    text: a few words for the claim's detail.
-    """
-
-    claim: str
-    name: str
-    attack: str
-    estimate: Interval
-    verdict: str
-    images: int
-    text: str = ""
-
-
-def together(parts: list[Reading]) -> Finding:
-    """Returns the finding on readings of both attacks: the worst, since both must bear it out."""
-    estimates, verdicts = [part.estimate for part in parts], [part.verdict for part in parts]
-    return worst(estimates, verdicts, "; ".join(part.text for part in parts))
 
 
 def readings(inspection: Inspection) -> pd.DataFrame:
@@ -194,11 +161,6 @@ def anew(inspection: Inspection, *, in_8bit: bool = False) -> list[Reading]:
         text = f"{attack}: {rates[1]:.0%} on the baseline model, {rates[0]:.0%} on the retrained"
         parts.append(Reading("C2b", name, attack, estimate, verdict, images, text))
     return parts
-
-
-def above(threshold: float) -> Rule:
-    """Returns the rule that an interval lies above a threshold."""
-    return lambda low, high: verdict_of_interval(low, high, above=threshold)
 
 
 def below_0(inspection: Inspection) -> Rule:

@@ -17,7 +17,7 @@ from camdrift.papers import claims
 from camdrift.papers.findings import FINDING_COLUMNS, HOLDS, PARTLY, Finding, nothing
 from camdrift.papers.klawikowska2020 import readings
 from camdrift.papers.klawikowska2020.claims import CLAIMS
-from camdrift.papers.klawikowska2020.readings import Reading
+from camdrift.papers.klawikowska2020.reading import Reading, together
 from camdrift.papers.klawikowska2020.tables import (
     FEWEST,
     Inspection,
@@ -40,7 +40,7 @@ BEYOND = {
 def accuracy_falls(inspection: Inspection) -> Finding:
     """Judges C1: both attacks change more than 30 % of the images that were right."""
     finding, rounded = (
-        readings.together(readings.falls(inspection, in_8bit=in_8bit)) for in_8bit in (False, True)
+        together(readings.falls(inspection, in_8bit=in_8bit)) for in_8bit in (False, True)
     )
     return _beside(finding, f"rounded to 8 bit, {rounded.verdict}: {rounded.detail}")
 
@@ -49,7 +49,7 @@ def retraining_restores(inspection: Inspection) -> Finding:
     """Judges C2: retrained models on the extended sets, against the baseline on the clean set."""
     base = inspection.extended(BASELINE, None)
     finding, rounded, one_sided, one_sided_rounded = (
-        readings.together(readings.restores(inspection, in_8bit=in_8bit, two_sided=two_sided))
+        together(readings.restores(inspection, in_8bit=in_8bit, two_sided=two_sided))
         for two_sided in (True, False)
         for in_8bit in (False, True)
     )
@@ -68,7 +68,7 @@ def attacked_anew(inspection: Inspection) -> Finding:
     where an attack finds almost nothing.
     """
     finding, rounded = (
-        readings.together(readings.anew(inspection, in_8bit=in_8bit)) for in_8bit in (False, True)
+        together(readings.anew(inspection, in_8bit=in_8bit)) for in_8bit in (False, True)
     )
     return _beside(finding, f"rounded to 8 bit, {rounded.verdict}: {rounded.detail}")
 
@@ -179,7 +179,7 @@ def near_are_attackable(inspection: Inspection) -> Finding:
         for part in parts
         if part.name.startswith(readings.RANKS) and not np.isnan(part.estimate[0])
     ]
-    finding = readings.together(judged)
+    finding = together(judged)
     detail = "; ".join([finding.detail, *beside])
     return replace(finding, images=len(points), detail=detail)
 

@@ -19,7 +19,7 @@ from camdrift.evaluation.evaluation import (
     fit_detectors,
     rows_at_strength,
 )
-from camdrift.papers.tan2023.verdicts import raw_masses
+from camdrift.papers.tan2023.darkness import BLANK, Row, blankness
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, StatisticsSettings
 from camdrift.storage import ADAPTIVE, CLEAN, NOISE, NON_ADAPTIVE, Detected
@@ -43,7 +43,6 @@ ABOUT = {
 }
 POSITIVES = ("success", "failure", "all")
 NEGATIVES = ("clean", "noise", "both")
-Row = dict[str, float | int | str]
 FEW = 300  # clean test images, the fewest for the TPR at an FPR of 1 %
 
 
@@ -250,50 +249,6 @@ def blurring(evaluation: Evaluation) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def blankness(evaluation: Evaluation) -> pd.DataFrame:
-    """Returns the darkness of NoiseCAM's maps: a row for each reading and kind of test images.
-
-    Columns: `reading, kind, images, without_clusters` (at the chosen brightness), with `low` and
-    `high`; `mass`, mean of the normalised map; `relative_mass`, divided by that of successes. A map
-    that is divided by its own maximum has bright pixels whatever its size, so the others are of
-    maps as they are: `relative_raw_mass`, with `raw_low` and `raw_high`; `relative_raw_median`, of
-    the medians; `dark`, share of maps with less than a tenth of the successes' mean mass, with
-    `dark_low` and `dark_high`.
-    """
-    rows: list[Row] = []
-    test = evaluation.test
-    successes, _ = evaluation.members("success", "both")
-    for name in noisecam.NAMES:
-        if name not in evaluation.scores:
-            continue
-        reading = name.removeprefix("noisecam_")
-        masses = test.groupby("kind")[f"mass_{reading}"].mean()
-        medians = test.groupby("kind")[f"raw_mass_{reading}"].median()
-        for kind in (CLEAN, NOISE, "success", "failure"):
-            places = np.flatnonzero(test["kind"] == kind)
-            if not len(places):
-                continue
-            row: Row = {"reading": reading, "kind": kind, "images": len(places),
-                        "mass": masses[kind],
-                        "relative_mass": masses[kind] / masses.get("success", np.nan)}  # fmt: skip
-            blank = evaluation.share(evaluation.scores[name] == 0, places)
-            row |= dict(zip(("without_clusters", "low", "high"), blank, strict=True))
-            if len(successes):
-                relative, dark = raw_masses(evaluation, reading, places)
-                row |= dict(
-                    zip(("relative_raw_mass", "raw_low", "raw_high"), relative, strict=True)
-                )
-                row["relative_raw_median"] = medians[kind] / medians["success"]
-                row |= dict(zip(("dark", "dark_low", "dark_high"), dark, strict=True))
-            rows.append(row)
-    return pd.DataFrame(rows, columns=BLANK)
-
-
-BLANK = ["reading", "kind", "images", "mass", "relative_mass", "without_clusters", "low", "high",
-         "relative_raw_mass", "raw_low", "raw_high", "relative_raw_median", "dark", "dark_low",
-         "dark_high"]  # fmt: skip
-
-
 DISGUISE = ("reading", "kind", "images", "spearman", "low", "high", "gain", "gain_low",
             "gain_high")  # fmt: skip
 
@@ -414,35 +369,17 @@ TABLES = {
     "judged": ["cell", "strength", "image", "kind"],
     "limits": ["cell", "strength", "detector", "limit"],
     "transfer": [
-        "fitted_cell",
-        "fitted_strength",
-        "cell",
-        "strength",
-        "detector",
-        "trained_on",
-        "auroc",
+        "fitted_cell", "fitted_strength", "cell", "strength", "detector", "trained_on", "auroc",
         "balanced",
     ],
     "adaptive": [
-        "cell",
-        "detector",
-        "arm",
-        "images",
-        "flipped",
-        "auroc",
-        "low",
-        "high",
-        "auroc_cell_noise",
-        "cell_noise_low",
-        "cell_noise_high",
-        "attack_rms",
-        "noise_rms",
-        "cell_noise_rms",
+        "cell", "detector", "arm", "images", "flipped", "auroc", "low", "high", "auroc_cell_noise",
+        "cell_noise_low", "cell_noise_high", "attack_rms", "noise_rms", "cell_noise_rms",
     ],
     "blur": ["cell", "strength", "kind"],
     "blank": ["cell", "strength", *BLANK],
     "disguise": ["cell", "strength", "reading", "kind"],
-}
+}  # fmt: skip
 
 
 def _pairs(evaluations: dict[str, dict[float, Evaluation]]) -> Iterator[tuple[dict, Evaluation]]:

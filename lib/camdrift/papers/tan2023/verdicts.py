@@ -22,6 +22,7 @@ from camdrift.papers.findings import (
     verdict_of_parts,
     verdict_of_range,
 )
+from camdrift.papers.tan2023.darkness import raw_masses
 from camdrift.settings.section import in_words
 from camdrift.storage import CLEAN, NOISE
 
@@ -282,22 +283,6 @@ def blank(evaluations: Evaluations) -> Finding:
         f"'{verdict_of_all(raw_parts)}'"
     )
     return Finding(*share, verdict, detail)
-
-
-def raw_masses(
-    evaluation: Evaluation, reading: str, places: np.ndarray
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Returns how dark NoiseCAM's maps are before they are normalised, for some test rows.
-
-    Returns:
-        Their mean mass over that of successes, and the share of maps with less than a tenth of the
-        successes' mean mass, each with its interval.
-    """
-    successes, _ = evaluation.members("success", "both")
-    mass = evaluation.test[f"raw_mass_{reading}"].to_numpy(dtype=float)
-    relative = evaluation.rate(mass, places) / evaluation.rate(mass, successes)
-    dark = mass < mass[successes].mean() / 10
-    return evaluation.interval(relative), evaluation.share(dark, places)
 
 
 def blur_breaks(evaluations: Evaluations) -> Finding:
