@@ -1,6 +1,7 @@
 """The published claims and the corrected experiment's verdict on each."""
 
 import frame
+import pandas as pd
 import streamlit as st
 
 from camdrift import storage
@@ -24,6 +25,13 @@ def show_figures(view: frame.View, claim: str) -> int:
             continue
         count += 1
     return count
+
+
+def show_rows(claim: str, title: str, rows: pd.DataFrame, name: str, alt: str) -> None:
+    """Shows the rows of a claim under a title; all rows where the claim has none."""
+    own = rows[rows["claim"] == claim]
+    st.subheader(title, anchor=False)
+    frame.table(rows if own.empty else own, name, alt)
 
 
 def take_selection() -> None:
@@ -74,19 +82,19 @@ if row["verdict"] == "not run here":
 elif not show_figures(view, claim):
     st.caption("No figure shows this claim: it is the single number above.")
 if "switches" in view.tables:
-    switches = claims.by_protocol(view.tables, view.plan.headline)
-    st.subheader("One switch at a time", anchor=False)
-    frame.table(
-        switches[switches["claim"] == claim] if claim in set(switches["claim"]) else switches,
+    show_rows(
+        claim,
+        "One switch at a time",
+        claims.by_protocol(view.tables, view.plan.headline),
         "switches",
         "The claim's statistic under the corrected protocol, under the published one, and with a "
         "single switch set as published.",
     )
 if view.plan.paper == RENKHOFF and "readings" in view.tables:
-    readings = claims.by_reading(view.tables, view.plan.headline)
-    st.subheader("Other readings", anchor=False)
-    frame.table(
-        readings[readings["claim"] == claim] if claim in set(readings["claim"]) else readings,
+    show_rows(
+        claim,
+        "Other readings",
+        claims.by_reading(view.tables, view.plan.headline),
         "readings",
         "The same statistic on some of the images, or with every map for one class over the same "
         "layers.",
