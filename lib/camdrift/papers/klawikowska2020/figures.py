@@ -151,27 +151,29 @@ def numbers(tables: Tables, *, of: str = "") -> str:
 
 def figure_4(tables: Tables) -> Figure:
     """Returns signatures of clean images by class."""
-    points = tables["points"].query("on == @CLEAN")
-    table = points.rename(columns={"class_before": "series"})[["series", "x", "y"]]
-    return Figure(
-        "klawikowska_figure_4", "Relevance signatures of clean images",
+    return _clean_signatures(
+        tables, "klawikowska_figure_4", "Relevance signatures of clean images",
         "Each point is an image's LRP map, laid out by UMAP: near points have similar maps, axes "
         f"have no unit. Colour and mark tell the class. {numbers(tables)}.",
-        "points", table.dropna(), "UMAP 1", "UMAP 2",
     )  # fmt: skip
 
 
 def signatures_of_the_last_layer(tables: Tables) -> Figure:
     """Returns relevance of clean images at the last layer by class, on a plane of its own."""
-    points = tables["points"].query("on == @CLEAN")
-    table = points.rename(columns={"class_before": "series", "x": "x_map", "y": "y_map"})
-    table = table.rename(columns={"x_last": "x", "y_last": "y"})[["series", "x", "y"]]
-    return Figure(
-        "signatures_of_the_last_layer", "Signatures of clean images at the last layer",
+    return _clean_signatures(
+        tables, "signatures_of_the_last_layer", "Signatures of clean images at the last layer",
         "As figure 4, with relevance of the inputs of the network's last layer in place of pixels' "
-        f"relevance. {numbers(tables, of=LAST_LAYER)}.",
-        "points", table.dropna(), "UMAP 1", "UMAP 2",
+        f"relevance. {numbers(tables, of=LAST_LAYER)}.", end="_last",
     )  # fmt: skip
+
+
+def _clean_signatures(
+    tables: Tables, name: str, title: str, caption: str, *, end: str = ""
+) -> Figure:
+    """Returns clean images by class on a plane, `end` that of its columns' names."""
+    columns = {"class_before": "series", f"x{end}": "x", f"y{end}": "y"}
+    table = tables["points"].query("on == @CLEAN")[list(columns)].rename(columns=columns)
+    return Figure(name, title, caption, "points", table.dropna(), "UMAP 1", "UMAP 2")
 
 
 def figure_5(tables: Tables) -> Figure:
