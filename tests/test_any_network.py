@@ -15,6 +15,7 @@ from camdrift.explain import cam, prepared
 from camdrift.models import checks
 from camdrift.models.calls import UnwatchableError
 from conftest import as_model, small_network
+from networks import Wrapper
 
 
 @pytest.fixture
@@ -283,21 +284,6 @@ def test_a_study_reads_a_single_logit_as_two_that_have_its_sigmoid(images):
 Named = namedtuple("Named", "scores features")
 
 
-class Returning(nn.Module):
-    """Returns what a function makes of the logits, written in place, and the last feature map."""
-
-    def __init__(self, make):
-        super().__init__()
-        self.inner, self.make = small_network().eval(), make
-
-    def forward(self, x):
-        features = self.inner[:6](x)
-        logits = self.inner[6:](features)
-        result = self.make(logits, features)
-        logits *= 2
-        return result
-
-
 ENTRIES = {
     "dict": (lambda logits, features: {"scores": logits, "features": features}, "scores"),
     "ordered dict": (lambda logits, features: OrderedDict(a=features, logits=logits), "logits"),
@@ -312,7 +298,7 @@ ENTRIES = {
 def test_the_logits_may_be_an_entry_of_the_output(images, name):
     make, entry = ENTRIES[name]
     plain = cam.all_layers(small_network().eval(), images)
-    found = cam.all_layers(Returning(make).eval(), images, score=entry)
+    found = cam.all_layers(Wrapper(make).eval(), images, score=entry)
     torch.testing.assert_close(found.logits, 2 * plain.logits)
     for one, other in zip(found.maps["GradCAM"], plain.maps["GradCAM"], strict=True):
         torch.testing.assert_close(one, 2 * other)
@@ -320,7 +306,7 @@ def test_the_logits_may_be_an_entry_of_the_output(images, name):
 
 def test_a_function_of_the_output_is_explained(images):
     """The sum of one channel over a region, as of a segmentation, with its gradient by hand."""
-    network = Returning(lambda logits, features: features).eval()
+    network = Wrapper(lambda logits, features: features).eval()
 
     def region(features):
         return features[:, 2, :2].sum((1, 2))
@@ -349,7 +335,7 @@ def test_a_function_of_the_output_is_explained(images):
 )
 def test_an_output_without_logits_is_refused(images, make, score, got):
     with pytest.raises(ValueError, match=r"wanted a network that returns \(3, classes\), " + got):
-        cam.all_layers(Returning(make).eval(), images, score=score)
+        cam.all_layers(Wrapper(make).eval(), images, score=score)
 
 
 # --- sizes

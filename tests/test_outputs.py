@@ -11,6 +11,7 @@ from torch import nn
 from camdrift.explain import cam
 from camdrift.models import outputs
 from conftest import small_network
+from networks import Wrapper
 
 
 @pytest.fixture
@@ -64,26 +65,11 @@ NESTED = {
 }
 
 
-class Returning(nn.Module):
-    """Returns what a function makes of the logits, written in place afterwards, and of features."""
-
-    def __init__(self, make):
-        super().__init__()
-        self.inner, self.make = small_network().eval(), make
-
-    def forward(self, x):
-        features = self.inner[:6](x)
-        logits = self.inner[6:](features)
-        result = self.make(logits, features)
-        logits *= 2
-        return result
-
-
 @pytest.mark.parametrize("name", NESTED)
 def test_logits_may_lie_at_any_depth(images, name):
     make, path = NESTED[name]
     plain = cam.all_layers(small_network().eval(), images, 1)
-    explained = cam.all_layers(Returning(make).eval(), images, 1, score=path)
+    explained = cam.all_layers(Wrapper(make).eval(), images, 1, score=path)
     torch.testing.assert_close(explained.logits, 2 * plain.logits)
     for one, other in zip(explained.maps["GradCAM"], plain.maps["GradCAM"], strict=True):
         torch.testing.assert_close(one, 2 * other)
@@ -96,14 +82,14 @@ def test_a_function_sees_the_output_as_the_network_returns_it(images, make):
         return (part if isinstance(part, torch.Tensor) else part.logits["a"])[:, 1]
 
     plain = cam.all_layers(small_network().eval(), images, 1)
-    explained = cam.all_layers(Returning(make).eval(), images, score=second)
+    explained = cam.all_layers(Wrapper(make).eval(), images, score=second)
     torch.testing.assert_close(explained.logits[:, 0], 2 * plain.logits[:, 1])
     for one, other in zip(explained.maps["GradCAM"], plain.maps["GradCAM"], strict=True):
         torch.testing.assert_close(one, 2 * other)
 
 
 def test_a_missing_path_is_refused_with_one_that_fits(images):
-    network = Returning(lambda y, f: {"maps": f, "heads": [Output(y)]}).eval()
+    network = Wrapper(lambda y, f: {"maps": f, "heads": [Output(y)]}).eval()
     for path in (None, "maps", ("heads", 1), "heads.0.scores", ("heads", 0, "logits", 0)):
         with pytest.raises(ValueError, match=r"such as score=\('heads', 0, 'logits'\)"):
             cam.all_layers(network, images, score=path)
