@@ -29,8 +29,8 @@ STAGES = (
 
 def built(name: str) -> dict[Path, bytes]:
     """What a stage has written; manifests follow from it."""
-    found = storage.DATA.glob(f"*/**/{files.MANIFEST}")
-    folders = [path.parent for path in found if storage.writer(path.parent) == name]
+    manifests = storage.DATA.glob(f"*/**/{files.MANIFEST}")
+    folders = [path.parent for path in manifests if storage.writer(path.parent) == name]
     content = chain.from_iterable(folder.iterdir() for folder in folders)
     return {path: path.read_bytes() for path in content if path.name != files.MANIFEST}
 
@@ -79,10 +79,10 @@ def test_training_goes_on_elsewhere_and_comes_home(study, monkeypatch):
     monkeypatch.setenv("CAMDRIFT_DEVICE", DEVICE)
     with Elsewhere():
         script("train").main(run.Stage(f"train@{name}"))
-    found = storage.read(storage.Weights, storage.model_folder(name))
-    assert found.facts["layers"] == facts["layers"]
-    assert abs(found.facts["test_accuracy"] - facts["test_accuracy"]) < 0.1
-    for key, value in found.state.items():
+    weights = storage.read(storage.Weights, storage.model_folder(name))
+    assert weights.facts["layers"] == facts["layers"]
+    assert abs(weights.facts["test_accuracy"] - facts["test_accuracy"]) < 0.1
+    for key, value in weights.state.items():
         assert value.isfinite().all() and value.shape == state[key].shape
 
 
@@ -94,14 +94,14 @@ def test_what_looks_into_a_model_looks_where_it_lies(model, pixels):
         "recombination": 0.7, "bounds": [0.0, 1.0], "success": "best", "target": None,
     }  # fmt: skip
 
-    def found(asked: Model) -> list[torch.Tensor]:
+    def answers(subject: Model) -> list[torch.Tensor]:
         generators = [np.random.default_rng(i) for i in range(len(pixels))]
-        made = one_pixel.perturb(asked, pixels, labels, generators=generators, **search)
-        return [made.pixels, made.evaluations, lrp.relevance(asked, pixels)]
+        attack = one_pixel.perturb(subject, pixels, labels, generators=generators, **search)
+        return [attack.pixels, attack.evaluations, lrp.relevance(subject, pixels)]
 
-    wanted = found(model)
+    expected = answers(model)
     with Elsewhere():
-        for a, b in zip(wanted, found(as_model(small_network()).to(DEVICE)), strict=True):
+        for a, b in zip(expected, answers(as_model(small_network()).to(DEVICE)), strict=True):
             assert not isinstance(b, There)
             assert torch.allclose(a.double(), b.double(), atol=1e-5)
         change = training.adversary(settings.Descent(eps=0.1, step=0.05, steps=2))
@@ -123,13 +123,13 @@ def test_nothing_of_two_devices_meets(model):
 
 
 def test_a_model_is_called_where_it_lies_and_answers_where_the_pixels_lie(model, pixels):
-    wanted = model(pixels)
+    expected = model(pixels)
     with Elsewhere():
         moved = as_model(small_network()).to(DEVICE)
         assert moved.device.type == DEVICE
         logits = moved(pixels)
         assert not isinstance(logits, There)
-        assert torch.equal(logits, wanted)
+        assert torch.equal(logits, expected)
         assert isinstance(moved(pixels.to(DEVICE)), There)
 
 
@@ -147,18 +147,18 @@ def tf32() -> set[str]:
 
 
 def test_tf32_is_allowed_where_it_is_asked_for_alone(study):
-    for precision, wanted in (("tf32", "tf32"), ("bfloat16", "ieee"), ("float32", "ieee")) * 2:
+    for precision, expected in (("tf32", "tf32"), ("bfloat16", "ieee"), ("float32", "ieee")) * 2:
         loading.load("vgg11_eighth", micro_batch=4, precision=precision)  # the second time: held
-        assert tf32() == {wanted}
+        assert tf32() == {expected}
 
 
 def test_training_and_relevance_are_exact_whatever_models_are_held_to(model, pixels, monkeypatch):
-    seen = []
+    precisions = []
     batches = type(model).batches
-    monkeypatch.setattr(type(model), "batches", lambda *a: seen.append(tf32()) or batches(*a))
+    monkeypatch.setattr(type(model), "batches", lambda *a: precisions.append(tf32()) or batches(*a))
     devices.hold("tf32")
     lrp.relevance(model, pixels)
-    assert seen == [{"ieee"}]
+    assert precisions == [{"ieee"}]
     assert tf32() == {"tf32"}
     with devices.exactly():
         assert tf32() == {"ieee"}
@@ -172,8 +172,8 @@ def test_bfloat16_changes_numbers_a_little_and_every_tensor_stays_single(model, 
     for name in ("probes", "activations", "excitations"):
         logits, tensors = getattr(coarse, name)(batch)
         assert {t.dtype for t in (logits, *tensors)} == {torch.float32}
-    exact, found = model(batch), coarse(batch)
-    assert 0 < (exact - found).abs().max() < 0.05 * exact.abs().max()
+    exact, rough = model(batch), coarse(batch)
+    assert 0 < (exact - rough).abs().max() < 0.05 * exact.abs().max()
     seeds = exact.argmax(1)
     first, second = (cam.explain(m, batch, seeds, targets=[cam.OWN])[1] for m in (model, coarse))
     assert first and second

@@ -38,8 +38,8 @@ def maps(*rows) -> torch.Tensor:
 def test_correlation_on_paper():
     first = maps([1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 2, 3], [5, 5, 5])
     second = maps([10, 20, 30], [3, 2, 1], [1, 0, 1], [7, 7, 7], [1, 2, 3])
-    found = inspection.correlation(first, second)
-    np.testing.assert_allclose(found, [1, -1, 0, NAN, NAN], atol=1e-12)
+    correlation = inspection.correlation(first, second)
+    np.testing.assert_allclose(correlation, [1, -1, 0, NAN, NAN], atol=1e-12)
 
 
 def test_the_changed_pixel_is_the_one_that_differs_most_over_all_channels():
@@ -56,8 +56,8 @@ def test_the_windows_share_on_paper():
     ones = torch.ones(4, 6, 6)
     ones[3] = 0
     places = torch.tensor([[2, 2], [0, 3], [5, 5], [2, 2]])
-    found = inspection.window_share(ones, places, size=3)
-    np.testing.assert_allclose(found, [9 / 36, 6 / 36, 4 / 36, NAN])
+    shares = inspection.window_share(ones, places, size=3)
+    np.testing.assert_allclose(shares, [9 / 36, 6 / 36, 4 / 36, NAN])
     # Signs do not matter, and without a place there is no share.
     signed = ones[:1] * torch.tensor([1.0, -1.0]).repeat(3)
     np.testing.assert_allclose(inspection.window_share(signed, places[:1], size=3), 9 / 36)
@@ -69,7 +69,7 @@ def test_the_negative_share_on_paper():
     assert inspection.negative_share(maps([1, -1, 2, 0], [4, 0, 0, 0], [0, 0, 0, 0])) == 0.125
 
 
-def found_by(success: dict[str, list[bool]], labels: list[int], pixels) -> Retrained:
+def retraining(success: dict[str, list[bool]], labels: list[int], pixels) -> Retrained:
     """Attacks on the baseline model alone, whose attacks change the images of `success`."""
     count = len(labels)
     names = [f"image {i}" for i in range(count)]
@@ -113,26 +113,26 @@ def rounded_to_levels(pixels: torch.Tensor) -> torch.Tensor:
 def inspected(pixels, labels, success, *, model=None, attacked=None) -> Inspection:
     """What a network shows of images; `attacked` are those that FGSM made of them."""
     model = as_model(small_network()) if model is None else model
-    retrained = found_by(success, labels, pixels)
+    retrained = retraining(success, labels, pixels)
     if attacked is not None:
         retrained.changed[0] = attacked.numpy()
-    made = inspection.inspect(
+    result = inspection.inspect(
         lambda kind: model, to_8bit(pixels.numpy()), retrained, TINY.signatures,
         controls=dict.fromkeys(("fgsm", "one_pixel"), CONTROLS), name="test", seed=1,
     )  # fmt: skip
-    return Inspection("test", retrained, made, SETTINGS.statistics, 1)
+    return Inspection("test", retrained, result, SETTINGS.statistics, 1)
 
 
 def drawn(one: Inspection) -> tuple[dict, str, pd.DataFrame]:
     """Tables, the report's HTML and the claims, as the last stage makes them."""
-    made = tables.tables(one)
+    outputs = tables.tables(one)
     plan = TINY.retrainings["tiny_inspecting"]
-    made["readings"] = readings.readings(one)
-    made["claims"] = verdicts.claims_table(one, plan, SETTINGS.flags)
-    figures = drawings.study_figures(made)
-    figures += drawings.panels(made, one.retrained, one.signatures)
-    page = report.page("tiny_inspecting", TINY, made, figures)
-    return made, page, made["claims"].set_index("id")
+    outputs["readings"] = readings.readings(one)
+    outputs["claims"] = verdicts.claims_table(one, plan, SETTINGS.flags)
+    figures = drawings.study_figures(outputs)
+    figures += drawings.panels(outputs, one.retrained, one.signatures)
+    page = report.page("tiny_inspecting", TINY, outputs, figures)
+    return outputs, page, outputs["claims"].set_index("id")
 
 
 def test_signatures_are_of_all_clean_images_and_of_successes_alone(pixels):
@@ -149,13 +149,13 @@ def test_signatures_are_of_all_clean_images_and_of_successes_alone(pixels):
     assert np.allclose(images.loc[("baseline", "clean"), "correlation"], 1)
     assert images.loc[("baseline", "one_pixel"), "window"].between(0, 1).all()
     assert images.loc[("baseline", "fgsm"), "window"].isna().all()
-    made, page, claims = drawn(one)
+    outputs, page, claims = drawn(one)
     assert "trustworthiness" in page
     # A pixel of the same colour elsewhere has a window of its own.
     assert images.loc[("baseline", "one_pixel, displaced"), "window"].between(0, 1).all()
     assert "displaced" in claims.loc["C4", "detail"]
     assert "noise" in claims.loc["C3", "detail"]
-    assert set(made["relevance"].query("kind == 'tripled'")["on"]) == {
+    assert set(outputs["relevance"].query("kind == 'tripled'")["on"]) == {
         "one_pixel", *(f"one_pixel, {kind}" for kind in CONTROLS)
     }  # fmt: skip
 
@@ -170,19 +170,19 @@ def test_maps_of_the_same_class_are_those_that_explain_the_clean_images_top_clas
     images = one.signatures.images.set_index(["model", "on"]).sort_index()
     for kind in ("baseline", "one_pixel", "retrained"):  # they are one model here
         rows = images.loc[(kind, "one_pixel")]
-        wanted = inspection.correlation(own, same)
-        np.testing.assert_allclose(rows["correlation_same_class"], wanted, atol=1e-6)
+        expected = inspection.correlation(own, same)
+        np.testing.assert_allclose(rows["correlation_same_class"], expected, atol=1e-6)
     # The clean images' maps of the classes that the attack leads to, and their windows.
     after = model(changed).argmax(1)
     swapped = lrp.relevance(model, pixels, after)
     rows = images.loc[("baseline", "one_pixel")]
-    wanted = inspection.correlation(own, swapped)
-    np.testing.assert_allclose(rows["correlation_swapped"], wanted, atol=1e-6)
+    expected = inspection.correlation(own, swapped)
+    np.testing.assert_allclose(rows["correlation_swapped"], expected, atol=1e-6)
     assert (rows["correlation_swapped"][(after == before).numpy()] > 0.999).all()
-    place = torch.tensor([[2, 3]] * len(pixels))  # `found_by` changes that pixel of every image
+    place = torch.tensor([[2, 3]] * len(pixels))  # `retraining` changes that pixel of every image
     for column, maps_of in (("window_swapped", swapped), ("window_same_class", same)):
-        wanted = inspection.window_share(maps_of, place, size=TINY.signatures.window)
-        np.testing.assert_allclose(rows[column], wanted, atol=1e-6)
+        expected = inspection.window_share(maps_of, place, size=TINY.signatures.window)
+        np.testing.assert_allclose(rows[column], expected, atol=1e-6)
     assert images.drop(index="baseline")["correlation_swapped"].isna().all()
     controlled = images[images.index.get_level_values("on").str.contains(", ")]
     assert controlled["correlation_same_class"].isna().all()
@@ -222,16 +222,16 @@ def test_signatures_of_the_last_layer_have_a_plane_of_their_own(pixels):
     network = as_model(small_network())
     _, last = lrp.relevance_and_last_layer(network, rounded_to_levels(pixels))
     vectors = last.numpy() / np.abs(last.numpy()).max(1, keepdims=True)
-    found = points.query("on == 'clean'")["distance_last"]
-    for i, distance in enumerate(found):  # the nearest image of the other class, in loops
+    distances = points.query("on == 'clean'")["distance_last"]
+    for i, distance in enumerate(distances):  # the nearest image of the other class, in loops
         others = [np.linalg.norm(vectors[i] - vectors[j]) for j in range(10) if (i + j) % 2]
         assert distance == pytest.approx(min(others), rel=1e-4)
     numbers = one.signatures.facts["numbers"]
     assert {"agreement", "agreement of the last layer", "agreement in the whole space",
             "agreement of the last layer in the whole space"} <= set(numbers)  # fmt: skip
-    made, page, _ = drawn(one)
+    outputs, page, _ = drawn(one)
     assert "agreement of the last layer" in page
-    assert set(made["numbers"]["images"]) == {10, 16}
+    assert set(outputs["numbers"]["images"]) == {10, 16}
 
 
 def test_models_are_tried_on_rounded_images(pixels):
@@ -242,24 +242,24 @@ def test_models_are_tried_on_rounded_images(pixels):
     assert len(rounded) == 5 * 2 * 10
     for i, on in enumerate(("fgsm", "one_pixel")):
         changed = torch.from_numpy(one.retrained.changed[i].copy())
-        wanted = model(rounded_to_levels(changed)).argmax(1).tolist()
+        expected = model(rounded_to_levels(changed)).argmax(1).tolist()
         for kind in ("baseline", "pgd"):
-            assert rounded.loc[(kind, on), "prediction"].to_list() == wanted
+            assert rounded.loc[(kind, on), "prediction"].to_list() == expected
 
 
 def test_hardened_models_also_explain_the_displaced_pixel(pixels):
     one = inspected(pixels, [0, 1] * 5, {"fgsm": [True] * 10, "one_pixel": [True] * 10})
     shown = [tuple(pair) for pair in one.signatures.facts["shown"]]
     assert len(one.signatures.maps) == len(shown) == len(set(shown))
-    made, _, claims = drawn(one)
-    rows = made["relevance"].set_index(["model", "on", "kind"])
+    outputs, _, claims = drawn(one)
+    rows = outputs["relevance"].set_index(["model", "on", "kind"])
     # All models are one here: they have the baseline's share wherever the pixel is.
     for kind in ("shrinkage", "shrinkage, no flip"):
         values = rows.loc[[(m, "one_pixel, displaced", kind) for m in ("one_pixel", "retrained")]]
         assert (values["mean"].dropna() == 1).all()
     assert rows.loc[("one_pixel", "one_pixel, displaced", "halved"), "mean"] == 0
     assert "mean share of relevance: before" in claims.loc["C8", "detail"]
-    beside = made["readings"].set_index(["claim", "reading"]).index
+    beside = outputs["readings"].set_index(["claim", "reading"]).index
     assert {("C8", "displaced pixel"), ("C4", "displaced pixel, no flip")} <= set(beside)
 
 
@@ -288,10 +288,10 @@ def test_a_set_of_one_class_comes_to_an_end_and_says_so(pixels):
     assert "one class" in claims.loc["C6", "detail"]
 
 
-@pytest.mark.parametrize("found", [True, False])
-def test_too_few_images_for_a_plane_come_to_an_end_and_say_so(pixels, found):
-    one = inspected(pixels[:2], [0, 1], {"fgsm": [found, False]})
-    made, page, claims = drawn(one)
+@pytest.mark.parametrize("success", [True, False])
+def test_too_few_images_for_a_plane_come_to_an_end_and_say_so(pixels, success):
+    one = inspected(pixels[:2], [0, 1], {"fgsm": [success, False]})
+    outputs, page, claims = drawn(one)
     assert "too few points" in page
-    assert made["points"][["x", "y"]].isna().all(axis=None)
+    assert outputs["points"][["x", "y"]].isna().all(axis=None)
     assert claims.loc["C6", "verdict"] == UNDECIDED

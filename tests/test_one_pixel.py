@@ -40,9 +40,9 @@ def attacked(model, pixels, labels=None, start=0, /, **changed):
     )
 
 
-def reached(found, count=10) -> torch.Tensor:
+def reached(attack, count=10) -> torch.Tensor:
     """Whether the search of each image says that it reached its goal."""
-    said = {row["image"]: row["reached"] for row in found.log}
+    said = {row["image"]: row["reached"] for row in attack.log}
     return torch.tensor([said.get(image, False) for image in range(count)])
 
 
@@ -60,13 +60,13 @@ def slow_image(image, genes, bounds):
 def slow_search(model, image, aim, generator, settings):
     """Differential evolution in loops, by Storn & Price's DE/best/1/bin; the draws in our order."""
     n, genes = settings["population"], (2 + len(image)) * settings["pixels"]
-    wanted = settings["target"] is not None
+    goal = settings["target"] is not None
 
     def energy(individual):
         with torch.no_grad():
             logits = model(slow_image(image, individual, settings["bounds"])[None])[0]
         chance = float(logits.double().softmax(0)[aim])
-        return (-chance if wanted else chance), int(logits.argmax())
+        return (-chance if goal else chance), int(logits.argmax())
 
     jitter = generator.random((n, genes))
     cube = np.empty((n, genes))
@@ -74,8 +74,8 @@ def slow_search(model, image, aim, generator, settings):
         for j in range(genes):
             cube[i, j] = (i + jitter[i, j]) / n
 
-    def chosen_of(known):
-        hits = [i for i in range(n) if (known[i][1] == aim) == wanted]
+    def best_member(known):
+        hits = [i for i in range(n) if (known[i][1] == aim) == goal]
         among = hits if hits and settings["success"] == "any" else range(n)
         return min(among, key=lambda i: known[i][0])
 
@@ -83,12 +83,12 @@ def slow_search(model, image, aim, generator, settings):
     known = [energy(member) for member in population]
     evaluations = n
     for _ in range(settings["generations"]):
-        best = chosen_of(known)
-        if (known[best][1] == aim) == wanted:
+        best = best_member(known)
+        if (known[best][1] == aim) == goal:
             break
         weight = generator.uniform(*settings["mutation"])
         first, second = generator.integers(1, n, n), generator.integers(1, n - 1, n)
-        chosen, certain = generator.random((n, genes)), generator.integers(0, genes, n)
+        chances, certain = generator.random((n, genes)), generator.integers(0, genes, n)
         trials = []
         for i in range(n):
             others = [(i + k) % n for k in range(1, n)]
@@ -97,7 +97,7 @@ def slow_search(model, image, aim, generator, settings):
             assert len({i, one, other}) == 3
             trial = population[i].copy()
             for j in range(genes):
-                if chosen[i, j] < settings["recombination"] or j == certain[i]:
+                if chances[i, j] < settings["recombination"] or j == certain[i]:
                     difference = population[one][j] - population[other][j]
                     trial[j] = population[best][j] + weight * difference
             trials.append(trial)
@@ -105,14 +105,14 @@ def slow_search(model, image, aim, generator, settings):
             for j in range(genes):
                 if not 0 <= trial[j] <= 1:
                     trial[j] = generator.random()
-        for i, (trial, made) in enumerate([(trial, energy(trial)) for trial in trials]):
-            hit = settings["success"] == "any" and (made[1] == aim) == wanted
-            if made[0] < known[i][0] or hit:
-                population[i], known[i] = trial, made
+        for i, (trial, score) in enumerate([(trial, energy(trial)) for trial in trials]):
+            hit = settings["success"] == "any" and (score[1] == aim) == goal
+            if score[0] < known[i][0] or hit:
+                population[i], known[i] = trial, score
         evaluations += n
-    best = chosen_of(known)
-    done = (known[best][1] == aim) == wanted
-    return slow_image(image, population[best], settings["bounds"]) - image, evaluations, done
+    best = best_member(known)
+    success = (known[best][1] == aim) == goal
+    return slow_image(image, population[best], settings["bounds"]) - image, evaluations, success
 
 
 @pytest.mark.parametrize(
@@ -130,19 +130,19 @@ def slow_search(model, image, aim, generator, settings):
 )
 def test_twin(model, pixels, changed):
     labels = model(pixels).argmax(1)
-    found = attacked(model, pixels, **changed)
+    attack = attacked(model, pixels, **changed)
     settings = SETTINGS | changed
-    target, seen = settings["target"], 0
+    target, count = settings["target"], 0
     for i in range(3):
         aim = int(labels[i]) if target is None else target
         if target == labels[i]:
             continue
         expected = slow_search(model, pixels[i], aim, generators(1, i)[0], settings)
-        torch.testing.assert_close(found.pixels[i], expected[0])
-        assert int(found.evaluations[i]) == expected[1]
-        assert bool(reached(found)[i]) == expected[2]
-        seen += 1
-    assert seen
+        torch.testing.assert_close(attack.pixels[i], expected[0])
+        assert int(attack.evaluations[i]) == expected[1]
+        assert bool(reached(attack)[i]) == expected[2]
+        count += 1
+    assert count
 
 
 def test_as_good_as_scipys(pixels):
@@ -158,7 +158,7 @@ def test_as_good_as_scipys(pixels):
     budget = {"maxiter": 10, "popsize": 4, "recombination": 1, "mutation": (0.5, 1)}
     theirs, ours = [], []
     for seed in range(5):
-        found = differential_evolution(
+        optimum = differential_evolution(
             energy, [(0, 1 - 1e-9)] * 5, **budget, init="latinhypercube", vectorized=True,
             updating="deferred", polish=False, tol=0, atol=-1, rng=seed,
         )  # fmt: skip
@@ -166,7 +166,7 @@ def test_as_good_as_scipys(pixels):
         curve = [row["energy"] for row in log]
         assert len(curve) == 11
         assert curve == sorted(curve, reverse=True)
-        theirs.append(found.fun)
+        theirs.append(optimum.fun)
         ours.append(curve[-1])
     clean = float(model(pixels[:1]).double().softmax(1)[0, label])
     assert np.mean(ours) < clean
@@ -186,27 +186,27 @@ def test_alone_and_in_company(model, pixels):
 
 
 def test_finished_images_are_dropped_and_every_query_is_counted(model, pixels, monkeypatch):
-    asked, owners = 0, []
+    queries, owners = 0, []
     logits = Incremental.logits
 
     def counted(self, images, places, values):
-        nonlocal asked
-        asked += len(images)
+        nonlocal queries
+        queries += len(images)
         owners.append(set(images.tolist()))
         return logits(self, images, places, values)
 
     monkeypatch.setattr(Incremental, "logits", counted)
-    found = attacked(model, pixels[:4])
-    assert asked == int(found.evaluations.sum())
-    assert reached(found, 4).any() and not reached(found, 4).all()
+    attack = attacked(model, pixels[:4])
+    assert queries == int(attack.evaluations.sum())
+    assert reached(attack, 4).any() and not reached(attack, 4).all()
     assert all(later <= earlier for earlier, later in zip(owners, owners[1:], strict=False))
     assert len(owners[-1]) < len(owners[0])
     for i in range(4):
-        rows = [row for row in found.log if row["image"] == i]
+        rows = [row for row in attack.log if row["image"] == i]
         assert [row["generation"] for row in rows] == list(range(len(rows)))
         assert [row["evaluations"] for row in rows] == [12 * (k + 1) for k in range(len(rows))]
-        assert int(found.evaluations[i]) == 12 * len(rows)
-        assert len(rows) == 7 or reached(found, 4)[i]
+        assert int(attack.evaluations[i]) == 12 * len(rows)
+        assert len(rows) == 7 or reached(attack, 4)[i]
         ended = [int(row["prediction"]) != int(model(pixels)[i].argmax()) for row in rows]
         assert ended == [row["reached"] for row in rows]
         assert not any(ended[:-1])
@@ -214,29 +214,29 @@ def test_finished_images_are_dropped_and_every_query_is_counted(model, pixels, m
 
 def test_what_was_reached_changes_the_models_own_prediction(model, pixels):
     labels = model(pixels).argmax(1)
-    found = attacked(model, pixels, generations=20)
-    assert reached(found).any()
-    assert torch.equal(model(pixels + found.pixels).argmax(1) != labels, reached(found))
-    table = perturbation.measure(model, pixels, found)
-    assert table["success"].tolist() == reached(found).tolist()
+    attack = attacked(model, pixels, generations=20)
+    assert reached(attack).any()
+    assert torch.equal(model(pixels + attack.pixels).argmax(1) != labels, reached(attack))
+    table = perturbation.measure(model, pixels, attack)
+    assert table["success"].tolist() == reached(attack).tolist()
 
 
 def test_what_is_reached_beyond_white_may_be_lost_by_clipping(model, pixels):
     """The caller, who clips, says what success is; `unclipped` keeps what the search saw."""
-    found = attacked(model, pixels, bounds=[0.0, 255.0], population=30)
-    table = perturbation.measure(model, pixels, found)
-    assert (table["unclipped"] != table["clean"]).tolist() == reached(found).tolist()
+    attack = attacked(model, pixels, bounds=[0.0, 255.0], population=30)
+    table = perturbation.measure(model, pixels, attack)
+    assert (table["unclipped"] != table["clean"]).tolist() == reached(attack).tolist()
     assert table["success"].tolist() == (table["adversarial"] != table["clean"]).tolist()
-    assert table["success"].sum() < reached(found).sum()
+    assert table["success"].sum() < reached(attack).sum()
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])
 @pytest.mark.parametrize("bounds", [[0.0, 1.0], [0.2, 0.4], [0.0, 255.0]])
 def test_so_many_pixels_change_within_bounds(model, pixels, count, bounds):
-    found = attacked(model, pixels, pixels=count, bounds=bounds, generations=2)
-    touched = (found.pixels != 0).any(1).flatten(1).sum(1)
+    attack = attacked(model, pixels, pixels=count, bounds=bounds, generations=2)
+    touched = (attack.pixels != 0).any(1).flatten(1).sum(1)
     assert (touched <= count).all() and (touched >= 1).any()
-    values = (pixels + found.pixels)[found.pixels != 0]
+    values = (pixels + attack.pixels)[attack.pixels != 0]
     assert values.min() >= bounds[0] - 1e-6
     assert values.max() <= bounds[1] + 1e-4
     if bounds[1] > 1:
@@ -247,20 +247,20 @@ def test_a_target_is_reached(model, pixels):
     labels = model(pixels).argmax(1)
     count = 0
     for target in range(4):
-        found = attacked(model, pixels, target=target, population=30, generations=10)
-        predictions = model(pixels + found.pixels).argmax(1)
+        attack = attacked(model, pixels, target=target, population=30, generations=10)
+        predictions = model(pixels + attack.pixels).argmax(1)
         start = labels == target
-        assert torch.equal(found.successes, (predictions == target) & ~start)
-        assert torch.equal(found.successes, reached(found))
-        assert not found.evaluations[start].any() and not found.pixels[start].any()
+        assert torch.equal(attack.successes, (predictions == target) & ~start)
+        assert torch.equal(attack.successes, reached(attack))
+        assert not attack.evaluations[start].any() and not attack.pixels[start].any()
         assert (
-            perturbation.measure(model, pixels, found)["success"].tolist()
-            == found.successes.tolist()
+            perturbation.measure(model, pixels, attack)["success"].tolist()
+            == attack.successes.tolist()
         )
         bright = attacked(model, pixels, target=target, bounds=[0.0, 20.0])
         clipped = model((pixels + bright.pixels).clamp(0, 1)).argmax(1)
         assert torch.equal(bright.successes, (clipped == target) & ~start)
-        count += int(found.successes.sum())
+        count += int(attack.successes.sum())
     assert count
     with pytest.raises(SettingsError, match="wanted a class below 4, got 4"):
         attacked(model, pixels, target=4)
@@ -269,14 +269,14 @@ def test_a_target_is_reached(model, pixels):
 def test_a_misclassified_image_is_left_alone(model, pixels):
     labels = model(pixels).argmax(1)
     wrong = torch.arange(10) % 3 == 0
-    found = attacked(model, pixels, torch.where(wrong, (labels + 1) % 4, labels))
-    assert not found.pixels[wrong].any()
-    assert not found.evaluations[wrong].any()
-    assert not reached(found)[wrong].any()
-    assert not perturbation.measure(model, pixels, found)["success"][wrong.numpy()].any()
-    assert {row["image"] for row in found.log} == set((~wrong).nonzero().flatten().tolist())
+    attack = attacked(model, pixels, torch.where(wrong, (labels + 1) % 4, labels))
+    assert not attack.pixels[wrong].any()
+    assert not attack.evaluations[wrong].any()
+    assert not reached(attack)[wrong].any()
+    assert not perturbation.measure(model, pixels, attack)["success"][wrong.numpy()].any()
+    assert {row["image"] for row in attack.log} == set((~wrong).nonzero().flatten().tolist())
     plain = attacked(model, pixels, labels)
-    assert torch.equal(found.pixels[~wrong], plain.pixels[~wrong])
+    assert torch.equal(attack.pixels[~wrong], plain.pixels[~wrong])
     nothing = attacked(model, pixels, (labels + 1) % 4)
     assert not nothing.evaluations.any() and not nothing.log
 
@@ -288,9 +288,9 @@ def test_the_first_generation_is_a_latin_hypercube():
 
 
 def test_an_image_that_no_pixel_changes(pixels):
-    found = attacked(as_model(small_network()), pixels, population=5, generations=1)
-    assert not reached(found).any()
-    assert found.evaluations.tolist() == [10] * 10
+    attack = attacked(as_model(small_network()), pixels, population=5, generations=1)
+    assert not reached(attack).any()
+    assert attack.evaluations.tolist() == [10] * 10
 
 
 def test_the_last_pixel_painted_on_a_place_stays():

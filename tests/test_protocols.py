@@ -31,7 +31,7 @@ def _in_the_study(tiny):
 
 
 @pytest.fixture(scope="module")
-def made(tiny) -> results.Tables:
+def outputs(tiny) -> results.Tables:
     with inside(tiny.folder):
         return results.load("tiny")
 
@@ -57,26 +57,26 @@ def test_a_protocol_differs_from_corrected_by_its_own_switches_alone(tiny, proto
         assert protocol.model_dump() == corrected | {switch: published[switch]}
 
 
-def test_nothing_is_identity_under_corrected_and_not_as_published(made, protocols):
-    rows = made["controls"].query("cell == @CELL and variant == 'nothing' and layer != 'mean'")
+def test_nothing_is_identity_under_corrected_and_not_as_published(outputs, protocols):
+    rows = outputs["controls"].query("cell == @CELL and variant == 'nothing' and layer != 'mean'")
     least = rows.groupby("protocol")["least"].min()
     for name, protocol in protocols.items():
         exact = protocol.score == "logits"
         assert (abs(least[name] - 1) < 1e-6) == exact, name
 
 
-def test_unrelated_images_are_a_floor(made):
-    rows = made["controls"].query("cell == @CELL and layer == 'mean' and target == 'seed_class'")
+def test_unrelated_images_are_a_floor(outputs):
+    rows = outputs["controls"].query("cell == @CELL and layer == 'mean' and target == 'seed_class'")
     rows = rows[rows["protocol"] == "corrected"].set_index("variant")["mean"]
     floor = rows["unrelated"].mean()
     assert 0 < floor < rows["noise"].mean() < rows["nothing"]
-    jet = made["controls"].query("protocol == 'only_similarity' and variant == 'unrelated'")
+    jet = outputs["controls"].query("protocol == 'only_similarity' and variant == 'unrelated'")
     assert jet["mean"].mean() > floor
 
 
-def test_every_control_is_scored(made, tiny):
+def test_every_control_is_scored(outputs, tiny):
     kinds = set(part(Noise, "noise").facts["controls"])
-    rows = made["controls"].query("cell == @CELL and protocol == 'corrected'")
+    rows = outputs["controls"].query("cell == @CELL and protocol == 'corrected'")
     others = {"nothing", "unrelated", "noise", "adversarial", "raised_noise"}
     others |= {"below_boundary", "above_boundary"}
     assert kinds | others == set(rows["variant"])
@@ -105,22 +105,22 @@ def test_a_protocol_that_explains_probabilities_can_decide_with_several_methods(
     tiny, protocols, first
 ):
     plan = tiny.settings.cells[CELL]
-    attacked, found = variants.read(plan, CELL, [protocols[first]])
+    attacked, arms = variants.read(plan, CELL, [protocols[first]])
     model = loading.load(plan.model, micro_batch=32)
     facts = attacked.images.set_index("image")
     names = ["GradCAM", "LayerCAM"]
-    packed = packing.explain(model, found, facts["clean"], facts["success"], methods=names)
-    examples, pictures = variants.examples(attacked, found, count=1)
+    packed = packing.explain(model, arms, facts["clean"], facts["success"], methods=names)
+    examples, pictures = variants.examples(attacked, arms, count=1)
     layers = packing.layer_table(model)
     maps = Maps(packed.values, packed.maxima, packed.rows, layers, pictures, examples)
     partners = pd.DataFrame(index=facts.index)
-    made = comparison.drift(maps, [protocols[first]], partners, size=32, beside=["ssim"])
-    assert set(made["method"]) == set(names)
-    cosine = made.query("score == 'cosine'").groupby("method", observed=True)["value"]
+    drift = comparison.drift(maps, [protocols[first]], partners, size=32, beside=["ssim"])
+    assert set(drift["method"]) == set(names)
+    cosine = drift.query("score == 'cosine'").groupby("method", observed=True)["value"]
     assert (cosine.count() > 0).all()
 
 
-def test_groups_twin(made, protocols):
+def test_groups_twin(outputs, protocols):
     """Excess of the flipped, explained for their own class, at strength 2: by hand."""
     maps, values = (
         part(Maps, "cam").select(),
@@ -136,7 +136,7 @@ def test_groups_twin(made, protocols):
                          "and strength == 2 and draw == 0 and layer == '2-1'")  # fmt: skip
     value = known.set_index(["variant", "image"])["value"]
     differences = [value["noise", i] - value["adversarial", i] for i in flipped]
-    row = made["groups"].query(
+    row = outputs["groups"].query(
         "cell == @CELL and variant == 'adversarial' and strength == 2 and layer == '2-1' "
         "and group == 'flipped_own_class'"
     ).squeeze()  # fmt: skip
@@ -147,17 +147,17 @@ def test_groups_twin(made, protocols):
     )
 
 
-def test_the_three_groups_part_the_images(made, tiny):
+def test_the_three_groups_part_the_images(outputs, tiny):
     images = len(part(Attacked, "attack").images)
-    rows = made["groups"].query("cell == @CELL and layer == 'mean'")
+    rows = outputs["groups"].query("cell == @CELL and layer == 'mean'")
     for _, part_ in rows.groupby(["variant", "strength"]):
         count = part_.set_index("group")["images"]
         assert count.get("not_flipped", 0) + count.get("flipped_seed_class", 0) == images
         assert count.get("flipped_seed_class", 0) == count.get("flipped_own_class", 0)
 
 
-def test_the_factorial_is_paired(made):
-    rows = made["factorial"].query("cell == @CELL")
+def test_the_factorial_is_paired(outputs):
+    rows = outputs["factorial"].query("cell == @CELL")
     assert rows["images"].nunique() == 1
     # Where no map is empty, the mean of paired differences is the difference of the means.
     arms = rows[rows["arm"].isin(["attack", "noise", "attack - noise"]) & (rows["layer"] != "mean")]
@@ -173,9 +173,9 @@ def test_the_factorial_is_paired(made):
     assert size["noise", True] > size["noise", False]
 
 
-def test_means_over_layers_are_of_the_same_layers(made):
+def test_means_over_layers_are_of_the_same_layers(outputs):
     """Whichever class maps explain: what is not flipped has the same maps under both policies."""
-    factorial = made["factorial"].query("cell == @CELL")
+    factorial = outputs["factorial"].query("cell == @CELL")
     arms = factorial[
         factorial["arm"].isin(["attack", "noise"]) & ~factorial["flipped"].astype(bool)
     ]
@@ -210,8 +210,8 @@ def test_a_layer_is_decided_where_no_arm_has_too_many_empty_maps(tiny):
     assert layers.decided_layers([full, few], limit).tolist() == [True, True, True]  # 4 of 40: 10 %
     assert layers.decided_layers([full, few, many], limit).tolist() == [True, True, False]
     assert layers.decided_layers([many.iloc[:0], full], limit).all()
-    common, kept = np.array([True, True, False]), np.array([True, False, True])
-    columns = layers.with_mean(many, common, kept)
+    common, own = np.array([True, True, False]), np.array([True, False, True])
+    columns = layers.with_mean(many, common, own)
     np.testing.assert_allclose(columns[:, -1], many[["l0", "l1"]].mean(axis=1))
     np.testing.assert_array_equal(columns[:, [0, 2]], many[["l0", "l2"]])
     assert np.isnan(columns[:, 1]).all()
@@ -231,19 +231,19 @@ def test_shares_twin(cell, tiny):
 
     def quotient(pairs, images):
         """Layers that are decided; of means over images of means over these, part over whole."""
-        kept = []
+        names = []
         for layer in cell.layers:
             empty = np.isnan([pairs(layer, image) for image in images]).mean(axis=0)
             if empty.max() <= limits.empty_share:
-                kept.append(layer)
+                names.append(layer)
         means = []
         for i in images:
-            both = [pairs(layer, i) for layer in kept]
+            both = [pairs(layer, i) for layer in names]
             both = [p for p in both if not np.isnan(p).any()]
             if both:
                 means.append(np.mean(both, axis=0))
         top, bottom = np.mean(means, axis=0)
-        return len(kept), top / bottom
+        return len(names), top / bottom
 
     def fixed(layer, image):
         excess = [
@@ -304,112 +304,114 @@ def test_the_boundary_twin(cell, tiny):
                 assert row["difference"] == pytest.approx(above - below, abs=1e-6)
 
 
-def test_the_evidence_has_a_row_a_cell_with_an_attack(made):
-    table = report.evidence({"tiny": made})
+def test_the_evidence_has_a_row_a_cell_with_an_attack(outputs):
+    table = report.evidence({"tiny": outputs})
     assert table["attack"].tolist() == ["fgsm", "pgd", "dlfuzz"]
     assert table["images, network"].str.contains("digits").all()
     assert table.notna().all(axis=None)
 
 
-def test_claims_by_an_earlier_rule_are_under_review_and_say_why(made):
-    assert not claims.texts(made)["says"].str.contains("under review").any()
-    earlier = made["claims"].assign(detail=made["claims"]["detail"].str.replace("rule ", ""))
-    table = claims.texts({**made, "claims": earlier}).set_index("claim")
+def test_claims_by_an_earlier_rule_are_under_review_and_say_why(outputs):
+    assert not claims.texts(outputs)["says"].str.contains("under review").any()
+    earlier = outputs["claims"].assign(detail=outputs["claims"]["detail"].str.replace("rule ", ""))
+    table = claims.texts({**outputs, "claims": earlier}).set_index("claim")
     assert table.loc["A9", "says"].endswith(" (under review)")
     assert "under review: judged by a quantile of held-out noise" in table.loc["A9", "flags"]
     assert not table["says"].drop(["A9", "A10", "A11", "A12"]).str.contains("under review").any()
 
 
-def test_every_claim_has_a_row_and_a_verdict(made):
-    table = made["claims"]
+def test_every_claim_has_a_row_and_a_verdict(outputs):
+    table = outputs["claims"]
     assert table["id"].tolist() == [claim.id for claim in study.CLAIMS]
     assert len(table) == 22
     assert set(table["verdict"]) <= set(findings.VERDICTS)
     assert set(table["published_verdict"]) <= set(findings.VERDICTS)
     assert table["rests_on"].str.contains("digits").all()
-    found = made["switches"].query("cell == @CELL and protocol == 'corrected'").set_index("claim")
+    by_claim = (
+        outputs["switches"].query("cell == @CELL and protocol == 'corrected'").set_index("claim")
+    )
     for _, row in table.iterrows():
-        assert row["verdict"] == found.loc[row["id"], "verdict"]
-        np.testing.assert_equal(row["value"], found.loc[row["id"], "value"])
+        assert row["verdict"] == by_claim.loc[row["id"], "verdict"]
+        np.testing.assert_equal(row["value"], by_claim.loc[row["id"], "value"])
 
 
-def test_the_papers_oddity_is_the_loops(made):
+def test_the_papers_oddity_is_the_loops(outputs):
     """A5: strengths 0.5 and 1 alike, wherever the loop is, and nowhere else."""
-    rows = made["switches"].query("cell == @CELL and claim == 'A5'").set_index("protocol")
+    rows = outputs["switches"].query("cell == @CELL and claim == 'A5'").set_index("protocol")
     looped = {"as_published", "only_strengths"}
     for name, row in rows.iterrows():
         assert (row["verdict"] == findings.HOLDS) == (name in looped), name
 
 
-def test_the_tables_for_people_name_every_claim_and_protocol(made, protocols):
-    assert len(claims.texts(made)) == 22
-    table = claims.by_protocol(made, CELL)
+def test_the_tables_for_people_name_every_claim_and_protocol(outputs, protocols):
+    assert len(claims.texts(outputs)) == 22
+    table = claims.by_protocol(outputs, CELL)
     assert list(table.columns) == ["claim", *protocols]
     assert len(table) == 22
-    assert len(report.contrasts(made, CELL)) == 8
-    assert "nothing (identity)" in set(report.controls(made, CELL)["variant"])
+    assert len(report.contrasts(outputs, CELL)) == 8
+    assert "nothing (identity)" in set(report.controls(outputs, CELL)["variant"])
 
 
 @pytest.fixture(scope="module")
 def cell(tiny, protocols) -> results.Results:
     with inside(tiny.folder):
-        chosen = tiny.settings
+        plan = tiny.settings
         return results.read(
-            "tiny", CELL, chosen.cells[CELL], protocols, chosen.statistics, seed=chosen.seed
+            "tiny", CELL, plan.cells[CELL], protocols, plan.statistics, seed=plan.seed
         )
 
 
 def test_one_source_decides_nothing_and_breaks_nothing(cell, tiny):
     """Without other pictures there is no held-out threshold and no interval."""
-    chosen = tiny.settings.statistics
+    options = tiny.settings.statistics
     alone = cell.every.assign(source="one", fold=0)
     images = cell.attacked.images.assign(source="one")
     attacked = Attacked(cell.attacked.perturbation, cell.attacked.last_step, images,
                         cell.attacked.log)  # fmt: skip
     changed = replace(cell, every=alone, attacked=attacked)
-    made = tables.cell_tables(changed, chosen, tiny.settings.flags, seed=1)
-    assert set(made["compromised"]["rule"]) == {"layer_median", "global_mean"}
-    found = study.switch_table(changed, chosen, tiny.settings.flags, seed=1)
-    found = found[found["protocol"] == "corrected"].set_index("claim")
-    assert set(found["verdict"]) <= {findings.UNDECIDED, findings.NOT_RUN}
+    by_name = tables.cell_tables(changed, options, tiny.settings.flags, seed=1)
+    assert set(by_name["compromised"]["rule"]) == {"layer_median", "global_mean"}
+    switches = study.switch_table(changed, options, tiny.settings.flags, seed=1)
+    switches = switches[switches["protocol"] == "corrected"].set_index("claim")
+    assert set(switches["verdict"]) <= {findings.UNDECIDED, findings.NOT_RUN}
 
 
-def raised(cell, made, tiny, limits=None, **columns) -> dict[str, str]:
+def raised(cell, outputs, tiny, limits=None, **columns) -> dict[str, str]:
     """Flags by name when columns of the attack's table, or limits, are changed."""
     images = cell.attacked.images.assign(**columns)
     attacked = Attacked(cell.attacked.perturbation, cell.attacked.last_step, images,
                         cell.attacked.log)  # fmt: skip
     changed = replace(cell, attacked=attacked)
-    mine = {name: made[name].query("cell == @CELL") for name in ("excess", "noise")}
-    chosen = tiny.settings.flags.model_copy(update=limits or {})
-    table = flags.cell_flags(changed, mine, chosen, tiny.settings.statistics)
+    mine = {name: outputs[name].query("cell == @CELL") for name in ("excess", "noise")}
+    options = tiny.settings.flags.model_copy(update=limits or {})
+    table = flags.cell_flags(changed, mine, options, tiny.settings.statistics)
     return table.set_index("flag")["text"].to_dict()
 
 
-def test_flags_are_raised_by_what_they_name(cell, made, tiny):
-    plain = raised(cell, made, tiny)
+def test_flags_are_raised_by_what_they_name(cell, outputs, tiny):
+    plain = raised(cell, outputs, tiny)
     assert "threshold on test data" in plain
     for flag in ("gradients masked", "softmax fed", "only by clipping", "few sources"):
         assert flag not in plain
-    assert "few successes" in raised(cell, made, tiny, {"minimum_successes": 10_000})
-    assert "few successes" not in raised(cell, made, tiny, {"minimum_successes": 1})
-    assert "gradients masked" in raised(cell, made, tiny, zero_gradient=True)
-    assert "softmax fed" in raised(cell, made, tiny, probabilities=True)
-    clipped = raised(cell, made, tiny, unclipped=cell.attacked.images["clean"])
+    assert "few successes" in raised(cell, outputs, tiny, {"minimum_successes": 10_000})
+    assert "few successes" not in raised(cell, outputs, tiny, {"minimum_successes": 1})
+    assert "gradients masked" in raised(cell, outputs, tiny, zero_gradient=True)
+    assert "softmax fed" in raised(cell, outputs, tiny, probabilities=True)
+    clipped = raised(cell, outputs, tiny, unclipped=cell.attacked.images["clean"])
     assert "100.0% of the successes" in clipped["only by clipping"]
-    assert raised(cell, made, tiny, source="one")["few sources"].startswith("1 sources")
+    assert raised(cell, outputs, tiny, source="one")["few sources"].startswith("1 sources")
     flips = replace(cell, flipped=cell.flipped | True)
-    assert "noise flips" in raised(flips, made, tiny)
+    assert "noise flips" in raised(flips, outputs, tiny)
     still = replace(cell, flipped=cell.flipped & False)
-    assert "noise flips" not in raised(still, made, tiny)
+    assert "noise flips" not in raised(still, outputs, tiny)
 
 
-def test_flags_name_the_claims_that_they_touch(made):
-    mine = made["flags"].query("cell == @CELL")
+def test_flags_name_the_claims_that_they_touch(outputs):
+    mine = outputs["flags"].query("cell == @CELL")
     touching = flags.by_claim(mine, "as_published")
     assert "threshold on test data" in touching["A9"]
     assert "threshold on test data" not in touching.get("A1", "")
-    table = made["claims"].set_index("id")
+    table = outputs["claims"].set_index("id")
     assert table.loc["A9", "published_flags"] == touching["A9"]
     assert "threshold on test data" in table.loc["A9", "flags"]
     held_out = mine.assign(protocols=mine["protocols"].str.replace("corrected", "other"))

@@ -46,8 +46,8 @@ def shown(model, pixels, *, wrong: int = 0) -> experiment.Images:
 
 def test_images_that_are_wrong_already_are_left_out_and_counted(model, pixels):
     images = shown(model, pixels, wrong=3)
-    chosen = {"eps": 0.5, "gains": 4, "target": None}
-    changed, table = experiment.attack(model, "fgsm", chosen, images, seed=1, key="test")
+    options = {"eps": 0.5, "gains": 4, "target": None}
+    changed, table = experiment.attack(model, "fgsm", options, images, seed=1, key="test")
     assert list(table["right"]) == [False] * 3 + [True] * 7
     assert torch.equal(changed[:3], pixels[:3])
     assert not table["success"][:3].any()
@@ -60,40 +60,42 @@ def test_images_that_are_wrong_already_are_left_out_and_counted(model, pixels):
 
 
 def test_an_attack_that_finds_nothing_changes_nothing_that_counts(model, pixels):
-    chosen = {"eps": 0.0, "gains": 2, "target": None}
-    changed, table = experiment.attack(model, "fgsm", chosen, shown(model, pixels), seed=1, key="t")
+    options = {"eps": 0.0, "gains": 2, "target": None}
+    changed, table = experiment.attack(
+        model, "fgsm", options, shown(model, pixels), seed=1, key="t"
+    )
     assert torch.equal(changed, pixels)
     assert not table["success"].any()
 
 
 def test_the_adversary_stays_in_its_box_and_raises_the_loss(model, pixels):
     labels = model(pixels).argmax(1)
-    chosen = SETTINGS.retrainings["inspecting"].adversary
-    found = training.adversary(chosen)(model, pixels, labels)
-    assert (found - pixels).abs().max() <= chosen.eps + 1e-6
-    assert found.min() >= 0
-    assert found.max() <= 1
-    assert not found.requires_grad
+    descent = SETTINGS.retrainings["inspecting"].adversary
+    adversarials = training.adversary(descent)(model, pixels, labels)
+    assert (adversarials - pixels).abs().max() <= descent.eps + 1e-6
+    assert adversarials.min() >= 0
+    assert adversarials.max() <= 1
+    assert not adversarials.requires_grad
     loss = torch.nn.functional.cross_entropy
-    assert loss(model(found), labels) > loss(model(pixels), labels)
+    assert loss(model(adversarials), labels) > loss(model(pixels), labels)
 
 
 def test_training_sees_what_the_adversary_makes_of_each_batch(pixels):
-    seen = []
+    sizes = []
 
     def black(network, images, labels):
-        seen.append(len(images))
+        sizes.append(len(images))
         assert network(images).shape == (len(images), 4)
         return torch.zeros_like(images)
 
     network, labels = small_network(), torch.arange(10) % 4
     before = network[-1].weight.clone()
-    chosen = {"epochs": 2, "batch": 5, "learning_rate": 0.1, "weight_decay": 0.0, "shift": 0,
+    options = {"epochs": 2, "batch": 5, "learning_rate": 0.1, "weight_decay": 0.0, "shift": 0,
               "flip": False, "mean": [0.5] * 3, "std": [0.5] * 3, "seed": 1, "size": 12,
               "layers": "all"}  # fmt: skip
     split = pixels, labels
-    training.train(network, split, split, **chosen, adversary=black)
-    assert seen == [5] * 4
+    training.train(network, split, split, **options, adversary=black)
+    assert sizes == [5] * 4
     assert not torch.equal(before, network[-1].weight)
 
 
@@ -103,7 +105,7 @@ class Small:
 
     baseline: Weights
     before: dict
-    found: Retrained
+    result: Retrained
     weights: dict
     splits: dict
 
@@ -120,12 +122,12 @@ def small() -> Small:
     facts = {"architecture": "vgg11_bn", "width": 0.125, "head": "pooled", "mean": [0.5] * 3,
              "std": [0.25] * 3, "classes": 2, "size": 32}  # fmt: skip
     torch.manual_seed(0)
-    wanted = {key: facts[key] for key in ("architecture", "width", "head", "classes", "size")}
-    state = architectures.build(**wanted, initialised=True).state_dict()
+    arguments = {key: facts[key] for key in ("architecture", "width", "head", "classes", "size")}
+    state = architectures.build(**arguments, initialised=True).state_dict()
     baseline = Weights(state, facts, pd.DataFrame())
     before = {name: value.clone() for name, value in state.items()}
-    chosen = TINY.retrainings["tiny_inspecting"]
-    brief = chosen.training.model_copy(update={"epochs": 1, "batch": 4})
+    plan = TINY.retrainings["tiny_inspecting"]
+    brief = plan.training.model_copy(update={"epochs": 1, "batch": 4})
     splits, real = {}, loading.retrained
 
     def retrained(base, training, split, *, name, **rest):
@@ -134,19 +136,21 @@ def small() -> Small:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "retrained", retrained)
-        found, weights = experiment.retrain(
-            images, baseline, chosen.model_copy(update={"training": brief}), SETTINGS.attacks,
+        result, weights = experiment.retrain(
+            images, baseline, plan.model_copy(update={"training": brief}), SETTINGS.attacks,
             controls=dict.fromkeys(ATTACKS, CONTROLS), name="test", seed=1, micro_batch=4,
         )  # fmt: skip
-    return Small(baseline, before, found, weights, splits)
+    return Small(baseline, before, result, weights, splits)
 
 
 @pytest.mark.parametrize("kind", experiment.EXTENDING)
 def test_what_an_attack_changes_joins_the_training_set_under_its_own_label(small, kind):
-    rows = small.found.attacks.query("model == 'baseline' and split == 'train' and attack == @kind")
+    rows = small.result.attacks.query(
+        "model == 'baseline' and split == 'train' and attack == @kind"
+    )
     won = rows[rows["success"]]
     pixels, labels = small.splits[f"test_{kind}"]["train"]
-    assert small.found.facts["added"][kind] == len(won)
+    assert small.result.facts["added"][kind] == len(won)
     assert labels[12:].tolist() == won["label"].to_list()
     if kind == "fgsm":
         assert 0 < len(won) < 12
@@ -197,17 +201,17 @@ def test_a_cell_can_attack_and_explain_a_retrained_model(tiny, tmp_path):
     assert not images["adversarial"].equals(own["adversarial"])
 
 
-def made(
+def example(
     *, tests: int = 20, right: int = 18, success: dict | None = None, anew: float = 0.25,
-    kept: float = 1.0, correlation: float = -0.5, window: float = 0.6, one_class: bool = False,
+    accuracy: float = 1.0, correlation: float = -0.5, window: float = 0.6, one_class: bool = False,
     eps: float = 0.0157, generations: int = 75, negative: float = 0.3, swapped: float = 0.7,
     alone: float = 0.1,
 ) -> Inspection:  # fmt: skip
-    """A retraining whose numbers are chosen: `right` of `tests` images, so many successes each.
+    """A retraining with numbers of our own: `right` of `tests` images, so many successes each.
 
     `swapped` and `alone` are the correlation and the window's share of a clean image's map of
-    another class. Rounding undoes the attack on every fourth image. FGSM flips an image at a gain
-    that rises with its distance from the other class.
+    another class; `accuracy` is that of retrained models. Rounding undoes the attack on every
+    fourth image. FGSM flips an image at a gain that rises with its distance from the other class.
     """
     success = success or {"fgsm": 10, "one_pixel": 8}
     image, source = np.arange(tests), [f"picture {i}" for i in range(tests)]
@@ -232,7 +236,7 @@ def made(
             ))  # fmt: skip
         for on in (CLEAN, *experiment.EXTENDING):
             changed = (image < success.get(on, 0)) & (model == BASELINE)
-            keeps = image < right if model == BASELINE else image < kept * tests
+            keeps = image < right if model == BASELINE else image < accuracy * tests
             good = keeps & ~changed
             predictions.append(
                 base.assign(model=model, on=on, prediction=np.where(good, label, -1))
@@ -299,7 +303,7 @@ def test_the_arithmetic_of_the_papers_table(attack, added, printed):
 
     For one-pixel the paper prints 64.62: 3 of the 660 are right again in its set.
     """
-    one = made(tests=2000, right=1716, success={"fgsm": 940, "one_pixel": 660})
+    one = example(tests=2000, right=1716, success={"fgsm": 940, "one_pixel": 660})
     rows = tables.tables(one)["sets"].query("model == 'baseline'").set_index("set")
     assert 100 * rows.loc["clean", "accuracy"] == pytest.approx(85.80, abs=0.05)
     row = rows.loc[f"clean + {attack}"]
@@ -309,8 +313,8 @@ def test_the_arithmetic_of_the_papers_table(attack, added, printed):
 
 
 def test_tables_on_paper():
-    found = tables.tables(made())
-    attacks = found["attacks"].set_index(["model", "attack"])
+    outputs = tables.tables(example())
+    attacks = outputs["attacks"].set_index(["model", "attack"])
     row = attacks.loc[(BASELINE, "fgsm")]
     assert (row["images"], row["wrong"], row["successes"]) == (18, 2, 10)
     assert row["rate"] == pytest.approx(10 / 18, abs=0.0005)
@@ -321,12 +325,12 @@ def test_tables_on_paper():
     assert row["low_8bit"] < row["rate_8bit"] < row["high_8bit"]
     assert row["few"]  # 18 images
     assert row["l2"] == 0.2
-    flips = found["flips"].query("attack == 'fgsm'")
+    flips = outputs["flips"].query("attack == 'fgsm'")
     assert flips[["class_before", "class_after", "images"]].values.tolist() == [
         ["0", "1", 5],
         ["1", "0", 5],
     ]
-    relevance = found["relevance"].set_index(["model", "on", "kind"])
+    relevance = outputs["relevance"].set_index(["model", "on", "kind"])
     assert relevance.loc[(BASELINE, "one_pixel", "growth"), "mean"] == pytest.approx(6)
     assert relevance.loc[(BASELINE, "fgsm", "correlation"), "images"] == 10
     same = relevance.loc[(BASELINE, "fgsm", "correlation, same class"), "mean"]
@@ -345,38 +349,38 @@ def test_tables_on_paper():
     assert relevance.loc[(BASELINE, "fgsm, negated", "correlation"), "images"] == 10
     assert relevance.loc[(BASELINE, "one_pixel, displaced", "tripled"), "mean"] == 1
     assert ("pgd", "fgsm", "growth") not in relevance.index
-    sets = found["sets"].set_index(["model", "set"])
+    sets = outputs["sets"].set_index(["model", "set"])
     # Rounding leaves 7 of FGSM's 10 successes, on which the baseline is wrong.
     row = sets.loc[(BASELINE, "clean + fgsm, 8 bit")]
     assert (row["images"], row["right"]) == (27, 18)
     row = sets.loc[("fgsm", "clean + fgsm, 8 bit")]
     assert (row["images"], row["right"]) == (27, 27)
-    numbers = found["numbers"].set_index("number")
+    numbers = outputs["numbers"].set_index("number")
     assert numbers.loc["agreement of the last layer", ["images", "value"]].to_list() == [20, 0.25]
     assert numbers.loc["trustworthiness", "images"] == 20 + 10 + 8
-    controls = found["controls"].set_index(["model", "attack", "control"])["rate"]
+    controls = outputs["controls"].set_index(["model", "attack", "control"])["rate"]
     np.testing.assert_allclose(controls.loc[BASELINE, "pgd"], [0, 1 / 18, 2 / 18], atol=5e-4)
-    assert tables.metrics(found)["fgsm"]["accuracy clean + fgsm"] == 1
+    assert tables.metrics(outputs)["fgsm"]["accuracy clean + fgsm"] == 1
 
 
 def judged(**changes) -> pd.DataFrame:
-    return verdicts.findings(made(**changes)).set_index("claim")
+    return verdicts.findings(example(**changes)).set_index("claim")
 
 
 def test_verdicts_where_everything_is_as_the_paper_says():
-    found = judged(tests=200, right=180, success={"fgsm": 150, "one_pixel": 140}, kept=0.9)
-    assert found.loc["C1", "value"] == pytest.approx(150 / 180)
-    assert found.loc["C2", "value"] == pytest.approx(330 / 350 - 0.9)
-    assert found.loc["C2b", "value"] == pytest.approx((37 - 150 / 2) / 180)
-    assert found.loc["C3", "value"] == pytest.approx(-0.5)
-    assert found.loc["C4", "value"] == 1
-    assert found.loc["C5", "value"] == pytest.approx(0.3)
-    assert found.loc["C7", "value"] == 1
+    findings = judged(tests=200, right=180, success={"fgsm": 150, "one_pixel": 140}, accuracy=0.9)
+    assert findings.loc["C1", "value"] == pytest.approx(150 / 180)
+    assert findings.loc["C2", "value"] == pytest.approx(330 / 350 - 0.9)
+    assert findings.loc["C2b", "value"] == pytest.approx((37 - 150 / 2) / 180)
+    assert findings.loc["C3", "value"] == pytest.approx(-0.5)
+    assert findings.loc["C4", "value"] == 1
+    assert findings.loc["C5", "value"] == pytest.approx(0.3)
+    assert findings.loc["C7", "value"] == 1
     holding = ["C1", "C2b", "C3", "C4", "C5", "C7"]
-    assert set(found.loc[holding, "verdict"]) == {HOLDS}
-    assert found.loc["C6", "value"] == 1  # the nearest are the attackable ones
-    assert found.loc["C6", "verdict"] == HOLDS
-    assert found["images"].to_dict() == {
+    assert set(findings.loc[holding, "verdict"]) == {HOLDS}
+    assert findings.loc["C6", "value"] == 1  # the nearest are the attackable ones
+    assert findings.loc["C6", "verdict"] == HOLDS
+    assert findings["images"].to_dict() == {
         "C1": 200, "C2": 200, "C2b": 200, "C3": 150, "C4": 140, "C5": 140, "C6": 180, "C7": 490,
         "C8": 140,
     }  # fmt: skip
@@ -384,16 +388,16 @@ def test_verdicts_where_everything_is_as_the_paper_says():
 
 def test_a_retrained_model_ignores_the_pixel_where_its_share_there_is_halved():
     """The retrained model's window holds a third of the baseline's share in 7 of 8 successes."""
-    one = made(tests=200, right=180, success={"fgsm": 150, "one_pixel": 80})
+    one = example(tests=200, right=180, success={"fgsm": 150, "one_pixel": 80})
     images = one.signatures.images
     mine = (images["model"] == "one_pixel") & (images["image"] % 8 > 0)
     less = images.assign(window=images["window"].where(~mine, images["window"] / 3))
     one = replace(one, signatures=replace(one.signatures, images=less))
-    found = verdicts.ignores_the_pixel(one)
-    assert found.value == pytest.approx(70 / 80)
-    assert found.verdict == HOLDS
-    assert "0.33 times" in found.detail
-    assert "retrained without attacks 0.000" in found.detail
+    finding = verdicts.ignores_the_pixel(one)
+    assert finding.value == pytest.approx(70 / 80)
+    assert finding.verdict == HOLDS
+    assert "0.33 times" in finding.detail
+    assert "retrained without attacks 0.000" in finding.detail
     rows = tables.tables(one)["relevance"].set_index(["model", "on", "kind"])
     row = rows.loc[("one_pixel", "one_pixel", "shrinkage")]
     assert row["mean"] == pytest.approx((70 / 3 + 10) / 80, abs=1e-3)
@@ -402,9 +406,9 @@ def test_a_retrained_model_ignores_the_pixel_where_its_share_there_is_halved():
 
 def flagged(one: Inspection) -> dict[str, set[str]]:
     """The claims that each flag touches."""
-    found = verdicts.flags(one, verdicts.findings(one), SETTINGS.flags)
+    flags = verdicts.flags(one, verdicts.findings(one), SETTINGS.flags)
     touched: dict[str, set[str]] = {}
-    for row in found.itertuples():
+    for row in flags.itertuples():
         touched.setdefault(row.flag, set()).update(row.touches.split())
     return touched
 
@@ -415,43 +419,43 @@ SWAP = "the class swap alone does as much"
 @pytest.mark.parametrize(("swapped", "as_much"), [(0.7, False), (-0.6, True)])
 def test_c3_is_flagged_where_another_class_has_a_map_as_reversed(swapped, as_much):
     """After FGSM the correlation is -0.5."""
-    one = made(tests=200, right=180, success={"fgsm": 150, "one_pixel": 140}, swapped=swapped)
-    found = verdicts.findings(one).set_index("claim").loc["C3"]
-    assert found["verdict"] == HOLDS
-    assert f"class swap {swapped:.3f} [{swapped:.3f}, {swapped:.3f}] of 150" in found["detail"]
-    assert f"beyond the class swap {swapped + 0.5:.3f} [" in found["detail"]
-    assert "8 bit -0.500" in found["detail"]
-    assert not under_review("C3", found["detail"])
+    one = example(tests=200, right=180, success={"fgsm": 150, "one_pixel": 140}, swapped=swapped)
+    finding = verdicts.findings(one).set_index("claim").loc["C3"]
+    assert finding["verdict"] == HOLDS
+    assert f"class swap {swapped:.3f} [{swapped:.3f}, {swapped:.3f}] of 150" in finding["detail"]
+    assert f"beyond the class swap {swapped + 0.5:.3f} [" in finding["detail"]
+    assert "8 bit -0.500" in finding["detail"]
+    assert not under_review("C3", finding["detail"])
     assert ("C3" in flagged(one).get(SWAP, set())) == as_much
 
 
 @pytest.mark.parametrize(("alone", "as_much"), [(0.1, False), (0.6, True)])
 def test_c4_is_flagged_where_a_control_has_as_much_relevance_at_the_pixel(alone, as_much):
     """Before the attack the share is 0.1, after it and under its displaced pixel 0.6."""
-    one = made(tests=200, right=180, success={"fgsm": 150, "one_pixel": 140}, alone=alone)
-    found = flagged(one)
-    assert ("C4" in found.get(SWAP, set())) == as_much
-    assert found["a displaced pixel does as much"] == {"C4"}
+    one = example(tests=200, right=180, success={"fgsm": 150, "one_pixel": 140}, alone=alone)
+    flags = flagged(one)
+    assert ("C4" in flags.get(SWAP, set())) == as_much
+    assert flags["a displaced pixel does as much"] == {"C4"}
 
 
 def test_c5_is_flagged_where_the_class_or_plain_retraining_does_as_much():
     """Correlation is -0.5 on the baseline, -0.2 on both others, 0.1 with the class held."""
-    one = made(tests=200, right=180, success={"fgsm": 150, "one_pixel": 140})
-    found = flagged(one)
-    assert "C5" in found[SWAP]
-    assert found["retraining without attacks does as much"] == {"C5"}
+    one = example(tests=200, right=180, success={"fgsm": 150, "one_pixel": 140})
+    flags = flagged(one)
+    assert "C5" in flags[SWAP]
+    assert flags["retraining without attacks does as much"] == {"C5"}
     rows = readings.readings(one).query("claim == 'C5'").set_index("reading")["value"]
-    wanted = {
+    expected = {
         "stated": 0.3, "8 bit": 0.3, "same class": 0, "class swap": 0.6,
         "beyond the class swap": -0.3, "retrained without attacks": 0.3,
         "beyond retraining without attacks": 0,
     }  # fmt: skip
-    assert rows.to_dict() == pytest.approx(wanted)
+    assert rows.to_dict() == pytest.approx(expected)
 
 
 def test_ranks_of_distance_and_gain_are_those_of_scipy():
     """A slow twin; those that do not flip come last, all at one rank."""
-    one = made(tests=40, right=36, success={"fgsm": 31, "one_pixel": 8})
+    one = example(tests=40, right=36, success={"fgsm": 31, "one_pixel": 8})
     rows = readings.readings(one).query("claim == 'C6'").set_index(["reading", "attack"])
     distance = np.arange(36.0)
     gain = [0.01 * (1 + i // 2) for i in range(31)]
@@ -474,15 +478,15 @@ def test_ranks_of_distance_and_gain_are_those_of_scipy():
 
 
 def test_the_attack_is_identified_from_each_kind_of_signature():
-    one = made(tests=40, right=36, success={"fgsm": 31, "one_pixel": 8})
+    one = example(tests=40, right=36, success={"fgsm": 31, "one_pixel": 8})
     rows = readings.readings(one).query("claim == 'C7'").set_index("reading")["value"]
-    wanted = {"stated": 1, "same class": 1 / 3, "last layer": 1, "values without places": 2 / 3}
-    assert rows.to_dict() == pytest.approx(wanted, abs=5e-4)
+    expected = {"stated": 1, "same class": 1 / 3, "last layer": 1, "values without places": 2 / 3}
+    assert rows.to_dict() == pytest.approx(expected, abs=5e-4)
 
 
 def test_success_is_also_counted_after_rounding():
     """Rounding undoes the attack on every fourth image, the first among them."""
-    one = made(tests=200, right=180, success={"fgsm": 150, "one_pixel": 140})
+    one = example(tests=200, right=180, success={"fgsm": 150, "one_pixel": 140})
     rows = readings.readings(one).set_index(["claim", "reading", "attack"])["value"]
     assert rows["C1", "8 bit", "fgsm"] == pytest.approx(112 / 180, abs=5e-4)
     assert rows["C2b", "8 bit", "fgsm"] == pytest.approx((27 - 112 / 2) / 180, abs=5e-4)
@@ -494,88 +498,91 @@ def test_success_is_also_counted_after_rounding():
 
 def test_retraining_restores_within_three_points():
     enough = {"tests": 4000, "right": 3600, "success": {"fgsm": 2000, "one_pixel": 1900}}
-    better = verdicts.retraining_restores(made(**enough, kept=0.9))
+    better = verdicts.retraining_restores(example(**enough, accuracy=0.9))
     assert better.verdict == NOT  # it gets better: + 6 points
     assert "better counts, too (seen): holds" in better.detail
     # Of all 6,000 images of the set with FGSM's, 90 % are right: those that it changed are, too.
-    assert verdicts.retraining_restores(made(**enough, kept=0.85)).verdict == HOLDS
+    assert verdicts.retraining_restores(example(**enough, accuracy=0.85)).verdict == HOLDS
 
 
 def test_the_number_shown_is_of_the_attack_that_decides():
-    found = judged(tests=200, right=180, success={"fgsm": 150, "one_pixel": 20})
-    assert found.loc["C1", "verdict"] == NOT
-    assert found.loc["C1", "value"] == pytest.approx(20 / 180)
+    findings = judged(tests=200, right=180, success={"fgsm": 150, "one_pixel": 20})
+    assert findings.loc["C1", "verdict"] == NOT
+    assert findings.loc["C1", "value"] == pytest.approx(20 / 180)
 
 
 def test_less_than_the_papers_budget_decides_nothing_against_it():
     for less in ({"generations": 20}, {"eps": 0.01}):
         few = {"fgsm": 20, "one_pixel": 150} if "eps" in less else {"fgsm": 150, "one_pixel": 20}
-        found = judged(tests=200, right=180, success=few, **less)
-        assert found.loc["C1", "verdict"] == UNDECIDED
-        assert "less than the paper's budget" in found.loc["C1", "detail"]
+        findings = judged(tests=200, right=180, success=few, **less)
+        assert findings.loc["C1", "verdict"] == UNDECIDED
+        assert "less than the paper's budget" in findings.loc["C1", "detail"]
 
 
 def test_maps_of_one_sign_cannot_be_reversed():
-    found = judged(correlation=0.9, negative=0.0)
-    assert found.loc["C3", "verdict"] == UNDECIDED
-    assert "no map of this network has relevance below 0" in found.loc["C3", "detail"]
+    findings = judged(correlation=0.9, negative=0.0)
+    assert findings.loc["C3", "verdict"] == UNDECIDED
+    assert "no map of this network has relevance below 0" in findings.loc["C3", "detail"]
 
 
 def test_one_attack_against_decides_where_the_other_finds_nothing():
-    found = judged(tests=200, right=180, success={"fgsm": 150, "one_pixel": 0}, anew=1.0)
-    assert found.loc["C2b", "verdict"] == NOT
-    assert "one_pixel finds nothing" in found.loc["C2b", "detail"]
+    findings = judged(tests=200, right=180, success={"fgsm": 150, "one_pixel": 0}, anew=1.0)
+    assert findings.loc["C2b", "verdict"] == NOT
+    assert "one_pixel finds nothing" in findings.loc["C2b", "detail"]
 
 
 def test_few_successes_are_flagged():
-    one = made(tests=40, right=36, success={"fgsm": 31, "one_pixel": 8})
-    found = verdicts.claims_table(one, SETTINGS.retrainings["inspecting"], SETTINGS.flags)
-    found = found.set_index("id")["flags"]
-    assert found["C1"] == ""
-    assert found["C3"] == "few successes"
+    one = example(tests=40, right=36, success={"fgsm": 31, "one_pixel": 8})
+    flags = verdicts.claims_table(one, SETTINGS.retrainings["inspecting"], SETTINGS.flags)
+    flags = flags.set_index("id")["flags"]
+    assert flags["C1"] == ""
+    assert flags["C3"] == "few successes"
     few = "few successes, fewer than 30 images"
-    assert found[["C4", "C5", "C8"]].str.startswith(few).all()
-    assert found["C7"] == "few successes, few successes"
+    assert flags[["C4", "C5", "C8"]].str.startswith(few).all()
+    assert flags["C7"] == "few successes, few successes"
 
 
 def test_verdicts_where_nothing_is():
-    found = judged(tests=200, right=180, success={"fgsm": 20, "one_pixel": 20}, anew=1.0, kept=0.5,
-                   correlation=0.9, window=0.1)  # fmt: skip
-    assert set(found.loc[["C1", "C2", "C2b", "C3", "C4"], "verdict"]) == {NOT}
+    findings = judged(tests=200, right=180, success={"fgsm": 20, "one_pixel": 20}, anew=1.0,
+                      accuracy=0.5, correlation=0.9, window=0.1)  # fmt: skip
+    assert set(findings.loc[["C1", "C2", "C2b", "C3", "C4"], "verdict"]) == {NOT}
 
 
 def test_an_attack_that_finds_nothing_is_said():
-    found = judged(success={"fgsm": 0, "one_pixel": 0})
-    assert found.loc["C1", "verdict"] == NOT
+    findings = judged(success={"fgsm": 0, "one_pixel": 0})
+    assert findings.loc["C1", "verdict"] == NOT
     for claim in ("C2b", "C3", "C4", "C5", "C6", "C7"):
-        assert found.loc[claim, "verdict"] == UNDECIDED
-        assert "find" in found.loc[claim, "detail"] or "changes all" in found.loc[claim, "detail"]
-        assert not under_review(claim, found.loc[claim, "detail"])
+        assert findings.loc[claim, "verdict"] == UNDECIDED
+        assert (
+            "find" in findings.loc[claim, "detail"]
+            or "changes all" in findings.loc[claim, "detail"]
+        )
+        assert not under_review(claim, findings.loc[claim, "detail"])
 
 
 def test_one_class_has_no_other_to_be_near():
-    found = judged(one_class=True)
-    assert found.loc["C6", "verdict"] == UNDECIDED
-    assert "one class" in found.loc["C6", "detail"]
+    findings = judged(one_class=True)
+    assert findings.loc["C6", "verdict"] == UNDECIDED
+    assert "one class" in findings.loc["C6", "detail"]
 
 
 def test_tables_for_people_and_figures():
-    found = tables.tables(made())
-    sets = report.sets(found)
+    outputs = tables.tables(example())
+    sets = report.sets(outputs)
     assert list(sets.columns) == ["set", "baseline", "retrained", "FGSM-retrained",
                                   "one-pixel-retrained", "PGD-trained"]  # fmt: skip
     assert sets.loc[1, "baseline"].endswith("(18 of 30)")
-    row = report.attacks(found).loc[1]
+    row = report.attacks(outputs).loc[1]
     assert row["attack"] == "one pixel, 30400 queries"
     assert "of 18 right, few; 8 bit 0.333 [" in row["baseline"]
-    drawn = figures.study_figures(found)
+    drawn = figures.study_figures(outputs)
     assert [figure.name for figure in drawn] == [
         "klawikowska_table_1", "success_by_model", "klawikowska_figure_4", "klawikowska_figure_5",
         "klawikowska_figure_6", "signatures_of_the_last_layer", "signatures_under_one_pixel",
         "correlation_under_controls",
     ]  # fmt: skip
-    one = made()
-    panels = figures.panels(found, one.retrained, one.signatures)
+    one = example()
+    panels = figures.panels(outputs, one.retrained, one.signatures)
     shows_images = {figure.name: figure.images for figure in panels}
     assert shows_images == {
         f"klawikowska_figure_{number}": images
@@ -588,12 +595,12 @@ def test_tables_for_people_and_figures():
 
 
 def test_an_attack_that_finds_nothing_leaves_its_figures_out():
-    nothing = made(success={"fgsm": 0, "one_pixel": 0})
-    found = tables.tables(nothing)
-    drawn = figures.study_figures(found)
+    nothing = example(success={"fgsm": 0, "one_pixel": 0})
+    outputs = tables.tables(nothing)
+    drawn = figures.study_figures(outputs)
     assert [figure.name for figure in drawn] == [
         "klawikowska_table_1", "success_by_model", "klawikowska_figure_4",
         "signatures_of_the_last_layer",
     ]  # fmt: skip
-    panels = figures.panels(found, nothing.retrained, nothing.signatures)
+    panels = figures.panels(outputs, nothing.retrained, nothing.signatures)
     assert [figure.name for figure in panels] == ["klawikowska_figure_2"]

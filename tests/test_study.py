@@ -78,7 +78,7 @@ def test_no_attack_moves_no_map():
 def test_tables_of_a_cell_fit_together(tiny, cell):
     strengths = tiny.settings.cells[cell].strengths
     known = settings.protocols(tiny.settings.protocols)
-    chosen = {name: known[name] for name in tiny.settings.cells[cell].protocols}
+    protocols = {name: known[name] for name in tiny.settings.cells[cell].protocols}
     attacked, maps = part(Attacked, cell, "attack"), part(Maps, cell, "cam")
     images = storage.read(ImageSet, storage.set_folder("digits"))
     tests = images.index[images.index["split"] == "test"]
@@ -89,8 +89,8 @@ def test_tables_of_a_cell_fit_together(tiny, cell):
     for method in maps.methods[1:]:
         assert len(maps.select(method)) == 2 * (1 + 2 * len(strengths)) * len(tests)
     kinds = maps.select().groupby(["variant", "strength", "draw", "recipe", "target"]).size()
-    first, *others = chosen.values()
-    softmax = any(p.score == "softmax_for_originals" for p in chosen.values())
+    first, *others = protocols.values()
+    softmax = any(p.score == "softmax_for_originals" for p in protocols.values())
     raised = "raised_noise" in kinds.index.get_level_values("variant")
     # Both targets of the first recipe: clean, attack, two draws of noise, four controls.
     near = 2 * ("above_boundary" in kinds.index.get_level_values("variant"))
@@ -133,9 +133,9 @@ def test_stored_maps_are_those_of_the_stored_pixels(tiny):
     maps = part(Maps, "tiny_fgsm", "cam")
     model = loading.load("vgg11_eighth", micro_batch=32)
     corrected = settings.protocols(tiny.settings.protocols)["corrected"]
-    made = variants.compose(images, attacked, noise, [corrected])
-    table = made[4].table
-    batch = torch.from_numpy(made[4].pixels()[:1]).expand(32, -1, -1, -1)
+    composition = variants.compose(images, attacked, noise, [corrected])
+    table = composition[4].table
+    batch = torch.from_numpy(composition[4].pixels()[:1]).expand(32, -1, -1, -1)
     _, own, _ = cam.explain(model, batch, torch.zeros(32, dtype=torch.long), names=maps.methods)
     for method in maps.methods:
         shares, maxima = packing.pack(tuple(layer[:1] for layer in own[method]))
@@ -145,12 +145,12 @@ def test_stored_maps_are_those_of_the_stored_pixels(tiny):
 
 
 def test_the_table_of_methods_has_the_drift_of_each(tiny):
-    made = results.load("tiny")
-    table = made["methods"].query("cell == 'tiny_fgsm'")
+    outputs = results.load("tiny")
+    table = outputs["methods"].query("cell == 'tiny_fgsm'")
     assert list(table["method"].unique()) == tiny.settings.cams.methods
     # The first is what the excess says; the means of another, by hand.
     first = table[table["method"] == tiny.settings.cams.methods[0]].drop(columns="method")
-    whole = made["excess"].query("cell == 'tiny_fgsm' and strength == 1")[list(first.columns)]
+    whole = outputs["excess"].query("cell == 'tiny_fgsm' and strength == 1")[list(first.columns)]
     pd.testing.assert_frame_equal(first.reset_index(drop=True), whole.reset_index(drop=True))
     values = part(Scores, "tiny_fgsm", "score").values.query(
         "method == 'LayerCAM' and strength == 1 and target == 'own_top1' and layer == '2-1'"
@@ -221,25 +221,27 @@ def test_features_of_a_stored_variant_are_those_of_the_library(tiny):
 
 
 def test_evaluation_tables_fit_together(tiny):
-    made = results.load("tiny_detectors")
-    assert set(made["detectors"]["detector"]) == set(NAMES)
-    cells = made["detectors"][["cell", "strength"]].drop_duplicates().values.tolist()
+    outputs = results.load("tiny_detectors")
+    assert set(outputs["detectors"]["detector"]) == set(NAMES)
+    cells = outputs["detectors"][["cell", "strength"]].drop_duplicates().values.tolist()
     expected = [[name, s] for name in CELLS for s in tiny.settings.cells[name].detect]
     assert cells == expected
-    whole = made["transfer"].groupby(["fitted_cell", "fitted_strength", "cell", "strength"]).ngroups
+    whole = (
+        outputs["transfer"].groupby(["fitted_cell", "fitted_strength", "cell", "strength"]).ngroups
+    )
     assert whole == len(expected) ** 2
-    own = made["transfer"].query("fitted_cell == cell and fitted_strength == strength")
-    same = made["detectors"].query("positives == 'success' and negatives == 'both'")
+    own = outputs["transfer"].query("fitted_cell == cell and fitted_strength == strength")
+    same = outputs["detectors"].query("positives == 'success' and negatives == 'both'")
     keys = ["cell", "strength", "detector"]
     pairs = own.merge(same.drop_duplicates(keys), on=keys)
     pd.testing.assert_series_equal(pairs["auroc_x"], pairs["auroc_refitted"], check_names=False)
     first = pairs[pairs["strength"] == 1]
     pd.testing.assert_series_equal(first["auroc_x"], first["auroc_y"], check_names=False)
     # One threshold for all strengths of a cell.
-    assert made["limits"].groupby(["cell", "detector"])["limit"].nunique(dropna=False).max() == 1
-    assert len(detector_report.evaluation(made, "tiny_dlfuzz")) == len(NAMES) + 7
-    assert set(detector_report.adaptive(made)["cell"]) == {"tiny_pgd"}
-    assert made["claims"].set_index("id").loc["B1", "verdict"] == "not decided"
+    assert outputs["limits"].groupby(["cell", "detector"])["limit"].nunique(dropna=False).max() == 1
+    assert len(detector_report.evaluation(outputs, "tiny_dlfuzz")) == len(NAMES) + 7
+    assert set(detector_report.adaptive(outputs)["cell"]) == {"tiny_pgd"}
+    assert outputs["claims"].set_index("id").loc["B1", "verdict"] == "not decided"
 
 
 def test_dlfuzz_kept_its_log():
@@ -249,7 +251,7 @@ def test_dlfuzz_kept_its_log():
 
 
 @pytest.fixture(scope="module")
-def made(tiny) -> results.Tables:
+def outputs(tiny) -> results.Tables:
     with inside(tiny.folder):
         return results.load("tiny")
 
@@ -257,13 +259,13 @@ def made(tiny) -> results.Tables:
 @pytest.mark.parametrize("name", STUDIES)
 def test_tables_written_are_tables_read(tiny, name):
     paper = interface.paper(tiny.settings.studies[name].paper)
-    own, made = results.study_settings(name, tiny.settings, paper.READS), results.load(name)
+    own, outputs = results.study_settings(name, tiny.settings, paper.READS), results.load(name)
     fresh = paper.tables(name, own)
-    assert set(fresh) == set(made)
+    assert set(fresh) == set(outputs)
     for table_name, table in fresh.items():
         plain = table.astype({c: object for c in table.select_dtypes("category")})
         pd.testing.assert_frame_equal(
-            plain, made[table_name], check_dtype=False, atol=1e-9, check_column_type=False
+            plain, outputs[table_name], check_dtype=False, atol=1e-9, check_column_type=False
         )
 
 
@@ -280,29 +282,29 @@ def test_the_tables_of_the_cells_are_in_the_one_study_or_the_other(tiny):
         assert list(rows) == [(*run, claim) for run in runs for claim in claims]
 
 
-def test_distribution_twin(made):
+def test_distribution_twin(outputs):
     values = part(Scores, "tiny_fgsm", "score").values.query("method == 'GradCAM'")
-    chosen = values.query("variant == 'adversarial' and strength == 1 and score == 'cosine' "
+    sample = values.query("variant == 'adversarial' and strength == 1 and score == 'cosine' "
                           "and target == 'own_top1' and layer == '1-1'")["value"]  # fmt: skip
     row = (
-        made["similarity"]
+        outputs["similarity"]
         .query(
             "cell == 'tiny_fgsm' and variant == 'adversarial' and strength == 1 and group == 'all' "
             "and score == 'cosine' and target == 'own_top1' and layer == '1-1'"
         )
         .squeeze()
     )
-    known = chosen.dropna()
-    assert [row["n"], row["empty"]] == [len(known), chosen.isna().sum()]
+    known = sample.dropna()
+    assert [row["n"], row["empty"]] == [len(known), sample.isna().sum()]
     assert row["mean"] == pytest.approx(known.mean(), abs=1e-3)
-    assert row["mean_empty_0"] == pytest.approx(chosen.fillna(0).mean(), abs=1e-3)
+    assert row["mean_empty_0"] == pytest.approx(sample.fillna(0).mean(), abs=1e-3)
     reach = 1.5 * (known.quantile(0.75) - known.quantile(0.25))
     inside_fence = known[known >= known.quantile(0.25) - reach]
     assert row["low"] == pytest.approx(inside_fence.min(), abs=1e-3)
     assert row["high"] == pytest.approx(known.max(), abs=1e-3)  # the fence lies above 1 or the max
 
 
-def test_excess_is_paired_by_image(made):
+def test_excess_is_paired_by_image(outputs):
     values = part(Scores, "tiny_fgsm", "score").values.query(
         "score == 'cosine' and target == 'seed_class' and strength == 2 and layer == '2-1' "
         "and draw == 0 and method == 'GradCAM'"
@@ -310,7 +312,7 @@ def test_excess_is_paired_by_image(made):
     wide = values.pivot(index="image", columns="variant", values="value").dropna()
     expected = (wide["noise"] - wide["adversarial"]).mean()
     row = (
-        made["excess"]
+        outputs["excess"]
         .query(
             "cell == 'tiny_fgsm' and target == 'seed_class' and strength == 2 and layer == '2-1' "
             "and group == 'all'"
@@ -322,26 +324,26 @@ def test_excess_is_paired_by_image(made):
     assert row["low"] <= row["mean"] <= row["high"]
 
 
-def test_counts_are_shares_of_images(made):
+def test_counts_are_shares_of_images(outputs):
     keys = ["cell", "rule", "target", "group", "arm", "strength"]
-    shares = made["counts"].groupby(keys)["share"].sum()
+    shares = outputs["counts"].groupby(keys)["share"].sum()
     assert (shares - 1).abs().max() < 0.01
 
 
-def drawn(tiny, made):
-    return figures.study_figures(made, results.example("tiny", "tiny_dlfuzz"), "tiny_dlfuzz")
+def drawn(tiny, outputs):
+    return figures.study_figures(outputs, results.example("tiny", "tiny_dlfuzz"), "tiny_dlfuzz")
 
 
-def test_every_figure_of_the_paper_is_drawn_twice(tiny, made, tmp_path):
-    found = {figure.name: figure for figure in drawn(tiny, made)}
+def test_every_figure_of_the_paper_is_drawn_twice(tiny, outputs, tmp_path):
+    by_name = {figure.name: figure for figure in drawn(tiny, outputs)}
     numbers = ("2a", "2b", "3", "4a", "4b", "5a", "5b", "6", "7")
     own = {
         "drift_by_arm_own_class", "drift_by_arm_clean_class", "drift_at_boundary",
         "excess_by_strength", "excess_by_layer", "excess_by_method",
         "renkhoff_figure_5a_as_published",
     }  # fmt: skip
-    assert set(found) == own | {f"renkhoff_figure_{number}" for number in numbers}
-    for name, figure in found.items():
+    assert set(by_name) == own | {f"renkhoff_figure_{number}" for number in numbers}
+    for name, figure in by_name.items():
         assert figure.caption
         assert figure.kind == "panel" or len(figure.table), name
         chart = drawing.plotly(figure)
@@ -353,10 +355,10 @@ def test_every_figure_of_the_paper_is_drawn_twice(tiny, made, tmp_path):
 
 def test_the_readme_of_every_study_shows_its_figures_tables_and_verdicts(tiny):
     with inside(tiny.folder):
-        written = readme.study_readmes(tiny.settings)
+        pages = readme.study_readmes(tiny.settings)
         for name in STUDIES:
             text = storage.results(name, "README.md").read_text()
-            assert text == written[name]
+            assert text == pages[name]
             assert text.startswith(f"# {tiny.settings.studies[name].title}\n")
             for folder, ending in (("figures", "png"), ("tables", "csv")):
                 files = {f"{folder}/{f.name}" for f in storage.results(name, folder).iterdir()}
@@ -370,22 +372,22 @@ def test_the_readme_of_every_study_shows_its_figures_tables_and_verdicts(tiny):
             assert f"make repro STUDY={name}" in text
 
 
-def test_report_reads_without_a_network_and_shows_names_as_text(tiny, made):
+def test_report_reads_without_a_network_and_shows_names_as_text(tiny, outputs):
     text = storage.report("tiny").read_text()
     loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=[\"']?(https?:[^\"'\s>]*)", text)
     assert loaded == []
     title = "<script>alert(1)</script>"
     plan = tiny.settings.studies["tiny"].model_copy(update={"title": title})
     own = tiny.settings.model_copy(update={"studies": {"tiny": plan}})
-    page = report.page("tiny", own, made, [])
+    page = report.page("tiny", own, outputs, [])
     assert "<script>alert" not in page
 
 
 def test_metrics_are_numbers_by_cell():
     for name, cells in (("tiny", CELLS), ("tiny_detectors", CELLS[1:])):
-        found = files.read_json(storage.results(name, "metrics.json"))
-        assert set(found) == set(cells)
-        assert all(isinstance(value, int | float) for r in found.values() for value in r.values())
+        metrics = files.read_json(storage.results(name, "metrics.json"))
+        assert set(metrics) == set(cells)
+        assert all(isinstance(value, int | float) for r in metrics.values() for value in r.values())
 
 
 def test_the_summary_names_reports_and_dashboard(tiny, monkeypatch, capsys):
@@ -410,14 +412,14 @@ def test_the_stages_that_report_are_named(tiny, monkeypatch, capsys):
 
 def test_the_similarities_of_the_claim_on_layers_are_those_of_the_layer_study(tiny):
     """The mean over flipped images and the floor of unrelated ones, as the tables have them."""
-    similar, made = part(Similarities, "tiny_dlfuzz", "similarity"), results.load("tiny")
+    similar, outputs = part(Similarities, "tiny_dlfuzz", "similarity"), results.load("tiny")
     images = part(Attacked, "tiny_dlfuzz", "attack").images
     assert similar.images.equals(images[["image", "source", "success"]])
     assert similar.images["success"].any()
     first = settings.protocols(tiny.settings.protocols)["corrected"]  # noqa: F841 in the query
     values = similar.values.query("reading == @first.reading and target == 'seed_class'")
     flipped = values[values["image"].isin(images.loc[images["success"], "image"])]
-    rows = made["similarity"].query(
+    rows = outputs["similarity"].query(
         "cell == 'tiny_dlfuzz' and strength == 1 and group == 'success' and score == 'cosine' "
         "and target == 'seed_class'"
     )

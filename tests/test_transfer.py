@@ -60,15 +60,15 @@ def partners(table):
 
 
 @pytest.fixture(scope="module")
-def found(model, attacks, table, partners):
+def result(model, attacks, table, partners):
     return experiment.transfer(model, attacks, table, PLAN, partners, shown=[4, 1], explained=True)
 
 
 def test_attacks_are_the_stored_sign_scaled_and_noise_has_their_size(attacks):
     sign = attacks.signs["A"]
-    wanted = (attacks.pixels + 0.4 * sign).clamp(0, 1)
-    assert torch.equal(attacks.at(TRANSFERRED, 0.4), wanted)
-    assert torch.equal(attacks.at("from A", 0.4), wanted)
+    expected = (attacks.pixels + 0.4 * sign).clamp(0, 1)
+    assert torch.equal(attacks.at(TRANSFERRED, 0.4), expected)
+    assert torch.equal(attacks.at("from A", 0.4), expected)
     assert torch.equal(attacks.at(OWN_ATTACK, 0.4, slice(2, 4)), attacks.at("from B", 0.4)[2:4])
     for eps in PLAN.eps:
         sizes = [
@@ -78,8 +78,8 @@ def test_attacks_are_the_stored_sign_scaled_and_noise_has_their_size(attacks):
         torch.testing.assert_close(*sizes, rtol=1e-4, atol=1e-5)
 
 
-def test_outcomes_are_the_models_classes_in_both_ranges(model, attacks, found):
-    rows = found.outcomes.set_index(["attack", "range", "eps"])
+def test_outcomes_are_the_models_classes_in_both_ranges(model, attacks, result):
+    rows = result.outcomes.set_index(["attack", "range", "eps"])
     for (kind, of, eps), part in rows.groupby(level=[0, 1, 2]):
         pixels = attacks.at(kind, eps * RANGES[of]) if eps else attacks.pixels
         np.testing.assert_array_equal(part["prediction"], model(pixels).argmax(1))
@@ -93,8 +93,8 @@ def test_outcomes_are_the_models_classes_in_both_ranges(model, attacks, found):
     assert not any(kind in ("from A", "from B") for kind, _, _ in kinds)
 
 
-def test_attacks_are_tried_after_rounding_to_8_bit(model, attacks, found):
-    rows = found.outcomes.set_index(["attack", "range", "eps"])
+def test_attacks_are_tried_after_rounding_to_8_bit(model, attacks, result):
+    rows = result.outcomes.set_index(["attack", "range", "eps"])
     rounded = set(rows.index[rows["prediction_8bit"].notna()])
     attacked = (OWN_ATTACK, TRANSFERRED)
     assert rounded == {(kind, "unit", eps) for kind in attacked for eps in PLAN.eps}
@@ -104,13 +104,13 @@ def test_attacks_are_tried_after_rounding_to_8_bit(model, attacks, found):
         np.testing.assert_array_equal(rows.loc[(kind, of, eps), "prediction_8bit"], top)
 
 
-def test_each_attack_has_its_controls_at_the_largest_eps(attacks, found):
-    kinds = {kind for kind in found.variants["attack"] if "," in kind}
+def test_each_attack_has_its_controls_at_the_largest_eps(attacks, result):
+    kinds = {kind for kind in result.variants["attack"] if "," in kind}
     every = {controlled(a, c) for a in (OWN_ATTACK, TRANSFERRED) for c in CONTROLS}
     assert kinds == every | {controlled(OWN_ATTACK, NOISE)}
-    assert kinds < set(found.outcomes["attack"])
+    assert kinds < set(result.outcomes["attack"])
     for kind in kinds:
-        rows = found.variants[found.variants["attack"] == kind]
+        rows = result.variants[result.variants["attack"] == kind]
         assert list(rows["eps"]) == [PLAN.eps[-1]]
         change = attacks.at(kind, PLAN.eps[-1]) - attacks.pixels
         whole = attacks.at(kind.partition(",")[0], PLAN.eps[-1]) - attacks.pixels
@@ -121,7 +121,7 @@ def test_each_attack_has_its_controls_at_the_largest_eps(attacks, found):
         assert torch.equal(attacks.at(kind, 0.4, rows), attacks.at(kind, 0.4)[rows])
 
 
-def test_unrelated_pairs_are_those_of_single_clean_maps(model, attacks, table, partners, found):
+def test_unrelated_pairs_are_those_of_single_clean_maps(model, attacks, table, partners, result):
     labels = torch.tensor(table["label"].to_numpy())
     maps = [alone(model, attacks.pixels[i : i + 1], labels[i]) for i in range(N)]
     place = {image: i for i, image in enumerate(table["image"])}
@@ -131,44 +131,44 @@ def test_unrelated_pairs_are_those_of_single_clean_maps(model, attacks, table, p
         for i, image in enumerate(table["image"]):
             others = [place[other] for other in partners.loc[image]]
             each = [shift(large[i], large[j]) for j in others]
-            assert found.unrelated[i, k, 1] == pytest.approx(np.mean(each), abs=2e-5)
+            assert result.unrelated[i, k, 1] == pytest.approx(np.mean(each), abs=2e-5)
             known = [
                 value for value, j in zip(each, others, strict=True)
                 if large[i].max() > 0 and large[j].max() > 0
             ]  # fmt: skip
-            wanted = np.mean(known) if known else np.nan
-            assert found.unrelated[i, k, 0] == pytest.approx(wanted, abs=2e-5, nan_ok=True)
+            expected = np.mean(known) if known else np.nan
+            assert result.unrelated[i, k, 0] == pytest.approx(expected, abs=2e-5, nan_ok=True)
 
 
 def test_images_without_a_gradient_are_counted(model, attacks, table, partners):
     signs = {name: sign.clone() for name, sign in attacks.signs.items()}
     signs["A"][:2] = 0
     flat = replace(attacks, signs=signs)
-    found = experiment.transfer(model, flat, table, PLAN, partners, shown=[0], explained=False)
-    assert found.facts["zero_gradients"] == {"A": 2 / N, "B": 0, "C": 0}
+    result = experiment.transfer(model, flat, table, PLAN, partners, shown=[0], explained=False)
+    assert result.facts["zero_gradients"] == {"A": 2 / N, "B": 0, "C": 0}
 
 
-def test_shifts_are_those_of_single_maps_in_loops(model, attacks, table, found):
+def test_shifts_are_those_of_single_maps_in_loops(model, attacks, table, result):
     labels = torch.tensor(table["label"].to_numpy())
-    order = found.variants.itertuples(index=False, name=None)
+    order = result.variants.itertuples(index=False, name=None)
     for j, (kind, eps) in enumerate(order):
         changed = attacks.at(kind, eps)
         for i in range(N):
             pair = [alone(model, p[i : i + 1], labels[i]) for p in (attacks.pixels, changed)]
             for k, policy in enumerate(POLICIES):
                 for layer, (a, b) in enumerate(zip(*(maps[policy] for maps in pair), strict=True)):
-                    check(found.shifts[i, j, k, layer], a, b)
+                    check(result.shifts[i, j, k, layer], a, b)
                 a, b = (
                     F.interpolate(m[None, None], (24, 24), mode="bilinear")[0, 0]
                     for m in (maps[policy][-1] for maps in pair)
                 )
-                check(found.last[i, j, k, 0], a, b)
-                check(found.last[i, j, k, 1], a, b, blank=True)
+                check(result.last[i, j, k, 0], a, b)
+                check(result.last[i, j, k, 1], a, b, blank=True)
 
 
 def alone(model, pixels, label):
-    _, own, given = cam.explain(model, *padded(model, pixels, label))
-    maps = {GIVEN: (given or own)["GradCAM"], OWN: own["GradCAM"]}
+    _, own, label_maps = cam.explain(model, *padded(model, pixels, label))
+    maps = {GIVEN: (label_maps or own)["GradCAM"], OWN: own["GradCAM"]}
     return {
         policy: [m[0] / m[0].max() if m[0].max() > 0 else m[0] for m in layers]
         for policy, layers in maps.items()
@@ -196,14 +196,14 @@ def shift(a, b):
     return (1 - similar) / 2
 
 
-def test_kept_maps_are_those_of_the_shown_images(model, attacks, table, found):
-    assert list(found.shown["image"]) == [44, 41]
-    assert found.values.shape[:2] == (2, 1 + len(found.variants))
+def test_kept_maps_are_those_of_the_shown_images(model, attacks, table, result):
+    assert list(result.shown["image"]) == [44, 41]
+    assert result.values.shape[:2] == (2, 1 + len(result.variants))
     maps = alone(model, attacks.pixels[4:5], torch.tensor(table["label"].iloc[4]))[OWN]
     flat = torch.cat([m.flatten() for m in maps]).numpy()
-    np.testing.assert_allclose(found.values[0, 0, POLICIES.index(OWN)], flat, atol=1e-3)
+    np.testing.assert_allclose(result.values[0, 0, POLICIES.index(OWN)], flat, atol=1e-3)
     np.testing.assert_array_equal(
-        found.pictures[1, 0], (attacks.pixels[1].permute(1, 2, 0) * 255).round()
+        result.pictures[1, 0], (attacks.pixels[1].permute(1, 2, 0) * 255).round()
     )
 
 
@@ -211,19 +211,21 @@ def test_the_network_that_the_attack_was_made_on_meets_its_own_under_both_names(
     model, attacks, table, partners
 ):
     same = replace(attacks, own="A")
-    found = experiment.transfer(model, same, table, PLAN, partners, shown=[0], explained=True)
-    kinds = found.variants["attack"].to_numpy()
+    result = experiment.transfer(model, same, table, PLAN, partners, shown=[0], explained=True)
+    kinds = result.variants["attack"].to_numpy()
     own, transferred = kinds == OWN_ATTACK, kinds == TRANSFERRED
     assert own.sum() == transferred.sum() == len(PLAN.eps)
-    np.testing.assert_array_equal(found.shifts[:, own], found.shifts[:, transferred])
-    np.testing.assert_array_equal(found.values[:, 1:][:, own], found.values[:, 1:][:, transferred])
-    rows = found.outcomes.query("eps > 0 and range == 'unit'").groupby("attack")["prediction"]
+    np.testing.assert_array_equal(result.shifts[:, own], result.shifts[:, transferred])
+    np.testing.assert_array_equal(
+        result.values[:, 1:][:, own], result.values[:, 1:][:, transferred]
+    )
+    rows = result.outcomes.query("eps > 0 and range == 'unit'").groupby("attack")["prediction"]
     assert list(rows.get_group(OWN_ATTACK)) == list(rows.get_group(TRANSFERRED))
 
 
-def test_without_maps_there_are_outcomes_alone(model, attacks, table, partners, found):
+def test_without_maps_there_are_outcomes_alone(model, attacks, table, partners, result):
     bare = experiment.transfer(model, attacks, table, PLAN, partners, shown=[0], explained=False)
-    pd.testing.assert_frame_equal(bare.outcomes, found.outcomes)
+    pd.testing.assert_frame_equal(bare.outcomes, result.outcomes)
     assert len(bare.variants) == 0
     assert bare.shifts.size == 0
     assert np.isnan(bare.unrelated).all()

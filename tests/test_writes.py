@@ -55,7 +55,7 @@ def viewed(net, x):
     return y.view(x.shape) + x
 
 
-def of_a_view(net, x):
+def slice_of_slice(net, x):
     y = x[:, 1:]
     z = y[:, 1:]
     x += 1
@@ -110,14 +110,14 @@ def in_turn(net, x):
     return z + y.view_as(x) / 9
 
 
-def of_siblings(net, x):
+def siblings(net, x):
     y = x.view(len(x), -1)
     z = y.view(x.shape)
     y.mul_(2)
     return z
 
 
-def of_a_whole(net, x):
+def halves(net, x):
     whole = torch.zeros_like(x)
     first, second = whole[:, :3], whole[:, 3:]
     first.copy_(x[:, 3:])
@@ -153,13 +153,13 @@ def reversible(net, x):
     return x
 
 
-def of_several_at_once(net, x):
+def several_at_once(net, x):
     y = x.view(len(x), -1)
     torch._foreach_mul_([x, torch.ones(1)], 2)
     return y.view_as(x)
 
 
-def of_no_gradient(net, x):
+def no_gradient(net, x):
     y, z = x.detach(), x.data
     x.mul_(2)
     return x + y + z
@@ -170,7 +170,7 @@ def without_its_gradient(net, x):
     return x
 
 
-def of_a_result_in_place(net, x):
+def result_in_place(net, x):
     x = x * 1
     z = x.mul_(2)
     y = z.view(len(x), -1)
@@ -178,7 +178,7 @@ def of_a_result_in_place(net, x):
     return y.view_as(x) + z
 
 
-def of_the_same_by_its_layout(net, x):
+def same_by_layout(net, x):
     y, z = x.contiguous(), x.reshape(len(x), -1)
     x.mul_(2)
     return y + z.view_as(x)
@@ -228,7 +228,7 @@ class Halved(torch.autograd.Function):
 
 VIEWS = [
     (viewed, lambda net, x: 4 * x),
-    (of_a_view, lambda net, x: padded(x + 1, 2) + padded(x + 1, 1) + x + 1),
+    (slice_of_slice, lambda net, x: padded(x + 1, 2) + padded(x + 1, 1) + x + 1),
     (chunks, lambda net, x: turned(x + 1)),
     (iterated, lambda net, x: 2 * x),
     (by_an_attribute, lambda net, x: 2 * x),
@@ -236,17 +236,17 @@ VIEWS = [
     (by_out, lambda net, x: x + 1),
     (by_an_option, lambda net, x: x.relu().clamp(max=0.3)),
     (in_turn, lambda net, x: (2 * x + 1) ** 2 + (2 * x + 1) ** 2 / 3),
-    (of_siblings, lambda net, x: 2 * x),
-    (of_a_whole, lambda net, x: torch.cat([x[:, :3] + 1, 2 * x[:, 3:] + 1], 1)),
+    (siblings, lambda net, x: 2 * x),
+    (halves, lambda net, x: torch.cat([x[:, :3] + 1, 2 * x[:, 3:] + 1], 1)),
     (needed_by_a_backward, lambda net, x: x * x + scaled_first(x)),
     (one_by_another, lambda net, x: each_second(x)),
     (by_its_own_view, lambda net, x: doubled_first(x)),
     (reversible, lambda net, x: joined(x)),
-    (of_several_at_once, lambda net, x: 2 * x),
-    (of_no_gradient, lambda net, x: 2 * x + 4 * x.detach()),
+    (several_at_once, lambda net, x: 2 * x),
+    (no_gradient, lambda net, x: 2 * x + 4 * x.detach()),
     (without_its_gradient, lambda net, x: Halved.apply(x)),
-    (of_a_result_in_place, lambda net, x: 2 * (2 * x + 1)),
-    (of_the_same_by_its_layout, lambda net, x: 4 * x),
+    (result_in_place, lambda net, x: 2 * (2 * x + 1)),
+    (same_by_layout, lambda net, x: 4 * x),
 ]
 
 
@@ -362,7 +362,7 @@ def statistics_replaced(net, x):
     return x
 
 
-def statistics_written(net, x):
+def statistics_write(net, x):
     net.norm.running_mean.data.copy_(net.norm.running_var * 0.1)
     return x
 
@@ -395,7 +395,7 @@ def once(change):
 
 WEIGHTS = [
     replaced, replaced_data, clamped, clamped_data, clamped_norm, normalised, statistics_replaced,
-    statistics_written,
+    statistics_write,
 ]  # fmt: skip
 
 

@@ -167,13 +167,13 @@ class Logarithmic(Plain):
 def obtained(architecture, labels=LABELS, **changed):
     name = architecture if isinstance(architecture, str) else architecture.__name__
     name = name if ":" in name else f"{__name__}:{name}"
-    chosen = ModelSettings.model_validate(PLAN | {"architecture": name} | changed)
+    plan = ModelSettings.model_validate(PLAN | {"architecture": name} | changed)
     return loading.obtain(
-        chosen, size=16, labels=labels.tolist(), split=lambda _: (PIXELS, labels), seed=1, name="m"
+        plan, size=16, labels=labels.tolist(), split=lambda _: (PIXELS, labels), seed=1, name="m"
     )
 
 
-def kept(network, tmp_path, **changed):
+def weight_settings(network, tmp_path, **changed):
     """What a network's weights are named by, after some are set to a value."""
     state = network.state_dict()
     for name, value in changed.items():
@@ -242,14 +242,14 @@ def test_accuracy_at_chance_is_said(capsys):
 
 
 def test_the_plain_network_is_sound(tmp_path):
-    assert obtained(Plain, **kept(Plain(), tmp_path)).facts["classes"] == 3
+    assert obtained(Plain, **weight_settings(Plain(), tmp_path)).facts["classes"] == 3
     assert obtained(Plain, training=TRAINING).facts["classes"] == 3
 
 
 @pytest.mark.parametrize("name", ["conv__weight", "norm__running_mean", "norm__running_var"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, name, value, monkeypatch):
-    plan = kept(Plain(), tmp_path, **{name: value})
+    plan = weight_settings(Plain(), tmp_path, **{name: value})
     monkeypatch.setattr(Plain, "last", lambda self, x: pytest.fail("it ran"))
     monkeypatch.setattr(loading, "_network", lambda facts, initialised: Plain())
     with pytest.raises(architectures.RefusedError, match=f"'{name.replace('__', '.')}' has 1 of "):
@@ -306,20 +306,20 @@ def test_a_faulty_network_is_refused_before_it_is_trained(kind, never):
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_faulty_network_is_refused_with_weights_from_a_file(kind, tmp_path):
     with pytest.raises(SettingsError, match=FAULTS[kind]):
-        obtained(kind, **kept(kind(3), tmp_path))
+        obtained(kind, **weight_settings(kind(3), tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("kind", "wanted"),
+    ("kind", "message"),
     [(Frozen, "asked twice"), (Counted, "asked twice")],
 )
-def test_what_its_graph_does_not_repeat_is_refused(kind, wanted, tmp_path):
-    with pytest.raises(checks.UnsoundError, match=wanted):
-        obtained(kind, **kept(kind(3), tmp_path))
+def test_what_its_graph_does_not_repeat_is_refused(kind, message, tmp_path):
+    with pytest.raises(checks.UnsoundError, match=message):
+        obtained(kind, **weight_settings(kind(3), tmp_path))
 
 
 def test_a_network_that_tells_tracing_from_running_is_explained_as_it_runs(tmp_path):
-    assert obtained(Branching, **kept(Branching(3), tmp_path)).facts["classes"] == 3
+    assert obtained(Branching, **weight_settings(Branching(3), tmp_path)).facts["classes"] == 3
     explained = cam.all_layers(Branching(3), PIXELS, 1)
     with torch.no_grad():
         torch.testing.assert_close(explained.logits, Branching(3).eval()(PIXELS))
@@ -333,18 +333,22 @@ def test_a_library_call_refuses_what_works_as_in_training(kind):
 
 def test_a_network_that_gives_nan_for_real_images_is_refused(tmp_path):
     """At this mean every pixel is above -1 but those of one image, which is not among the first."""
-    plan = kept(Logarithmic(), tmp_path) | {"mean": [0.0] * 3, "std": [1.0] * 3}
+    plan = weight_settings(Logarithmic(), tmp_path) | {"mean": [0.0] * 3, "std": [1.0] * 3}
     assert obtained(Logarithmic, **plan).facts["classes"] == 3
     images = PIXELS.clone()
     images[4] = -3.0
-    chosen = ModelSettings.model_validate(PLAN | plan | {"architecture": f"{__name__}:Logarithmic"})
+    model_settings = ModelSettings.model_validate(
+        PLAN | plan | {"architecture": f"{__name__}:Logarithmic"}
+    )
     with pytest.raises(checks.UnsoundError, match="NaN or infinite logits for 1 of 6 images"):
-        loading.obtain(chosen, size=16, labels=[0, 2], split=lambda _: (images, LABELS), seed=1,
-                      name="m")  # fmt: skip
+        loading.obtain(
+            model_settings, size=16, labels=[0, 2], split=lambda _: (images, LABELS), seed=1,
+            name="m",
+        )  # fmt: skip
 
 
 def test_a_network_that_gives_nan_for_the_first_images_is_refused(tmp_path):
-    plan = kept(Logarithmic(), tmp_path) | {"mean": [2.0] * 3, "std": [1.0] * 3}
+    plan = weight_settings(Logarithmic(), tmp_path) | {"mean": [2.0] * 3, "std": [1.0] * 3}
     with pytest.raises(checks.UnsoundError, match="NaN or infinite logits for 4 of 4 images"):
         obtained(Logarithmic, **plan)
 
@@ -387,7 +391,7 @@ class Stuck(Plain):
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"),
+    ("name", "message"),
     [
         ("Stuck", r"returns \(1, 1000\) for one image, wanted \(1, 3\).*`classes:`"),
         ("a_tuple", "returns a tuple, wanted a tensor of logits"),
@@ -398,8 +402,8 @@ class Stuck(Plain):
         ("missing", "cannot import .*AttributeError"),
     ],
 )
-def test_what_is_no_classifier_is_a_message(name, wanted):
-    with pytest.raises(SettingsError, match=wanted):
+def test_what_is_no_classifier_is_a_message(name, message):
+    with pytest.raises(SettingsError, match=message):
         obtained(name, training=TRAINING)
 
 
@@ -449,7 +453,7 @@ def file(tmp_path, content, name="w.pt"):
 
 
 @pytest.mark.parametrize(
-    ("content", "wanted"),
+    ("content", "message"),
     [
         ([torch.zeros(3)], "wanted a dict of tensors by name, got a list"),
         ({"model": {"w": torch.zeros(1)}, "epoch": 3}, "got a dict under 'model'; save"),
@@ -462,8 +466,8 @@ def file(tmp_path, content, name="w.pt"):
         (b"<html>404</html>", "is corrupt, or holds more than tensors"),
     ],
 )
-def test_a_weights_file_that_is_none_is_a_message(tmp_path, content, wanted):
-    with pytest.raises(architectures.RefusedError, match=wanted):
+def test_a_weights_file_that_is_none_is_a_message(tmp_path, content, message):
+    with pytest.raises(architectures.RefusedError, match=message):
         weights.read(file(tmp_path, content))
 
 
@@ -474,14 +478,14 @@ def test_a_safetensors_file_that_is_none_is_a_message(tmp_path, content):
 
 
 def test_weights_under_state_dict_are_found(tmp_path):
-    found = weights.read(file(tmp_path, {"state_dict": {"w": torch.ones(2).half()}, "epoch": 3}))
-    assert found["w"].dtype == torch.float32
+    tensors = weights.read(file(tmp_path, {"state_dict": {"w": torch.ones(2).half()}, "epoch": 3}))
+    assert tensors["w"].dtype == torch.float32
 
 
 def test_settings_name_what_weights_are_wanted():
-    for given, wanted in (
+    for change, message in (
         ({"weights": "https://host/w.bin", "sha256": "0" * 64}, "a URL that ends in .safetensors"),
         ({"weights": "https://host/w.pt"}, "wanted the sha256 of https://host/w.pt"),
     ):
-        with pytest.raises(ValueError, match=wanted):
-            settings.ModelSettings.model_validate(PLAN | {"architecture": "vgg11"} | given)
+        with pytest.raises(ValueError, match=message):
+            settings.ModelSettings.model_validate(PLAN | {"architecture": "vgg11"} | change)

@@ -69,21 +69,23 @@ SAFE_WITH = {
 
 def faults_of(source: str) -> list[str]:
     """What a source does with what it reads that could run it, or its shell."""
-    found = []
+    faults = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names]
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            found += [name for name in names if name.partition(".")[0] in FORBIDDEN_MODULES]
+            faults += [name for name in names if name.partition(".")[0] in FORBIDDEN_MODULES]
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
-        given = {k.arg: k.value.value for k in node.keywords if isinstance(k.value, ast.Constant)}
+        keywords = {
+            k.arg: k.value.value for k in node.keywords if isinstance(k.value, ast.Constant)
+        }
         keyword, value = SAFE_WITH.get(name, ("", None))
         forbidden = name in FORBIDDEN or name.rpartition(".")[2] in FORBIDDEN_METHODS
-        if forbidden or given.get("shell") or given.get(keyword) != value:
-            found.append(name)
-    return found
+        if forbidden or keywords.get("shell") or keywords.get(keyword) != value:
+            faults.append(name)
+    return faults
 
 
 @pytest.mark.parametrize(
@@ -102,10 +104,10 @@ def test_what_would_run_what_is_read_is_found(source):
 def test_no_code_of_the_project_runs_what_it_reads():
     files = [f for part in ("lib", "stages", "dashboard") for f in (ROOT / part).rglob("*.py")]
     assert len(files) > 90
-    found = {f.relative_to(ROOT).as_posix(): faults_of(f.read_text()) for f in files}
+    by_file = {f.relative_to(ROOT).as_posix(): faults_of(f.read_text()) for f in files}
     # Imported for the name of an error alone: torch's own reader of tensors raises it.
-    found["lib/camdrift/models/weights.py"].remove("pickle")
-    assert {name: faults for name, faults in found.items() if faults} == {}
+    by_file["lib/camdrift/models/weights.py"].remove("pickle")
+    assert {name: faults for name, faults in by_file.items() if faults} == {}
 
 
 def test_weights_uses_of_pickle_an_error_alone():
@@ -180,19 +182,19 @@ def server(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(weights, "SECONDS", 10)
-    found = Server()
-    thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
+    instance = Server()
+    thread = threading.Thread(target=instance.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield found
-    found.shutdown()
+    yield instance
+    instance.shutdown()
     thread.join()
-    found.server_close()
+    instance.server_close()
 
 
 CONTENT = save({"w": torch.arange(50_000).float()})
 
 
-def kept(tmp_path):
+def downloads(tmp_path):
     """Every file below torch's folder of downloads."""
     return sorted(path.name for path in (tmp_path / "torch").rglob("*") if path.is_file())
 
@@ -202,35 +204,35 @@ def kept(tmp_path):
 )
 def test_weights_of_a_url_are_loaded_once(server, tmp_path, name):
     server.files["w.safetensors"] = CONTENT
-    chosen = settings(weights=f"{server.url}/{name}", sha256=digest(CONTENT))
-    found = weights.read(chosen)
-    assert torch.equal(found["w"], torch.arange(50_000).float())
-    asked = list(server.asked)
-    assert torch.equal(weights.read(chosen)["w"], found["w"])
-    assert server.asked == asked
-    assert kept(tmp_path) == [f"camdrift-{digest(CONTENT)}.safetensors"]
+    model_settings = settings(weights=f"{server.url}/{name}", sha256=digest(CONTENT))
+    tensors = weights.read(model_settings)
+    assert torch.equal(tensors["w"], torch.arange(50_000).float())
+    requests = list(server.asked)
+    assert torch.equal(weights.read(model_settings)["w"], tensors["w"])
+    assert server.asked == requests
+    assert downloads(tmp_path) == [f"camdrift-{digest(CONTENT)}.safetensors"]
 
 
 def test_weights_of_a_url_with_another_hash_are_not_kept(server, tmp_path):
     server.files["w.safetensors"] = CONTENT[:-4] + b"\0\0\0\1"
-    chosen = settings(weights=f"{server.url}/w.safetensors", sha256=digest(CONTENT))
+    model_settings = settings(weights=f"{server.url}/w.safetensors", sha256=digest(CONTENT))
     with pytest.raises(
         architectures.RefusedError, match=f"wanted {digest(CONTENT)}; nothing was kept"
     ):
-        weights.read(chosen)
-    assert kept(tmp_path) == []
+        weights.read(model_settings)
+    assert downloads(tmp_path) == []
 
 
 def test_a_download_that_breaks_off_leaves_nothing_and_can_be_repeated(server, tmp_path):
     server.files["half.safetensors"] = CONTENT
-    chosen = settings(weights=f"{server.url}/half.safetensors", sha256=digest(CONTENT))
+    model_settings = settings(weights=f"{server.url}/half.safetensors", sha256=digest(CONTENT))
     with pytest.raises(
         architectures.RefusedError, match=r"broke off after 100,0\d\d of 200,0\d\d bytes"
     ):
-        weights.read(chosen)
-    assert kept(tmp_path) == []
+        weights.read(model_settings)
+    assert downloads(tmp_path) == []
     server.files["w.safetensors"] = CONTENT
-    again = chosen.model_copy(update={"weights": f"{server.url}/w.safetensors"})
+    again = model_settings.model_copy(update={"weights": f"{server.url}/w.safetensors"})
     assert len(weights.read(again)["w"]) == 50_000
 
 
@@ -240,11 +242,11 @@ def test_a_download_that_is_stopped_leaves_nothing(server, tmp_path, monkeypatch
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    chosen = settings(weights=f"{server.url}/w.safetensors", sha256=digest(CONTENT))
+    model_settings = settings(weights=f"{server.url}/w.safetensors", sha256=digest(CONTENT))
     monkeypatch.setattr(weights.tqdm, "update", stop)
     with pytest.raises(KeyboardInterrupt):
-        weights.read(chosen)
-    assert kept(tmp_path) == []
+        weights.read(model_settings)
+    assert downloads(tmp_path) == []
 
 
 def test_a_download_has_an_end(server, tmp_path, monkeypatch):
@@ -252,27 +254,27 @@ def test_a_download_has_an_end(server, tmp_path, monkeypatch):
     server.files["w.safetensors"] = CONTENT
     with pytest.raises(architectures.RefusedError, match="larger than 1,000 bytes"):
         weights.read(settings(weights=f"{server.url}/w.safetensors", sha256=digest(CONTENT)))
-    assert kept(tmp_path) == []
+    assert downloads(tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    ("url", "wanted"),
+    ("url", "message"),
     [("{}/none.pt", "404"), ("http://127.0.0.1:1/w.pt", "refused"), ("http:///w.pt", "host")],
 )
-def test_a_url_that_does_not_answer_is_a_message(server, tmp_path, url, wanted):
-    chosen = settings(weights=url.format(server.url), sha256="0" * 64)
-    with pytest.raises(architectures.RefusedError, match=f"cannot be downloaded: .*{wanted}"):
-        weights.read(chosen)
-    assert kept(tmp_path) == []
+def test_a_url_that_does_not_answer_is_a_message(server, tmp_path, url, message):
+    model_settings = settings(weights=url.format(server.url), sha256="0" * 64)
+    with pytest.raises(architectures.RefusedError, match=f"cannot be downloaded: .*{message}"):
+        weights.read(model_settings)
+    assert downloads(tmp_path) == []
 
 
 def test_a_spoilt_download_is_replaced(server, tmp_path):
     server.files["w.safetensors"] = CONTENT
-    chosen = settings(weights=f"{server.url}/w.safetensors", sha256=digest(CONTENT))
-    weights.read(chosen)
+    model_settings = settings(weights=f"{server.url}/w.safetensors", sha256=digest(CONTENT))
+    weights.read(model_settings)
     path = next((tmp_path / "torch").rglob("camdrift-*"))
     path.write_bytes(CONTENT[:1000])
-    assert len(weights.read(chosen)["w"]) == 50_000
+    assert len(weights.read(model_settings)["w"]) == 50_000
     assert path.read_bytes() == CONTENT
 
 
@@ -290,10 +292,10 @@ def test_torchvisions_weights_are_those_that_their_name_says(server, tmp_path, m
         architectures.RefusedError, match=f"wanted {digest(CONTENT)[:8]}; nothing was"
     ):
         weights.read(settings(weights="KNOWN"))
-    assert kept(tmp_path) == []
+    assert downloads(tmp_path) == []
     server.files[name] = CONTENT
     assert len(weights.read(settings(weights="KNOWN"))["w"]) == 50_000
-    assert kept(tmp_path) == [name]
+    assert downloads(tmp_path) == [name]
     # One that was there before is held to its name, too; torch would take it as it is.
     (tmp_path / "torch/hub/checkpoints" / name).write_bytes(b"other")
     assert len(weights.read(settings(weights="KNOWN"))["w"]) == 50_000
@@ -446,8 +448,8 @@ def test_data_does_not_say_which_code_runs(study):
     facts = {"architecture": "my_module:network", "width": 1.0, "head": "torchvision",
              "classes": 3, "size": 32, "mean": [0.5] * 3, "std": [0.25] * 3}  # fmt: skip
     network: nn.Module = torchvision.models.squeezenet1_1(num_classes=3)
-    found = storage.Weights(network.state_dict(), facts, loading.pd.DataFrame({"epoch": [1]}))
-    storage.write(storage.model_folder("theirs"), found)
+    artefact = storage.Weights(network.state_dict(), facts, loading.pd.DataFrame({"epoch": [1]}))
+    storage.write(storage.model_folder("theirs"), artefact)
     with pytest.raises(architectures.RefusedError, match="no model in params.yaml names it"):
         loading.load("theirs", micro_batch=1)
     assert not (study / "imported").exists()

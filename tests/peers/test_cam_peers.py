@@ -25,11 +25,11 @@ THROUGH = ["ScoreCAM", "AblationCAM", "FinerCAM", "ShapleyCAM"]
 
 
 def network() -> nn.Module:
-    made = small_network().eval()
-    for module in made.modules():
+    net = small_network().eval()
+    for module in net.modules():
         if hasattr(module, "inplace"):
             module.inplace = False
-    return made
+    return net
 
 
 @pytest.fixture
@@ -43,12 +43,12 @@ def stretched(layer):
     return layer / (layer.amax((1, 2), keepdim=True) + 1e-7)
 
 
-def of_library(name, module, made, images):
+def library_maps(name, module, net, images):
     """What pytorch-grad-cam itself returns for one layer, at the input's size."""
     import pytorch_grad_cam
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    with getattr(pytorch_grad_cam, name)(made, [module]) as method:
+    with getattr(pytorch_grad_cam, name)(net, [module]) as method:
         if name == "FinerCAM":
             return np.concatenate([
                 method(image[None].requires_grad_(), target_idx=int(target))
@@ -61,10 +61,10 @@ def of_library(name, module, made, images):
 def test_maps_are_pytorch_grad_cams(images, name):
     from pytorch_grad_cam.utils.image import scale_cam_image
 
-    found = cam.all_layers(network(), images, CLASSES, methods=[name])
-    made = network()
-    for layer, module in zip(found.maps[name], (made[2], made[5]), strict=True):
-        expected = of_library(name, module, made, images)
+    explanation = cam.all_layers(network(), images, CLASSES, methods=[name])
+    net = network()
+    for layer, module in zip(explanation.maps[name], (net[2], net[5]), strict=True):
+        expected = library_maps(name, module, net, images)
         # Their last step, on our raw maps: scaled, resized by OpenCV, and scaled once more.
         ours = scale_cam_image(scale_cam_image(stretched(layer).numpy(), (12, 12)))
         np.testing.assert_allclose(ours, expected, atol=2e-3 if name == "KPCA_CAM" else 1e-4)
@@ -72,10 +72,12 @@ def test_maps_are_pytorch_grad_cams(images, name):
 
 def test_grad_cam_plus_plus_is_close_to_pytorch_grad_cams(images):
     """Theirs damps small gradients by 1e-6 in a denominator of their square; the twin decides."""
-    found = cam.all_layers(network(), images, CLASSES, methods=["GradCAMPlusPlus"], layers=[0])
-    made = network()
-    expected = of_library("GradCAMPlusPlus", made[2], made, images).reshape(5, -1)
-    ours = stretched(found.maps["GradCAMPlusPlus"][0]).flatten(1).numpy()
+    explanation = cam.all_layers(
+        network(), images, CLASSES, methods=["GradCAMPlusPlus"], layers=[0]
+    )
+    net = network()
+    expected = library_maps("GradCAMPlusPlus", net[2], net, images).reshape(5, -1)
+    ours = stretched(explanation.maps["GradCAMPlusPlus"][0]).flatten(1).numpy()
     cosine = (ours * expected).sum(1) / np.linalg.norm(ours, axis=1)
     assert (cosine / np.linalg.norm(expected, axis=1)).min() > 0.95
 
@@ -83,21 +85,21 @@ def test_grad_cam_plus_plus_is_close_to_pytorch_grad_cams(images):
 @pytest.mark.parametrize("name", ["GradCAM", "XGradCAM", "LayerCAM"])
 def test_maps_are_torchcams(images, name):
     library = pytest.importorskip("torchcam.methods")
-    found = cam.all_layers(network(), images, CLASSES, methods=[name])
-    made = network()
-    with getattr(library, name)(made, target_layer=["2", "5"]) as extractor:
-        scores = made(images.clone().requires_grad_())
+    explanation = cam.all_layers(network(), images, CLASSES, methods=[name])
+    net = network()
+    with getattr(library, name)(net, target_layer=["2", "5"]) as extractor:
+        scores = net(images.clone().requires_grad_())
         expected = extractor(CLASSES.tolist(), scores, normalized=False)
-    for ours, theirs in zip(found.maps[name], expected, strict=True):
+    for ours, theirs in zip(explanation.maps[name], expected, strict=True):
         torch.testing.assert_close(ours, theirs.relu(), rtol=1e-4, atol=1e-7)
 
 
 def test_grad_cam_is_captums(images):
     captum = pytest.importorskip("captum.attr")
-    found = cam.all_layers(network(), images, CLASSES)
-    made = network()
-    for layer, module in zip(found.maps["GradCAM"], (made[2], made[5]), strict=True):
-        expected = captum.LayerGradCam(made, module).attribute(
+    explanation = cam.all_layers(network(), images, CLASSES)
+    net = network()
+    for layer, module in zip(explanation.maps["GradCAM"], (net[2], net[5]), strict=True):
+        expected = captum.LayerGradCam(net, module).attribute(
             images, CLASSES, relu_attributions=True
         )
         torch.testing.assert_close(layer, expected[:, 0].detach(), rtol=1e-4, atol=1e-7)
@@ -116,8 +118,8 @@ def test_a_functional_activation_is_explained_through_the_library_too(images):
             return self.parts[8](nn.functional.relu(x, inplace=True).mean((2, 3)))
 
     one, other = (
-        cam.all_layers(made, images, CLASSES, methods=["ScoreCAM"]).maps["ScoreCAM"]
-        for made in (Functional(), small_network())
+        cam.all_layers(net, images, CLASSES, methods=["ScoreCAM"]).maps["ScoreCAM"]
+        for net in (Functional(), small_network())
     )
     for ours, theirs in zip(one, other, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
@@ -134,9 +136,9 @@ def test_what_makes_no_map_of_a_layer_is_refused(images, name):
 @pytest.mark.parametrize("name", library.FROM_ARRAYS)
 def test_every_class_that_is_fed_needs_the_pass_alone(name):
     a, g = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 4, 5) - 0.5
-    found = library.from_arrays(name)(a, g)
-    assert found.shape == (2, 4, 5)
-    assert found.min() >= 0
+    maps = library.from_arrays(name)(a, g)
+    assert maps.shape == (2, 4, 5)
+    assert maps.min() >= 0
     assert name in FROM_PASS
 
 
@@ -158,13 +160,13 @@ class Joining(nn.Module):
 @pytest.mark.parametrize("name", THROUGH)
 def test_any_network_goes_through_the_library_also_under_autocast(images, name, monkeypatch):
     calls = []
-    of_image = external._of_image
-    monkeypatch.setattr(external, "_of_image", lambda *a: calls.append(1) or of_image(*a))
-    found = cam.all_layers(Joining(), images[:1], 0, methods=[name], micro_batch=4)
+    own = external._of_image
+    monkeypatch.setattr(external, "_of_image", lambda *a: calls.append(1) or own(*a))
+    explanation = cam.all_layers(Joining(), images[:1], 0, methods=[name], micro_batch=4)
     assert len(calls) == 3  # not of the padding
     with torch.autocast("cpu", torch.bfloat16):
         half = cam.all_layers(Joining(), images[:1], 0, methods=[name])
-    for one, other in zip(found.maps[name], half.maps[name], strict=True):
+    for one, other in zip(explanation.maps[name], half.maps[name], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
 
@@ -220,16 +222,16 @@ def test_maps_of_blocks_are_pytorch_grad_cams(name):
     images = torch.rand(2, 3, 224, 224)
     norms, reshape = TRANSFORMERS[name]
     modules = norms(net)
-    found = cam.all_layers(net, images, torch.tensor([1, 3]))
-    assert len(found.layers) == len(modules) + (2 if "xcit" in name else 0)  # class attention
+    explanation = cam.all_layers(net, images, torch.tensor([1, 3]))
+    assert len(explanation.layers) == len(modules) + (2 if "xcit" in name else 0)  # class attention
     raw = []
     for place in (0, len(modules) // 2, len(modules) - 1):
         with GradCAM(net, [modules[place]], reshape) as method:
             keep = method.get_cam_image
-            method.get_cam_image = lambda *given, keep=keep: raw.append(keep(*given)) or raw[-1]
+            method.get_cam_image = lambda *args, keep=keep: raw.append(keep(*args)) or raw[-1]
             method(images.clone(), [ClassifierOutputTarget(1), ClassifierOutputTarget(3)])
         theirs = torch.as_tensor(raw[-1]).clamp_min(0)
-        ours = found.maps["GradCAM"][place]
+        ours = explanation.maps["GradCAM"][place]
         # Terms of both signs cancel: the error is a share of the largest activation's.
         assert float((ours - theirs).abs().max()) <= 1e-5 * float(
             torch.as_tensor(raw[-1]).abs().max()

@@ -76,19 +76,19 @@ def by_art(model, image, label):
 def test_success_is_that_of_others_at_as_many_queries(attacked, searched, peer):
     model, pixels, labels = attacked
     counting = Counting(model)
-    theirs, asked = [], []
+    theirs, queries = [], []
     for i in range(IMAGES):
         counting.asked = 0
         np.random.seed(i)  # noqa: NPY002  the only generator that they ask
         changed = peer(counting, pixels[i : i + 1], labels[i : i + 1])
-        asked.append(counting.asked)
+        queries.append(counting.asked)
         with torch.no_grad():
             theirs.append(bool(model(changed).argmax(1) != labels[i]))
-    for success, found in searched.items():
+    for success, attack in searched.items():
         with torch.no_grad():
-            ours = model((pixels + found.pixels).clamp(0, 1)).argmax(1) != labels
-        assert found.evaluations.max() <= max(asked)
-        assert found.evaluations.sum() <= sum(asked)
+            ours = model((pixels + attack.pixels).clamp(0, 1)).argmax(1) != labels
+        assert attack.evaluations.max() <= max(queries)
+        assert attack.evaluations.sum() <= sum(queries)
         assert 0 < ours.sum() < IMAGES
         if success == "any":
             assert ours.sum() >= sum(theirs)
