@@ -22,12 +22,12 @@ class There(torch.Tensor):
 
     @staticmethod
     def __new__(cls, here: torch.Tensor) -> "There":
-        found = torch.Tensor._make_wrapper_subclass(
+        tensor = torch.Tensor._make_wrapper_subclass(
             cls, here.size(), strides=here.stride(), storage_offset=here.storage_offset(),
             dtype=here.dtype, device=DEVICE, requires_grad=here.requires_grad,
         )  # fmt: skip
-        found.here = here
-        return found
+        tensor.here = here
+        return tensor
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -45,23 +45,23 @@ class Elsewhere(TorchDispatchMode):
 
 
 def _called(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    found: list[torch.Tensor] = []
-    tree_map(lambda v: found.append(v) if isinstance(v, torch.Tensor) else None, (args, kwargs))
-    there = [tensor for tensor in found if isinstance(tensor, There)]
-    wanted = kwargs.get("device")
-    if there and len(there) < len(found) and func not in MOVES:
-        first = isinstance(found[0], There) and func in CHOOSE
-        if not first and any(not isinstance(t, There) and t.ndim for t in found):
+    tensors: list[torch.Tensor] = []
+    tree_map(lambda v: tensors.append(v) if isinstance(v, torch.Tensor) else None, (args, kwargs))
+    there = [tensor for tensor in tensors if isinstance(tensor, There)]
+    device = kwargs.get("device")
+    if there and len(there) < len(tensors) and func not in MOVES:
+        first = isinstance(tensors[0], There) and func in CHOOSE
+        if not first and any(not isinstance(t, There) and t.ndim for t in tensors):
             raise RuntimeError(f"{func}: wanted all tensors on one device, got two")
-    if wanted is not None:
+    if device is not None:
         kwargs = kwargs | {"device": torch.device("cpu")}
-    elsewhere = bool(there) if wanted is None else torch.device(wanted).type == DEVICE
+    elsewhere = bool(there) if device is None else torch.device(device).type == DEVICE
     if func is MOVES[1]:
         elsewhere = isinstance(args[0], There)
     plain = tree_map(lambda v: v.here if isinstance(v, There) else v, (args, kwargs))
-    made = func(*plain[0], **plain[1])
+    result = func(*plain[0], **plain[1])
     if not elsewhere:
-        return made
+        return result
     same = {id(tensor.here): tensor for tensor in there}
 
     def wrapped(value: Any) -> Any:
@@ -69,4 +69,4 @@ def _called(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             return value
         return same[id(value)] if id(value) in same else There(value)
 
-    return tree_map(wrapped, made)
+    return tree_map(wrapped, result)

@@ -97,25 +97,25 @@ def same_state(before, after):
 
 def by_hooks(network, pixels, classes):
     """Tensors and gradients at the ReLUs of `small_network`, by hooks on a network not in place."""
-    kept = []
+    tensors = []
     for module in network.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
-            module.register_forward_hook(lambda _, __, out: kept.append(out))
+            module.register_forward_hook(lambda _, __, out: tensors.append(out))
     logits = network.eval()(pixels)
-    gradients = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), kept)
-    return logits, list(zip([tensor.detach() for tensor in kept], gradients, strict=True))
+    gradients = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), tensors)
+    return logits, list(zip([tensor.detach() for tensor in tensors], gradients, strict=True))
 
 
 def test_maps_are_those_of_hooks_on_the_network_itself(pixels):
     classes = torch.arange(10) % 4
-    found = cam.all_layers(small_network(), pixels, classes, methods=OWN)
+    explanation = cam.all_layers(small_network(), pixels, classes, methods=OWN)
     logits, pairs = by_hooks(small_network(), pixels, classes)
-    assert found.layers == ("0", "4")
-    torch.testing.assert_close(found.logits, logits.detach())
-    assert torch.equal(found.targets, classes)
+    assert explanation.layers == ("0", "4")
+    torch.testing.assert_close(explanation.logits, logits.detach())
+    assert torch.equal(explanation.targets, classes)
     for name in OWN:
-        for layer, (a, g) in zip(found.maps[name], pairs, strict=True):
+        for layer, (a, g) in zip(explanation.maps[name], pairs, strict=True):
             expected = methods.by_name()[name](a, g)
             torch.testing.assert_close(layer, expected, rtol=1e-4, atol=1e-7)
 
@@ -158,9 +158,9 @@ KINDS = {"linear": nn.BatchNorm1d, "conv1d": nn.BatchNorm1d, "conv": nn.BatchNor
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_norm_is_folded_only_where_nothing_else_sees_its_layer(pixels, kind, again):
     network = Shared(KINDS[kind], kind, again).eval()
-    found = cam.all_layers(network, pixels)
+    explanation = cam.all_layers(network, pixels)
     with torch.no_grad():
-        torch.testing.assert_close(found.logits, network(pixels), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(explanation.logits, network(pixels), rtol=1e-5, atol=1e-5)
     folded = kind == "conv" and again == "once"
     watched, _ = cam.prepare(network).watch(pixels)
     norms = sum(type(module) is nn.BatchNorm2d for module in watched.network.modules())
@@ -209,9 +209,9 @@ def test_another_network_than_the_given_one_is_refused(pixels, monkeypatch):
 
     monkeypatch.setattr(folding, "fold_norms", blindly)
     ready = cam.prepare(network)
-    for given in (network, ready):
+    for candidate in (network, ready):
         with pytest.raises(checks.UnsoundError, match="prepared for its maps"):
-            cam.all_layers(given, pixels)
+            cam.all_layers(candidate, pixels)
     with pytest.raises(checks.UnsoundError, match="prepared for its maps"):
         as_model(network)
 
@@ -220,7 +220,7 @@ def test_logits_are_compared_once_and_again_when_weights_have_changed(pixels, mo
     compared = []
     refuse = checks.refuse_other_logits
     monkeypatch.setattr(
-        checks, "refuse_other_logits", lambda *given: (compared.append(1), refuse(*given))
+        checks, "refuse_other_logits", lambda *args: (compared.append(1), refuse(*args))
     )
     network = small_network()
     for _ in range(2):
@@ -287,12 +287,12 @@ def test_one_backward_serves_all_methods_and_equal_classes(pixels, monkeypatch, 
 
 
 def test_with_a_micro_batch_maps_do_not_depend_on_the_images_beside(pixels):
-    made = [
+    explanations = [
         cam.all_layers(Branched(), part, micro_batch=4, methods=OWN)
         for part in (pixels, pixels[:3], pixels[2:])
     ]
     for name in OWN:
-        for whole, few, rest in zip(*(found.maps[name] for found in made), strict=True):
+        for whole, few, rest in zip(*(one.maps[name] for one in explanations), strict=True):
             assert torch.equal(whole[:3], few)
             assert torch.equal(whole[2:], rest)
 
@@ -320,10 +320,10 @@ def test_the_number_of_images_at_once_follows_the_memory(pixels, monkeypatch):
 def test_layers_that_are_not_asked_for_are_not_gone_back_to(pixels):
     network = small_network()
     whole = cam.all_layers(network, pixels)
-    for chosen in (["4"], [-1], [1]):
-        found = cam.all_layers(network, pixels, layers=chosen)
-        assert found.layers == ("4",)
-        torch.testing.assert_close(found.maps["GradCAM"][0], whole.maps["GradCAM"][1])
+    for layers in (["4"], [-1], [1]):
+        explanation = cam.all_layers(network, pixels, layers=layers)
+        assert explanation.layers == ("4",)
+        torch.testing.assert_close(explanation.maps["GradCAM"][0], whole.maps["GradCAM"][1])
     _, (tensor,) = cam.prepare(network, layers=[-1])(pixels)
     assert tensor.is_leaf
     _, tensors = cam.prepare(network)(pixels)
@@ -361,10 +361,10 @@ class Apart(nn.Module):
 
 def test_gradients_reach_every_hook_point_that_they_can():
     network, images = Apart(), torch.rand(3, 3, 8, 8)
-    found = cam.all_layers(network, images, 0)
-    assert found.layers == ("convs.0", "convs.1", "convs.2", "convs.4")
-    assert [bool(layer.any()) for layer in found.maps["GradCAM"]][-1:] == [False]
-    torch.testing.assert_close(found.logits, network(images).detach())
+    explanation = cam.all_layers(network, images, 0)
+    assert explanation.layers == ("convs.0", "convs.1", "convs.2", "convs.4")
+    assert [bool(layer.any()) for layer in explanation.maps["GradCAM"]][-1:] == [False]
+    torch.testing.assert_close(explanation.logits, network(images).detach())
     model = as_model(Apart(), size=8, micro_batch=3)
     assert list(hook_points.left_out(Apart(), model.watched.calls)) == ["convs.3"]
     *_, tensors = model.probes(images)
@@ -401,13 +401,13 @@ class InPlace(nn.Module):
 
 def test_what_is_done_in_place_is_done_out_of_place_and_comes_to_the_same():
     network, images = InPlace(), torch.rand(3, 3, 8, 8)
-    found = cam.all_layers(network, images, 0)
-    torch.testing.assert_close(found.logits, network(images).detach())
-    assert found.layers == tuple(f"convs.{i}" for i in range(4))
+    explanation = cam.all_layers(network, images, 0)
+    torch.testing.assert_close(explanation.logits, network(images).detach())
+    assert explanation.layers == tuple(f"convs.{i}" for i in range(4))
     assert [point.rectified for point in cam.prepare(network).watch(images)[1]] == [
         True, True, False, True,  # a clamp is no activation
     ]  # fmt: skip
-    assert all(layer.any() for layer in found.maps["GradCAM"])
+    assert all(layer.any() for layer in explanation.maps["GradCAM"])
 
 
 class Writing(nn.Module):
@@ -438,10 +438,10 @@ def test_a_forward_may_write_over_a_tensor(pixels):
     # By hand: a positive value counts twice, a negative one once, each doubled; in channel 1, which
     # is zeroed after the ReLU, positive ones count once and negative ones not at all.
     for channel, least in ((2, 1), (1, 0)):
-        (found,) = cam.all_layers(network, pixels, channel).maps["GradCAM"]
+        (maps,) = cam.all_layers(network, pixels, channel).maps["GradCAM"]
         values = expected[:, channel]
         mean = 2 * ((values > 0) + least).mean((1, 2), dtype=torch.float32) / values[0].numel()
-        torch.testing.assert_close(found, torch.relu(mean[:, None, None] * values))
+        torch.testing.assert_close(maps, torch.relu(mean[:, None, None] * values))
 
 
 def test_weights_that_a_first_call_computes_are_explained(pixels):
@@ -449,9 +449,9 @@ def test_weights_that_a_first_call_computes_are_explained(pixels):
     network = small_network().eval()
     network[4] = nn.utils.weight_norm(network[4])
     logits = network(pixels)
-    found = cam.all_layers(network, pixels)
-    torch.testing.assert_close(found.logits, logits.detach())
-    assert found.layers == ("0", "4")
+    explanation = cam.all_layers(network, pixels)
+    torch.testing.assert_close(explanation.logits, logits.detach())
+    assert explanation.layers == ("0", "4")
 
 
 def test_what_cannot_be_copied_is_shared(pixels):
@@ -472,10 +472,12 @@ def test_maps_of_some_branches_are_those_among_all():
 def test_a_model_of_the_study_and_a_prepared_network_are_explained_alike(pixels):
     model = as_model(small_network(), micro_batch=4)
     shown = torch.rand(3, 3, 20, 24)
-    found = cam.all_layers(model, shown)  # resized and normalised inside
+    explanation = cam.all_layers(model, shown)  # resized and normalised inside
     again = cam.all_layers(cam.prepare(model), shown)
     plain = cam.all_layers(small_network(), model.inputs(shown))
-    for one, other, third in zip(*(f.maps["GradCAM"] for f in (found, again, plain)), strict=True):
+    for one, other, third in zip(
+        *(f.maps["GradCAM"] for f in (explanation, again, plain)), strict=True
+    ):
         assert torch.equal(one, other)
         torch.testing.assert_close(one, third, rtol=1e-4, atol=1e-7)
     with pytest.raises(
@@ -499,10 +501,10 @@ def test_what_is_prepared_holds_for_the_weights_as_they_were(pixels):
 
 def test_softmax_explains_the_probability(pixels):
     logits, ((a, _), _) = by_hooks(small_network(), pixels, torch.zeros(10, dtype=torch.long))
-    found = cam.all_layers(small_network(), pixels, 0, softmax=True)
+    explanation = cam.all_layers(small_network(), pixels, 0, softmax=True)
     network = nn.Sequential(*list(small_network()), nn.Softmax(1))
     _, pairs = by_hooks(network, pixels, torch.zeros(10, dtype=torch.long))
-    for layer, pair in zip(found.maps["GradCAM"], pairs, strict=True):
+    for layer, pair in zip(explanation.maps["GradCAM"], pairs, strict=True):
         torch.testing.assert_close(layer, grad_cam.maps(*pair), rtol=1e-4, atol=1e-8)
 
 
@@ -510,13 +512,13 @@ def test_channels_last_and_autocast(pixels):
     network = small_network()
     plain = cam.all_layers(network, pixels, 1, methods=OWN)
     laid = network.to(memory_format=torch.channels_last)
-    found = cam.all_layers(laid, pixels.to(memory_format=torch.channels_last), 1, methods=OWN)
+    explanation = cam.all_layers(laid, pixels.to(memory_format=torch.channels_last), 1, methods=OWN)
     with torch.autocast("cpu", torch.bfloat16):
         half = cam.all_layers(network, pixels, 1, methods=OWN)
     double = cam.all_layers(small_network().double(), pixels.double(), 1, methods=OWN)
     for name in OWN:
         for one, other, coarse, fine in zip(
-            *(made.maps[name] for made in (plain, found, half, double)), strict=True
+            *(each.maps[name] for each in (plain, explanation, half, double)), strict=True
         ):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
             assert coarse.dtype == torch.float32
@@ -528,23 +530,23 @@ def test_channels_last_and_autocast(pixels):
 
 
 def test_maps_are_scaled_and_resized(pixels):
-    found = cam.all_layers(small_network(), pixels, torch.tensor([[0, 1]] * 10))
-    assert [tuple(m.shape) for m in found.maps["GradCAM"]] == [(10, 2, 12, 12), (10, 2, 6, 6)]
-    scaled = found.scaled()["GradCAM"]
+    explanation = cam.all_layers(small_network(), pixels, torch.tensor([[0, 1]] * 10))
+    assert [tuple(m.shape) for m in explanation.maps["GradCAM"]] == [(10, 2, 12, 12), (10, 2, 6, 6)]
+    scaled = explanation.scaled()["GradCAM"]
     tops = torch.cat([layer.flatten(2).amax(2).flatten() for layer in scaled])
     assert set(tops.unique().tolist()) <= {0.0, 1.0}
-    wide = found.scaled(24)["GradCAM"]
+    wide = explanation.scaled(24)["GradCAM"]
     assert all(layer.shape == (10, 2, 24, 24) for layer in wide)
     expected = F.interpolate(scaled[1], (24, 24), mode="bilinear")
     torch.testing.assert_close(wide[1], expected)
 
 
 def test_calls_of_one_prepared_network_from_several_threads_do_not_meet(pixels):
-    network, found = cam.prepare(small_network()), {}
+    network, result = cam.prepare(small_network()), {}
     expected = [cam.all_layers(network, pixels, i).maps["GradCAM"][0] for i in range(4)]
 
     def explain(i):
-        found[i] = cam.all_layers(network, pixels, i).maps["GradCAM"][0]
+        result[i] = cam.all_layers(network, pixels, i).maps["GradCAM"][0]
 
     threads = [threading.Thread(target=explain, args=(i,)) for i in range(4)]
     for thread in threads:
@@ -552,11 +554,11 @@ def test_calls_of_one_prepared_network_from_several_threads_do_not_meet(pixels):
     for thread in threads:
         thread.join()
     for i in range(4):
-        torch.testing.assert_close(found[i], expected[i])
+        torch.testing.assert_close(result[i], expected[i])
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
+    ("arguments", "message"),
     [
         ({"targets": 4}, "wanted targets from 0 to 3, got 4"),
         ({"targets": -1}, "wanted targets from 0 to 3, got -1"),
@@ -566,10 +568,10 @@ def test_calls_of_one_prepared_network_from_several_threads_do_not_meet(pixels):
         ({"layers": []}, "wanted a layer at least, got none; there are, 0 to 1: 0, 4"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_what_was_wanted(pixels, given, wanted):
+def test_what_does_not_fit_is_refused_with_what_was_wanted(pixels, arguments, message):
     with pytest.raises(ValueError) as fault:
-        cam.all_layers(small_network(), pixels, **given)
-    assert wanted in str(fault.value)
+        cam.all_layers(small_network(), pixels, **arguments)
+    assert message in str(fault.value)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -577,9 +579,9 @@ def test_it_works_where_gradients_are_switched_off(pixels, mode):
     network = small_network()
     expected = cam.all_layers(network, pixels).maps["GradCAM"]
     with mode():
-        found = cam.all_layers(network, pixels.clone()).maps["GradCAM"]
+        maps = cam.all_layers(network, pixels.clone()).maps["GradCAM"]
         assert not torch.is_grad_enabled()
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(maps, expected, strict=True):
         assert torch.equal(one, other)
 
 
@@ -605,21 +607,21 @@ def code_of(page: str) -> str:
 
 def test_the_readmes_examples_run(monkeypatch):
     monkeypatch.chdir(ROOT)
-    made: dict = {}
-    exec(code_of("README.md"), made)
-    assert len(made["explained"].maps["NoiseCAM"]) == len(made["explained"].layers) == 17
-    assert made["explained"].scaled(64)["LayerCAM"][-1].shape == (8, 64, 64)
-    made["images"] = made["images"][:2]
-    exec(code_of("lib/README.md"), made)
-    assert len(made["features"]) == 4
-    assert len(made["detector"].predict(made["features"])) == 4
+    namespace: dict = {}
+    exec(code_of("README.md"), namespace)
+    assert len(namespace["explained"].maps["NoiseCAM"]) == len(namespace["explained"].layers) == 17
+    assert namespace["explained"].scaled(64)["LayerCAM"][-1].shape == (8, 64, 64)
+    namespace["images"] = namespace["images"][:2]
+    exec(code_of("lib/README.md"), namespace)
+    assert len(namespace["features"]) == 4
+    assert len(namespace["detector"].predict(namespace["features"])) == 4
 
 
 def test_the_example_of_other_networks_runs():
     examples = (ROOT / "lib/README.md").read_text().split("```python\n")
     (example,) = [part.partition("```")[0] for part in examples if "TwoHeads" in part]
-    made: dict = {}
-    exec(example, made)
-    assert [tuple(layer.shape) for layer in made["blocks"].maps["GradCAM"]] == [(2, 8, 8)] * 12
-    assert made["parts"].logits.shape == (2, 1)
-    assert made["colours"].logits.shape == (2, 4)
+    namespace: dict = {}
+    exec(example, namespace)
+    assert [tuple(layer.shape) for layer in namespace["blocks"].maps["GradCAM"]] == [(2, 8, 8)] * 12
+    assert namespace["parts"].logits.shape == (2, 1)
+    assert namespace["colours"].logits.shape == (2, 4)

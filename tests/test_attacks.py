@@ -45,15 +45,15 @@ def attacked(name, model, pixels, labels=None, start=0, **changed):
 def test_contract_of_every_attack(name, model, pixels):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     untouched = pixels.clone()
-    found = attacked(name, model, pixels)
-    assert found.pixels.shape == pixels.shape
-    assert torch.isfinite(found.pixels).all()
-    assert not found.pixels.requires_grad
-    assert found.evaluations.shape == (len(pixels),)
+    attack = attacked(name, model, pixels)
+    assert attack.pixels.shape == pixels.shape
+    assert torch.isfinite(attack.pixels).all()
+    assert not attack.pixels.requires_grad
+    assert attack.evaluations.shape == (len(pixels),)
     assert torch.equal(pixels, untouched)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert not any(parameter.requires_grad for parameter in model.parameters())
-    assert torch.equal(found.pixels, attacked(name, model, pixels).pixels)
+    assert torch.equal(attack.pixels, attacked(name, model, pixels).pixels)
 
 
 @pytest.mark.parametrize("name", attacks.names())
@@ -67,15 +67,15 @@ def test_an_image_is_attacked_alike_in_any_company(name, model, pixels):
 
 def test_shards_change_nothing(model, pixels):
     labels = model(pixels).argmax(1)
-    made = [
+    attacks = [
         perturbation.run(
             dlfuzz.perturb, model, model, pixels, labels, generators=generators(10), shard=shard,
             settings=SETTINGS["dlfuzz"],
         )[0]
         for shard in (3, 10)
     ]  # fmt: skip
-    assert torch.equal(made[0].pixels, made[1].pixels)
-    assert made[0].log == made[1].log
+    assert torch.equal(attacks[0].pixels, attacks[1].pixels)
+    assert attacks[0].log == attacks[1].log
 
 
 @pytest.mark.parametrize("name", ["fgsm", "one_pixel", "dlfuzz"])
@@ -106,41 +106,41 @@ def slow_gradient(model, image, label):
 
 def test_gradient_is_each_images_own(model, pixels):
     labels = torch.arange(10) % 4
-    found, predictions = gradients.cross_entropy(model, pixels, labels)
+    gradient, predictions = gradients.cross_entropy(model, pixels, labels)
     assert torch.equal(predictions, model(pixels).argmax(1))
     for i in range(10):
-        torch.testing.assert_close(found[i], slow_gradient(model, pixels[i], labels[i]))
+        torch.testing.assert_close(gradient[i], slow_gradient(model, pixels[i], labels[i]))
 
 
 def test_fgsm_twin(model, pixels):
     labels = torch.arange(10) % 4
-    found = attacked("fgsm", model, pixels, labels).pixels
+    changes = attacked("fgsm", model, pixels, labels).pixels
     for i in range(10):
         sign = slow_gradient(model, pixels[i], labels[i]).sign()
-        assert torch.equal(found[i], 0.03 * sign)
+        assert torch.equal(changes[i], 0.03 * sign)
 
 
 def test_pgd_twin(model, pixels):
     labels = model(pixels).argmax(1)
-    found = attacked("pgd", model, pixels, random_start=False, early_stop=False).pixels
+    changes = attacked("pgd", model, pixels, random_start=False, early_stop=False).pixels
     for i in range(10):
         x = pixels[i].clone()
         for _ in range(5):
             x = x + 0.01 * slow_gradient(model, x, labels[i]).sign()
             x = torch.minimum(torch.maximum(x, pixels[i] - 0.03), pixels[i] + 0.03).clamp(0, 1)
-        torch.testing.assert_close((pixels[i] + found[i]).clamp(0, 1), x)
+        torch.testing.assert_close((pixels[i] + changes[i]).clamp(0, 1), x)
 
 
 def test_pgd_keeps_a_random_start_that_flips(model, pixels):
     labels = model(pixels).argmax(1)
     labels[::2] = (labels[::2] + 1) % 4  # these are not their labels from the start
     how = {"eps": 0.03, "step": 0.01, "steps": 3, "random_start": True, "early_stop": True}
-    made = pgd.perturb(model, pixels, labels, generators=generators(10), **how)
+    attack = pgd.perturb(model, pixels, labels, generators=generators(10), **how)
     for i, generator in enumerate(generators(10)):
         start = torch.from_numpy(generator.uniform(-0.03, 0.03, (3, 12, 12))).float()
-        assert torch.equal(made.pixels[i], start) == (made.evaluations[i] == 1)
-    assert (made.evaluations[::2] == 1).all()
-    assert (made.evaluations[1::2] > 1).any()
+        assert torch.equal(attack.pixels[i], start) == (attack.evaluations[i] == 1)
+    assert (attack.evaluations[::2] == 1).all()
+    assert (attack.evaluations[1::2] > 1).any()
 
 
 def test_pgd_stops_each_image_at_its_first_flip(model, pixels):
@@ -212,10 +212,10 @@ def slow_dlfuzz(model, image, generator, *, steps, settings):
         if (x - image).norm() / (image - model.mean[0]).norm() >= settings["norm_limit"]:
             break
     clean = model(image[None]).argmax()
-    found = [m for m in mutants if model(m[None]).argmax() != clean]
-    if found and settings["mutant"] == "first":
-        return found[0] - image
-    return (found or mutants)[-1] - image
+    adversarials = [m for m in mutants if model(m[None]).argmax() != clean]
+    if adversarials and settings["mutant"] == "first":
+        return adversarials[0] - image
+    return (adversarials or mutants)[-1] - image
 
 
 @pytest.mark.parametrize("mutant", ["first", "last"])
@@ -223,11 +223,11 @@ def slow_dlfuzz(model, image, generator, *, steps, settings):
 def test_dlfuzz_twin(pixels, norm_limit, mutant):
     model = as_model(small_network(), micro_batch=1)
     changed = {"strategies": [1], "norm_limit": norm_limit, "mutant": mutant}
-    found = attacked("dlfuzz", model, pixels, **changed).pixels
+    changes = attacked("dlfuzz", model, pixels, **changed).pixels
     settings = SETTINGS["dlfuzz"] | changed
     for i in range(10):
         expected = slow_dlfuzz(model, pixels[i], generators(1, i)[0], steps=6, settings=settings)
-        torch.testing.assert_close(found[i], expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(changes[i], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_fgsm_by_gain_looks_at_one_gradient_and_stops_at_the_first_flip(model, pixels, monkeypatch):
@@ -239,7 +239,7 @@ def test_fgsm_by_gain_looks_at_one_gradient_and_stops_at_the_first_flip(model, p
         network[-1].bias -= model(pixels[:1])[0]  # classes nearly tie, so that a small gain flips
     model = as_model(network)
     labels = model(pixels).argmax(1)
-    found = attacked("fgsm", model, pixels, eps=0.5, gains=20)
+    attack = attacked("fgsm", model, pixels, eps=0.5, gains=20)
     assert len(calls) == 1
     sign = of(model, pixels, labels)[0].sign()
     flipped = 0
@@ -248,10 +248,10 @@ def test_fgsm_by_gain_looks_at_one_gradient_and_stops_at_the_first_flip(model, p
         changed = [(pixels[i : i + 1] + gain * sign[i]).clamp(0, 1) for gain in tried]
         flips = [bool(model(image).argmax(1) != labels[i]) for image in changed]
         first = flips.index(True) if any(flips) else 19
-        torch.testing.assert_close(found.pixels[i], tried[first] * sign[i])
-        assert int(found.evaluations[i]) == 1 + first + 1
+        torch.testing.assert_close(attack.pixels[i], tried[first] * sign[i])
+        assert int(attack.evaluations[i]) == 1 + first + 1
         flipped += any(flips)
-        log = found.log[i]
+        log = attack.log[i]
         assert log["before"] == labels[i]
         assert log["after"] == model(changed[first]).argmax(1)
         assert log["gain"] == pytest.approx(tried[first]) if any(flips) else np.isnan(log["gain"])
@@ -265,16 +265,16 @@ def test_targeted_fgsm_stops_where_its_class_is_reached(model, pixels):
     model = as_model(network)
     labels = model(pixels).argmax(1)
     target = int(labels.mode().values)
-    found = attacked("fgsm", model, pixels, labels, eps=0.5, gains=20, target=target)
-    after = model((pixels + found.pixels).clamp(0, 1)).argmax(1)
-    assert torch.equal(found.successes, after == target)
+    attack = attacked("fgsm", model, pixels, labels, eps=0.5, gains=20, target=target)
+    after = model((pixels + attack.pixels).clamp(0, 1)).argmax(1)
+    assert torch.equal(attack.successes, after == target)
     there = labels == target
-    assert (found.pixels[there] == 0).all()
-    assert (found.evaluations[there] == 1).all()
+    assert (attack.pixels[there] == 0).all()
+    assert (attack.evaluations[there] == 1).all()
     sign = gradients.cross_entropy(model, pixels, torch.full_like(labels, target))[0].sign()
     for i in (~there).nonzero().flatten().tolist():
-        gain = found.log[i]["gain"] if found.successes[i] else 0.5
-        torch.testing.assert_close(found.pixels[i], -gain * sign[i])
+        gain = attack.log[i]["gain"] if attack.successes[i] else 0.5
+        torch.testing.assert_close(attack.pixels[i], -gain * sign[i])
 
 
 def test_the_last_step_of_dlfuzz_is_what_the_last_mutant_added(model, pixels):
@@ -300,13 +300,13 @@ def test_the_last_step_of_dlfuzz_is_what_the_last_mutant_added(model, pixels):
     ("place", "neurons"), [(0, 149), (1, 75), (19, 8), (49, 3), (99, 2), (147, 2), (148, 1)]
 )
 def test_the_published_gain_in_neurons_of_vgg16(place, neurons):
-    wanted = dlfuzz.required_gain(0.01, place)
-    assert (neurons - 1) / 14_888 <= wanted < neurons / 14_888
+    gain = dlfuzz.required_gain(0.01, place)
+    assert (neurons - 1) / 14_888 <= gain < neurons / 14_888
 
 
 def test_a_step_of_dlfuzz_has_the_published_size(model, pixels):
-    found = attacked("dlfuzz", model, pixels, max_steps=1, step=0.5)
-    grey = found.pixels.mul(255).square().mean((1, 2, 3)).sqrt()
+    attack = attacked("dlfuzz", model, pixels, max_steps=1, step=0.5)
+    grey = attack.pixels.mul(255).square().mean((1, 2, 3)).sqrt()
     # The published 1e-5 in the denominator shortens the step of a small gradient.
     assert (grey <= 0.5).all()
     assert (grey > 0.3).all()
@@ -314,16 +314,16 @@ def test_a_step_of_dlfuzz_has_the_published_size(model, pixels):
 
 def test_the_gain_asked_for_falls_with_the_seeds_place(model, pixels):
     """min_gain / (i + 1): each seed goes on exactly while its logged gain exceeds its share."""
-    asked = 0.2
+    least = 0.2
     log = attacked(
-        "dlfuzz", model, pixels, tables="sequential", norm_limit=1e9, min_gain=asked, threshold=0.4
+        "dlfuzz", model, pixels, tables="sequential", norm_limit=1e9, min_gain=least, threshold=0.4
     ).log
     ended_by_gain = went_on = 0
     for row, following in zip(log, [*log[1:], {"image": -1}], strict=True):
         if row["step"] in (0, 6):
             continue
         goes_on = following["image"] == row["image"]
-        assert goes_on == (row["gain"] > asked / (row["image"] + 1))
+        assert goes_on == (row["gain"] > least / (row["image"] + 1))
         went_on, ended_by_gain = went_on + goes_on, ended_by_gain + (not goes_on)
     assert ended_by_gain
 
@@ -382,8 +382,8 @@ def test_what_is_measured_is_what_clipping_leaves():
     pixels = torch.full((2, 3, 4, 4), 0.4)
     change = torch.stack([torch.full((3, 4, 4), 0.2), torch.full((3, 4, 4), 0.1001)])
     change[0, 0] = 5.0
-    made = perturbation.Perturbation(change, torch.tensor([3, 4]))
-    table = perturbation.measure(Bright(), pixels, made)
+    attack = perturbation.Perturbation(change, torch.tensor([3, 4]))
+    table = perturbation.measure(Bright(), pixels, attack)
     assert table["clean"].tolist() == [0, 0]
     assert table["success"].tolist() == [True, True]
     assert table["success_8bit"].tolist() == [True, True]
@@ -399,6 +399,6 @@ def test_rounding_to_8_bit_can_undo_a_success():
             return torch.stack([x.new_zeros(len(x)), x.mean((1, 2, 3)) - 100.2 / 255], dim=1)
 
     pixels = torch.full((1, 3, 4, 4), 100 / 255)
-    made = perturbation.Perturbation(torch.full((1, 3, 4, 4), 0.3 / 255), torch.tensor([1]))
-    table = perturbation.measure(Above(), pixels, made)
+    attack = perturbation.Perturbation(torch.full((1, 3, 4, 4), 0.3 / 255), torch.tensor([1]))
+    table = perturbation.measure(Above(), pixels, attack)
     assert table[["success", "success_8bit"]].values.tolist() == [[True, False]]

@@ -47,9 +47,9 @@ def attacked():
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_the_accumulating_loop_is_the_published_loop(attacked, steps):
-    clean, made, draw = attacked
-    whole, last = made[:steps].sum(0), made[steps - 1]
-    given = last if steps > 1 else last[:0]
+    clean, parts, draw = attacked
+    whole, last = parts[:steps].sum(0), parts[steps - 1]
+    last_step = last if steps > 1 else last[:0]
     own = protocol(strengths="accumulating", noise="with_negated_attack")
     noise = changes.like(last, draw)
     adversarial, random = published_loop(clean + whole - last, last, noise, LEVELS)
@@ -58,17 +58,17 @@ def test_the_accumulating_loop_is_the_published_loop(attacked, steps):
         strengths.offsets(LEVELS),
     )
     for i, level in enumerate(LEVELS):
-        found = changes.attacked(clean, whole, given, multiples[i], applied="accumulating")
-        np.testing.assert_allclose(found, adversarial[i], rtol=0, atol=1e-6)
+        pixels = changes.attacked(clean, whole, last_step, multiples[i], applied="accumulating")
+        np.testing.assert_allclose(pixels, adversarial[i], rtol=0, atol=1e-6)
         scale = np.full(3, level)
-        base = changes.noise_base(whole, given, draw, protocol=own)
-        found = changes.noisy(clean, whole, given, base, scale, offsets[i], protocol=own)
-        np.testing.assert_allclose(found, random[i], rtol=0, atol=1e-6)
+        base = changes.noise_base(whole, last_step, draw, protocol=own)
+        pixels = changes.noisy(clean, whole, last_step, base, scale, offsets[i], protocol=own)
+        np.testing.assert_allclose(pixels, random[i], rtol=0, atol=1e-6)
 
 
 def test_cutting_off_makes_the_published_levels_alike(attacked):
-    clean, made, _ = attacked
-    step = made[0]
+    clean, parts, _ = attacked
+    step = parts[0]
     stored = {}
     for level, multiple in zip(
         LEVELS, strengths.multipliers(LEVELS, applied="accumulating"), strict=True
@@ -92,15 +92,15 @@ def test_storage_on_paper():
     pixels = np.tile(np.float32([-1.0, 10.2 / 255, 10.8 / 255, 2.0]), (1, 3, 1, 1))
     for quantise, expected in (("none", [0, 10.2, 10.8, 255]), ("round", [0, 10, 11, 255]),
                                ("floor", [0, 10, 10, 255])):  # fmt: skip
-        found = changes.stored(pixels, quantise=quantise) * 255
-        np.testing.assert_allclose(found, np.tile(expected, (1, 3, 1, 1)), rtol=1e-6)
+        levels = changes.stored(pixels, quantise=quantise) * 255
+        np.testing.assert_allclose(levels, np.tile(expected, (1, 3, 1, 1)), rtol=1e-6)
 
 
 def test_noise_has_the_mean_and_spread_of_the_perturbation(attacked):
-    _, made, draw = attacked
-    whole = made[0] * np.float32([1, 5, 0]).reshape(3, 1, 1, 1) + np.float32(0.01)
-    found = changes.like(whole, draw)
+    _, parts, draw = attacked
+    whole = parts[0] * np.float32([1, 5, 0]).reshape(3, 1, 1, 1) + np.float32(0.01)
+    noise = changes.like(whole, draw)
     for i in range(3):
         values = whole[i].astype(float)
-        np.testing.assert_allclose(found[i], values.mean() + values.std() * draw[i], rtol=1e-5)
-    assert np.isclose(found[2].std(), 0, atol=1e-6)
+        np.testing.assert_allclose(noise[i], values.mean() + values.std() * draw[i], rtol=1e-5)
+    assert np.isclose(noise[2].std(), 0, atol=1e-6)

@@ -43,10 +43,10 @@ def test_forty_eight_claims_of_four_papers_and_each_of_the_first_two_has_a_judge
 @pytest.mark.parametrize("paper", PAPERS)
 def test_every_paper_has_what_a_report_asks_for(paper):
     module = interface.paper(paper)
-    asked = [name for name in vars(interface.Paper) if not name.startswith("_")]
-    for name in asked:
-        wanted = list(inspect.signature(getattr(interface.Paper, name)).parameters)[1:]
-        assert list(inspect.signature(getattr(module, name)).parameters) == wanted or (
+    names = [name for name in vars(interface.Paper) if not name.startswith("_")]
+    for name in names:
+        parameters = list(inspect.signature(getattr(interface.Paper, name)).parameters)[1:]
+        assert list(inspect.signature(getattr(module, name)).parameters) == parameters or (
             name == "metrics"  # some are a table module's own
         )
     for name in interface.Paper.__annotations__:
@@ -124,7 +124,7 @@ def test_verdicts_of_intervals():
 
 
 @pytest.mark.parametrize(
-    ("parts", "wanted", "verdict"),
+    ("parts", "expected", "verdict"),
     [
         ([HOLDS] * 4, None, HOLDS),
         ([HOLDS] * 3 + [UNDECIDED], None, PARTLY),
@@ -138,8 +138,8 @@ def test_verdicts_of_intervals():
         ([], None, UNDECIDED),
     ],
 )
-def test_verdicts_of_several_layers(parts, wanted, verdict):
-    assert findings.verdict_of_parts(parts, least=wanted) == verdict
+def test_verdicts_of_several_layers(parts, expected, verdict):
+    assert findings.verdict_of_parts(parts, least=expected) == verdict
 
 
 def test_a_claim_of_several_things_is_as_good_as_the_worst():
@@ -161,14 +161,14 @@ class Made(Evidence):
 
     def __init__(self, attack, noise, *, strengths, layers=None, failures=None, floor=0.5,
                  summed=False):  # fmt: skip
-        chosen = StatisticsSettings(resamples=400, confidence=0.95, quantile=0.05, folds=2)
+        options = StatisticsSettings(resamples=400, confidence=0.95, quantile=0.05, folds=2)
         flags = FlagSettings(
             empty_share=0.1, minimum_successes=1, minimum_images=1, minimum_sources=1,
             zero_gradients=0.0, clipped_only=0.0, noise_flips=0.0, size_difference=0.0,
         )  # fmt: skip
         layers_table = pd.DataFrame({"summed": np.broadcast_to(summed, attack.shape[2])})
         outputs = SimpleNamespace(maps=SimpleNamespace(layers=layers_table))
-        super().__init__(outputs, CORRECTED, chosen, flags, 1)  # type: ignore[arg-type]
+        super().__init__(outputs, CORRECTED, options, flags, 1)  # type: ignore[arg-type]
         self.__dict__["_layers"] = layers or [f"layer {i}" for i in range(attack.shape[2])]
         rng, count = np.random.default_rng(0), self.resamples
         draws = {True: Resampler.draw(np.arange(len(attack)), resamples=count, rng=rng)}
@@ -198,16 +198,16 @@ def similar(means, *, spread=0.02, images=60, seed=0):
     return means + spread * rng.standard_normal((images, *means.shape))
 
 
-def excess(attack, noise, **kept) -> findings.Finding:
-    made = Made(similar([attack]), similar([noise], seed=1), strengths=[1.0])
-    return judges.excess(made, 1.0, **kept)
+def excess(attack, noise, **options) -> findings.Finding:
+    evidence = Made(similar([attack]), similar([noise], seed=1), strengths=[1.0])
+    return judges.excess(evidence, 1.0, **options)
 
 
 def test_excess_on_paper():
-    found = excess([0.5, 0.6, 0.7], [0.9, 0.9, 0.9])
-    assert found.verdict == HOLDS
-    assert found.value == pytest.approx(0.3, abs=0.01)
-    assert found.low < 0.3 < found.high
+    finding = excess([0.5, 0.6, 0.7], [0.9, 0.9, 0.9])
+    assert finding.verdict == HOLDS
+    assert finding.value == pytest.approx(0.3, abs=0.01)
+    assert finding.low < 0.3 < finding.high
     assert excess([0.9] * 3, [0.9] * 3).verdict == NO_EFFECT
     assert excess([0.9] * 3, [0.5] * 3).verdict == NOT
     assert excess([0.5, 0.5, 0.9], [0.9] * 3).verdict == PARTLY
@@ -223,19 +223,19 @@ def test_an_effect_smaller_than_the_margin_is_no_effect_however_sure():
 def test_a_layer_with_many_empty_maps_is_not_decided():
     attack = similar([[0.5, 0.5]])
     attack[:10, 0, 1] = np.nan
-    made = Made(attack, similar([[0.9, 0.9]], seed=1), strengths=[1.0])
-    found = judges.excess(made, 1.0)
-    assert found.verdict == PARTLY
-    assert "1 with too many empty maps" in found.detail
-    assert found.value == pytest.approx(0.4, abs=0.01)
+    evidence = Made(attack, similar([[0.9, 0.9]], seed=1), strengths=[1.0])
+    finding = judges.excess(evidence, 1.0)
+    assert finding.verdict == PARTLY
+    assert "1 with too many empty maps" in finding.detail
+    assert finding.value == pytest.approx(0.4, abs=0.01)
 
 
 def test_failures_are_judged_apart():
     flat = similar([[0.9, 0.9]])
-    made = Made(flat, flat, strengths=[1.0],
+    evidence = Made(flat, flat, strengths=[1.0],
                 failures=(similar([[0.5, 0.5]]), similar([[0.9, 0.9]], seed=1)))  # fmt: skip
-    assert judges.excess(made, 1.0, success=False).verdict == HOLDS
-    assert judges.excess(made, 1.0).verdict == NO_EFFECT
+    assert judges.excess(evidence, 1.0, success=False).verdict == HOLDS
+    assert judges.excess(evidence, 1.0).verdict == NO_EFFECT
 
 
 def test_mean_and_variance():
@@ -257,9 +257,9 @@ NAMES = ["1-1", "1-2", "2-1", "4-1", "5-1"]
     ],
 )
 def test_named_layers(means, verdict, share):
-    made = Made(similar([means]), similar([[0.9] * 5], seed=1), strengths=[1.0], layers=NAMES)
-    found = judges.named_layers(made)
-    assert [found.verdict, found.value] == [verdict, pytest.approx(share, abs=0.05)]
+    evidence = Made(similar([means]), similar([[0.9] * 5], seed=1), strengths=[1.0], layers=NAMES)
+    finding = judges.named_layers(evidence)
+    assert [finding.verdict, finding.value] == [verdict, pytest.approx(share, abs=0.05)]
     other = Made(similar([means]), similar([[0.9] * 5]), strengths=[1.0])
     assert judges.named_layers(other).verdict == NOT_RUN
 
@@ -271,8 +271,8 @@ def test_named_layers(means, verdict, share):
 def test_one_named_layer_that_is_decided_can_refute_both(means, verdict):
     attack = similar([means])
     attack[:20, 0, 4] = np.nan
-    made = Made(attack, similar([[0.9] * 5], seed=1), strengths=[1.0], layers=NAMES)
-    finding = judges.named_layers(made)
+    evidence = Made(attack, similar([[0.9] * 5], seed=1), strengths=[1.0], layers=NAMES)
+    finding = judges.named_layers(evidence)
     assert finding.verdict == verdict
     assert finding.detail.endswith("too many empty maps in 5-1")
 
@@ -280,15 +280,15 @@ def test_one_named_layer_that_is_decided_can_refute_both(means, verdict):
 def test_depth():
     falling, rising = [0.9, 0.8, 0.7, 0.6, 0.5], [0.5, 0.6, 0.7, 0.8, 0.9]
     for means, verdict, value in ((falling, HOLDS, -1), (rising, NOT, 1)):
-        made = Made(similar([means]), similar([means]), strengths=[1.0])
-        found = judges.depth(made)
-        assert [found.verdict, found.value] == [verdict, pytest.approx(value)]
+        evidence = Made(similar([means]), similar([means]), strengths=[1.0])
+        finding = judges.depth(evidence)
+        assert [finding.verdict, finding.value] == [verdict, pytest.approx(value)]
 
 
 def test_depth_is_decided_where_similarity_as_it_is_agrees():
     means, floor = np.array([0.9, 0.91, 0.92, 0.93, 0.94]), np.array([0.1, 0.3, 0.5, 0.7, 0.9])
-    made = Made(similar([means], spread=0.001), similar([means]), strengths=[1.0], floor=floor)
-    finding = judges.depth(made)
+    evidence = Made(similar([means], spread=0.001), similar([means]), strengths=[1.0], floor=floor)
+    finding = judges.depth(evidence)
     # Above their floors deeper layers are less similar; as they are, more similar.
     assert [finding.value, finding.verdict] == [pytest.approx(-1), UNDECIDED]
     assert "all layers, as it is: 1.000 [1.000, 1.000] does not hold" in finding.detail
@@ -298,14 +298,18 @@ def test_depth_is_decided_where_each_kind_of_place_agrees():
     falling, rising = [0.9, 0.8, 0.7, 0.6], [0.3, 0.35, 0.4, 0.45]
     means = np.column_stack([falling, rising]).ravel()
     summed = np.tile([False, True], 4)
-    made = Made(similar([means], spread=0.001), similar([means]), strengths=[1.0], summed=summed)
-    finding = judges.depth(made)
+    evidence = Made(
+        similar([means], spread=0.001), similar([means]), strengths=[1.0], summed=summed
+    )
+    finding = judges.depth(evidence)
     assert finding.verdict == UNDECIDED
     assert "inside branches, above the floor: -1.000 [-1.000, -1.000] holds" in finding.detail
     assert "after sums, above the floor: 1.000 [1.000, 1.000] does not hold" in finding.detail
     means = np.column_stack([falling, np.array(falling) - 0.15]).ravel()
-    made = Made(similar([means], spread=0.001), similar([means]), strengths=[1.0], summed=summed)
-    assert judges.depth(made).verdict == HOLDS
+    evidence = Made(
+        similar([means], spread=0.001), similar([means]), strengths=[1.0], summed=summed
+    )
+    assert judges.depth(evidence).verdict == HOLDS
 
 
 def test_compromise_is_judged_by_the_papers_rule_with_a_held_out_quantile_beside():
@@ -336,12 +340,12 @@ def test_compromise_is_judged_by_the_papers_rule_with_a_held_out_quantile_beside
 def test_the_share_of_attackable_images_is_judged_on_imagenets_classes(classes, share, verdict):
     success = np.arange(500) < share * 500
     images = pd.DataFrame({"source": np.arange(500), "success": success})
-    made = Made(similar([[0.5]]), similar([[0.5]]), strengths=[1.0])
-    made.__dict__["results"] = SimpleNamespace(
+    evidence = Made(similar([[0.5]]), similar([[0.5]]), strengths=[1.0])
+    evidence.__dict__["results"] = SimpleNamespace(
         attacked=SimpleNamespace(images=images), name="x",
         covered=SimpleNamespace(facts={"classes": classes}),
     )  # fmt: skip
-    finding = judges.attackable(made)
+    finding = judges.attackable(evidence)
     assert [finding.value, finding.verdict] == [share, verdict]
 
 
@@ -349,24 +353,24 @@ def test_the_share_of_attackable_images_is_judged_on_imagenets_classes(classes, 
 def test_a_reading_of_some_images_is_that_of_a_study_of_them_alone(claim, tiny):
     """Twin: the rows of the other images are taken out of the results before anything is read."""
     name = tiny.settings.studies["tiny"].headline
-    cell, chosen = tiny.settings.cells[name], tiny.settings
-    known = settings.protocols(chosen.protocols)
+    cell, plan = tiny.settings.cells[name], tiny.settings
+    known = settings.protocols(plan.protocols)
     with inside(tiny.folder):
-        whole = results.read("tiny", name, cell, known, chosen.statistics, seed=chosen.seed)
+        whole = results.read("tiny", name, cell, known, plan.statistics, seed=plan.seed)
         table = results.load("tiny")["readings"]
     images = whole.attacked.images
-    kept = images[(images["clean"] == images["label"])].reset_index(drop=True)
-    assert 0 < len(kept) < len(images)
+    part = images[(images["clean"] == images["label"])].reset_index(drop=True)
+    assert 0 < len(part) < len(images)
     few = dataclasses.replace(
         whole,
-        attacked=dataclasses.replace(whole.attacked, images=kept),
-        every=whole.every[whole.every["image"].isin(kept["image"])],
+        attacked=dataclasses.replace(whole.attacked, images=part),
+        every=whole.every[whole.every["image"].isin(part["image"])],
     )
-    evidence = Evidence(few, few.first, chosen.statistics, chosen.flags, chosen.seed)
-    wanted = study.JUDGES[claim](evidence)
+    evidence = Evidence(few, few.first, plan.statistics, plan.flags, plan.seed)
+    expected = study.JUDGES[claim](evidence)
     row = table.query("cell == @name and reading == 'correct' and claim == @claim").iloc[0]
-    assert [row["verdict"], row["images"]] == [wanted.verdict, int(kept["success"].sum())]
-    values = [wanted.value, wanted.low, wanted.high]
+    assert [row["verdict"], row["images"]] == [expected.verdict, int(part["success"].sum())]
+    values = [expected.value, expected.low, expected.high]
     assert row[["value", "low", "high"]].tolist() == pytest.approx(values, abs=1e-3, nan_ok=True)
 
 
@@ -376,30 +380,30 @@ def test_own_and_clean_class_are_read_on_the_same_layers(tiny):
         table = (
             results.load("tiny")["readings"].query("cell == @name").set_index(["reading", "claim"])
         )
-    left = [
+    counts = [
         [
             int(n)
             for n in re.findall(r"(\d+) with too many empty", table.loc[(kind, "A1"), "detail"])
         ]
         for kind in ("own class", "clean class")
     ]
-    assert left[0] == left[1]
+    assert counts[0] == counts[1]
 
 
 def test_same_curves():
-    made = Made(
+    evidence = Made(
         similar([[0.5, 0.6], [0.5, 0.7], [0.9, 0.9]], spread=0.001),
         similar([[0.9, 0.9]] * 3), strengths=[0.5, 1.0, 2.0],
     )  # fmt: skip
-    assert judges.same_curves(made, [0.5, 1.0], limit=0.05).verdict == NOT
-    found = judges.same_curves(made, [0.5, 1.0], limit=0.2)
-    assert found.verdict == HOLDS
-    assert found.detail == "largest: 0.5 and 1 in layer layer 1; 0 of 2 differences beyond 0.2"
-    assert found.value == pytest.approx(0.1, abs=0.001)
-    assert found.low < found.value < found.high
-    found = judges.same_curves(made, [0.5, 1.0, 2.0], limit=0.05)
-    assert "2 in layer layer 0; 5 of 6" in found.detail
-    assert judges.same_curves(made, [0.5, 4.0], limit=0.1).detail == "no strength 4"
+    assert judges.same_curves(evidence, [0.5, 1.0], limit=0.05).verdict == NOT
+    finding = judges.same_curves(evidence, [0.5, 1.0], limit=0.2)
+    assert finding.verdict == HOLDS
+    assert finding.detail == "largest: 0.5 and 1 in layer layer 1; 0 of 2 differences beyond 0.2"
+    assert finding.value == pytest.approx(0.1, abs=0.001)
+    assert finding.low < finding.value < finding.high
+    finding = judges.same_curves(evidence, [0.5, 1.0, 2.0], limit=0.05)
+    assert "2 in layer layer 0; 5 of 6" in finding.detail
+    assert judges.same_curves(evidence, [0.5, 4.0], limit=0.1).detail == "no strength 4"
 
 
 def deep(*, layers=53, strengths=(0.25, 2.0, 4.0), images=40):
@@ -411,12 +415,12 @@ def deep(*, layers=53, strengths=(0.25, 2.0, 4.0), images=40):
 
 def test_a_verdict_is_within_reach_however_many_layers_there_are():
     """159 differences: with 2,000 resamples none could be significant after Holm."""
-    made = deep()
-    assert made.resamples == 2 * 159 / 0.05
-    found = judges.same_curves(made, [0.25, 2.0, 4.0], limit=0.03)
-    assert found.verdict == NOT
-    assert 0.45 < found.value < 0.58  # the largest of 53, each with an error of 0.02
-    beyond = int(found.detail.split("; ")[1].split(" ")[0])
+    evidence = deep()
+    assert evidence.resamples == 2 * 159 / 0.05
+    finding = judges.same_curves(evidence, [0.25, 2.0, 4.0], limit=0.03)
+    assert finding.verdict == NOT
+    assert 0.45 < finding.value < 0.58  # the largest of 53, each with an error of 0.02
+    beyond = int(finding.detail.split("; ")[1].split(" ")[0])
     assert beyond >= 106  # of .9 against the others, of 53 layers each
     assert judges.excess(Made(similar([[0.5] * 55]), similar([[0.9] * 55], seed=1),
                               strengths=[1.0]), 1.0).verdict == HOLDS  # fmt: skip
@@ -424,45 +428,48 @@ def test_a_verdict_is_within_reach_however_many_layers_there_are():
 
 def test_a_verdict_out_of_reach_says_so(monkeypatch):
     monkeypatch.setattr(statistics, "MOST_RESAMPLES", 400)
-    found = judges.same_curves(deep(), [0.25, 2.0, 4.0], limit=0.03)
-    assert found.verdict == UNDECIDED
-    assert "0 of 159 differences beyond 0.03; out of reach: after Holm over 159" in found.detail
-    assert "no p-value of 400 resamples is below 0.4" in found.detail
+    finding = judges.same_curves(deep(), [0.25, 2.0, 4.0], limit=0.03)
+    assert finding.verdict == UNDECIDED
+    assert "0 of 159 differences beyond 0.03; out of reach: after Holm over 159" in finding.detail
+    assert "no p-value of 400 resamples is below 0.4" in finding.detail
     layers = Made(similar([[0.5] * 55]), similar([[0.9] * 55], seed=1), strengths=[1.0])
     assert "out of reach: after Holm over 55" in judges.excess(layers, 1.0).detail
 
 
 def arms(attack, noise, strengths):
-    made = Made(np.zeros(attack.shape), np.zeros(noise.shape), strengths=strengths)
-    made.__dict__["compromised"] = {"attack": attack.astype(float), "noise": noise.astype(float)}
-    return made
+    evidence = Made(np.zeros(attack.shape), np.zeros(noise.shape), strengths=strengths)
+    evidence.__dict__["compromised"] = {
+        "attack": attack.astype(float),
+        "noise": noise.astype(float),
+    }
+    return evidence
 
 
 def test_compromised_layers():
     rng = np.random.default_rng(0)
     shares = np.array([0.4, 0.5, 0.9]).reshape(1, 3, 1)
     attack, noise = rng.random((600, 3, 6)) < shares, rng.random((600, 3, 6)) < 0.05
-    made = arms(attack, noise, [0.25, 1.0, 4.0])
-    found = compromise.compromised_at_lowest(made)
-    assert [found.verdict, found.value] == [HOLDS, pytest.approx(0.4, abs=0.02)]
-    assert "noise: 5%" in found.detail
-    found = compromise.compromised_at_extremes(made)
-    assert [found.verdict, found.value] == [PARTLY, pytest.approx(0.4, abs=0.02)]
+    evidence = arms(attack, noise, [0.25, 1.0, 4.0])
+    finding = compromise.compromised_at_lowest(evidence)
+    assert [finding.verdict, finding.value] == [HOLDS, pytest.approx(0.4, abs=0.02)]
+    assert "noise: 5%" in finding.detail
+    finding = compromise.compromised_at_extremes(evidence)
+    assert [finding.verdict, finding.value] == [PARTLY, pytest.approx(0.4, abs=0.02)]
     # Of six layers at a half each, 21/32 of the images have at most three; all noisy ones do.
-    found = compromise.few_layers(made)
-    assert [found.verdict, found.value] == [NOT, pytest.approx(42 / 64 - 1, abs=0.06)]
+    finding = compromise.few_layers(evidence)
+    assert [finding.verdict, finding.value] == [NOT, pytest.approx(42 / 64 - 1, abs=0.06)]
     # All six at 0.5: 1/64; at 0.9: 0.53.
-    found = compromise.all_layers(made)
-    assert found.value == pytest.approx(1 / 64, abs=0.02)
-    assert "slope 0." in found.detail
+    finding = compromise.all_layers(evidence)
+    assert finding.value == pytest.approx(1 / 64, abs=0.02)
+    assert "slope 0." in finding.detail
 
 
 def test_images_with_an_empty_map_have_no_number_of_compromised_layers():
     attack = np.ones((40, 1, 3))
     attack[:, :, 2] = np.nan
-    made = arms(attack, attack, [1.0])
-    assert compromise.few_layers(made).detail == "every image has an empty map"
-    assert compromise.all_layers(made).verdict == UNDECIDED
+    evidence = arms(attack, attack, [1.0])
+    assert compromise.few_layers(evidence).detail == "every image has an empty map"
+    assert compromise.all_layers(evidence).verdict == UNDECIDED
 
 
 def test_claims_table_puts_published_beside_corrected():
@@ -543,10 +550,10 @@ def test_the_flip_is_most_of_the_drift_where_little_is_left_with_the_class_held(
 def test_a_transformer_drifts_as_conv_networks_do_where_a1_and_a8_hold():
     def judge(attack, *, tokens=(True, True, True)):
         arms = similar([attack] * 2), similar([[0.9] * 3] * 2, seed=1)
-        made = Made(*arms, strengths=[0.25, 1.0], failures=arms)
+        evidence = Made(*arms, strengths=[0.25, 1.0], failures=arms)
         layers = pd.DataFrame({"tokens": tokens} if tokens else {"name": ["a", "b", "c"]})
-        made.__dict__["results"] = SimpleNamespace(maps=SimpleNamespace(layers=layers))
-        return transformers.as_conv_networks(made)
+        evidence.__dict__["results"] = SimpleNamespace(maps=SimpleNamespace(layers=layers))
+        return transformers.as_conv_networks(evidence)
 
     both = judge([0.5, 0.6, 0.7])
     assert both.verdict == HOLDS
@@ -562,9 +569,9 @@ def test_a_transformer_drifts_as_conv_networks_do_where_a1_and_a8_hold():
 
 def test_noise_flips_as_many_images_as_the_maps_of_the_study_say(tiny):
     with inside(tiny.folder):
-        made = results.load("tiny")
+        outputs = results.load("tiny")
     headline = tiny.settings.studies["tiny"].headline
-    rows = made["switches"].query("cell == @headline and protocol == 'corrected'")
+    rows = outputs["switches"].query("cell == @headline and protocol == 'corrected'")
     finding = rows.set_index("claim")
     cell = tiny.settings.cells[headline]
     with inside(tiny.folder):

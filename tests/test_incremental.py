@@ -20,11 +20,11 @@ def network(architecture: str, *, size: int, width: float, head: str, classes: i
 
 def model_of(architecture: str, **where) -> Model:
     size = where["size"]
-    made = network(architecture, **where)
+    net = network(architecture, **where)
     # Weights as drawn leave the logits at a hundredth of what the last layers add up.
-    last = [m for m in made.modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
+    last = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
     nn.init.normal_(last.weight, std=0.1)
-    return Model(made, mean=HALVES, std=HALVES, size=size, micro_batch=8)
+    return Model(net, mean=HALVES, std=HALVES, size=size, micro_batch=8)
 
 
 def changes(size: int, images: int):
@@ -42,14 +42,14 @@ def changes(size: int, images: int):
 
 def agree(model: Model, size: int, images: int = 2, limit: float = 1e-6) -> Incremental:
     pixels, owners, places, values = changes(size, images)
-    made = Incremental(model, pixels)
-    found = made.logits(owners, places, values)
+    engine = Incremental(model, pixels)
+    logits = engine.logits(owners, places, values)
     with torch.no_grad():
         full = model(painted(pixels[owners], places, values))
         clean = model(pixels)[owners]
     assert (full - clean).abs().max() > 1000 * limit * full.abs().max()
-    assert (found - full).abs().max() <= limit * full.abs().max()
-    return made
+    assert (logits - full).abs().max() <= limit * full.abs().max()
+    return engine
 
 
 @pytest.mark.parametrize("size", [32, 48])
@@ -58,8 +58,8 @@ def test_vgg16_of_full_width(size, head):
     if head == "torchvision" and size == 48:
         pytest.skip("its dense layers take the time, not its convs")
     model = model_of("vgg16", size=size, width=1.0, head=head, classes=10)
-    made = agree(model, size, images=1)
-    assert len(made._stages) >= 7
+    engine = agree(model, size, images=1)
+    assert len(engine._stages) >= 7
 
 
 @pytest.mark.parametrize("architecture", ["vgg11", "vgg16", "vgg16_bn"])
@@ -72,8 +72,8 @@ def test_vgg_of_quarter_width(architecture, head, size):
 
 @pytest.mark.parametrize(("architecture", "width"), [("resnet18", 0.25), ("squeezenet1_1", 1.0)])
 def test_what_branches_is_recomputed_from_its_first_branch_on(architecture, width):
-    made = agree(model_of(architecture, size=40, width=width, head="torchvision", classes=5), 40)
-    assert 1 <= len(made._stages) <= 2
+    engine = agree(model_of(architecture, size=40, width=width, head="torchvision", classes=5), 40)
+    assert 1 <= len(engine._stages) <= 2
 
 
 CHAINS = {
@@ -108,8 +108,8 @@ def test_strides_pools_borders_and_odd_sizes(name, size):
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 2)
-    made = agree(as_model(chain, size=size), size)
-    assert len(made._stages) == sum(isinstance(m, nn.Conv2d | nn.MaxPool2d) for m in CHAINS[name])
+    engine = agree(as_model(chain, size=size), size)
+    assert len(engine._stages) == sum(isinstance(m, nn.Conv2d | nn.MaxPool2d) for m in CHAINS[name])
 
 
 UNKNOWN = {
@@ -146,8 +146,8 @@ def test_several_pixels(model, pixels):
     places = torch.tensor([[[0, 0], [11, 11], [3, 4]], [[5, 5], [5, 5], [2, 9]]])
     values = torch.rand(2, 3, 3)
     owners = torch.tensor([4, 7])
-    found = Incremental(model, pixels).logits(owners, places, values)
-    torch.testing.assert_close(found, model(painted(pixels[owners], places, values)))
+    logits = Incremental(model, pixels).logits(owners, places, values)
+    torch.testing.assert_close(logits, model(painted(pixels[owners], places, values)))
 
 
 def test_the_company_changes_no_bit(monkeypatch):
@@ -155,8 +155,8 @@ def test_the_company_changes_no_bit(monkeypatch):
     pixels, owners, places, values = changes(33, 3)
     whole = Incremental(model, pixels).logits(owners, places, values)
     order = torch.randperm(len(owners), generator=torch.Generator().manual_seed(2))
-    made = Incremental(model, pixels)
-    assert torch.equal(made.logits(owners[order], places[order], values[order]), whole[order])
+    shuffled = Incremental(model, pixels)
+    assert torch.equal(shuffled.logits(owners[order], places[order], values[order]), whole[order])
     for image in range(3):
         mine = owners == image
         alone = Incremental(model, pixels[image : image + 1])

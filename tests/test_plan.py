@@ -45,10 +45,10 @@ def pinched(folder, plan, counts, size):
 
 
 def test_images_are_counted_as_they_are_split(counts):
-    found = counts["digits"]
-    assert found.splits == {"train": 400, "validation": 100, "test": 50}
-    assert (found.classes, found.read, len(found.sample)) == (10, 550, needs.HANDFUL)
-    assert len(found.labels) == needs.HANDFUL
+    digits = counts["digits"]
+    assert digits.splits == {"train": 400, "validation": 100, "test": 50}
+    assert (digits.classes, digits.read, len(digits.sample)) == (10, 550, needs.HANDFUL)
+    assert len(digits.labels) == needs.HANDFUL
 
 
 def test_amounts_are_those_of_the_settings(plan, counts):
@@ -72,12 +72,12 @@ def test_amounts_are_those_of_the_tiny_study(tiny, plan, counts):
             folder = storage.cell_folder(cell.study, name, "attack")
             images = storage.read(storage.Attacked, folder).images
             assert len(images) == amounts.GROUPS["attack"].amount(study.stage(f"attack@{name}"))
-            seen = storage.read(
+            detection = storage.read(
                 storage.Detected, storage.cell_folder(cell.evaluation, name, "detect")
             )
             if cell.detect and not cell.adaptive:
                 counted = amounts.GROUPS["detect"].amount(study.stage(f"detect@{name}"))
-                assert len(seen.features) == counted
+                assert len(detection.features) == counted
 
 
 def test_every_group_of_stages_is_in_the_order_of_the_pipeline(tiny):
@@ -111,10 +111,10 @@ def test_folds_of_a_network_are_alike_and_networks_are_not(tmp_path, monkeypatch
              for name in orl.sets}  # fmt: skip
     folder = pinched(tmp_path, orl, folds, pinch.sizes(orl)[0])
     with inside(folder):
-        found = alike.groups(alike.ordered(), dict.fromkeys(orl.sets, (112, 40)))
+        groups = alike.groups(alike.ordered(), dict.fromkeys(orl.sets, (112, 40)))
         other = alike.groups(alike.ordered(), {name: (112, name) for name in orl.sets})
     stages = ("train@", "gradient_sign@", "transfer@")
-    networks = [group for group in found if group[0].startswith(stages)]
+    networks = [group for group in groups if group[0].startswith(stages)]
     assert len(networks) == 3 * 5
     for group in networks:
         assert len(group) == 5
@@ -129,8 +129,8 @@ def test_cells_are_alike_by_their_settings_alone(plan, counts, tmp_path):
     more = plan.model_copy(update={"cells": cells})
     folder = pinched(tmp_path, more, counts, pinch.sizes(more)[0])
     with inside(folder):
-        found = alike.groups(params.stages(), dict.fromkeys(plan.sets, (32, 10)))
-    by_stage = {stage: group for group in found for stage in group}
+        groups = alike.groups(params.stages(), dict.fromkeys(plan.sets, (32, 10)))
+    by_stage = {stage: group for group in groups for stage in group}
     assert by_stage["attack@again"] == ["attack@tiny_fgsm", "attack@again"]
     assert by_stage["attack@stronger"] == ["attack@stronger"]
     assert {"noise@tiny_fgsm", "noise@again"} < {*by_stage["noise@stronger"]}
@@ -140,15 +140,15 @@ def test_a_pinch_has_few_images_all_classes_and_valid_settings(plan, counts, tmp
     _, large = pinch.sizes(plan)
     folder = pinched(tmp_path, plan, counts, large)
     with inside(folder):
-        found = params.load()
+        small = params.load()
         images = storage.read(storage.ImageSet, storage.set_folder("digits"))
         other = storage.read(storage.ImageSet, storage.set_folder("digits_cropped"))
-    assert found.micro_batch == large.micro_batch
-    assert {model.training.epochs for model in found.models.values()} == {1}
-    assert found.attacks == plan.attacks
-    assert found.cells["tiny_dlfuzz"].detect == [1.0]
-    assert found.cells["tiny_dlfuzz"].override == plan.cells["tiny_dlfuzz"].override
-    retraining, whole = found.retrainings["tiny_inspecting"], plan.retrainings["tiny_inspecting"]
+    assert small.micro_batch == large.micro_batch
+    assert {model.training.epochs for model in small.models.values()} == {1}
+    assert small.attacks == plan.attacks
+    assert small.cells["tiny_dlfuzz"].detect == [1.0]
+    assert small.cells["tiny_dlfuzz"].override == plan.cells["tiny_dlfuzz"].override
+    retraining, whole = small.retrainings["tiny_inspecting"], plan.retrainings["tiny_inspecting"]
     assert retraining.attacked.test == pinch.FEWEST
     assert retraining.attacked.train == pinch.FEWEST * whole.attacked.train / whole.attacked.test
     assert images.index["label"].max() == counts["digits"].classes - 1
@@ -163,15 +163,15 @@ def test_weights_that_would_be_downloaded_are_replaced(plan, counts, tmp_path, m
         update={"weights": "IMAGENET1K_V1", "width": 1.0, "head": "torchvision", "classes": 1000,
                 "training": None}
     )  # fmt: skip
-    chosen = plan.model_copy(update={"models": plan.models | {"resnet18_eighth": model}})
+    altered = plan.model_copy(update={"models": plan.models | {"resnet18_eighth": model}})
     (line, *_) = needs.weights("resnet18_eighth", model)
     assert "45 MB would be downloaded" in line
     folder = tmp_path / "pinch"
     folder.mkdir()
-    pinched(folder, chosen, counts, pinch.sizes(chosen)[0])
+    pinched(folder, altered, counts, pinch.sizes(altered)[0])
     with inside(folder):
-        found = params.load().models["resnet18_eighth"]
-    state = load_file(found.weights)
+        replacement = params.load().models["resnet18_eighth"]
+    state = load_file(replacement.weights)
     assert state["fc.weight"].shape == (1000, 512)
     assert all(value.isfinite().all() for value in state.values())
 
@@ -193,19 +193,19 @@ def test_estimates_follow_from_a_trial(plan, counts):
         small, large = (
             Study(whole.content | {"micro_batch": n}, {"digits": {"test": n}}) for n in (2, 4)
         )
-        found = Trial((1.0, 2.0), (30.0, 8.0), (5.0, 4.0), in_shards=True)
-        made = forecast._estimate(
-            "attack@tiny_fgsm", found, Base(3.0, 100.0), (small, large, whole)
+        trial = Trial((1.0, 2.0), (30.0, 8.0), (5.0, 4.0), in_shards=True)
+        result = forecast._estimate(
+            "attack@tiny_fgsm", trial, Base(3.0, 100.0), (small, large, whole)
         )
         times = (50 - 2) / 2
-        assert made.seconds == pytest.approx(3 + 1 + times * 2)
-        assert made.disk == pytest.approx(5 + times * 4)
+        assert result.seconds == pytest.approx(3 + 1 + times * 2)
+        assert result.disk == pytest.approx(5 + times * 4)
         # Memory grows by the mean of micro-batch and images: sqrt(32 x 50), 4, 2.
         batch = plan.micro_batch
         growth = ((batch * 50) ** 0.5 - 2) / (4 - 2)
-        assert made.peak == pytest.approx(100 + 30 + growth * 8)
+        assert result.peak == pytest.approx(100 + 30 + growth * 8)
         report = forecast._estimate(
-            "report@tiny", found, Base(3.0, 100.0), (small, large, whole), fault="KeyError: 1"
+            "report@tiny", trial, Base(3.0, 100.0), (small, large, whole), fault="KeyError: 1"
         )
     assert (report.seconds, report.peak, report.disk) == (4.0, 130.0, 5.0)
     assert report.fault == "KeyError: 1"
@@ -255,12 +255,12 @@ def test_durations_are_said_as_people_say_them(seconds, text):
 
 
 def test_a_plan_is_narrowed_to_what_a_study_rests_on(plan):
-    found = estimate.narrowed(plan, ["tiny_generalising"])
-    assert not found.cells and not found.retrainings
-    assert set(found.models) == {"vgg11_eighth", "resnet18_eighth", "resnet18_cropped"}
-    found = estimate.narrowed(plan, ["tiny"])
-    assert list(found.sets) == ["digits"]
-    assert list(found.models) == ["vgg11_eighth"]
+    rest = estimate.narrowed(plan, ["tiny_generalising"])
+    assert not rest.cells and not rest.retrainings
+    assert set(rest.models) == {"vgg11_eighth", "resnet18_eighth", "resnet18_cropped"}
+    rest = estimate.narrowed(plan, ["tiny"])
+    assert list(rest.sets) == ["digits"]
+    assert list(rest.models) == ["vgg11_eighth"]
     with pytest.raises(SettingsError, match="no study 'other'; there are: tiny, "):
         estimate.narrowed(plan, ["other"])
 
@@ -362,14 +362,14 @@ def test_a_folder_that_is_not_there_is_refused(monkeypatch, capsys, tmp_path):
 def test_data_that_would_be_downloaded_is_said_in_three_lines(monkeypatch, tmp_path):
     monkeypatch.setenv("CAMDRIFT_DATA", str(tmp_path))
     monkeypatch.chdir(ROOT)
-    chosen, wanted = estimate.asked("oxford_pets", [], [])
-    found = needs.counted("oxford_pets", chosen.sets["oxford_pets"], seed=1, need=wanted["DATA"])
-    assert found.splits == {"train": 2576, "validation": 368, "test": 736}
-    assert len(found.notes) == 3
-    assert found.notes[0].startswith("811 MB of images would be downloaded to ")
-    images = pinch.image_set(found, {"train": 3, "test": 2}, (224, 224, 3), seed=1)
+    pets, lacks = estimate.asked("oxford_pets", [], [])
+    counted = needs.counted("oxford_pets", pets.sets["oxford_pets"], seed=1, need=lacks["DATA"])
+    assert counted.splits == {"train": 2576, "validation": 368, "test": 736}
+    assert len(counted.notes) == 3
+    assert counted.notes[0].startswith("811 MB of images would be downloaded to ")
+    images = pinch.image_set(counted, {"train": 3, "test": 2}, (224, 224, 3), seed=1)
     assert images.pixels.shape == (6, 224, 224, 3)
     assert images.pixels.std() > 50  # noise: a blank image would have maps without values
     with pytest.raises(SettingsError, match="cannot be counted before it is downloaded"):
-        needs.counted("oxford_pets", chosen.sets["oxford_pets"], seed=1, need=None)
+        needs.counted("oxford_pets", pets.sets["oxford_pets"], seed=1, need=None)
     assert list(tmp_path.iterdir()) == []

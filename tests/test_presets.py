@@ -64,9 +64,9 @@ def test_folders_that_are_lacking_are_said_in_three_lines(monkeypatch, tmp_path,
     lines = str(fault.value).splitlines()
     assert len(lines) == 3 * len(preset.needs)
     for i, (folder, need) in enumerate(preset.needs.items()):
-        got = "nothing" if folder == "DATA" else f"no folder '{tmp_path / 'nowhere'}'"
-        wanted = f"preset '{name}' wanted {folder}=<folder> (or CAMDRIFT_{folder}), got {got}"
-        assert lines[3 * i] == f"{wanted}: {need.what}"
+        value = "nothing" if folder == "DATA" else f"no folder '{tmp_path / 'nowhere'}'"
+        request = f"preset '{name}' wanted {folder}=<folder> (or CAMDRIFT_{folder}), got {value}"
+        assert lines[3 * i] == f"{request}: {need.what}"
         assert lines[3 * i + 1] == f"  where: {need.where}"
         assert lines[3 * i + 2] == f"  terms: {need.terms}"
 
@@ -91,21 +91,21 @@ def test_the_sha256_of_a_file_that_names_its_own_is_filled_in(monkeypatch, tmp_p
 
 @pytest.mark.parametrize("name", list(CHOSEN))
 def test_a_preset_is_what_is_built(built, name):
-    made, preset = built(name), CHOSEN[name].settings
+    result, preset = built(name), CHOSEN[name].settings
     for part in presets.PARTS:
-        assert list(getattr(made, part)) == list(getattr(preset, part)), part
-    assert attacks.faults(made) == []
+        assert list(getattr(result, part)) == list(getattr(preset, part)), part
+    assert attacks.faults(result) == []
 
 
 def test_the_written_file_has_other_settings_and_the_comments(places, built, tmp_path):
-    made = built("nips17")
-    assert made.sets["nips17"].path == places["DATA"].as_posix()
-    assert made.models["resnet18"].weights.startswith(places["WEIGHTS"].as_posix())
-    assert (made.detection.images, made.detection.adaptive.steps) == (120, 10)
-    assert made.cells["resnet18_dlfuzz"].model == "resnet18"
+    result = built("nips17")
+    assert result.sets["nips17"].path == places["DATA"].as_posix()
+    assert result.models["resnet18"].weights.startswith(places["WEIGHTS"].as_posix())
+    assert (result.detection.images, result.detection.adaptive.steps) == (120, 10)
+    assert result.cells["resnet18_dlfuzz"].model == "resnet18"
     assert "# Every random draw is seeded" in (tmp_path / "params.yaml").read_text()
-    made = built("imagenette")
-    assert made.sets["imagenette"].arguments["root"] == places["DATA"].as_posix()
+    result = built("imagenette")
+    assert result.sets["imagenette"].arguments["root"] == places["DATA"].as_posix()
     assert built("noisecam_imagenet").cams.methods[-1] == "NoiseCAM"
     assert built(TINY).detection == params.load().detection
 
@@ -246,22 +246,22 @@ def imagenet(folder, names):
     for name in names:
         (folder / name).mkdir()
     plan = CHOSEN["renkhoff_imagenet"].settings
-    chosen = plan.sets["imagenet"].model_copy(update={"path": str(folder)})
-    return plan.models["imagenet_vgg16"], chosen
+    image_set = plan.sets["imagenet"].model_copy(update={"path": str(folder)})
+    return plan.models["imagenet_vgg16"], image_set
 
 
 def test_folders_of_imagenet_are_numbered_as_torchvision_does(tmp_path):
     wnids = numbering._wnids()
     assert len(wnids) == 1000
-    model, chosen = imagenet(tmp_path, wnids[:-1])
+    model, image_set = imagenet(tmp_path, wnids[:-1])
     with pytest.raises(SettingsError, match=r"(?s)wanted 1,000 folders .* got 999") as fault:
-        needs.numbered("imagenet_vgg16", model, chosen)
+        needs.numbered("imagenet_vgg16", model, image_set)
     assert len(str(fault.value).splitlines()) == 3
     (tmp_path / "tench").mkdir()
     with pytest.raises(SettingsError, match="named by wnid .* to 'tench'"):
-        needs.numbered("imagenet_vgg16", model, chosen)
+        needs.numbered("imagenet_vgg16", model, image_set)
     (tmp_path / "tench").rename(tmp_path / wnids[-1])
-    needs.numbered("imagenet_vgg16", model, chosen)
+    needs.numbered("imagenet_vgg16", model, image_set)
 
 
 def test_weights_by_name_are_in_the_cache_or_would_be_downloaded(monkeypatch, tmp_path):
@@ -289,13 +289,13 @@ def test_a_folder_is_counted_as_it_will_be_split(tmp_path):
             picture = rng.integers(0, 255, (20, 16, 3), dtype=np.uint8)
             Image.fromarray(picture).save(tmp_path / name / f"{i}.png")
     (tmp_path / "bert" / "broken.png").write_bytes(b"")
-    chosen = CHOSEN["faces"].settings.sets["faces"]
-    chosen = chosen.model_copy(update={"path": str(tmp_path), "size": 12, "resize": 12})
-    found = needs.counted("faces", chosen, seed=1, need=None)
-    assert found.splits == {"train": 17, "validation": 2, "test": 2}
-    assert (found.classes, found.read) == (2, 21)
-    assert found.sample.shape[1:] == (12, 12, 3)
-    assert found.native == 20 * 16 * 3
+    image_set = CHOSEN["faces"].settings.sets["faces"]
+    image_set = image_set.model_copy(update={"path": str(tmp_path), "size": 12, "resize": 12})
+    counted = needs.counted("faces", image_set, seed=1, need=None)
+    assert counted.splits == {"train": 17, "validation": 2, "test": 2}
+    assert (counted.classes, counted.read) == (2, 21)
+    assert counted.sample.shape[1:] == (12, 12, 3)
+    assert counted.native == 20 * 16 * 3
 
 
 @pytest.mark.parametrize("lent", [{}, {"DATA": NEED}])

@@ -57,9 +57,9 @@ def test_the_readmes_words_on_the_transformer_are_what_its_tables_say(published)
     assert "4 with too many empty maps" in claims.loc["A1", "detail"]
     # "36 % on the transformer (2 blocks)", "... to 154 % (FGSM on the transformer)"
     shares = tables["shares"].set_index(["share", "cell"])
-    left = shares.loc[(flips.FIXED, "vit_dlfuzz")]
-    assert round(left["value"], 2) == 0.36
-    assert left["layers"] == 2
+    remainder = shares.loc[(flips.FIXED, "vit_dlfuzz")]
+    assert round(remainder["value"], 2) == 0.36
+    assert remainder["layers"] == 2
     assert round(shares.loc[(flips.NEGATED, "vit_fgsm"), "value"], 2) == 1.54
     groups = tables["groups"].query(
         "variant == 'adversarial' and strength == 1 and layer == 'mean'"
@@ -71,8 +71,8 @@ def test_the_readmes_words_on_the_transformer_are_what_its_tables_say(published)
 
 def test_the_readmes_answer_is_what_the_committed_tables_say(published):
     with inside(published):
-        made = {name: results.load(name) for name in STUDIES}
-    groups = pd.concat([tables["groups"] for tables in made.values()])
+        outputs = {name: results.load(name) for name in STUDIES}
+    groups = pd.concat([tables["groups"] for tables in outputs.values()])
     groups = groups.query("variant == 'adversarial' and strength == 1 and layer == 'mean'")
     groups = groups.set_index(["group", "cell"])
     clean = groups.loc["flipped_seed_class"]
@@ -83,7 +83,7 @@ def test_the_readmes_answer_is_what_the_committed_tables_say(published):
     times = drift / (drift - clean["excess"])
     assert times.min() > 5
     # "(... too many maps are empty in one or two layers of each conv network ...)"
-    for tables in made.values():
+    for tables in outputs.values():
         first = tables["claims"].set_index("id").loc["A1"]
         assert first["verdict"] == findings.PARTLY
         assert re.search(r"\b[12] with too many empty maps", first["detail"])
@@ -97,13 +97,15 @@ def test_the_readmes_answer_is_what_the_committed_tables_say(published):
         assert f"{card['test_accuracy']:.1%}" == f"{right}%"
         assert f"{right} %" in (published / "README.md").read_text()
     # "With the class fixed, some 60 % of its excess over noise is left on ..., 14 % on the VGG-16."
-    shares = pd.concat([tables["shares"] for tables in made.values()])
+    shares = pd.concat([tables["shares"] for tables in outputs.values()])
     shares = shares.set_index(["share", "cell"])
-    left, turned = shares.loc[flips.FIXED, "value"], shares.loc[flips.NEGATED]
-    assert left[["squeezenet1_1_dlfuzz", "resnet18_dlfuzz"]].between(0.57, 0.63).all()
-    assert round(left["dlfuzz"], 2) == 0.14
-    assert left[["squeezenet1_1_dlfuzz", "resnet18_dlfuzz"]].min() > 0.5 > left[tiles].max()
-    assert round(left["squeezenet1_1_pgd"], 2) == 0.31
+    remainder, turned = shares.loc[flips.FIXED, "value"], shares.loc[flips.NEGATED]
+    assert remainder[["squeezenet1_1_dlfuzz", "resnet18_dlfuzz"]].between(0.57, 0.63).all()
+    assert round(remainder["dlfuzz"], 2) == 0.14
+    assert (
+        remainder[["squeezenet1_1_dlfuzz", "resnet18_dlfuzz"]].min() > 0.5 > remainder[tiles].max()
+    )
+    assert round(remainder["squeezenet1_1_pgd"], 2) == 0.31
     # "The same perturbation with its sign turned has 53 to 98 % of the attack's excess ..."
     share, flipped = turned["value"], turned["flipped"]
     assert round(share[real].min(), 2) == 0.53 and round(share[real].max(), 2) == 0.98
@@ -115,7 +117,7 @@ def test_the_readmes_answer_is_what_the_committed_tables_say(published):
     assert share[turned["low"].notna()].min() == share["dlfuzz"]
     # "Noise must be 3 to 27 times as large to flip the class ..."
     sizes, further = {}, {}
-    for tables in made.values():
+    for tables in outputs.values():
         rows = tables["factorial"].query("layer == 'mean' and target == 'own_top1'")
         for cell, part in rows.groupby("cell"):
             arms = part.set_index(["arm", "flipped"]).sort_index()
@@ -182,27 +184,27 @@ def test_what_is_under_review_is_named_in_the_readmes(published):
 
 def test_the_readmes_words_on_detectors_are_what_the_committed_tables_say(published):
     with inside(published):
-        made = {n: results.load(f"nips17_{n}_detectors") for n in ("squeezenet1_1", "resnet18")}
-    claims_of = {name: tables["claims"].set_index("id") for name, tables in made.items()}
+        outputs = {n: results.load(f"nips17_{n}_detectors") for n in ("squeezenet1_1", "resnet18")}
+    claims_of = {name: tables["claims"].set_index("id") for name, tables in outputs.items()}
     holding = {
-        name: set(found.query("paper == 'tan2023' and verdict == 'holds'").index)
-        for name, found in claims_of.items()
+        name: set(rows.query("paper == 'tan2023' and verdict == 'holds'").index)
+        for name, rows in claims_of.items()
     }
     # "One remark of the paper holds on both networks ... holds on SqueezeNet alone."
     assert holding == {"squeezenet1_1": {"B3", "B7"}, "resnet18": {"B7"}}
     for name, baseline in (("squeezenet1_1", "logistic"), ("resnet18", "squeezing")):
-        found = claims_of[name]
+        rows = claims_of[name]
         # "its maps are not dark ..., it finds less than behaviour deviation, not more, ..."
-        assert (found.loc[["B1b", "B2", "B5"], "verdict"] == "does not hold").all()
-        assert found.loc["B2", "high"] < 0
+        assert (rows.loc[["B1b", "B2", "B5"], "verdict"] == "does not hold").all()
+        assert rows.loc["B2", "high"] < 0
         # "... and a cheap baseline tells attacked images far better: ..."
-        assert baseline in found.loc["B1b", "detail"]
+        assert baseline in rows.loc["B1b", "detail"]
     # "An adaptive attack, tried on SqueezeNet, evades every detector: ... below chance."
-    adaptive = made["squeezenet1_1"]["adaptive"].query("arm == 'adaptive'")
+    adaptive = outputs["squeezenet1_1"]["adaptive"].query("arm == 'adaptive'")
     assert (adaptive["high"] < 0.5).all()
-    assert not len(made["resnet18"]["adaptive"])
+    assert not len(outputs["resnet18"]["adaptive"])
     # "As printed no ... As the public code has it, with softmax, ... on ResNet-18 (-0.27)"
-    for name, tables in made.items():
+    for name, tables in outputs.items():
         ranks = tables["disguise"].query("strength == 1").set_index(["reading", "kind"])
         printed = ranks[ranks.index.get_level_values("reading").str.startswith("printed")]
         assert printed["spearman"].abs().max() < 0.25
@@ -212,8 +214,8 @@ def test_the_readmes_words_on_detectors_are_what_the_committed_tables_say(publis
 
 def test_the_readmes_words_on_retraining_are_what_the_committed_tables_say(published):
     with inside(published):
-        made = {n: results.load(n) for n in ("cats_dogs_inspecting", "inspecting")}
-    real = made["cats_dogs_inspecting"]
+        outputs = {n: results.load(n) for n in ("cats_dogs_inspecting", "inspecting")}
+    real = outputs["cats_dogs_inspecting"]
     accuracy = real["sets"].set_index(["set", "model"])["accuracy"]
     rate = real["attacks"].query("split == 'test'").set_index(["attack", "model"])
     verdict, numbers = (
@@ -233,14 +235,14 @@ def test_the_readmes_words_on_retraining_are_what_the_committed_tables_say(publi
     assert accuracy["clean", "pgd"] < accuracy["clean", "baseline"]
     # "FGSM does reverse relevance maps there ...; on the bundled tiles it cannot ..."
     assert verdict["C3"] == "holds"
-    small = made["inspecting"]["numbers"].set_index("number")["value"]
+    small = outputs["inspecting"]["numbers"].set_index("number")["value"]
     assert small["negative relevance"] == 0 < numbers["negative relevance"]
     # "The immune model's map looks more as before ..., but so does the control's."
     map_of = real["relevance"].query("on == 'one_pixel' and kind == 'correlation'")
     map_of = map_of.set_index("model")["mean"]
     assert map_of["baseline"] < 0 < map_of["one_pixel"] < map_of["retrained"]
     # "Noise and rearranged perturbations of FGSM's size change few classes, and move ..."
-    tiles = made["inspecting"]
+    tiles = outputs["inspecting"]
     few = tiles["controls"].query("model == 'baseline' and attack == 'fgsm'")
     assert few["rate"].max() < 0.05
     heats = tiles["relevance"].query("model == 'baseline' and kind == 'correlation'")
@@ -267,10 +269,10 @@ def test_the_readmes_words_on_transfer_are_what_the_committed_tables_say(publish
         faces, tiles = (results.load(name) for name in ("orl_generalising", "generalising"))
     verdict = faces["claims"].set_index("id")["verdict"]
     detail = faces["claims"].set_index("id")["detail"]
-    for made in (faces, tiles):
+    for by_name in (faces, tiles):
         # "On no network but its own does it lose accuracy beyond noise ... by more than 5 points"
-        assert made["claims"].set_index("id").loc["D5", "verdict"] == "does not hold"
-        of = made["accuracy"].query("preprocessing == 'none' and range == 'unit'")
+        assert by_name["claims"].set_index("id").loc["D5", "verdict"] == "does not hold"
+        of = by_name["accuracy"].query("preprocessing == 'none' and range == 'unit'")
         of = of.set_index(["network", "attack", "eps"])["accuracy"].unstack("attack")
         others = of.drop(index="ResNet50")
         assert (others["noise"] - others["transferred"]).max() < 0.05
@@ -301,12 +303,12 @@ def test_the_readmes_words_on_transfer_are_what_the_committed_tables_say(publish
     assert verdict["D4"] == "not decided"
     assert detail["D4"].count("does not hold") == 2
     # "A shift goes with failing ... On faces this is so in both other readings, ..."
-    for made in (faces, tiles):
+    for by_name in (faces, tiles):
         assert (
             "the value is that of failed minus not"
-            in made["claims"].set_index("id").loc["D6", "detail"]
+            in by_name["claims"].set_index("id").loc["D6", "detail"]
         )
-        assert made["claims"].set_index("id").loc["D6", "low"] > 0
+        assert by_name["claims"].set_index("id").loc["D6", "low"] > 0
     assert verdict["D6"] == "not decided"
     assert detail["D6"].count(" holds") == 2
     # "Preprocessing does not help on cropped tiles"

@@ -44,11 +44,11 @@ def one_network() -> Weights:
 
 def some_digits(*, more: bool) -> ImageSet:
     """A few test images; `more`: another stands before them, and they stand in another order."""
-    found = images.digits(seed=1, **DIGITS)
-    rows = np.flatnonzero(found.index["split"] == "test")
-    chosen = [rows[FEW], *rows[:FEW][::-1]] if more else rows[:FEW]
-    index = found.index.iloc[chosen].reset_index(drop=True)
-    return replace(found, pixels=found.pixels[chosen], index=index)
+    whole = images.digits(seed=1, **DIGITS)
+    rows = np.flatnonzero(whole.index["split"] == "test")
+    places = [rows[FEW], *rows[:FEW][::-1]] if more else rows[:FEW]
+    index = whole.index.iloc[places].reset_index(drop=True)
+    return replace(whole, pixels=whole.pixels[places], index=index)
 
 
 def built(folder, *, more_images: bool = False, more_cells: bool = False):
@@ -64,7 +64,7 @@ def built(folder, *, more_images: bool = False, more_cells: bool = False):
         other = {key: value for key, value in cells["tiny_pgd"].items()} | {"label": "given"}
         content["cells"] = {"a_first": dict(other), **cells, "z_last": dict(other)}
     yaml.dump(content, folder / "params.yaml")
-    found = {}
+    artefacts = {}
     with inside(folder):
         storage.write(storage.set_folder("digits"), some_digits(more=more_images))
         storage.write(storage.model_folder("vgg11_eighth"), one_network())
@@ -72,8 +72,8 @@ def built(folder, *, more_images: bool = False, more_cells: bool = False):
             for stage, kind in (("attack", Attacked), ("noise", Noise), ("cam", Maps)):
                 script(stage).main(run.Stage(f"{stage}@{cell}"))
                 place = storage.cell_folder("tiny", cell, stage)
-                found[cell, kind] = storage.read(kind, place)
-    return found
+                artefacts[cell, kind] = storage.read(kind, place)
+    return artefacts
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +91,12 @@ def with_a_cell(tmp_path_factory):
     return built(tmp_path_factory.mktemp("cell"), more_cells=True)
 
 
-def by_image(found, cell, kind):
+def by_image(artefacts, cell, kind):
     """Arrays and tables of an artefact by the image's id, without its place among others."""
-    attacked = found[cell, Attacked]
+    attacked = artefacts[cell, Attacked]
     names = dict(zip(attacked.images["image"], attacked.images["id"], strict=True))
     if kind is Maps:
-        maps = found[cell, Maps]
+        maps = artefacts[cell, Maps]
         keys = ["method", "variant", "strength", "draw", "recipe", "target"]
         return {
             names[image]: [
@@ -107,9 +107,9 @@ def by_image(found, cell, kind):
             ]
             for image, rows in maps.rows.groupby("image")
         }  # fmt: skip
-    made = found[cell, kind]
-    arrays = [made.perturbation] if kind is Attacked else [made.draws, made.controls]
-    tables = [made.images] if kind is Attacked else [made.scales, made.raised]
+    artefact = artefacts[cell, kind]
+    arrays = [artefact.perturbation] if kind is Attacked else [artefact.draws, artefact.controls]
+    tables = [artefact.images] if kind is Attacked else [artefact.scales, artefact.raised]
     return {
         name: [array[row].tobytes() for array in arrays]
         + [table[table["image"] == image].drop(columns="image").to_csv(index=False)
@@ -148,7 +148,7 @@ def test_one_more_image_changes_no_other_of_a_retraining(name):
         "one_pixel": {"population": 6, "generations": 2},
     }
     known = YAML(typ="safe").load(ROOT / "params.yaml")["attacks"]
-    chosen = attacks.resolved(name, known, settings[name])
+    options = attacks.resolved(name, known, settings[name])
     pixels = torch.rand(6, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 
     def attacked(rows):
@@ -156,7 +156,7 @@ def test_one_more_image_changes_no_other_of_a_retraining(name):
         labels = model(pixels[rows]).argmax(1)
         index = pd.DataFrame({"id": names, "source": names, "label": labels.numpy()})
         shown = experiment.Images(pixels[rows], labels, index)
-        changed, _ = experiment.attack(model, name, chosen, shown, seed=1, key="test")
+        changed, _ = experiment.attack(model, name, options, shown, seed=1, key="test")
         return dict(zip(names, (image.numpy().tobytes() for image in changed), strict=True))
 
     few, more = attacked([0, 1, 2, 3]), attacked([5, 3, 2, 1, 0])
