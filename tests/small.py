@@ -21,7 +21,9 @@ def study(folder: Path) -> Path:
     content = yaml.load(folder / "params.yaml")
     content["micro_batch"] = 8  # many shards
     content |= {part: {} for part in WITHOUT}
-    content |= {part: {name: content[part][name] for name in kept} for part, kept in PARTS.items()}
+    content |= {
+        part: {name: content[part][name] for name in names} for part, names in PARTS.items()
+    }
     content["studies"] = {name: content["studies"][name] for name in ("tiny", "tiny_detectors")}
     content["cells"]["tiny_fgsm"]["detect"] = []
     content["cells"]["tiny_dlfuzz"] |= {"protocols": ["corrected"], "detect": [1.0]}

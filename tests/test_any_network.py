@@ -51,28 +51,28 @@ def test_a_rich_forward_is_explained_after_calls_of_its_own(images):
     with torch.no_grad():
         logits = network(images)
     network(images)  # leaves a tensor with a history on the network
-    found = cam.all_layers(network, images, 1)
-    torch.testing.assert_close(found.logits, logits)
+    explanation = cam.all_layers(network, images, 1)
+    torch.testing.assert_close(explanation.logits, logits)
     score = network(images)[:, 1].sum()
     (gradient,) = torch.autograd.grad(score, network.seen)
     expected = (gradient.mean((2, 3), keepdim=True) * network.seen).sum(1).relu().detach()
     assert expected.any()
-    torch.testing.assert_close(found.maps["GradCAM"][0], expected, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(explanation.maps["GradCAM"][0], expected, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_a_network_is_called_in_its_own_precision(images, dtype):
     network = small_network().eval().to(dtype)
-    found = cam.all_layers(network, images, 0, methods=["GradCAM", "LayerCAM"])
+    explanation = cam.all_layers(network, images, 0, methods=["GradCAM", "LayerCAM"])
     with torch.no_grad():
         own = network(images.to(dtype))
     if dtype is torch.float64:
-        torch.testing.assert_close(found.logits, own, rtol=1e-14, atol=1e-14)
+        torch.testing.assert_close(explanation.logits, own, rtol=1e-14, atol=1e-14)
     else:
-        assert torch.equal(found.logits, own.float())
+        assert torch.equal(explanation.logits, own.float())
     whole = cam.all_layers(small_network().eval(), images, 0, methods=["GradCAM", "LayerCAM"])
     share = {torch.float16: 0.02, torch.bfloat16: 0.1, torch.float64: 1e-5}[dtype]
-    for name, maps in found.maps.items():
+    for name, maps in explanation.maps.items():
         for ours, other in zip(maps, whole.maps[name], strict=True):
             assert ours.dtype == (dtype if dtype is torch.float64 else torch.float32)
             assert float((ours - other).abs().max()) <= share * float(other.max())
@@ -82,9 +82,9 @@ def test_a_network_is_called_in_its_own_precision(images, dtype):
 def test_a_wrapped_network_is_explained_as_the_network_inside(images, wrap):
     network = small_network().eval()
     plain = cam.all_layers(network, images)
-    found = cam.all_layers(wrap(network), images)
-    assert torch.equal(found.logits, plain.logits)
-    for one, other in zip(found.maps["GradCAM"], plain.maps["GradCAM"], strict=True):
+    explanation = cam.all_layers(wrap(network), images)
+    assert torch.equal(explanation.logits, plain.logits)
+    for one, other in zip(explanation.maps["GradCAM"], plain.maps["GradCAM"], strict=True):
         assert torch.equal(one, other)
 
 
@@ -158,16 +158,16 @@ FORWARDS = [
 @pytest.mark.parametrize("forward", FORWARDS, ids=lambda forward: forward.__name__)
 def test_any_forward_is_explained(images, forward):
     network, before = Forward(forward).eval(), images.clone()
-    kept = []
+    tensors = []
     relu = torch.relu
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "relu", lambda x: kept.append(relu(x)) or kept[-1])
+        patch.setattr(torch, "relu", lambda x: tensors.append(relu(x)) or tensors[-1])
         logits = network(images.clone())
-    gradients = torch.autograd.grad(logits[:, 1].sum(), kept)
-    found = cam.all_layers(network, images, 1)
+    gradients = torch.autograd.grad(logits[:, 1].sum(), tensors)
+    explanation = cam.all_layers(network, images, 1)
     assert torch.equal(images, before)
-    torch.testing.assert_close(found.logits, logits.detach())
-    for ours, tensor, gradient in zip(found.maps["GradCAM"], kept, gradients, strict=True):
+    torch.testing.assert_close(explanation.logits, logits.detach())
+    for ours, tensor, gradient in zip(explanation.maps["GradCAM"], tensors, gradients, strict=True):
         weights = gradient.mean((2, 3), keepdim=True)
         expected = (weights * tensor).sum(1).relu().detach()
         assert expected.any()
@@ -176,13 +176,13 @@ def test_any_forward_is_explained(images, forward):
 
 def test_a_conv_by_its_name_is_explained_before_its_norm(images):
     network = Forward(lambda net, x: net.tail(net.norm(net.conv(x)))).eval()
-    kept = []
-    hook = network.conv.register_forward_hook(lambda m, i, out: kept.append(out))
-    (gradient,) = torch.autograd.grad(network(images)[:, 0].sum(), kept)
+    outputs = []
+    hook = network.conv.register_forward_hook(lambda m, i, out: outputs.append(out))
+    (gradient,) = torch.autograd.grad(network(images)[:, 0].sum(), outputs)
     hook.remove()
-    expected = (gradient.mean((2, 3), keepdim=True) * kept[0]).sum(1).relu().detach()
-    (found,) = cam.all_layers(network, images, 0, hook_points=["conv"]).maps["GradCAM"]
-    torch.testing.assert_close(found, expected)
+    expected = (gradient.mean((2, 3), keepdim=True) * outputs[0]).sum(1).relu().detach()
+    (maps,) = cam.all_layers(network, images, 0, hook_points=["conv"]).maps["GradCAM"]
+    torch.testing.assert_close(maps, expected)
     # Without an activation, the default is the output of the norm, folded or not.
     whole = cam.all_layers(network, images, 0).maps["GradCAM"][0]
     named = cam.all_layers(network, images, 0, hook_points=["norm"]).maps["GradCAM"][0]
@@ -214,9 +214,9 @@ def test_images_that_take_other_modules_are_refused(images):
 def test_pixels_and_weights_of_inference_mode_are_explained():
     with torch.inference_mode():
         pixels, network = torch.rand(2, 3, 12, 12), small_network().eval()
-    found = cam.all_layers(network, pixels, 0)
+    explanation = cam.all_layers(network, pixels, 0)
     other = cam.all_layers(small_network().eval(), pixels.clone(), 0)
-    assert torch.equal(found.maps["GradCAM"][0], other.maps["GradCAM"][0])
+    assert torch.equal(explanation.maps["GradCAM"][0], other.maps["GradCAM"][0])
 
 
 def test_features_that_a_network_collects_stay_its_own(images):
@@ -250,14 +250,14 @@ def test_a_single_logit_is_read_as_two_classes(images):
         network[-1].bias -= network(images).median()
         logit = network(images)[:, 0]
     assert 0 < int((logit > 0).sum()) < 3
-    found = cam.all_layers(network, images)
-    assert torch.equal(found.targets, (logit > 0).long())
+    explanation = cam.all_layers(network, images)
+    assert torch.equal(explanation.targets, (logit > 0).long())
     both = nn.Sequential(*network[:-1], nn.Linear(7, 2)).eval()
     with torch.no_grad():
         both[-1].weight.copy_(torch.cat([-network[-1].weight, network[-1].weight]))
     for softmax in (False, True):
         ours = cam.all_layers(network, images, softmax=softmax).maps["GradCAM"]
-        theirs = cam.all_layers(both, images, found.targets, softmax=False).maps["GradCAM"]
+        theirs = cam.all_layers(both, images, explanation.targets, softmax=False).maps["GradCAM"]
         slope = logit.sigmoid() * (1 - logit.sigmoid()) if softmax else torch.ones(3)
         for one, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(one, other * slope[:, None, None])
@@ -298,9 +298,9 @@ ENTRIES = {
 def test_the_logits_may_be_an_entry_of_the_output(images, name):
     make, entry = ENTRIES[name]
     plain = cam.all_layers(small_network().eval(), images)
-    found = cam.all_layers(Wrapper(make).eval(), images, score=entry)
-    torch.testing.assert_close(found.logits, 2 * plain.logits)
-    for one, other in zip(found.maps["GradCAM"], plain.maps["GradCAM"], strict=True):
+    explanation = cam.all_layers(Wrapper(make).eval(), images, score=entry)
+    torch.testing.assert_close(explanation.logits, 2 * plain.logits)
+    for one, other in zip(explanation.maps["GradCAM"], plain.maps["GradCAM"], strict=True):
         torch.testing.assert_close(one, 2 * other)
 
 
@@ -311,13 +311,13 @@ def test_a_function_of_the_output_is_explained(images):
     def region(features):
         return features[:, 2, :2].sum((1, 2))
 
-    found = cam.all_layers(network, images, score=region, layers=[-1])
+    explanation = cam.all_layers(network, images, score=region, layers=[-1])
     with torch.no_grad():
         features = network(images)
-    torch.testing.assert_close(found.logits[:, 0], region(features))
+    torch.testing.assert_close(explanation.logits[:, 0], region(features))
     share = 2 * features.shape[-1] / features[0, 0].numel()  # mean of the gradient
-    torch.testing.assert_close(found.maps["GradCAM"][0], share * features[:, 2])
-    assert found.targets.tolist() == [0, 0, 0]
+    torch.testing.assert_close(explanation.maps["GradCAM"][0], share * features[:, 2])
+    assert explanation.targets.tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match="wanted a score function without targets and softmax"):
         cam.all_layers(network, images, 1, score=region)
     with pytest.raises(ValueError, match=r"wanted a score \(3,\), .* got \(3, 7, 6\)"):
@@ -325,7 +325,7 @@ def test_a_function_of_the_output_is_explained(images):
 
 
 @pytest.mark.parametrize(
-    ("make", "score", "got"),
+    ("make", "score", "message"),
     [
         (lambda logits, features: features, None, r"got \(3, 7, 6, 6\); score= names"),
         (lambda logits, features: {"a": logits}, None, "got a dict of a; score= names"),
@@ -333,8 +333,10 @@ def test_a_function_of_the_output_is_explained(images):
         (lambda logits, features: (logits,), 3, "got NoneType; score= names"),
     ],
 )
-def test_an_output_without_logits_is_refused(images, make, score, got):
-    with pytest.raises(ValueError, match=r"wanted a network that returns \(3, classes\), " + got):
+def test_an_output_without_logits_is_refused(images, make, score, message):
+    with pytest.raises(
+        ValueError, match=r"wanted a network that returns \(3, classes\), " + message
+    ):
         cam.all_layers(Wrapper(make).eval(), images, score=score)
 
 
@@ -343,21 +345,24 @@ def test_an_output_without_logits_is_refused(images, make, score, got):
 
 def test_images_that_are_not_square_keep_their_shape():
     images = torch.rand(2, 3, 24, 96, generator=torch.Generator().manual_seed(0))
-    found = cam.all_layers(small_network().eval(), images)
-    assert [tuple(layer.shape) for layer in found.maps["GradCAM"]] == [(2, 24, 96), (2, 12, 48)]
-    wide = found.scaled(48, 192)["GradCAM"]
+    explanation = cam.all_layers(small_network().eval(), images)
+    assert [tuple(layer.shape) for layer in explanation.maps["GradCAM"]] == [
+        (2, 24, 96),
+        (2, 12, 48),
+    ]
+    wide = explanation.scaled(48, 192)["GradCAM"]
     assert [tuple(layer.shape) for layer in wide] == [(2, 48, 192)] * 2
-    same = found.scaled(24, 96)["GradCAM"][0]
-    torch.testing.assert_close(same, found.scaled()["GradCAM"][0])
+    same = explanation.scaled(24, 96)["GradCAM"][0]
+    torch.testing.assert_close(same, explanation.scaled()["GradCAM"][0])
     with pytest.raises(ValueError, match=r"wanted scaled\(height, width\) of images of 24 x 96"):
-        found.scaled(60)
+        explanation.scaled(60)
 
 
 def test_images_may_have_any_number_of_channels(images):
     network = small_network().eval()
     network[0] = nn.Conv2d(5, 5, 3, padding=1)
-    found = cam.all_layers(network, torch.rand(2, 5, 12, 12))
-    assert found.maps["GradCAM"][0].shape == (2, 12, 12)
+    explanation = cam.all_layers(network, torch.rand(2, 5, 12, 12))
+    assert explanation.maps["GradCAM"][0].shape == (2, 12, 12)
 
 
 def test_one_network_is_explained_at_several_sizes(images):
@@ -382,9 +387,11 @@ class ByCount(nn.Module):
 
 def test_calls_may_depend_on_the_number_of_images(images):
     network = ByCount().eval()
-    found = cam.all_layers(network, images)
+    explanation = cam.all_layers(network, images)
     for one, other in zip(
-        found.maps["GradCAM"], cam.all_layers(network.inner, images).maps["GradCAM"], strict=True
+        explanation.maps["GradCAM"],
+        cam.all_layers(network.inner, images).maps["GradCAM"],
+        strict=True,
     ):
         torch.testing.assert_close(one, other)
 
@@ -429,28 +436,28 @@ def test_a_change_of_the_network_is_seen_by_the_next_call(images, name):
     network = small_network().eval()
     before = cam.all_layers(network, images, 0)
     CHANGES[name](network)
-    found = cam.all_layers(network, images.to(network[0].weight.dtype), 0)
+    explanation = cam.all_layers(network, images.to(network[0].weight.dtype), 0)
     fresh = cam.all_layers(copy.deepcopy(network), images.to(network[0].weight.dtype), 0)
-    assert not torch.equal(found.logits, before.logits)
-    assert torch.equal(found.logits, fresh.logits)
-    for one, other in zip(found.maps["GradCAM"], fresh.maps["GradCAM"], strict=True):
+    assert not torch.equal(explanation.logits, before.logits)
+    assert torch.equal(explanation.logits, fresh.logits)
+    for one, other in zip(explanation.maps["GradCAM"], fresh.maps["GradCAM"], strict=True):
         assert torch.equal(one, other)
 
 
 def test_an_unchanged_network_is_prepared_once(images, monkeypatch):
-    made = []
+    calls = []
     original = prepared.wrap
-    monkeypatch.setattr(prepared, "wrap", lambda *given: made.append(1) or original(*given))
+    monkeypatch.setattr(prepared, "wrap", lambda *args: calls.append(1) or original(*args))
     network = small_network()
     for _ in range(3):
         cam.all_layers(network, images)
         network.train()  # explained in eval mode all the same
         network.zero_grad()
-    assert len(made) == 1
+    assert len(calls) == 1
     cam.all_layers(network, images, layers=[0])
-    assert len(made) == 2
+    assert len(calls) == 2
     cam.all_layers(network, images, hook_points="convs", layers=[0])
-    assert len(made) == 3
+    assert len(calls) == 3
     names = ["0"]
     for name in ("0", "4"):
         names[0] = name  # one list, changed in between

@@ -29,10 +29,10 @@ def sample() -> Sample:
 
 def test_reads_back_what_was_written(tmp_path):
     storage.write(tmp_path, sample())
-    found = storage.read(Sample, tmp_path)
-    np.testing.assert_array_equal(found.values, sample().values)
-    pd.testing.assert_frame_equal(found.rows, sample().rows)
-    assert found.facts == {"classes": 2}
+    artefact = storage.read(Sample, tmp_path)
+    np.testing.assert_array_equal(artefact.values, sample().values)
+    pd.testing.assert_frame_equal(artefact.rows, sample().rows)
+    assert artefact.facts == {"classes": 2}
 
 
 def test_same_content_same_bytes(tmp_path, monkeypatch):
@@ -142,9 +142,9 @@ def test_parts_are_joined_end_to_end(tmp_path):
     more = Sample(second.values + 1, second.rows.assign(name=["c", "d"]), {"classes": 2})
     nothing = Sample(first.values[:0], first.rows[:0], {"classes": 2})
     storage.join(tmp_path / "joined", iter([first, nothing, more]), extra=first.rows)
-    found = storage.read(Sample, tmp_path / "joined")
-    np.testing.assert_array_equal(found.values, np.concatenate([first.values, more.values]))
-    assert list(found.rows["name"]) == ["a", "b", "c", "d"]
+    artefact = storage.read(Sample, tmp_path / "joined")
+    np.testing.assert_array_equal(artefact.values, np.concatenate([first.values, more.values]))
+    assert list(artefact.rows["name"]) == ["a", "b", "c", "d"]
     some = storage.read(Sample, tmp_path / "joined", only={"rows": {"name": ["b", "c"]}})
     assert list(some.rows["name"]) == ["b", "c"]
     assert len(storage.rows(Sample, tmp_path / "joined", "rows", name="d")) == 1

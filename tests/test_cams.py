@@ -17,13 +17,13 @@ def slow_grad_cam(model, image, target, layer):
     (gradient,) = torch.autograd.grad(logits[0, target], tensors[layer])
     activation, gradient = tensors[layer][0].detach(), gradient[0]
     channels, height, width = activation.shape
-    found = torch.zeros(height, width)
+    heatmap = torch.zeros(height, width)
     for i in range(height):
         for j in range(width):
             for k in range(channels):
                 weight = sum(float(g) for g in gradient[k].flatten()) / (height * width)
-                found[i, j] += weight * activation[k, i, j]
-    return found.clamp_min(0)
+                heatmap[i, j] += weight * activation[k, i, j]
+    return heatmap.clamp_min(0)
 
 
 def test_maps_twin_for_both_targets(pixels):
@@ -99,21 +99,21 @@ def explained(model, variants, pixels, *, likely=False, methods_=("GradCAM",)):
     seeds[3] = (seeds[3] + 1) % 4  # this one differs from its own top class
     guess = pd.Series(likely, index=images)
     seeds = pd.Series(seeds.numpy(), index=images)
-    found = packing.explain(model, variants, seeds, guess, methods=methods_)
-    return found.values, found.maxima, found.rows
+    result = packing.explain(model, variants, seeds, guess, methods=methods_)
+    return result.values, result.maxima, result.rows
 
 
 def test_rows_point_to_their_maps_in_any_order(model, pixels):
-    found = []
+    parts = []
     for likely in (False, [i % 2 == 0 for i in range(10)]):
         values, maxima, rows = explained(model, [variant("clean", pixels)], pixels, likely=likely)
         assert len(values) == len(maxima) == 11
         rows = rows.sort_values(["target", "image"])
-        found.append((values[rows["map"]], rows.drop(columns="map").reset_index(drop=True)))
+        parts.append((values[rows["map"]], rows.drop(columns="map").reset_index(drop=True)))
         shared = rows.groupby("image")["map"].nunique()
         assert shared.to_dict() == {100 + i: 2 if i == 3 else 1 for i in range(10)}
-    np.testing.assert_array_equal(found[0][0], found[1][0])
-    pd.testing.assert_frame_equal(found[0][1], found[1][1])
+    np.testing.assert_array_equal(parts[0][0], parts[1][0])
+    pd.testing.assert_frame_equal(parts[0][1], parts[1][1])
 
 
 def test_equal_pixels_are_explained_once(model, pixels, monkeypatch):
@@ -159,11 +159,11 @@ def test_further_methods_are_of_central_variants_alone(model, pixels):
     np.testing.assert_array_equal(values[decides["map"]], alone[first["map"]])
     np.testing.assert_array_equal(maxima[decides["map"]], tops[first["map"]])
     assert set(rows["map"]) == set(range(len(values)))
-    found = cam.all_layers(model, pixels, methods=names, micro_batch=4)
+    explanation = cam.all_layers(model, pixels, methods=names, micro_batch=4)
     for name in names[1:]:
         own = rows.query("method == @name and target == 'own_top1'").sort_values("image")
         assert set(own["variant"]) == {"clean"}
-        expected = packing.pack(found.maps[name])
+        expected = packing.pack(explanation.maps[name])
         np.testing.assert_array_equal(values[own["map"]], expected[0])
         np.testing.assert_array_equal(maxima[own["map"]], expected[1])
 
@@ -206,8 +206,8 @@ def test_maps_above_a_side_are_averaged_down(model, pixels):
     # Means of 2 x 2 blocks, written out.
     twin = np.array([[whole[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean() for j in range(6)]
                      for i in range(6)])  # fmt: skip
-    found = small.values[row][:36].astype(np.float32).reshape(6, 6) * small.maxima[row][0]
-    np.testing.assert_allclose(found, twin, atol=2e-3 * twin.max())
+    heatmap = small.values[row][:36].astype(np.float32).reshape(6, 6) * small.maxima[row][0]
+    np.testing.assert_allclose(heatmap, twin, atol=2e-3 * twin.max())
 
 
 @pytest.mark.parametrize("order", [("own_top1", "seed_class"), ("seed_class", "own_top1")])

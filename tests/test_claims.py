@@ -156,8 +156,8 @@ def test_the_margin_is_the_smallest_that_holds_the_interval():
     assert np.isnan(findings.margin(-0.06, 0.0))
 
 
-class Made(Evidence):
-    """Evidence from given arrays: (images, strengths, layers), one source an image."""
+class ArrayEvidence(Evidence):
+    """Evidence from arrays: (images, strengths, layers), one source an image."""
 
     def __init__(self, attack, noise, *, strengths, layers=None, failures=None, floor=0.5,
                  summed=False):  # fmt: skip
@@ -199,7 +199,7 @@ def similar(means, *, spread=0.02, images=60, seed=0):
 
 
 def excess(attack, noise, **options) -> findings.Finding:
-    evidence = Made(similar([attack]), similar([noise], seed=1), strengths=[1.0])
+    evidence = ArrayEvidence(similar([attack]), similar([noise], seed=1), strengths=[1.0])
     return judges.excess(evidence, 1.0, **options)
 
 
@@ -223,7 +223,7 @@ def test_an_effect_smaller_than_the_margin_is_no_effect_however_sure():
 def test_a_layer_with_many_empty_maps_is_not_decided():
     attack = similar([[0.5, 0.5]])
     attack[:10, 0, 1] = np.nan
-    evidence = Made(attack, similar([[0.9, 0.9]], seed=1), strengths=[1.0])
+    evidence = ArrayEvidence(attack, similar([[0.9, 0.9]], seed=1), strengths=[1.0])
     finding = judges.excess(evidence, 1.0)
     assert finding.verdict == PARTLY
     assert "1 with too many empty maps" in finding.detail
@@ -232,16 +232,20 @@ def test_a_layer_with_many_empty_maps_is_not_decided():
 
 def test_failures_are_judged_apart():
     flat = similar([[0.9, 0.9]])
-    evidence = Made(flat, flat, strengths=[1.0],
+    evidence = ArrayEvidence(flat, flat, strengths=[1.0],
                 failures=(similar([[0.5, 0.5]]), similar([[0.9, 0.9]], seed=1)))  # fmt: skip
     assert judges.excess(evidence, 1.0, success=False).verdict == HOLDS
     assert judges.excess(evidence, 1.0).verdict == NO_EFFECT
 
 
 def test_mean_and_variance():
-    wide = Made(similar([[0.5] * 3], spread=0.1), similar([[0.9] * 3], seed=1), strengths=[1.0])
+    wide = ArrayEvidence(
+        similar([[0.5] * 3], spread=0.1), similar([[0.9] * 3], seed=1), strengths=[1.0]
+    )
     assert judges.moments(wide).verdict == HOLDS
-    narrow = Made(similar([[0.5] * 3], spread=0.002), similar([[0.9] * 3], seed=1), strengths=[1.0])
+    narrow = ArrayEvidence(
+        similar([[0.5] * 3], spread=0.002), similar([[0.9] * 3], seed=1), strengths=[1.0]
+    )
     assert judges.moments(narrow).verdict == NOT
 
 
@@ -257,10 +261,12 @@ NAMES = ["1-1", "1-2", "2-1", "4-1", "5-1"]
     ],
 )
 def test_named_layers(means, verdict, share):
-    evidence = Made(similar([means]), similar([[0.9] * 5], seed=1), strengths=[1.0], layers=NAMES)
+    evidence = ArrayEvidence(
+        similar([means]), similar([[0.9] * 5], seed=1), strengths=[1.0], layers=NAMES
+    )
     finding = judges.named_layers(evidence)
     assert [finding.verdict, finding.value] == [verdict, pytest.approx(share, abs=0.05)]
-    other = Made(similar([means]), similar([[0.9] * 5]), strengths=[1.0])
+    other = ArrayEvidence(similar([means]), similar([[0.9] * 5]), strengths=[1.0])
     assert judges.named_layers(other).verdict == NOT_RUN
 
 
@@ -271,7 +277,7 @@ def test_named_layers(means, verdict, share):
 def test_one_named_layer_that_is_decided_can_refute_both(means, verdict):
     attack = similar([means])
     attack[:20, 0, 4] = np.nan
-    evidence = Made(attack, similar([[0.9] * 5], seed=1), strengths=[1.0], layers=NAMES)
+    evidence = ArrayEvidence(attack, similar([[0.9] * 5], seed=1), strengths=[1.0], layers=NAMES)
     finding = judges.named_layers(evidence)
     assert finding.verdict == verdict
     assert finding.detail.endswith("too many empty maps in 5-1")
@@ -280,14 +286,16 @@ def test_one_named_layer_that_is_decided_can_refute_both(means, verdict):
 def test_depth():
     falling, rising = [0.9, 0.8, 0.7, 0.6, 0.5], [0.5, 0.6, 0.7, 0.8, 0.9]
     for means, verdict, value in ((falling, HOLDS, -1), (rising, NOT, 1)):
-        evidence = Made(similar([means]), similar([means]), strengths=[1.0])
+        evidence = ArrayEvidence(similar([means]), similar([means]), strengths=[1.0])
         finding = judges.depth(evidence)
         assert [finding.verdict, finding.value] == [verdict, pytest.approx(value)]
 
 
 def test_depth_is_decided_where_similarity_as_it_is_agrees():
     means, floor = np.array([0.9, 0.91, 0.92, 0.93, 0.94]), np.array([0.1, 0.3, 0.5, 0.7, 0.9])
-    evidence = Made(similar([means], spread=0.001), similar([means]), strengths=[1.0], floor=floor)
+    evidence = ArrayEvidence(
+        similar([means], spread=0.001), similar([means]), strengths=[1.0], floor=floor
+    )
     finding = judges.depth(evidence)
     # Above their floors deeper layers are less similar; as they are, more similar.
     assert [finding.value, finding.verdict] == [pytest.approx(-1), UNDECIDED]
@@ -298,7 +306,7 @@ def test_depth_is_decided_where_each_kind_of_place_agrees():
     falling, rising = [0.9, 0.8, 0.7, 0.6], [0.3, 0.35, 0.4, 0.45]
     means = np.column_stack([falling, rising]).ravel()
     summed = np.tile([False, True], 4)
-    evidence = Made(
+    evidence = ArrayEvidence(
         similar([means], spread=0.001), similar([means]), strengths=[1.0], summed=summed
     )
     finding = judges.depth(evidence)
@@ -306,7 +314,7 @@ def test_depth_is_decided_where_each_kind_of_place_agrees():
     assert "inside branches, above the floor: -1.000 [-1.000, -1.000] holds" in finding.detail
     assert "after sums, above the floor: 1.000 [1.000, 1.000] does not hold" in finding.detail
     means = np.column_stack([falling, np.array(falling) - 0.15]).ravel()
-    evidence = Made(
+    evidence = ArrayEvidence(
         similar([means], spread=0.001), similar([means]), strengths=[1.0], summed=summed
     )
     assert judges.depth(evidence).verdict == HOLDS
@@ -340,7 +348,7 @@ def test_compromise_is_judged_by_the_papers_rule_with_a_held_out_quantile_beside
 def test_the_share_of_attackable_images_is_judged_on_imagenets_classes(classes, share, verdict):
     success = np.arange(500) < share * 500
     images = pd.DataFrame({"source": np.arange(500), "success": success})
-    evidence = Made(similar([[0.5]]), similar([[0.5]]), strengths=[1.0])
+    evidence = ArrayEvidence(similar([[0.5]]), similar([[0.5]]), strengths=[1.0])
     evidence.__dict__["results"] = SimpleNamespace(
         attacked=SimpleNamespace(images=images), name="x",
         covered=SimpleNamespace(facts={"classes": classes}),
@@ -391,7 +399,7 @@ def test_own_and_clean_class_are_read_on_the_same_layers(tiny):
 
 
 def test_same_curves():
-    evidence = Made(
+    evidence = ArrayEvidence(
         similar([[0.5, 0.6], [0.5, 0.7], [0.9, 0.9]], spread=0.001),
         similar([[0.9, 0.9]] * 3), strengths=[0.5, 1.0, 2.0],
     )  # fmt: skip
@@ -410,7 +418,7 @@ def deep(*, layers=53, strengths=(0.25, 2.0, 4.0), images=40):
     """A network of many layers whose curves at three strengths lie far apart."""
     means = np.stack([np.full(layers, mean) for mean in (0.9, 0.5, 0.45)])
     attack = similar(means, spread=0.1, images=images)
-    return Made(attack, similar(means, seed=1, images=images), strengths=list(strengths))
+    return ArrayEvidence(attack, similar(means, seed=1, images=images), strengths=list(strengths))
 
 
 def test_a_verdict_is_within_reach_however_many_layers_there_are():
@@ -422,7 +430,7 @@ def test_a_verdict_is_within_reach_however_many_layers_there_are():
     assert 0.45 < finding.value < 0.58  # the largest of 53, each with an error of 0.02
     beyond = int(finding.detail.split("; ")[1].split(" ")[0])
     assert beyond >= 106  # of .9 against the others, of 53 layers each
-    assert judges.excess(Made(similar([[0.5] * 55]), similar([[0.9] * 55], seed=1),
+    assert judges.excess(ArrayEvidence(similar([[0.5] * 55]), similar([[0.9] * 55], seed=1),
                               strengths=[1.0]), 1.0).verdict == HOLDS  # fmt: skip
 
 
@@ -432,12 +440,12 @@ def test_a_verdict_out_of_reach_says_so(monkeypatch):
     assert finding.verdict == UNDECIDED
     assert "0 of 159 differences beyond 0.03; out of reach: after Holm over 159" in finding.detail
     assert "no p-value of 400 resamples is below 0.4" in finding.detail
-    layers = Made(similar([[0.5] * 55]), similar([[0.9] * 55], seed=1), strengths=[1.0])
+    layers = ArrayEvidence(similar([[0.5] * 55]), similar([[0.9] * 55], seed=1), strengths=[1.0])
     assert "out of reach: after Holm over 55" in judges.excess(layers, 1.0).detail
 
 
 def arms(attack, noise, strengths):
-    evidence = Made(np.zeros(attack.shape), np.zeros(noise.shape), strengths=strengths)
+    evidence = ArrayEvidence(np.zeros(attack.shape), np.zeros(noise.shape), strengths=strengths)
     evidence.__dict__["compromised"] = {
         "attack": attack.astype(float),
         "noise": noise.astype(float),
@@ -496,7 +504,7 @@ def test_claims_table_puts_published_beside_corrected():
 
 
 def with_control(attack, noise, control, *, name="negated"):
-    evidence = Made(similar([attack]), similar([noise], seed=1), strengths=[1.0])
+    evidence = ArrayEvidence(similar([attack]), similar([noise], seed=1), strengths=[1.0])
     evidence.similarities[name, True] = similar([control], seed=2)
     evidence.__dict__["values"] = pd.DataFrame({"variant": ["adversarial", "noise", name]})
     return evidence
@@ -519,20 +527,20 @@ def test_weak_attacks_deviate_more_where_their_maps_are_less_similar():
     def judge(means):
         curve = np.repeat(np.array(means)[:, None], 2, axis=1)
         arms = similar(curve), similar(curve, seed=1)
-        return controls.weak_deviates_more(Made(*arms, strengths=[0.25, 1.0, 2.0, 4.0]))
+        return controls.weak_deviates_more(ArrayEvidence(*arms, strengths=[0.25, 1.0, 2.0, 4.0]))
 
     assert judge([0.5, 0.6, 0.7, 0.8]).verdict == HOLDS
     assert judge([0.5, 0.6, 0.7, 0.8]).value == pytest.approx(0.2, abs=0.02)  # the least
     assert judge([0.9, 0.6, 0.5, 0.4]).verdict == NOT
     assert judge([0.5, 0.6, 0.7, 0.3]).verdict == PARTLY
-    short = Made(similar([[0.5]]), similar([[0.5]]), strengths=[1.0])
+    short = ArrayEvidence(similar([[0.5]]), similar([[0.5]]), strengths=[1.0])
     assert controls.weak_deviates_more(short).verdict == NOT_RUN
 
 
 def test_the_flip_is_most_of_the_drift_where_little_is_left_with_the_class_held(monkeypatch):
     def evidence(attack):
         arms = similar([[attack] * 3]), similar([[0.8] * 3], seed=1)
-        held = Made(*arms, strengths=[1.0])
+        held = ArrayEvidence(*arms, strengths=[1.0])
         held.__dict__["values"] = pd.DataFrame({"variant": ["noise"]})
         return held
 
@@ -550,7 +558,7 @@ def test_the_flip_is_most_of_the_drift_where_little_is_left_with_the_class_held(
 def test_a_transformer_drifts_as_conv_networks_do_where_a1_and_a8_hold():
     def judge(attack, *, tokens=(True, True, True)):
         arms = similar([attack] * 2), similar([[0.9] * 3] * 2, seed=1)
-        evidence = Made(*arms, strengths=[0.25, 1.0], failures=arms)
+        evidence = ArrayEvidence(*arms, strengths=[0.25, 1.0], failures=arms)
         layers = pd.DataFrame({"tokens": tokens} if tokens else {"name": ["a", "b", "c"]})
         evidence.__dict__["results"] = SimpleNamespace(maps=SimpleNamespace(layers=layers))
         return transformers.as_conv_networks(evidence)

@@ -96,15 +96,15 @@ def test_every_claim_of_every_published_study_is_an_entry(published):
         plan = params.load()
         studies = readme.studies(plan)
         matrix = combination.evidence(plan, studies)
-        asked = {
+        pairs = {
             (name, row["id"])
             for name in studies
             for row in readme.results.load(name)["claims"].to_dict("records")
             if row["verdict"] != NOT_RUN
         }
-        written = pd.read_csv(summary.MATRIX)
-    assert list(written["verdict"]) == list(matrix["verdict"])
-    assert set(zip(matrix["study"], matrix["claim"], strict=True)) == asked
+        table = pd.read_csv(summary.MATRIX)
+    assert list(table["verdict"]) == list(matrix["verdict"])
+    assert set(zip(matrix["study"], matrix["claim"], strict=True)) == pairs
     votes = matrix.groupby("set")["votes"].first()
     assert not votes["photos"]
     assert votes[["nips17", "orl", "cats_dogs"]].all()

@@ -9,7 +9,7 @@ from conftest import as_model, small_network
 def test_levels_twin(pixels):
     model = as_model(small_network(), micro_batch=2)
     logits, tensors = model.excitations(pixels[:2])
-    found = coverage.levels(logits, tensors)
+    result = coverage.levels(logits, tensors)
     for i in range(2):
         expected = []
         for layer in (*tensors, logits.softmax(1)):
@@ -20,7 +20,7 @@ def test_levels_twin(pixels):
             for channel in channels:
                 units = [(v - low) / (high - low) for row in channel for v in row]
                 expected.append(sum(units) / len(units))
-        np.testing.assert_allclose(found[i].tolist(), expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(result[i].tolist(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_neurons_are_channels_pools_and_classes(model):

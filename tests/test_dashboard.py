@@ -177,10 +177,10 @@ def test_every_network_with_maps_shows_its_layers(whole, monkeypatch):
 
 def test_two_revisions_are_compared(alone, monkeypatch):
     """In a repository of its own: the second commit has another seed and another accuracy."""
-    lib, chosen = alone / "lib", alone / "params.yaml"
-    text = chosen.read_text()
-    lib.unlink(), chosen.unlink()
-    chosen.write_text(text)
+    lib, settings_file = alone / "lib", alone / "params.yaml"
+    text = settings_file.read_text()
+    lib.unlink(), settings_file.unlink()
+    settings_file.write_text(text)
     lib.symlink_to(ROOT / "lib")
     who = ["-c", "user.name=a", "-c", "user.email=a@b"]
 
@@ -193,7 +193,7 @@ def test_two_revisions_are_compared(alone, monkeypatch):
     git("commit", "-qm", "first")
     metrics = alone / "data" / "results" / "tiny" / "metrics.json"
     metrics.write_text(re.sub(r'"accuracy": [0-9.]+', '"accuracy": 0.123', metrics.read_text()))
-    chosen.write_text(re.sub("(?m)^seed: 1", "seed: 7", text))
+    settings_file.write_text(re.sub("(?m)^seed: 1", "seed: 7", text))
     git("commit", "-qam", "second")
     app = shown(alone, monkeypatch, "revisions", study="tiny", with_metrics="true")
     table, settings, metrics = (frame.value for frame in app.dataframe[:3])
@@ -225,9 +225,9 @@ def test_bars_stand_over_their_own_names():
     axes = Canvas().add_subplot()
     drawing._draw(drawing.Figure("f", "t", "", "bars", table, "x", "y"), axes)
     labels = [label.get_text() for label in axes.get_xticklabels()]
-    found = {round(bar.get_height()): labels[round(bar.get_x() + bar.get_width() / 2)]
+    by_height = {round(bar.get_height()): labels[round(bar.get_x() + bar.get_width() / 2)]
              for bar in axes.patches}  # fmt: skip
-    assert found == {1: "p", 2: "q", 3: "r"}
+    assert by_height == {1: "p", 2: "q", 3: "r"}
 
 
 def test_claims_are_filtered_and_opened(whole, monkeypatch):
@@ -297,10 +297,10 @@ def test_a_threshold_as_chosen_gives_the_table_s_rates(whole):
 
 
 def test_pictures_are_those_that_the_model_was_given(tiny):
-    chosen = tiny.settings
+    plan = tiny.settings
     with inside(tiny.folder):
-        for name, cell in chosen.cells.items():
-            known = settings.protocols(chosen.protocols)
+        for name, cell in plan.cells.items():
+            known = settings.protocols(plan.protocols)
             protocols = [known[key] for key in cell.protocols]
             for first in protocols:
                 opened = case.read(cell.study, name, cell, first)
@@ -308,15 +308,15 @@ def test_pictures_are_those_that_the_model_was_given(tiny):
                 folder = storage.cell_folder
                 attacked = storage.read(Attacked, folder(cell.study, name, "attack"))
                 noise = storage.read(Noise, folder(cell.study, name, "noise"))
-                made = variants.compose(images, attacked, noise, protocols)
+                composition = variants.compose(images, attacked, noise, protocols)
                 image = int(attacked.images["image"].iloc[1])
-                for variant in made:
+                for variant in composition:
                     table = variant.table
                     alike = table["recipe"].iloc[0] == first.recipe and table["draw"].iloc[0] == 0
                     if variant.name not in ("adversarial", "noise") or not alike:
                         continue
-                    found = case.pixels(opened, image, table["strength"].iloc[0])[variant.name]
-                    assert np.array_equal(found, np.moveaxis(variant.pixels()[1], 0, -1))
+                    pictures = case.pixels(opened, image, table["strength"].iloc[0])[variant.name]
+                    assert np.array_equal(pictures, np.moveaxis(variant.pixels()[1], 0, -1))
 
 
 def test_the_dashboard_imports_no_torch(whole):

@@ -146,15 +146,15 @@ def test_tiles_of_a_picture_are_drawn_together_and_one_picture_has_no_interval()
 def test_auroc_and_rates_are_scikit_learns_also_in_a_resample(share):
     one = evaluate(share=share)[1.0]
     rows = one.test
-    kept = rows["kind"] != "failure"
-    truth = (rows["kind"] == "success")[kept]
+    mask = rows["kind"] != "failure"
+    truth = (rows["kind"] == "success")[mask]
     for name in ("squeezing", "mahalanobis", "behaviour_median"):
         values = one.auroc(name, "success", "both")
-        assert values[0] == pytest.approx(roc_auc_score(truth, one.scores[name][kept]))
-        weights = one.weights[7][one.place][kept]
-        expected = roc_auc_score(truth, one.scores[name][kept], sample_weight=weights)
+        assert values[0] == pytest.approx(roc_auc_score(truth, one.scores[name][mask]))
+        weights = one.weights[7][one.place][mask]
+        expected = roc_auc_score(truth, one.scores[name][mask], sample_weight=weights)
         assert values[8] == pytest.approx(expected)
-        alarms = one.alarms(name, "chosen")[kept]
+        alarms = one.alarms(name, "chosen")[mask]
         balanced = one.balanced(name, "chosen")
         assert balanced[0] == pytest.approx(balanced_accuracy_score(truth, alarms))
         expected = balanced_accuracy_score(truth, alarms, sample_weight=weights)
@@ -341,9 +341,9 @@ def test_a_baseline_that_is_trained_on_the_attack_is_said_to_be():
         "; logistic is trained on this attack, trained on 'pgd' its AUROC is 0.51"
     )
     assert "trained" not in verdicts.more_accurate(evaluations, ("squeezing",), "chosen").detail
-    seen = tables.trained_on(by_strength[1.0], "dlfuzz")
-    assert seen["logistic"] == "dlfuzz"
-    assert (seen["mahalanobis"], seen["energy"]) == ("benign images", "none")
+    sources = tables.trained_on(by_strength[1.0], "dlfuzz")
+    assert sources["logistic"] == "dlfuzz"
+    assert (sources["mahalanobis"], sources["energy"]) == ("benign images", "none")
 
 
 def test_claims_that_rest_on_few_images_are_flagged():
@@ -446,14 +446,14 @@ def test_a_detector_trained_on_the_attack_shows_its_auroc_when_trained_on_anothe
         "strength": 1.0, "detector": ["logistic", "logistic", "logistic", "energy"],
         "auroc": [0.9, 0.51, 0.6, 0.7],
     })  # fmt: skip
-    made = {"detectors": rows, "transfer": transfer}
-    result = report.evaluation(made, "dlfuzz").drop_duplicates("detector").set_index("detector")
+    outputs = {"detectors": rows, "transfer": transfer}
+    result = report.evaluation(outputs, "dlfuzz").drop_duplicates("detector").set_index("detector")
     column = result["AUROC, trained on another attack"]
     assert column["logistic"] == "pgd 0.510, fgsm 0.600"
     assert column["energy"] == ""
     assert result.loc["mahalanobis", "trained on"] == "benign images"
     # Tables that were written before detectors said so are read, too.
-    old = report.evaluation(made | {"detectors": rows.drop(columns="trained_on")}, "dlfuzz")
+    old = report.evaluation(outputs | {"detectors": rows.drop(columns="trained_on")}, "dlfuzz")
     assert (old["AUROC, trained on another attack"] == "").all()
 
 
@@ -463,13 +463,13 @@ def test_figure_1_names_the_class_before_and_after_the_blur():
             for image in (7, 8) for variant, strength, blurred in
             [("clean", 0.0, 0), ("adversarial", 0.5, 9), ("adversarial", 1.0, 1),
              ("noise", 1.0, 2)]]  # fmt: skip
-    found = Detected(
+    detection = Detected(
         pd.DataFrame(rows, columns=["image", "variant", "strength", "blurred"]), pd.DataFrame(),
         pd.DataFrame(), np.zeros(0), np.zeros((1, 3, 4, 4, 3), np.uint8),
         pd.DataFrame({"image": 7, "variant": variants_, "prediction": [7, 3, 7]}),
         {"classes": [(7, "cat"), (8, "dog")]},
     )  # fmt: skip
-    examples = figures.Examples(found)
+    examples = figures.Examples(detection)
     assert [examples.label_blurred(variant) for variant in variants_] == [
         "clean: cat\nblurred: cat", "attack: class 3\nblurred: dog", "noise: cat\nblurred: class 9"
     ]  # fmt: skip

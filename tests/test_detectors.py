@@ -137,16 +137,16 @@ def test_layers_that_a_model_has_not_become_its_last():
 
 
 def test_the_most_sensitive_layer_is_a_number_only_once_it_is_chosen():
-    asked = changed(behaviour={"probe": "sensitive"})
-    first = next(family for family in families(asked) if family.name == "behaviour")
+    sensitive = changed(behaviour={"probe": "sensitive"})
+    first = next(family for family in families(sensitive) if family.name == "behaviour")
     assert first.layers == {}
-    chosen = next(f for f in families(with_layer(asked, 7)) if f.name == "behaviour")
-    assert chosen.layers == {"probe": 7}
+    second = next(f for f in families(with_layer(sensitive, 7)) if f.name == "behaviour")
+    assert second.layers == {"probe": 7}
     placed = with_layer(changed(behaviour={"probe": -3}), 7)
     assert placed.detectors["behaviour"]["probe"] == -3
 
 
 def test_detectors_say_what_they_are_trained_on():
-    seen = {name: detector.trained_on for name, detector in fresh().items()}
-    assert {n for n, kind in seen.items() if kind == "attacked"} == {"logistic", *noisecam.NAMES}
-    assert {n for n, kind in seen.items() if kind == "benign"} == {"mahalanobis"}
+    sources = {name: detector.trained_on for name, detector in fresh().items()}
+    assert {n for n, kind in sources.items() if kind == "attacked"} == {"logistic", *noisecam.NAMES}
+    assert {n for n, kind in sources.items() if kind == "benign"} == {"mahalanobis"}

@@ -47,8 +47,8 @@ def test_a_figure_without_values_is_not_written(tmp_path):
     assert [f.is_blank for f in (blank, empty, boxes)] == [True] * 3
     tile = np.zeros((4, 4, 3), dtype=np.uint8)
     shown = [lines("a"), drawing.panel("panel", "", "", [[tile]], ["one"], ["one"])]
-    written = drawing.write([blank, shown[0], empty, boxes, shown[1]], tmp_path)
-    assert written == shown
+    figures = drawing.write([blank, shown[0], empty, boxes, shown[1]], tmp_path)
+    assert figures == shown
     assert {file.stem for file in tmp_path.iterdir()} == {"lines", "panel"}
 
 

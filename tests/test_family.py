@@ -20,12 +20,12 @@ def test_holm_is_statsmodels(seed):
     values = np.random.default_rng(seed).random(8) ** 4 / 4
     p = {f"A{i}": value for i, value in enumerate(values)}
     decided = {name: value for name, value in p.items() if value <= 0.05}
-    found = family.after_holm(judged(p), confidence=0.95)
+    corrected = family.after_holm(judged(p), confidence=0.95)
     rejected = multipletests(list(decided.values()), 0.05, method="holm")[0] if decided else []
     expected = dict.fromkeys(p, UNDECIDED) | {
         name: HOLDS if reject else UNDECIDED for name, reject in zip(decided, rejected, strict=True)
     }
-    assert found == expected
+    assert corrected == expected
 
 
 def test_claims_that_are_open_are_no_part_of_the_family():

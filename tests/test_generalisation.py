@@ -114,8 +114,8 @@ def compared(by_network=None, preprocessed=None) -> Comparison:
 
 
 def test_accuracy_has_wilsons_interval():
-    made = tables.tables(compared())
-    row = made["accuracy"].query("network == 'VGG16' and attack == 'transferred' and eps == 0.1")
+    outputs = tables.tables(compared())
+    row = outputs["accuracy"].query("network == 'VGG16' and attack == 'transferred' and eps == 0.1")
     p, n, z = 0.9, N, 1.959964
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     reach = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
@@ -125,8 +125,8 @@ def test_accuracy_has_wilsons_interval():
 
 
 def test_the_matrix_names_who_made_the_attack_once():
-    made = tables.tables(compared())["matrix"]
-    rows = made.query("eps == 0.1")
+    matrix = tables.tables(compared())["matrix"]
+    rows = matrix.query("eps == 0.1")
     assert not rows.duplicated(["made_on", "network"]).any()
     of = rows.set_index(["made_on", "network"])["lost"]
     assert of["ResNet50", "VGG16"] == pytest.approx(0.1)
@@ -136,14 +136,14 @@ def test_the_matrix_names_who_made_the_attack_once():
 
 
 def test_mod_is_the_mean_of_the_images_with_groups_and_the_papers_last_row():
-    found = compared()
-    rows = tables.tables(found)["mod"].query("attack == 'transferred' and explains == 'given'")
+    study = compared()
+    rows = tables.tables(study)["mod"].query("attack == 'transferred' and explains == 'given'")
     rows = rows.set_index(["network", "eps", "group"])
-    part = found.tried["Xception", PLAIN].parts[0]
+    part = study.tried["Xception", PLAIN].parts[0]
     values = part.last[:, 3, 0, 0]  # variants: own, own, transferred, transferred
     assert rows.loc[("Xception", 0.1, "all"), "mod"] == pytest.approx(values.mean(), abs=1e-3)
-    kept = values[24:]  # the attack takes the first 24 of 40
-    assert rows.loc[("Xception", 0.1, "class kept"), "mod"] == pytest.approx(kept.mean(), abs=1e-3)
+    tail = values[24:]  # the attack takes the first 24 of 40
+    assert rows.loc[("Xception", 0.1, "class kept"), "mod"] == pytest.approx(tail.mean(), abs=1e-3)
     assert rows.loc[("Xception", 0.1, "class lost"), "images"] == 24
     five = [rows.loc[(name, 0.1, "all"), "mod"] for name in FAMILIES]
     assert rows.loc[("mean", 0.1, "all"), "mod"] == pytest.approx(np.mean(five), abs=1e-3)
@@ -153,9 +153,9 @@ def test_empty_maps_are_left_out_counted_and_taken_as_they_are():
     part = transferred(lost=[0, 0], shift=[0.1, 0.2])
     part.last[:10, 3, 0, 0] = np.nan
     part.last[:10, 3, 0, 1] = 0.5
-    found = Comparison("t", PLAN, {("VGG16", PLAIN): Tried("deep", [part])}, SETTINGS.statistics, 1)
-    made = tables.tables(found)["mod"].query("attack == 'transferred' and explains == 'given'")
-    row = made.query("network == 'VGG16' and eps == 0.1 and group == 'all'")
+    study = Comparison("t", PLAN, {("VGG16", PLAIN): Tried("deep", [part])}, SETTINGS.statistics, 1)
+    rows = tables.tables(study)["mod"].query("attack == 'transferred' and explains == 'given'")
+    row = rows.query("network == 'VGG16' and eps == 0.1 and group == 'all'")
     assert row["empty"].item() == 0.25
     assert row["images"].item() == 30
     assert row["mod"].item() == pytest.approx(0.2, abs=0.01)
@@ -165,53 +165,53 @@ def test_empty_maps_are_left_out_counted_and_taken_as_they_are():
 def test_sets_of_a_network_are_pooled():
     parts = [transferred(lost=[0.1, 0.5], shift=[0.1, 0.2], seed=k) for k in (1, 2)]
     parts[1].images["id"] += " b"
-    found = Comparison("t", PLAN, {("VGG16", PLAIN): Tried("deep", parts)}, SETTINGS.statistics, 1)
-    made = tables.tables(found)
-    assert set(made["accuracy"]["images"]) == {2 * N}
-    row = made["accuracy"].query("attack == 'transferred' and eps == 0.1")
+    study = Comparison("t", PLAN, {("VGG16", PLAIN): Tried("deep", parts)}, SETTINGS.statistics, 1)
+    outputs = tables.tables(study)
+    assert set(outputs["accuracy"]["images"]) == {2 * N}
+    row = outputs["accuracy"].query("attack == 'transferred' and eps == 0.1")
     assert row["right"].item() == N
 
 
-def verdict(found: Comparison, claim: str):
-    return verdicts.judged(found, claim, SETTINGS.flags)
+def verdict(study: Comparison, claim: str):
+    return verdicts.judged(study, claim, SETTINGS.flags)
 
 
 def test_claims_that_are_borne_out_hold():
     help_ = {name: {"lost": [0.0, 0.0], "shift": [0.1, 0.2]} for name in ("VGG16", "ResNet50")}
-    found = compared({"VGG16": {"lost": [0.0, 0.3]}}, preprocessed=help_)
+    study = compared({"VGG16": {"lost": [0.0, 0.3]}}, preprocessed=help_)
     for claim in ("D1", "D2", "D4", "D5", "D7"):
-        assert verdict(found, claim).verdict in (HOLDS, UNDECIDED), claim
+        assert verdict(study, claim).verdict in (HOLDS, UNDECIDED), claim
     for claim in ("D1", "D2", "D4", "D7"):
-        assert verdict(found, claim).verdict == HOLDS, claim
-    assert verdict(found, "D2").value == pytest.approx((0.7 + 0.6) / 2 - (0.3 + 0.2) / 2)
-    assert verdict(found, "D7").value == pytest.approx((0.3 + 0.8) / 2)
+        assert verdict(study, claim).verdict == HOLDS, claim
+    assert verdict(study, "D2").value == pytest.approx((0.7 + 0.6) / 2 - (0.3 + 0.2) / 2)
+    assert verdict(study, "D7").value == pytest.approx((0.3 + 0.8) / 2)
 
 
 def test_carrying_over_is_judged_network_by_network():
     all_lose = {name: {"lost": [0.0, 0.6]} for name in FAMILIES}
     assert verdict(compared(all_lose), "D5").verdict == HOLDS
-    found = verdict(compared(all_lose | {"VGG16": {"lost": [0.0, 0.0]}}), "D5")
-    assert found.verdict == PARTLY
-    assert found.value == pytest.approx(0)
-    assert "the value is that of VGG16" in found.detail
+    finding = verdict(compared(all_lose | {"VGG16": {"lost": [0.0, 0.0]}}), "D5")
+    assert finding.verdict == PARTLY
+    assert finding.value == pytest.approx(0)
+    assert "the value is that of VGG16" in finding.detail
     noisy = {name: facts | {"noise_lost": 0.6} for name, facts in all_lose.items()}
     assert verdict(compared(noisy), "D5").verdict == NOT  # noise takes as much
     # One falls short, the others cannot be told from 5 points: n is of one of those.
     unclear = {name: {"lost": [0.0, 0.1], "noise_lost": 0.0} for name in FAMILIES}
-    found = verdict(compared(unclear | {"VGG16": {"lost": [0.0, 0.0]}}), "D5")
-    assert found.verdict == UNDECIDED
-    assert found.low < 0.05 < found.high
-    assert "test images would decide it" in found.detail
+    finding = verdict(compared(unclear | {"VGG16": {"lost": [0.0, 0.0]}}), "D5")
+    assert finding.verdict == UNDECIDED
+    assert finding.low < 0.05 < finding.high
+    assert "test images would decide it" in finding.detail
 
 
 def test_claims_that_are_not_borne_out_do_not_hold():
     calm = {"lost": [0.2, 0.7], "shift": [0.3, 0.2]}
-    found = compared({name: calm for name in FAMILIES if name != "ResNet50"})
-    first = verdict(found, "D1")
+    study = compared({name: calm for name in FAMILIES if name != "ResNet50"})
+    first = verdict(study, "D1")
     assert first.verdict == NOT  # four of five fall
     assert first.value == pytest.approx(-0.1, abs=0.01)
-    assert verdict(found, "D2").value == pytest.approx(0)
-    assert verdict(found, "D2").verdict == NOT
+    assert verdict(study, "D2").value == pytest.approx(0)
+    assert verdict(study, "D2").verdict == NOT
     worst = compared({"VGG16": {"shift": [0.1, 0.9]}})
     assert verdict(worst, "D4").verdict == NOT
     assert "rank 5 by MOD and 5 by VID" in verdict(worst, "D4").detail
@@ -219,9 +219,9 @@ def test_claims_that_are_not_borne_out_do_not_hold():
 
 def test_a_network_that_rises_by_chance_alone_is_not_decided():
     flat = {"shift": [0.2, 0.2], "spread": 0.3}
-    found = verdict(compared({name: flat for name in FAMILIES}), "D1")
-    assert found.verdict == UNDECIDED
-    assert found.low < 0 < found.high
+    finding = verdict(compared({name: flat for name in FAMILIES}), "D1")
+    assert finding.verdict == UNDECIDED
+    assert finding.low < 0 < finding.high
 
 
 def test_at_equal_shift_is_read_off_the_curves():
@@ -229,22 +229,22 @@ def test_at_equal_shift_is_read_off_the_curves():
                 "ResNet101": {"lost": [0.1, 0.4], "shift": [0.1, 0.4], "spread": 1e-6},
                 "InceptionV3": {"lost": [0.2, 0.6], "shift": [0.1, 0.3], "spread": 1e-6},
                 "Xception": {"lost": [0.2, 0.6], "shift": [0.1, 0.3], "spread": 1e-6}}  # fmt: skip
-    found = verdict(compared(straight), "D3")
+    finding = verdict(compared(straight), "D3")
     # Deep networks lose as much as the shift, wide ones twice that: the mean over (0, 0.2].
-    assert found.value == pytest.approx(np.mean(np.linspace(0, 0.2, 11)[1:]), abs=1e-3)
-    assert found.verdict == HOLDS
-    assert "0.200" in found.detail
+    assert finding.value == pytest.approx(np.mean(np.linspace(0, 0.2, 11)[1:]), abs=1e-3)
+    assert finding.verdict == HOLDS
+    assert "0.200" in finding.detail
 
 
-def failing(found: Comparison) -> Comparison:
+def failing(study: Comparison) -> Comparison:
     """The same, with maps of failing images moved further."""
     for name in FAMILIES:
-        part = found.tried[name, PLAIN].parts[0]
+        part = study.tried[name, PLAIN].parts[0]
         for k, eps in enumerate(EPS):
             rows = part.outcomes.query(f"attack == 'transferred' and eps == {eps}")
             failed = rows["prediction"].to_numpy() != part.images["label"].to_numpy()
             part.last[failed, 2 + k] += 0.2
-    return found
+    return study
 
 
 def test_failing_images_shift_more_where_they_do():
@@ -254,51 +254,51 @@ def test_failing_images_shift_more_where_they_do():
 
 
 def test_where_all_maps_of_a_network_are_empty_the_others_are_ranked():
-    found = failing(compared())
-    found.tried["Xception", PLAIN].parts[0].last[:, 3, :, 0] = np.nan
-    detail = verdict(found, "D6").detail
+    study = failing(compared())
+    study.tried["Xception", PLAIN].parts[0].last[:, 3, :, 0] = np.nan
+    detail = verdict(study, "D6").detail
     assert "over 9 networks and eps" in detail
     assert "the rank correlation nan" not in detail
 
 
 def test_with_too_many_empty_maps_nothing_on_maps_is_decided_and_both_readings_are_told():
     assert verdict(compared(), "D4").verdict == HOLDS
-    found = compared()
-    part = found.tried["VGG16", PLAIN].parts[0]
+    study = compared()
+    part = study.tried["VGG16", PLAIN].parts[0]
     part.last[:8, 3, 0, 0], part.last[:8, 3, 0, 1] = np.nan, 1.0  # of the set's class alone
-    undecided = verdict(found, "D4")
+    undecided = verdict(study, "D4")
     assert undecided.verdict == UNDECIDED
     assert "up to 20% of the pairs of maps have an empty one" in undecided.detail
     assert "test images would decide" not in undecided.detail
     assert "empty maps taken as blank: " in undecided.detail
     assert undecided.detail.endswith("holds")  # on maps of the own top class
-    assert verdict(found, "D2").verdict == HOLDS  # speaks of no map
+    assert verdict(study, "D2").verdict == HOLDS  # speaks of no map
 
 
 def test_what_was_not_tried_is_not_run_and_missing_networks_are_named():
-    found = compared()
-    assert verdict(found, "D7").verdict == NOT_RUN
-    few = {key: tried for key, tried in found.tried.items() if key[0] in ("ResNet50", "Xception")}
-    few = replace(found, tried=few)
+    study = compared()
+    assert verdict(study, "D7").verdict == NOT_RUN
+    few = {key: tried for key, tried in study.tried.items() if key[0] in ("ResNet50", "Xception")}
+    few = replace(study, tried=few)
     assert "wanted VGG16" in verdict(few, "D4").detail
     assert "deep and wide" in verdict(few, "D2").detail
-    made = verdicts.claims_table(few, SETTINGS.flags)
-    assert list(made["id"]) == [f"D{i}" for i in range(1, 9)]
-    assert made.set_index("id").loc["D7", "verdict"] == NOT_RUN
+    table = verdicts.claims_table(few, SETTINGS.flags)
+    assert list(table["id"]) == [f"D{i}" for i in range(1, 9)]
+    assert table.set_index("id").loc["D7", "verdict"] == NOT_RUN
 
 
 def test_inputs_of_other_sizes_are_told_and_left_out_of_the_second_reading():
-    found = verdict(compared({"InceptionV3": {"size": 112}}), "D2")
-    assert "of those at 64 px alone 0.450 [" in found.detail
+    finding = verdict(compared({"InceptionV3": {"size": 112}}), "D2")
+    assert "of those at 64 px alone 0.450 [" in finding.detail
     assert "inputs of all are 64 px" in verdict(compared(), "D2").detail
 
 
 def test_few_sources_and_empty_maps_are_flagged():
-    found = compared()
-    for tried in found.tried.values():
+    study = compared()
+    for tried in study.tried.values():
         tried.parts[0].images["source"] = tried.parts[0].images["label"].astype(str)
-    found.tried["Xception", PLAIN].parts[0].last[:20, 3, 0, 0] = np.nan
-    rows = flags.flags(found, SETTINGS.flags)
+    study.tried["Xception", PLAIN].parts[0].last[:20, 3, 0, 0] = np.nan
+    rows = flags.flags(study, SETTINGS.flags)
     assert list(rows["flag"]) == ["empty maps", "few sources", "few images", "small groups"]
     assert "pairs: Xception 50%" in rows["text"].iloc[0]
     few = rows.set_index("flag").loc["few images"]
@@ -315,13 +315,13 @@ def test_folds_are_one_set(tmp_path, monkeypatch):
         f"vgg16_{k}": Target(study="t", set=f"orl_{k}", model="m", network="VGG16") for k in (0, 1)
     }
     with inside(tmp_path):
-        found = comparison.read("t", PLAN, targets, set(), SETTINGS.statistics, seed=1)
-    assert found.sets == {"orl"}
-    assert len(found.images) == 2 * N
+        study = comparison.read("t", PLAN, targets, set(), SETTINGS.statistics, seed=1)
+    assert study.sets == {"orl"}
+    assert len(study.images) == 2 * N
 
 
-def read_out(found: Comparison, claim: str) -> pd.DataFrame:
-    rows = readings.table(found, SETTINGS.flags).query("claim == @claim")
+def read_out(study: Comparison, claim: str) -> pd.DataFrame:
+    rows = readings.table(study, SETTINGS.flags).query("claim == @claim")
     return rows.set_index(["reading", "network"])
 
 
@@ -331,43 +331,43 @@ RELATIVE = "relative to unrelated pairs"
 
 def test_the_given_class_decides_where_it_can_and_the_own_class_stands_beside():
     def falling():
-        found = compared()
-        for tried in found.tried.values():
+        study = compared()
+        for tried in study.tried.values():
             part = tried.parts[0]
             part.last[:, 3, 1] = part.last[:, 2, 1] - 0.1  # of the own class: falls everywhere
-        return found, found.tried["VGG16", PLAIN].parts[0]
+        return study, study.tried["VGG16", PLAIN].parts[0]
 
-    found, _ = falling()
-    rows = read_out(found, "D1")
+    study, _ = falling()
+    rows = read_out(study, "D1")
     assert list(rows.loc[(GIVEN_CLASS, "all"), ["verdict", "standing"]]) == [HOLDS, "decides"]
     own = rows.loc[(OWN_CLASS, "all")]
     assert list(own[["verdict", "standing", "images"]]) == [NOT, "beside", N]
     assert own["value"] == pytest.approx(-0.1, abs=1e-3)
-    assert f"maps of the own top class: {own['value']:.3f}" in verdict(found, "D1").detail
-    found, part = falling()
+    assert f"maps of the own top class: {own['value']:.3f}" in verdict(study, "D1").detail
+    study, part = falling()
     part.last[:8, 3, 0, 0] = np.nan
-    rows = read_out(found, "D1")
+    rows = read_out(study, "D1")
     assert list(rows.loc[(GIVEN_CLASS, "all"), ["verdict", "images"]]) == [UNDECIDED, N - 8]
     blank = rows.loc[(f"{GIVEN_CLASS}, empty maps taken as blank", "all")]
     assert list(blank[["verdict", "images"]]) == [HOLDS, N]
     assert rows.loc[(OWN_CLASS, "all"), "verdict"] == NOT
     # Too many empty maps decide nothing in the reading of that class either.
-    found, part = falling()
+    study, part = falling()
     part.last[:8, 3, 1, 0] = np.nan
-    assert read_out(found, "D1").loc[(OWN_CLASS, "all"), "verdict"] == UNDECIDED
+    assert read_out(study, "D1").loc[(OWN_CLASS, "all"), "verdict"] == UNDECIDED
 
 
 def test_readings_are_marked_where_their_results_were_known_before():
-    found = compared()
-    for sets, wanted in (({"orl"}, "beside, seen"), ({"photos", "photos_cropped"}, "beside, seen"),
-                         ({"faces"}, "beside")):  # fmt: skip
-        rows = readings.table(replace(found, sets=frozenset(sets)), SETTINGS.flags)
-        assert set(rows["standing"]) == {"decides", wanted}
+    study = compared()
+    for sets, kind in (({"orl"}, "beside, seen"), ({"photos", "photos_cropped"}, "beside, seen"),
+                       ({"faces"}, "beside")):  # fmt: skip
+        rows = readings.table(replace(study, sets=frozenset(sets)), SETTINGS.flags)
+        assert set(rows["standing"]) == {"decides", kind}
         first = rows.groupby("claim")["standing"].first()
         assert (first == "decides").all()
         deciding = rows[(rows["standing"] == "decides") & (rows["network"] == "all")]
         assert list(deciding["claim"]) == ["D1", "D2", "D3", "D4", "D5", "D6", "D8"]
-        claims = verdicts.claims_table(found, SETTINGS.flags).set_index("id")
+        claims = verdicts.claims_table(study, SETTINGS.flags).set_index("id")
         assert list(deciding["verdict"]) == list(claims.loc[deciding["claim"], "verdict"])
         assert list(deciding["value"]) == list(claims.loc[deciding["claim"], "value"])
 
@@ -376,8 +376,8 @@ def test_mod_relative_to_unrelated_pairs_is_divided_by_their_mod_network_by_netw
     # VGG16 shifts least, but its maps of unrelated images are as alike as a clean map and an
     # attacked one: relative to these it shifts most.
     exact = {"spread": 1e-6}
-    found = compared({"VGG16": {"unrelated": 0.05} | exact, "ResNet101": exact})
-    rows = read_out(found, "D4")
+    study = compared({"VGG16": {"unrelated": 0.05} | exact, "ResNet101": exact})
+    rows = read_out(study, "D4")
     assert rows.loc[(GIVEN_CLASS, "all"), "verdict"] == HOLDS
     relative = rows.loc[(f"{GIVEN_CLASS}, {RELATIVE}", "all")]
     assert relative["verdict"] == NOT
@@ -387,16 +387,16 @@ def test_mod_relative_to_unrelated_pairs_is_divided_by_their_mod_network_by_netw
 
 
 def test_the_floor_of_unrelated_pairs_is_resampled_with_the_shifts():
-    found, rng = compared(), np.random.default_rng(5)
-    for tried in found.tried.values():
+    study, rng = compared(), np.random.default_rng(5)
+    for tried in study.tried.values():
         tried.parts[0].unrelated[:] = rng.uniform(0.1, 0.9, (N, 1, 1))
-    finding = verdicts.one_is_most_stable(found, Reading("given", relative=True))
-    _, place = np.unique(found.images["source"], return_inverse=True)
-    every = [np.ones(N), *(weights[place] for weights in found.draws(found.images).weights)]
+    finding = verdicts.one_is_most_stable(study, Reading("given", relative=True))
+    _, place = np.unique(study.images["source"], return_inverse=True)
+    every = [np.ones(N), *(weights[place] for weights in study.draws(study.images).weights)]
 
     def relative(network, weights):
         """MOD at the largest eps and mean VID, both over MOD of unrelated pairs."""
-        part = found.tried[network, PLAIN].parts[0]
+        part = study.tried[network, PLAIN].parts[0]
         mod = spread = floor = 0.0
         for i in range(N):
             first, second = (float(part.last[i, k, 0, 0]) for k in (2, 3))
@@ -423,11 +423,11 @@ def test_the_floor_of_unrelated_pairs_is_resampled_with_the_shifts():
 def test_lost_at_equal_shift_relative_to_unrelated_pairs_is_read_off_the_curves():
     deep = {"unrelated": 0.1, "spread": 1e-6}
     wide = {"lost": [0.2, 0.6], "shift": [0.1, 0.3], "unrelated": 0.2, "spread": 1e-6}
-    found = compared({"VGG16": {"lost": [0.1, 0.2], "shift": [0.1, 0.2]} | deep,
+    study = compared({"VGG16": {"lost": [0.1, 0.2], "shift": [0.1, 0.2]} | deep,
                       "ResNet101": {"lost": [0.1, 0.4], "shift": [0.1, 0.4]} | deep,
                       "InceptionV3": wide, "Xception": wide})  # fmt: skip
     # By a unit of relative MOD deep networks lose .1, wide ones .4; all reach 1.5 units.
-    row = read_out(found, "D3").loc[(f"{GIVEN_CLASS}, {RELATIVE}", "all")]
+    row = read_out(study, "D3").loc[(f"{GIVEN_CLASS}, {RELATIVE}", "all")]
     assert row["value"] == pytest.approx(0.3 * np.mean(np.linspace(0, 1.5, 11)[1:]), abs=1e-3)
     assert "up to 1.500 times that of unrelated pairs" in row["detail"]
 
@@ -436,29 +436,29 @@ def test_networks_without_a_lead_over_chance_are_at_the_floor():
     # Two classes: chance is a half. With 40 % lost a fifth of the lead is left, with 50 % nothing.
     lost = {"VGG16": [0.0, 0.5], "ResNet101": [0.4, 0.5], "InceptionV3": [0.5, 0.5],
             "Xception": [0.1, 0.4]}  # fmt: skip
-    found = compared({name: {"lost": each} for name, each in lost.items()})
-    off = dict(zip(found.networks(), floor.can_lose(found, "transferred").tolist(), strict=True))
+    study = compared({name: {"lost": each} for name, each in lost.items()})
+    off = dict(zip(study.networks(), floor.can_lose(study, "transferred").tolist(), strict=True))
     assert off == {"VGG16": [True, False], "ResNet50": [True, False], "ResNet101": [True, False],
                    "InceptionV3": [False, False], "Xception": [True, True]}  # fmt: skip
-    detail = verdict(found, "D2").detail
+    detail = verdict(study, "D2").detail
     assert (
         "off their floor of accuracy: VGG16, ResNet101 at eps 0.01; InceptionV3 at no eps; "
         "Xception at every eps"
     ) in detail
     # Noise takes nothing: there every network can lose.
     assert "under noise off their floor of accuracy: VGG16, ResNet101, InceptionV3, Xception at " \
-           "every eps" in verdict(found, "D5").detail  # fmt: skip
-    rows = read_out(found, "D2")
+           "every eps" in verdict(study, "D5").detail  # fmt: skip
+    rows = read_out(study, "D2")
     assert list(rows.index.get_level_values("reading")) == [
         "eps 0.1, 3 of 4 at the floor", "eps 0.01, 1 of 4 at the floor"
     ]  # fmt: skip
     assert list(rows["value"]) == pytest.approx([0.45 - 0.5, 0.3 - 0.2])
-    assert list(read_out(found, "D5")["value"])[1] == pytest.approx(0.0)  # VGG16 loses none at .01
+    assert list(read_out(study, "D5")["value"])[1] == pytest.approx(0.0)  # VGG16 loses none at .01
 
 
 def test_no_network_that_is_at_chance_clean_can_lose():
-    found = compared({"VGG16": {"clean_wrong": N // 2, "lost": [0.0, 0.0]}})
-    assert not floor.can_lose(found, "transferred")[0].any()
+    study = compared({"VGG16": {"clean_wrong": N // 2, "lost": [0.0, 0.0]}})
+    assert not floor.can_lose(study, "transferred")[0].any()
 
 
 def test_claims_on_several_eps_are_judged_on_the_papers():
@@ -472,49 +472,49 @@ def test_claims_on_several_eps_are_judged_on_the_papers():
     assert judged([0.02, 0.1]) == [0, 1]
     eps = [0.01, 0.02, 0.1]
     part = transferred(lost=[0, 0.2, 0.4], shift=[0.1, 0.05, 0.3], eps_of=eps)
-    found = Comparison("t", PLAN.model_copy(update={"eps": eps}), {("VGG16", PLAIN): Tried(
+    study = Comparison("t", PLAN.model_copy(update={"eps": eps}), {("VGG16", PLAIN): Tried(
         "deep", [part])}, SETTINGS.statistics, 1)  # fmt: skip
-    assert verdict(found, "D1").verdict == HOLDS  # it falls at .02, which is not the paper's
-    row = tables.tables(found)["vid"].query(
+    assert verdict(study, "D1").verdict == HOLDS  # it falls at .02, which is not the paper's
+    row = tables.tables(study)["vid"].query(
         "attack == 'transferred' and explains == 'given' and levels == 'eps above 0'"
     )
-    wanted = np.stack([part.last[:, k, 0, 0] for k in (3, 5)], axis=1).std(axis=1).mean()
-    assert row["vid"].item() == pytest.approx(wanted, abs=1e-3)
+    expected = np.stack([part.last[:, k, 0, 0] for k in (3, 5)], axis=1).std(axis=1).mean()
+    assert row["vid"].item() == pytest.approx(expected, abs=1e-3)
 
 
 def test_preprocessing_is_compared_under_noise_too():
     plain = {"lost": [0.5, 0.5], "shift": [0.1, 0.2], "noise_lost": 0.25}
-    found = compared({"VGG16": plain, "ResNet50": plain}, preprocessed={
+    study = compared({"VGG16": plain, "ResNet50": plain}, preprocessed={
         name: {"lost": [0.0, 0.1], "shift": [0.1, 0.2]} for name in ("VGG16", "ResNet50")
     })  # fmt: skip
-    made = tables.tables(found)["pairs"]
-    by = made.set_index(["network", "attack", "eps"])
+    pairs = tables.tables(study)["pairs"]
+    by = pairs.set_index(["network", "attack", "eps"])
     assert by["difference"].loc["VGG16"].to_dict() == pytest.approx(
         {("clean", 0.0): 0, ("transferred", 0.01): 0.5, ("transferred", 0.1): 0.4,
          ("noise", 0.01): 0.25, ("noise", 0.1): 0.25}
     )  # fmt: skip
-    rows = read_out(found, "D7")["value"].droplevel("network")
+    rows = read_out(study, "D7")["value"].droplevel("network")
     assert rows.to_dict() == pytest.approx(
         {"under the transferred attack": 0.4, "under noise of its size": 0.25,
          "attack minus noise": 0.15}
     )  # fmt: skip
-    detail = verdict(found, "D7").detail
+    detail = verdict(study, "D7").detail
     assert "under noise of its size eps 0.1 0.250 [" in detail
     assert "attack minus noise eps 0.1 0.150 [" in detail
     assert "one training an arm" in detail
-    raised = flags.flags(found, SETTINGS.flags).set_index("flag")
+    raised = flags.flags(study, SETTINGS.flags).set_index("flag")
     assert raised.loc["one training an arm", "touches"] == "D7"
-    drawn = figures.accuracy_gain_of_preprocessing({"pairs": made})
+    drawn = figures.accuracy_gain_of_preprocessing({"pairs": pairs})
     assert set(drawn.table["series"]) == {
         "VGG16", "ResNet50", "VGG16, noise of that size", "ResNet50, noise of that size"
     }  # fmt: skip
     # Folds are several trainings.
-    for tried in found.tried.values():
+    for tried in study.tried.values():
         second = replace(tried.parts[0], images=tried.parts[0].images.copy())
         second.images["id"] += " b"
         tried.parts.append(second)
-    assert "one training an arm" not in verdict(found, "D7").detail
-    assert "one training an arm" not in set(flags.flags(found, SETTINGS.flags)["flag"])
+    assert "one training an arm" not in verdict(study, "D7").detail
+    assert "one training an arm" not in set(flags.flags(study, SETTINGS.flags)["flag"])
 
 
 @pytest.mark.parametrize("difference", [0.0, 0.05, -0.05, 0.15, -0.15, 0.3])
@@ -526,8 +526,8 @@ def test_equivalence_is_that_of_two_paired_t_tests(difference, spread):
     attack = part.last[:, 3, 0, 0].astype(float)
     noise = (1 - difference) * attack + rng.normal(0, spread / 4, N)
     part.last[:, 5, 0, 0] = noise
-    found = Comparison("t", PLAN, {("VGG16", PLAIN): Tried("deep", [part])}, SETTINGS.statistics, 1)
-    (own,) = equivalence.equivalences(found, Reading("given")).values()
+    study = Comparison("t", PLAN, {("VGG16", PLAIN): Tried("deep", [part])}, SETTINGS.statistics, 1)
+    (own,) = equivalence.equivalences(study, Reading("given")).values()
     assert own.value == pytest.approx(1 - noise.mean() / attack.mean(), abs=1e-6)
     p = max(
         ttest_1samp(0.9 * attack - noise, 0, alternative="less").pvalue,
@@ -537,7 +537,7 @@ def test_equivalence_is_that_of_two_paired_t_tests(difference, spread):
     assert (own.verdict == HOLDS) == (p < 0.05)
     if abs(difference) > 0.1 and spread == 0.01:
         assert own.verdict == NOT
-    rows = read_out(found, "D8")
+    rows = read_out(study, "D8")
     assert rows.loc[(GIVEN_CLASS, "VGG16"), "verdict"] == own.verdict
     assert (
         f"MOD under attack and noise {attack.mean():.3f} and {noise.mean():.3f}"
@@ -546,52 +546,52 @@ def test_equivalence_is_that_of_two_paired_t_tests(difference, spread):
 
 
 def test_groups_of_few_images_are_told_and_left_out_of_a_further_reading():
-    found = failing(compared())
+    study = failing(compared())
     # Of 40 images, at most 20 are in the smaller group: none has 30.
-    rows = read_out(found, "D6")
+    rows = read_out(study, "D6")
     large = rows.loc[(f"{GIVEN_CLASS}, groups of 30 images at least", "all")]
     assert list(large[["verdict", "images"]]) == [UNDECIDED, 0]
     # VGG16 at .1, ResNet50 at both, ResNet101 at .1, InceptionV3 and Xception at both.
     assert "8 of them with fewer than 30 images that fail or that do not" in (
-        verdict(found, "D6").detail
+        verdict(study, "D6").detail
     )
     assert rows.loc[(GIVEN_CLASS, "all"), "images"] == 4  # VGG16 and others lose a tenth
-    text = flags.flags(found, SETTINGS.flags).set_index("flag").loc["small groups", "text"]
+    text = flags.flags(study, SETTINGS.flags).set_index("flag").loc["small groups", "text"]
     assert text.startswith("in 8 of 8 networks and eps")
-    few = verdicts.shift_explains_failure(found, Reading("given", least=12))
+    few = verdicts.shift_explains_failure(study, Reading("given", least=12))
     # Groups of 12 and more at .1: InceptionV3's 12 that stay, Xception's 16.
     differences = []
     for name, lost in (("InceptionV3", 28), ("Xception", 24)):
-        last = found.tried[name, PLAIN].parts[0].last[:, 3, 0, 0]
+        last = study.tried[name, PLAIN].parts[0].last[:, 3, 0, 0]
         differences.append(last[:lost].mean() - last[lost:].mean())
     assert f"failed minus not {np.mean(differences):.3f} [" in few.detail
 
 
 def test_every_cell_of_the_headline_tells_its_images_and_marks_few():
-    found = compared()
-    found.tried["Xception", PLAIN].parts[0].last[:20, 3, 0, 0] = np.nan
-    made = tables.tables(found)
-    cells = report.accuracy(made).set_index("network")
+    study = compared()
+    study.tried["Xception", PLAIN].parts[0].last[:20, 3, 0, 0] = np.nan
+    outputs = tables.tables(study)
+    cells = report.accuracy(outputs).set_index("network")
     assert cells.loc["VGG16", "eps 0.1"].startswith("0.900 [")
     assert (
         cells.drop(columns="preprocessing")
         .map(lambda text: text.endswith("], n 40"))
         .all(axis=None)
     )
-    cells = report.mod(made, "given").set_index("network")
+    cells = report.mod(outputs, "given").set_index("network")
     assert cells.loc["Xception", "eps 0.1"].endswith("], n 20 (few) (50% empty)")
     assert cells.loc["Xception", "eps 0.01"].endswith("], n 40")
     assert ", n" not in cells.loc["mean", "eps 0.1"]
-    told = report.readings({"readings": readings.table(found, SETTINGS.flags)})
+    told = report.readings({"readings": readings.table(study, SETTINGS.flags)})
     assert set(told.query("claim == 'D1'")["n"]) == {"20 (few)", "40"}
     assert report.readings({}).empty  # results of version 0.1
 
 
 @pytest.mark.parametrize("explains", ["given", "own_top1"])
 def test_a_figure_of_maps_names_their_class_in_its_title(explains):
-    made = tables.tables(compared())
+    outputs = tables.tables(compared())
     short = {"given": "(given class)", "own_top1": "(own top class)"}[explains]
-    drawn = figures.study_figures(made, explains=explains)
+    drawn = figures.study_figures(outputs, explains=explains)
     of_maps = [figure for figure in drawn if "maps of" in figure.caption.lower()]
     assert len(of_maps) == 8
     assert all(figure.title.endswith(short) for figure in of_maps)
@@ -607,8 +607,8 @@ def test_layers_are_read_from_the_bottom_right_to_the_top_left():
     level = np.repeat(np.arange(count) / count, side**2).astype(np.float16)
     shape = (1, 1 + len(part.variants), 2, len(level))
     part = replace(part, layers=layers, values=np.broadcast_to(level, shape))
-    found = Comparison("t", PLAN, {("VGG16", PLAIN): Tried("deep", [part])}, SETTINGS.statistics, 1)
-    (figure,) = panels.figures_6_and_on(found, panels.pictures(["VGG16"], transferred="A"))
+    study = Comparison("t", PLAN, {("VGG16", PLAIN): Tried("deep", [part])}, SETTINGS.statistics, 1)
+    (figure,) = panels.figures_6_and_on(study, panels.pictures(["VGG16"], transferred="A"))
     picture, columns, rows = figure.panel
     assert columns == [str(i) for i in range(20, 0, -1)]
     assert rows == ["41-45, clean", "eps 0.01", "eps 0.1", "21-40, clean", "eps 0.01", "eps 0.1",
@@ -626,14 +626,14 @@ def test_layers_are_read_from_the_bottom_right_to_the_top_left():
 
 def test_the_tiny_transfer_study_is_written_and_drawn(tiny):
     with inside(tiny.folder):
-        made = results.load("tiny_generalising")
+        outputs = results.load("tiny_generalising")
         plan = tiny.settings.studies["tiny_generalising"]
-        accuracy = made["accuracy"]
+        accuracy = outputs["accuracy"]
         assert set(accuracy["network"]) == {"VGG11", "ResNet18"}
         assert set(accuracy["range"]) == {"unit", "signed"}
-        assert made["pairs"]["network"].unique().tolist() == ["ResNet18"]
-        assert set(made["networks"]["size"]) == {32, 40}
-        drawn = figures.study_figures(made, explains=plan.explains)
+        assert outputs["pairs"]["network"].unique().tolist() == ["ResNet18"]
+        assert set(outputs["networks"]["size"]) == {32, 40}
+        drawn = figures.study_figures(outputs, explains=plan.explains)
         names = {figure.name for figure in drawn}
         files = {f.stem for f in storage.results("tiny_generalising", "figures").iterdir()}
         assert names | {f"chakraborty_figure_{k}" for k in (5, 6, 7)} <= files
@@ -645,13 +645,13 @@ def test_the_tiny_transfer_study_is_written_and_drawn(tiny):
         assert all(drawing.holds_images(file.read_bytes()) for file in panels)
         page = storage.report("tiny_generalising").read_text()
         assert "Preprocessing, image by image" in page
-        assert set(made["pairs"]["attack"]) == {"clean", "transferred", "noise"}
-        assert set(made["readings"]["standing"]) == {"decides", "beside"}  # digits were not seen
+        assert set(outputs["pairs"]["attack"]) == {"clean", "transferred", "noise"}
+        assert set(outputs["readings"]["standing"]) == {"decides", "beside"}  # digits were not seen
         readme = storage.results("tiny_generalising", "README.md").read_text()
         for words in ("| D1 | own | ", "| D5 | eps 0.05, ", ", n 50 |",
                       "- one training an arm: touches D7"):  # fmt: skip
             assert words in readme
-        table = report.accuracy(made)
+        table = report.accuracy(outputs)
         assert list(table.columns) == ["network", "preprocessing", "eps 0", "eps 0.05", "eps 0.2"]
 
 
@@ -665,15 +665,15 @@ def test_psnr_of_digits_is_above_what_eps_says(tiny):
 
 @pytest.mark.parametrize("label", ["given", "predicted"])
 def test_the_sign_raises_the_loss_of_the_label_that_is_asked_for(tiny, monkeypatch, label):
-    written = []
-    monkeypatch.setattr(storage, "write", lambda folder, made: written.append(made))
+    artefacts = []
+    monkeypatch.setattr(storage, "write", lambda folder, artefact: artefacts.append(artefact))
     with inside(tiny.folder):
         stage = run.Stage("gradient_sign@tiny_vgg11")
         stage.params["studies"]["tiny_generalising"]["label"] = label
         script("gradient_sign").main(stage)
         images = storage.read(storage.ImageSet, storage.set_folder("digits"))
         model = loading.load("vgg11_eighth", micro_batch=16)
-    (signs,) = written
+    (signs,) = artefacts
     rows = images.index.loc[signs.images["image"]]
     assert list(rows["id"]) == list(signs.images["id"])
     assert set(rows["split"]) == {"test"}
@@ -705,13 +705,13 @@ def folds(folder, **changed):
 
 def test_folds_are_joined_in_the_same_order_for_all_networks(tmp_path):
     with inside(tmp_path):
-        found = folds(tmp_path)
-        images = [tried.images["id"].tolist() for tried in found.networks().values()]
+        study = folds(tmp_path)
+        images = [tried.images["id"].tolist() for tried in study.networks().values()]
         assert images[0] == images[1]
         assert len(set(images[0])) == 2 * N
-        for tried in found.networks().values():
+        for tried in study.networks().values():
             assert not tried.right("transferred", 0.1, of="unit")[N:].any()
-        assert list(found.networks()) == ["ResNet50", "VGG16"]
+        assert list(study.networks()) == ["ResNet50", "VGG16"]
 
 
 def test_networks_that_were_not_tried_alike_are_refused(tmp_path):
@@ -723,8 +723,8 @@ def test_networks_that_were_not_tried_alike_are_refused(tmp_path):
 
 
 def test_arms_are_paired_by_the_name_of_the_image():
-    found = compared(preprocessed={"VGG16": {"lost": [0.0, 0.0], "shift": [0.1, 0.2]}})
-    part = found.tried["VGG16", PREPROCESSED].parts[0]
+    study = compared(preprocessed={"VGG16": {"lost": [0.0, 0.0], "shift": [0.1, 0.2]}})
+    part = study.tried["VGG16", PREPROCESSED].parts[0]
     part.outcomes["prediction"] = 7
     last = part.images["id"] == f"image {N - 1:02d}"
     mine = part.outcomes["image"] == part.images.loc[last, "image"].item()
@@ -733,14 +733,14 @@ def test_arms_are_paired_by_the_name_of_the_image():
     outcomes = pd.concat([rows.iloc[::-1] for _, rows in part.outcomes.groupby(
         ["attack", "range", "eps"], sort=False)], ignore_index=True)  # fmt: skip
     other = Tried("deep", [replace(part, images=turned, outcomes=outcomes)])
-    found.tried["VGG16", PREPROCESSED] = other
-    _, right = comparison.paired(found, "VGG16", 0.1)
+    study.tried["VGG16", PREPROCESSED] = other
+    _, right = comparison.paired(study, "VGG16", 0.1)
     assert right.tolist() == [False] * (N - 1) + [True]
 
 
 def test_controls_stand_beside_their_attack_at_the_largest_eps():
-    found = compared({"VGG16": {"noise_lost": 0.25}})
-    rows = tables.tables(found)["controls"].query("explains == 'given'")
+    study = compared({"VGG16": {"noise_lost": 0.25}})
+    rows = tables.tables(study)["controls"].query("explains == 'given'")
     mine = rows[rows["network"] == "VGG16"].set_index(["attack", "control"])
     assert list(mine.index) == [
         ("own", "none"), ("own", "noise"), ("own", "negated"),
@@ -759,16 +759,16 @@ def test_controls_stand_beside_their_attack_at_the_largest_eps():
 def test_a_shift_is_that_of_noise_where_both_are_within_a_tenth():
     """Noise shifts maps as the attack does in these data; one network's attack shifts them more."""
     reading = Reading("given", blank=False)
-    found = equivalence.shift_is_that_of_noise(compared(), reading)
-    assert found.verdict == HOLDS
-    assert abs(found.value) < 0.1
-    assert "ResNet50" not in found.detail
+    finding = equivalence.shift_is_that_of_noise(compared(), reading)
+    assert finding.verdict == HOLDS
+    assert abs(finding.value) < 0.1
+    assert "ResNet50" not in finding.detail
     part = compared().tried["Xception", PLAIN].parts[0]
     kinds = part.variants["attack"].to_numpy()
     last = part.last * np.where(kinds == "noise", 0.5, 1)[None, :, None, None]
     tried = compared().tried | {("Xception", PLAIN): Tried("wide", [replace(part, last=last)])}
-    found = equivalence.shift_is_that_of_noise(replace(compared(), tried=tried), reading)
-    assert found.value == pytest.approx(0.5, abs=0.05)
-    assert found.verdict == PARTLY  # three of four
-    assert "Xception 0.32" in found.detail
-    assert found.low < found.value < found.high
+    finding = equivalence.shift_is_that_of_noise(replace(compared(), tried=tried), reading)
+    assert finding.value == pytest.approx(0.5, abs=0.05)
+    assert finding.verdict == PARTLY  # three of four
+    assert "Xception 0.32" in finding.detail
+    assert finding.low < finding.value < finding.high

@@ -26,11 +26,11 @@ def photos():
 def test_photos_share_no_pixel_between_splits(photos):
     for name, rows in photos.index.groupby("class_name"):
         corners = rows["id"].str.extract(r"_(\d+)_(\d+)$").astype(int).to_numpy()
-        seen = {}
+        masks = {}
         for split, part in zip(rows["split"], corners, strict=True):
-            mask = seen.setdefault(split, np.zeros((1500, 1500), dtype=bool))
+            mask = masks.setdefault(split, np.zeros((1500, 1500), dtype=bool))
             mask[part[0] : part[0] + 64, part[1] : part[1] + 64] = True
-        total = sum(mask.astype(int) for mask in seen.values())
+        total = sum(mask.astype(int) for mask in masks.values())
         assert total.max() == 1, name
 
 
@@ -51,12 +51,12 @@ def test_same_seed_same_tiles_other_seed_others(photos):
 
 
 def test_digits_are_grey_and_split():
-    found = images.digits(
+    image_set = images.digits(
         seed=1, size=32, shares=EVEN, limits=MANY | {"test": 3}, preprocessing=None
     )
-    assert found.pixels.shape[1:] == (32, 32, 3)
-    assert (found.pixels[..., 0] == found.pixels[..., 2]).all()
-    assert (found.index.query("split == 'test'")["label"].value_counts() == 3).all()
+    assert image_set.pixels.shape[1:] == (32, 32, 3)
+    assert (image_set.pixels[..., 0] == image_set.pixels[..., 2]).all()
+    assert (image_set.index.query("split == 'test'")["label"].value_counts() == 3).all()
 
 
 def picture(mode: str = "RGB", size=(30, 20), colour=(200, 100, 50)) -> Image.Image:
@@ -72,13 +72,13 @@ def test_decodes_every_kind_of_file_to_upright_rgb(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees to view
     picture().save(tmp_path / "rotated.jpg", exif=exif)
-    found = {file.stem: pictures.decode(file) for file in tmp_path.iterdir()}
-    assert all(image.dtype == np.uint8 and image.shape[2] == 3 for image in found.values())
-    assert found["rotated"].shape == (30, 20, 3)
-    assert found["grey"].shape == (20, 30, 3)
-    assert (found["clear"] == 255).all()  # transparent shows the white below
-    assert (found["sixteen"] == 255).all()
-    assert abs(found["cmyk"].astype(int).mean((0, 1)) - [200, 100, 50]).max() < 6
+    by_name = {file.stem: pictures.decode(file) for file in tmp_path.iterdir()}
+    assert all(image.dtype == np.uint8 and image.shape[2] == 3 for image in by_name.values())
+    assert by_name["rotated"].shape == (30, 20, 3)
+    assert by_name["grey"].shape == (20, 30, 3)
+    assert (by_name["clear"] == 255).all()  # transparent shows the white below
+    assert (by_name["sixteen"] == 255).all()
+    assert abs(by_name["cmyk"].astype(int).mean((0, 1)) - [200, 100, 50]).max() < 6
 
 
 def make_folder(root, classes=("bees", "ants"), count=6):
@@ -90,12 +90,12 @@ def make_folder(root, classes=("bees", "ants"), count=6):
 
 
 def test_folder_in_image_folder_layout(tmp_path):
-    found = images.folder(path=str(make_folder(tmp_path)), **FOLDER)
-    assert found.pixels.shape == (12, 16, 16, 3)
-    assert dict(zip(found.index["class_name"], found.index["label"], strict=True)) == {
+    image_set = images.folder(path=str(make_folder(tmp_path)), **FOLDER)
+    assert image_set.pixels.shape == (12, 16, 16, 3)
+    assert dict(zip(image_set.index["class_name"], image_set.index["label"], strict=True)) == {
         "ants": 0, "bees": 1
     }  # fmt: skip
-    assert (found.index.groupby(["class_name", "split"]).size() == 3).all()
+    assert (image_set.index.groupby(["class_name", "split"]).size() == 3).all()
 
 
 def test_a_new_image_moves_no_other_to_another_place_in_the_order(tmp_path):
@@ -118,8 +118,12 @@ def test_folder_with_a_table_of_labels(tmp_path):
     table = {"csv": "labels.csv", "image": "file", "label": "truth", "offset": 1}
     shares = {"train": 0.0, "validation": 0.0, "test": 1.0}
     settings = FOLDER | {"labels": table, "shares": shares}
-    found = images.folder(path=str(tmp_path), **settings)
-    assert found.index.set_index("id")["label"].to_dict() == {"a.png": 0, "b.png": 1, "c.png": 0}
+    image_set = images.folder(path=str(tmp_path), **settings)
+    assert image_set.index.set_index("id")["label"].to_dict() == {
+        "a.png": 0,
+        "b.png": 1,
+        "c.png": 0,
+    }
     with pytest.raises(SettingsError, match="no column 'class'"):
         images.folder(path=str(tmp_path), **settings | {"labels": table | {"label": "class"}})
     picture().save(tmp_path / "z.png")
@@ -128,7 +132,7 @@ def test_folder_with_a_table_of_labels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "offset", "wanted"),
+    ("rows", "offset", "expected"),
     [
         ({"file": ["a", "b", None], "truth": [1, 10, None]}, 1, [0, 9]),  # floats, once read
         ({"file": ["x/a.png", "b.png", "c"], "truth": ["cat", "dog", "ape"]}, 0, [1, 2]),
@@ -141,7 +145,7 @@ def test_folder_with_a_table_of_labels(tmp_path):
         ({"file": ["a", "a", "b"], "truth": [0, 1, 2]}, 0, "does not name each image once"),
     ],
 )
-def test_labels_of_a_table_are_read_or_refused(tmp_path, rows, offset, wanted):
+def test_labels_of_a_table_are_read_or_refused(tmp_path, rows, offset, expected):
     (tmp_path / "x").mkdir()
     picture().save(tmp_path / "x" / "a.png")
     picture().save(tmp_path / "b.png")
@@ -149,12 +153,12 @@ def test_labels_of_a_table_are_read_or_refused(tmp_path, rows, offset, wanted):
     table = {"csv": "labels.csv", "image": "file", "label": "truth", "offset": offset}
     shares = {"train": 0.0, "validation": 0.0, "test": 1.0}
     changed = FOLDER | {"labels": table, "shares": shares}
-    if isinstance(wanted, str):
-        with pytest.raises(SettingsError, match=wanted):
+    if isinstance(expected, str):
+        with pytest.raises(SettingsError, match=expected):
             images.folder(path=str(tmp_path), **changed)
     else:
         index = images.folder(path=str(tmp_path), **changed).index
-        assert index.set_index("id")["label"].loc[["x/a.png", "b.png"]].tolist() == wanted
+        assert index.set_index("id")["label"].loc[["x/a.png", "b.png"]].tolist() == expected
 
 
 def test_every_suffix_of_a_format_that_is_read_counts(tmp_path):
@@ -174,10 +178,10 @@ def test_unreadable_files_are_named_counted_and_bounded(tmp_path, capsys):
     (tmp_path / "ants" / "empty.jpg").touch()
     with pytest.raises(images.UnreadableError, match="2 of 14 files"):
         images.folder(path=str(tmp_path), **FOLDER)
-    found = images.folder(path=str(tmp_path), **FOLDER | {"unreadable_share": 0.2})
-    assert images.datasheet(found)["unreadable_files"] == 2
+    image_set = images.folder(path=str(tmp_path), **FOLDER | {"unreadable_share": 0.2})
+    assert images.datasheet(image_set)["unreadable_files"] == 2
     assert "ants/broken.png" in capsys.readouterr().out
-    assert len(found.pixels) == 12
+    assert len(image_set.pixels) == 12
 
 
 def test_an_empty_folder_says_what_layout_was_wanted(tmp_path):
@@ -187,13 +191,13 @@ def test_an_empty_folder_says_what_layout_was_wanted(tmp_path):
 
 def test_a_torchvision_dataset_by_name(tmp_path):
     shared = {key: FOLDER[key] for key in FOLDER if key not in ("labels", "unreadable_share")}
-    found = images.torchvision_set(
+    image_set = images.torchvision_set(
         dataset="FakeData",
         arguments={"size": 8, "image_size": [3, 24, 24], "num_classes": 2},
         **shared,
     )
-    assert found.pixels.shape[1:] == (16, 16, 3)
-    assert set(found.index["label"]) <= {0, 1}
+    assert image_set.pixels.shape[1:] == (16, 16, 3)
+    assert set(image_set.index["label"]) <= {0, 1}
 
 
 def test_preprocessed_tiles_are_the_same_tiles_cropped(photos):
@@ -222,17 +226,17 @@ def test_a_function_of_the_user_aligns_pictures_before_they_are_cropped(tmp_path
     top = np.zeros((40, 40, 3), dtype=np.uint8)
     top[:20] = 255
     Image.fromarray(top).save(tmp_path / "a" / "one.png")
-    chosen = FOLDER | {"path": str(tmp_path), "shares": EVEN | {"train": 0.0, "test": 1.0}}
+    options = FOLDER | {"path": str(tmp_path), "shares": EVEN | {"train": 0.0, "test": 1.0}}
     plan = {"align": f"{__name__}:upside_down", "crop": 1.0}
-    found = images.folder(**chosen | {"preprocessing": plan})
-    assert found.pixels[0, :7].max() == 0
-    assert found.pixels[0, -7:].min() == 255
+    image_set = images.folder(**options | {"preprocessing": plan})
+    assert image_set.pixels[0, :7].max() == 0
+    assert image_set.pixels[0, -7:].min() == 255
     with pytest.raises(SettingsError, match="wanted a picture.*got uint8 \\(40, 40\\)"):
-        images.folder(**chosen | {"preprocessing": plan | {"align": f"{__name__}:grey"}})
+        images.folder(**options | {"preprocessing": plan | {"align": f"{__name__}:grey"}})
     with pytest.raises(images.UnreadableError, match="no face"):
-        images.folder(**chosen | {"preprocessing": plan | {"align": f"{__name__}:faceless"}})
+        images.folder(**options | {"preprocessing": plan | {"align": f"{__name__}:faceless"}})
     with pytest.raises(SettingsError, match="cannot import 'nowhere:align'"):
-        images.folder(**chosen | {"preprocessing": plan | {"align": "nowhere:align"}})
+        images.folder(**options | {"preprocessing": plan | {"align": "nowhere:align"}})
 
 
 def test_folds_test_every_image_once(tmp_path):
@@ -243,12 +247,14 @@ def test_folds_test_every_image_once(tmp_path):
     shares = {"train": 0.7, "validation": 0.1, "test": 0.2}
     tested = []
     for fold in range(5):
-        found = images.folder(**FOLDER | {"path": str(tmp_path), "shares": shares, "fold": fold})
-        assert found.index["split"].value_counts().to_dict() == {
+        image_set = images.folder(
+            **FOLDER | {"path": str(tmp_path), "shares": shares, "fold": fold}
+        )
+        assert image_set.index["split"].value_counts().to_dict() == {
             "train": 14, "validation": 2, "test": 4
         }  # fmt: skip
-        tested += found.index.query("split == 'test'")["id"].to_list()
-    assert sorted(tested) == sorted(found.index["id"])
+        tested += image_set.index.query("split == 'test'")["id"].to_list()
+    assert sorted(tested) == sorted(image_set.index["id"])
 
 
 def test_folds_that_would_test_an_image_twice_are_refused(tmp_path):
@@ -256,6 +262,6 @@ def test_folds_that_would_test_an_image_twice_are_refused(tmp_path):
     for i in range(8):
         picture().save(tmp_path / "a" / f"{i}.png")
     shares = {"train": 0.7, "validation": 0.1, "test": 0.2}
-    chosen = FOLDER | {"path": str(tmp_path), "shares": shares}
+    options = FOLDER | {"path": str(tmp_path), "shares": shares}
     with pytest.raises(SettingsError, match="a class has 8 images and a fold tests 2"):
-        images.folder(**chosen | {"fold": 4})
+        images.folder(**options | {"fold": 4})

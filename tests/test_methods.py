@@ -47,37 +47,37 @@ def slow_weight(name, a, g):
 
 @pytest.mark.parametrize("name", sorted(methods.by_name().keys() - {"NoiseCAM"}))  # see below
 def test_methods_twin(pair, name):
-    found = methods.by_name()[name](*pair)
+    maps = methods.by_name()[name](*pair)
     for i in range(2):
         expected = np.zeros((4, 5))
         for a, g in zip(pair[0][i].numpy(), pair[1][i].numpy(), strict=True):
             weight = slow_weight(name, a, g)
             for p in np.ndindex(a.shape):
                 expected[p] += weight[p] * a[p]
-        near = {"rtol": 1e-12, "atol": 1e-15} if found.dtype == torch.float64 else {"rtol": 1e-5}
-        np.testing.assert_allclose(found[i], np.maximum(expected, 0), **near)
-    assert found.max() > 0
+        near = {"rtol": 1e-12, "atol": 1e-15} if maps.dtype == torch.float64 else {"rtol": 1e-5}
+        np.testing.assert_allclose(maps[i], np.maximum(expected, 0), **near)
+    assert maps.max() > 0
 
 
 @pytest.mark.parametrize("name", methods.by_name())
 def test_methods_keep_their_contract(pair, name):
     a, g = pair
-    found = methods.by_name()[name](a, g)
-    assert found.shape == (2, 4, 5)
-    assert found.min() >= 0
+    maps = methods.by_name()[name](a, g)
+    assert maps.shape == (2, 4, 5)
+    assert maps.min() >= 0
     before = a.clone(), g.clone()
     methods.by_name()[name](a, g)
     assert torch.equal(a, before[0])
     assert torch.equal(g, before[1])
     # pytorch-grad-cam computes in float32.
-    near = {"rtol": 1e-12, "atol": 1e-15} if found.dtype == torch.float64 else {}
+    near = {"rtol": 1e-12, "atol": 1e-15} if maps.dtype == torch.float64 else {}
     alone = torch.cat([methods.by_name()[name](a[i : i + 1], g[i : i + 1]) for i in range(2)])
-    torch.testing.assert_close(alone, found, **near)
+    torch.testing.assert_close(alone, maps, **near)
     assert not methods.by_name()[name](torch.zeros_like(a), g).any()
     if name != "FEM":  # which looks at no gradient
         assert not methods.by_name()[name](a, torch.zeros_like(g)).any()
     laid = [value.to(memory_format=torch.channels_last) for value in (a, g)]
-    torch.testing.assert_close(methods.by_name()[name](*laid), found, **near)
+    torch.testing.assert_close(methods.by_name()[name](*laid), maps, **near)
 
 
 def test_names_without_a_file_are_told_with_those_that_have_one():
@@ -98,7 +98,7 @@ def slow_noise_cam_of_code(a, g, score):
     channels, height, width = a.shape
     e = np.exp(score)
     places = [(i, j) for i in range(height) for j in range(width)]
-    found = np.zeros((height, width))
+    heatmap = np.zeros((height, width))
     for k in range(channels):
         alpha = {}
         for i, j in places:
@@ -110,8 +110,8 @@ def slow_noise_cam_of_code(a, g, score):
             assert sum(alpha.values()) == pytest.approx(1)
         weight = sum(alpha[p] * max(e * g[k][p], 0) for p in places)
         for p in places:
-            found[p] += a[k][p] * (weight - max(g[k][p], 0))
-    return np.maximum(found, 0)
+            heatmap[p] += a[k][p] * (weight - max(g[k][p], 0))
+    return np.maximum(heatmap, 0)
 
 
 def test_noise_cam_of_the_code_twin():
@@ -120,11 +120,11 @@ def test_noise_cam_of_the_code_twin():
     g = torch.rand(2, 3, 4, 5, generator=generator, dtype=torch.float64) - 0.3
     g[0, 1] = 0
     scores = torch.tensor([0.0, 0.9], dtype=torch.float64)
-    found = noise_cam.maps_of_code(a, g, scores)
+    maps = noise_cam.maps_of_code(a, g, scores)
     for i in range(2):
         expected = slow_noise_cam_of_code(a[i].numpy(), g[i].numpy(), float(scores[i]))
-        np.testing.assert_allclose(found[i], expected, rtol=1e-9, atol=1e-12)
-    assert found.max() > 0
+        np.testing.assert_allclose(maps[i], expected, rtol=1e-9, atol=1e-12)
+    assert maps.max() > 0
 
 
 def test_noise_cam_of_the_code_of_a_constant_gradient_is_blank():
@@ -139,7 +139,7 @@ def test_noise_cam_of_the_code_of_a_constant_gradient_is_blank():
 def slow_noise_cam(a, g):
     """tan2023, equations 9-16, in loops."""
     channels, height, width = a.shape
-    found = np.zeros((height, width))
+    heatmap = np.zeros((height, width))
     for k in range(channels):
         weight = 0.0
         for i in range(height):
@@ -149,8 +149,8 @@ def slow_noise_cam(a, g):
                 weight += alpha * max(g[k, i, j], 0)
         for i in range(height):
             for j in range(width):
-                found[i, j] += a[k, i, j] * (weight - max(g[k, i, j], 0))
-    return np.maximum(found, 0)
+                heatmap[i, j] += a[k, i, j] * (weight - max(g[k, i, j], 0))
+    return np.maximum(heatmap, 0)
 
 
 def test_noise_cam_as_printed_is_grad_cam_plus_plus_beyond_layer_cam():
@@ -158,9 +158,9 @@ def test_noise_cam_as_printed_is_grad_cam_plus_plus_beyond_layer_cam():
     a = torch.rand(2, 3, 4, 5, generator=generator, dtype=torch.float64)
     g = torch.rand(2, 3, 4, 5, generator=generator, dtype=torch.float64) - 0.4
     g[0, 1] = 0
-    found = noise_cam.maps(a, g)
+    maps = noise_cam.maps(a, g)
     for i in range(2):
-        np.testing.assert_allclose(found[i], slow_noise_cam(a[i].numpy(), g[i].numpy()), atol=1e-12)
+        np.testing.assert_allclose(maps[i], slow_noise_cam(a[i].numpy(), g[i].numpy()), atol=1e-12)
     plain = grad_cam_plus_plus.maps(a, g), layer_cam.maps(a, g)
-    torch.testing.assert_close(found, (plain[0] - plain[1]).relu())
-    assert found.max() > 0
+    torch.testing.assert_close(maps, (plain[0] - plain[1]).relu())
+    assert maps.max() > 0

@@ -79,14 +79,14 @@ def test_slimming_refuses_what_is_more_than_the_plain_layer():
 def test_training_without_validation_images_keeps_the_last_epoch():
     images, labels = torch.rand(16, 3, 12, 12), torch.arange(16) % 2
     network = small_network(classes=2)
-    seen = []
+    states = []
     training.train(
         network, (images, labels), (images[:0], labels[:0]), mean=[0.5] * 3, std=[0.25] * 3,
         epochs=3, batch=8, learning_rate=0.01, weight_decay=0.0, shift=0, flip=False, seed=3,
         size=12, layers="all",
-        progress=lambda epochs: (seen.append(copied(network)) or epoch for epoch in epochs),
+        progress=lambda epochs: (states.append(copied(network)) or epoch for epoch in epochs),
     )  # fmt: skip
-    assert not torch.equal(seen[-1]["0.weight"], network.state_dict()["0.weight"])
+    assert not torch.equal(states[-1]["0.weight"], network.state_dict()["0.weight"])
 
 
 def copied(network):
@@ -94,11 +94,11 @@ def copied(network):
 
 
 def test_maps_of_vgg_are_thirteen_labelled_by_block():
-    found = hooked(built("vgg16_bn", head="pooled"))
+    points = hooked(built("vgg16_bn", head="pooled"))
     convs = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}
-    wanted = [f"{block}-{conv + 1}" for block, count in convs.items() for conv in range(count)]
-    assert [point.label for point in found.values()] == wanted
-    assert all(point.rectified for point in found.values())
+    expected = [f"{block}-{conv + 1}" for block, count in convs.items() for conv in range(count)]
+    assert [point.label for point in points.values()] == expected
+    assert all(point.rectified for point in points.values())
 
 
 def test_vgg16_has_the_14888_neurons_of_the_published_code():
@@ -109,10 +109,10 @@ def test_vgg16_has_the_14888_neurons_of_the_published_code():
 
 
 def test_convs_that_share_an_activation_share_a_map():
-    found = hooked(built("resnet18"))
-    assert "layer2.0.conv2+layer2.0.downsample.0" in found
-    assert "layer2.0.conv1" in found
-    assert all(point.rectified for point in found.values())
+    points = hooked(built("resnet18"))
+    assert "layer2.0.conv2+layer2.0.downsample.0" in points
+    assert "layer2.0.conv1" in points
+    assert all(point.rectified for point in points.values())
 
 
 class Odd(nn.Module):
@@ -134,9 +134,9 @@ class Odd(nn.Module):
 
 
 def test_unusual_networks_are_hooked_where_the_definition_says():
-    found = hooked(Odd(), 9)
-    assert list(found) == ["plain", "first", "second", "smooth.0"]
-    assert not found["plain"].rectified
+    points = hooked(Odd(), 9)
+    assert list(points) == ["plain", "first", "second", "smooth.0"]
+    assert not points["plain"].rectified
     network = Odd().eval()
     expected = F.relu(network.first(F.avg_pool2d(network.plain(torch.ones(1, 3, 9, 9)), 2)))
     ready = watched(network, 9)
@@ -314,7 +314,7 @@ def test_slimming_keeps_the_topology(name):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "changed", "wanted"),
+    ("architecture", "changed", "message"),
     [
         ("vgg99", {}, "no architecture 'vgg99'"),
         ("densenet121", {"width": 0.3}, "densenet121 does not run at width 0.3"),
@@ -324,8 +324,8 @@ def test_slimming_keeps_the_topology(name):
         ("resnext50_32x4d", {"width": 0.3}, "resnext50_32x4d does not run at width 0.3"),
     ],
 )
-def test_what_cannot_be_built_is_refused_by_name(architecture, changed, wanted):
-    with pytest.raises(SettingsError, match=wanted):
+def test_what_cannot_be_built_is_refused_by_name(architecture, changed, message):
+    with pytest.raises(SettingsError, match=message):
         watched(built(architecture, **changed).eval())
 
 
@@ -386,9 +386,9 @@ def model_settings(**changed) -> ModelSettings:
     return ModelSettings.model_validate(values | changed)
 
 
-def obtained(chosen: ModelSettings):
+def obtained(options: ModelSettings):
     images = (torch.zeros(2, 3, 64, 64), torch.tensor([0, 1]))
-    return loading.obtain(chosen, size=64, labels=[0, 1], split=lambda _: images, seed=1, name="m")
+    return loading.obtain(options, size=64, labels=[0, 1], split=lambda _: images, seed=1, name="m")
 
 
 def test_local_weights_are_loaded_as_they_are(tmp_path):
@@ -397,9 +397,9 @@ def test_local_weights_are_loaded_as_they_are(tmp_path):
         path = tmp_path / f"w{suffix}"
         save({key: value.half() for key, value in network.state_dict().items()}, path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        found = obtained(model_settings(weights=str(path), sha256=digest))
+        model = obtained(model_settings(weights=str(path), sha256=digest))
         for name, value in network.state_dict().items():
-            assert torch.equal(found.state[name], value.half().float())
+            assert torch.equal(model.state[name], value.half().float())
         with pytest.raises(architectures.RefusedError, match=f"has sha256 {digest}"):
             obtained(model_settings(weights=str(path), sha256="0" * 64))
 
@@ -430,7 +430,7 @@ def test_training_keeps_the_best_epoch_and_is_seeded():
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(24, 3, 12, 12, generator=generator)
     labels = (images.mean((1, 2, 3)) > 0.5).long()
-    found = []
+    states = []
     for _ in range(2):
         network = small_network(classes=2)
         curve = training.train(
@@ -442,8 +442,8 @@ def test_training_keeps_the_best_epoch_and_is_seeded():
             network, images, labels, mean=[0.5] * 3, std=[0.25] * 3, size=12
         )
         assert reached == max(row["validation_accuracy"] for row in curve)
-        found.append(network.state_dict())
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+        states.append(network.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_a_loss_that_is_not_finite_says_what_to_change():
@@ -475,10 +475,10 @@ def foreign(tmp_path):
 
 @pytest.mark.parametrize("layers_", ["dense", "all"])
 def test_foreign_weights_get_a_head_of_their_own(foreign, layers_):
-    state, chosen = foreign
-    found = obtained(model_settings(**chosen, training=brief(layers=layers_)))
-    assert found.state["fc.weight"].shape == (5, 128)
-    same = [n for n, v in found.state.items() if v.shape == state[n].shape
+    state, options = foreign
+    model = obtained(model_settings(**options, training=brief(layers=layers_)))
+    assert model.state["fc.weight"].shape == (5, 128)
+    same = [n for n, v in model.state.items() if v.shape == state[n].shape
             and torch.equal(v, state[n])]  # fmt: skip
     body = [name for name in state if not name.startswith("fc.")]
     if layers_ == "dense":
@@ -492,9 +492,9 @@ def test_weights_of_old_lack_the_count_of_batches_and_take_a_head_all_the_same()
     network = built("resnet18")
     state = {n: v for n, v in built("resnet18", classes=7).state_dict().items()
              if not n.endswith("num_batches_tracked")}  # fmt: skip
-    found = architectures.with_own_head(network, state)
-    assert torch.equal(found["conv1.weight"], state["conv1.weight"])
-    assert found["fc.weight"].shape == (6, 128)
+    result = architectures.with_own_head(network, state)
+    assert torch.equal(result["conv1.weight"], state["conv1.weight"])
+    assert result["fc.weight"].shape == (6, 128)
     with pytest.raises(architectures.RefusedError, match="none for bn1.weight and 0 more"):
         architectures.with_own_head(network, {n: v for n, v in state.items() if n != "bn1.weight"})
 
@@ -512,24 +512,24 @@ def test_a_network_without_dense_layers_has_none_to_train():
 
 
 def test_weights_that_do_not_fit_the_body_are_refused(foreign):
-    _, chosen = foreign
-    chosen = chosen | {"width": 0.5, "training": brief()}
+    _, options = foreign
+    options = options | {"width": 0.5, "training": brief()}
     with pytest.raises(
         architectures.RefusedError, match="all but the dense layers, got none for conv1"
     ):
-        obtained(model_settings(**chosen))
+        obtained(model_settings(**options))
 
 
 def test_a_network_may_have_another_input_than_the_set():
-    chosen = model_settings(size=80, architecture="vgg11_bn", width=0.125, head="pooled",
+    options = model_settings(size=80, architecture="vgg11_bn", width=0.125, head="pooled",
                             training=brief())  # fmt: skip
-    found = obtained(chosen)
-    assert found.facts["size"] == 80
-    model = loading.ready(found, micro_batch=2)
-    seen = []
-    model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
+    weights = obtained(options)
+    assert weights.facts["size"] == 80
+    model = loading.ready(weights, micro_batch=2)
+    sides = []
+    model.network.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[-1]))
     assert model(torch.rand(3, 3, 64, 64)).shape == (3, 5)
-    assert set(seen) == {80}
+    assert set(sides) == {80}
 
 
 def test_inception_is_built_without_its_auxiliary_head_and_takes_weights_that_have_one(tmp_path):
@@ -538,24 +538,24 @@ def test_inception_is_built_without_its_auxiliary_head_and_takes_weights_that_ha
     full = torchvision.models.inception_v3(num_classes=5, init_weights=False, aux_logits=True)
     path = tmp_path / "w.safetensors"
     save_file(full.state_dict(), path)
-    chosen = model_settings(
+    options = model_settings(
         architecture="inception_v3", size=80, weights=str(path),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )  # fmt: skip
-    found = obtained(chosen)
-    assert not any(name.startswith("AuxLogits") for name in found.state)
-    assert found.facts["left_out"] == {}
+    weights = obtained(options)
+    assert not any(name.startswith("AuxLogits") for name in weights.state)
+    assert weights.facts["left_out"] == {}
 
 
 def test_the_last_map_of_inception_is_what_its_head_sees():
     calls = watched(built("inception_v3", size=112), 112).calls
-    found = {point.name: point for point in hook_points.conv_points(calls)}
-    assert list(found)[-1] == "Mixed_7c"
-    assert len({point.place for point in found.values()}) == len(found)
-    joint = calls[found["Mixed_7c"].place]
+    points = {point.name: point for point in hook_points.conv_points(calls)}
+    assert list(points)[-1] == "Mixed_7c"
+    assert len({point.place for point in points.values()}) == len(points)
+    joint = calls[points["Mixed_7c"].place]
     assert len(joint.inputs) == 4
     assert [calls[user].module for user in joint.users] == ["avgpool"]
-    assert found["Mixed_7c"].rectified
+    assert points["Mixed_7c"].rectified
 
 
 class Joined(nn.Module):
@@ -573,9 +573,9 @@ class Joined(nn.Module):
 
 
 def test_what_is_joined_is_a_map_but_its_neurons_are_those_of_the_branches():
-    found = hooked(Joined(), 8)
-    assert list(found) == ["left", "right", "cat"]
-    assert [point.rectified for point in found.values()] == [True, False, False]
+    points = hooked(Joined(), 8)
+    assert list(points) == ["left", "right", "cat"]
+    assert [point.rectified for point in points.values()] == [True, False, False]
     model = as_model(Joined().eval(), size=8, micro_batch=1)
     assert [point.name for point in model.neurons] == ["left", "right"]
     assert len(coverage.spatial(model)) == 4 + 5 + 3
@@ -637,22 +637,22 @@ class Modern(nn.Module):
 
 def test_modern_networks_are_hooked_and_what_is_left_out_says_why():
     network = Modern().eval()
-    found = hooked(network, 8)
-    assert list(found) == ["stem", "depthwise", "shared.0", "shared.0:2"]
-    assert all(point.rectified for point in found.values())
+    points = hooked(network, 8)
+    assert list(points) == ["stem", "depthwise", "shared.0", "shared.0:2"]
+    assert all(point.rectified for point in points.values())
     ready = watched(network, 8)
     _, tensors = ready(torch.ones(1, 3, 8, 8), hook_points.conv_points(ready.calls))
     stem = network.stem(torch.ones(1, 3, 8, 8))
     torch.testing.assert_close(tensors[0], stem * torch.sigmoid(stem))
-    left = hook_points.left_out(network, ready.calls)
-    assert left == {
+    reasons = hook_points.left_out(network, ready.calls)
+    assert reasons == {
         "unused": "no output of the forward in eval mode depends on it",
         "up": "ConvTranspose2d is not a two-dimensional convolution",
     }
 
 
 def test_xception_of_timm_is_slimmed_and_hooked():
-    found = hooked(built("timm:legacy_xception", head="pooled"))
-    assert list(found)[-1] == "conv4.pointwise"
-    assert found["conv4.pointwise"].rectified
-    assert not found["conv4.conv1"].rectified  # depthwise: its own output
+    points = hooked(built("timm:legacy_xception", head="pooled"))
+    assert list(points)[-1] == "conv4.pointwise"
+    assert points["conv4.pointwise"].rectified
+    assert not points["conv4.conv1"].rectified  # depthwise: its own output

@@ -36,11 +36,11 @@ def images():
 def test_scale_twin(images):
     clean, base = images
     targets = torch.tensor([[0.01, 0.3, 1.0, 4.0]], dtype=torch.float64).expand(6, -1)
-    found = size.scale_to(clean, base, targets)
+    scales = size.scale_to(clean, base, targets)
     for i in range(6):
         for j in range(4):
             expected = slow_scale(clean[i], base[i], float(targets[i, j]))
-            assert float(found[i, j]) == pytest.approx(expected, rel=1e-9)
+            assert float(scales[i, j]) == pytest.approx(expected, rel=1e-9)
 
 
 def fit(clean, change, draw, *, scaling="after_clipping", **switches):
@@ -150,8 +150,8 @@ def test_displaced_pixels_keep_their_colours():
 def test_controls_have_the_attacks_size_after_clipping(kind, images):
     clean = images[0].float()
     change = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(2)) * 0.1
-    found = controls.rearranged(kind, clean, change, [np.random.default_rng(i) for i in range(6)])
-    sizes = [size.l2((clean + c).clamp(0, 1) - clean) for c in (found, change)]
+    control = controls.rearranged(kind, clean, change, [np.random.default_rng(i) for i in range(6)])
+    sizes = [size.l2((clean + c).clamp(0, 1) - clean) for c in (control, change)]
     assert torch.allclose(sizes[0], sizes[1], rtol=1e-5)
 
 

@@ -106,12 +106,12 @@ def test_an_output_that_holds_itself_is_walked_once():
 
 def test_what_does_not_change_is_no_copy():
     first, second = torch.zeros(1), torch.ones(1)
-    kept = Output(first)
-    output = Pair([kept, second], {"a": kept, "network": nn.Linear(1, 1)})
+    part = Output(first)
+    output = Pair([part, second], {"a": part, "network": nn.Linear(1, 1)})
     same = outputs.mapped(output, lambda tensor: tensor)
     assert same is output
     other = outputs.mapped(output, lambda t: t + 1 if t is second else t)
-    assert other.logits[0] is kept
+    assert other.logits[0] is part
     assert other.features is output.features
     assert torch.equal(other.logits[1], second + 1)
     assert [path for path, _ in outputs.named_tensors(output)] == [(0, 0, "logits"), (0, 1)]

@@ -123,8 +123,8 @@ def test_its_maps_and_its_report_are_there(mine):
         assert list(maps.layers["name"]) == LAYERS
         assert maps.layers["height"].iloc[0] == 24  # of 48 px, not of the set's 32
         assert np.isfinite(maps.values).all()
-        made = results.load("own")
-        assert made["attacks"]["images"].item() == len(maps.rows["image"].unique())
+        outputs = results.load("own")
+        assert outputs["attacks"]["images"].item() == len(maps.rows["image"].unique())
         assert len(results.load("own_detectors")["detectors"])
         folder = storage.end_folder("tiny_generalising", "transferred", "own")
         transferred = storage.read(Transferred, folder)

@@ -24,12 +24,12 @@ KNOWN = {name_of(file) for file in MODULES}
 
 def imports(file: Path) -> set[str]:
     """The modules of the library that a file imports, wherever in it."""
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "camdrift":
             names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if name in KNOWN else node.module for name in names}
-    return found - {"camdrift"}
+            modules |= {name if name in KNOWN else node.module for name in names}
+    return modules - {"camdrift"}
 
 
 def test_every_package_has_a_place_in_the_order():
@@ -64,10 +64,10 @@ def test_no_circles():
     needs = {name_of(file): imports(file) - {name_of(file)} for file in MODULES}
     # A package's front hands on what its modules define.
     fronts = {name_of(file) for file in MODULES if file.name == "__init__.py"}
-    left = {name: of - fronts for name, of in needs.items() if name not in fronts}
-    while ends := {name for name, of in left.items() if not of & left.keys()}:
-        left = {name: of for name, of in left.items() if name not in ends}
-    assert not left
+    rest = {name: of - fronts for name, of in needs.items() if name not in fronts}
+    while ends := {name for name, of in rest.items() if not of & rest.keys()}:
+        rest = {name: of for name, of in rest.items() if name not in ends}
+    assert not rest
 
 
 TORCHLESS = """

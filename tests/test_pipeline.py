@@ -40,7 +40,7 @@ def imported(path: Path) -> set[Path]:
     """
     if path in WHOLE:
         return set().union(*(imported(module) for module in path.glob("*.py"))) - {path}
-    found = set()
+    imports = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             parts = node.module.split(".")
@@ -50,22 +50,22 @@ def imported(path: Path) -> set[Path]:
                     if any(
                         package in [LIBRARY.joinpath(*name[:n]) for n in (1, 2)] for name in names
                     ):
-                        found |= set(package.glob("*.py"))
+                        imports |= set(package.glob("*.py"))
                 modules = (LIBRARY.joinpath(*name).with_suffix(".py") for name in names if name)
-                found |= {p for p in modules if p.is_file() and p.parent not in WHOLE}
-                found |= {LIBRARY / name[0] for name in names if name} & WHOLE
-                found |= {ATTACKS / "__init__.py"} if ["attacks"] in names else set()
-    return found
+                imports |= {p for p in modules if p.is_file() and p.parent not in WHOLE}
+                imports |= {LIBRARY / name[0] for name in names if name} & WHOLE
+                imports |= {ATTACKS / "__init__.py"} if ["attacks"] in names else set()
+    return imports
 
 
 def reached(*starts: Path) -> set[Path]:
-    seen, waiting = set(), [*starts]
+    modules, waiting = set(), [*starts]
     while waiting:
         file = waiting.pop()
-        for path in imported(file) - seen:
-            seen.add(path)
+        for path in imported(file) - modules:
+            modules.add(path)
             waiting.append(path)
-    return seen
+    return modules
 
 
 def deps_of(*starts: Path) -> set[str]:
@@ -73,14 +73,14 @@ def deps_of(*starts: Path) -> set[str]:
     return deps_of_files(reached(*starts))
 
 
-def deps_of_files(found: set[Path]) -> set[str]:
+def deps_of_files(files: set[Path]) -> set[str]:
     """Files of the library, as dvc.yaml lists them: a package that is whole is one."""
     # An attack's file is chosen by its cells.
-    for package in {path.parent for path in found} - {LIBRARY, ATTACKS}:
+    for package in {path.parent for path in files} - {LIBRARY, ATTACKS}:
         modules = set(package.glob("*.py" if package in DISCOVERED else "[a-z]*.py"))
-        if package in DISCOVERED or modules <= found and not any(package.glob("*/__init__.py")):
-            found = found - modules | {package}
-    return {path.relative_to(ROOT).as_posix() for path in found}
+        if package in DISCOVERED or modules <= files and not any(package.glob("*/__init__.py")):
+            files = files - modules | {package}
+    return {path.relative_to(ROOT).as_posix() for path in files}
 
 
 def code_deps(name: str) -> set[str]:
@@ -90,15 +90,15 @@ def code_deps(name: str) -> set[str]:
 def wanted_deps(name: str) -> set[str]:
     """The library's files that a stage depends on, those of the attacks that it is given, too."""
     every = sorted(ATTACKS.glob("[a-z]*.py"))
-    given = {"attack": every, "check": every,
+    extra = {"attack": every, "check": every,
              "retrain": [ATTACKS / f"{kind}.py" for kind in settings.ATTACKING]}  # fmt: skip
-    named = {path.relative_to(ROOT).as_posix() for path in given.get(name, [])}
+    named = {path.relative_to(ROOT).as_posix() for path in extra.get(name, [])}
     if name == "report":
         return reported_deps()
-    found = deps_of(ROOT / "stages" / f"{name}.py", *given.get(name, [])) - named
+    deps = deps_of(ROOT / "stages" / f"{name}.py", *extra.get(name, [])) - named
     if name == "check":
-        return found - {"lib/camdrift/attacks/__init__.py"} | {"lib/camdrift/attacks"}
-    return found | ({"lib/camdrift/attacks/${item.attack}.py"} if name == "attack" else named)
+        return deps - {"lib/camdrift/attacks/__init__.py"} | {"lib/camdrift/attacks"}
+    return deps | ({"lib/camdrift/attacks/${item.attack}.py"} if name == "attack" else named)
 
 
 def reported_deps() -> set[str]:
@@ -106,13 +106,13 @@ def reported_deps() -> set[str]:
 
     The paper's module `study` is imported by its name.
     """
-    found = set()
+    modules = set()
     for paper in settings.PAPERS:
         own = LIBRARY / "papers" / paper
         files = reached(ROOT / "stages" / "report.py", own / "study.py")
         assert {path.parent for path in files if path.parent.parent == own.parent} == {own}
-        found |= files
-    shared = {path for path in found if path.parent.parent != LIBRARY / "papers"}
+        modules |= files
+    shared = {path for path in modules if path.parent.parent != LIBRARY / "papers"}
     return deps_of_files(shared) | {"lib/camdrift/papers/${item.paper}"}
 
 
@@ -199,13 +199,13 @@ def test_the_layers_wait_for_no_detector_and_no_report_for_another():
 def test_each_study_is_reported_before_the_next_is_begun():
     graph = Repo(ROOT).index.graph
     order = [stage.addressing for stage in plan_repro(graph, list(graph))]
-    done: set[str] = set()
+    stages: set[str] = set()
     for study in params.load(ROOT / "params.yaml").studies:
         node = next(stage for stage in graph if stage.addressing == f"report@{study}")
         needs = {other.addressing for other in nx.descendants(graph, node)}
         before = set(order[: order.index(f"report@{study}")])
-        assert before == needs | done, study
-        done = before | {f"report@{study}"}
+        assert before == needs | stages, study
+        stages = before | {f"report@{study}"}
 
 
 def test_stages_are_what_params_imply():
@@ -249,8 +249,8 @@ def test_make_works_in_a_folder_whose_name_has_blanks(tmp_path):
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
     (folder / ".venv" / ".installed").touch()
-    done = subprocess.run(
+    process = subprocess.run(
         ["make", "repro"], cwd=folder, capture_output=True, text=True,
         env=os.environ | {"PYTHONPATH": str(folder / "lib")},
     )  # fmt: skip
-    assert "asked: repro\n" in done.stdout, done.stderr
+    assert "asked: repro\n" in process.stdout, process.stderr

@@ -46,62 +46,62 @@ def taps(layer, shape):
     for k in range(len(weight)):
         for i in range((height + 2 * pad - side) // stride + 1):
             for j in range((width + 2 * pad - side) // stride + 1):
-                found = []
+                sources = []
                 for c in range(channels):
                     for a in range(side):
                         for b in range(side):
                             y, x = i * stride + a - pad, j * stride + b - pad
                             if 0 <= y < height and 0 <= x < width:
-                                found.append((weight[k, c, a, b], (c, y, x)))
-                yield (k, i, j), found
+                                sources.append((weight[k, c, a, b], (c, y, x)))
+                yield (k, i, j), sources
 
 
 def slow_flat(layer, values, upper):
-    found = np.zeros_like(values)
+    lower = np.zeros_like(values)
     for place, sources in taps(layer, values.shape):
         for _, source in sources:
-            found[source] += upper[place] / len(sources)
-    return found
+            lower[source] += upper[place] / len(sources)
+    return lower
 
 
 def slow_alpha_one(layer, values, upper):
-    found = np.zeros_like(values)
+    lower = np.zeros_like(values)
     for place, sources in taps(layer, values.shape):
         shares = {s: max(values[s] * w, 0.0) for w, s in sources}  # x+ w+ or x- w-
         bias = 0.0 if layer.bias is None else float(layer.bias[place[0]])
         z = sum(shares.values()) + bias
         for source, share in shares.items():
-            found[source] += share / (z if z else 1e-7) * upper[place]
-    return found
+            lower[source] += share / (z if z else 1e-7) * upper[place]
+    return lower
 
 
 def slow_epsilon(layer, values, upper):
-    weight, found = layer.weight.numpy(), np.zeros_like(values)
+    weight, lower = layer.weight.numpy(), np.zeros_like(values)
     for k, row in enumerate(weight):
         bias = 0.0 if layer.bias is None else float(layer.bias[k])
         z = sum(w * x for w, x in zip(row, values, strict=True)) + bias
         for i, w in enumerate(row):
-            found[i] += values[i] * w / (z + (0.1 if z >= 0 else -0.1)) * upper[k]
-    return found
+            lower[i] += values[i] * w / (z + (0.1 if z >= 0 else -0.1)) * upper[k]
+    return lower
 
 
 def slow_winner(values, upper):
-    found = np.zeros_like(values)
+    lower = np.zeros_like(values)
     for c, i, j in np.ndindex(upper.shape):
         square = [(c, 2 * i + a, 2 * j + b) for a in (0, 1) for b in (0, 1)]
-        found[max(square, key=lambda place: values[place])] += upper[c, i, j]
-    return found
+        lower[max(square, key=lambda place: values[place])] += upper[c, i, j]
+    return lower
 
 
-def slow_relevance(network, inputs, chosen=None, *, down_to=0):
+def slow_relevance(network, inputs, target=None, *, down_to=0):
     """The preset layer by layer, down to the input of one: iNNvestigate's rules in plain loops."""
     values = [inputs]
     with torch.no_grad():
         for layer in network:
             values.append(layer(torch.from_numpy(values[-1])[None])[0].numpy())
     logits = values.pop()
-    chosen = int(logits.argmax()) if chosen is None else chosen
-    upper = np.where(np.arange(len(logits)) == chosen, logits, 0.0)
+    target = int(logits.argmax()) if target is None else target
+    upper = np.where(np.arange(len(logits)) == target, logits, 0.0)
     first = True
     for place in reversed(range(down_to, len(network))):
         layer, lower = network[place], values[place]
@@ -124,24 +124,24 @@ def test_slow_twin(rectified, bias):
     model = as_model(network, size=8, micro_batch=2).double()
     pixels = images()
     classes = torch.tensor([0, 3, 1])
-    own, chosen = lrp.relevance(model, pixels), lrp.relevance(model, pixels, classes)
+    own, named = lrp.relevance(model, pixels), lrp.relevance(model, pixels, classes)
     for i, inputs in enumerate(model.inputs(pixels).numpy()):
         np.testing.assert_allclose(own[i], slow_relevance(network, inputs), rtol=1e-9, atol=1e-12)
         expected = slow_relevance(network, inputs, int(classes[i]))
-        np.testing.assert_allclose(chosen[i], expected, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(named[i], expected, rtol=1e-9, atol=1e-12)
     assert own.shape == (3, 8, 8)
-    assert (chosen[0] - own[0]).abs().max() > 0
+    assert (named[0] - own[0]).abs().max() > 0
 
 
-@pytest.mark.parametrize("chosen", [None, torch.tensor([0, 3, 1])])
-def test_slow_twin_of_the_last_layer(chosen):
+@pytest.mark.parametrize("classes", [None, torch.tensor([0, 3, 1])])
+def test_slow_twin_of_the_last_layer(classes):
     network = dense_network().double().requires_grad_(False)
     model = as_model(network, size=8, micro_batch=2).double()
-    maps, last = lrp.relevance_and_last_layer(model, images(), chosen)
-    assert torch.equal(maps, lrp.relevance(model, images(), chosen))
+    maps, last = lrp.relevance_and_last_layer(model, images(), classes)
+    assert torch.equal(maps, lrp.relevance(model, images(), classes))
     assert last.shape == (3, 6)  # the last dense layer has six inputs
     for i, inputs in enumerate(model.inputs(images()).numpy()):
-        of = None if chosen is None else int(chosen[i])
+        of = None if classes is None else int(classes[i])
         expected = slow_relevance(network, inputs, of, down_to=len(network) - 1)
         np.testing.assert_allclose(last[i], expected, rtol=1e-9, atol=1e-12)
 
@@ -163,9 +163,9 @@ def through(rule, layer, inputs, upper):
     """What a rule makes of the relevance `upper` of a layer's output."""
     handle = rule.register(layer)
     inputs = inputs.requires_grad_()
-    (found,) = torch.autograd.grad(layer(inputs), inputs, upper)
+    (lower,) = torch.autograd.grad(layer(inputs), inputs, upper)
     handle.remove()
-    return found
+    return lower
 
 
 @pytest.mark.parametrize(
@@ -182,16 +182,16 @@ def test_alpha_one_on_paper(bias, expected):
     layer.weight.copy_(torch.tensor([3.0, -4.0]).view(1, 2, 1, 1))
     layer.bias.fill_(bias)
     inputs = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1)
-    found = through(lrp.AlphaOne(), layer, inputs, torch.tensor(10.0).view(1, 1, 1, 1))
-    np.testing.assert_allclose(found.flatten(), expected, rtol=1e-6)
+    relevance = through(lrp.AlphaOne(), layer, inputs, torch.tensor(10.0).view(1, 1, 1, 1))
+    np.testing.assert_allclose(relevance.flatten(), expected, rtol=1e-6)
 
 
 def test_contributions_against_the_output_get_nothing():
     layer = nn.Conv2d(2, 1, 1, bias=False).requires_grad_(False)
     layer.weight.copy_(torch.tensor([3.0, 4.0]).view(1, 2, 1, 1))
     inputs = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1)  # 6 and -4: the negative one is left out
-    found = through(lrp.AlphaOne(), layer, inputs, torch.tensor(10.0).view(1, 1, 1, 1))
-    assert found.flatten().tolist() == [10.0, 0.0]
+    relevance = through(lrp.AlphaOne(), layer, inputs, torch.tensor(10.0).view(1, 1, 1, 1))
+    assert relevance.flatten().tolist() == [10.0, 0.0]
 
 
 def test_flat_on_paper():
@@ -204,9 +204,9 @@ def test_flat_on_paper():
     model = as_model(network, size=2)
     pixels = torch.rand(1, 3, 2, 2)
     logit = float(model(pixels)[0, 1])  # of the second of its two classes
-    found = lrp.relevance(model, pixels)
+    relevance = lrp.relevance(model, pixels)
     # Each output spreads its relevance evenly over four places and three channels.
-    np.testing.assert_allclose(found, np.full((1, 2, 2), logit / 4), rtol=1e-6)
+    np.testing.assert_allclose(relevance, np.full((1, 2, 2), logit / 4), rtol=1e-6)
 
 
 def test_relevance_is_conserved_without_biases_and_dense_layers():
@@ -225,9 +225,9 @@ def test_relevance_is_conserved_without_biases_and_dense_layers():
     network[5].weight.data.abs_()
     model = as_model(network, size=8).double()
     logits = model(images())
-    for chosen in range(4):
-        found = lrp.relevance(model, images(), torch.full((3,), chosen))
-        torch.testing.assert_close(found.sum((1, 2)), logits[:, chosen])
+    for target in range(4):
+        relevance = lrp.relevance(model, images(), torch.full((3,), target))
+        torch.testing.assert_close(relevance.sum((1, 2)), logits[:, target])
 
 
 def test_a_dense_layer_keeps_what_epsilon_leaves():
@@ -237,9 +237,9 @@ def test_a_dense_layer_keeps_what_epsilon_leaves():
     )
     model = as_model(network, size=8).double()
     logits = model(images())
-    found = lrp.relevance(model, images(), torch.tensor([0, 1, 2])).sum((1, 2))
+    relevance = lrp.relevance(model, images(), torch.tensor([0, 1, 2])).sum((1, 2))
     logit = logits[torch.arange(3), torch.tensor([0, 1, 2])]
-    torch.testing.assert_close(found, logit * logit / (logit + 0.1 * logit.sign()))
+    torch.testing.assert_close(relevance, logit * logit / (logit + 0.1 * logit.sign()))
 
 
 class Residual(nn.Module):
@@ -270,8 +270,8 @@ def test_a_residual_addition_shares_its_relevance(add):
     network.last.weight.data.abs_()
     model = as_model(network, size=8).double()
     logits = model(images())
-    found = lrp.relevance(model, images())
-    torch.testing.assert_close(found.sum((1, 2)), logits.amax(1))
+    relevance = lrp.relevance(model, images())
+    torch.testing.assert_close(relevance.sum((1, 2)), logits.amax(1))
 
 
 def test_an_addition_on_paper():
@@ -280,8 +280,10 @@ def test_an_addition_on_paper():
     (place,) = [name for name, rule in rules[1].items() if "Norm" in str(type(rule)) and
                 "mean" not in name]  # fmt: skip
     terms = torch.tensor([[6.0, 2.0], [6.0, -3.0], [0.0, 0.0]])  # sums 8, 3 and 0
-    found = through(rules[1][place], rules[0].get_submodule(place), terms, torch.full((3,), 4.0))
-    assert found.tolist() == [[3.0, 1.0], [8.0, -4.0], [0.0, 0.0]]
+    relevance = through(
+        rules[1][place], rules[0].get_submodule(place), terms, torch.full((3,), 4.0)
+    )
+    assert relevance.tolist() == [[3.0, 1.0], [8.0, -4.0], [0.0, 0.0]]
 
 
 def test_batch_norm_behind_a_conv_is_part_of_it():
@@ -296,13 +298,13 @@ def test_batch_norm_behind_a_conv_is_part_of_it():
     folded.weight.data = conv.weight.detach() * factor.view(-1, 1, 1, 1)
     folded.bias.data = (conv.bias.detach() - norm.running_mean) * factor + norm.bias.detach()
     first, last = nn.Conv2d(3, 4, 3), nn.Linear(5, 4)
-    found = []
+    maps = []
     for middle in ([conv, norm], [folded]):
         network = nn.Sequential(
             first, nn.ReLU(), *middle, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last
         ).double()
-        found.append(lrp.relevance(as_model(network, size=8).double(), images()))
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-9)
+        maps.append(lrp.relevance(as_model(network, size=8).double(), images()))
+    torch.testing.assert_close(*maps, rtol=1e-4, atol=1e-9)
 
 
 def test_zennit_s_own_preset_where_there_is_no_bias():
@@ -314,8 +316,8 @@ def test_zennit_s_own_preset_where_there_is_no_bias():
         _, expected = attributor(
             model.inputs(pixels), lambda out: out * (out == out.amax(1, keepdim=True))
         )
-    found = lrp.relevance(model, pixels)
-    torch.testing.assert_close(found, expected.sum(1), rtol=1e-3, atol=1e-5)
+    relevance = lrp.relevance(model, pixels)
+    torch.testing.assert_close(relevance, expected.sum(1), rtol=1e-3, atol=1e-5)
 
 
 def test_the_map_does_not_depend_on_the_images_beside(model, pixels):
@@ -386,12 +388,12 @@ def test_torchvision_s_networks_have_finite_maps(name, width):
     )
     model = as_model(network, size=64, micro_batch=2)
     pixels = images(2, 32).float()  # and resized by the model
-    found = lrp.relevance(model, pixels)
-    assert found.shape == (2, 64, 64)
-    assert found.isfinite().all()
-    assert (found != 0).flatten(1).any(1).all()
+    relevance = lrp.relevance(model, pixels)
+    assert relevance.shape == (2, 64, 64)
+    assert relevance.isfinite().all()
+    assert (relevance != 0).flatten(1).any(1).all()
     # No bias is drawn but SqueezeNet's, so the sum misses only what epsilon takes.
-    ratio = found.sum((1, 2)) / model(pixels).amax(1)
+    ratio = relevance.sum((1, 2)) / model(pixels).amax(1)
     assert ((ratio > 0) & (ratio < 1.001)).all()
 
 
@@ -432,5 +434,5 @@ def test_classes_are_one_an_image(model, pixels):
 
 
 def test_a_small_network_with_everything_runs():
-    found = lrp.relevance(as_model(small_network()), torch.rand(2, 3, 12, 12))
-    assert found.isfinite().all()
+    relevance = lrp.relevance(as_model(small_network()), torch.rand(2, 3, 12, 12))
+    assert relevance.isfinite().all()

@@ -68,8 +68,8 @@ def test_a_new_cell_is_all_that_is_built(recorded, params):
     content, save = params
     content["cells"]["tiny_new"] = content["cells"]["tiny_fgsm"]
     save()
-    found = changed_stages(recorded) - {"check", *REPORTS}
-    assert found == {f"{name}@tiny_new" for name in ("attack", "noise", "cam", "score", "detect")}
+    stages = changed_stages(recorded) - {"check", *REPORTS}
+    assert stages == {f"{name}@tiny_new" for name in ("attack", "noise", "cam", "score", "detect")}
 
 
 def test_an_attacks_file_touches_its_cells_only(recorded):

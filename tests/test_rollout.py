@@ -46,7 +46,7 @@ def shown(kind, images, extra):
 def test_rollout_is_the_product_of_mean_weights_and_identities(kind, extra):
     images = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     _, weights = shown(kind, images, extra)
-    found = rollout.attention_rollout(Transformer(kind, extra).eval(), images)
+    maps = rollout.attention_rollout(Transformer(kind, extra).eval(), images)
     for n in range(2):
         rolled = np.eye(9 + extra)
         for part in weights:
@@ -54,7 +54,7 @@ def test_rollout_is_the_product_of_mean_weights_and_identities(kind, extra):
             mean = sum(heads) / len(heads) + np.eye(9 + extra)
             rolled = np.array([row / row.sum() for row in mean]) @ rolled
         expected = rolled[0, extra:].reshape(3, 3)
-        np.testing.assert_allclose(found[n], expected, rtol=1e-5)
+        np.testing.assert_allclose(maps[n], expected, rtol=1e-5)
         assert rolled[0].sum() == pytest.approx(1)
 
 
@@ -65,7 +65,7 @@ def test_weighted_rollout_grows_by_positive_weights_times_gradients(kind, extra)
     logits, weights = shown(kind, images, extra)
     classes = torch.tensor([0, 3])
     gradients = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), weights)
-    found = rollout.weighted_rollout(Transformer(kind, extra).eval(), images, classes)
+    maps = rollout.weighted_rollout(Transformer(kind, extra).eval(), images, classes)
     for n in range(2):
         rolled = np.eye(9 + extra)
         for part, gradient in zip(weights, gradients, strict=True):
@@ -73,7 +73,7 @@ def test_weighted_rollout_grows_by_positive_weights_times_gradients(kind, extra)
             for head, slope in zip(part[n].detach().numpy(), gradient[n].numpy(), strict=True):
                 mean += np.maximum(head * slope, 0) / len(part[n])
             rolled = rolled + mean @ rolled
-        np.testing.assert_allclose(found[n], rolled[0, extra:].reshape(3, 3), rtol=1e-4, atol=1e-9)
+        np.testing.assert_allclose(maps[n], rolled[0, extra:].reshape(3, 3), rtol=1e-4, atol=1e-9)
     own = rollout.weighted_rollout(Transformer(kind, extra).eval(), images)
     top = rollout.weighted_rollout(Transformer(kind, extra).eval(), images, logits.argmax(1))
     assert torch.equal(own, top)

@@ -28,7 +28,7 @@ def test_upsampling_is_torchs_bilinear(side):
 )
 def test_cosine_twin_upsamples_first(shape, size):
     a, b = RNG.random((2, 5, *shape))
-    found = cosine.score(a, b, size=size)
+    values = cosine.score(a, b, size=size)
     single = cosine.score(a.astype(np.float32), b.astype(np.float32), size=size)
     for i in range(5):
         big = [
@@ -36,7 +36,7 @@ def test_cosine_twin_upsamples_first(shape, size):
             for m in (a, b)
         ]
         expected = float(torch.dot(*big) / (big[0].norm() * big[1].norm()))
-        assert found[i] == pytest.approx(expected, abs=1e-9)
+        assert values[i] == pytest.approx(expected, abs=1e-9)
         assert single[i] == pytest.approx(expected, abs=2e-7)
 
 
@@ -51,8 +51,8 @@ def test_scores_of_an_empty_map_are_missing():
     a = RNG.random((2, 8, 8))
     a[1] = 0
     b = RNG.random((2, 8, 8))
-    for found in (cosine.score(a, b, size=8), ssim.score(a, b, size=8), ssim.score(b, a, size=8)):
-        assert np.isnan(found).tolist() == [False, True]
+    for values in (cosine.score(a, b, size=8), ssim.score(a, b, size=8), ssim.score(b, a, size=8)):
+        assert np.isnan(values).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("side", [3, 4, 5, 7, 14, 64])
@@ -60,11 +60,11 @@ def test_ssim_is_scikit_images_pair_by_pair(side):
     a, b = RNG.random((2, 4, side, side))
     b[0] = a[0]
     b[1] = 0.5  # a flat map
-    found = ssim.score(a, b, size=8)
+    values = ssim.score(a, b, size=8)
     for i in range(4):
         expected = structural_similarity(a[i], b[i], data_range=1, win_size=ssim.window(side))
-        assert found[i] == pytest.approx(expected, abs=1e-6)
-    assert found[0] == pytest.approx(1)
+        assert values[i] == pytest.approx(expected, abs=1e-6)
+    assert values[0] == pytest.approx(1)
 
 
 def test_windows_are_odd_and_small_maps_have_none():
@@ -96,10 +96,10 @@ def test_jet_pictures_are_the_published_ones(side):
     maps = RNG.random((6, side, side)).astype(np.float32)
     maps /= maps.max(axis=(1, 2), keepdims=True)
     maps[0] = 0
-    found = np.moveaxis(jet_cosine.jet_rgb(maps, size=64), 1, 3).astype(int)
+    pictures = np.moveaxis(jet_cosine.jet_rgb(maps, size=64), 1, 3).astype(int)
     expected = np.stack([slow_jet(heatmap, 64) for heatmap in maps]).astype(int)
-    assert np.mean(found != expected) < 1e-3  # ties of a rounding
-    assert np.abs(found - expected).max() <= 2
+    assert np.mean(pictures != expected) < 1e-3  # ties of a rounding
+    assert np.abs(pictures - expected).max() <= 2
 
 
 def test_the_published_picture_fills_its_range_for_any_alpha():
@@ -126,17 +126,17 @@ def test_unrelated_maps_share_the_blue_of_jet():
 def test_partners_are_of_other_sources():
     ids, sources = [f"i{k}" for k in range(9)], list("aaabbbccc")
     images = pd.DataFrame({"image": np.arange(9) + 20, "id": ids, "source": sources})
-    found = comparison.unrelated_partners(images, count=5, seed=1)
-    assert found.shape == (9, 5)
-    assert list(found.index) == list(images["image"])
+    partners = comparison.unrelated_partners(images, count=5, seed=1)
+    assert partners.shape == (9, 5)
+    assert list(partners.index) == list(images["image"])
     source = images.set_index("image")["source"]
     assert (
-        source.to_numpy() != source.loc[found.to_numpy().ravel()].to_numpy().reshape(9, 5).T
+        source.to_numpy() != source.loc[partners.to_numpy().ravel()].to_numpy().reshape(9, 5).T
     ).all()
-    pd.testing.assert_frame_equal(comparison.unrelated_partners(images, count=5, seed=1), found)
-    assert not comparison.unrelated_partners(images, count=5, seed=2).equals(found)
+    pd.testing.assert_frame_equal(comparison.unrelated_partners(images, count=5, seed=1), partners)
+    assert not comparison.unrelated_partners(images, count=5, seed=2).equals(partners)
     some = comparison.unrelated_partners(images, slice(2, 5), count=5, seed=1)
-    pd.testing.assert_frame_equal(some, found.iloc[2:5])
+    pd.testing.assert_frame_equal(some, partners.iloc[2:5])
     assert comparison.unrelated_partners(images.assign(source="a"), count=5, seed=1).shape == (9, 0)
 
 
@@ -159,8 +159,8 @@ def test_every_score_keeps_what_its_file_says_of_it(name):
     assert (far[0] > far[-1]) == of.HIGHER_IS_ALIKE
     places = np.arange(12)
     stack = np.concatenate([one, other])
-    found = comparison.score_pairs(name, stack, places, places + 12, size=24)
-    np.testing.assert_allclose(found, values, rtol=1e-6)
+    by_place = comparison.score_pairs(name, stack, places, places + 12, size=24)
+    np.testing.assert_allclose(by_place, values, rtol=1e-6)
     assert of.LABEL
 
 

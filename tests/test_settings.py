@@ -32,7 +32,7 @@ def changed(path: str, value, content: dict | None = None) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "wanted"),
+    ("path", "value", "message"),
     [
         ("sed", 1, "no key 'sed'; there are: attacks, cams"),
         ("seed", None, "seed: wanted, but not there"),
@@ -86,14 +86,14 @@ def changed(path: str, value, content: dict | None = None) -> dict:
         ("models.vgg16_quarter.weights", "w.pt", "wanted the sha256 of w.pt"),
     ],
 )
-def test_refuses_with_what_was_wanted_and_what_exists(path, value, wanted):
+def test_refuses_with_what_was_wanted_and_what_exists(path, value, message):
     with pytest.raises(settings.SettingsError, match="params.yaml is not valid") as fault:
         params.parse(changed(path, value))
-    assert wanted in str(fault.value)
+    assert message in str(fault.value)
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "wanted"),
+    ("path", "value", "message"),
     [
         ("sources.orl_xception_3", None, "wanted source 'Xception' on set 'orl_3'"),
         ("targets.orl_xception_3", None, "wanted target 'Xception' on set 'orl_3'"),
@@ -104,15 +104,15 @@ def test_refuses_with_what_was_wanted_and_what_exists(path, value, wanted):
         ("targets.orl_vgg16_3.set", "orl_1", "is trained on 'orl_3', whose training imag"),
     ],
 )
-def test_folds_that_do_not_fit_are_refused(path, value, wanted, monkeypatch):
+def test_folds_that_do_not_fit_are_refused(path, value, message, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(settings.SettingsError, match="preset 'orl' is not valid") as fault:
         params.parse(changed(path, value, presets.read("orl").content), Path("preset 'orl'"))
-    assert wanted in str(fault.value)
+    assert message in str(fault.value)
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "wanted"),
+    ("path", "value", "message"),
     [
         ("attacks.fgsm.epz", 0.1, "attacks.fgsm: no key 'epz'; there are: eps"),
         ("attacks.pdg", {}, "attacks.pdg: no attack 'pdg' in lib/camdrift/attacks; there are: dl"),
@@ -134,9 +134,9 @@ def test_folds_that_do_not_fit_are_refused(path, value, wanted, monkeypatch):
         ),
     ],
 )
-def test_settings_of_attacks_are_refused_by_the_attacks_themselves(path, value, wanted):
+def test_settings_of_attacks_are_refused_by_the_attacks_themselves(path, value, message):
     (line,) = attacks.faults(params.parse(changed(path, value)))
-    assert wanted in line
+    assert message in line
 
 
 def test_old_keys_are_told_their_new_names():
@@ -164,7 +164,7 @@ def test_old_keys_are_told_their_new_names():
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "wanted"),
+    ("path", "value", "message"),
     [
         (
             "cams.methods",
@@ -193,11 +193,11 @@ def test_old_keys_are_told_their_new_names():
         ("detection.detectors.residual", {}, "detectors.residual.variance: wanted, but not there"),
     ],
 )
-def test_refuses_what_has_no_file_and_what_a_file_does_not_take(path, value, wanted):
+def test_refuses_what_has_no_file_and_what_a_file_does_not_take(path, value, message):
     plan = params.parse(changed(path, value))
     with pytest.raises(settings.SettingsError, match="params.yaml is not valid") as fault:
         checks.everything(plan)
-    assert wanted in str(fault.value)
+    assert message in str(fault.value)
 
 
 def test_names_every_fault_at_once():

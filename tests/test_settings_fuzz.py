@@ -34,10 +34,10 @@ trees = strategies.recursive(
 
 def paths(tree: Any, path: tuple = ()) -> list[tuple]:
     """Every place in a tree of dicts and lists."""
-    found = [path] if path else []
+    result = [path] if path else []
     items = tree.items() if isinstance(tree, dict) else ()
     items = enumerate(tree) if isinstance(tree, list) else items
-    return found + [p for key, branch in items for p in paths(branch, (*path, key))]
+    return result + [p for key, branch in items for p in paths(branch, (*path, key))]
 
 
 places = strategies.sampled_from(paths(CONTENT))

@@ -21,9 +21,9 @@ def clouds(n=20, gap=8.0, seed=0):
 
 def test_vectors_on_paper():
     maps = torch.tensor([[[1.0, -4.0], [2.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
-    found = signatures.vectors(maps)
-    assert found.dtype == np.float32
-    assert found.tolist() == [[0.25, -1.0, 0.5, 0.0], [0.0, 0.0, 0.0, 0.0]]
+    vectors = signatures.vectors(maps)
+    assert vectors.dtype == np.float32
+    assert vectors.tolist() == [[0.25, -1.0, 0.5, 0.0], [0.0, 0.0, 0.0, 0.0]]
 
 
 def test_vectors_that_are_not_finite_are_refused():
@@ -78,22 +78,22 @@ LABELS = np.array(["a", "a", "b", "b"])
     [(1, [1, 1, 0, 1]), (2, [0.5, 0.5, 0, 0.5]), (15, [1 / 3] * 4)],
 )
 def test_label_agreement_on_paper(neighbours, expected):
-    found = signatures.label_agreement(LINE, LABELS, neighbours=neighbours)
-    np.testing.assert_allclose(found, expected)
+    agreement = signatures.label_agreement(LINE, LABELS, neighbours=neighbours)
+    np.testing.assert_allclose(agreement, expected)
 
 
 def test_points_of_one_picture_are_no_neighbours():
     groups = np.array([0, 0, 1, 1])
-    found = signatures.label_agreement(LINE, LABELS, neighbours=1, groups=groups)
-    np.testing.assert_array_equal(found, [0, 0, 0, 0])  # the nearest of the other picture
+    agreement = signatures.label_agreement(LINE, LABELS, neighbours=1, groups=groups)
+    np.testing.assert_array_equal(agreement, [0, 0, 0, 0])  # the nearest of the other picture
     alone = signatures.label_agreement(LINE, LABELS, groups=np.zeros(4))
     assert np.isnan(alone).all()
 
 
 def test_a_point_is_not_its_own_neighbour_where_another_lies_upon_it():
     points = np.array([[0.0], [0.0], [5.0]])
-    found = signatures.label_agreement(points, np.array([0, 1, 1]), neighbours=1)
-    assert found[:2].tolist() == [0, 0]
+    agreement = signatures.label_agreement(points, np.array([0, 1, 1]), neighbours=1)
+    assert agreement[:2].tolist() == [0, 0]
 
 
 def test_chance_agreement_on_paper_and_for_labels_that_mean_nothing():
@@ -101,8 +101,8 @@ def test_chance_agreement_on_paper_and_for_labels_that_mean_nothing():
     np.testing.assert_allclose(signatures.chance_agreement(labels), [0.5, 0.5, 0.5, 0.25, 0.25])
     rng = np.random.default_rng(0)
     labels = rng.random(2000) < 0.3
-    found = signatures.label_agreement(rng.normal(size=(2000, 2)), labels)
-    assert found.mean() == pytest.approx(signatures.chance_agreement(labels).mean(), abs=0.02)
+    agreement = signatures.label_agreement(rng.normal(size=(2000, 2)), labels)
+    assert agreement.mean() == pytest.approx(signatures.chance_agreement(labels).mean(), abs=0.02)
 
 
 def test_one_class_has_no_agreement():
@@ -112,8 +112,8 @@ def test_one_class_has_no_agreement():
 
 
 def test_distance_to_other_class_on_paper():
-    found = signatures.distance_to_other_class(LINE, LABELS)
-    np.testing.assert_allclose(found, [3, 2, 2, 6])
+    distances = signatures.distance_to_other_class(LINE, LABELS)
+    np.testing.assert_allclose(distances, [3, 2, 2, 6])
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ def test_distance_to_other_class_on_paper():
 def test_distances_at_the_edge(points, labels, groups, expected):
     space = np.array(points, dtype=float).reshape(-1, 1)
     groups = None if groups is None else np.array(groups)
-    found = signatures.distance_to_other_class(space, np.array(list(labels)), groups=groups)
-    np.testing.assert_allclose(found, expected)
+    distances = signatures.distance_to_other_class(space, np.array(list(labels)), groups=groups)
+    np.testing.assert_allclose(distances, expected)
 
 
 def kinds_of(marks, pictures=30, seed=0):
@@ -150,10 +150,10 @@ def kinds_of(marks, pictures=30, seed=0):
 
 def identified(vectors, kinds, groups, *, seed: int) -> float:
     """How often guesses are right, all kinds weighing the same; NaN where there are none."""
-    found = signatures.guesses(vectors, kinds, groups, seed=seed)
-    if not len(found) or found[0] is None:
+    guesses = signatures.guesses(vectors, kinds, groups, seed=seed)
+    if not len(guesses) or guesses[0] is None:
         return NAN
-    return float(np.mean([(found[kinds == kind] == kind).mean() for kind in np.unique(kinds)]))
+    return float(np.mean([(guesses[kinds == kind] == kind).mean() for kind in np.unique(kinds)]))
 
 
 def test_marks_are_identified_and_their_absence_is_chance():

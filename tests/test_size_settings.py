@@ -56,7 +56,7 @@ def test_the_shorter_side_decides_what_resize_is(of, resize):
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "wanted"),
+    ("path", "value", "message"),
     [
         ("sets.photos_cropped.channels", 2, "wanted 3, for colours, or 1, for grey, got 2"),
         ("sets.photos_cropped.channels", 1.0, "input should be a valid integer, got 1.0"),
@@ -75,14 +75,14 @@ def test_the_shorter_side_decides_what_resize_is(of, resize):
         ("retrainings.inspecting.set", "grey", "retrainings.inspecting.model: wanted a model of"),
     ],
 )  # fmt: skip
-def test_mixed_up_channels_are_refused(path, value, wanted):
+def test_mixed_up_channels_are_refused(path, value, message):
     content = changed("sets.grey", {"kind": "photos", "path": "p", "size": 64, "channels": 1})
     model = {"set": "grey", "architecture": "resnet18", "mean": [0.5], "training": {}}
     content = changed("models.grey", model, content)
     assert params.parse(content).models["grey"].std == [0.25]
     with pytest.raises(SettingsError) as fault:
         params.parse(changed(path, value, content))
-    assert wanted in str(fault.value)
+    assert message in str(fault.value)
 
 
 def test_three_channels_are_no_key_of_what_is_written():

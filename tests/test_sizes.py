@@ -133,14 +133,14 @@ def test_one_pixel_reaches_the_last_row_and_column_and_no_further(channels):
 @pytest.mark.parametrize("settings", [{}, {"pixels": 3, "generations": 3}])
 def test_one_pixel_changes_a_grey_value(model, pixels, settings):
     labels = model(pixels).argmax(1)
-    done = attacked(model, pixels, **settings)
+    attack = attacked(model, pixels, **settings)
     for i in range(2):
         expected = slow_search(
             model, pixels[i], int(labels[i]), generators(1, i)[0], SETTINGS | settings
         )
-        torch.testing.assert_close(done.pixels[i], expected[0])
-        assert int(done.evaluations[i]) == expected[1]
-        assert bool(reached(done, len(pixels))[i]) == expected[2]
+        torch.testing.assert_close(attack.pixels[i], expected[0])
+        assert int(attack.evaluations[i]) == expected[1]
+        assert bool(reached(attack, len(pixels))[i]) == expected[2]
 
 
 @pytest.mark.parametrize("shape", [(TALL, WIDE), (WIDE, TALL), (17, 64)])

@@ -19,7 +19,7 @@ def test_bootstrap_twin():
     rng = np.random.default_rng(1)
     values, clusters = rng.normal(1, 1, (30, 2)), np.repeat(list("abcde"), 6)
     values[3, 1] = np.nan
-    found = bootstrap(values, clusters, resamples=300)
+    estimate = bootstrap(values, clusters, resamples=300)
     draws = np.random.default_rng(0).multinomial(5, [0.2] * 5, size=300)
     for column in range(2):
         means = []
@@ -33,11 +33,11 @@ def test_bootstrap_twin():
             means.append(np.mean(drawn))
         # Of five clusters: where a normal mean's t interval ends, in standard errors of the draws.
         tail = norm.cdf(t.ppf(0.025, 4) * np.sqrt(5 / 4))
-        assert found.low[column] == pytest.approx(np.quantile(means, tail))
-        assert found.high[column] == pytest.approx(np.quantile(means, 1 - tail))
-        assert found.mean[column] == pytest.approx(np.nanmean(values[:, column]))
-        assert found.p[column] == pytest.approx((1 + np.sum(np.array(means) <= 0)) / 301)
-    assert found.n.tolist() == [30, 29]
+        assert estimate.low[column] == pytest.approx(np.quantile(means, tail))
+        assert estimate.high[column] == pytest.approx(np.quantile(means, 1 - tail))
+        assert estimate.mean[column] == pytest.approx(np.nanmean(values[:, column]))
+        assert estimate.p[column] == pytest.approx((1 + np.sum(np.array(means) <= 0)) / 301)
+    assert estimate.n.tolist() == [30, 29]
 
 
 def test_an_interval_of_few_clusters_is_the_t_interval_of_a_normal_mean():
@@ -73,9 +73,9 @@ def test_an_interval_by_cluster_is_wider_than_by_image():
 
 
 def test_one_cluster_has_no_interval():
-    found = bootstrap([[1.0], [2.0]], ["a", "a"])
-    assert found.mean[0] == 1.5
-    assert np.isnan([found.low[0], found.high[0], found.p[0]]).all()
+    estimate = bootstrap([[1.0], [2.0]], ["a", "a"])
+    assert estimate.mean[0] == 1.5
+    assert np.isnan([estimate.low[0], estimate.high[0], estimate.p[0]]).all()
 
 
 @pytest.mark.parametrize("comparisons", [1, 13, 39, 55, 159, 400])
@@ -102,14 +102,14 @@ def test_what_holm_cannot_reach_is_said():
 
 def test_holm_on_paper():
     # Sorted 0.01 x 4, 0.02 x 3, 0.03 x 2, 0.04 x 1, then made to rise.
-    found = statistics.holm(np.array([0.04, 0.01, np.nan, 0.03, 0.02]))
-    np.testing.assert_allclose(found, [0.06, 0.04, np.nan, 0.06, 0.06])
+    adjusted = statistics.holm(np.array([0.04, 0.01, np.nan, 0.03, 0.02]))
+    np.testing.assert_allclose(adjusted, [0.06, 0.04, np.nan, 0.06, 0.06])
 
 
 def test_no_cluster_has_no_mean():
-    found = bootstrap(np.empty((0, 2)), [])
-    assert np.isnan([found.mean, found.low, found.high, found.p]).all()
-    assert found.n.tolist() == [0, 0]
+    estimate = bootstrap(np.empty((0, 2)), [])
+    assert np.isnan([estimate.mean, estimate.low, estimate.high, estimate.p]).all()
+    assert estimate.n.tolist() == [0, 0]
 
 
 def rows(variant, draw, values, *, layer="1-1", folds=None):
@@ -121,8 +121,8 @@ def rows(variant, draw, values, *, layer="1-1", folds=None):
 
 
 def compromised(table, rule, quantile=0.5):
-    found = statistics.compromised(table, rule=rule, quantile=quantile)
-    return {arm: part["compromised"].tolist() for arm, part in found.groupby("arm")}
+    judgements = statistics.compromised(table, rule=rule, quantile=quantile)
+    return {arm: part["compromised"].tolist() for arm, part in judgements.groupby("arm")}
 
 
 SIMILARITY = pd.concat(
@@ -135,22 +135,24 @@ SIMILARITY = pd.concat(
 
 
 def test_the_papers_rule_on_paper():
-    found = compromised(SIMILARITY, "layer_median")
-    assert found["attack"] == [False, True, True]  # strictly below
-    assert found["noise"] == [False, True, True, False]
+    flags = compromised(SIMILARITY, "layer_median")
+    assert flags["attack"] == [False, True, True]  # strictly below
+    assert flags["noise"] == [False, True, True, False]
 
 
 def test_the_papers_threshold_is_that_of_the_flipped_images_noise():
     table = SIMILARITY.assign(success=SIMILARITY["image"].isin([1, 2]))  # noise 0.8, 0.7
-    found = statistics.compromised(table, rule="layer_median", quantile=0.5)
-    noise = found[found["arm"] == "noise"].set_index("image")["compromised"]
+    judgements = statistics.compromised(table, rule="layer_median", quantile=0.5)
+    noise = judgements[judgements["arm"] == "noise"].set_index("image")["compromised"]
     assert noise.to_dict() == {0: False, 1: False, 2: True, 3: False}  # below 0.75
 
 
 def test_the_public_codes_rule_has_one_threshold_for_all_layers():
     other = SIMILARITY.assign(layer="1-2", value=SIMILARITY["value"] - 0.6)  # mean 0.2
-    found = statistics.compromised(pd.concat([SIMILARITY, other]), rule="global_mean", quantile=0.5)
-    attack = found[found["arm"] == "attack"]  # below (0.8 + 0.2) / 2
+    judgements = statistics.compromised(
+        pd.concat([SIMILARITY, other]), rule="global_mean", quantile=0.5
+    )
+    attack = judgements[judgements["arm"] == "attack"]  # below (0.8 + 0.2) / 2
     by_layer = attack.groupby("layer")["compromised"].agg(list).to_dict()
     assert by_layer == {"1-1": [False, True, False], "1-2": [True, True, True]}
 
@@ -164,34 +166,34 @@ def test_a_held_out_threshold_is_that_of_the_other_fold():
             rows("adversarial", 0, [0.5, 0.4, 0.8, 0.9], folds=folds),
         ]
     )
-    found = compromised(table, "held_out_quantile")
-    assert found["attack"] == [False, True, True, False]
-    assert found["noise"] == [False, False, True, True]
+    flags = compromised(table, "held_out_quantile")
+    assert flags["attack"] == [False, True, True, False]
+    assert flags["noise"] == [False, False, True, True]
 
 
 def test_a_held_out_quantile_calls_its_share_of_noise_compromised():
     rng = np.random.default_rng(0)
     folds = [i % 2 for i in range(4000)]
     table = pd.concat([rows("noise", k, rng.random(4000), folds=folds) for k in (0, 1)])
-    found = statistics.compromised(table, rule="held_out_quantile", quantile=0.05)
-    assert found["compromised"].mean() == pytest.approx(0.05, abs=0.01)
+    judgements = statistics.compromised(table, rule="held_out_quantile", quantile=0.05)
+    assert judgements["compromised"].mean() == pytest.approx(0.05, abs=0.01)
 
 
 def test_folds_keep_a_source_together():
     sources = pd.Series(list("aabbccddee"))
-    found = statistics.folds(sources, count=2, rng=np.random.default_rng(0))
-    assert found.groupby(sources).nunique().max() == 1
-    assert sorted(found.value_counts()) == [4, 6]
+    numbers = statistics.folds(sources, count=2, rng=np.random.default_rng(0))
+    assert numbers.groupby(sources).nunique().max() == 1
+    assert sorted(numbers.value_counts()) == [4, 6]
 
 
 def test_the_published_list_is_five_times_the_same():
     curves = {level: np.full(20, level) for level in (0.25, 0.5, 1.0, 2.0, 4.0)}
-    found = statistics.shared_list(curves)
-    assert set(found) == set(curves)
-    for stored in found.values():
+    lists = statistics.shared_list(curves)
+    assert set(lists) == set(curves)
+    for stored in lists.values():
         assert len(stored) == 100
-        assert (stored == found[1.0]).all()
-    assert (found[1.0][:20] == 0.25).all()  # what figure 2a draws as the noise at 100 %
+        assert (stored == lists[1.0]).all()
+    assert (lists[1.0][:20] == 0.25).all()  # what figure 2a draws as the noise at 100 %
 
 
 def test_coverage_curve_twin():
@@ -218,8 +220,8 @@ def test_spearman_is_scipys_on_each_resample():
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 5, 30), rng.normal(size=30).round(1)  # with ties
     weights = rng.multinomial(30, np.full(30, 1 / 30), size=6)
-    found = statistics.spearman(x, y, weights=weights)
-    for one, drawn in zip(found, weights, strict=True):
+    correlation = statistics.spearman(x, y, weights=weights)
+    for one, drawn in zip(correlation, weights, strict=True):
         rows = np.repeat(np.arange(30), drawn)
         assert one == pytest.approx(spearmanr(x[rows], y[rows]).statistic)
     assert np.isnan(statistics.spearman(np.ones(30), y, weights=weights)).all()
@@ -229,8 +231,8 @@ def test_auroc_is_scikit_learns_on_each_resample():
     rng = np.random.default_rng(0)
     scores, positive = rng.integers(0, 6, 40), rng.random(40) < 0.4  # with ties
     weights = rng.multinomial(40, np.full(40, 1 / 40), size=5)
-    found = statistics.auroc(scores, positive, weights=weights)
-    for one, drawn in zip(found, weights, strict=True):
+    area = statistics.auroc(scores, positive, weights=weights)
+    for one, drawn in zip(area, weights, strict=True):
         assert one == pytest.approx(roc_auc_score(positive, scores, sample_weight=drawn))
     assert np.isnan(statistics.auroc(scores, np.ones(40, bool), weights=weights)).all()
 

@@ -112,9 +112,9 @@ class Transformer(nn.Module):
 
 def twin(network, images, classes):
     """Grad-CAM at each block's norm1, token by token."""
-    kept = []
+    outputs = []
     hooks = [
-        block.norm1.register_forward_hook(lambda m, i, out: kept.append(out))
+        block.norm1.register_forward_hook(lambda m, i, out: outputs.append(out))
         for block in network.blocks
     ]
     logits = network(images)
@@ -122,8 +122,8 @@ def twin(network, images, classes):
         hook.remove()
     score = logits.gather(1, classes[:, None]).sum()
     height, width = (side // PATCH for side in images.shape[-2:])
-    found = []
-    for tokens, gradients in zip(kept, torch.autograd.grad(score, kept), strict=True):
+    maps = []
+    for tokens, gradients in zip(outputs, torch.autograd.grad(score, outputs), strict=True):
         heat = torch.zeros(len(images), height, width)
         for n in range(len(images)):
 
@@ -137,8 +137,8 @@ def twin(network, images, classes):
             weights = sum(at(gradients, *place) for place in places) / len(places)
             for row, column in places:
                 heat[n, row, column] = (weights * at(tokens, row, column)).sum().clamp_min(0)
-        found.append(heat.detach())
-    return logits.detach(), found
+        maps.append(heat.detach())
+    return logits.detach(), maps
 
 
 KINDS = ["function", "written out", "batch first", "tokens first", "mixer"]
@@ -153,12 +153,12 @@ def test_maps_of_blocks_are_those_of_the_twin(kind, extra, size):
     network = Transformer(kind, extra, count).eval()
     images = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(0))
     classes = torch.tensor([0, 3, 1])
-    found = cam.all_layers(network, images, classes)
+    explanation = cam.all_layers(network, images, classes)
     logits, expected = twin(network, images, classes)
-    assert found.layers == ("blocks.0", "blocks.1")
-    torch.testing.assert_close(found.logits, logits)
+    assert explanation.layers == ("blocks.0", "blocks.1")
+    torch.testing.assert_close(explanation.logits, logits)
     assert all(layer.any() for layer in expected)
-    for ours, by_hand in zip(found.maps["GradCAM"], expected, strict=True):
+    for ours, by_hand in zip(explanation.maps["GradCAM"], expected, strict=True):
         torch.testing.assert_close(ours, by_hand, rtol=1e-5, atol=1e-6)
 
 
@@ -187,9 +187,9 @@ def test_a_module_is_explained_by_its_name_and_convs_on_request():
 def test_registers_are_no_part_of_the_grid(size, extra):
     """Their number and that of the tokens may add up to a square."""
     network = Transformer("function", extra).eval()
-    found = cam.all_layers(network, torch.rand(2, 3, *size), 0)
+    explanation = cam.all_layers(network, torch.rand(2, 3, *size), 0)
     side = size[0] // PATCH
-    assert [tuple(layer.shape) for layer in found.maps["GradCAM"]] == [(2, side, side)] * 2
+    assert [tuple(layer.shape) for layer in explanation.maps["GradCAM"]] == [(2, side, side)] * 2
 
 
 def test_a_class_token_behind_the_others_requires_a_function(monkeypatch):
@@ -210,7 +210,7 @@ def test_hook_points_may_be_a_function_of_the_recording():
 
 
 @pytest.mark.parametrize(
-    ("hook_points", "fault", "wanted"),
+    ("hook_points", "fault", "message"),
     [
         ("layers", ValueError, "wanted hook points 'convs', 'blocks' or names, got 'layers'"),
         (["blocks.7"], ValueError, "no module 'blocks.7' returns a tensor; wanted names such as"),
@@ -218,8 +218,8 @@ def test_hook_points_may_be_a_function_of_the_recording():
         ([], UnwatchableError, "wanted a hook point at least"),
     ],
 )
-def test_hook_points_that_are_not_there_are_refused(hook_points, fault, wanted):
-    with pytest.raises(fault, match=wanted):
+def test_hook_points_that_are_not_there_are_refused(hook_points, fault, message):
+    with pytest.raises(fault, match=message):
         cam.all_layers(Transformer("function"), torch.rand(1, 3, 12, 12), hook_points=hook_points)
 
 
@@ -247,19 +247,19 @@ def test_tokens_in_another_order_require_a_function_that_orders_them():
         return tokens.unflatten(1, (2, 6)).permute(0, 3, 2, 1)
 
     for method in ("GradCAM", "LayerCAM", "EigenCAM", "ScoreCAM"):
-        found = cam.all_layers(
+        explanation = cam.all_layers(
             network, images, 1, hook_points="blocks", reshape=reshape, methods=[method]
         )
-        assert found.layers == ("block",)
-        assert found.maps[method][0].shape == (2, 6, 2)
-    kept = []
-    hook = network.block.norm1.register_forward_hook(lambda m, i, out: kept.append(out))
-    (gradients,) = torch.autograd.grad(network(images)[:, 1].sum(), kept)
+        assert explanation.layers == ("block",)
+        assert explanation.maps[method][0].shape == (2, 6, 2)
+    outputs = []
+    hook = network.block.norm1.register_forward_hook(lambda m, i, out: outputs.append(out))
+    (gradients,) = torch.autograd.grad(network(images)[:, 1].sum(), outputs)
     hook.remove()
     weights = gradients.mean(1, keepdim=True)
-    by_hand = (weights * kept[0]).sum(2).clamp_min(0).reshape(2, 2, 6).transpose(1, 2)
-    found = cam.all_layers(network, images, 1, hook_points="blocks", reshape=reshape)
-    torch.testing.assert_close(found.maps["GradCAM"][0], by_hand.detach())
+    by_hand = (weights * outputs[0]).sum(2).clamp_min(0).reshape(2, 2, 6).transpose(1, 2)
+    explanation = cam.all_layers(network, images, 1, hook_points="blocks", reshape=reshape)
+    torch.testing.assert_close(explanation.maps["GradCAM"][0], by_hand.detach())
 
 
 @pytest.mark.parametrize("method", ["ScoreCAM", "AblationCAM", "EigenCAM", "LayerCAM", "HiResCAM"])
@@ -286,9 +286,9 @@ def test_a_conv_network_with_attention_over_convs_is_explained_at_its_convs():
 
     network, images = Local(), torch.rand(2, 3, 10, 10)
     assert cam.all_layers(network, images).layers == ("conv", "qkv")
-    found = cam.all_layers(network, images, 1, hook_points="blocks")
-    assert found.layers == ("qkv",)
-    assert found.maps["GradCAM"][0].shape == (2, 8, 8)
+    explanation = cam.all_layers(network, images, 1, hook_points="blocks")
+    assert explanation.layers == ("qkv",)
+    assert explanation.maps["GradCAM"][0].shape == (2, 8, 8)
     watched = engine.watch(network, images[:1])
     (point,) = selection.select(watched.recording, "blocks")
     _, (entering,) = watched(images, [point])

@@ -78,13 +78,13 @@ def test_an_activation_in_an_autograd_function_is_explained_at_its_result(images
 
 
 def test_an_autograd_function_takes_a_tensor_that_was_written_in_place(images):
-    def written(x, y):
+    def join(x, y):
         joined = x * 0.5
         joined.mul_(2)
         joined.add_(y)
         return Same.apply(joined)
 
-    assert_alike(Network(join=written), Network(), images)
+    assert_alike(Network(join=join), Network(), images)
 
 
 def test_convs_under_no_grad_alone_cannot_be_explained(images):
@@ -139,8 +139,8 @@ def test_modules_in_plain_containers_belong_to_the_network(images):
 
 
 def test_a_hook_that_changes_a_result_is_refused_and_one_that_looks_is_not(images):
-    network, seen = Network(), []
-    handle = network.inner.register_forward_hook(lambda module, args, out: seen.append(out.shape))
+    network, shapes = Network(), []
+    handle = network.inner.register_forward_hook(lambda module, args, out: shapes.append(out.shape))
     assert_alike(network, Network(), images)
     handle.remove()
     network.inner.register_forward_hook(lambda module, args, out: out * -2)

@@ -47,8 +47,8 @@ def test_what_a_lost_worker_left_half_built_is_built_anew(tmp_path, monkeypatch)
 
     with pytest.raises(KeyboardInterrupt):
         built_once(Factory(tmp_path / "gw0"), "tiny", lost)
-    found = built_once(Factory(tmp_path / "gw1"), "tiny", lambda folder: (folder / "all").touch())
-    assert [path.name for path in found.iterdir()] == ["all"]
+    built = built_once(Factory(tmp_path / "gw1"), "tiny", lambda folder: (folder / "all").touch())
+    assert [path.name for path in built.iterdir()] == ["all"]
 
 
 def test_one_that_is_alone_builds_for_itself(tmp_path, monkeypatch):

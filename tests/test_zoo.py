@@ -23,11 +23,11 @@ def test_the_zoo_is_explained(name):
     with torch.no_grad():
         logits = network(images)
     # Of several classes: the map of one may be negative everywhere, and so empty.
-    found = cam.all_layers(network, images, torch.arange(zoo.CLASSES).expand(2, zoo.CLASSES))
-    assert float((found.logits - logits).abs().max()) <= 1e-5 * float(logits.abs().max())
-    maps = found.maps["GradCAM"]
+    explanation = cam.all_layers(network, images, torch.arange(zoo.CLASSES).expand(2, zoo.CLASSES))
+    assert float((explanation.logits - logits).abs().max()) <= 1e-5 * float(logits.abs().max())
+    maps = explanation.maps["GradCAM"]
     assert len(maps) >= (3 if name in BLOCKS else 20)
     assert all(bool(layer.isfinite().all()) for layer in maps)
     assert all(bool(layer.any()) for layer in maps)
     kind = "blocks" if name in BLOCKS else "convs"
-    assert cam.all_layers(network, images, 0, hook_points=kind).layers == found.layers
+    assert cam.all_layers(network, images, 0, hook_points=kind).layers == explanation.layers

@@ -64,11 +64,13 @@ def _gradients(attack: str, size: int, batch: int, *, rounds: int) -> Iterator[R
 
     def ours() -> Tensor:
         if attack == "FGSM":
-            made = fgsm.perturb(model, pixels, labels, generators=[], eps=EPS, gains=1, target=None)
+            result = fgsm.perturb(
+                model, pixels, labels, generators=[], eps=EPS, gains=1, target=None
+            )
         else:
-            made = pgd.perturb(model, pixels, labels, generators=[], eps=EPS, step=STEP,
+            result = pgd.perturb(model, pixels, labels, generators=[], eps=EPS, step=STEP,
                                steps=STEPS, random_start=False, early_stop=False)  # fmt: skip
-        return (pixels + made.pixels).clamp(0, 1)
+        return (pixels + result.pixels).clamp(0, 1)
 
     place = {"px": size, "batch": batch, "width": WIDTH}
     for name, peer in (("foolbox", _foolbox), ("torchattacks", _torchattacks), ("ART", _art)):
@@ -81,10 +83,10 @@ def _foolbox(attack: str, model: Model, pixels: Tensor, labels: Tensor) -> Calla
 
     theirs = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
     if attack == "FGSM":
-        made = foolbox.attacks.LinfFastGradientAttack(random_start=False)
+        method = foolbox.attacks.LinfFastGradientAttack(random_start=False)
     else:
-        made = foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=STEPS, random_start=False)
-    return lambda: made.run(theirs, pixels, labels, epsilon=EPS)
+        method = foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=STEPS, random_start=False)
+    return lambda: method.run(theirs, pixels, labels, epsilon=EPS)
 
 
 def _torchattacks(
@@ -93,10 +95,10 @@ def _torchattacks(
     import torchattacks
 
     if attack == "FGSM":
-        made = torchattacks.FGSM(model, eps=EPS)
+        method = torchattacks.FGSM(model, eps=EPS)
     else:
-        made = torchattacks.PGD(model, eps=EPS, alpha=STEP, steps=STEPS, random_start=False)
-    return lambda: made(pixels, labels)
+        method = torchattacks.PGD(model, eps=EPS, alpha=STEP, steps=STEPS, random_start=False)
+    return lambda: method(pixels, labels)
 
 
 def _art(attack: str, model: Model, pixels: Tensor, labels: Tensor) -> Callable[[], np.ndarray]:
@@ -107,15 +109,15 @@ def _art(attack: str, model: Model, pixels: Tensor, labels: Tensor) -> Callable[
         model, loss=nn.CrossEntropyLoss(), input_shape=tuple(pixels.shape[1:]),
         nb_classes=CLASSES, clip_values=(0, 1), device_type="cpu",
     )  # fmt: skip
-    given: dict[str, Any] = {"eps": EPS, "batch_size": len(pixels)}
+    options: dict[str, Any] = {"eps": EPS, "batch_size": len(pixels)}
     if attack == "FGSM":
-        made = FastGradientMethod(theirs, **given)
+        method = FastGradientMethod(theirs, **options)
     else:
-        made = ProjectedGradientDescentPyTorch(
-            theirs, **given, eps_step=STEP, max_iter=STEPS, verbose=False
+        method = ProjectedGradientDescentPyTorch(
+            theirs, **options, eps_step=STEP, max_iter=STEPS, verbose=False
         )
     arrays = pixels.numpy(), labels.numpy()
-    return lambda: made.generate(*arrays)
+    return lambda: method.generate(*arrays)
 
 
 def _dlfuzz(size: int, batch: int, steps: int) -> Race:
@@ -150,7 +152,9 @@ def _dlfuzz(size: int, batch: int, steps: int) -> Race:
         apart = (batched - theirs).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1)
         assert (apart < 0.05).float().mean() >= 0.75, apart
         with torch.no_grad():
-            clean, mine, other = (single(pixels + made).argmax(1) for made in (0, batched, theirs))
+            clean, mine, other = (
+                single(pixels + change).argmax(1) for change in (0, batched, theirs)
+            )
         assert torch.equal(mine != clean, other != clean)
 
     return Race("DLFuzz, VGG-16", "the published loop, an image and a purpose at a time",
@@ -167,7 +171,7 @@ def published(model: Model, image: Tensor, generator: np.random.Generator, *, st
     timed: neurons of a layer are counted together.
     """
     table, values = np.zeros((2, len(coverage.spatial(model))))
-    queue, made = [image], []
+    queue, mutants = [image], []
     clean = None
 
     @torch.no_grad()
@@ -180,14 +184,14 @@ def published(model: Model, image: Tensor, generator: np.random.Generator, *, st
 
     @torch.no_grad()
     def scaled(x: Tensor) -> np.ndarray:
-        found = []
+        shares = []
         for layer in layers(x):
             low, high = layer.min(), layer.max()
             share = (layer - low) / (high - low) if high > low else torch.zeros_like(layer)
-            found.append(share.mean((1, 2)) if share.dim() > 1 else share)
-        return torch.cat(found).numpy()
+            shares.append(share.mean((1, 2)) if share.dim() > 1 else share)
+        return torch.cat(shares).numpy()
 
-    while queue and len(made) < steps:
+    while queue and len(mutants) < steps:
         mutant = queue.pop()
         order = predict(mutant).argsort(descending=True)
         clean = order[0] if clean is None else clean
@@ -209,9 +213,9 @@ def published(model: Model, image: Tensor, generator: np.random.Generator, *, st
         gradient = gradient / 255
         step = gradient / (gradient.square().mean().sqrt() + 1e-5)
         mutant = mutant.detach() + FUZZ["step"] / 255 * step
-        made.append((mutant, bool(predict(mutant).argmax() != clean)))
+        mutants.append((mutant, bool(predict(mutant).argmax() != clean)))
         table += scaled(mutant) > FUZZ["threshold"]
         if (mutant - image).norm() / (image - model.mean[0]).norm() < FUZZ["norm_limit"]:
             queue.append(mutant)
-    found = [mutant for mutant, adversarial in made if adversarial]
-    return (found or [mutant for mutant, _ in made])[-1] - image
+    adversarials = [mutant for mutant, adversarial in mutants if adversarial]
+    return (adversarials or [mutant for mutant, _ in mutants])[-1] - image

@@ -23,16 +23,18 @@ STAGES = Path(__file__).resolve().parents[2] / "stages"
 
 
 def main() -> None:
-    found = {"imports": _imports(), "convolutions": mapping.convolutions()}
+    content = {"imports": _imports(), "convolutions": mapping.convolutions()}
     modules = mapping, attacking, drifting, detection, one_pixel
-    found["races"] = races.run(chain.from_iterable(module.races() for module in modules))
+    content["races"] = races.run(chain.from_iterable(module.races() for module in modules))
     machine = run.environment() | {"threads": torch.get_num_threads(), "device": _device()}
-    files.write_json(benchmarks.PATH, benchmarks.measurements() | {"environment": machine} | found)
+    files.write_json(
+        benchmarks.PATH, benchmarks.measurements() | {"environment": machine} | content
+    )
 
 
 def _imports() -> dict[str, tuple[str, float]]:
     """Returns for each stage whether it loads torch, and the least seconds of its imports."""
-    found = {}
+    result = {}
     for script in sorted(STAGES.glob("*.py")):
         code = f"import runpy, sys; runpy.run_path({str(script)!r}); print('torch' in sys.modules)"
         seconds, told = [], ""
@@ -41,8 +43,8 @@ def _imports() -> dict[str, tuple[str, float]]:
             told = subprocess.check_output([sys.executable, "-P", "-c", code], text=True).strip()
             seconds.append(time.perf_counter() - start)
         kind = "with a model" if told == "True" else "without a model"
-        found[script.stem] = (kind, round(min(seconds), 2))
-    return found
+        result[script.stem] = (kind, round(min(seconds), 2))
+    return result
 
 
 def _device() -> str:

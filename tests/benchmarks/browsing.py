@@ -74,7 +74,7 @@ def _repeat(folder: Path) -> None:
     pixels = np.concatenate([before.pixels[old]] * times)
     attack, noise, maps = parts["attack"], parts["noise"], parts["cam"]
     images = table(attack.images).assign(id=index["id"].to_numpy(), image=new)
-    made = {
+    artefacts = {
         "attack": Attacked(array(attack.perturbation), attack.last_step, images, attack.log),
         "noise": Noise(array(noise.draws), noise.controls, noise.facts, table(noise.scales),
                        noise.raised, noise.boundary),
@@ -87,7 +87,7 @@ def _repeat(folder: Path) -> None:
     scores = (Scores(values.assign(image=first + k * len(old))) for k in range(times))
     with contextlib.chdir(folder):
         storage.write(storage.set_folder(SET), ImageSet(pixels, index, before.facts))
-        for name, part in made.items():
+        for name, part in artefacts.items():
             storage.write(cells[name], part)
         storage.join(cells["score"], scores)
 

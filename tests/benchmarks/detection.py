@@ -26,15 +26,15 @@ def network(width: float) -> nn.Module:
 
 def plain(copies: Tensor, net: nn.Module, layer: nn.Module) -> Tensor:
     """Grad-CAMs of copies as they are usually made: hooks, forward, `loss.backward()`, each."""
-    kept = {}
-    handle = layer.register_forward_hook(lambda *call: kept.update(a=call[-1]))
-    back = layer.register_full_backward_hook(lambda *call: kept.update(g=call[-1][0]))
+    tensors = {}
+    handle = layer.register_forward_hook(lambda *call: tensors.update(a=call[-1]))
+    back = layer.register_full_backward_hook(lambda *call: tensors.update(g=call[-1][0]))
     maps = []
     for copy in copies:
         logits = net((copy[None] - 0.5) / 0.5)
         net.zero_grad()
         logits.max().backward()
-        maps.append(grad_cam.maps(kept["a"].detach(), kept["g"]))
+        maps.append(grad_cam.maps(tensors["a"].detach(), tensors["g"]))
     handle.remove()
     back.remove()
     return torch.cat(maps)
@@ -77,14 +77,14 @@ def _lit(maps: Tensor, size: int) -> np.ndarray:
 
 
 def _counted(lit: np.ndarray) -> np.ndarray:
-    found = []
+    counts = []
     for one in lit:
         points = np.argwhere(one)
         labels = (
             DBSCAN(eps=RADIUS, min_samples=NEIGHBOURS).fit(points).labels_ if len(points) else []
         )
-        found.append(len(set(labels) - {-1}))
-    return np.array(found)
+        counts.append(len(set(labels) - {-1}))
+    return np.array(counts)
 
 
 def _noise_cam(size: int) -> Race:
@@ -95,8 +95,8 @@ def _noise_cam(size: int) -> Race:
     reading = "printed_logits"
 
     def ours() -> np.ndarray:
-        found = noisecam.raw_maps(*probe(pixels), readings=[reading])[reading]
-        return noisecam.clusters(_lit(found, size), radius=RADIUS, neighbours=NEIGHBOURS)
+        raw = noisecam.raw_maps(*probe(pixels), readings=[reading])[reading]
+        return noisecam.clusters(_lit(raw, size), radius=RADIUS, neighbours=NEIGHBOURS)
 
     def theirs() -> np.ndarray:
         logits, activations = probe(pixels)

@@ -87,11 +87,11 @@ def _one_by_one(network: nn.Module, images: Tensor, classes: Tensor) -> list[Ten
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     targets = [ClassifierOutputTarget(int(c)) for c in classes]
-    found = []
+    maps = []
     for layer in _activations(network):
         with GradCAM(network, [layer]) as method:
-            found.append(torch.from_numpy(method(images, targets)))
-    return found
+            maps.append(torch.from_numpy(method(images, targets)))
+    return maps
 
 
 def _at_once(network: nn.Module, images: Tensor, classes: Tensor) -> list[Tensor]:
@@ -111,13 +111,13 @@ def _at_once(network: nn.Module, images: Tensor, classes: Tensor) -> list[Tensor
 def _captum(network: nn.Module, images: Tensor, classes: Tensor) -> list[Tensor]:
     from captum.attr import LayerAttribution, LayerGradCam
 
-    found = []
+    layers = []
     for layer in _activations(network):
         maps = LayerGradCam(network, layer).attribute(images, classes, relu_attributions=True)
         maps = maps.detach()
         maps = maps / maps.amax((2, 3), keepdim=True).clamp_min(1e-30)
-        found.append(LayerAttribution.interpolate(maps, images.shape[-2:], "bilinear")[:, 0])
-    return found
+        layers.append(LayerAttribution.interpolate(maps, images.shape[-2:], "bilinear")[:, 0])
+    return layers
 
 
 def _torchcam(network: nn.Module, ready: cam.Prepared, px: int, batch: int) -> Race:
@@ -130,12 +130,12 @@ def _torchcam(network: nn.Module, ready: cam.Prepared, px: int, batch: int) -> R
              "XGradCAM": methods.XGradCAM, "LayerCAM": methods.LayerCAM}  # fmt: skip
 
     def theirs() -> dict[str, list[Tensor]]:
-        found = {}
+        result = {}
         for name, kind in kinds.items():
             with kind(network, target_layer=names) as method:
                 scores = network(images)
-                found[name] = method(classes.tolist(), scores, normalized=False)
-        return found
+                result[name] = method(classes.tolist(), scores, normalized=False)
+        return result
 
     def same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
         for name in FOUR:
@@ -153,17 +153,17 @@ def _torchcam(network: nn.Module, ready: cam.Prepared, px: int, batch: int) -> R
 def _limit(network: nn.Module, ready: cam.Prepared, px: int, batch: int) -> Race:
     """A forward and a backward to the first activation, and nothing else; no maps are made."""
     images, classes = _images(px, batch)
-    eager, kept = copy.deepcopy(network).requires_grad_(False), []
+    eager, leaf = copy.deepcopy(network).requires_grad_(False), []
 
     def begin(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        kept[:] = [output.detach().requires_grad_()]
-        return kept[0]
+        leaf[:] = [output.detach().requires_grad_()]
+        return leaf[0]
 
     eager.features[1].register_forward_hook(begin)
 
     def limit() -> tuple[Tensor, Tensor]:
         logits = eager(images)
-        (first,) = kept
+        (first,) = leaf
         (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), first)
         return logits.detach(), gradient
 
@@ -190,17 +190,17 @@ def _close(ours: Any, theirs: Any) -> None:
 
 def convolutions() -> list[dict[str, Any]]:
     """Returns the share of our time that convolutions take, forward and backward."""
-    network, found = _vgg16(), []
+    network, rows = _vgg16(), []
     ready = cam.prepare(network)
     for px, batch in ((64, 8), (112, 8), (224, 1)):
         images, classes = _images(px, batch)
         cam.all_layers(ready, images, classes, micro_batch=batch)
         gc.collect()
-        with profile(activities=[ProfilerActivity.CPU]) as seen:
+        with profile(activities=[ProfilerActivity.CPU]) as record:
             cam.all_layers(ready, images, classes, micro_batch=batch)
-        events = seen.key_averages()
+        events = record.key_averages()
         total = sum(event.self_cpu_time_total for event in events)
         # A backward's own time is in the operators that it calls.
         inside = sum(event.cpu_time_total for event in events if event.key in CONVOLUTIONS)
-        found.append({"px": px, "images": batch, "share": round(inside / total, 3)})
-    return found
+        rows.append({"px": px, "images": batch, "share": round(inside / total, 3)})
+    return rows

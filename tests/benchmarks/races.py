@@ -37,7 +37,7 @@ def run(races: Iterable[Race]) -> list[dict[str, Any]]:
 
     The ratio is that of the minima by the wall, the steadiest of a busy machine's numbers.
     """
-    found = []
+    rows = []
     # One at a time: each holds what it races, and all together hold gigabytes.
     for race in tqdm(races, desc="races", unit="race"):
         race.same(race.ours(), race.theirs())  # the first call of each warms up, too
@@ -51,8 +51,8 @@ def run(races: Iterable[Race]) -> list[dict[str, Any]]:
                 row[f"{name}_{kind}_minimum"] = round(min(values), 6)
                 row[f"{name}_{kind}_median"] = round(statistics.median(values), 6)
         ratio = row["theirs_wall_minimum"] / row["ours_wall_minimum"]
-        found.append(row | {"ratio": round(ratio, 3), "target": race.target})
-    return found
+        rows.append(row | {"ratio": round(ratio, 3), "target": race.target})
+    return rows
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, float]:

@@ -35,8 +35,8 @@ def main() -> None:
     before = benchmarks.measurements()
     work = {"workers": lambda: list(workers()), "growth": growth, "sides": lambda: list(sides()),
             "papers": lambda: list(papers())}  # fmt: skip
-    asked = sys.argv[1:] or list(work)
-    scaling = before.get("scaling", {}) | {name: work[name]() for name in asked}
+    names = sys.argv[1:] or list(work)
+    scaling = before.get("scaling", {}) | {name: work[name]() for name in names}
     files.write_json(benchmarks.PATH, before | {"scaling": scaling})
 
 
@@ -46,7 +46,7 @@ def workers() -> Iterator[dict]:
     Seconds are of the whole stage, from its start to its end; the pace, in images a second, is of
     the shards, the start of the workers in it. Bytes are compared.
     """
-    written = []
+    manifests = []
     with _copy() as folder:
         for count in (1, 2):
             took = _stage(
@@ -54,10 +54,10 @@ def workers() -> Iterator[dict]:
                 OMP_NUM_THREADS="1",
             )  # fmt: skip
             place = folder / storage.cell_folder(STUDY, SPREAD, "cam")
-            written.append((place / files.MANIFEST).read_bytes())
+            manifests.append((place / files.MANIFEST).read_bytes())
             pace = took["images_a_second"]["shard"]
             yield {"workers": count, "seconds": took["seconds"], "pace": pace}
-    assert written[0] == written[1], "two workers wrote other bytes than one"
+    assert manifests[0] == manifests[1], "two workers wrote other bytes than one"
 
 
 def growth() -> list[dict]:
@@ -65,15 +65,15 @@ def growth() -> list[dict]:
 
     Each stage is a process of its own, serial, on all cores.
     """
-    found = []
+    rows = []
     for times in (1, 10):
         with _copy() as folder:
             _repeat(folder, times)
             for group in STAGES:
                 took = _stage(folder, f"{group}@{GROWN}")
                 facts = {key: took[key] for key in ("peak_memory_mb", "seconds")}
-                found.append({"stage": group, "images": SHARD * times, **facts})
-    return found
+                rows.append({"stage": group, "images": SHARD * times, **facts})
+    return rows
 
 
 def sides() -> Iterator[dict]:
@@ -149,15 +149,15 @@ def papers() -> Iterator[dict]:
     with contextlib.chdir(ROOT), tempfile.TemporaryDirectory() as empty:
         for name in PAPERS:
             content = build.placed(presets.read(name), {"DATA": Path(empty)})
-            chosen = build.resolved(content, [])
-            (images,) = chosen.sets
-            size = chosen.sets[images].size
+            plan = build.resolved(content, [])
+            (images,) = plan.sets
+            size = plan.sets[images].size
             looks = np.random.default_rng(0).integers(0, 256, (5, size, size, 3), dtype=np.uint8)
             native = 3.0 * 500 * 375  # bytes of a usual ImageNet picture
             classes = np.arange(len(looks))
             count = Counted({"test": 5000}, 1000, looks, classes, DECODE, native, 50_000)
-            found = forecast.estimates(chosen, {images: count})
-            for row in estimate.table(found).itertuples():
+            estimates = forecast.estimates(plan, {images: count})
+            for row in estimate.table(estimates).itertuples():
                 yield {"preset": name, "stage": row.stage, "seconds": row.seconds, "disk": row.disk}
 
 

@@ -127,7 +127,7 @@ def _grad_cam(network: Any, module: Any, images: Any, classes: Any) -> Any:
     raw = []
     with GradCAM(network, [module]) as method:
         keep = method.get_cam_image
-        method.get_cam_image = lambda *given: raw.append(keep(*given)) or raw[-1]
+        method.get_cam_image = lambda *args: raw.append(keep(*args)) or raw[-1]
         method(images.clone(), [ClassifierOutputTarget(int(target)) for target in classes])
     return raw[0]
 
@@ -205,21 +205,23 @@ def main() -> None:
         print(json.dumps((compared if arguments.peers else explained)(arguments.one)))
         return
     out = arguments.out or (BESIDE_PEERS if arguments.peers else EXPLAINED)
-    wanted = arguments.names or names()[:: SHARE if arguments.peers else 1]
+    selection = arguments.names or names()[:: SHARE if arguments.peers else 1]
     # Rows of an earlier run stay; delete the file to begin anew.
     before = json.loads(out.read_text()) if out.exists() else {"count": 0, "rows": []}
-    rows, count = before["rows"], max(before["count"], len(wanted))
-    for name in wanted:
+    rows, count = before["rows"], max(before["count"], len(selection))
+    for name in selection:
         if name in {row["network"] for row in rows}:
             continue
         command = [sys.executable, __file__, "--one", name, *["--peers"] * arguments.peers]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=arguments.limit)
-            row = json.loads(done.stdout.splitlines()[-1])
+            process = subprocess.run(
+                command, capture_output=True, text=True, timeout=arguments.limit
+            )
+            row = json.loads(process.stdout.splitlines()[-1])
         except subprocess.TimeoutExpired:
             row = {"network": name, "refused": f"not finished in {arguments.limit} s"}
         except (IndexError, json.JSONDecodeError):
-            row = {"network": name, "refused": done.stderr[-300:]}
+            row = {"network": name, "refused": process.stderr[-300:]}
         print(row, flush=True)
         rows.append(row)
         files.write_json(out, {"count": count, "rows": rows})

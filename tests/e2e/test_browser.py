@@ -282,8 +282,8 @@ def test_a_click_on_a_signature_chooses_its_image(address, chromium):
                 box.y + layout.yaxis._offset + layout.yaxis.c2p(trace.y[k])];
     }"""
     with opened(chromium, f"{address}/signatures?study=inspecting") as page:
-        chosen = "location.href.includes('point=')"
-        click(page, point, lambda: page.wait_for_function(chosen, timeout=10_000))
+        condition = "location.href.includes('point=')"
+        click(page, point, lambda: page.wait_for_function(condition, timeout=10_000))
 
 
 def test_the_keyboard_reaches_the_choices(address, chromium):

@@ -98,17 +98,17 @@ def test_what_cannot_be_read_is_left_out_named_and_counted(root, name, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"),
+    ("name", "message"),
     [
         ("large.png", "more than 89,478,485 pixels"),
         ("warned.png", "more than 89,478,485 pixels"),
         ("strip.png", "20 x 6000000 px when its shorter side of 1 px is 20 px"),
     ],
 )
-def test_the_limit_on_pixels_is_said(root, name, wanted, capsys):
+def test_the_limit_on_pixels_is_said(root, name, message, capsys):
     (root / "ants" / name).write_bytes(BROKEN[name])
     read(root)
-    assert wanted in capsys.readouterr().out
+    assert message in capsys.readouterr().out
 
 
 def test_the_limit_holds_where_pillows_was_turned_off(root, monkeypatch):
@@ -163,12 +163,12 @@ def test_a_link_to_a_file_outside_is_not_read(root, tmp_path, capsys):
     secret = tmp_path / "secret.png"
     photograph(99).save(secret)
     linked(root, secret)
-    found = read(root)
+    image_set = read(root)
     assert "ants/link.png: a symbolic link that leads out of the set's folder" in (
         capsys.readouterr().out
     )
-    assert images.datasheet(found)["unreadable_files"] == 1
-    assert "ants/link.png" not in set(found.index["id"])
+    assert images.datasheet(image_set)["unreadable_files"] == 1
+    assert "ants/link.png" not in set(image_set.index["id"])
     with pytest.raises(images.UnreadableError, match=r"1 of 13 files"):
         read(root, unreadable_share=0.0)
 
@@ -189,9 +189,9 @@ def test_a_link_that_leads_nowhere_is_named_and_counted(root, target, capsys):
 
 def test_a_link_to_a_file_of_the_same_folder_is_read(root):
     linked(root, root / "ants" / "0.png")
-    found = read(root)
-    assert "ants/link.png" in set(found.index["id"])
-    assert images.datasheet(found)["unreadable_files"] == 0
+    image_set = read(root)
+    assert "ants/link.png" in set(image_set.index["id"])
+    assert images.datasheet(image_set)["unreadable_files"] == 0
 
 
 def test_the_folder_itself_may_be_a_link(root, tmp_path):
@@ -223,7 +223,7 @@ def test_a_table_of_labels_is_no_link_to_elsewhere(root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "wanted"),
+    ("content", "message"),
     [
         (None, "No such file"),
         (b"", "No columns"),
@@ -233,13 +233,13 @@ def test_a_table_of_labels_is_no_link_to_elsewhere(root, tmp_path):
         (b"file,truth\n" + b"".join(b"%d,17e8\n" % i for i in range(6)), "to 99,999, got 1.7e.09"),
     ],
 )  # fmt: skip
-def test_a_table_that_is_none_is_a_message(root, content, wanted):
+def test_a_table_that_is_none_is_a_message(root, content, message):
     for file in (root / "bees").iterdir():
         file.unlink()
     if content is not None:
         (root / "labels.csv").write_bytes(content)
     table = {"csv": "labels.csv", "image": "file", "label": "truth", "offset": 0}
-    with pytest.raises(SettingsError, match=wanted):
+    with pytest.raises(SettingsError, match=message):
         read(root, labels=table)
 
 
@@ -297,7 +297,7 @@ NUMBER = 5
 
 
 @pytest.mark.parametrize(
-    ("function", "wanted"),
+    ("function", "message"),
     [
         ("nothing", r"got object \(\)"),
         ("floats", r"got float64 \(40, 60, 3\)"),
@@ -306,23 +306,23 @@ NUMBER = 5
         ("empty", r"got uint8 \(0, 60, 3\)"),
     ],
 )
-def test_an_align_function_that_returns_no_picture_stops_at_the_first(root, function, wanted):
+def test_an_align_function_that_returns_no_picture_stops_at_the_first(root, function, message):
     plan = {"align": f"{__name__}:{function}", "crop": 1.0}
-    with pytest.raises(SettingsError, match=rf"^ants/0.png: .*{wanted}"):
+    with pytest.raises(SettingsError, match=rf"^ants/0.png: .*{message}"):
         read(root, preprocessing=plan)
 
 
 @pytest.mark.parametrize(
-    ("function", "wanted"),
+    ("function", "message"),
     [("endless", "more than 89,478,485 pixels"), ("silent", "ants/0.png: AssertionError")],
 )
-def test_an_align_function_that_fails_leaves_the_picture_out(root, function, wanted):
-    with pytest.raises(images.UnreadableError, match=wanted):
+def test_an_align_function_that_fails_leaves_the_picture_out(root, function, message):
+    with pytest.raises(images.UnreadableError, match=message):
         read(root, preprocessing={"align": f"{__name__}:{function}", "crop": 1.0})
 
 
 @pytest.mark.parametrize(
-    ("path", "wanted"),
+    ("path", "message"),
     [
         ("nowhere:align", "ModuleNotFoundError: No module named 'nowhere'"),
         (f"{__name__}:missing", "AttributeError: .*missing"),
@@ -332,12 +332,12 @@ def test_an_align_function_that_fails_leaves_the_picture_out(root, function, wan
     ],
 )
 def test_an_align_function_that_cannot_be_had_is_a_message(
-    root, tmp_path, monkeypatch, path, wanted
+    root, tmp_path, monkeypatch, path, message
 ):
     (tmp_path / "my_broken.py").write_text("def align(:\n")
     (tmp_path / "my_raising.py").write_text("one = 1\none / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(SettingsError, match=wanted):
+    with pytest.raises(SettingsError, match=message):
         read(root, preprocessing={"align": path, "crop": 1.0})
 
 
@@ -345,7 +345,7 @@ TORCHVISION = {key: FOLDER[key] for key in FOLDER if key not in ("labels", "unre
 
 
 @pytest.mark.parametrize(
-    ("dataset", "arguments", "wanted"),
+    ("dataset", "arguments", "message"),
     [
         ("Nothing", {}, "no dataset 'Nothing'"),
         ("utils", {}, "no dataset 'utils'"),
@@ -355,8 +355,8 @@ TORCHVISION = {key: FOLDER[key] for key in FOLDER if key not in ("labels", "unre
         ("FakeData", {"size": 3, "num_classes": 0}, "item 0 of torchvision.datasets.FakeData"),
     ],
 )
-def test_a_torchvision_dataset_that_cannot_be_had_is_a_message(dataset, arguments, wanted):
-    with pytest.raises(SettingsError, match=wanted):
+def test_a_torchvision_dataset_that_cannot_be_had_is_a_message(dataset, arguments, message):
+    with pytest.raises(SettingsError, match=message):
         images.torchvision_set(dataset=dataset, arguments=arguments, **TORCHVISION)
 
 
@@ -366,15 +366,15 @@ def test_a_torchvision_dataset_does_not_open_what_it_does_not_take(root):
         "shares": {"train": 0.0, "validation": 0.0, "test": 1.0},
         "limits": {"train": 0, "validation": 0, "test": 1},
     }
-    given = {"dataset": "ImageFolder", "arguments": {"root": str(root)}}
-    taken = images.torchvision_set(**given, **plan).index["id"].tolist()
+    source = {"dataset": "ImageFolder", "arguments": {"root": str(root)}}
+    taken = images.torchvision_set(**source, **plan).index["id"].tolist()
     places = {f"imagefolder_{i:06d}": i for i in range(12)}
-    left = next(i for name, i in places.items() if name not in taken)
-    spoilt = root / ("ants" if left < 6 else "bees") / f"{left % 6}.png"
+    place = next(i for name, i in places.items() if name not in taken)
+    spoilt = root / ("ants" if place < 6 else "bees") / f"{place % 6}.png"
     spoilt.write_bytes(BROKEN["warned.png"])
-    assert images.torchvision_set(**given, **plan).index["id"].tolist() == taken
-    with pytest.raises(SettingsError, match=f"item {left} of .*DecompressionBomb"):
-        images.torchvision_set(**given, **plan | {"limits": FOLDER["limits"]})
+    assert images.torchvision_set(**source, **plan).index["id"].tolist() == taken
+    with pytest.raises(SettingsError, match=f"item {place} of .*DecompressionBomb"):
+        images.torchvision_set(**source, **plan | {"limits": FOLDER["limits"]})
 
 
 HIDDEN = [".ipynb_checkpoints", "__MACOSX", ".git", "@eaDir", "System Volume Information"]
@@ -385,11 +385,11 @@ def test_hidden_and_system_folders_are_no_classes_and_are_named(root, name, caps
     before = read(root).index
     shutil.copytree(root / "ants", root / name)
     shutil.copytree(root / "ants", root / "bees" / name)
-    found = read(root)
-    assert sorted(found.index["class_name"].unique()) == ["ants", "bees"]
-    assert sorted(found.index["label"].unique()) == [0, 1]
-    assert found.facts["class_folders"] == ["ants", "bees"]
-    assert list(found.index["split"]) == list(before["split"])
+    image_set = read(root)
+    assert sorted(image_set.index["class_name"].unique()) == ["ants", "bees"]
+    assert sorted(image_set.index["label"].unique()) == [0, 1]
+    assert image_set.facts["class_folders"] == ["ants", "bees"]
+    assert list(image_set.index["split"]) == list(before["split"])
     said = capsys.readouterr().out
     assert f"left out: '{name}' in '{root.name}'" in said
     assert f"left out: '{name}' in 'bees'" in said
@@ -454,13 +454,13 @@ def in_splits(root, folder, *names):
 def test_given_splits_are_kept_and_said(root, tmp_path, names, expected, capsys):
     folder = in_splits(root, tmp_path / "split", *names)
     shares = {"train": 0.25, "validation": 0.25, "test": 0.5}
-    found = read(folder, shares=shares)
-    assert sorted(found.index["class_name"].unique()) == ["ants", "bees"]
-    counts = found.index["split"].value_counts()
+    image_set = read(folder, shares=shares)
+    assert sorted(image_set.index["class_name"].unique()) == ["ants", "bees"]
+    counts = image_set.index["split"].value_counts()
     assert {split: counts.get(split, 0) for split in expected} == expected
-    tested = found.index.query("split == 'test'")["id"].str.split("/").str[0]
+    tested = image_set.index.query("split == 'test'")["id"].str.split("/").str[0]
     assert set(tested) == {names[-1]}
-    assert found.facts["split_by"] == images.datasheet(found)["split_by"] == "folders"
+    assert image_set.facts["split_by"] == images.datasheet(image_set)["split_by"] == "folders"
     assert "the folders are splits, which images keep: " in capsys.readouterr().out
     limited = read(folder, shares=shares, limits={"train": 1, "validation": 1, "test": 2})
     assert (limited.index.query("split == 'test'")["label"].value_counts() == 2).all()
@@ -508,9 +508,9 @@ def test_what_is_hidden_beside_splits_is_named(root, tmp_path, capsys):
 
 def test_a_class_may_be_called_train(root):
     (root / "ants").rename(root / "train")
-    found = read(root)
-    assert sorted(found.index["class_name"].unique()) == ["bees", "train"]
-    assert found.facts["split_by"] == "shares"
+    image_set = read(root)
+    assert sorted(image_set.index["class_name"].unique()) == ["bees", "train"]
+    assert image_set.facts["split_by"] == "shares"
 
 
 def test_splits_of_a_table_of_labels_are_kept(root, tmp_path):
@@ -523,8 +523,8 @@ def test_splits_of_a_table_of_labels_are_kept(root, tmp_path):
         ]
     (folder / "labels.csv").write_text("\n".join(rows))
     labels = {"csv": "labels.csv", "image": "name", "label": "class", "offset": 0}
-    found = read(folder, labels=labels, shares={"train": 1.0, "validation": 0.0, "test": 0.0})
-    assert (found.index["id"].str.split("/").str[0] == found.index["split"]).all()
+    image_set = read(folder, labels=labels, shares={"train": 1.0, "validation": 0.0, "test": 0.0})
+    assert (image_set.index["id"].str.split("/").str[0] == image_set.index["split"]).all()
     shutil.copy(next((root / "ants").iterdir()), folder / "loose.png")
     with (folder / "labels.csv").open("a") as table:
         table.write("\nloose.png,0")

@@ -53,12 +53,12 @@ def scripts(process: subprocess.Popen) -> list[psutil.Process]:
 
 def running(process: subprocess.Popen, *, after: float = 0) -> list[psutil.Process]:
     """The processes of a stage that runs then, or as soon as one does, in seconds."""
-    until, found = time.monotonic() + after, []
-    while process.poll() is None and not (time.monotonic() > until and found):
+    until, stages = time.monotonic() + after, []
+    while process.poll() is None and not (time.monotonic() > until and stages):
         time.sleep(0.05)
-        found = scripts(process)
+        stages = scripts(process)
     assert process.poll() is None, process.communicate()[0]  # it came to its end first
-    return found
+    return stages
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -124,9 +124,9 @@ def test_a_damaged_artefact_is_named_and_built_anew_by_what_is_said(undisturbed,
     answer = stage(folder, "score@tiny_fgsm")
     assert answer.returncode == 1
     assert "values.npy" in answer.stderr and "Traceback" not in answer.stderr
-    found = re.search(r"To build it anew: dvc (.*)", answer.stderr)
-    assert found, answer.stderr
-    process = start(folder, *found[1].split())
+    match = re.search(r"To build it anew: dvc (.*)", answer.stderr)
+    assert match, answer.stderr
+    process = start(folder, *match[1].split())
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert path.read_bytes() == before

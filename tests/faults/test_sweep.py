@@ -17,11 +17,11 @@ pytestmark = pytest.mark.faults
 
 def recipe() -> tuple[str, list[str]]:
     """The commands, and the values that they sweep through."""
-    found = re.search(
+    match = re.search(
         r"```sh\n(printf .*?xargs.*?)```", (ROOT / "stages/README.md").read_text(), re.S
     )
-    assert found
-    return found[1], re.findall(r"0\.\d+", found[1])
+    assert match
+    return match[1], re.findall(r"0\.\d+", match[1])
 
 
 def test_four_runs_side_by_side(tmp_path):
@@ -55,12 +55,12 @@ def test_four_runs_side_by_side(tmp_path):
     run("sh", "-c", commands)
     shown = json.loads(run("dvc", "exp", "show", "--json"))
     assert sorted(run("dvc", "exp", "list", "--name-only").split()) == [f"eps-{v}" for v in values]
-    found = {}
+    by_name = {}
     for row in shown[-1]["experiments"]:
         revision = row["revs"][-1]["data"]
         name = row["name"]
         metrics = revision["metrics"]["data/results/tiny/metrics.json"]["data"]
-        found[name] = json.dumps(metrics, sort_keys=True)
-    assert len(set(found.values())) == 4
+        by_name[name] = json.dumps(metrics, sort_keys=True)
+    assert len(set(by_name.values())) == 4
     assert (folder / "dvc.lock").read_text() == before
     assert not run("git", "status", "--porcelain")
