@@ -1,12 +1,15 @@
 """Functions that all pages share: the study on screen, its results, the display of figures."""
 
 import contextlib
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -242,8 +245,29 @@ def show(figure: Figure, *, key: str = "") -> None:
         return
     key = key or figure.name
     alt = f"{figure.title}. {figure.caption}"
-    st.plotly_chart(drawing.plotly(figure), key=key, alt=alt, config={"displaylogo": False})
+    plot(figure, drawing.plotly(figure), key=key, alt=alt)
     read(figure, key)
+
+
+MARKS = re.compile(r"[\\`*_\[\]$:<>~#]")  # with which Markdown and Streamlit mark a text
+
+
+def plot(figure: Figure, chart: go.Figure, **arguments: Any) -> None:
+    """Shows a figure as Plotly drew it, its title as text above, which a phone breaks into lines.
+
+    `arguments` are those of `st.plotly_chart`.
+    """
+    with st.container(gap=None):
+        st.markdown("**" + re.sub(MARKS, r"\\\g<0>", figure.title) + "**")
+        chart.update_layout(title=None, margin_t=20)
+        st.plotly_chart(chart, config={"displaylogo": False}, **arguments)
+
+
+def picture(pixels: np.ndarray, text: str, *, alt: str = "") -> None:
+    """Shows a picture, uint8 (h, w, 3), as wide as its place, and a text below it."""
+    with st.container(gap="xsmall"):
+        st.image(pixels, output_format="PNG", width="stretch", alt=alt or text)
+        st.text(text)
 
 
 def read(figure: Figure, key: str) -> None:

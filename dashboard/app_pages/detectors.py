@@ -71,8 +71,7 @@ else:
     else:
         st.info("The test images are of one kind: there are no rates.")
     figure = charts.histogram(judged, detector)
-    st.plotly_chart(charts.with_threshold(figure, limit), key="histogram",
-                    config={"displaylogo": False}, alt=figure.caption)  # fmt: skip
+    frame.plot(figure, charts.with_threshold(figure, limit), key="histogram", alt=figure.caption)
     frame.read(figure, "histogram_kept")
 
 st.subheader("Figures", anchor=False)

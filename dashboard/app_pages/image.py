@@ -99,16 +99,12 @@ st.text(
     f"{facts['id']}: labelled {facts['class_name']}; "
     + ("the attack flips its class" if facts["success"] else "the attack does not flip its class")
 )
-columns = st.columns(5)
-for column, (variant, name) in zip(columns, ARMS.items(), strict=False):
-    text = f"{name}: {class_text(variant)}"
-    column.image(tiles.enlarged(pixels[variant]), output_format="PNG", width="stretch", alt=text)
-    column.text(text)
-for column, variant in zip(columns[3:], ("adversarial", "noise"), strict=True):
-    text = f"{ARMS[variant]}: the added change, {times} times as large"
-    picture = tiles.change(pixels["clean"], pixels[variant], times)
-    column.image(picture, output_format="PNG", width="stretch", alt=text)
-    column.text(text)
+with st.grid("auto", min_column_width=140):
+    for variant, name in ARMS.items():
+        frame.picture(tiles.enlarged(pixels[variant]), f"{name}: {class_text(variant)}")
+    for variant in ("adversarial", "noise"):
+        picture = tiles.change(pixels["clean"], pixels[variant], times)
+        frame.picture(picture, f"{ARMS[variant]}: the added change, {times} times as large")
 st.caption(
     "Below each picture: the class that the model predicts, with its probability. A change is "
     "shown around grey. The pixels are the model's input, rounded for the screen."
@@ -138,10 +134,11 @@ with st.grid("auto", min_column_width=300):
         label = labels[i]
         with st.container(border=True):
             st.markdown(f"**{label}**")
-            for place, variant in zip(st.columns(len(maps)), maps, strict=True):
-                text = ARMS[variant] + ("" if maps[variant][i].any() else " (empty)")
-                place.image(tile(variant, i), caption=text, output_format="PNG", width="stretch",
-                            alt=f"{method} at layer {label}, {text}")  # fmt: skip
+            with st.grid("auto", min_column_width=80):
+                for variant in maps:
+                    text = ARMS[variant] + ("" if maps[variant][i].any() else " (empty)")
+                    st.image(tile(variant, i), caption=text, output_format="PNG", width="stretch",
+                             alt=f"{method} at layer {label}, {text}")  # fmt: skip
 st.caption(
     "Each map is divided by its own maximum: bright places support the class. A difference is "
     "orange where the changed map is stronger than the clean one and purple where it is weaker. An "

@@ -106,9 +106,8 @@ def strip() -> pd.DataFrame:
     }[rows]
     title = f"{title[:1].upper()}{title[1:]} ({cell})"
     figure = charts.strip(values, title=title, measure=shows)
-    st.plotly_chart(charts.clickable(figure, values["n"]), key="strip", on_select=take_field,
-                    selection_mode="points", alt=f"{title}: {rows} by layer",
-                    config={"displaylogo": False})  # fmt: skip
+    frame.plot(figure, charts.clickable(figure, values["n"]), key="strip", on_select=take_field,
+               selection_mode="points", alt=f"{title}: {rows} by layer")  # fmt: skip
     frame.read(figure, "strip_kept")
     st.caption("Choose a field, or its layer below, to see the images behind it. A field of a "
                "control shows the images of the attack and its noise at that layer.")  # fmt: skip

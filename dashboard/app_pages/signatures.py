@@ -50,9 +50,14 @@ caption = (
     f"have no unit. {figures.numbers(tables)}. Click a point, or choose it below, to see its image."
 )
 figure = charts.plane(visible, colour=colour, caption=caption)
-st.plotly_chart(charts.with_points(figure), key="plane", on_select=take_point,
-                selection_mode="points", config={"displaylogo": False},
-                alt="Plane of relevance signatures, a point an image")  # fmt: skip
+frame.plot(
+    figure,
+    charts.with_points(figure),
+    key="plane",
+    on_select=take_point,
+    selection_mode="points",
+    alt="Plane of relevance signatures, a point an image",
+)
 frame.read(figure, "plane_kept")
 
 names = [f"{row.on} {row.image}" for row in points.itertuples()]
@@ -74,19 +79,16 @@ else:
         changed = np.asarray(retrained.changed[EXTENDING.index(on), place])
         picture = np.moveaxis(changed, 0, -1).astype(np.float32)
     st.text(captions[point])
-    columns = st.columns(6)
-    columns[0].image(tiles.enlarged(picture), output_format="PNG", width="stretch",
-                     alt=f"the image, {ON[on]}")  # fmt: skip
-    columns[0].text(ON[on])
     model_maps = [
         (k, model) for k, (model, kind) in enumerate(signatures.facts["shown"]) if kind == on
     ]
-    for column, (k, model) in zip(columns[1:], model_maps, strict=False):
-        values = (np.asarray(signatures.maps[k, place], dtype=np.float32) + 1) / 2
-        heat = tiles.enlarged(mpl.colormaps["RdBu_r"](values)[..., :3])
-        name = figures.NAMES[model]
-        column.image(heat, output_format="PNG", width="stretch", alt=f"relevance, {name} model")
-        column.text(name)
+    with st.grid("auto", min_column_width=140):
+        frame.picture(tiles.enlarged(picture), ON[on], alt=f"the image, {ON[on]}")
+        for k, model in model_maps:
+            values = (np.asarray(signatures.maps[k, place], dtype=np.float32) + 1) / 2
+            heat = tiles.enlarged(mpl.colormaps["RdBu_r"](values)[..., :3])
+            name = figures.NAMES[model]
+            frame.picture(heat, name, alt=f"relevance, {name} model")
     st.caption(f"The image and its LRP maps, model by model. {figures.HEATS}")
 st.subheader("Figures", anchor=False)
 drawings = {figure.title: figure for figure in figures.study_figures(tables)[2:]}
