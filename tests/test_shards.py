@@ -92,47 +92,71 @@ def test_without_a_gpu_processes_share_the_shards(monkeypatch, gpu, usual):
 
 @dataclass(frozen=True)
 class Sheet:
-    """A file in which a task writes who did it."""
+    """A file that a task signs, and how many in its folder must be signed before it goes on."""
 
     path: Path
-    seconds: float
+    company: int
+
+    @property
+    def signer(self) -> int:
+        """The process that signed it."""
+        return int(self.path.read_text())
+
+
+def sheets(folder: Path, count: int, company: int) -> list[Sheet]:
+    return [Sheet(folder / str(number), company) for number in range(count)]
 
 
 def sign(sheet: Sheet) -> None:
     sheet.path.write_text(str(os.getpid()))
-    time.sleep(sheet.seconds)
+    while len(list(sheet.path.parent.iterdir())) < sheet.company:
+        time.sleep(0.05)
 
 
 def test_this_process_works_beside_the_others(monkeypatch, tmp_path):
     monkeypatch.setenv("CAMDRIFT_WORKERS", "3")
-    sheets = [Sheet(tmp_path / str(number), 0.5) for number in range(40)]
-    assert list(backends.processes(sign, sheets)) == [None] * 40
-    signers = {int(sheet.path.read_text()) for sheet in sheets}
+    signed = sheets(tmp_path, 3, company=3)
+    assert list(backends.processes(sign, signed)) == [None] * 3
+    signers = {sheet.signer for sheet in signed}
     assert os.getpid() in signers
     assert len(signers) == 3
 
 
-def test_what_is_done_at_once_waits_for_no_other_process(monkeypatch, tmp_path):
+def test_work_of_a_moment_waits_for_no_other_process(monkeypatch, tmp_path):
     monkeypatch.setenv("CAMDRIFT_WORKERS", "2")
-    sheets = [Sheet(tmp_path / str(number), 0) for number in range(9)]
-    list(backends.processes(sign, sheets))
-    assert {int(sheet.path.read_text()) for sheet in sheets} == {os.getpid()}
+    signed = sheets(tmp_path, 9, company=1)
+    list(backends.processes(sign, signed))
+    assert {sheet.signer for sheet in signed} == {os.getpid()}
     assert not multiprocessing.active_children()
 
 
-def fall(sheet: Sheet) -> None:
+def fail(sheet: Sheet) -> None:
     """Fails in the other process, where the one that started it does not."""
+    sign(sheet)
     if multiprocessing.parent_process():
         raise files.UnwrittenError("could not write x: the disk is full")
-    sign(sheet)
 
 
 def test_a_fault_in_another_process_ends_the_stage(monkeypatch, tmp_path):
     monkeypatch.setenv("CAMDRIFT_WORKERS", "2")
-    sheets = [Sheet(tmp_path / str(number), 0.5) for number in range(100)]
     with pytest.raises(files.UnwrittenError, match="the disk is full"):
-        list(backends.processes(fall, sheets))
+        list(backends.processes(fail, sheets(tmp_path, 2, company=2)))
     assert not multiprocessing.active_children()
+
+
+def suffer(sheet: Sheet) -> None:
+    """Kills the other process, as a system does that is short of memory."""
+    sign(sheet)
+    if multiprocessing.parent_process():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_where_another_process_is_killed_this_one_does_its_task(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("CAMDRIFT_WORKERS", "2")
+    signed = sheets(tmp_path, 2, company=2)
+    assert len(list(backends.processes(suffer, signed))) == 2
+    assert {sheet.signer for sheet in signed} == {os.getpid()}
+    assert "a process was killed, perhaps for memory" in capsys.readouterr().err
 
 
 def test_a_shard_has_one_thread_and_its_stage_as_many_as_before(study, monkeypatch):
@@ -216,21 +240,6 @@ def test_a_worker_of_another_revision_is_refused(study):
     with pytest.raises(settings.SettingsError, match="another camdrift"):
         shards.compute(task)
     assert not Path("x").exists()
-
-
-def suffer(sheet: Sheet) -> None:
-    """Kills the other process, as a system does that is short of memory."""
-    if multiprocessing.parent_process():
-        os.kill(os.getpid(), signal.SIGKILL)
-    sign(sheet)
-
-
-def test_where_another_process_is_killed_this_one_does_its_task(monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("CAMDRIFT_WORKERS", "3")
-    sheets = [Sheet(tmp_path / str(number), 0.5) for number in range(20)]
-    assert len(list(backends.processes(suffer, sheets))) == 20
-    assert {sheet.path.read_text() for sheet in sheets} == {str(os.getpid())}
-    assert "a process was killed, perhaps for memory" in capsys.readouterr().err
 
 
 @needs_dask

@@ -23,6 +23,7 @@ CLASSES = 6
 METHODS = ("GradCAM", "LayerCAM")
 SHARE = 6  # one network of so many is compared with the peers
 SMALL = 1e-3
+LARGE, USUAL = 512, 224  # px; attention over thousands of tokens takes half an hour on a core
 
 
 def names() -> list[str]:
@@ -71,6 +72,8 @@ def build(name: str) -> tuple[Any, int]:
 
         network = timm.create_model(own)
         size = network.default_cfg["input_size"][-1]
+        if size > LARGE and not network.default_cfg["fixed_input_size"]:
+            size = USUAL
     else:
         sided = {"inception_v3": 299}
         plain = own in ("inception_v3", "googlenet")
