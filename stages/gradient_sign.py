@@ -18,7 +18,7 @@ def main(stage: run.Stage) -> None:
     images = storage.read(storage.ImageSet, storage.set_folder(source.set))
     model = loading.load(source.model, **stage.calling)
 
-    rows = images.index[images.index["split"] == "test"].reset_index(names="image")
+    rows = images.tests
     pixels = torch.from_numpy(from_8bit(images.pixels[rows["image"].to_numpy()]))
     labels = torch.tensor(rows["label"].to_numpy())
     if plan.label == "predicted":

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -7,6 +7,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch.nn import functional as F
 
+from camdrift import storage
 from camdrift.explain import cam
 from camdrift.models import gradients
 from camdrift.papers.chakraborty2022 import experiment
@@ -60,8 +61,47 @@ def partners(table):
 
 
 @pytest.fixture(scope="module")
-def result(model, attacks, table, partners):
-    return experiment.transfer(model, attacks, table, PLAN, partners, shown=[4, 1], explained=True)
+def transfer(model, table, partners):
+    """What the stage does, with a part for each of some slices of the images."""
+
+    def run(attacks, *slices, shown, explained):
+        parts = [
+            experiment.transfer(
+                model, attacks.some(places), table[places].reset_index(drop=True), PLAN,
+                shown=[i for i, k in enumerate(range(N)[places]) if k in shown],
+                explained=explained,
+            )
+            for places in slices or [slice(0, N)]
+        ]  # fmt: skip
+        examples = table["image"].iloc[shown].to_list()
+        return experiment.joined(parts, attacks.signs, partners, examples)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def result(transfer, attacks):
+    return transfer(attacks, shown=[4, 1], explained=True)
+
+
+def test_parts_of_the_images_give_what_all_give_at_once(transfer, attacks, result):
+    parts = transfer(attacks, slice(0, 2), slice(2, 5), slice(5, N), shown=[4, 1], explained=True)
+    for field in fields(storage.Transferred):
+        one, other = getattr(parts, field.name), getattr(result, field.name)
+        if isinstance(one, pd.DataFrame):
+            pd.testing.assert_frame_equal(one, other)
+        elif isinstance(one, np.ndarray):
+            np.testing.assert_array_equal(one, other)
+        else:
+            assert one == other
+
+
+def test_examples_are_drawn_by_their_names_and_not_by_their_places(table):
+    few = experiment.examples(table, count=3, seed=1)
+    assert len(set(few)) == 3
+    assert experiment.examples(table[::-1], count=3, seed=1) == few
+    assert experiment.examples(table, count=9, seed=1)[:3] == few
+    assert experiment.examples(table, count=3, seed=2) != few
 
 
 def test_attacks_are_the_stored_sign_scaled_and_noise_has_their_size(attacks):
@@ -140,11 +180,11 @@ def test_unrelated_pairs_are_those_of_single_clean_maps(model, attacks, table, p
             assert result.unrelated[i, k, 0] == pytest.approx(expected, abs=2e-5, nan_ok=True)
 
 
-def test_images_without_a_gradient_are_counted(model, attacks, table, partners):
+def test_images_without_a_gradient_are_counted(transfer, attacks):
     signs = {name: sign.clone() for name, sign in attacks.signs.items()}
     signs["A"][:2] = 0
     flat = replace(attacks, signs=signs)
-    result = experiment.transfer(model, flat, table, PLAN, partners, shown=[0], explained=False)
+    result = transfer(flat, shown=[0], explained=False)
     assert result.facts["zero_gradients"] == {"A": 2 / N, "B": 0, "C": 0}
 
 
@@ -207,11 +247,9 @@ def test_kept_maps_are_those_of_the_shown_images(model, attacks, table, result):
     )
 
 
-def test_the_network_that_the_attack_was_made_on_meets_its_own_under_both_names(
-    model, attacks, table, partners
-):
+def test_the_network_that_the_attack_was_made_on_meets_its_own_under_both_names(transfer, attacks):
     same = replace(attacks, own="A")
-    result = experiment.transfer(model, same, table, PLAN, partners, shown=[0], explained=True)
+    result = transfer(same, shown=[0], explained=True)
     kinds = result.variants["attack"].to_numpy()
     own, transferred = kinds == OWN_ATTACK, kinds == TRANSFERRED
     assert own.sum() == transferred.sum() == len(PLAN.eps)
@@ -223,8 +261,8 @@ def test_the_network_that_the_attack_was_made_on_meets_its_own_under_both_names(
     assert list(rows.get_group(OWN_ATTACK)) == list(rows.get_group(TRANSFERRED))
 
 
-def test_without_maps_there_are_outcomes_alone(model, attacks, table, partners, result):
-    bare = experiment.transfer(model, attacks, table, PLAN, partners, shown=[0], explained=False)
+def test_without_maps_there_are_outcomes_alone(transfer, attacks, result):
+    bare = transfer(attacks, slice(0, 2), slice(2, N), shown=[0], explained=False)
     pd.testing.assert_frame_equal(bare.outcomes, result.outcomes)
     assert len(bare.variants) == 0
     assert bare.shifts.size == 0

@@ -79,6 +79,11 @@ class Settings(Section):
         assert isinstance(study, kind)
         return study
 
+    def sources_on(self, study: str, image_set: str) -> dict[str, Source]:
+        """Returns the networks on one of a study's sets on which attacks are computed."""
+        every, place = self.sources.items(), (study, image_set)
+        return {key: source for key, source in every if (source.study, source.set) == place}
+
     @model_validator(mode="after")
     def _refers(self) -> "Settings":
         faults = _references(self)

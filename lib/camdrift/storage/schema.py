@@ -55,6 +55,11 @@ class ImageSet:
     index: pd.DataFrame
     facts: dict
 
+    @property
+    def tests(self) -> pd.DataFrame:
+        """The rows of the test images, with `image`, their place in the set."""
+        return self.index[self.index["split"] == "test"].reset_index(names="image")
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -347,6 +352,8 @@ class Transferred:
         NaN where a map is empty, then with an empty map compared as a blank one.
     unrelated: float32 (n, policies, 2), as `last`, of the clean image's map and those of unrelated
         images: the mean over these.
+    clean: float32 (n, policies, h, w), the clean image's maps of the last layer, each divided by
+        its maximum; (0, policies, 1, 1) where no maps are compared.
     layers: a row a layer, as of `Maps`.
     values: float16 (examples, 1 + variants, policies, total), maps of the clean image and of each
         variant, all layers, each divided by its maximum, flattened and joined.
@@ -363,6 +370,7 @@ class Transferred:
     shifts: np.ndarray
     last: np.ndarray
     unrelated: np.ndarray
+    clean: np.ndarray
     layers: pd.DataFrame
     values: np.ndarray
     pictures: np.ndarray

@@ -5,7 +5,7 @@ chakraborty2022, sections 2.2 and 4: one sign of the gradient an image, scaled t
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +23,7 @@ from camdrift.perturbations import noise
 from camdrift.pipeline import randomness
 from camdrift.scores import comparison, nissim, psnr, resizing
 from camdrift.settings import RANGES, TransferStudy
-from camdrift.settings.section import size_of
+from camdrift.settings.section import sides, size_of
 from camdrift.storage import (
     MADE_ON,
     NOISE,
@@ -60,6 +60,15 @@ class Attacks:
     controls: Sequence[str]
     seeds: tuple[int, str]
     names: Sequence[str]
+
+    def some(self, places: slice) -> "Attacks":
+        """Returns the attacks on some of the images."""
+        return replace(
+            self,
+            pixels=self.pixels[places],
+            signs={network: sign[places] for network, sign in self.signs.items()},
+            names=self.names[places],
+        )
 
     @cached_property
     def normal(self) -> Pixels:
@@ -113,24 +122,28 @@ class Attacks:
         return [OWN_ATTACK] if self.own not in (None, self.transferred) else []
 
 
+def examples(rows: pd.DataFrame, *, count: int, seed: int) -> list[int]:
+    """Returns a draw of images whose maps are kept; rows have their `image` and `id`."""
+    drawn = {row.image: randomness.entropy(seed, "example", row.id) for row in rows.itertuples()}
+    return sorted(drawn, key=drawn.__getitem__)[:count]
+
+
 def transfer(
     model: Model,
     attacks: Attacks,
     images: pd.DataFrame,
     plan: TransferStudy,
-    partners: pd.DataFrame,
     *,
     shown: Sequence[int],
     explained: bool,
 ) -> Transferred:
-    """Returns what attacks do to a model.
+    """Returns what attacks do to a model; `joined` adds pairs of unrelated images.
 
     Args:
         model: the target.
         attacks: on its images.
-        images: a row an image, `image, id, source, label, class_name`.
+        images: a row an image, `image, id, source, label, class_name` among its columns.
         plan: of the study.
-        partners: unrelated images of each image, see `comparison.unrelated_partners`.
         shown: places of the images whose maps are kept.
         explained: whether maps are compared, too; else there is no variant.
     """
@@ -141,7 +154,7 @@ def transfer(
     layers = packing.layer_table(model)
     places = list(shown) if explained else []
     pixels = [(kind, part * eps) for kind, eps in steps]
-    far, last, values, pictures, met, clean_maps = _compared(
+    far, last, values, pictures, met, clean = _compared(
         model, attacks, labels, pixels, layers, places
     )
     known = dict(zip([(OWN_ATTACK, 0.0), *steps], met, strict=False))
@@ -153,17 +166,57 @@ def transfer(
         known |= {steps[k]: known[TRANSFERRED, steps[k][1]] for k in range(len(same))}
     variants = [0, *(1 + i for i in order)]
     return Transferred(
-        images,
+        images[["image", "id", "source", "label", "class_name"]],
         _outcomes(model, attacks, images, plan, known),
         pd.DataFrame(steps, columns=["attack", "eps"]),
         far[:, order],
         last[:, order],
-        _unrelated(clean_maps, images["image"], partners, size=model.sides),
+        np.full((len(images), len(POLICIES), 2), np.nan, dtype=np.float32),
+        clean,
         layers,
         values[:, variants],
         pictures[:, variants],
         images.iloc[places][["image", "class_name"]].reset_index(drop=True),
-        _facts(model) | {"zero_gradients": _zero_gradients(attacks.signs)},
+        _facts(model),
+    )
+
+
+def joined(
+    parts: Sequence[Transferred],
+    signs: Mapping[str, Tensor],
+    partners: pd.DataFrame,
+    examples: Sequence[int],
+) -> Transferred:
+    """Returns the effect of attacks on all images, from that on some at a time.
+
+    Args:
+        parts: in the order of the images.
+        signs: of each source, by its network, of all images.
+        partners: unrelated images of each image, see `comparison.unrelated_partners`.
+        examples: the images whose maps are shown, as they stand in the set, in their order.
+    """
+    first = parts[0]
+    images = pd.concat([part.images for part in parts], ignore_index=True)
+    outcomes = pd.concat([part.outcomes for part in parts], ignore_index=True)
+    trials = outcomes.groupby(["attack", "range", "eps"], sort=False).ngroup()
+    shown = pd.concat([part.shown for part in parts], ignore_index=True)
+    order = [
+        list(shown["image"]).index(image) for image in examples if image in set(shown["image"])
+    ]
+    clean = np.concatenate([part.clean for part in parts])
+    return Transferred(
+        images,
+        outcomes.loc[trials.sort_values(kind="stable").index].reset_index(drop=True),
+        first.variants,
+        np.concatenate([part.shifts for part in parts]),
+        np.concatenate([part.last for part in parts]),
+        _unrelated(clean, images["image"], partners, size=sides(first.facts["size"])),
+        clean,
+        first.layers,
+        np.concatenate([part.values for part in parts])[order],
+        np.concatenate([part.pictures for part in parts])[order],
+        shown.iloc[order].reset_index(drop=True),
+        first.facts | {"zero_gradients": _zero_gradients(signs)},
     )
 
 
@@ -177,7 +230,7 @@ def _compared(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[Met], np.ndarray]:
     """Returns `shifts`, `last`, `values` and `pictures` of `Transferred`, and each variant's `Met`.
 
-    And the clean images' maps of the last layer, (policies, n, h, w). `steps` are attacks and eps
+    And the clean images' maps of the last layer, (n, policies, h, w). `steps` are attacks and eps
     of pixels in [0, 1]; without any, nothing is explained, and no `Met` and no maps are returned.
     """
     n, count, policies = len(labels), len(steps), len(POLICIES)
@@ -188,7 +241,7 @@ def _compared(
     channels, height, width = attacks.pixels.shape[1:]
     pictures = np.empty((len(shown), 1 + count, height, width, channels), dtype=np.uint8)
     tops, ratios = np.empty((1 + count, n), dtype=np.int64), np.empty((1 + count, n))
-    clean_maps = [np.empty((policies, 0, 1, 1), dtype=np.float32)]
+    clean = [np.empty((0, policies, 1, 1), dtype=np.float32)]
     for start in tqdm(range(0, n if count else 0, model.micro_batch), desc="maps", unit="batch"):
         rows = slice(start, start + model.micro_batch)
         variants = [attacks.pixels[rows], *(attacks.at(kind, eps, rows) for kind, eps in steps)]
@@ -199,7 +252,7 @@ def _compared(
         stacks = [np.stack(maps) for maps in zip(*by_variant, strict=True)]
         for i, stack in enumerate(stacks):  # (1 + variants, policies, images, h, w)
             far[rows, ..., i] = np.where(_empty(stack), np.nan, _shifts(stack))
-        clean_maps = clean_maps[start == 0 :] + [stacks[-1][0]]
+        clean = clean[start == 0 :] + [np.moveaxis(stacks[-1][0], 0, 1)]
         blank = _shifts(stacks[-1], size=model.sides)
         last[rows] = np.stack([np.where(_empty(stacks[-1]), np.nan, blank), blank], axis=-1)
         for place, image in enumerate(shown):
@@ -209,7 +262,7 @@ def _compared(
                 values[place] = np.concatenate(flat, axis=2)
                 pictures[place] = to_8bit(torch.stack([p[image - start] for p in variants]).numpy())
     met = list(zip(tops, ratios, strict=True)) if count else []
-    return far, last, values, pictures, met, np.concatenate(clean_maps, axis=1)
+    return far, last, values, pictures, met, np.concatenate(clean)
 
 
 def _zero_gradients(signs: Mapping[str, Tensor]) -> dict[str, float]:
@@ -287,16 +340,16 @@ def _by_pair(
 def _unrelated(
     maps: np.ndarray, images: pd.Series, partners: pd.DataFrame, *, size: tuple[int, int]
 ) -> np.ndarray:
-    """Returns `Transferred.unrelated`, of clean maps (policies, n, h, w)."""
-    policies, n = maps.shape[:2]
+    """Returns `Transferred.unrelated`, of clean maps (n, policies, h, w), NaN without maps."""
+    n, policies = len(images), maps.shape[1]
     shape = (n, policies, 2)
-    if not n or not partners.shape[1]:
+    if not len(maps) or not partners.shape[1]:
         return np.full(shape, np.nan, dtype=np.float32)
     place = pd.Series(range(n), index=images)
     others = place.loc[partners.loc[images].to_numpy().ravel()].to_numpy()
     mine = np.repeat(np.arange(n), partners.shape[1])
     shifts = np.empty(shape, dtype=np.float32)
-    for k, own in enumerate(maps):
+    for k, own in enumerate(np.moveaxis(maps, 1, 0)):
         blank = _by_pair(own, mine, others, size=size)
         empty = own.max(axis=(1, 2)) == 0
         each = np.where(empty[mine] | empty[others], np.nan, blank)
