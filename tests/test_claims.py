@@ -406,7 +406,13 @@ def test_same_curves():
     assert judges.same_curves(evidence, [0.5, 1.0], limit=0.05).verdict == NOT
     finding = judges.same_curves(evidence, [0.5, 1.0], limit=0.2)
     assert finding.verdict == HOLDS
-    assert finding.detail == "largest: 0.5 and 1 in layer layer 1; 0 of 2 differences beyond 0.2"
+    assert finding.detail.startswith(
+        "largest: 0.5 and 1 in layer layer 1; 0 of 2 differences beyond 0.2; by two one-sided "
+        "tests, seen: largest p 0.0036, would be 'holds'"
+    )
+    other = judges.same_curves(evidence, [0.5, 1.0], limit=0.2, by_tests=True)
+    assert other.verdict == HOLDS
+    assert finding.low < other.low < other.value == finding.value < other.high < finding.high
     assert finding.value == pytest.approx(0.1, abs=0.001)
     assert finding.low < finding.value < finding.high
     finding = judges.same_curves(evidence, [0.5, 1.0, 2.0], limit=0.05)
@@ -438,7 +444,8 @@ def test_a_verdict_out_of_reach_says_so(monkeypatch):
     monkeypatch.setattr(statistics, "MOST_RESAMPLES", 400)
     finding = judges.same_curves(deep(), [0.25, 2.0, 4.0], limit=0.03)
     assert finding.verdict == UNDECIDED
-    assert "0 of 159 differences beyond 0.03; out of reach: after Holm over 159" in finding.detail
+    assert "0 of 159 differences beyond 0.03; " in finding.detail
+    assert "; out of reach: after Holm over 159" in finding.detail
     assert "no p-value of 400 resamples is below 0.4" in finding.detail
     layers = ArrayEvidence(similar([[0.5] * 55]), similar([[0.9] * 55], seed=1), strengths=[1.0])
     assert "out of reach: after Holm over 55" in judges.excess(layers, 1.0).detail

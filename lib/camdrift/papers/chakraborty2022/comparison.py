@@ -198,16 +198,12 @@ class Comparison:
         resamples = self.draws(images).means(flat)
         return mean.reshape(values.shape[1:]), resamples.reshape(-1, *values.shape[1:])
 
-    def interval(
-        self, resamples: np.ndarray, *, confidence: float | None = None
-    ) -> tuple[float, float]:
-        """Returns the interval of a statistic from its resamples (resamples,).
-
-        `confidence` is that of the settings unless given.
-        """
-        level = self.settings.confidence if confidence is None else confidence
+    def interval(self, resamples: np.ndarray) -> tuple[float, float]:
+        """Returns the interval of a statistic from its resamples (resamples,)."""
         low, high = statistics.interval(
-            resamples[:, None], confidence=level, clusters=self.images["source"].nunique()
+            resamples[:, None],
+            confidence=self.settings.confidence,
+            clusters=self.images["source"].nunique(),
         )
         return float(low[0]), float(high[0])
 

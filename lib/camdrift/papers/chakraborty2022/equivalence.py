@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from camdrift.analysis.equivalence import equivalence
 from camdrift.papers.chakraborty2022.comparison import Comparison
 from camdrift.papers.chakraborty2022.parts import NO_MAPS
 from camdrift.papers.chakraborty2022.reading import Reading
@@ -14,8 +15,9 @@ EQUIVALENT = 0.1  # of MOD: the margin within which two are called equal
 def equivalences(comparison: Comparison, reading: Reading) -> dict[str, Finding]:
     """Returns how MOD under the attack differs from that under noise of its size, by network.
 
-    Relative to the first, on pairs with a map under both. By two one-sided tests at 5 %: the 90 %
-    interval is within 10 % (Schuirmann 1987). The network that the attack was made on is left out.
+    Relative to the first, on pairs with a map under both. By two one-sided tests, at 5 % where
+    intervals are of 95 %: the 90 % interval is within 10 %. The network that the attack was made on
+    is left out.
     """
     findings, eps = {}, comparison.plan.eps[-1]
     for name, tried in comparison.networks().items():
@@ -33,7 +35,13 @@ def equivalences(comparison: Comparison, reading: Reading) -> dict[str, Finding]
         mean, resamples = comparison.means(pair, tried.images)
         value = (mean[0] - mean[1]) / mean[0]
         relative = (resamples[:, 0] - resamples[:, 1]) / resamples[:, 0]
-        low, high = comparison.interval(relative, confidence=0.9)
+        tests = equivalence(
+            relative[:, None],
+            margin=EQUIVALENT,
+            confidence=comparison.settings.confidence,
+            clusters=comparison.images["source"].nunique(),
+        )
+        low, high = float(tests.low[0]), float(tests.high[0])
         verdict = verdict_of_range(low, high, least=-EQUIVALENT, most=EQUIVALENT)
         detail = f"{mean[0]:.3f} and {mean[1]:.3f}"
         findings[name] = Finding(value, low, high, verdict, detail, int(known.sum()))

@@ -1,4 +1,4 @@
-"""Other readings of the claims: on some of the images, or with the maps of another class."""
+"""Other readings of the claims: on some images, with maps of another class, by another rule."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -8,6 +8,7 @@ import pandas as pd
 
 from camdrift.analysis.evidence import Evidence
 from camdrift.papers.findings import NOT_RUN, Finding, nothing
+from camdrift.papers.renkhoff2022.verdicts import CURVES, same_curves
 from camdrift.storage import OWN, SEED
 
 # Claims that rest on the similarity of maps; A1s and F1 are comparisons of readings themselves.
@@ -15,6 +16,8 @@ CLAIMS = (
     "A1", "A1f", "A1n", "A1p", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "A9", "A10", "A11", "A12",
     "A16",
 )  # fmt: skip
+# Of claims that curves are alike: a rule from after the results, for the same images and maps.
+BY_TESTS = "two one-sided tests (seen)"
 COLUMNS = ("reading", "claim", "value", "low", "high", "verdict", "images", "detail")
 
 
@@ -62,4 +65,11 @@ def table(evidence: Evidence, judges: Mapping[str, Callable[[Evidence], Finding]
             if finding.verdict != NOT_RUN:
                 rows.append((name, claim, finding.value, finding.low, finding.high,
                              finding.verdict, number, finding.detail))  # fmt: skip
+    if evidence.images["success"].any():
+        for claim, curves in CURVES.items():
+            finding = same_curves(evidence, **curves, by_tests=True)
+            if finding.verdict != NOT_RUN:
+                rows.append((BY_TESTS, claim, finding.value, finding.low, finding.high,
+                             finding.verdict, int(evidence.images["success"].sum()),
+                             finding.detail))  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))

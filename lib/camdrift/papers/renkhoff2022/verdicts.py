@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypedDict
 
 import numpy as np
 from scipy.stats import rankdata
@@ -10,6 +11,7 @@ from camdrift.analysis import statistics
 from camdrift.analysis.evidence import Evidence
 from camdrift.analysis.statistics import Resampler
 from camdrift.analysis.tables import as_text
+from camdrift.papers import differences
 from camdrift.papers.findings import (
     HOLDS,
     MARGIN,
@@ -31,6 +33,13 @@ from camdrift.storage import ADVERSARIAL, CLEAN, NOISE
 
 EXACT = "exact-none-matched"  # the recipe under which coverage is compared
 IMAGENET_CLASSES = 1000
+
+
+class Curves(TypedDict):
+    """Strengths whose curves are compared, and the limit of their differences."""
+
+    strengths: list[float]
+    limit: float
 
 
 def excess(
@@ -185,8 +194,14 @@ def _kinds(evidence: Evidence, mask: np.ndarray) -> dict[str, np.ndarray]:
     return {"inside branches": mask & ~summed, "after sums": mask & summed}
 
 
-def same_curves(evidence: Evidence, strengths: list[float], *, limit: float) -> Finding:
-    """Judges "the largest difference in a layer, between these strengths' curves, is below"."""
+def same_curves(
+    evidence: Evidence, strengths: list[float], *, limit: float, by_tests: bool = False
+) -> Finding:
+    """Judges "the largest difference in a layer, between these strengths' curves, is below".
+
+    By intervals, with the verdict by two one-sided tests in the detail; or `by_tests`, whose
+    interval is that of 1 minus twice their level.
+    """
     absent = [f"{s:g}" for s in strengths if s not in evidence.strengths]
     if absent:
         return nothing(f"no strength {', '.join(absent)}", NOT_RUN)
@@ -197,31 +212,27 @@ def same_curves(evidence: Evidence, strengths: list[float], *, limit: float) -> 
     if not mask.any():
         return nothing("no layer is decided")
     pairs = [(i, j) for i in range(len(rungs)) for j in range(i)]
-    sizes = np.abs(np.concatenate([mean[i, mask] - mean[j, mask] for i, j in pairs]))
-    differences = np.concatenate([draws[:, i, mask] - draws[:, j, mask] for i, j in pairs], axis=1)
-    differences *= np.sign(np.concatenate([mean[i, mask] - mean[j, mask] for i, j in pairs]))
-    low, high = statistics.interval(
-        differences,
+    judged = differences.judge(
+        np.concatenate([mean[i, mask] - mean[j, mask] for i, j in pairs]),
+        np.concatenate([draws[:, i, mask] - draws[:, j, mask] for i, j in pairs], axis=1),
+        limit=limit,
         confidence=evidence.settings.confidence,
         clusters=evidence.resamplers[True].clusters,
     )
-    # Beyond the limit: the largest of many differences is biased, so each is tested, after Holm.
-    p = statistics.holm((1 + (differences <= limit).sum(0)) / (1 + len(differences)))
-    if np.isnan(differences).all():
-        verdict = UNDECIDED
-    elif (high < limit).all() and (low > -limit).all():
-        verdict = HOLDS
-    else:
-        verdict = NOT if (p < 1 - evidence.settings.confidence).any() else UNDECIDED
-    most = int(sizes.argmax())
     names = [name for name, k in zip(evidence.layers, mask, strict=True) if k]
+    most, count = judged.most, len(judged.values)
     i, j = pairs[most // len(names)]
     place = f"{strengths[j]:g} and {strengths[i]:g} in layer {names[most % len(names)]}"
-    beyond = int((p < 1 - evidence.settings.confidence).sum())
-    detail = f"largest: {place}; {beyond} of {len(sizes)} differences beyond {limit}"
+    detail = f"largest: {place}; {judged.beyond} of {count} differences beyond {limit}"
+    low, high, verdict = judged.low, judged.high, judged.verdict
+    if by_tests:
+        low, high, verdict = judged.tests.low, judged.tests.high, judged.verdict_by_tests
+        detail = f"{detail}; largest p {judged.tests.p.max():.2g}"
+    elif not np.isnan(draws).all():
+        detail = f"{detail}; {judged.text}"
     if verdict == UNDECIDED:
-        detail = _with_reach(detail, len(sizes), evidence)
-    return Finding(float(sizes[most]), float(low[most]), float(high[most]), verdict, detail)
+        detail = _with_reach(detail, count, evidence)
+    return Finding(float(judged.values[most]), float(low[most]), float(high[most]), verdict, detail)
 
 
 def _with_reach(detail: str, comparisons: int, evidence: Evidence) -> str:
@@ -347,14 +358,20 @@ def _lowest(evidence: Evidence) -> Finding:
     return excess(evidence, 0.25, least=10)
 
 
+# Of the claims that some curves are alike: their strengths, and the limit of their differences.
+CURVES: dict[str, Curves] = {
+    "A5": {"strengths": [0.5, 1.0], "limit": 0.01},
+    "A6": {"strengths": [0.25, 2.0, 4.0], "limit": 0.03},
+}
+
 JUDGES: dict[str, Callable[[Evidence], Finding]] = {
     "A1": lambda evidence: excess(evidence, 1.0),
     "A1f": lambda evidence: excess(evidence, 1.0, success=False),
     "A2": moments,
     "A3": named_layers,
     "A4": depth,
-    "A5": lambda evidence: same_curves(evidence, [0.5, 1.0], limit=0.01),
-    "A6": lambda evidence: same_curves(evidence, [0.25, 2.0, 4.0], limit=0.03),
+    "A5": lambda evidence: same_curves(evidence, **CURVES["A5"]),
+    "A6": lambda evidence: same_curves(evidence, **CURVES["A6"]),
     "A7": _lowest,
     "A8": every_strength,
     "A13": coverage_growth,

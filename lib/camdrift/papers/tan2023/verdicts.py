@@ -9,10 +9,9 @@ import pandas as pd
 from camdrift.analysis import statistics
 from camdrift.detectors import behaviour, noisecam
 from camdrift.evaluation.evaluation import Evaluation
+from camdrift.papers import differences
 from camdrift.papers.findings import (
     FINDING_COLUMNS,
-    HOLDS,
-    NOT,
     NOT_RUN,
     UNDECIDED,
     Finding,
@@ -221,10 +220,7 @@ def _rates_text(evaluations: Evaluations, rates: np.ndarray) -> str:
 
 
 def does_not_depend(evaluations: Evaluations) -> Finding:
-    """Judges B4: the range of NoiseCAM's TPR over strengths is less than 5 points.
-
-    The largest of several differences is biased upwards, so each has its own interval.
-    """
+    """Judges B4: the range of NoiseCAM's TPR over strengths is less than 5 points."""
     if len(evaluations.by_strength) < 2:
         return nothing("one strength: no range", NOT_RUN)
     best = _tprs(evaluations, noisecam.NAMES)
@@ -233,27 +229,23 @@ def does_not_depend(evaluations: Evaluations) -> Finding:
     name, rates = best
     count = rates.shape[1]
     pairs = [(i, j) for i in range(count) for j in range(i)]
-    differences = np.stack([rates[:, i] - rates[:, j] for i, j in pairs], axis=1)
-    differences *= np.where(differences[0] < 0, -1, 1)
-    most = int(differences[0].argmax())
-    low, high = statistics.interval(
-        differences[1:],
+    steps = np.stack([rates[:, i] - rates[:, j] for i, j in pairs], axis=1)
+    judged = differences.judge(
+        steps[0],
+        steps[1:],
+        limit=0.05,
         confidence=evaluations.whole.confidence,
         clusters=evaluations.whole.test["source"].nunique(),
     )
-    p = statistics.holm((1 + (~(differences[1:] > 0.05)).sum(0)) / len(differences))
-    if (high < 0.05).all() and (low > -0.05).all():
-        verdict = HOLDS
-    else:
-        verdict = NOT if (p < 1 - evaluations.whole.confidence).any() else UNDECIDED
-    detail = f"{name}: {_rates_text(evaluations, rates)}"
+    detail = f"{name}: {_rates_text(evaluations, rates)}; {judged.text}"
     reach = statistics.out_of_reach(
-        len(pairs), resamples=len(differences) - 1, confidence=evaluations.whole.confidence
+        len(pairs), resamples=len(steps) - 1, confidence=evaluations.whole.confidence
     )
-    if verdict == UNDECIDED and reach:
+    if judged.verdict == UNDECIDED and reach:
         detail += f"; {reach}"
-    return Finding(float(differences[0, most]), float(low[most]), float(high[most]), verdict,
-                   detail)  # fmt: skip
+    most = judged.most
+    return Finding(float(judged.values[most]), float(judged.low[most]), float(judged.high[most]),
+                   judged.verdict, detail)  # fmt: skip
 
 
 def blank(evaluations: Evaluations) -> Finding:
