@@ -16,6 +16,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from camdrift.analysis import layout, panels
 from camdrift.settings.section import sides
 from camdrift.storage import files
 
@@ -67,6 +68,13 @@ class Figure:
         """Whether there is nothing to draw: no picture, and no value of any series."""
         column = "median" if self.kind == "boxes" else "y"
         return self.panel is None and bool(self.table[column].isna().all())
+
+    @property
+    def names(self) -> list[str]:
+        """The names below the axis, none where it has numbers, or of a panel."""
+        if self.panel is not None or pd.api.types.is_numeric_dtype(self.table["x"]):
+            return []
+        return [str(name) for name in dict.fromkeys(self.table["x"])]
 
     def colour(self, name: str, place: int) -> str:
         """Returns the colour of a series by its name, or by its place among the series."""
@@ -175,38 +183,46 @@ def plotly(figure: Figure) -> Any:
             )  # fmt: skip
         else:
             many = len(rows) > 30
+            # A layer between two that are left out has no line, so names always have marks.
             chart.add_scatter(
                 name=name, x=rows["x"], y=rows["y"], error_y=_bars(rows),
-                mode="lines" if many else "lines+markers",
+                mode="lines" if many and not figure.names else "lines+markers",
                 line={"color": colour, "dash": DASHES[i % len(DASHES)]},
-                marker={"symbol": MARKS[i % len(MARKS)], "size": 7},
+                marker={"symbol": MARKS[i % len(MARKS)], "size": 4 if many else 7},
             )  # fmt: skip
     if figure.panel is not None:
         picture, columns, rows = figure.panel
-        chart.add_trace(go.Image(z=picture, hoverinfo="skip"))
-        height, width = picture.shape[0] / len(rows), picture.shape[1] / len(columns)
-        chart.update_xaxes(
-            tickvals=[(i + 0.5) * width for i in range(len(columns))], ticktext=_lines(columns)
-        )
-        chart.update_yaxes(
-            tickvals=[(i + 0.5) * height for i in range(len(rows))], ticktext=_lines(rows)
-        )
-    elif figure.kind != "matrix":
+        chart = panels.plotly(picture, _lines(columns), _lines(rows), x=figure.x)
+        return chart.update_layout(**_page(figure, top=50))
+    if figure.kind != "matrix":
         categorical = not pd.api.types.is_numeric_dtype(figure.table["x"])
         chart.update_xaxes(type="category" if categorical else "log" if figure.log_x else "linear")
         chart.update_yaxes(range=figure.y_range)
+    names = figure.names
+    if not layout.fits(names):
+        chart.update_xaxes(tickangle=-90, tickfont={"size": 9}, dtick=1)
     chart.update_xaxes(title=figure.x)
     chart.update_yaxes(title=figure.y)
+    # Above the chart: below it, the legend would lie on the names of the layers.
+    top = 50 + (22 * layout.legend_rows([name for name, _ in series]) if len(series) > 1 else 0)
     chart.update_layout(
-        title={"text": plain(figure.title), "font": {"size": 15}},
-        template="plotly_white",
-        height=440 if figure.panel is None else _pixels(figure.panel[0]),
+        **_page(figure, top=top),
+        height=390 + top,
         showlegend=len(series) > 1,
         boxmode="group",
-        legend={"orientation": "h", "y": -0.25},
-        margin={"l": 60, "r": 20, "t": 50, "b": 60},
+        legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"},
     )
     return chart
+
+
+def _page(figure: Figure, *, top: int) -> dict:
+    """Returns a chart's title, template and margins in Plotly's format; `top` in px."""
+    return {
+        "title": {"text": plain(figure.title), "font": {"size": 15}, "yref": "container",
+                  "y": 1.0, "yanchor": "top", "pad": {"t": 12}},
+        "template": "plotly_white",
+        "margin": {"l": 60, "r": 20, "t": top, "b": 60},
+    }  # fmt: skip
 
 
 def plain(text: object) -> str:
@@ -271,7 +287,13 @@ def canvas(figure: Figure) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    page = Canvas(figsize=_inches(figure), dpi=110)
+    if figure.panel is not None:
+        picture, *texts = figure.panel
+        columns, rows = ([_literal(text) for text in part] for part in texts)
+        title = _literal(figure.title)
+        return panels.canvas(picture, columns, rows, title=title, x=figure.x)
+    wide, high = layout.inches(figure.names)
+    page = Canvas(figsize=(wide, high), dpi=110)
     FigureCanvasAgg(page)
     axes = page.add_subplot()
     _draw(figure, axes)
@@ -282,27 +304,15 @@ def canvas(figure: Figure) -> Any:
         axes.set_ylim(*figure.y_range)
     if figure.log_x:
         axes.set_xscale("log")
-    if figure.panel is None and figure.kind != "matrix":
+    if figure.kind != "matrix":
         axes.grid(alpha=0.25)
         if figure.table["series"].nunique() > 1:
             many = figure.table["series"].nunique() > 9
             axes.legend(fontsize=6 if many else 8, framealpha=0.9, ncols=2 if many else 1)
-    if figure.panel is None and not pd.api.types.is_numeric_dtype(figure.table["x"]):
-        _turn_labels(axes)
+    if figure.names:
+        layout.turn_crowded(axes, wide)
     page.tight_layout()
     return page
-
-
-def _turn_labels(axes: Any) -> None:
-    """Rotates the names below an axis where they would overlap."""
-    labels = axes.get_xticklabels()
-    if sum(len(label.get_text()) + 2 for label in labels) <= ROOM:
-        return
-    for label in labels:
-        label.set(rotation=45, ha="right", rotation_mode="anchor", fontsize=7)
-
-
-ROOM = 100  # letters in a row below an axis
 
 
 def _literal(text: object) -> str:
@@ -319,31 +329,8 @@ def holds_images(content: bytes) -> bool:
     return Image.open(io.BytesIO(content)).info.get("Description") == HOLDS_IMAGES
 
 
-def _pixels(picture: np.ndarray) -> int:
-    """Returns the height in px of a panel about as wide as a page."""
-    height, width = picture.shape[:2]
-    return max(330, 130 + round(800 * height / max(width, 2 * height)))
-
-
-def _inches(figure: Figure) -> tuple[float, float]:
-    if figure.panel is None:
-        return 8.4, 4.6
-    height, width = figure.panel[0].shape[:2]
-    return (10.5, 1.0 + 9.0 * height / width) if width > height else (6.0, 1.0 + 5 * height / width)
-
-
 def _draw(figure: Figure, axes: Any) -> None:
     groups = list(figure.table.groupby("series", sort=False))
-    if figure.panel is not None:
-        picture = figure.panel[0]
-        columns, rows = ([_literal(text) for text in texts] for texts in figure.panel[1:])
-        height, width = picture.shape[0] / len(rows), picture.shape[1] / len(columns)
-        axes.imshow(picture, interpolation="nearest")
-        axes.set_xticks([(i + 0.5) * width for i in range(len(columns))], columns, fontsize=8)
-        axes.set_yticks([(i + 0.5) * height for i in range(len(rows))], rows, fontsize=8)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        return
     # Series may have different places: each is where it first occurs.
     order = {name: i for i, name in enumerate(dict.fromkeys(figure.table["x"]))}
     names = [_literal(name) for name in order]
@@ -390,10 +377,13 @@ def _draw(figure: Figure, axes: Any) -> None:
             axes.scatter(rows["x"], rows["y"], s=22, color=colour, marker=mark, label=name,
                          alpha=0.75, linewidths=0.8)  # fmt: skip
         else:
+            many = len(rows) > 30
+            mark = MATPLOTLIB_MARKS[i % len(MATPLOTLIB_MARKS)]
             style = {
-                "color": colour, "label": name, "linewidth": 1.6, "markersize": 4.5,
+                "color": colour, "label": name, "linewidth": 1.6,
+                "markersize": 2.5 if many else 4.5,
                 "linestyle": MATPLOTLIB_DASHES[i % len(MATPLOTLIB_DASHES)],
-                "marker": None if len(rows) > 30 else MATPLOTLIB_MARKS[i % len(MATPLOTLIB_MARKS)],
+                "marker": None if many and not figure.names else mark,
             }  # fmt: skip
             reach = _reach(rows)
             axes.errorbar(rows["x"], rows["y"], yerr=reach, capsize=2, elinewidth=1, **style)
