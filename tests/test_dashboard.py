@@ -232,7 +232,7 @@ def test_bars_stand_over_their_own_names():
 
 def test_claims_are_filtered_and_opened(whole, monkeypatch):
     app = shown(whole, monkeypatch, "claims")
-    assert len(app.dataframe[0].value) == 22
+    assert len(app.dataframe[0].value) == 23
     app.multiselect(key="verdicts").set_value(["holds"]).run()
     assert set(app.dataframe[0].value["verdict"]) == {"holds"}
     # No claim of the other study holds: the filter is dropped.

@@ -323,7 +323,7 @@ def test_claims_by_an_earlier_rule_are_under_review_and_say_why(outputs):
 def test_every_claim_has_a_row_and_a_verdict(outputs):
     table = outputs["claims"]
     assert table["id"].tolist() == [claim.id for claim in study.CLAIMS]
-    assert len(table) == 22
+    assert len(table) == 23
     assert set(table["verdict"]) <= set(findings.VERDICTS)
     assert set(table["published_verdict"]) <= set(findings.VERDICTS)
     assert table["rests_on"].str.contains("digits").all()
@@ -344,10 +344,10 @@ def test_the_papers_oddity_is_the_loops(outputs):
 
 
 def test_the_tables_for_people_name_every_claim_and_protocol(outputs, protocols):
-    assert len(claims.texts(outputs)) == 22
+    assert len(claims.texts(outputs)) == 23
     table = claims.by_protocol(outputs, CELL)
     assert list(table.columns) == ["claim", *protocols]
-    assert len(table) == 22
+    assert len(table) == 23
     assert len(report.contrasts(outputs, CELL)) == 8
     assert "nothing (identity)" in set(report.controls(outputs, CELL)["variant"])
 

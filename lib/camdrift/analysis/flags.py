@@ -14,7 +14,7 @@ from camdrift.datasets import chance
 from camdrift.settings import FlagSettings, StatisticsSettings
 from camdrift.storage import NOISE
 
-DRIFT = ("A1", "A1f", "A1n", "A1p", "A1s", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "A16")
+DRIFT = ("A1", "A1f", "A1n", "A1p", "A1s", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "A16", "A18")
 RULE = ("A9", "A10", "A11", "A12")
 EVERY = (*DRIFT, *RULE, "A13", "A14", "A15", "A17")
 

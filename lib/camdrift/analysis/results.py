@@ -65,6 +65,11 @@ class Results:
         """Scores of the method that decides."""
         return self.every[self.every["method"] == self.maps.methods[0]]
 
+    @cached_property
+    def focus(self) -> dict:
+        """Correlations of maps and perturbations that are known, see `focus.correlations`."""
+        return {}
+
     @property
     def measured_by(self) -> list[str]:
         """Scores of attack and noise under the first protocol: the cosine, then those beside it."""

@@ -34,6 +34,7 @@ ABOUT = {
     "groups": "excess by strength, of images flipped at that strength and of the others",
     "factorial": "drift by attack or noise, class flipped or not, on the same images",
     "boundary": "drift just below and just above the decision boundary, at nearly one size",
+    "focus": "correlation of where maps change and where the perturbation is, by layer",
     "controls": "similarity under nothing, noise, the negated perturbation, unrelated images",
     "shares": "the share of the excess that remains with the class fixed, or the sign reversed",
     "flags": "conditions that limit the validity of a verdict, and the claims affected",

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from camdrift.analysis import focus, statistics
 from camdrift.analysis.evidence import Evidence
 from camdrift.analysis.statistics import Resampler
+from camdrift.analysis.tables import as_text
 from camdrift.papers.findings import (
     NOT_RUN,
     Finding,
@@ -18,6 +20,8 @@ from camdrift.papers.findings import (
 from camdrift.papers.renkhoff2022.verdicts import excess
 from camdrift.pipeline import randomness
 from camdrift.storage import ADVERSARIAL, NOISE, OWN, SEED
+
+FLOOR = "floor"
 
 
 def beyond(evidence: Evidence, control: str) -> Finding:
@@ -107,10 +111,61 @@ def noise_rarely_flips(evidence: Evidence) -> Finding:
     return Finding(value, low, high, verdict, detail, len(flips))
 
 
+def focus_moves(evidence: Evidence) -> Finding:
+    """Judges A18: maps move to where the attack is, more than to where noise is under noise.
+
+    Mean over layers of the correlation of the map's difference and the perturbation's energy,
+    attack minus noise. The detail has that beyond the attacks on other images, whose energy shares
+    with this one what is common to all images, and the correlation of the difference's size.
+    """
+    flipped = evidence.results.attacked.images["success"].to_numpy()
+    member = np.ones(flipped.sum(), bool) if evidence.of is None else evidence.of[flipped]
+    parts: dict[str, tuple[float, float, float]] = {}
+    layers, means = {}, []
+    for kind, by_arm in focus.correlations(evidence.results, evidence.protocol).items():
+        attack, noise, floor = (a[member] for a in (by_arm.attack, by_arm.noise, by_arm.floor))
+        for name, other in ((NOISE, noise), (FLOOR, floor)):
+            difference = attack - other
+            decided = evidence.decided(difference)
+            if not decided.any():
+                continue
+            rows = difference[:, decided]
+            mean, draws = evidence.means(rows.mean(1, keepdims=True, where=~np.isnan(rows)))
+            parts[f"{kind} {name}"] = (float(mean[0]), *evidence.interval(draws))
+            if kind == focus.MOVE:
+                layers[name] = rows
+                means += [float(np.nanmean(arm[:, decided])) for arm in (attack, other)]
+    first, beside = (f"{focus.MOVE} {name}" for name in (NOISE, FLOOR))
+    if first not in parts:
+        return nothing("no layer where enough maps and perturbations vary; a sign's do not")
+    verdict = verdict_of_interval(*parts[first][1:], above=0.1)
+    _, draws = evidence.means(layers[NOISE])
+    low, _ = statistics.interval(
+        draws,
+        confidence=evidence.settings.confidence,
+        clusters=evidence.resamplers[True].clusters,
+    )
+    detail = (
+        f"attack {means[0]:.3f}, noise {means[1]:.3f}; {int((low > 0.1).sum())} of {len(low)} "
+        "layers above 0.1"
+    )
+    if beside in parts:
+        over = parts[beside]
+        other = verdict_of_interval(*over[1:], above=0.1)
+        detail += (
+            f"; with the attacks on other images {means[3]:.3f}, beyond them {as_text(*over)}: "
+            f"would be '{other}'"
+        )
+    size = parts.get(f"{focus.SIZE} {NOISE}")
+    detail += f"; size of the difference, attack minus noise {as_text(*size)}" if size else ""
+    return Finding(*parts[first], verdict, detail, int(member.sum()))
+
+
 JUDGES: dict[str, Callable[[Evidence], Finding]] = {
     "A1n": lambda evidence: beyond(evidence, "negated"),
     "A1p": lambda evidence: beyond(evidence, "phase_randomised"),
     "A1s": flip_is_most,
     "A16": weak_deviates_more,
     "A17": noise_rarely_flips,
+    "A18": focus_moves,
 }

@@ -14,7 +14,7 @@ from camdrift.storage import OWN, SEED
 # Claims that rest on the similarity of maps; A1s and F1 are comparisons of readings themselves.
 CLAIMS = (
     "A1", "A1f", "A1n", "A1p", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "A9", "A10", "A11", "A12",
-    "A16",
+    "A16", "A18",
 )  # fmt: skip
 # Of claims that curves are alike: a rule from after the results, for the same images and maps.
 BY_TESTS = "two one-sided tests (seen)"

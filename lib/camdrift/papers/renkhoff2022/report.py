@@ -7,7 +7,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from camdrift import scores
-from camdrift.analysis import flags
+from camdrift.analysis import flags, focus
 from camdrift.analysis import page as pages
 from camdrift.analysis.compromise import PAPERS_RULE
 from camdrift.analysis.drawing import Figure
@@ -228,6 +228,28 @@ def boundary(tables: Tables, cell: str) -> pd.DataFrame:
     )
 
 
+def moves(tables: Tables, cell: str) -> pd.DataFrame:
+    """Returns the correlations of maps and perturbations as texts, mean over layers."""
+    if "focus" not in tables:  # written by an earlier revision
+        return pd.DataFrame()
+    rows = tables["focus"].query("cell == @cell and layer == 'mean' and n > 0")
+    kinds = {focus.MOVE: "the map's difference", focus.SIZE: "its size"}
+    names = {"own_top1": "each image's own", "seed_class": "the clean image's"}
+    return pd.DataFrame(
+        {
+            "correlation of": kinds[row.difference],
+            "class explained": names[row.target],
+            "attack": f"{row.r_attack:.3f}",
+            "noise": f"{row.r_noise:.3f}",
+            "attacks on other images": f"{row.r_floor:.3f}",
+            "beyond noise": as_text(row.over_noise, row.low, row.high),
+            "beyond other images": as_text(row.over_floor, row.floor_low, row.floor_high),
+            "images": row.n,
+        }
+        for row in rows.itertuples()
+    )
+
+
 def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
     """Returns the HTML of the report; class and file names in it are text, never markup."""
     study, confidence = settings.study(name, LayerStudy), settings.statistics.confidence
@@ -261,6 +283,10 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
         Part("At the decision boundary", "The same attack, just too weak and just strong enough to "
              "flip the class, on the same images: the difference of drift is that of the class.",
              boundary(tables, study.headline)),
+        Part("Where the maps move", "Correlation, over the positions of a layer, of what a map "
+             "gains and the energy of the perturbation, at strength 100 %, mean over layers and "
+             "images. The attacks on other images stand for what is common to all perturbations "
+             "and maps, such as a bright middle.", moves(tables, study.headline)),
         Part("By the method that makes the maps", table=by_method(tables, study.headline)),
         Part("By the score that compares them", table=by_score(tables, study.headline)),
         Part("Attacks", table=tables["attacks"]),

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from camdrift.analysis import flags, flips, results
+from camdrift.analysis import flags, flips, focus, results
 from camdrift.analysis.compromise import PAPERS_RULE
 from camdrift.analysis.drawing import Figure
 from camdrift.analysis.evidence import Evidence
@@ -43,8 +43,9 @@ def tables(name: str, settings: Settings) -> Tables:
     """Returns the tables of a study by name, rounded; all but `claims` have a column `cell`.
 
     Beside those of `cell_tables`: `groups`, `factorial`, `boundary`, `controls` and `shares` (see
-    `flips`), `flags`, `switches` (each protocol's finding on each claim), `readings` (each claim on
-    other images or classes) and `claims`, of the headline cell.
+    `flips`), `focus` (see `focus.table`), `flags`, `switches` (each protocol's finding on each
+    claim), `readings` (each claim on other images or classes, or by another rule) and `claims`, of
+    the headline cell.
     """
     known = protocols(settings.protocols)
     seed, statistics, limits = settings.seed, settings.statistics, settings.flags
@@ -57,6 +58,7 @@ def tables(name: str, settings: Settings) -> Tables:
         part["factorial"] = flips.factorial(outputs, statistics, limits, seed=seed)
         part["boundary"] = flips.boundary(outputs, statistics, limits, seed=seed)
         part["controls"] = flips.controls(outputs, statistics, limits, seed=seed)
+        part["focus"] = focus.table(outputs, statistics, limits, seed=seed)
         part["shares"] = flips.shares(outputs, statistics, limits, seed=seed)
         part["flags"] = flags.cell_flags(outputs, part, limits, statistics)
         part["switches"] = switch_table(outputs, statistics, limits, seed=seed)
