@@ -3,6 +3,10 @@
 c_a, c_g and c_u are the cosine of a layer's map to its clean map under attack, under matched noise,
 and for unrelated clean images; e = c_g - c_a is the excess, paired by image. Unless stated
 otherwise: Grad-CAM, successful adversarials, strength 100 %.
+
+Maps are Grad-CAM's (Selvaraju et al. 2017, equations 1 and 2), as in the public code. Equation 4 of
+renkhoff2022 prints R[sign(dJ/dtheta)], which keeps the sign of a gradient and no magnitude; neither
+code computes that. There is no reading by it: stages store maps, and not the layers' gradients.
 """
 
 from camdrift.papers.findings import Claim

@@ -261,7 +261,10 @@ def figure_2b(tables: Tables, cell: str) -> Figure:
 
 
 def figure_3(example: Example) -> Figure:
-    """Returns the maps of one image, clean, attacked and with noise, layer by layer."""
+    """Returns the maps of one image, clean, attacked and with noise, layer by layer.
+
+    Of Grad-CAM, not by the paper's equation 4 as printed, see `claims`.
+    """
     size = example.pictures.shape[1:3]
     rows = [
         [picture, *(coloured(layer[i], size) for layer in example.maps)]

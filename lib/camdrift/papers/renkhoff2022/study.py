@@ -194,7 +194,8 @@ def content(name: str, settings: Settings, tables: Tables) -> Content:
     compared = (
         f"Maps of every conv layer of {networks} on {images}: clean, under each attack ({attacks}) "
         "and under noise of its size. Claims, and figures of one cell, are of the headline cell, "
-        f"`{headline}`."
+        f"`{headline}`. Maps are Grad-CAM's, as the public code computes them; equation 4, as "
+        "printed, takes the sign of a gradient, which neither does."
     )
     text = (
         "*Excess*: cosine similarity to the clean map under noise minus that under attack, at "
