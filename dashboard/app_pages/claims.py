@@ -54,7 +54,9 @@ st.caption(
     "to those of the paper. Choose a row to see its figures."
 )
 st.session_state["claims_shown"] = selection["claim"].tolist()
-first = ["claim", "verdict", "says", "corrected", "as published", "printed", "flags"]
+first = ["claim", "verdict", "after Holm", "says", "corrected", "as published", "printed", "flags"]
+if not table["after Holm"].any():  # of results by an earlier revision
+    first.remove("after Holm")
 st.dataframe(selection, hide_index=True, column_order=first, key="claims_table",
              on_select=take_selection, selection_mode="single-row",
              alt="Claims of the papers, with verdicts")  # fmt: skip
@@ -64,10 +66,13 @@ claim = frame.choice(st, "Claim", table["claim"].tolist(), key="claim")
 row = table.set_index("claim").loc[claim]
 st.subheader(f"{claim}: {row['says']}", anchor=False)
 st.caption(f"{row['of']}, {row['where']}. {row['statistic']}.")
+corrected = f"{row['corrected']} {row['verdict']}"
+if row["after Holm"]:
+    corrected += f"; after Holm over all claims: {row['after Holm']}"
 sides = st.columns(2)
 for side, title, text, detail in (
     (sides[0], "As published", row["as published"], row["behind it, as published"]),
-    (sides[1], "Corrected", f"{row['corrected']} {row['verdict']}", row["behind it"]),
+    (sides[1], "Corrected", corrected, row["behind it"]),
 ):
     with side.container(border=True):
         st.markdown(f"**{title}**")

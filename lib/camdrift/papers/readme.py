@@ -154,6 +154,8 @@ def _after_holm(tables: Tables) -> list[str]:
     if "after_holm" not in rows:
         return []
     count = int((~rows["verdict"].isin(family.OPEN)).sum())
+    if not count:
+        return ["No claim is decided: Holm's correction over all claims has nothing to change."]
     changed = rows[rows["verdict"] != rows["after_holm"]]
     texts = ", ".join(f"{row.id} ({row.after_holm})" for row in changed.itertuples()) or "none"
     return [f"Verdicts that Holm's correction over the {count} decided claims changes: {texts}."]

@@ -190,8 +190,8 @@ def content(name: str, settings: Settings, tables: Tables) -> Content:
 def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
     """Returns the HTML of the report of a study."""
     plan = settings.study(name, TransferStudy)
-    shown = ["claim", "says", "printed", "corrected", "verdict", "images", "flags", "statistic",
-             "behind it", "figures"]  # fmt: skip
+    shown = ["claim", "says", "printed", "corrected", "verdict", "after Holm", "images", "flags",
+             "statistic", "behind it", "figures"]  # fmt: skip
     explains, scales = plan.explains, ", ".join(plan.ranges[1:])
     sections = [
         ("", "Numbers rest on this study's own images and networks, not on those of any "

@@ -18,7 +18,7 @@ import pandas as pd
 
 from camdrift.analysis import statistics
 from camdrift.analysis.tables import as_text, rounded
-from camdrift.papers import claims
+from camdrift.papers import claims, family
 from camdrift.papers.chakraborty2022.claims import CLAIMS, ON_CLASSES, ON_MAPS
 from camdrift.papers.chakraborty2022.comparison import (
     PREPROCESSED,
@@ -324,10 +324,11 @@ BY_MAPS: dict[str, Callable[[Comparison, Reading], Finding]] = {
 
 def judged(comparison: Comparison, claim: str, limits: FlagSettings) -> Finding:
     """Returns what was found on a claim; one on maps also as two of its other readings have it."""
+    first = first_finding(comparison, claim, limits)
     if claim in ON_CLASSES:
-        return BY_CLASSES[claim](comparison)
+        return first
     every = map_readings(claim, comparison.plan.explains, least=FEW)
-    first, blank, other = (on_maps(comparison, claim, reading, limits) for reading in every[:3])
+    blank, other = (on_maps(comparison, claim, reading, limits) for reading in every[1:3])
     further = {
         "empty maps taken as blank": blank,
         f"maps of the {CLASSES[every[2].explains]}": other,
@@ -337,6 +338,26 @@ def judged(comparison: Comparison, claim: str, limits: FlagSettings) -> Finding:
         for name, f in further.items()
     ]
     return replace(first, detail="; ".join([first.detail, *texts]))
+
+
+def first_finding(comparison: Comparison, claim: str, limits: FlagSettings) -> Finding:
+    """Returns the finding on a claim by the reading that decides."""
+    if claim in ON_CLASSES:
+        return BY_CLASSES[claim](comparison)
+    first, *_ = map_readings(claim, comparison.plan.explains, least=FEW)
+    return on_maps(comparison, claim, first, limits)
+
+
+def after_holm(comparison: Comparison, limits: FlagSettings) -> dict[str, str]:
+    """Returns the verdicts after Holm's correction over all claims, see `family.after_holm`."""
+
+    def verdicts(confidence: float) -> dict[str, str]:
+        settings = comparison.settings.model_copy(update={"confidence": confidence})
+        at_level = replace(comparison, settings=settings)
+        every = (*ON_CLASSES, *ON_MAPS)
+        return {claim: first_finding(at_level, claim, limits).verdict for claim in every}
+
+    return family.after_holm(verdicts, confidence=comparison.settings.confidence)
 
 
 def on_maps(comparison: Comparison, claim: str, reading: Reading, limits: FlagSettings) -> Finding:
@@ -367,4 +388,12 @@ def claims_table(comparison: Comparison, limits: FlagSettings) -> pd.DataFrame:
         f"eps of pixels in {'[0, 1]' if comparison.range == 'unit' else '[-1, 1]'}"
     )
     findings, doubts = pd.DataFrame(rows, columns=FINDING_COLUMNS), flags(comparison, limits)
-    return rounded(claims.table(CLAIMS, findings, rests_on=lambda claim: rests_on, flags=doubts))
+    return rounded(
+        claims.table(
+            CLAIMS,
+            findings,
+            rests_on=lambda claim: rests_on,
+            flags=doubts,
+            after_holm=after_holm(comparison, limits),
+        )
+    )

@@ -115,8 +115,8 @@ def content(name: str, settings: Settings, tables: Tables) -> Content:
 
 def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
     """Returns the HTML of the report of a study."""
-    shown = ["claim", "says", "printed", "corrected", "verdict", "images", "flags", "statistic",
-             "behind it", "figures"]  # fmt: skip
+    shown = ["claim", "says", "printed", "corrected", "verdict", "after Holm", "images", "flags",
+             "statistic", "behind it", "figures"]  # fmt: skip
     sections = [
         ("", "Numbers rest on this study's own images and model, not on those of any paper.",
          None),

@@ -13,7 +13,7 @@ import pandas as pd
 from camdrift.analysis.flags import AT_CHANCE
 from camdrift.analysis.tables import as_text, rounded
 from camdrift.datasets import chance
-from camdrift.papers import claims
+from camdrift.papers import claims, family
 from camdrift.papers.findings import FINDING_COLUMNS, HOLDS, PARTLY, Finding, nothing
 from camdrift.papers.klawikowska2020 import readings
 from camdrift.papers.klawikowska2020.claims import CLAIMS
@@ -248,6 +248,17 @@ def findings(inspection: Inspection) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=FINDING_COLUMNS)
 
 
+def after_holm(inspection: Inspection) -> dict[str, str]:
+    """Returns the verdicts after Holm's correction over all claims, see `family.after_holm`."""
+
+    def verdicts(confidence: float) -> dict[str, str]:
+        settings = inspection.settings.model_copy(update={"confidence": confidence})
+        at_level = replace(inspection, settings=settings)
+        return {claim: judge(at_level).verdict for claim, (judge, _) in JUDGES.items()}
+
+    return family.after_holm(verdicts, confidence=inspection.settings.confidence)
+
+
 def flags(inspection: Inspection, every: pd.DataFrame, limits: FlagSettings) -> pd.DataFrame:
     """Returns what must be known before a verdict is believed, with the columns of `cell_flags`.
 
@@ -296,4 +307,12 @@ def claims_table(inspection: Inspection, plan: Retraining, limits: FlagSettings)
     )
     every = findings(inspection)
     doubts = flags(inspection, every, limits)
-    return rounded(claims.table(CLAIMS, every, rests_on=lambda claim: rests_on, flags=doubts))
+    return rounded(
+        claims.table(
+            CLAIMS,
+            every,
+            rests_on=lambda claim: rests_on,
+            flags=doubts,
+            after_holm=after_holm(inspection),
+        )
+    )

@@ -10,12 +10,13 @@ from camdrift.analysis.flags import texts as flag_texts
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import rounded
 from camdrift.evaluation.evaluation import Evaluation
-from camdrift.papers import claims
+from camdrift.papers import claims, family
 from camdrift.papers.readme import Content, texts
 from camdrift.papers.tan2023 import figures as drawings
 from camdrift.papers.tan2023 import report, sensitivity
 from camdrift.papers.tan2023 import tables as evaluation
 from camdrift.papers.tan2023.claims import CLAIMS
+from camdrift.papers.tan2023.levels import at_level
 from camdrift.papers.tan2023.report import page as page
 from camdrift.papers.tan2023.verdicts import (
     RIVAL_COLUMNS,
@@ -86,8 +87,50 @@ def tables(name: str, settings: Settings) -> Tables:
         pd.concat([own, rounded(judge_evaluations(judged))], ignore_index=True),
         rests_on=lambda claim: rests_on.get(claim, others),
         flags=flags,
+        after_holm=corrected_verdicts(name, settings, detected, by_cell),
     )
     return whole
+
+
+def corrected_verdicts(
+    name: str,
+    settings: Settings,
+    detected: Mapping[str, tuple[Cell, Detected]],
+    evaluations: Mapping[str, Evaluations],
+) -> dict[str, str] | None:
+    """Returns the verdicts on the headline cell after Holm's correction over all claims.
+
+    None if the cell does not have the corrected protocol.
+
+    Args:
+        name: of the study.
+        settings: of all studies.
+        detected: cells with detectors, and their features.
+        evaluations: of these cells.
+    """
+    headline, protocol = settings.study(name, DetectorStudy).headline, "corrected"
+    if protocol not in settings.cells[headline].protocols:
+        return None
+    known = {protocol: protocols(settings.protocols)[protocol]}
+    similarities = _artefact(Similarities, name, headline)
+    features = {key: part for key, (_, part) in detected.items()}
+
+    def verdicts(confidence: float) -> dict[str, str]:
+        of_detectors = judge_evaluations(
+            at_level(evaluations, features, headline, confidence=confidence)
+        )
+        of_layers = sensitivity.switch_table(
+            headline,
+            similarities,
+            known,
+            settings.statistics.model_copy(update={"confidence": confidence}),
+            settings.flags,
+            seed=settings.seed,
+        )
+        rows = pd.concat([of_detectors, of_layers])
+        return dict(zip(rows["claim"], rows["verdict"], strict=True))
+
+    return family.after_holm(verdicts, confidence=settings.statistics.confidence)
 
 
 def _evaluations(
