@@ -12,8 +12,9 @@ from scipy import stats
 
 from camdrift import storage
 from camdrift.models import architectures, loading, training
-from camdrift.papers.findings import HOLDS, NOT, UNDECIDED, under_review
+from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, UNDECIDED, under_review
 from camdrift.papers.klawikowska2020 import (
+    additions,
     experiment,
     figures,
     readings,
@@ -137,7 +138,8 @@ def small() -> Small:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "retrained", retrained)
         result, weights = experiment.retrain(
-            images, baseline, plan.model_copy(update={"training": brief}), SETTINGS.attacks,
+            images, baseline, plan.model_copy(update={"training": brief, "minimum_8bit": 1}),
+            SETTINGS.attacks,
             controls=dict.fromkeys(ATTACKS, CONTROLS), name="test", seed=1, micro_batch=4,
         )  # fmt: skip
     return Small(baseline, before, result, weights, splits)
@@ -157,6 +159,42 @@ def test_what_an_attack_changes_joins_the_training_set_under_its_own_label(small
         model = loading.ready(replace(small.baseline, state=small.before), micro_batch=4)
         with torch.no_grad():
             assert model(pixels[12:]).argmax(1).tolist() == won["adversarial"].to_list()
+
+
+def test_survivors_of_rounding_train_a_model_of_their_own(small):
+    """Images of 256 levels; where fewer survive than wanted, there is no model."""
+    facts, rows = small.result.facts, small.result.attacks
+    least = facts["minimum_8bit"]
+    counts = {}
+    for kind, model in experiment.RETRAINED_8BIT.items():
+        tried = rows.query("model == 'baseline' and split == 'train' and attack == @kind")
+        counts[kind] = int(tried["success_8bit"].sum())
+        assert (f"test_{model}" in small.splits) == (counts[kind] >= least)
+        assert (model in set(rows["model"])) == (counts[kind] >= least)
+        assert model not in small.weights
+    assert facts["added_8bit"] == counts
+    assert counts["fgsm"] >= least > counts["one_pixel"]
+    pixels, labels = small.splits["test_fgsm_8bit"]["train"]
+    tried = rows.query("model == 'baseline' and split == 'train' and attack == 'fgsm'")
+    own = tried[tried["success_8bit"]]
+    assert labels[12:].tolist() == own["label"].to_list()
+    assert torch.equal((pixels * 255).round() / 255, pixels)
+    model = loading.ready(replace(small.baseline, state=small.before), micro_batch=4)
+    with torch.no_grad():
+        assert model(pixels[12:]).argmax(1).tolist() == own["adversarial_8bit"].to_list()
+    # They meet their own attack alone, and the clean and attacked images, also rounded.
+    assert set(rows.query("model == 'fgsm_8bit'")["attack"]) == {"fgsm"}
+    sets = small.result.predictions.query("model == 'fgsm_8bit'")["on"].unique().tolist()
+    assert sets == [CLEAN, "fgsm", "one_pixel", "fgsm, 8 bit", "one_pixel, 8 bit"]
+
+
+def test_why_there_is_no_model_of_survivors_is_said(small):
+    assert additions.reason_8bit(small.result, "fgsm").endswith("training images survive rounding")
+    assert additions.reason_8bit(small.result, "one_pixel").endswith(
+        f"wanted {small.result.facts['minimum_8bit']}: not retrained"
+    )
+    facts = small.result.facts | {"minimum_8bit": None}
+    assert additions.reason_8bit(replace(small.result, facts=facts), "fgsm") == ""
 
 
 @pytest.mark.parametrize("kind", ["retrained", "pgd"])
@@ -494,6 +532,63 @@ def test_success_is_also_counted_after_rounding():
     assert verdicts.findings(one).set_index("claim").loc["C1", "detail"].endswith(
         "rounded to 8 bit, holds: fgsm 62%: 180 of 312 right; one_pixel 58%: 180 of 305 right"
     )  # fmt: skip
+
+
+def with_survivors(one: Inspection, *, accuracy: float, anew: int) -> Inspection:
+    """The same with a model retrained on what survives of FGSM; of one-pixel too little does.
+
+    It gets that share of all images right, and FGSM changes `anew` of those for good.
+    """
+    result, model = one.retrained, "fgsm_8bit"
+    tests = result.tests[["image", "source", "label"]]
+    right = tests["image"] < accuracy * len(tests)
+    predictions = [
+        tests.assign(model=model, on=on, prediction=np.where(right, tests["label"], -1))
+        for on in (CLEAN, *experiment.EXTENDING, "fgsm, 8 bit", "one_pixel, 8 bit")
+    ]
+    attacked = one.attacked(BASELINE, "fgsm").assign(model=model)
+    attacked["success_8bit"] = attacked["image"] < anew
+    train = one.attacked(BASELINE, "one_pixel").assign(split="train")
+    facts = result.facts | {"added_8bit": {"fgsm": 31, "one_pixel": 2}, "minimum_8bit": 30}
+    changed = replace(
+        result, facts=facts, predictions=pd.concat([result.predictions, *predictions]),
+        attacks=pd.concat([result.attacks, attacked, train, train.assign(attack="fgsm")]),
+    )  # fmt: skip
+    return replace(one, retrained=changed)
+
+
+def test_models_retrained_on_survivors_are_judged_beside():
+    """150 successes of 180, 112 after rounding; the model is right on 90 % of 200 + 112."""
+    one = example(tests=200, right=180, success={"fgsm": 150, "one_pixel": 140})
+    both = with_survivors(one, accuracy=0.9, anew=27)
+    rows = readings.readings(both).set_index(["claim", "reading", "attack"])
+    mine = rows.loc[("C2", "retrained on survivors of 8 bit", "fgsm")]
+    assert mine["value"] == pytest.approx((180 + 112) / 312 - 0.9, abs=5e-4)
+    assert (mine["images"], mine["basis"]) == (312, "seen")
+    assert mine["detail"].endswith("; 31 of 180 training images survive rounding")
+    sided = rows.loc[("C2", "one-sided, retrained on survivors of 8 bit", "fgsm")]
+    assert (mine["verdict"], sided["verdict"]) == (UNDECIDED, HOLDS)
+    mine = rows.loc[("C2b", "retrained on survivors of 8 bit", "fgsm")]
+    assert mine["value"] == pytest.approx((27 - 112 / 2) / 180, abs=5e-4)
+    assert mine["verdict"] == HOLDS
+    few = rows.loc[("C2b", "retrained on survivors of 8 bit", "one_pixel")]
+    assert (few["images"], few["verdict"]) == (0, NOT_RUN)
+    reason = "one_pixel: 2 of 180 training images survive rounding, wanted 30: not retrained"
+    assert few["detail"] == reason
+    every = verdicts.findings(both).set_index("claim")
+    for claim in ("C2", "C2b"):
+        assert "; retrained on survivors of 8 bit (seen): fgsm" in every.loc[claim, "detail"]
+        assert every.loc[claim, "detail"].endswith(reason)
+        assert every.loc[claim, "verdict"] == verdicts.findings(one).set_index("claim").loc[
+            claim, "verdict"
+        ]  # fmt: skip
+    outputs = tables.tables(both)
+    assert outputs["budgets"].set_index("attack")["added_8bit"].dropna().tolist() == [31, 2]
+    assert "FGSM-retrained, 8 bit" in report.sets(outputs)
+    sets = outputs["sets"].set_index(["model", "set"])
+    assert sets.loc[("fgsm_8bit", "clean + fgsm, 8 bit"), "right"] == 292
+    # Without such a model nothing is told of it.
+    assert "survivors" not in " ".join(readings.readings(one)["reading"])
 
 
 def test_retraining_restores_within_three_points():

@@ -13,6 +13,9 @@ ATTACKING = (*EXTENDING, "pgd")  # attacks that every model faces
 # Kinds of models that a retraining makes: trained further on the same images, on these and one
 # attack's successes, and adversarially.
 RETRAINED = ("retrained", *EXTENDING, "pgd")
+# Kinds of models that are retrained on an attack's successes which survive rounding, by attack. No
+# cell can use them: few survivors make none.
+RETRAINED_8BIT = {attack: f"{attack}_8bit" for attack in EXTENDING}
 
 
 class AttackedImages(Section):
@@ -55,6 +58,7 @@ class Retraining(Section):
     pgd: dict[str, Any] = {}
     larger: Annotated[float, Field(gt=1)] = 2.0
     training: Training
+    minimum_8bit: Count | None = 30
     adversary: Descent
     # Each is one of `camdrift.perturbations.controls`, which `check` looks at.
     controls: list[Name] = []

@@ -31,6 +31,11 @@ def controlled(attack: str, control: str) -> str:
     return f"{attack}, {control}"
 
 
+def as_8bit(attack: str) -> str:
+    """Returns the name of an attack whose images are rounded to 256 levels, as an attack."""
+    return f"{attack}, 8 bit"
+
+
 def attack_of(name: str) -> str:
     """Returns the attack that a name is of, or is a control of, see `controlled`."""
     return name.partition(", ")[0]
@@ -263,16 +268,20 @@ class Retrained:
     attacks: a row for each (model, attack, split, image), see klawikowska2020's experiment. Models
         are 'baseline' and the kinds of retrained ones; attacks 'fgsm', 'one_pixel', 'pgd' and
         'fgsm_larger'. The training split is attacked on the baseline model alone, by the first two
-        attacks.
+        attacks. Models retrained on images of 8 bit, 'fgsm_8bit' and 'one_pixel_8bit', meet their
+        own attack alone.
     predictions: a row for each (model, on, image): `source, label, prediction` of the test images,
-        on 'clean' (unchanged), and after 'fgsm' and 'one_pixel' on the baseline model.
+        on 'clean' (unchanged), and after 'fgsm' and 'one_pixel' on the baseline model; of models
+        retrained on images of 8 bit also on these rounded, see `as_8bit`.
     controls: a row for each (model, attack, control, image) of the test split: `source, right`
         (the model on the clean image), `flipped` (the control changes its class).
     tests: a row a test image: `image` (its place in the set), `id, source, label, class_name`.
     changed: float32 (2, n, c, h, w): the test images after 'fgsm' and 'one_pixel' on the baseline
         model, in [0, 1].
     facts: `settings` of each attack; `added`, the number of images that each of 'fgsm' and
-        'one_pixel' adds to the training set.
+        'one_pixel' adds to the training set; `added_8bit`, of those that survive rounding to 256
+        levels; `minimum_8bit`, the least of them that a model is retrained on, or None for no such
+        model.
     """
 
     attacks: pd.DataFrame

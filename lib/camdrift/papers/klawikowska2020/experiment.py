@@ -22,9 +22,16 @@ from camdrift.models.training import Adversary
 from camdrift.papers.klawikowska2020.controls import control
 from camdrift.perturbations import perturbation
 from camdrift.pipeline import randomness
-from camdrift.settings import ATTACKING, EXTENDING, RETRAINED, Retraining, retrained_model
-from camdrift.storage import BASELINE, CLEAN, LARGER, ImageSet, Retrained, Weights
-from camdrift.storage.pixels import from_8bit
+from camdrift.settings import (
+    ATTACKING,
+    EXTENDING,
+    RETRAINED,
+    RETRAINED_8BIT,
+    Retraining,
+    retrained_model,
+)
+from camdrift.storage import BASELINE, CLEAN, LARGER, ImageSet, Retrained, Weights, as_8bit
+from camdrift.storage.pixels import from_8bit, to_8bit
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,9 @@ def retrain(
 ) -> tuple[Retrained, dict[str, Weights]]:
     """Returns what a retraining finds, and the weights of its models by kind (see `RETRAINED`).
 
+    Of the models retrained on images of 8 bit (see `RETRAINED_8BIT`) there are no weights: they
+    meet the attack whose images they were retrained on, made anew.
+
     Args:
         images: the set.
         baseline: the model that is attacked, and from which the others are trained on.
@@ -130,13 +140,17 @@ def retrain(
             adversary=against,
         )
 
-    weights, changed, counts = {}, {}, {}
+    weights, changed, counts, survivors = {}, {}, {}, {}
     for kind in EXTENDING:
         more, table = tried(BASELINE, kind, "train", trains)
         changed[kind], _ = tried(BASELINE, kind, "test", tests)
-        added = torch.from_numpy(table["success"].to_numpy(copy=True))
+        added, in_8bit = (
+            torch.from_numpy(table[column].to_numpy(copy=True))
+            for column in ("success", "success_8bit")
+        )
         counts[kind] = int(added.sum())
         weights[kind] = trained(kind, (more[added], trains.labels[added]))
+        survivors[kind] = _levels(more[in_8bit]), trains.labels[in_8bit]
     weights["retrained"] = trained("retrained", None)
     weights["pgd"] = trained("pgd", None, training.adversary(plan.adversary))
     known |= {kind: ready(weights[kind]) for kind in RETRAINED}
@@ -144,10 +158,17 @@ def retrain(
         for kind in settings:
             if not (model == BASELINE and kind in EXTENDING):
                 tried(model, kind, "test", tests)
-    rows = pd.concat(tables, ignore_index=True)
-    first = ["model", "attack", "split"]
     sets = {CLEAN: tests.pixels} | changed
     predictions = [_predicted(model, known[model], sets, tests) for model in known]
+    sets |= {as_8bit(kind): _levels(pixels) for kind, pixels in changed.items()}
+    counts_8bit = {kind: len(labels) for kind, (_, labels) in survivors.items()}
+    for kind, model in RETRAINED_8BIT.items():
+        if plan.minimum_8bit is not None and counts_8bit[kind] >= plan.minimum_8bit:
+            known[model] = ready(trained(model, survivors[kind]))
+            tried(model, kind, "test", tests)
+            predictions.append(_predicted(model, known[model], sets, tests))
+    rows = pd.concat(tables, ignore_index=True)
+    first = ["model", "attack", "split"]
     facts = tests.index.reset_index(names="image")[["image", "id", "source", "label", "class_name"]]
     return Retrained(
         rows[[*first, *(n for n in rows if n not in first)]],
@@ -155,8 +176,18 @@ def retrain(
         pd.concat(beside, ignore_index=True),
         facts,
         torch.stack([changed[kind] for kind in EXTENDING]).numpy(),
-        {"settings": settings, "added": counts},
+        {
+            "settings": settings,
+            "added": counts,
+            "added_8bit": counts_8bit,
+            "minimum_8bit": plan.minimum_8bit,
+        },
     ), weights
+
+
+def _levels(pixels: Pixels) -> Pixels:
+    """Returns pixels rounded to 256 levels, in [0, 1]."""
+    return torch.from_numpy(from_8bit(to_8bit(pixels.numpy())))
 
 
 def _controlled(

@@ -21,7 +21,9 @@ HEATS = (
     "Each is divided by its largest magnitude: red speaks for the predicted class, blue against it."
 )
 NAMES = {BASELINE: "baseline", "retrained": "retrained", "fgsm": "FGSM-retrained",
-         "one_pixel": "one-pixel-retrained", "pgd": "PGD-trained"}  # fmt: skip
+         "one_pixel": "one-pixel-retrained", "pgd": "PGD-trained",
+         "fgsm_8bit": "FGSM-retrained, 8 bit",
+         "one_pixel_8bit": "one-pixel-retrained, 8 bit"}  # fmt: skip
 ATTACKS = {"fgsm": "FGSM", "one_pixel": "one pixel", "pgd": "PGD", "fgsm_larger": "FGSM, larger"}
 
 

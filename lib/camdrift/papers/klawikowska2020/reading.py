@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from camdrift.papers.findings import Finding, verdict_of_interval, worst
 from camdrift.papers.klawikowska2020.tables import Interval
 
+STATED, IN_8BIT = "stated", "8 bit"
+NO_NUMBER = (float("nan"),) * 3
 Rule = Callable[[float, float], str]  # (low, high) -> verdict
 
 

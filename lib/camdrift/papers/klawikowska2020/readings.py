@@ -13,12 +13,11 @@ from camdrift.analysis import statistics
 from camdrift.analysis.tables import rounded
 from camdrift.papers.findings import (
     CLASS_SWAP,
-    NOT,
     UNDECIDED,
     verdict_of_interval,
-    verdict_of_range,
 )
-from camdrift.papers.klawikowska2020.reading import Reading, Rule, above
+from camdrift.papers.klawikowska2020.accuracy import anew, falls, restores, survivors
+from camdrift.papers.klawikowska2020.reading import IN_8BIT, STATED, Reading, Rule, above
 from camdrift.papers.klawikowska2020.tables import (
     DISPLACED,
     Inspection,
@@ -32,17 +31,12 @@ from camdrift.papers.klawikowska2020.tables import (
 from camdrift.settings import EXTENDING
 from camdrift.storage import BASELINE, CLEAN
 
-STATED, IN_8BIT = "stated", "8 bit"
 STATED_SPACE = f"{STATED}, "
-ONE_SIDED = "one-sided"
 SAME_CLASS, SWAP, BEYOND_SWAP = "same class", CLASS_SWAP, f"beyond the {CLASS_SWAP}"
 DISPLACED_PIXEL, BEYOND_DISPLACED = "displaced pixel", "beyond the displaced pixel"
 DISPLACED_LEFT = "displaced pixel, no flip"
 RETRAINED, BEYOND_RETRAINED = "retrained without attacks", "beyond retraining without attacks"
 RANKS, ALL_RANKS = "rank correlation with the gain", "rank correlation, others last"
-NO_NUMBER = (np.nan, np.nan, np.nan)
-# klawikowska2020's: gain up to 4 of 255 grey levels; 400 individuals, 75 generations and a first.
-PAPERS_EPS, PAPERS_QUERIES = 4 / 255, 400 * 76
 # Spaces of signatures by the end of their columns' names.
 SPACES = {"": "whole space", "_last": "last layer"}
 PLANES = {"": "plane", "_last": "plane of the last layer"}
@@ -52,7 +46,8 @@ def readings(inspection: Inspection) -> pd.DataFrame:
     """Returns all readings of all claims, those of a claim together.
 
     Columns: `claim, reading, attack, images, value, low, high, verdict`; `basis`, 'stated' before
-    any result or 'seen', written when results were known; `few`, see `tables.counting`.
+    any result or 'seen', written when results were known; `detail`, a few words, or ''; `few`, see
+    `tables.counting`.
     """
     parts = [
         *(one for in_8bit in (False, True) for one in falls(inspection, in_8bit=in_8bit)),
@@ -63,6 +58,7 @@ def readings(inspection: Inspection) -> pd.DataFrame:
             for one in restores(inspection, in_8bit=in_8bit, two_sided=two_sided)
         ),
         *(one for in_8bit in (False, True) for one in anew(inspection, in_8bit=in_8bit)),
+        *survivors(inspection),
         *reverses(inspection),
         *draws_relevance(inspection),
         *resembles(inspection),
@@ -72,95 +68,12 @@ def readings(inspection: Inspection) -> pd.DataFrame:
     ]
     rows = [
         (part.claim, part.name, part.attack, part.images, *part.estimate, part.verdict,
-         "stated" if part.name.startswith(STATED) else "seen")
+         "stated" if part.name.startswith(STATED) else "seen", part.text)
         for part in parts
     ]  # fmt: skip
-    columns = ["claim", "reading", "attack", "images", "value", "low", "high", "verdict", "basis"]
+    columns = ["claim", "reading", "attack", "images", "value", "low", "high", "verdict", "basis",
+               "detail"]  # fmt: skip
     return rounded(counting(pd.DataFrame(rows, columns=columns)))
-
-
-def falls(inspection: Inspection, *, in_8bit: bool = False) -> list[Reading]:
-    """Returns the readings of C1: the share of images that each attack changes, of those right.
-
-    An attack that finds less with less than the paper's budget decides nothing. `in_8bit`: after
-    rounding to 256 levels.
-    """
-    settings = inspection.retrained.facts["settings"]
-    queries = settings["one_pixel"]["population"] * (settings["one_pixel"]["generations"] + 1)
-    short = {
-        "fgsm": settings["fgsm"]["eps"] < PAPERS_EPS,
-        "one_pixel": queries < PAPERS_QUERIES,
-    }
-    parts = []
-    for attack in EXTENDING:
-        rows = inspection.attacked(BASELINE, attack).query("right").reset_index(drop=True)
-        success = rows["success_8bit" if in_8bit else "success"].to_numpy(float)
-        estimate = inspection.mean(success, rows["source"])
-        verdict = verdict_of_interval(*estimate[1:], above=0.3)
-        whole = inspection.extended(BASELINE, attack, in_8bit=in_8bit)
-        text = f"{attack} {estimate[0]:.0%}: {whole['right'].sum():g} of {len(whole)} right"
-        if verdict == NOT and short[attack]:
-            verdict = UNDECIDED
-            text += ", with less than the paper's budget"
-        name = IN_8BIT if in_8bit else STATED
-        parts.append(Reading("C1", name, attack, estimate, verdict, len(rows), text))
-    return parts
-
-
-def restores(
-    inspection: Inspection, *, in_8bit: bool = False, two_sided: bool = True
-) -> list[Reading]:
-    """Returns the readings of C2: accuracy of retrained models less that of the baseline model.
-
-    The former on the extended sets, the latter on the clean set. Stated is the range of 3 points
-    either side; one-sided, a model that is better restores accuracy, too. `in_8bit`: with the added
-    images rounded to 256 levels.
-    """
-    base = inspection.extended(BASELINE, None)
-    names = [*([] if two_sided else [ONE_SIDED]), *([IN_8BIT] if in_8bit else [])]
-    parts = []
-    for attack in EXTENDING:
-        mine = inspection.extended(attack, attack, in_8bit=in_8bit)
-        both = pd.concat([mine.assign(side=0), base.assign(side=1)], ignore_index=True)
-        sides = [np.where(both["side"] == side, both["right"], np.nan) for side in (0, 1)]
-        resamples = inspection.draws(both["source"]).means(np.stack(sides, axis=1))
-        value = mine["right"].mean() - base["right"].mean()
-        estimate = inspection.interval(value, resamples[:, 0] - resamples[:, 1])
-        most = 0.03 if two_sided else np.inf
-        verdict = verdict_of_range(*estimate[1:], least=-0.03, most=most)
-        text = f"{attack} {mine['right'].mean():.1%} of {len(mine)}"
-        name = ", ".join(names) or STATED
-        parts.append(Reading("C2", name, attack, estimate, verdict, len(mine), text))
-    return parts
-
-
-def anew(inspection: Inspection, *, in_8bit: bool = False) -> list[Reading]:
-    """Returns the readings of C2b: success on the retrained model less half of that on the other.
-
-    The rates' difference: a ratio would have no interval where an attack finds almost nothing.
-    `in_8bit`: after rounding to 256 levels.
-    """
-    column, name = ("success_8bit", IN_8BIT) if in_8bit else ("success", STATED)
-    parts = []
-    for attack in EXTENDING:
-        rows = [inspection.attacked(model, attack) for model in (attack, BASELINE)]
-        values = np.stack(
-            [np.where(part["right"], part[column].astype(float), np.nan) for part in rows], axis=1
-        )
-        resamples = inspection.draws(rows[0]["source"]).means(values)
-        rates = np.array([part.loc[part["right"], column].mean() for part in rows])
-        images = int(rows[1]["right"].sum())
-        if not rates[1] > 0:
-            text = f"{attack} finds nothing on the baseline model"
-            parts.append(Reading("C2b", name, attack, NO_NUMBER, UNDECIDED, images, text))
-            continue
-        estimate = inspection.interval(
-            rates[0] - rates[1] / 2, resamples[:, 0] - resamples[:, 1] / 2
-        )
-        verdict = verdict_of_range(*estimate[1:], least=-np.inf, most=0)
-        text = f"{attack}: {rates[1]:.0%} on the baseline model, {rates[0]:.0%} on the retrained"
-        parts.append(Reading("C2b", name, attack, estimate, verdict, images, text))
-    return parts
 
 
 def below_0(inspection: Inspection) -> Rule:

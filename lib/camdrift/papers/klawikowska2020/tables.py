@@ -10,9 +10,18 @@ import pandas as pd
 from camdrift.analysis import statistics
 from camdrift.analysis.statistics import Resampler
 from camdrift.analysis.tables import rounded
+from camdrift.papers.klawikowska2020.additions import budgets
 from camdrift.pipeline import randomness
-from camdrift.settings import EXTENDING, StatisticsSettings
-from camdrift.storage import BASELINE, CLEAN, Retrained, Signatures, attack_of, controlled
+from camdrift.settings import EXTENDING, RETRAINED_8BIT, StatisticsSettings
+from camdrift.storage import (
+    BASELINE,
+    CLEAN,
+    Retrained,
+    Signatures,
+    as_8bit,
+    attack_of,
+    controlled,
+)
 
 Interval = tuple[float, float, float]
 
@@ -140,8 +149,9 @@ class Inspection:
         rows = rows[rows["model"] == model]
         parts = [rows[rows["on"] == CLEAN]]
         if attack is not None:
-            own = self.signatures.rounded if in_8bit else rows
-            own = own[(own["model"] == model) & (own["on"] == attack)]
+            own = rows[rows["on"] == (as_8bit(attack) if in_8bit else attack)]
+            if in_8bit and model not in RETRAINED_8BIT.values():
+                own = self.signatures.rounded.query("model == @model and on == @attack")
             parts.append(own[self.succeeded(attack, in_8bit=in_8bit)])
         whole = pd.concat(parts, ignore_index=True)
         return whole.assign(right=(whole["prediction"] == whole["label"]).astype(float))
@@ -162,7 +172,7 @@ def tables(inspection: Inspection) -> dict[str, pd.DataFrame]:
     flips: `attack, class_before, class_after, images`, on the baseline model.
     relevance: `model, on, kind, images, mean, low, high`, see `relevance`.
     points: of the planes, with `class_before` and `class_after`. numbers: `number, images, value`.
-    budgets: `attack, budget` (in words), `added` (images to the training set).
+    budgets: see `additions.budgets`.
     """
     names = _names(inspection)
     points = inspection.signatures.points
@@ -175,7 +185,7 @@ def tables(inspection: Inspection) -> dict[str, pd.DataFrame]:
         "relevance": relevance(inspection),
         "points": points.drop(columns="label").rename(columns={"after": "class_after"}),
         "numbers": _numbers(inspection),
-        "budgets": _budgets(inspection),
+        "budgets": budgets(inspection.retrained),
     }
     counted = ("sets", "attacks", "controls", "relevance", "numbers")
     return {
@@ -259,20 +269,6 @@ def _names(inspection: Inspection) -> Callable[[pd.Series], pd.Series]:
     tests = inspection.retrained.tests
     known = tests.drop_duplicates("label").set_index("label")["class_name"].to_dict()
     return lambda numbers: numbers.map(lambda number: known.get(number, f"class {number}"))
-
-
-def _budgets(inspection: Inspection) -> pd.DataFrame:
-    rows = []
-    for attack, own in inspection.retrained.facts["settings"].items():
-        if "population" in own:
-            budget = f"{own['population'] * (own['generations'] + 1)} queries"
-        elif "steps" in own:
-            budget = f"eps {own['eps']:g}, {own['steps']} steps"
-        else:
-            budget = f"gain to {own['eps']:g}" if own["gains"] > 1 else f"eps {own['eps']:g}"
-        added = inspection.retrained.facts["added"].get(attack, np.nan)
-        rows.append({"attack": attack, "budget": budget, "added": added})
-    return pd.DataFrame(rows)
 
 
 def _numbers(inspection: Inspection) -> pd.DataFrame:

@@ -14,8 +14,8 @@ from camdrift.analysis.flags import AT_CHANCE
 from camdrift.analysis.tables import as_text, rounded
 from camdrift.datasets import chance
 from camdrift.papers import claims, family
-from camdrift.papers.findings import FINDING_COLUMNS, HOLDS, PARTLY, Finding, nothing
-from camdrift.papers.klawikowska2020 import readings
+from camdrift.papers.findings import FINDING_COLUMNS, HOLDS, NOT_RUN, PARTLY, Finding, nothing
+from camdrift.papers.klawikowska2020 import accuracy, readings
 from camdrift.papers.klawikowska2020.claims import CLAIMS
 from camdrift.papers.klawikowska2020.reading import Reading, together
 from camdrift.papers.klawikowska2020.tables import (
@@ -40,7 +40,7 @@ BEYOND = {
 def accuracy_falls(inspection: Inspection) -> Finding:
     """Judges C1: both attacks change more than 30 % of the images that were right."""
     finding, rounded = (
-        together(readings.falls(inspection, in_8bit=in_8bit)) for in_8bit in (False, True)
+        together(accuracy.falls(inspection, in_8bit=in_8bit)) for in_8bit in (False, True)
     )
     return _beside(finding, f"rounded to 8 bit, {rounded.verdict}: {rounded.detail}")
 
@@ -49,14 +49,14 @@ def retraining_restores(inspection: Inspection) -> Finding:
     """Judges C2: retrained models on the extended sets, against the baseline on the clean set."""
     base = inspection.extended(BASELINE, None)
     finding, rounded, one_sided, one_sided_rounded = (
-        together(readings.restores(inspection, in_8bit=in_8bit, two_sided=two_sided))
+        together(accuracy.restores(inspection, in_8bit=in_8bit, two_sided=two_sided))
         for two_sided in (True, False)
         for in_8bit in (False, True)
     )
     detail = (
         f"baseline {base['right'].mean():.1%} of {len(base)}; {finding.detail}; better counts, too "
         f"(seen): {one_sided.verdict}; rounded to 8 bit: {rounded.detail}, {rounded.verdict}, "
-        f"better counts, too: {one_sided_rounded.verdict}"
+        f"better counts, too: {one_sided_rounded.verdict}{_survivors(inspection, 'C2')}"
     )
     return replace(finding, detail=detail)
 
@@ -68,9 +68,20 @@ def attacked_anew(inspection: Inspection) -> Finding:
     where an attack finds almost nothing.
     """
     finding, rounded = (
-        together(readings.anew(inspection, in_8bit=in_8bit)) for in_8bit in (False, True)
+        together(accuracy.anew(inspection, in_8bit=in_8bit)) for in_8bit in (False, True)
     )
-    return _beside(finding, f"rounded to 8 bit, {rounded.verdict}: {rounded.detail}")
+    detail = f"rounded to 8 bit, {rounded.verdict}: {rounded.detail}"
+    return _beside(finding, f"{detail}{_survivors(inspection, 'C2b')}")
+
+
+def _survivors(inspection: Inspection, claim: str) -> str:
+    """Returns a claim's readings on models retrained on survivors of rounding, in words, or ''."""
+    texts = [
+        part.text if part.verdict == NOT_RUN else f"{part.text}, {part.verdict}"
+        for part in accuracy.survivors(inspection)
+        if (part.claim, part.name) == (claim, accuracy.SURVIVORS)
+    ]
+    return f"; {accuracy.SURVIVORS} (seen): {'; '.join(texts)}" if texts else ""
 
 
 def _beside(finding: Finding, text: str) -> Finding:
