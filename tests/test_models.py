@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from camdrift.models import (
 )
 from camdrift.models.logits import top_logit
 from camdrift.models.model import padded
-from camdrift.settings import ModelSettings, SettingsError
+from camdrift.settings import ModelSettings, SettingsError, Training
 from conftest import as_model, small_network
 
 
@@ -471,6 +472,70 @@ def foreign(tmp_path):
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return network.state_dict(), {"architecture": "resnet18", "width": 0.25, "weights": str(path),
                                   "sha256": digest, "new_head": True}  # fmt: skip
+
+
+@pytest.mark.parametrize(("momentum", "decay"), [(0.0, 0.5), (0.9, 0.0)])
+def test_sgd_is_that_of_a_slow_twin(momentum, decay):
+    """A slow twin: its steps in a loop, the learning rate over 1 + decay * steps so far."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(32, 2))
+    twin, pixels = copy.deepcopy(network), torch.rand(8, 3, 6, 6)
+    data = pixels, torch.arange(8) % 2
+    training.train(
+        network, data, data, mean=[0.5] * 3, std=[0.25] * 3, size=6, layers="all", epochs=2,
+        batch=4, learning_rate=0.1, weight_decay=0.0, shift=0, flip=False, seed=3,
+        optimiser="sgd", momentum=momentum, decay=decay,
+    )  # fmt: skip
+    generator, step = torch.Generator().manual_seed(3), 0
+    velocities = [torch.zeros_like(value) for value in twin.parameters()]
+    states = []
+    for _ in range(2):
+        order = torch.randperm(8, generator=generator)
+        for rows in order.split(4):
+            logits = twin((pixels[rows] - 0.5) / 0.25)
+            chances = logits.exp() / logits.exp().sum(1, keepdim=True)
+            loss = -chances[torch.arange(4), data[1][rows]].log().mean()
+            slopes = torch.autograd.grad(loss, list(twin.parameters()))
+            with torch.no_grad():
+                for value, velocity, slope in zip(
+                    twin.parameters(), velocities, slopes, strict=True
+                ):
+                    velocity.mul_(momentum).add_(slope)
+                    value -= 0.1 / (1 + decay * step) * velocity
+            step += 1
+        states.append([value.detach().clone() for value in twin.parameters()])
+    # The epoch of the best accuracy stays.
+    assert any(
+        all(
+            torch.allclose(a, b, atol=1e-6)
+            for a, b in zip(network.parameters(), state, strict=True)
+        )
+        for state in states
+    )
+
+
+def test_two_logits_under_softmax_are_one_under_sigmoid_that_learns_twice_as_fast():
+    """klawikowska2020 has a single logit, z: here it is the difference of two."""
+    torch.manual_seed(0)
+    features, labels = torch.randn(20, 5), torch.arange(20) % 2
+    two = torch.randn(2, 5, requires_grad=True)
+    one = (two[1] - two[0]).detach().clone().requires_grad_()
+    for _ in range(10):
+        loss = F.cross_entropy(features @ two.T, labels)
+        alone = F.binary_cross_entropy_with_logits(features @ one, labels.float())
+        torch.testing.assert_close(loss, alone)
+        slope, own = torch.autograd.grad(loss, two)[0], torch.autograd.grad(alone, one)[0]
+        with torch.no_grad():
+            two -= 0.5 * slope
+            one -= 2 * 0.5 * own
+    torch.testing.assert_close(two[1] - two[0], one)
+
+
+def test_momentum_and_decay_are_of_sgd():
+    assert Training(optimiser="sgd", momentum=0.9, decay=1e-6).decay == 1e-6
+    for wrong in ({"momentum": 0.9}, {"decay": 1e-6}):
+        with pytest.raises(ValueError, match="wanted `optimiser: sgd`"):
+            Training(**wrong)
 
 
 @pytest.mark.parametrize("layers_", ["dense", "all"])

@@ -59,17 +59,21 @@ def train(
     shift: int,
     flip: bool,
     seed: int,
+    optimiser: str = "adamw",
+    momentum: float = 0.0,
+    decay: float = 0.0,
     adversary: Adversary | None = None,
     progress: Callable[[Any], Any] = lambda epochs: epochs,
 ) -> list[dict]:
     """Trains a network in place; keeps the weights of the epoch with the best validation accuracy.
 
     The network is moved to the current device and stays there. `training` and `validation` are
-    pixels and labels. AdamW with a one-cycle learning rate, cross-entropy, batches without
-    replacement; each image is shifted by up to `shift` px (edges repeated), mirrored at random if
-    `flip`, then resized to the input's `size`. An `adversary` replaces each batch by its attack on
-    the network at that step, in eval mode. With `layers` 'dense', all other layers stay unchanged,
-    and so do the statistics of norms.
+    pixels and labels. Cross-entropy, batches without replacement; AdamW with a one-cycle learning
+    rate, or, if `optimiser` is 'sgd', gradient descent with `momentum` and the learning rate over
+    1 + `decay` times the steps so far, as Keras has it. Each image is shifted by up to `shift` px
+    (edges repeated), mirrored at random if `flip`, then resized to the input's `size`. An
+    `adversary` replaces each batch by its attack on the network at that step, in eval mode. With
+    `layers` 'dense', all other layers stay unchanged, and so do the statistics of norms.
 
     Returns:
         The curve: `epoch` (from 1), `loss` (mean over the epoch), `validation_accuracy` in [0, 1].
@@ -92,14 +96,19 @@ def train(
         # The first of several outputs: others are an auxiliary head's.
         return class_logits(output if isinstance(output, Tensor) else output[0])
 
-    # With `foreach` the same sums take less time, in one call for all parameters.
-    optimiser = torch.optim.AdamW(
-        module.parameters(), lr=learning_rate, weight_decay=weight_decay, foreach=True
-    )
     steps = max(1, len(pixels) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, learning_rate, total_steps=epochs * steps
-    )
+    # With `foreach` the same sums take less time, in one call for all parameters.
+    common: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay, "foreach": True}
+    descent: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    if optimiser == "sgd":
+        descent = torch.optim.SGD(module.parameters(), momentum=momentum, **common)
+        schedule = torch.optim.lr_scheduler.LambdaLR(descent, lambda step: 1 / (1 + decay * step))
+    else:
+        descent = torch.optim.AdamW(module.parameters(), **common)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            descent, learning_rate, total_steps=epochs * steps
+        )
     curve, best, best_state = [], -1.0, {}
     for epoch in progress(range(1, epochs + 1)):
         network.eval()
@@ -115,9 +124,9 @@ def train(
                 images = adversary(inside, images, targets)
                 module.train()
             loss = F.cross_entropy(inside(images), targets)
-            optimiser.zero_grad(set_to_none=True)
+            descent.zero_grad(set_to_none=True)
             loss.backward()
-            optimiser.step()
+            descent.step()
             schedule.step()
             total += float(loss.detach())
         if not total < float("inf"):

@@ -15,15 +15,28 @@ IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 class Training(Section):
-    """How a network is trained."""
+    """How a network is trained.
+
+    learning_rate: the peak of AdamW's one-cycle schedule, the first of SGD's.
+    momentum, decay: of SGD, whose learning rate is divided by 1 + decay * steps so far.
+    """
 
     layers: Literal["all", "dense"] = "all"
     epochs: Count = 10
     batch: Annotated[int, Field(ge=2)] = 32
     learning_rate: Positive = 0.001
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    decay: Annotated[float, Field(ge=0)] = 0.0
     shift: Annotated[int, Field(ge=0)] = 8
     flip: bool = True
+
+    @model_validator(mode="after")
+    def _is_of_its_optimiser(self) -> "Training":
+        if self.optimiser == "adamw" and (self.momentum or self.decay):
+            raise ValueError("wanted `optimiser: sgd` beside `momentum` or `decay`")
+        return self
 
 
 class ModelSettings(Section):
