@@ -60,6 +60,17 @@ def test_images_that_are_wrong_already_are_left_out_and_counted(model, pixels):
     assert table.loc[~table["success"], "gain"].isna().all()
 
 
+def test_outputs_of_clean_images_that_are_known_change_nothing(model, pixels):
+    images = shown(model, pixels, wrong=3)
+    options = {"eps": 0.5, "gains": 4, "target": None}
+    parts = [
+        experiment.attack(model, "fgsm", options, images, seed=1, key="test", outputs=outputs)
+        for outputs in (None, model(pixels))
+    ]
+    assert torch.equal(parts[0][0], parts[1][0])
+    pd.testing.assert_frame_equal(parts[0][1], parts[1][1])
+
+
 def test_an_attack_that_finds_nothing_changes_nothing_that_counts(model, pixels):
     options = {"eps": 0.0, "gains": 2, "target": None}
     changed, table = experiment.attack(

@@ -49,6 +49,7 @@ def run(
     settings: dict[str, Any],
     only: Mask | None = None,
     shard: int | None = None,
+    outputs: Logits | None = None,
 ) -> tuple[Perturbation, pd.DataFrame]:
     """Attacks images on one model and returns the perturbations and their effect on another.
 
@@ -65,6 +66,7 @@ def run(
         shard: images to attack at a time, None for all; an image's result does not depend on it,
             except for attacks that carry something from one image to the next (DLFuzz with
             sequential tables).
+        outputs: the target's of the clean images; None to compute them.
     """
     rows = torch.arange(len(pixels)) if only is None else only.nonzero().flatten()
     change, last_step = torch.zeros_like(pixels), torch.zeros_like(pixels)
@@ -85,11 +87,15 @@ def run(
     whole = Perturbation(
         change, evaluations, log, successes if judges else None, last_step if steps else None
     )
-    return whole, measure(target, pixels, whole)
+    return whole, measure(target, pixels, whole, outputs=outputs)
 
 
 def measure(
-    model: Callable[[Pixels], Logits], pixels: Pixels, perturbation: Perturbation
+    model: Callable[[Pixels], Logits],
+    pixels: Pixels,
+    perturbation: Perturbation,
+    *,
+    outputs: Logits | None = None,
 ) -> pd.DataFrame:
     """Returns the effect of the clipped perturbations on `model`, one row an image.
 
@@ -97,7 +103,8 @@ def measure(
     256 levels), `success` and `success_8bit` (the prediction differs from the clean one),
     `unclipped` (the prediction where pixels may leave [0, 1]), `l2`, `linf`, `rms` of the
     perturbation after clipping, in pixel values, `evaluations`, and `probabilities` (the model's
-    outputs for the clean image are not below 0 and add up to 1: it ends in a softmax).
+    outputs for the clean image are not below 0 and add up to 1: it ends in a softmax). `outputs`
+    are those, None to compute them.
     """
     changed = (pixels + perturbation.pixels).clamp(0, 1)
     if not torch.isfinite(changed).all():
@@ -106,7 +113,7 @@ def measure(
             "the user's own attack, gives NaN or infinity"
         )
     with torch.no_grad():
-        outputs = model(pixels)
+        outputs = model(pixels) if outputs is None else outputs
         clean = outputs.argmax(1).numpy()
         adversarial, rounded, unclipped = (
             model(values).argmax(1).numpy()

@@ -17,7 +17,7 @@ from camdrift import attacks
 from camdrift.models import loading, training
 from camdrift.models.devices import Precision
 from camdrift.models.model import Model
-from camdrift.models.tensors import Labels, Pixels
+from camdrift.models.tensors import Labels, Logits, Pixels
 from camdrift.models.training import Adversary
 from camdrift.papers.klawikowska2020.controls import control
 from camdrift.perturbations import perturbation
@@ -54,26 +54,39 @@ def draw(images: ImageSet, split: str, count: int | None, *, seed: int) -> Image
 
 
 def attack(
-    model: Model, name: str, settings: dict, shown: Images, *, seed: int, key: str
+    model: Model,
+    name: str,
+    settings: dict,
+    shown: Images,
+    *,
+    seed: int,
+    key: str,
+    outputs: Logits | None = None,
 ) -> tuple[Pixels, pd.DataFrame]:
     """Returns attacked pixels, clipped, and a row an image.
 
     Only images that the model gets right are attacked; an image on which it is wrong already stays
     as it is, and no success is counted for it. Columns: `image, source, label`, those of
     `perturbation.measure`, `right` (on the clean image) and `gain` (of an attack that raises it,
-    else missing).
+    else missing). `outputs` are the model's of the images as they are, None to compute them.
     """
-    with torch.no_grad():
-        right = model(shown.pixels).argmax(1) == shown.labels
+    if outputs is None:
+        outputs = _outputs(model, shown)
+    right = outputs.argmax(1) == shown.labels
     change, effect = perturbation.run(
         attacks.perturbing(name), model, model, shown.pixels, shown.labels,
         generators=[randomness.generator(seed, "hardening", key, i) for i in shown.index["id"]],
-        settings=settings, only=right, shard=4 * model.micro_batch,
+        settings=settings, only=right, shard=4 * model.micro_batch, outputs=outputs,
     )  # fmt: skip
     gain = pd.Series({row["image"]: row.get("gain") for row in change.log}, dtype=float)
     table = shown.index.reset_index(names="image")[["image", "source", "label"]]
     table = pd.concat([table, effect.assign(right=right.numpy())], axis=1)
     return (shown.pixels + change.pixels).clamp(0, 1), table.assign(gain=gain)
+
+
+def _outputs(model: Model, shown: Images) -> Logits:
+    with torch.no_grad():
+        return model(shown.pixels)
 
 
 def retrain(
@@ -111,6 +124,7 @@ def retrain(
     trains = draw(images, "train", plan.attacked.train, seed=seed)
     ready = partial(loading.ready, micro_batch=micro_batch, precision=precision)
     known = {BASELINE: ready(baseline)}
+    clean: dict[tuple[str, str], Logits] = {}  # by model and split
     tables: list[pd.DataFrame] = []
     beside: list[pd.DataFrame] = []
 
@@ -118,7 +132,12 @@ def retrain(
         file = "fgsm" if kind == LARGER else kind
         # Seeds hold the name that the baseline had when results were first published.
         key = f"{name} {'clear' if model == BASELINE else model} {kind} {split}"
-        changed, table = attack(known[model], file, settings[kind], shown, seed=seed, key=key)
+        if (model, split) not in clean:
+            clean[model, split] = _outputs(known[model], shown)
+        changed, table = attack(
+            known[model], file, settings[kind], shown, seed=seed, key=key,
+            outputs=clean[model, split],
+        )  # fmt: skip
         tables.append(table.assign(model=model, attack=kind, split=split))
         if split == "test":
             key = f"{name} {model} {kind}"
