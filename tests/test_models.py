@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
+from camdrift.explain import lrp
 from camdrift.models import (
     architectures,
     calls,
@@ -19,7 +20,7 @@ from camdrift.models import (
     selection,
     training,
 )
-from camdrift.models.logits import top_logit
+from camdrift.models.logits import class_logits, top_logit
 from camdrift.models.model import padded
 from camdrift.settings import ModelSettings, SettingsError, Training
 from conftest import as_model, small_network
@@ -514,21 +515,30 @@ def test_sgd_is_that_of_a_slow_twin(momentum, decay):
     )
 
 
-def test_two_logits_under_softmax_are_one_under_sigmoid_that_learns_twice_as_fast():
-    """klawikowska2020 has a single logit, z: here it is the difference of two."""
+def test_a_head_of_one_logit_is_trained_and_explained():
+    """klawikowska2020's network: a plain VGG with one logit, its loss the binary cross-entropy."""
+    own = {"head": "sigmoid", "classes": 2, "width": 0.125, "size": 32}
+    with pytest.raises(architectures.RefusedError, match="wanted 2 classes, got 6"):
+        built("vgg11", **own | {"classes": 6})
     torch.manual_seed(0)
-    features, labels = torch.randn(20, 5), torch.arange(20) % 2
-    two = torch.randn(2, 5, requires_grad=True)
-    one = (two[1] - two[0]).detach().clone().requires_grad_()
-    for _ in range(10):
-        loss = F.cross_entropy(features @ two.T, labels)
-        alone = F.binary_cross_entropy_with_logits(features @ one, labels.float())
-        torch.testing.assert_close(loss, alone)
-        slope, own = torch.autograd.grad(loss, two)[0], torch.autograd.grad(alone, one)[0]
-        with torch.no_grad():
-            two -= 0.5 * slope
-            one -= 2 * 0.5 * own
-    torch.testing.assert_close(two[1] - two[0], one)
+    network = built("vgg11", **own)
+    assert [m.out_features for m in network.modules() if isinstance(m, nn.Linear)][-1] == 1
+    pixels, labels = torch.rand(8, 3, 32, 32), torch.arange(8) % 2
+    logits = network(pixels)
+    torch.testing.assert_close(
+        F.cross_entropy(class_logits(logits), labels),
+        F.binary_cross_entropy_with_logits(logits[:, 0], labels.float()),
+    )
+    curve = training.train(
+        network, (pixels, labels), (pixels, labels), mean=[0.5] * 3, std=[0.25] * 3, size=32,
+        layers="all", epochs=2, batch=4, learning_rate=0.001, weight_decay=0.0, shift=0, flip=False,
+        seed=3, optimiser="sgd", decay=1e-6,
+    )  # fmt: skip
+    assert all(row["loss"] < 1 for row in curve)
+    maps = lrp.relevance(as_model(network, size=32), pixels, labels)
+    assert maps.shape == (8, 32, 32)
+    assert torch.isfinite(maps).all()
+    assert (maps.abs().sum((1, 2)) > 0).all()
 
 
 def test_momentum_and_decay_are_of_sgd():

@@ -576,7 +576,7 @@ def test_models_retrained_on_survivors_are_judged_beside():
     mine = rows.loc[("C2", "retrained on survivors of 8 bit", "fgsm")]
     assert mine["value"] == pytest.approx((180 + 112) / 312 - 0.9, abs=5e-4)
     assert (mine["images"], mine["basis"]) == (312, "seen")
-    assert mine["detail"].endswith("; 31 of 180 training images survive rounding")
+    assert mine["detail"].endswith(" (31 of 180 training images survive rounding)")
     sided = rows.loc[("C2", "one-sided, retrained on survivors of 8 bit", "fgsm")]
     assert (mine["verdict"], sided["verdict"]) == (UNDECIDED, HOLDS)
     mine = rows.loc[("C2b", "retrained on survivors of 8 bit", "fgsm")]

@@ -48,8 +48,9 @@ def build(
             which is called with `classes` and returns a network.
         width: factor on the channels of every Conv2d, BatchNorm2d and Linear; 1 keeps them.
         head: `torchvision` keeps the network's head; `pooled` is global average pooling and one
-            linear layer.
-        classes: number of logits.
+            linear layer; `sigmoid` keeps it, too, with a single logit for two classes, see
+            `logits.class_logits`.
+        classes: their number.
         size: of the input in px, a side, or height and width, at which the network is run once.
         initialised: False leaves the weights of a full-width network on torch's meta device, for a
             state dict to assign; drawing those of a VGG takes seconds. A network with tensors that
@@ -62,6 +63,8 @@ def build(
     Raises:
         RefusedError: there is no such architecture, or it does not run when slimmed.
     """
+    if head == "sigmoid" and classes != 2:
+        raise RefusedError(f"head: sigmoid has a single logit: wanted 2 classes, got {classes}")
     place = "cpu" if is_own(architecture) or (initialised and width == 1) else "meta"
     full = partial(_full_network, architecture, classes, head, channels, arguments or {})
     network = full(place)
@@ -70,7 +73,7 @@ def build(
         network = full(place)
     try:
         if width != 1:
-            _slim(network, width, classes, channels)
+            _slim(network, width, _logits(head, classes), channels)
             place = "cpu"
         with torch.no_grad():
             logits = network.eval()(torch.zeros(1, channels, *sides(size), device=place))
@@ -111,7 +114,7 @@ def _full_network(
             if channels == 1 and timm:
                 arguments = {"in_chans": 1} | dict(arguments)
             try:
-                network = builder(classes, arguments)
+                network = builder(_logits(head, classes), arguments)
             except (TypeError, ValueError) as fault:
                 if not arguments:
                     raise
@@ -123,6 +126,10 @@ def _full_network(
         if head == "pooled":
             _pool_head(network, architecture, classes)
     return network
+
+
+def _logits(head: str, classes: int) -> int:
+    return 1 if head == "sigmoid" else classes
 
 
 class _Undrawn(TorchFunctionMode):

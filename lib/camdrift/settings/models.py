@@ -50,7 +50,7 @@ class ModelSettings(Section):
     architecture: str
     size: Size | None = None
     width: Annotated[float, Field(gt=0, le=1)] = 1.0
-    head: Literal["pooled", "torchvision"] = "torchvision"
+    head: Literal["pooled", "torchvision", "sigmoid"] = "torchvision"
     arguments: dict[str, bool | int | float | str | list[int]] = {}
     classes: Annotated[int, Field(ge=2)] | None = None
     mean: Annotated[list[float], Field(min_length=1, max_length=3)]

@@ -134,7 +134,7 @@ def survivors(inspection: Inspection) -> list[Reading]:
                 _restoration(inspection, model, attack, one_sided, in_8bit=True, two_sided=False),
                 _success(inspection, model, attack, SURVIVORS, in_8bit=True),
             ]
-            parts += [replace(part, text=f"{part.text}; {reason}") for part in own]
+            parts += [replace(part, text=f"{part.text} ({reason})") for part in own]
         elif reason:
             parts += [
                 Reading(claim, name, attack, NO_NUMBER, NOT_RUN, 0, f"{attack}: {reason}")
