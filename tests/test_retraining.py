@@ -124,6 +124,11 @@ class Small:
 
 @pytest.fixture(scope="module")
 def small() -> Small:
+    return noise_study(minimum_8bit=1)
+
+
+def noise_study(*, minimum_8bit: int | None) -> Small:
+    """A retraining on noise; see `Small`."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
     split = np.repeat(["train", "validation", "test"], [12, 4, 8])
@@ -140,6 +145,7 @@ def small() -> Small:
     before = {name: value.clone() for name, value in state.items()}
     plan = TINY.retrainings["tiny_inspecting"]
     brief = plan.training.model_copy(update={"epochs": 1, "batch": 4})
+    plan = plan.model_copy(update={"training": brief, "minimum_8bit": minimum_8bit})
     splits, real = {}, loading.retrained
 
     def retrained(base, training, split, *, name, **rest):
@@ -149,8 +155,7 @@ def small() -> Small:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "retrained", retrained)
         result, weights = experiment.retrain(
-            images, baseline, plan.model_copy(update={"training": brief, "minimum_8bit": 1}),
-            SETTINGS.attacks,
+            images, baseline, plan, SETTINGS.attacks,
             controls=dict.fromkeys(ATTACKS, CONTROLS), name="test", seed=1, micro_batch=4,
         )  # fmt: skip
     return Small(baseline, before, result, weights, splits)
@@ -197,6 +202,18 @@ def test_survivors_of_rounding_train_a_model_of_their_own(small):
     assert set(rows.query("model == 'fgsm_8bit'")["attack"]) == {"fgsm"}
     sets = small.result.predictions.query("model == 'fgsm_8bit'")["on"].unique().tolist()
     assert sets == [CLEAN, "fgsm", "one_pixel", "fgsm, 8 bit", "one_pixel, 8 bit"]
+
+
+def test_models_of_survivors_change_nothing_else(small):
+    without = noise_study(minimum_8bit=None)
+    for name in ("attacks", "predictions", "controls"):
+        table = getattr(small.result, name)
+        others = table[~table["model"].str.endswith("_8bit")].reset_index(drop=True)
+        assert len(others) < len(table)
+        pd.testing.assert_frame_equal(others, getattr(without.result, name), check_exact=True)
+    for kind, weights in without.weights.items():
+        same = small.weights[kind].state
+        assert all(torch.equal(same[key], value) for key, value in weights.state.items())
 
 
 def test_why_there_is_no_model_of_survivors_is_said(small):
