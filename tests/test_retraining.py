@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from scipy import stats
 
 from camdrift import storage
+from camdrift.analysis import results
 from camdrift.models import architectures, loading, training
 from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, UNDECIDED, under_review
 from camdrift.papers.klawikowska2020 import (
@@ -240,6 +241,20 @@ def test_retrained_models_start_from_the_clear_one_and_share_nothing_with_it(sma
     heads = [[v for n, v in state.items() if n.endswith("weight")][-1] for state in everything]
     for i, one in enumerate(heads):
         assert not any(torch.equal(one, other) for other in heads[:i])
+
+
+def test_the_tiny_study_has_a_model_of_survivors_of_one_attack(tiny):
+    with inside(tiny.folder):
+        written = results.load("tiny_inspecting")
+    rows = written["readings"].query("reading == 'retrained on survivors of 8 bit'")
+    rows = rows.set_index(["claim", "attack"])
+    added = written["budgets"].set_index("attack")["added_8bit"]
+    assert added["fgsm"] >= 8 > added["one_pixel"]
+    for claim in ("C2", "C2b"):
+        assert rows.loc[(claim, "fgsm"), "verdict"] != NOT_RUN
+        assert rows.loc[(claim, "one_pixel"), "verdict"] == NOT_RUN
+        assert "wanted 8: not retrained" in rows.loc[(claim, "one_pixel"), "detail"]
+    assert "fgsm_8bit" in set(written["attacks"]["model"])
 
 
 def test_a_cell_can_attack_and_explain_a_retrained_model(tiny, tmp_path):
