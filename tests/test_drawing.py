@@ -185,13 +185,15 @@ def test_the_maps_of_a_deep_network_are_large_enough_to_be_seen(layers):
 def test_bands_hold_the_whole_panel():
     picture = np.random.default_rng(0).integers(0, 255, (6, 55 * 4, 3), dtype=np.uint8)
     names = [str(i) for i in range(55)]
-    parts = panels.bands(picture, names)
+    parts = panels.bands(picture, names, wrap=True)
     assert [len(part.columns) for part in parts] == [14, 14, 14, 13]
     assert [name for part in parts for name in part.columns] == names
     assert (np.concatenate([part.picture for part in parts], axis=1) == picture).all()
     assert parts[1].places[:2] == [2.0, 6.0]
-    (whole,) = panels.bands(picture[:, : 4 * 16], names[:16])
+    (whole,) = panels.bands(picture[:, : 4 * 16], names[:16], wrap=True)
     assert len(whole.columns) == 16
+    (whole,) = panels.bands(picture, names, wrap=False)
+    assert list(whole.columns) == names
 
 
 def test_plotly_has_every_layer_and_its_legend_above():

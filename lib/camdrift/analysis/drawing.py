@@ -44,6 +44,7 @@ class Figure:
     y_range: of the y axis, or None.
     log_x: whether the x axis is logarithmic.
     panel: a composed picture and the labels of its columns and rows, for a panel.
+    wrap: whether the columns of a panel, if they are many, may stand in bands below each other.
     images: whether it holds images of the set, whose licence may forbid redistribution; its PNG
         is marked.
     colours: of series by name, for series with a fixed colour; the others are coloured by their
@@ -60,6 +61,7 @@ class Figure:
     y_range: tuple[float, float] | None = None
     log_x: bool = False
     panel: tuple[np.ndarray, list[str], list[str]] | None = None
+    wrap: bool = False
     images: bool = False
     colours: Mapping[str, str] = field(default_factory=dict)
 
@@ -91,6 +93,7 @@ def panel(
     *,
     x: str = "",
     images: bool = True,
+    wrap: bool = False,
 ) -> Figure:
     """Returns a figure of pictures, uint8 (h, w, 3 or 1) of one size, in rows and columns."""
     tiles = [[in_colours(tile) for tile in row] for row in tiles]
@@ -100,8 +103,10 @@ def panel(
         np.concatenate([np.pad(t, edge, constant_values=255) for t in row], axis=1) for row in tiles
     ]
     table = pd.DataFrame(columns=["series", "x", "y"])
-    return Figure(name, title, caption, "panel", table, x, "",
-                  panel=(np.concatenate(joined), columns, rows), images=images)  # fmt: skip
+    whole = np.concatenate(joined), columns, rows
+    return Figure(
+        name, title, caption, "panel", table, x, "", panel=whole, wrap=wrap, images=images
+    )
 
 
 def in_colours(picture: np.ndarray) -> np.ndarray:
@@ -192,7 +197,7 @@ def plotly(figure: Figure) -> Any:
             )  # fmt: skip
     if figure.panel is not None:
         picture, columns, rows = figure.panel
-        chart = panels.plotly(picture, _lines(columns), _lines(rows), x=figure.x)
+        chart = panels.plotly(picture, _lines(columns), _lines(rows), x=figure.x, wrap=figure.wrap)
         return chart.update_layout(**_page(figure, top=50))
     if figure.kind != "matrix":
         categorical = not pd.api.types.is_numeric_dtype(figure.table["x"])
@@ -291,7 +296,7 @@ def canvas(figure: Figure) -> Any:
         picture, *texts = figure.panel
         columns, rows = ([_literal(text) for text in part] for part in texts)
         title = _literal(figure.title)
-        return panels.canvas(picture, columns, rows, title=title, x=figure.x)
+        return panels.canvas(picture, columns, rows, title=title, x=figure.x, wrap=figure.wrap)
     wide, high = layout.inches(figure.names)
     page = Canvas(figsize=(wide, high), dpi=110)
     FigureCanvasAgg(page)

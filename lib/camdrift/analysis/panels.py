@@ -12,7 +12,7 @@ import numpy as np
 
 from camdrift.analysis import layout
 
-MOST = 16  # columns in one band
+MOST = 16  # columns in one band of a panel that may stand in several
 TEXT = 8  # points
 
 
@@ -30,13 +30,13 @@ class Band:
     places: list[float]
 
 
-def bands(picture: np.ndarray, columns: Sequence[str]) -> list[Band]:
-    """Returns a panel in bands of at most `MOST` columns, as equal as possible.
+def bands(picture: np.ndarray, columns: Sequence[str], *, wrap: bool) -> list[Band]:
+    """Returns a panel as one band or, to `wrap`, in bands of at most `MOST` columns, about equal.
 
     Maps of a deep network side by side in one row would be too small to see anything in them.
     """
     width = picture.shape[1] // len(columns)
-    each = math.ceil(len(columns) / math.ceil(len(columns) / MOST))
+    each = math.ceil(len(columns) / math.ceil(len(columns) / MOST)) if wrap else len(columns)
     parts = []
     for start in range(0, len(columns), each):
         own = columns[start : start + each]
@@ -45,12 +45,14 @@ def bands(picture: np.ndarray, columns: Sequence[str]) -> list[Band]:
     return parts
 
 
-def plotly(picture: np.ndarray, columns: Sequence[str], rows: Sequence[str], *, x: str) -> Any:
+def plotly(
+    picture: np.ndarray, columns: Sequence[str], rows: Sequence[str], *, x: str, wrap: bool
+) -> Any:
     """Returns a panel as a `plotly.graph_objects.Figure` with its height, without a title."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    parts = bands(picture, columns)
+    parts = bands(picture, columns, wrap=wrap)
     high = sum(_pixels(band.picture, least=330 // len(parts)) for band in parts)
     # Names below a band take some 90 px, turned where they are long.
     gap = min(90 / high, 1 / len(parts)) if len(parts) > 1 else 0
@@ -70,13 +72,19 @@ def plotly(picture: np.ndarray, columns: Sequence[str], rows: Sequence[str], *, 
 
 
 def canvas(
-    picture: np.ndarray, columns: Sequence[str], rows: Sequence[str], *, title: str, x: str
+    picture: np.ndarray,
+    columns: Sequence[str],
+    rows: Sequence[str],
+    *,
+    title: str,
+    x: str,
+    wrap: bool,
 ) -> Any:
     """Returns a panel as a matplotlib figure, with title and labels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    parts = bands(picture, columns)
+    parts = bands(picture, columns, wrap=wrap)
     wide, high = _inches(parts[0].picture)
     spacing = (wide - 1.5) * 72 / len(parts[0].columns)
     longest = max(len(line) for name in columns for line in name.splitlines())

@@ -277,6 +277,7 @@ def figure_3(example: Example) -> Figure:
         ["image", *example.layers],
         example.labels,
         x="conv layer (block-conv)",
+        wrap=True,
     )
 
 
