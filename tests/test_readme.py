@@ -12,6 +12,8 @@ from camdrift.analysis import flips, results
 from camdrift.analysis.tables import markdown
 from camdrift.ops import readme
 from camdrift.papers import findings
+from camdrift.papers import readme as page_of_study
+from camdrift.papers.renkhoff2022.claims import CLAIMS
 from camdrift.settings import params
 from conftest import ROOT, inside
 
@@ -343,3 +345,24 @@ def test_a_table_is_markdown_with_its_texts_as_they_are():
     assert markdown(table).split("\n") == [
         "| name | value | n |", "| --- | --- | --- |", r"| a\|b | 0.10 | 1 |", "|  |  1e3 | 20 |"
     ]  # fmt: skip
+
+
+def test_results_of_an_earlier_revision_lack_claims(published, monkeypatch):
+    """A claim in the middle of the list is left out of the second study's results."""
+    with inside(published):
+        tables = results.load("nips17_resnet18")
+    earlier = {**tables, "claims": tables["claims"].query("id != 'A3'")}
+    text = page_of_study._claims(earlier, CLAIMS, set())
+    assert "Not asked here: " in text
+    assert "A3" in text.rpartition("Not asked here: ")[2].split(".")[0].split(", ")
+    pair = {"now": tables, "then": earlier}
+    monkeypatch.setattr(readme, "_by_paper", lambda plan, paper: pair)
+    monkeypatch.setattr(readme, "_rests", lambda name, tables: name)
+    whole = readme._claims(params.load(), "renkhoff2022")
+    cells = {
+        line.split(" | ")[0].removeprefix("| "): [c.strip(" |") for c in line.split(" | ")[-2:]]
+        for line in whole.splitlines() if line.startswith("| A")
+    }  # fmt: skip
+    assert cells.pop("A3")[1] == "not run here"
+    assert len(cells) > 15
+    assert all(now == then for now, then in cells.values())

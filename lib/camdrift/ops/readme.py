@@ -107,7 +107,9 @@ def _claims(plan: Settings, paper: str, *texts: str, figures: Sequence[str] = ()
         rows = claims.texts(tables)
         if table.empty:
             table = rows[["claim", "says", "statistic", "printed"]]
-        table = table.assign(**{name: (rows["corrected"] + " " + rows["verdict"]).str.strip()})
+        verdicts = (rows["corrected"] + " " + rows["verdict"]).str.strip().set_axis(rows["claim"])
+        # Results of earlier revisions lack the claims that came after them.
+        table = table.assign(**{name: table["claim"].map(verdicts).fillna(findings.NOT_RUN)})
     return "\n\n".join(
         [
             *(f"![{TEXTS[name]}]({folder}/{name}.png)" for name in figures),

@@ -125,10 +125,11 @@ def _claims(tables: Tables, claims: Iterable[Claim], figures: set[str]) -> str:
     """Returns the findings on the claims, and the claims that the study does not test."""
     findings, rows, absent = tables["claims"].set_index("id"), [], []
     for claim in claims:
-        row = findings.loc[claim.id]
-        if row["verdict"] == NOT_RUN:
+        # Results of earlier revisions lack the claims that came after them.
+        if claim.id not in findings.index or findings.loc[claim.id, "verdict"] == NOT_RUN:
             absent.append(claim.id)
             continue
+        row = findings.loc[claim.id]
         review = " (under review)" if under_review(claim.id, row["detail"]) else ""
         rows.append(
             {
