@@ -85,7 +85,8 @@ def transferred(
     shape = (1, 1 + len(kinds), 2, 20)
     return Transferred(
         images, outcomes.reset_index(drop=True), pd.DataFrame(kinds, columns=["attack", "eps"]),
-        last, last, np.full((N, 2, 2), unrelated, np.float32), layers,
+        last, last, np.full((N, 2, 2), unrelated, np.float32), np.ones((N, 2, 2, 2), np.float32),
+        layers,
         rng.random(shape).astype(np.float16),
         np.zeros((1, 1 + len(kinds), 16, 16, 3), np.uint8),
         pd.DataFrame({"image": [N - 1], "class_name": ["x"]}),

@@ -170,13 +170,20 @@ def fingerprint(stage: run.Stage) -> str:
     """
     inputs = {
         path.as_posix(): storage.digest(path, content=True)
-        for path in params.dependencies(stage.name)
-        if path.is_relative_to(storage.DATA) and path != storage.CHECKED
+        for dependency in params.dependencies(stage.name)
+        if dependency.is_relative_to(storage.DATA) and dependency != storage.CHECKED
+        for path in _artefacts(dependency)
     }
     packages = sorted(f"{d.name} {d.version}" for d in importlib.metadata.distributions())
     places = [run.shard_threads(), *(os.environ.get(name, "") for name in PLACES)]
     facts = [stage.name, stage.params, code(code_of(stage.name)), inputs, packages, places]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _artefacts(folder: Path) -> list[Path]:
+    """Returns the folder of an artefact, or those of all artefacts within a folder."""
+    inside = sorted(manifest.parent for manifest in folder.glob(f"*/{files.MANIFEST}"))
+    return inside or [folder]
 
 
 def code_of(stage: str) -> tuple[Path, ...]:
