@@ -4,9 +4,8 @@ import torch
 
 from camdrift import settings, storage
 from camdrift.models import loading
-from camdrift.papers.chakraborty2022 import experiment
+from camdrift.papers.chakraborty2022 import attacks, experiment
 from camdrift.pipeline import run, shards
-from camdrift.scores import comparison
 from camdrift.storage.pixels import from_8bit
 
 
@@ -17,17 +16,15 @@ def shard(stage: run.Stage, places: slice) -> storage.Transferred:
     images = storage.read(storage.ImageSet, storage.set_folder(target.set))
     rows = images.tests[places].reset_index(drop=True)
     sources = params.sources_on(target.study, target.set).values()
-    attacks = experiment.Attacks(
+    own = attacks.Attacks(
         torch.from_numpy(from_8bit(images.pixels[rows["image"].to_numpy()])),
         {network: sign[places] for network, sign in signs(stage).items()},
-        next((source.network for source in sources if source.model == target.model), None),
-        plan.transferred, [settings.RANGES[plan.ranges[0]] * eps for eps in plan.eps],
+        next((source.network for source in sources if source.model == target.model), None), plan,
         params.noise.controls, seeds=(params.seed, target.set), names=rows["id"].to_list(),
     )  # fmt: skip
-    examples = experiment.examples(images.tests, count=plan.examples, seed=params.seed)
-    shown = rows.index[rows["image"].isin(examples)].to_list()
+    shown = experiment.examples(images.tests, plan, seed=params.seed)
     model = loading.load(target.model, **stage.calling)
-    return experiment.transfer(model, attacks, rows, plan, shown=shown, explained=target.maps)
+    return experiment.transfer(model, own, rows, plan, shown=shown, explained=target.maps)
 
 
 def signs(stage: run.Stage) -> dict[str, torch.Tensor]:
@@ -41,13 +38,11 @@ def signs(stage: run.Stage) -> dict[str, torch.Tensor]:
 
 def main(stage: run.Stage) -> None:
     params, target = stage.settings, stage.settings.targets[stage.key]
-    count = params.study(target.study, settings.TransferStudy).examples
-    rows = storage.read(storage.ImageSet, storage.set_folder(target.set)).tests
-    partners = comparison.unrelated_partners(rows, count=params.scores.unrelated, seed=params.seed)
-    with shards.results(stage, "shard", len(rows), size=params.micro_batch) as folders:
+    plan, draws = params.study(target.study, settings.TransferStudy), params.scores.unrelated
+    count = len(storage.read(storage.ImageSet, storage.set_folder(target.set)).tests)
+    with shards.results(stage, "shard", count, size=params.micro_batch) as folders:
         parts = list(storage.each(storage.Transferred, folders))
-        examples = experiment.examples(rows, count=count, seed=params.seed)
-        whole = experiment.joined(parts, signs(stage), partners, examples)
+        whole = experiment.joined(parts, signs(stage), plan, unrelated=draws, seed=params.seed)
         storage.write(storage.end_folder(target.study, "transferred", stage.key), whole)
 
 

@@ -138,6 +138,7 @@ def test_scripts_read_no_setting_that_they_do_not_declare():
         text = (ROOT / "stages" / f"{name}.py").read_text()
         read = set(re.findall(r"\b(?:settings|params|chosen)\.(\w+)", text))
         read = (read | ({"studies"} if "study" in read else set())) & names
+        read |= {"sources"} if "sources_on" in text else set()
         if name == "report":
             read |= {part for paper in settings.PAPERS for part in interface.paper(paper).READS}
         read |= {"micro_batch", "precision"} if "stage.calling" in text else set()

@@ -11,6 +11,7 @@ from camdrift import storage
 from camdrift.explain import cam
 from camdrift.models import gradients
 from camdrift.papers.chakraborty2022 import experiment
+from camdrift.papers.chakraborty2022.attacks import Attacks
 from camdrift.scores import comparison
 from camdrift.settings import RANGES, TransferStudy
 from camdrift.storage import (
@@ -45,7 +46,7 @@ def attacks(model):
     own, _ = gradients.cross_entropy(model, pixels, labels)
     signs = {"B": own.sign(), "A": own.flip(0).sign(), "C": -own.sign()}
     names = [f"image {i}" for i in range(N)]
-    return experiment.Attacks(pixels, signs, "B", "A", PLAN.eps, CONTROLS, (1, "digits"), names)
+    return Attacks(pixels, signs, "B", PLAN, CONTROLS, (1, "digits"), names)
 
 
 @pytest.fixture(scope="module")
@@ -61,31 +62,30 @@ def partners(table):
 
 
 @pytest.fixture(scope="module")
-def transfer(model, table, partners):
-    """What the stage does, with a part for each of some slices of the images."""
+def transfer(model, table):
+    """The stage: a part for each of some slices of the images, and their join."""
 
-    def run(attacks, *slices, shown, explained):
+    def run(attacks, *slices, explained=True):
+        shown = experiment.examples(table, PLAN, seed=1)
         parts = [
             experiment.transfer(
                 model, attacks.some(places), table[places].reset_index(drop=True), PLAN,
-                shown=[i for i, k in enumerate(range(N)[places]) if k in shown],
-                explained=explained,
+                shown=shown, explained=explained,
             )
             for places in slices or [slice(0, N)]
         ]  # fmt: skip
-        examples = table["image"].iloc[shown].to_list()
-        return experiment.joined(parts, attacks.signs, partners, examples)
+        return experiment.joined(parts, attacks.signs, PLAN, unrelated=3, seed=1)
 
     return run
 
 
 @pytest.fixture(scope="module")
 def result(transfer, attacks):
-    return transfer(attacks, shown=[4, 1], explained=True)
+    return transfer(attacks)
 
 
 def test_parts_of_the_images_give_what_all_give_at_once(transfer, attacks, result):
-    parts = transfer(attacks, slice(0, 2), slice(2, 5), slice(5, N), shown=[4, 1], explained=True)
+    parts = transfer(attacks, slice(0, 2), slice(2, 5), slice(5, N))
     for field in fields(storage.Transferred):
         one, other = getattr(parts, field.name), getattr(result, field.name)
         if isinstance(one, pd.DataFrame):
@@ -96,12 +96,14 @@ def test_parts_of_the_images_give_what_all_give_at_once(transfer, attacks, resul
             assert one == other
 
 
-def test_examples_are_drawn_by_their_names_and_not_by_their_places(table):
-    few = experiment.examples(table, count=3, seed=1)
-    assert len(set(few)) == 3
-    assert experiment.examples(table[::-1], count=3, seed=1) == few
-    assert experiment.examples(table, count=9, seed=1)[:3] == few
-    assert experiment.examples(table, count=3, seed=2) != few
+def test_examples_are_drawn_by_their_names_and_not_by_their_places(table, result):
+    few = experiment.examples(table, PLAN, seed=1)
+    assert len(set(few)) == PLAN.examples
+    assert list(result.shown["image"]) == few
+    assert experiment.examples(table[::-1], PLAN, seed=1) == few
+    more = PLAN.model_copy(update={"examples": 9})
+    assert experiment.examples(table, more, seed=1)[: len(few)] == few
+    assert experiment.examples(table, more, seed=2) != experiment.examples(table, more, seed=1)
 
 
 def test_attacks_are_the_stored_sign_scaled_and_noise_has_their_size(attacks):
@@ -184,7 +186,7 @@ def test_images_without_a_gradient_are_counted(transfer, attacks):
     signs = {name: sign.clone() for name, sign in attacks.signs.items()}
     signs["A"][:2] = 0
     flat = replace(attacks, signs=signs)
-    result = transfer(flat, shown=[0], explained=False)
+    result = transfer(flat, explained=False)
     assert result.facts["zero_gradients"] == {"A": 2 / N, "B": 0, "C": 0}
 
 
@@ -237,19 +239,20 @@ def shift(a, b):
 
 
 def test_kept_maps_are_those_of_the_shown_images(model, attacks, table, result):
-    assert list(result.shown["image"]) == [44, 41]
+    first, second = result.shown["image"] - table["image"][0]
     assert result.values.shape[:2] == (2, 1 + len(result.variants))
-    maps = alone(model, attacks.pixels[4:5], torch.tensor(table["label"].iloc[4]))[OWN]
+    own = slice(first, first + 1)
+    maps = alone(model, attacks.pixels[own], torch.tensor(table["label"].iloc[first]))[OWN]
     flat = torch.cat([m.flatten() for m in maps]).numpy()
     np.testing.assert_allclose(result.values[0, 0, POLICIES.index(OWN)], flat, atol=1e-3)
     np.testing.assert_array_equal(
-        result.pictures[1, 0], (attacks.pixels[1].permute(1, 2, 0) * 255).round()
+        result.pictures[1, 0], (attacks.pixels[second].permute(1, 2, 0) * 255).round()
     )
 
 
 def test_the_network_that_the_attack_was_made_on_meets_its_own_under_both_names(transfer, attacks):
     same = replace(attacks, own="A")
-    result = transfer(same, shown=[0], explained=True)
+    result = transfer(same)
     kinds = result.variants["attack"].to_numpy()
     own, transferred = kinds == OWN_ATTACK, kinds == TRANSFERRED
     assert own.sum() == transferred.sum() == len(PLAN.eps)
@@ -262,7 +265,7 @@ def test_the_network_that_the_attack_was_made_on_meets_its_own_under_both_names(
 
 
 def test_without_maps_there_are_outcomes_alone(transfer, attacks, result):
-    bare = transfer(attacks, slice(0, 2), slice(2, N), shown=[0], explained=False)
+    bare = transfer(attacks, slice(0, 2), slice(2, N), explained=False)
     pd.testing.assert_frame_equal(bare.outcomes, result.outcomes)
     assert len(bare.variants) == 0
     assert bare.shifts.size == 0

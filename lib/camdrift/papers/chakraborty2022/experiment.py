@@ -5,8 +5,6 @@ chakraborty2022, sections 2.2 and 4: one sign of the gradient an image, scaled t
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -19,113 +17,28 @@ from camdrift.explain.cam import GRAD_CAM
 from camdrift.models.folding import Folded
 from camdrift.models.model import Model, padded
 from camdrift.models.tensors import Labels, Pixels
-from camdrift.perturbations import noise
+from camdrift.papers.chakraborty2022.attacks import Attacks
 from camdrift.pipeline import randomness
 from camdrift.scores import comparison, nissim, psnr, resizing
 from camdrift.settings import RANGES, TransferStudy
 from camdrift.settings.section import sides, size_of
 from camdrift.storage import (
     MADE_ON,
-    NOISE,
     OWN_ATTACK,
     POLICIES,
     TRANSFERRED,
     TRANSFERRED_NOISE,
     Transferred,
-    controlled,
 )
 from camdrift.storage.pixels import to_8bit
 
 Met = tuple[np.ndarray, np.ndarray]  # of each image under an attack: the class, and the PSNR
 
 
-@dataclass(frozen=True)
-class Attacks:
-    """The attacked images of a target.
-
-    pixels: the clean ones.
-    signs: of each source, by its network, int8 of the same shape.
-    own, transferred: the sources that stand as these; own is None where the target is no source.
-    levels: the eps at which there is noise, rising; at the last one there are controls, too.
-    controls: names of them, see `perturbations.controls`.
-    seeds: the seed and the set's name, of all draws.
-    names: ids of the images, parts of the seeds.
-    """
-
-    pixels: Pixels
-    signs: Mapping[str, Tensor]
-    own: str | None
-    transferred: str
-    levels: Sequence[float]
-    controls: Sequence[str]
-    seeds: tuple[int, str]
-    names: Sequence[str]
-
-    def some(self, places: slice) -> "Attacks":
-        """Returns the attacks on some of the images."""
-        return replace(
-            self,
-            pixels=self.pixels[places],
-            signs={network: sign[places] for network, sign in self.signs.items()},
-            names=self.names[places],
-        )
-
-    @cached_property
-    def normal(self) -> Pixels:
-        """A standard normal draw; its size is made that of the transferred attack."""
-        seed, name = self.seeds
-        generators = [randomness.generator(seed, "carry", name, image) for image in self.names]
-        return torch.from_numpy(noise.draw(self.pixels.shape[1:], generators))
-
-    @cached_property
-    def _scales(self) -> Tensor:
-        """Factors of the noise: its L2 after clipping is the transferred attack's; (n, levels)."""
-        sizes = [
-            (self.at(TRANSFERRED, eps) - self.pixels).double().flatten(1).norm(dim=1)
-            for eps in self.levels
-        ]
-        return noise.scale_to(self.pixels, self.normal, torch.stack(sizes, dim=1)).float()
-
-    def at(self, kind: str, eps: float, rows: slice = slice(None)) -> Pixels:
-        """Returns some images under an attack at an eps of pixels in [0, 1], clipped."""
-        clean = self.pixels[rows]
-        if kind == TRANSFERRED_NOISE:
-            scale = self._scales[rows, self.levels.index(eps)].view(-1, 1, 1, 1)
-            return (clean + scale * self.normal[rows]).clamp(0, 1)
-        attack, _, control = kind.partition(controlled("", ""))
-        names = {OWN_ATTACK: self.own, TRANSFERRED: self.transferred}
-        network = names.get(attack) or attack.removeprefix(MADE_ON)
-        change = eps * self.signs[network][rows]
-        if control:
-            seed, name = self.seeds
-            generators = [
-                randomness.generator(seed, "control", kind, name, image)
-                for image in self.names[rows]
-            ]
-            return noise.beside(control, clean, change, generators)
-        return (clean + change).clamp(0, 1)
-
-    @property
-    def explained(self) -> list[str]:
-        """The attacks whose maps are compared: each made of other pixels than the rest."""
-        return [*self._first, TRANSFERRED, TRANSFERRED_NOISE]
-
-    @property
-    def controlled(self) -> list[str]:
-        """The controls of these attacks, and noise of the size of the target's own."""
-        own = [controlled(attack, NOISE) for attack in self._first]
-        attacks = [*self._first, TRANSFERRED]
-        return own + [controlled(attack, kind) for attack in attacks for kind in self.controls]
-
-    @property
-    def _first(self) -> list[str]:
-        return [OWN_ATTACK] if self.own not in (None, self.transferred) else []
-
-
-def examples(rows: pd.DataFrame, *, count: int, seed: int) -> list[int]:
+def examples(rows: pd.DataFrame, plan: TransferStudy, *, seed: int) -> list[int]:
     """Returns a draw of images whose maps are kept; rows have their `image` and `id`."""
     drawn = {row.image: randomness.entropy(seed, "example", row.id) for row in rows.itertuples()}
-    return sorted(drawn, key=drawn.__getitem__)[:count]
+    return sorted(drawn, key=drawn.__getitem__)[: plan.examples]
 
 
 def transfer(
@@ -144,7 +57,7 @@ def transfer(
         attacks: on its images.
         images: a row an image, `image, id, source, label, class_name` among its columns.
         plan: of the study.
-        shown: places of the images whose maps are kept.
+        shown: those whose maps are kept, and perhaps other images, as they stand in the set.
         explained: whether maps are compared, too; else there is no variant.
     """
     labels = torch.tensor(images["label"].to_numpy())
@@ -152,7 +65,7 @@ def transfer(
     steps = [(kind, eps) for kind in attacks.explained for eps in plan.eps if explained]
     steps += [(kind, plan.eps[-1]) for kind in attacks.controlled if explained]
     layers = packing.layer_table(model)
-    places = list(shown) if explained else []
+    places = np.flatnonzero(images["image"].isin(shown)).tolist() if explained else []
     pixels = [(kind, part * eps) for kind, eps in steps]
     far, last, values, pictures, met, clean = _compared(
         model, attacks, labels, pixels, layers, places
@@ -184,25 +97,29 @@ def transfer(
 def joined(
     parts: Sequence[Transferred],
     signs: Mapping[str, Tensor],
-    partners: pd.DataFrame,
-    examples: Sequence[int],
+    plan: TransferStudy,
+    *,
+    unrelated: int,
+    seed: int,
 ) -> Transferred:
     """Returns the effect of attacks on all images, from that on some at a time.
 
     Args:
         parts: in the order of the images.
         signs: of each source, by its network, of all images.
-        partners: unrelated images of each image, see `comparison.unrelated_partners`.
-        examples: the images whose maps are shown, as they stand in the set, in their order.
+        plan: of the study.
+        unrelated: the number of unrelated images with which each is compared.
+        seed: of the draws of unrelated images and of examples.
     """
     first = parts[0]
     images = pd.concat([part.images for part in parts], ignore_index=True)
     outcomes = pd.concat([part.outcomes for part in parts], ignore_index=True)
     trials = outcomes.groupby(["attack", "range", "eps"], sort=False).ngroup()
     shown = pd.concat([part.shown for part in parts], ignore_index=True)
-    order = [
-        list(shown["image"]).index(image) for image in examples if image in set(shown["image"])
-    ]
+    places = {image: place for place, image in enumerate(shown["image"])}
+    drawn = examples(images, plan, seed=seed)
+    order = [places[image] for image in drawn if image in places]
+    partners = comparison.unrelated_partners(images, count=unrelated, seed=seed)
     clean = np.concatenate([part.clean for part in parts])
     return Transferred(
         images,
