@@ -84,7 +84,7 @@ assert "torch" not in sys.modules
     ("package", "left_out"),
     [
         ("settings", set()), ("storage", {"pixels"}), ("analysis", set()),
-        ("papers", {"controls", "experiment", "inspection", "signatures"}),
+        ("papers", {"controls", "experiment", "inspection", "attacks", "signatures"}),
     ],
 )  # fmt: skip
 def test_tables_figures_and_reports_need_no_torch(package, left_out):
