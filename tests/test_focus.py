@@ -50,7 +50,7 @@ def averaged(energy, height, width) -> np.ndarray:
 @pytest.mark.parametrize("name", ["corrected", "as_published", "only_score", "only_target"])
 def test_correlations_twin(cell, name):
     protocol = cell.protocols[name]
-    found = focus.correlations(cell, protocol)
+    by_kind = focus.correlations(cell, protocol)
     images = cell.attacked.images
     flipped = images.index[images["success"]]
     rows = cell.maps.select().query("target == @protocol.target and draw == 0")
@@ -104,7 +104,7 @@ def test_correlations_twin(cell, name):
                     correlation(moves[0], energies[0][k]), correlation(moves[1], energies[1][k]),
                     np.nanmean(others) if np.isfinite(others).any() else np.nan,
                 ]  # fmt: skip
-                own = found[kind]
+                own = by_kind[kind]
                 assert [own.attack[k, column], own.noise[k, column], own.floor[k, column]] == (
                     pytest.approx(expected, abs=2e-3, nan_ok=True)
                 )

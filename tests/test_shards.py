@@ -108,8 +108,11 @@ def sheets(folder: Path, count: int, company: int) -> list[Sheet]:
 
 
 def sign(sheet: Sheet) -> None:
+    """Signs and waits for the company, two minutes at most: other processes load meanwhile."""
     sheet.path.write_text(str(os.getpid()))
+    until = time.monotonic() + 120
     while len(list(sheet.path.parent.iterdir())) < sheet.company:
+        assert time.monotonic() < until, f"{sheet.company} processes did not meet"
         time.sleep(0.05)
 
 
@@ -271,16 +274,16 @@ def test_what_a_worker_says_is_not_taken_for_a_scheduler_that_is_gone(monkeypatc
 
 def test_a_shard_of_two_writers_is_whole(study, tmp_path):
     stage = run.Stage(f"noise@{CELL}")
-    made = script("noise").match(stage, slice(0, 4))
+    artefact = script("noise").match(stage, slice(0, 4))
     folder = tmp_path / "0000000"
-    storage.place(folder, made)
+    storage.place(folder, artefact)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    storage.place(folder, made)
+    storage.place(folder, artefact)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir() if path != study] == ["0000000"]
-    assert storage.read(storage.Noise, folder).facts == made.facts
+    assert storage.read(storage.Noise, folder).facts == artefact.facts
     with pytest.raises(FileNotFoundError):  # a stage that has cleared its shards wants no more
-        storage.place(tmp_path / "cleared" / "0000000", made)
+        storage.place(tmp_path / "cleared" / "0000000", artefact)
     assert not (tmp_path / "cleared").exists()
 
 
