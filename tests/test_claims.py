@@ -382,6 +382,26 @@ def test_a_reading_of_some_images_is_that_of_a_study_of_them_alone(claim, tiny):
     assert row[["value", "low", "high"]].tolist() == pytest.approx(values, abs=1e-3, nan_ok=True)
 
 
+def test_evidence_of_one_cell_takes_nothing_from_that_of_other_maps_images_or_rules(tiny):
+    """What one has computed serves others; each must be what it is of results of its own."""
+    name, plan = tiny.settings.studies["tiny"].headline, tiny.settings
+    cell, known = plan.cells[name], settings.protocols(plan.protocols)
+    with inside(tiny.folder):
+        shared = results.read("tiny", name, cell, known, plan.statistics, seed=plan.seed)
+    correct = (shared.attacked.images["clean"] == shared.attacked.images["label"]).to_numpy()
+    for protocol in shared.protocols.values():
+        for of in (None, correct, ~correct):
+            one, alone = (
+                Evidence(outputs, protocol, plan.statistics, plan.flags, plan.seed, of=of)
+                for outputs in (shared, dataclasses.replace(shared))
+            )
+            for arm, expected in alone.compromised.items():
+                np.testing.assert_array_equal(one.compromised[arm], expected)
+            np.testing.assert_array_equal(one.attack, alone.attack)
+            np.testing.assert_array_equal(one.unrelated, alone.unrelated)
+    assert len(shared.arrays) > 3 * len(known)
+
+
 def test_own_and_clean_class_are_read_on_the_same_layers(tiny):
     name = tiny.settings.studies["tiny"].headline  # noqa: F841 in the query
     with inside(tiny.folder):

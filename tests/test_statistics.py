@@ -106,6 +106,26 @@ def test_holm_on_paper():
     np.testing.assert_allclose(adjusted, [0.06, 0.04, np.nan, 0.06, 0.06])
 
 
+def test_means_of_rows_leave_gaps_out_and_a_row_of_gaps_has_none():
+    values = np.random.default_rng(0).random((6, 4))
+    values[1, 2] = values[2, :3] = values[3] = np.nan
+    expected = []
+    for row in values:
+        known = [value for value in row if value == value]
+        expected.append([sum(known) / len(known) if known else np.nan])
+    np.testing.assert_allclose(statistics.row_means(values), expected, rtol=1e-12)
+
+
+def test_an_interval_is_the_same_beside_a_column_with_gaps():
+    draws = np.random.default_rng(0).random((200, 2))
+    both = statistics.interval(draws, confidence=0.9, clusters=10)
+    draws[0, 1] = np.nan
+    one = statistics.interval(draws, confidence=0.9, clusters=10)
+    assert [bound[0] for bound in one] == [bound[0] for bound in both]
+    rest = statistics.interval(draws[1:, 1:], confidence=0.9, clusters=10)
+    assert [bound[1] for bound in one] == [bound[0] for bound in rest]
+
+
 def test_no_cluster_has_no_mean():
     estimate = bootstrap(np.empty((0, 2)), [])
     assert np.isnan([estimate.mean, estimate.low, estimate.high, estimate.p]).all()

@@ -1,8 +1,9 @@
 """A cell's results under one protocol, as arrays for the judges of claims."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ from camdrift.analysis.statistics import Resampler
 from camdrift.pipeline import randomness
 from camdrift.settings import FlagSettings, Protocol, StatisticsSettings
 from camdrift.storage import ADVERSARIAL, NOISE, UNRELATED
+
+Array = TypeVar("Array")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,19 @@ class Evidence:
     seed: int
     of: np.ndarray | None = None
     common: np.ndarray | None = None
+
+    def _once(self, compute: Callable[[], Array], *key: str | float) -> Array:
+        """Returns what `compute` returns, from an earlier evidence of the same maps if it can.
+
+        `key` names all that the result depends on beside images, reading and target. A claim is
+        judged at many levels and by two rules, and pandas takes most of the time of a judgement.
+        """
+        images = None if self.of is None else self.of.tobytes()
+        known = (images, self.protocol.reading, self.protocol.target, *key)
+        arrays = self.results.arrays
+        if known not in arrays:
+            arrays[known] = compute()
+        return arrays[known]
 
     @cached_property
     def images(self) -> pd.DataFrame:
@@ -66,7 +82,7 @@ class Evidence:
     @cached_property
     def similarities(self) -> dict[tuple[str, bool], np.ndarray]:
         """Similarity of draw 0 by (variant, success)."""
-        return {}
+        return self._once(dict, "similarities")
 
     def similarity(self, variant: str, *, success: bool = True) -> np.ndarray:
         """Returns (images, strengths, layers), of draw 0."""
@@ -100,6 +116,9 @@ class Evidence:
 
         (images, layers), NaN with one source.
         """
+        return self._once(self._unrelated, "unrelated")
+
+    def _unrelated(self) -> np.ndarray:
         rows = self.values[(self.values["variant"] == UNRELATED) & self.values["success"]]
         means = rows.groupby(["image", "layer"], observed=True)["value"].mean().unstack()
         images = self.images["image"][self.images["success"]]
@@ -157,6 +176,9 @@ class Evidence:
     @cached_property
     def compromised(self) -> dict[str, np.ndarray]:
         """Compromised layers by arm: (images, strengths, layers), NaN where a map is empty."""
+        return self._once(self._compromised, self.protocol.threshold, self.settings.quantile)
+
+    def _compromised(self) -> dict[str, np.ndarray]:
         rows = compromise.compromised_layers(
             self.results,
             self.protocol.target,

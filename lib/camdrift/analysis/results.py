@@ -70,6 +70,11 @@ class Results:
         """Correlations of maps and perturbations that are known, see `focus.correlations`."""
         return {}
 
+    @cached_property
+    def arrays(self) -> dict:
+        """Arrays that are known to one `Evidence`, for others of the same images."""
+        return {}
+
     @property
     def measured_by(self) -> list[str]:
         """Scores of attack and noise under the first protocol: the cosine, then those beside it."""

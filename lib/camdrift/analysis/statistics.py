@@ -86,6 +86,14 @@ class Resampler:
         return Estimate(mean, low, high, p, counts)
 
 
+def row_means(values: np.ndarray) -> np.ndarray:
+    """Returns the mean of each row, NaN left out: (rows, 1), NaN where all of the row are."""
+    known = ~np.isnan(values)
+    sums = values.sum(1, keepdims=True, where=known)
+    with np.errstate(invalid="ignore"):
+        return sums / known.sum(1, keepdims=True)
+
+
 def interval(
     draws: np.ndarray, *, confidence: float, clusters: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +116,10 @@ def interval(
         tail = (1 - confidence) / 2
         if 1 < clusters < math.inf:
             tail = ndtr(stdtrit(clusters - 1, tail) * math.sqrt(clusters / (clusters - 1)))
-        low[defined], high[defined] = np.nanquantile(draws[:, defined], [tail, 1 - tail], axis=0)
+        known = draws[:, defined]
+        # The same values; `nanquantile` takes one column after another, in twice the time.
+        quantile = np.nanquantile if np.isnan(known).any() else np.quantile
+        low[defined], high[defined] = quantile(known, [tail, 1 - tail], axis=0)
     return low, high
 
 

@@ -130,7 +130,7 @@ def focus_moves(evidence: Evidence) -> Finding:
             if not decided.any():
                 continue
             rows = difference[:, decided]
-            mean, draws = evidence.means(rows.mean(1, keepdims=True, where=~np.isnan(rows)))
+            mean, draws = evidence.means(statistics.row_means(rows))
             parts[f"{kind} {name}"] = (float(mean[0]), *evidence.interval(draws))
             if kind == focus.MOVE:
                 layers[name] = rows

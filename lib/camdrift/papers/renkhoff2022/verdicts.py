@@ -70,7 +70,7 @@ def excess(
         else:
             parts.append(NOT if estimate.high[i] < 0 else UNDECIDED)
     overall = resampler.estimate(
-        values[:, decided].mean(1, keepdims=True, where=~np.isnan(values[:, decided]))
+        statistics.row_means(values[:, decided])
         if decided.any() else np.full((len(values), 1), np.nan),
         confidence=evidence.settings.confidence,
     )  # fmt: skip
