@@ -27,9 +27,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 # Each study's report prints its results as soon as they are there, the first study's first.
 repro: setup ## rebuild what params.yaml names (STUDY=layers: one study), and show the results
-	@stages=$$($(BIN)/python -m camdrift.ops.summary stages $(STUDY)) || exit 1; \
-		$(BIN)/dvc repro $(if $(STUDY),$$stages) && $(BIN)/python -m camdrift.ops.summary show $(STUDY) \
-		&& $(BIN)/python -m camdrift.ops.compare $(STUDY)
+	@stages=$$($(BIN)/python -m camdrift.ops.stages $(STUDY)) || exit 1; \
+		$(BIN)/dvc repro $(if $(STUDY),$$stages) && $(BIN)/python -m camdrift.ops.summary show $(STUDY)
 
 compare: setup ## how much of the published results (git's HEAD) this machine's reproduce (STUDY=)
 	@$(BIN)/python -m camdrift.ops.compare $(STUDY)

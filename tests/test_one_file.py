@@ -20,7 +20,7 @@ STUDY, DETECTORS, CELL = "tiny", "tiny_detectors", "tiny_fgsm"
 
 @dataclass(frozen=True)
 class Piece:
-    """A file of the library, and the line of params.yaml that it wants.
+    """A file of the library, and the line of params.yaml that it requires.
 
     file: below lib/camdrift.
     text: of the file.

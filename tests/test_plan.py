@@ -26,7 +26,7 @@ GROUPS = [group for group in ORDER if group != "check"]
 @pytest.fixture(scope="module")
 def plan():
     with inside(ROOT):
-        return estimate.asked(TINY, [], [])[0]
+        return estimate.resolve(TINY, [], [])[0]
 
 
 @pytest.fixture(scope="module")
@@ -82,15 +82,28 @@ def test_amounts_are_those_of_the_tiny_study(tiny, plan, counts):
 
 def test_every_group_of_stages_is_in_the_order_of_the_pipeline(tiny):
     with inside(tiny.folder):
-        order = alike.ordered()
+        rests = alike.rests()
+        order = list(rests)
         listed = [stage for stage in tiny.stages if "@" in stage]
         assert sorted(order) == sorted(listed) == sorted(params.stages())
         for stage in order:
             before = order[: order.index(stage)]
+            assert rests[stage] <= {*before}
             paths = [path for each in before for path in params.outputs(each)]
             for path in params.dependencies(stage):
                 if path.is_relative_to(storage.DATA) and path != storage.CHECKED:
                     assert any(o.is_relative_to(path) or path.is_relative_to(o) for o in paths)
+
+
+def test_stages_of_all_threads_are_tried_alone():
+    def fits(name, *running):
+        return forecast._fits(name, running, 2)
+
+    assert fits("train@a") and fits("attack@a") and fits("report@a")
+    assert fits("cam@a", "attack@b") and fits("report@a", "cam@b")
+    assert not fits("cam@a", "attack@b", "score@c")  # two at once
+    assert not fits("train@a", "attack@b") and not fits("attack@b", "train@a")
+    assert not forecast._fits("cam@a", ["attack@b"], 1)
 
 
 def test_what_takes_long_without_images_is_tried_once(tiny):
@@ -111,8 +124,8 @@ def test_folds_of_a_network_are_alike_and_networks_are_not(tmp_path, monkeypatch
              for name in orl.sets}  # fmt: skip
     folder = pinched(tmp_path, orl, folds, pinch.sizes(orl)[0])
     with inside(folder):
-        groups = alike.groups(alike.ordered(), dict.fromkeys(orl.sets, (112, 40)))
-        other = alike.groups(alike.ordered(), {name: (112, name) for name in orl.sets})
+        groups = alike.groups(list(alike.rests()), dict.fromkeys(orl.sets, (112, 40)))
+        other = alike.groups(list(alike.rests()), {name: (112, name) for name in orl.sets})
     stages = ("train@", "gradient_sign@", "transfer@")
     networks = [group for group in groups if group[0].startswith(stages)]
     assert len(networks) == 3 * 5
@@ -362,7 +375,7 @@ def test_a_folder_that_is_not_there_is_refused(monkeypatch, capsys, tmp_path):
 def test_data_that_would_be_downloaded_is_said_in_three_lines(monkeypatch, tmp_path):
     monkeypatch.setenv("CAMDRIFT_DATA", str(tmp_path))
     monkeypatch.chdir(ROOT)
-    pets, lacks = estimate.asked("oxford_pets", [], [])
+    pets, lacks = estimate.resolve("oxford_pets", [], [])
     counted = needs.counted("oxford_pets", pets.sets["oxford_pets"], seed=1, need=lacks["DATA"])
     assert counted.splits == {"train": 2576, "validation": 368, "test": 736}
     assert len(counted.notes) == 3

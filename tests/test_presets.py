@@ -107,7 +107,11 @@ def test_the_written_file_has_other_settings_and_the_comments(places, built, tmp
     result = built("imagenette")
     assert result.sets["imagenette"].arguments["root"] == places["DATA"].as_posix()
     assert built("noisecam_imagenet").cams.methods[-1] == "NoiseCAM"
-    assert built(TINY).detection == params.load().detection
+    tiny, usual = built(TINY).detection, params.load().detection
+    assert (tiny.adaptive.steps, tiny.images) == (4, usual.images)
+    assert tiny.detectors == usual.detectors | {
+        "behaviour": usual.detectors["behaviour"] | {"copies": 10}
+    }
 
 
 def test_no_preset_is_a_copy_of_another():

@@ -11,7 +11,7 @@ from camdrift import settings, storage
 from camdrift.analysis import drawing, results, tables
 from camdrift.explain import cam, packing
 from camdrift.models import loading
-from camdrift.ops import readme, summary
+from camdrift.ops import readme, stages, summary
 from camdrift.papers import interface
 from camdrift.papers.renkhoff2022 import figures, report
 from camdrift.papers.renkhoff2022.study import JUDGES
@@ -402,12 +402,11 @@ def test_the_summary_names_reports_and_dashboard(tiny, monkeypatch, capsys):
 
 def test_the_stages_that_report_are_named(tiny, monkeypatch, capsys):
     for named in (list(STUDIES), ["tiny_inspecting", "tiny"]):
-        monkeypatch.setattr("sys.argv", ["summary", "stages", *named])
-        summary.main()
+        monkeypatch.setattr("sys.argv", ["stages", *named])
+        stages.main()
         assert capsys.readouterr().out.split() == [f"report@{name}" for name in named]
-    monkeypatch.setattr("sys.argv", ["summary", "stages", "huge"])
     with pytest.raises(settings.SettingsError, match="no study 'huge'; there are: tiny, tiny_de"):
-        summary.main()
+        stages.reports(["huge"])
 
 
 def test_the_similarities_of_the_claim_on_layers_are_those_of_the_layer_study(tiny):
@@ -439,6 +438,6 @@ def test_a_second_run_of_a_stage_writes_the_same_bytes(tiny):
 
     before = content()
     for name in tiny.stages:
-        if name.endswith(("@digits", "@vgg11_eighth", "@tiny_dlfuzz", "@tiny", "@tiny_detectors")):
+        if name.endswith(("@digits", "@vgg11_eighth", "@tiny_pgd", "@tiny", "@tiny_detectors")):
             script(name.partition("@")[0]).main(run.Stage(name))
     assert content() == before

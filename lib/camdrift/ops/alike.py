@@ -20,8 +20,11 @@ OF_GROUPS = {
 }  # fmt: skip
 
 
-def ordered() -> list[str]:
-    """Returns the stages of the params.yaml of this folder, each after those that it rests on."""
+def rests() -> dict[str, set[str]]:
+    """Returns the stages of the params.yaml of this folder, and those that each rests on.
+
+    Each stands after those that it rests on.
+    """
     writers: dict[Path, set[str]] = {}  # of a file or folder itself
     within: dict[Path, set[str]] = {}  # of it, or of anything in it
     for stage in params.stages():
@@ -29,14 +32,13 @@ def ordered() -> list[str]:
             writers.setdefault(path, set()).add(stage)
             for folder in (path, *path.parents):
                 within.setdefault(folder, set()).add(stage)
-    graph: TopologicalSorter[str] = TopologicalSorter()
-    for stage in params.stages():
-        graph.add(stage)
+    graph: dict[str, set[str]] = {stage: set() for stage in params.stages()}
+    for stage, others in graph.items():
         for path in params.dependencies(stage):
-            graph.add(stage, *within.get(path, ()))
+            others |= within.get(path, set())
             for folder in path.parents:
-                graph.add(stage, *writers.get(folder, ()))
-    return list(graph.static_order())
+                others |= writers.get(folder, set())
+    return {stage: graph[stage] for stage in TopologicalSorter(graph).static_order()}
 
 
 def groups(stages: Sequence[str], images: Mapping[str, Any]) -> list[list[str]]:

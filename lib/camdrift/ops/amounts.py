@@ -53,18 +53,22 @@ class Group:
     patience: None where pinches of two sizes are compared. A group that is slow even at the
         smallest size is tried at one size alone. If that run ends within this many seconds it is
         repeated, since compiling and loading may have been a large part of it.
+    is_alone: whether it is tried while no other is, since it has all threads. Groups that work at
+        shards have one.
     """
 
     amount: Callable[[Stage], float]
     patience: float | None = None
+    is_alone: bool = False
 
 
 PATIENCE = 3.0
 GROUPS = {
-    "train": Group(_training),
-    "retrain": Group(_attacked, PATIENCE),
-    "signatures": Group(_attacked, math.inf),  # UMAP is compiled, once, in ten seconds
-    "gradient_sign": Group(_tests),
+    "train": Group(_training, is_alone=True),
+    "retrain": Group(_attacked, PATIENCE, is_alone=True),
+    # UMAP is compiled, once, in ten seconds.
+    "signatures": Group(_attacked, math.inf, is_alone=True),
+    "gradient_sign": Group(_tests, is_alone=True),
     "transfer": Group(_tests),
     "attack": Group(_tests),
     "noise": Group(_tests),

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from camdrift import storage
 from camdrift.analysis import drawing
+from camdrift.ops import stages
 from camdrift.pipeline import run
 from camdrift.settings import Settings, SettingsError, owners, params, presets
 from camdrift.settings.presets import Preset
@@ -168,13 +169,6 @@ def resolved(content: dict[str, Any] | None, changes: Sequence[str]) -> Settings
         return changed(content, changes, Path(folder) / params.PARAMS)
 
 
-def known(plan: Settings, names: Sequence[str]) -> None:
-    """Raises SettingsError if a plan has no study of one of some names; the message lists all."""
-    for name in names:
-        if name not in plan.studies:
-            raise SettingsError(f"no study '{name}'; there are: {', '.join(plan.studies)}")
-
-
 def copied(folder: Path) -> None:
     """Brings the code of this repository into a copy, which keeps what was built in it.
 
@@ -263,7 +257,7 @@ def main() -> None:
         needs.numbered(model, of, plan.sets[of.set])
         sys.stdout.writelines(f"{line}\n" for line in needs.weights(model, of))
     names = arguments.study or list(plan.studies)
-    known(plan, names)
+    stages.known(plan, names)
     folder = storage.COPIES / preset.name
     copied(folder)
     changed(content, arguments.set, folder / params.PARAMS)

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import psutil
 
-from camdrift.ops import build, forecast, needs
+from camdrift.ops import build, forecast, needs, stages
 from camdrift.ops.forecast import Estimate
 from camdrift.ops.trial import MB
 from camdrift.pipeline import run
@@ -84,7 +84,7 @@ def narrowed(plan: Settings, names: Sequence[str]) -> Settings:
     Raises:
         SettingsError: there is none of a name.
     """
-    build.known(plan, names)
+    stages.known(plan, names)
     if not names:
         return plan
     parts: dict[str, dict[str, Any]] = {
@@ -104,7 +104,7 @@ def narrowed(plan: Settings, names: Sequence[str]) -> Settings:
     return plan.model_copy(update=parts)
 
 
-def asked(name: str, studies: Sequence[str], changes: Sequence[str]) -> tuple[Settings, dict]:
+def resolve(name: str, studies: Sequence[str], changes: Sequence[str]) -> tuple[Settings, dict]:
     """Returns the settings that a preset, or '' for params.yaml's own, and changes give.
 
     And what the preset needs from elsewhere.
@@ -112,12 +112,12 @@ def asked(name: str, studies: Sequence[str], changes: Sequence[str]) -> tuple[Se
     Raises:
         SettingsError: something is missing or not valid.
     """
-    content, wanted = None, {}
+    content, needed = None, {}
     if name:
         preset = presets.read(name)
         content = build.placed(preset, build.folders(preset))
-        wanted = dict(preset.needs)
-    return narrowed(build.resolved(content, changes), studies), wanted
+        needed = dict(preset.needs)
+    return narrowed(build.resolved(content, changes), studies), needed
 
 
 def main() -> None:
@@ -127,12 +127,12 @@ def main() -> None:
     parser.add_argument("study", nargs="*", help="or another group of it, default all")
     parser.add_argument("-S", "--set", action="append", default=[], help="as of `dvc exp run`")
     arguments = parser.parse_args()
-    plan, wanted = asked(arguments.name, arguments.study, arguments.set)
+    plan, needed = resolve(arguments.name, arguments.study, arguments.set)
     write = sys.stdout.write
     write("settings: valid\n")
     counts = {}
     for name, image_set in plan.sets.items():
-        images = needs.counted(name, image_set, seed=plan.seed, need=wanted.get("DATA"))
+        images = needs.counted(name, image_set, seed=plan.seed, need=needed.get("DATA"))
         splits = ", ".join(f"{n:,} {split}" for split, n in images.splits.items())
         write(f"set {name}: {splits}; {images.classes:,} classes; {len(images.sample)} decoded\n")
         sys.stdout.writelines(f"  {line}\n" for line in images.notes)

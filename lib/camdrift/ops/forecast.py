@@ -4,9 +4,10 @@ import contextlib
 import math
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Collection, Mapping, Sequence
+from concurrent import futures
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ class Study:
 def estimates(plan: Settings, counts: Mapping[str, Counted]) -> list[Estimate]:
     """Returns the cost of each stage of a plan.
 
-    Stages that do the same work are tried once, in an order in which they may rest on one another.
+    Stages that do the same work are tried once, each after those that it rests on. Several are
+    tried at once where a stage's shards would be computed so.
 
     Args:
         plan: the settings.
@@ -85,12 +87,12 @@ def estimates(plan: Settings, counts: Mapping[str, Counted]) -> list[Estimate]:
             for name, c in counts.items()
         }
         with contextlib.chdir(large.folder):
-            order = [stage for stage in alike.ordered() if not stage.startswith(f"{FETCH}@")]
-            groups = alike.groups(order, facts)
-            light = {s: NETWORKS not in params.dependencies(s) for s in order}
-        trials = _trials(groups, small, large)
+            rests = {s: others for s, others in alike.rests().items() if _group(s) != FETCH}
+            groups = alike.groups(list(rests), facts)
+            light = {s: NETWORKS not in params.dependencies(s) for s in rests}
+        workers = run.workers() if backends.current() is backends.processes else 1
+        trials = _trials(groups, rests, small, large, workers=workers)
     studies = small, large, whole
-    workers = run.workers() if backends.current() is backends.processes else 1
     slopes = [_steepness(name, own, *studies[:2]) for name, (own, _) in trials.items()]
     usual = statistics.median([slope for slope in slopes if slope] or [0.0])
     return fetches + [
@@ -105,23 +107,64 @@ def estimates(plan: Settings, counts: Mapping[str, Counted]) -> list[Estimate]:
 
 
 def _trials(
-    groups: Sequence[Sequence[str]], small: Study, large: Study
+    groups: Sequence[Sequence[str]],
+    rests: Mapping[str, set[str]],
+    small: Study,
+    large: Study,
+    *,
+    workers: int,
 ) -> dict[str, tuple[Trial, str]]:
-    """Returns trials of the first stage of each group, and the errors that kept them from one."""
-    trials = {}
-    total = sum(map(len, groups))
-    with trial.processes() as pool, tqdm(total=total, unit="stage", leave=False) as bar:
-        for stages in groups:
-            bar.set_description(stages[0])
-            try:
-                trials[stages[0]] = _trial(stages[0], small, large, pool), ""
-                _spread(stages, small, large)
-            except SettingsError:
-                raise
-            except Exception as error:  # few images may be too few for a stage, or for the next
-                trials[stages[0]] = NOTHING, f"{type(error).__name__}: {error}"
-            bar.update(len(stages))
+    """Returns trials of the first stage of each group, and the errors that kept them from one.
+
+    Args:
+        groups: stages that do the same work.
+        rests: the stages that each stage rests on.
+        small: a pinch of the study.
+        large: a larger one.
+        workers: the number of stages that are tried at once, see `_fits`.
+    """
+    members = {stages[0]: stages for stages in groups}
+    first = {stage: name for name, stages in members.items() for stage in stages}
+    order = TopologicalSorter(
+        {name: {first[other] for other in rests[name] if other in first} for name in members}
+    )
+    order.prepare()
+    trials: dict[str, tuple[Trial, str]] = {}
+    waiting: list[str] = []
+    running: dict[futures.Future[Trial], str] = {}
+    bar = tqdm(total=len(rests), unit="stage", leave=False)
+    with trial.processes(workers) as pool, bar:
+        while order.is_active():
+            waiting += order.get_ready()
+            for name in tuple(waiting):
+                if _fits(name, running.values(), workers):
+                    running[_submit(name, small, large, pool)] = name
+                    waiting.remove(name)
+            bar.set_description(", ".join(running.values()))
+            for job in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
+                name = running.pop(job)
+                trials[name] = _outcome(job)
+                _spread(members[name], small, large)
+                bar.update(len(members[name]))
+                order.done(name)
     return trials
+
+
+def _fits(name: str, running: Collection[str], workers: int) -> bool:
+    """Returns whether a stage can be tried beside those running and slow none of them down."""
+    groups = (amounts.GROUPS.get(_group(stage)) for stage in (name, *running))
+    alone = any(group is not None and group.is_alone for group in groups)
+    return len(running) < (1 if alone else workers)
+
+
+def _outcome(job: futures.Future[Trial]) -> tuple[Trial, str]:
+    """Returns a trial, and the error that kept the stage from one."""
+    try:
+        return job.result(), ""
+    except SettingsError:
+        raise
+    except Exception as error:  # few images may be too few for a stage, or for the next
+        return NOTHING, f"{type(error).__name__}: {error}"
 
 
 def _fetch(stage: str, counted: Counted, of: ImageSetSettings, base: Base) -> Estimate:
@@ -137,13 +180,15 @@ def _pinch(folder: Path, plan: Settings, counts: Mapping[str, Counted], size: pi
     return Study(content, pinch.splits(counts, size), folder)
 
 
-def _trial(stage: str, small: Study, large: Study, pool: Executor) -> Trial:
+def _submit(
+    stage: str, small: Study, large: Study, pool: futures.Executor
+) -> futures.Future[Trial]:
     group = amounts.GROUPS.get(_group(stage))
     if group is None:
-        return pool.submit(trial.once, stage, large.folder).result()
+        return pool.submit(trial.once, stage, large.folder)
     if group.patience is not None:
-        return pool.submit(trial.twice, stage, large.folder, group.patience).result()
-    return pool.submit(trial.compare, stage, small.folder, large.folder).result()
+        return pool.submit(trial.twice, stage, large.folder, group.patience)
+    return pool.submit(trial.compare, stage, small.folder, large.folder)
 
 
 def _spread(stages: Sequence[str], small: Study, large: Study) -> None:

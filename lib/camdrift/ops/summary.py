@@ -5,7 +5,7 @@ import sys
 
 from camdrift import settings, storage
 from camdrift.analysis import results
-from camdrift.ops import build, combination, readme
+from camdrift.ops import combination, compare, readme
 from camdrift.papers import readme as papers_readme
 from camdrift.pipeline import run
 from camdrift.settings import params, presets
@@ -53,9 +53,9 @@ def publish() -> None:
 
 
 def main() -> None:
-    """Shows results, names reporting stages, writes READMEs, publishes the run, lists seeds."""
+    """Shows results, writes READMEs, publishes the run, lists seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["show", "stages", "readme", "publish", "seeds"])
+    parser.add_argument("action", choices=["show", "readme", "publish", "seeds"])
     parser.add_argument("study", nargs="*", help="default: all")
     arguments = parser.parse_args()
     plan = params.load()
@@ -65,10 +65,7 @@ def main() -> None:
             sys.stdout.write(terminal(study) + "\n")
         for line in unusual():
             sys.stdout.write(f"\n{line}")
-        sys.stdout.write(f"\n\nDashboard: {DASHBOARD}\n")
-    elif arguments.action == "stages":
-        build.known(plan, arguments.study)
-        sys.stdout.write(" ".join(f"report@{study}" for study in studies) + "\n")
+        sys.stdout.write(f"\n\nDashboard: {DASHBOARD}\n{compare.report(studies)}\n")
     elif arguments.action == "readme":
         for page, text in readme.pages().items():
             files.write_text(page, text)

@@ -49,8 +49,11 @@ class Trial:
 
 
 @contextlib.contextmanager
-def processes() -> Iterator[futures.ProcessPoolExecutor]:
-    """Lends a pool that gives each task a process of its own, forked from one that has imported."""
+def processes(workers: int) -> Iterator[futures.ProcessPoolExecutor]:
+    """Lends a pool that gives each task a process of its own, forked from one that has imported.
+
+    `workers` is the number of tasks that it does at once.
+    """
     context = multiprocessing.get_context("forkserver")
     # Each process imports the command's module again, and so all that this one imports.
     own = ("camdrift.ops.build", "camdrift.ops.forecast")
@@ -59,7 +62,8 @@ def processes() -> Iterator[futures.ProcessPoolExecutor]:
     before["CAMDRIFT_BACKEND"] = os.environ.get("CAMDRIFT_BACKEND")
     os.environ["CAMDRIFT_BACKEND"] = "serial"
     try:
-        with futures.ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
+        pool = futures.ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1)
+        with pool:
             yield pool
     finally:
         del os.environ["CAMDRIFT_BACKEND"]

@@ -237,6 +237,6 @@ def _cluster() -> Iterator[Any]:
 
 def _missing(library: str) -> str:
     return (
-        f"CAMDRIFT_BACKEND=dask wants {library}, which is not installed; run "
+        f"CAMDRIFT_BACKEND=dask requires {library}, which is not installed; run "
         "`pip install -c constraints.txt -e .[dask]`"
     )
