@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 .PHONY: help setup repro compare seeds study study-check test faults oracles peers e2e screenshots bench bench-gpu zoo lint format dashboard readme publish twice clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 # Without a git repository DVC must be told so; with one, the setting would break `dvc exp`.
 setup: $(STAMP) ## make .venv with the locked dependencies
@@ -30,7 +30,7 @@ repro: setup ## rebuild what params.yaml names (STUDY=layers: one study), and sh
 	@stages=$$($(BIN)/python -m camdrift.ops.stages $(STUDY)) || exit 1; \
 		$(BIN)/dvc repro $(if $(STUDY),$$stages) && $(BIN)/python -m camdrift.ops.summary show $(STUDY)
 
-compare: setup ## how much of the published results (git's HEAD) this machine's reproduce (STUDY=)
+compare: setup ## compare this machine's results with those in git's HEAD (STUDY=)
 	@$(BIN)/python -m camdrift.ops.compare $(STUDY)
 
 # Each seed is a DVC experiment in a temporary copy; commit or `git add` new files first.
@@ -45,7 +45,7 @@ study: setup ## build a preset, NAME=nips17, or your own file; DATA= and WEIGHTS
 	@CAMDRIFT_DATA="$${CAMDRIFT_DATA:-$(DATA)}" CAMDRIFT_WEIGHTS="$${CAMDRIFT_WEIGHTS:-$(WEIGHTS)}" \
 		$(BIN)/python -m camdrift.ops.build "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
 
-study-check: setup ## what a study (or the preset NAME=) needs and would take, before it runs
+study-check: setup ## check what a study (or preset NAME=) needs, and estimate what it takes
 	@CAMDRIFT_DATA="$${CAMDRIFT_DATA:-$(DATA)}" CAMDRIFT_WEIGHTS="$${CAMDRIFT_WEIGHTS:-$(WEIGHTS)}" \
 		$(BIN)/python -m camdrift.ops.estimate "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
 
@@ -83,10 +83,10 @@ bench: oracles ## after make repro: time what is done here against other ways to
 	$(BIN)/python tests/benchmarks/browsing.py
 	$(BIN)/python tests/benchmarks/scaling.py
 
-bench-gpu: setup ## on a machine with a GPU: the engine there against the CPU, and its speed
+bench-gpu: setup ## compare the engine on a GPU with the CPU, and time it
 	$(BIN)/python tests/benchmarks/gpu.py
 
-zoo: oracles ## explain 180 networks of torchvision and timm at random weights, 30 also by the peers
+zoo: oracles ## explain networks of torchvision and timm at random weights, some also by peers
 	$(BIN)/python tests/benchmarks/zoo.py
 	$(BIN)/python tests/benchmarks/zoo.py --peers
 
@@ -105,7 +105,7 @@ dashboard: setup ## open the dashboard on the results (NAME=nips17: in the copy 
 readme: setup ## write the generated parts of the READMEs
 	$(BIN)/python -m camdrift.ops.summary readme
 
-publish: setup ## copy seconds a stage and the environment into data/results
+publish: setup ## copy stage times and the environment into data/results
 	$(BIN)/python -m camdrift.ops.summary publish
 
 twice: setup ## rebuild everything from nothing and compare dvc.lock, byte by byte

@@ -38,7 +38,7 @@ def pages() -> str:
     return "\n".join(
         [
             "Seconds that a page's script takes, at first and after a choice, on the default study "
-            "and on one made of its images by repetition; the browser draws on top of that:",
+            "and on copies of its images; the browser draws after that:",
             "",
             markdown(benchmarks.browsing(measured["browsing"])),
         ]
