@@ -21,7 +21,7 @@ MIXED = combination.MIXED
         ([UNDECIDED], UNDECIDED),
         ([NOT_RUN], NOT_RUN),
         ([HOLDS, HOLDS, UNDECIDED], HOLDS),
-        ([HOLDS, UNDECIDED], PARTLY),
+        ([HOLDS, UNDECIDED], MIXED),
         ([HOLDS, PARTLY], HOLDS),
         ([PARTLY, PARTLY], PARTLY),
         ([HOLDS, UNDECIDED, UNDECIDED], MIXED),
@@ -42,7 +42,8 @@ def test_networks_and_seeds_give_one_verdict_of_a_set(verdicts, expected):
         ([HOLDS], HOLDS),
         ([HOLDS, UNDECIDED, NOT_RUN], HOLDS),
         ([HOLDS, HOLDS, MIXED], HOLDS),
-        ([HOLDS, MIXED], PARTLY),
+        ([HOLDS, MIXED], UNDECIDED),
+        ([PARTLY, PARTLY], PARTLY),
         ([HOLDS, MIXED, MIXED], UNDECIDED),
         ([HOLDS, HOLDS, PARTLY], HOLDS),
         ([HOLDS, PARTLY], HOLDS),
@@ -82,6 +83,14 @@ def test_claims_that_were_seen_are_decided_on_new_sets_alone():
     )  # fmt: skip
     table = combination.combined(matrix, [claim("X1", "ours, seen"), claim("X2", "ours, seen")])
     assert list(table["verdict"]) == [NOT, "seen (holds)"]
+
+
+def test_a_rule_that_changed_after_results_is_seen_on_their_sets():
+    matrix = rows(
+        ("A10", "nips17", True, HOLDS), ("A9", "nips17", True, NOT), ("A9", "new", True, HOLDS)
+    )
+    table = combination.combined(matrix, [claim("A10"), claim("A9")])
+    assert list(table["verdict"]) == ["seen (holds)", HOLDS]
 
 
 def test_a_verdict_under_review_has_no_vote():

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from camdrift.analysis import flips, results
 from camdrift.analysis.tables import markdown
 from camdrift.ops import readme
+from camdrift.ops.combination import review
 from camdrift.papers import findings
 from camdrift.papers import readme as page_of_study
 from camdrift.papers.renkhoff2022.claims import CLAIMS
@@ -117,6 +118,9 @@ def test_the_readmes_answer_is_what_the_committed_tables_say(published):
     # "On tiles it has 44 % (DLFuzz on the VGG-16) to ...": where the attack's own is above 0
     assert round(share["dlfuzz"], 2) == 0.44
     assert share[turned["low"].notna()].min() == share["dlfuzz"]
+    # "Under PGD, whose flips 8 bit undoes in 94 %, ..."
+    rate = outputs["nips17_squeezenet1_1"]["attacks"].set_index("cell")["success_rate_8bit"]
+    assert rate["squeezenet1_1_pgd"] == pytest.approx(0.06)
     # "Noise must be 3 to 28 times as large to flip the class ..."
     sizes, further = {}, {}
     for tables in outputs.values():
@@ -128,8 +132,13 @@ def test_the_readmes_answer_is_what_the_committed_tables_say(published):
             further[cell] = raised["mean"] - flipped["mean"]
     assert 2.5 < min(sizes.values()) < 3.5
     assert 27.5 < max(sizes.values()) < 28.5
-    # "... slightly further than the attack at 224 px, less far on the VGG-16."
-    assert all((gap > 0) == (cell in real) for cell, gap in further.items())
+    # "... further than under the attack on SqueezeNet, less far on the VGG-16; elsewhere ... open."
+    gaps = pd.concat([tables["factorial"] for tables in outputs.values()])
+    gaps = gaps.query("layer == 'mean' and target == 'own_top1' and arm == 'attack - noise'")
+    gaps = gaps[gaps["flipped"].astype(str) == "True"].set_index("cell")
+    assert gaps.loc["squeezenet1_1_dlfuzz", "high"] < 0
+    assert (gaps.loc[["fgsm", "dlfuzz"], "low"] > 0).all()
+    assert gaps.loc["resnet18_dlfuzz", "low"] < 0 < gaps.loc["resnet18_dlfuzz", "high"]
 
 
 def test_the_readmes_words_on_the_boundary_are_what_the_committed_tables_say(published):
@@ -178,13 +187,13 @@ def test_what_is_under_review_is_named_in_the_readmes(published):
     with inside(published):
         for study in readme.studies(params.load()):
             for row in results.load(study)["claims"].itertuples():
-                if row.verdict != findings.NOT_RUN and findings.under_review(row.id, row.detail):
+                if row.verdict != findings.NOT_RUN and review(study, row.id, row.detail):
                     reviewed.setdefault(row.id, []).append(study)
     for claim, studies in reviewed.items():
         for study in studies:
             assert re.search(rf"\*Under review\* in `{study}`, [^:]*\b{claim}\b", findings_page)
     named = re.search(r"\*Under review\*: some results of (.*?) follow an old", text, re.DOTALL)
-    assert set(re.findall(r"[AC]\d+", named[1]) if named else ()) == set(reviewed)
+    assert set(re.findall(r"[ABC]\d+", named[1]) if named else ()) == set(reviewed)
 
 
 def test_the_readmes_words_on_detectors_are_what_the_committed_tables_say(published):
@@ -208,13 +217,27 @@ def test_the_readmes_words_on_detectors_are_what_the_committed_tables_say(publis
     adaptive = outputs["squeezenet1_1"]["adaptive"].query("arm == 'adaptive'")
     assert (adaptive["high"] < 0.5).all()
     assert not len(outputs["resnet18"]["adaptive"])
+    # "on the tiles behaviour deviation and squeezing keep an AUROC of .7 or more, of few images"
+    with inside(published):
+        tiles = results.load("detectors")
+    kept = tiles["adaptive"].query("arm == 'adaptive'").set_index("detector")["auroc"]
+    assert set(kept.index[kept >= 0.7]) == {
+        "behaviour_median", "behaviour_quantile", "behaviour_deviations", "squeezing"
+    }  # fmt: skip
+    # "... alarms falsely less, so which of them is more accurate is open"
+    assert all(rows.loc["B1", "verdict"] == "not decided" for rows in claims_of.values())
     # "As printed no ... As the public code has it, with softmax, ... on ResNet-18 (-0.27)"
     for name, tables in outputs.items():
         ranks = tables["disguise"].query("strength == 1").set_index(["reading", "kind"])
         printed = ranks[ranks.index.get_level_values("reading").str.startswith("printed")]
         assert printed["spearman"].abs().max() < 0.25
-        if name == "resnet18":
-            assert ranks.loc[("code_softmax", "all"), "spearman"] == pytest.approx(-0.27, abs=0.01)
+        # "... weak and negative at 224 px (-.25, -.27), and strong on the tiles (.74 to .85)"
+        rows = tables["disguise"].query("strength == 1 and kind == 'all'").set_index("cell")
+        rows = rows[rows["reading"] == "code_softmax"]["spearman"].round(2)
+        expected = {"squeezenet1_1": -0.25, "resnet18": -0.27}[name]
+        assert rows[f"{name}_dlfuzz"] == expected
+    rows = tiles["disguise"].query("strength == 1 and kind == 'all' and reading == 'code_softmax'")
+    assert rows["spearman"].agg(["min", "max"]).round(2).tolist() == [0.74, 0.85]
 
 
 def test_the_readmes_words_on_retraining_are_what_the_committed_tables_say(published):
@@ -238,14 +261,17 @@ def test_the_readmes_words_on_retraining_are_what_the_committed_tables_say(publi
     pgd = rate.xs("pgd", level="model")
     assert pgd.loc["fgsm", "high"] < rate.loc[("fgsm", "baseline"), "low"]
     assert accuracy["clean", "pgd"] < accuracy["clean", "baseline"]
-    # "FGSM does reverse relevance maps there ...; on the bundled tiles it cannot ..."
+    # "After FGSM relevance maps correlate negatively there, in the mean (-.17; 85 of 154 images)"
+    details = real["claims"].set_index("id")["detail"]
     assert verdict["C3"] == "holds"
+    assert details["C3"] == "85 of 154 images below 0"
     small = outputs["inspecting"]["numbers"].set_index("number")["value"]
     assert small["negative relevance"] == 0 < numbers["negative relevance"]
     # "The immune model's map looks more as before ..., but so does the control's."
     map_of = real["relevance"].query("on == 'one_pixel' and kind == 'correlation'")
     map_of = map_of.set_index("model")["mean"]
-    assert map_of["baseline"] < 0 < map_of["one_pixel"] < map_of["retrained"]
+    of = map_of.loc[["baseline", "one_pixel", "retrained"]]
+    assert of.round(2).tolist() == [-0.31, 0.32, 0.55]
     # "Noise and rearranged perturbations of FGSM's size change few classes, and move ..."
     tiles = outputs["inspecting"]
     few = tiles["controls"].query("model == 'baseline' and attack == 'fgsm'")
@@ -256,9 +282,15 @@ def test_the_readmes_words_on_retraining_are_what_the_committed_tables_say(publi
     drawn = tiles["relevance"].query("kind == 'tripled'").set_index("on")
     assert (drawn.loc[["one_pixel", "one_pixel, displaced"], "mean"] == 1).all()
     assert drawn.loc["one_pixel", "images"] == 4
-    # "The plane shows no classes beyond chance, its distances ..., and signatures ..."
-    assert abs(numbers["agreement"] - numbers["chance of agreement"]) < 0.05
+    # "The plane ... hardly shows classes (agreement .52, chance .50), and its distances ..."
+    assert numbers[["agreement", "chance of agreement"]].round(2).tolist() == [0.52, 0.5]
     assert (verdict[["C6", "C7"]] == "does not hold").all()
+    # "... as far as four images can say that FGSM leaves unchanged."
+    attacked = rate.loc[("fgsm", "baseline")]
+    assert attacked["images"] - attacked["successes"] == 4
+    # "... apart better than chance (49 %, chance 33 %), but short of the claim's 60 %."
+    apart = real["claims"].set_index("id").loc["C7"]
+    assert 1 / 3 < apart["low"] < apart["high"] < 0.6 and round(apart["value"], 2) == 0.49
 
 
 def test_a_page_without_its_markers_is_refused(tmp_path):
@@ -303,7 +335,23 @@ def test_the_readmes_words_on_transfer_are_what_the_committed_tables_say(publish
     assert set(faces["networks"]["images"]) == {400}
     # "Wide networks do not lose more than deep ones on faces"
     assert verdict["D2"] == "does not hold"
-    # "on faces its maps shift furthest of all. (Formally not decided there, ...)"
+    # "At 0.05 they lose 2 points less than ... together, but 19 more than ResNet101 alone."
+    of = faces["accuracy"].query("range == 'unit'").set_index(["network", "attack", "eps"])
+    of = of["accuracy"].unstack("network")
+    lost = of.loc[("clean", 0.0)] - of.loc[("transferred", 0.05)]
+    wide, deep = lost[["InceptionV3", "Xception"]].mean(), lost[["VGG16", "ResNet101"]].mean()
+    assert round(deep - wide, 2) == 0.02
+    assert round(wide - lost["ResNet101"], 2) == 0.19
+    # "furthest of all where none is empty, third ... with empty ones as blank, and second ..."
+    last = faces["mod"].query("attack == 'transferred' and eps == 0.1 and group == 'all'")
+    by = last.set_index(["explains", "network"])
+    for part, place in (
+        (by.loc["given", "mod"], 1),
+        (by.loc["given", "blank"], 3),
+        (by.loc["own_top1", "mod"], 2),
+    ):
+        assert part.drop("mean").rank(ascending=False)["VGG16"] == place
+    # "(Formally not decided there, ...)"
     assert "rank 5 by MOD and 5 by VID" in detail["D4"]
     assert verdict["D4"] == "not decided"
     assert detail["D4"].count("does not hold") == 2
@@ -334,6 +382,19 @@ def test_the_readmes_words_on_methods_are_what_the_committed_tables_say(publishe
     assert mean["GradCAMPlusPlus"].max() < 0.03
     # "FEM explains no class, and its maps hardly drift"
     assert mean["FEM"].max() < 0.01
+    # "On the transformer ... LayerCAM drift further ... (excess .41 and .22, ...) ... not decided."
+    names = ("transformer", "nips17_resnet18", "nips17_squeezenet1_1")
+    with inside(published):
+        rows = pd.concat([results.load(name)["methods"] for name in names])
+    rows = rows.query("layer == 'mean' and group == 'success' and target == 'seed_class'")
+    mean = rows.set_index(["cell", "method"])["mean"].unstack("method").round(3)
+    assert mean.loc["vit_dlfuzz", ["LayerCAM", "GradCAM"]].tolist() == [0.406, 0.224]
+    assert mean.loc["vit_dlfuzz", ["GradCAMPlusPlus", "FEM"]].isna().all()
+    # "At 224 px Grad-CAM++ and FEM hardly drift on ResNet-18 (.01), and LayerCAM 30 % ..."
+    assert mean.loc["resnet18_dlfuzz", ["GradCAMPlusPlus", "FEM"]].max() < 0.015
+    share = mean["LayerCAM"] / mean["GradCAM"]
+    assert round(share["resnet18_dlfuzz"], 2) == 0.30
+    assert round(share["squeezenet1_1_dlfuzz"], 2) == 0.61
 
 
 def test_version_citation_and_changes_agree():

@@ -126,7 +126,7 @@ def _reviewed(by_study: dict[str, results.Tables]) -> list[str]:
     reasons: dict[tuple[str, str], list[str]] = {}
     for name, tables in by_study.items():
         for claim in tables["claims"].itertuples():
-            reason = findings.under_review(claim.id, claim.detail)
+            reason = combination.review(name, claim.id, claim.detail)
             if reason and claim.verdict != findings.NOT_RUN:
                 reasons.setdefault((name, reason), []).append(claim.id)
     return [
@@ -156,7 +156,11 @@ def _published(tables: results.Tables) -> str:
 
 
 def _evidence(layers: dict[str, results.Tables]) -> str:
-    """Returns what each set, network and attack says of the first question, bundled tiles last."""
+    """Returns what each set, network and attack says of the first question, bundled tiles last.
+
+    Of studies that `corrected` decides: under other protocols noise is not of the attack's size.
+    """
+    layers = {k: v for k, v in layers.items() if v["switches"]["protocol"].iloc[0] == "corrected"}
     return "\n".join(
         [
             markdown(report.evidence(layers)),
@@ -171,9 +175,10 @@ def _evidence(layers: dict[str, results.Tables]) -> str:
             "explains the clean image's class instead of its own.",
             "- *Excess of the negated*: the excess of the perturbation times -1, divided by that "
             "of the attack, over all images; then the share of images whose class it changes.",
-            "- *Raised noise*: the least noise that flips the class beside the weakest attack that "
-            "does, of images that both flip: ratio of their sizes, and both drifts, each map for "
-            "its own class.",
+            "- *Raised noise*: of images that the attack flips, but not already at the lowest "
+            "strength, and that noise of 64 times its size or less flips (n): ratio of the mean "
+            "sizes of the weakest noise that flips, in steps of a quarter, and of the weakest "
+            "attack, in steps of two; both drifts, each map for its own class.",
         ]
     )
 

@@ -144,6 +144,7 @@ def evidence(studies: Mapping[str, Tables]) -> pd.DataFrame:
                 row["raised noise: size, drift beside the attack's"] = (
                     f"{raised['size_grey'] / attack['size_grey']:.0f} times, "
                     + ("-" if np.isnan(means).any() else f"{means[0]:.3f} / {means[1]:.3f}")
+                    + f" (n {raised['images']:.0f})"
                 )
             rows.append(row)
     return pd.DataFrame(rows)
