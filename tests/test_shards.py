@@ -23,7 +23,7 @@ from camdrift import settings, storage
 from camdrift.models import loading
 from camdrift.pipeline import backends, run, shards
 from camdrift.storage import files
-from conftest import inside, script
+from conftest import ROOT, inside, script
 
 CELL = "tiny_pgd"
 LARGE = "tiny_dlfuzz"  # of many protocols, under an attack whose images are changed one by one
@@ -133,6 +133,34 @@ def test_this_process_works_beside_the_others(monkeypatch, tmp_path):
     signers = {sheet.signer for sheet in signed}
     assert os.getpid() in signers
     assert len(signers) == 3
+
+
+BARS = """
+import time
+from pathlib import Path
+from tqdm import tqdm
+from camdrift.pipeline import backends
+
+def show(path):  # a bar, as attacks do, in both processes
+    path.touch()
+    while len(list(path.parent.iterdir())) < 2:
+        time.sleep(0.05)
+    list(tqdm([1]))
+
+if __name__ == "__main__":
+    list(backends.processes(show, [Path("tasks/0"), Path("tasks/1")]))
+"""
+
+
+def test_processes_that_show_bars_leave_nothing_behind(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "bars.py").write_text(BARS)
+    answer = subprocess.run(
+        [sys.executable, "bars.py"], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env=os.environ | {"CAMDRIFT_WORKERS": "2", "PYTHONPATH": str(ROOT / "lib")},
+    )  # fmt: skip
+    assert answer.stderr.count("100%") == 2
+    assert "leaked" not in answer.stderr
 
 
 def test_work_of_a_moment_waits_for_no_other_process(monkeypatch, tmp_path):

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any, TypeVar
 
+from tqdm import tqdm
+
 from camdrift.pipeline import run
 from camdrift.settings import SettingsError
 
@@ -161,6 +163,8 @@ def _deaf() -> Iterator[None]:
 
 def _follow() -> None:
     """Ends a worker together with the process that started it, however that process ends."""
+    # Else tqdm makes a semaphore, which Python reports as leaked once this process is killed.
+    tqdm.set_lock(threading.RLock())
     parent = multiprocessing.parent_process()
     assert parent
 

@@ -7,6 +7,8 @@ plane and in the space of the vectors, since UMAP draws clusters and gaps of its
 Where a question has no answer, because there is one class, one kind or no other point, it is NaN.
 """
 
+import warnings
+
 import numpy as np
 from sklearn import manifold
 from sklearn.linear_model import RidgeClassifier
@@ -215,7 +217,10 @@ def guesses(vectors: np.ndarray, kinds: np.ndarray, groups: np.ndarray, *, seed:
         StandardScaler(), RidgeClassifier(alpha=vectors.shape[1], class_weight="balanced")
     )
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=_seed(seed, "folds"))
-    for learn, rest in split.split(vectors, kinds, groups):
+    with warnings.catch_warnings():  # a kind of fewer images than folds is flagged in the report
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        parts = list(split.split(vectors, kinds, groups))
+    for learn, rest in parts:
         if len(np.unique(kinds[learn])) < 2:  # nothing to tell apart
             answers[rest] = kinds[learn][0]
         elif len(rest):
