@@ -50,8 +50,9 @@ verdicts = st.multiselect("Verdict", sorted(table["verdict"].unique()), key="ver
 selection = table[table["verdict"].isin(verdicts)] if verdicts else table
 st.caption(
     f"{len(selection)} of {len(table)} claims. Statistics and thresholds were set before any "
-    "result; 'corrected' decides. A verdict applies to the images and the model of this study, not "
-    "to those of the paper. Choose a row to see its figures."
+    "result, except where a claim's source says 'seen'; 'corrected' decides. A verdict applies to "
+    "the images and the model of this study, not to those of the paper. Choose a row to see its "
+    "figures."
 )
 st.session_state["claims_shown"] = selection["claim"].tolist()
 first = ["claim", "verdict", "after Holm", "says", "corrected", "as published", "printed", "flags"]

@@ -74,7 +74,7 @@ st.header(plan.title, anchor=False)
 st.write(QUESTIONS[plan.paper])
 verdicts = claims.query("verdict != 'not run here'")["verdict"].value_counts()
 counts = ", ".join(f"{number} '{verdict}'" for verdict, number in verdicts.items())
-st.markdown(f"**Of {verdicts.sum()} published claims tested here: {counts}.** Numbers rest on "
+st.markdown(f"**Of {verdicts.sum()} claims tested here: {counts}.** Numbers rest on "
             "this study's own images and models, not on those of any paper.")  # fmt: skip
 if plan.paper == settings.RENKHOFF:
     layers(view)
