@@ -383,7 +383,7 @@ def test_a_reading_of_some_images_is_that_of_a_study_of_them_alone(claim, tiny):
 
 
 def test_evidence_of_one_cell_takes_nothing_from_that_of_other_maps_images_or_rules(tiny):
-    """What one has computed serves others; each must be what it is of results of its own."""
+    """An array that evidences share equals the array from results that nothing else has read."""
     name, plan = tiny.settings.studies["tiny"].headline, tiny.settings
     cell, known = plan.cells[name], settings.protocols(plan.protocols)
     with inside(tiny.folder):

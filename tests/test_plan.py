@@ -82,13 +82,13 @@ def test_amounts_are_those_of_the_tiny_study(tiny, plan, counts):
 
 def test_every_group_of_stages_is_in_the_order_of_the_pipeline(tiny):
     with inside(tiny.folder):
-        rests = alike.rests()
-        order = list(rests)
+        upstream = alike.upstream()
+        order = list(upstream)
         listed = [stage for stage in tiny.stages if "@" in stage]
         assert sorted(order) == sorted(listed) == sorted(params.stages())
         for stage in order:
             before = order[: order.index(stage)]
-            assert rests[stage] <= {*before}
+            assert upstream[stage] <= {*before}
             paths = [path for each in before for path in params.outputs(each)]
             for path in params.dependencies(stage):
                 if path.is_relative_to(storage.DATA) and path != storage.CHECKED:
@@ -124,8 +124,8 @@ def test_folds_of_a_network_are_alike_and_networks_are_not(tmp_path, monkeypatch
              for name in orl.sets}  # fmt: skip
     folder = pinched(tmp_path, orl, folds, pinch.sizes(orl)[0])
     with inside(folder):
-        groups = alike.groups(list(alike.rests()), dict.fromkeys(orl.sets, (112, 40)))
-        other = alike.groups(list(alike.rests()), {name: (112, name) for name in orl.sets})
+        groups = alike.groups(list(alike.upstream()), dict.fromkeys(orl.sets, (112, 40)))
+        other = alike.groups(list(alike.upstream()), {name: (112, name) for name in orl.sets})
     stages = ("train@", "gradient_sign@", "transfer@")
     networks = [group for group in groups if group[0].startswith(stages)]
     assert len(networks) == 3 * 5

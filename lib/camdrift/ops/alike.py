@@ -20,7 +20,7 @@ OF_GROUPS = {
 }  # fmt: skip
 
 
-def rests() -> dict[str, set[str]]:
+def upstream() -> dict[str, set[str]]:
     """Returns the stages of the params.yaml of this folder, and those that each rests on.
 
     Each stands after those that it rests on.

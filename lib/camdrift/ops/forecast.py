@@ -87,11 +87,11 @@ def estimates(plan: Settings, counts: Mapping[str, Counted]) -> list[Estimate]:
             for name, c in counts.items()
         }
         with contextlib.chdir(large.folder):
-            rests = {s: others for s, others in alike.rests().items() if _group(s) != FETCH}
-            groups = alike.groups(list(rests), facts)
-            light = {s: NETWORKS not in params.dependencies(s) for s in rests}
+            upstream = {s: others for s, others in alike.upstream().items() if _group(s) != FETCH}
+            groups = alike.groups(list(upstream), facts)
+            light = {s: NETWORKS not in params.dependencies(s) for s in upstream}
         workers = run.workers() if backends.current() is backends.processes else 1
-        trials = _trials(groups, rests, small, large, workers=workers)
+        trials = _trials(groups, upstream, small, large, workers=workers)
     studies = small, large, whole
     slopes = [_steepness(name, own, *studies[:2]) for name, (own, _) in trials.items()]
     usual = statistics.median([slope for slope in slopes if slope] or [0.0])
@@ -108,7 +108,7 @@ def estimates(plan: Settings, counts: Mapping[str, Counted]) -> list[Estimate]:
 
 def _trials(
     groups: Sequence[Sequence[str]],
-    rests: Mapping[str, set[str]],
+    upstream: Mapping[str, set[str]],
     small: Study,
     large: Study,
     *,
@@ -118,7 +118,7 @@ def _trials(
 
     Args:
         groups: stages that do the same work.
-        rests: the stages that each stage rests on.
+        upstream: the stages that each stage rests on.
         small: a pinch of the study.
         large: a larger one.
         workers: the number of stages that are tried at once, see `_fits`.
@@ -126,13 +126,13 @@ def _trials(
     members = {stages[0]: stages for stages in groups}
     first = {stage: name for name, stages in members.items() for stage in stages}
     order = TopologicalSorter(
-        {name: {first[other] for other in rests[name] if other in first} for name in members}
+        {name: {first[other] for other in upstream[name] if other in first} for name in members}
     )
     order.prepare()
     trials: dict[str, tuple[Trial, str]] = {}
     waiting: list[str] = []
     running: dict[futures.Future[Trial], str] = {}
-    bar = tqdm(total=len(rests), unit="stage", leave=False)
+    bar = tqdm(total=len(upstream), unit="stage", leave=False)
     with trial.processes(workers) as pool, bar:
         while order.is_active():
             waiting += order.get_ready()
