@@ -19,6 +19,7 @@ def main(stage: run.Stage) -> None:
         controls=controls.names(stage.settings.noise, retraining),
         name=key,
         seed=stage.settings.seed,
+        threads=stage.training_threads,
         **stage.calling,
     )
     for kind, trained in weights.items():

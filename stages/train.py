@@ -26,8 +26,9 @@ def main(stage: run.Stage) -> None:
         labels = torch.tensor(images.index["label"].to_numpy()[rows])
         return torch.from_numpy(from_8bit(images.pixels[rows])), labels
 
+    labels, threads = images.index["label"], stage.training_threads
     weights = loading.obtain(
-        plan, size=size, labels=images.index["label"], split=split, seed=seed, name=stage.key
+        plan, size=size, labels=labels, split=split, seed=seed, name=stage.key, threads=threads
     )
     storage.write(storage.model_folder(stage.key), weights)
     card = (
@@ -40,4 +41,4 @@ def main(stage: run.Stage) -> None:
 
 
 if __name__ == "__main__":
-    run.stage(main)
+    run.stage(main, trains=True)

@@ -142,6 +142,7 @@ def test_scripts_read_no_setting_that_they_do_not_declare():
         if name == "report":
             read |= {part for paper in settings.PAPERS for part in interface.paper(paper).READS}
         read |= {"micro_batch", "precision"} if "stage.calling" in text else set()
+        read |= {"training_threads"} if "stage.training_threads" in text else set()
         read |= {"cells"} if "stage.cell" in text else set()
         read |= {"protocols"} if "stage.protocols" in text else set()
         assert read == {param.partition(".")[0] for param in template(name)["params"]}, name

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,8 @@ from camdrift.models.architectures import RefusedError
 from camdrift.models.calls import UnwatchableError
 from camdrift.models.logits import class_logits
 from camdrift.models.model import Model
-from camdrift.pipeline import randomness
-from camdrift.settings import ModelSettings, Training, imports, params
+from camdrift.pipeline import processor, randomness
+from camdrift.settings import Descent, ModelSettings, Training, imports, params
 from camdrift.settings.section import sides
 from camdrift.storage import Weights
 
@@ -40,6 +41,7 @@ def obtain(
     split: Split,
     seed: int,
     name: str,
+    threads: int | None = None,
 ) -> Weights:
     """Returns the weights of a model: loaded, trained, or loaded and trained further.
 
@@ -51,6 +53,7 @@ def obtain(
         split: returns pixels and labels of 'train', 'validation' or 'test'.
         seed: of the initial weights and the batches.
         name: of the model, part of the seed.
+        threads: of training, where it is to give the same weights on all processors.
 
     Raises:
         RefusedError: the weights are not available or do not fit; the network cannot be built.
@@ -87,7 +90,7 @@ def obtain(
                 f"(models.{name}.classes: the number of the weights; or new_head: true, to train "
                 f"dense layers of your own): {fault}"
             ) from fault
-    return _train(network, facts, settings.training, split, seed=seed, name=name)
+    return _train(network, facts, settings.training, split, seed=seed, name=name, threads=threads)
 
 
 def retrained(
@@ -97,7 +100,8 @@ def retrained(
     *,
     seed: int,
     name: str,
-    adversary: training.Adversary | None = None,
+    threads: int | None = None,
+    adversary: Descent | None = None,
 ) -> Weights:
     """Returns the weights of a model trained further from those of another.
 
@@ -107,14 +111,17 @@ def retrained(
         split: returns pixels and labels of 'train', 'validation' or 'test'.
         seed: of the batches.
         name: of the new model, part of the seed.
-        adversary: see `training.train`.
+        threads: of training, where it is to give the same weights on all processors.
+        adversary: settings of the attack of adversarial training.
     """
     network = _network(base.facts, initialised=False)
     # Cloned, because training writes into the weights that it starts from.
     own = {key: value.clone() for key, value in base.state.items()}
     network.load_state_dict(own, assign=True)
     facts = {key: base.facts[key] for key in FACTS if key in base.facts}
-    return _train(network, facts, settings, split, seed=seed, name=name, adversary=adversary)
+    return _train(
+        network, facts, settings, split, seed=seed, name=name, threads=threads, adversary=adversary
+    )
 
 
 # That define a network, and a model.
@@ -131,7 +138,8 @@ def _train(
     *,
     seed: int,
     name: str,
-    adversary: training.Adversary | None = None,
+    threads: int | None,
+    adversary: Descent | None = None,
 ) -> Weights:
     preparation: dict[str, Any] = {key: facts[key] for key in ("mean", "std", "size")}
     curve: list[dict] = []
@@ -139,16 +147,12 @@ def _train(
     if settings is not None:
         images = split("train")
         _refuse_early(network, images[0], facts)
-        curve = training.train(
-            network,
-            images,
-            split("validation"),
-            **preparation,
-            **settings.model_dump(),
-            seed=randomness.entropy(seed, "batches", name),
-            adversary=adversary,
-            progress=lambda epochs: tqdm(epochs, desc=f"training {name}", unit="epoch"),
+        splits = [[each.numpy() for each in own] for own in (images, split("validation"))]
+        curve, state = processor.alike(
+            threads, _trained, facts, _arrays(network), *splits, settings, adversary, seed, name
         )
+        network.load_state_dict(_tensors(state), assign=True)
+        network.to(devices.current())
         weights.refuse_infinite(network.state_dict(), f"models.{name}, trained")
     model, tests = Model(network, **preparation, micro_batch=1), split("test")
     _refuse(network, model, tests[0], facts)
@@ -170,6 +174,54 @@ def _train(
     return Weights(
         {name: value.cpu() for name, value in network.state_dict().items()}, facts, table
     )
+
+
+Arrays = dict[str, np.ndarray]  # tensors of a state dict by name
+
+
+def _trained(
+    facts: dict[str, Any],
+    start: Arrays,
+    images: Sequence[np.ndarray],
+    validation: Sequence[np.ndarray],
+    settings: Training,
+    adversary: Descent | None,
+    seed: int,
+    name: str,
+) -> tuple[list[dict], Arrays]:
+    """Returns the curve of a network's training, and its weights; see `training.train`.
+
+    `images` and `validation` are pixels and labels.
+    """
+    network = _network(facts, initialised=False)
+    network.load_state_dict(_tensors(start), assign=True)
+    # Layers that draw, as dropout, have no other generator than torch's own.
+    torch.manual_seed(randomness.entropy(seed, "dropout", name))
+    curve = training.train(
+        network,
+        _pair(images),
+        _pair(validation),
+        **{key: facts[key] for key in ("mean", "std", "size")},
+        **settings.model_dump(),
+        seed=randomness.entropy(seed, "batches", name),
+        adversary=training.adversary(adversary) if adversary else None,
+        progress=lambda epochs: tqdm(epochs, desc=f"training {name}", unit="epoch"),
+    )
+    return curve, _arrays(network)
+
+
+def _pair(arrays: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    pixels, labels = map(torch.from_numpy, arrays)
+    return pixels, labels
+
+
+def _arrays(network: nn.Module) -> Arrays:
+    return {name: value.cpu().numpy() for name, value in network.state_dict().items()}
+
+
+def _tensors(arrays: Arrays) -> dict[str, Tensor]:
+    """Returns tensors of their own memory, since training writes into them."""
+    return {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
 
 
 def _refuse_early(network: nn.Module, pixels: Tensor, facts: dict[str, Any]) -> None:

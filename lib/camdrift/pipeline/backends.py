@@ -13,24 +13,17 @@ import importlib
 import multiprocessing
 import os
 import queue
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
-from camdrift.pipeline import run
+from camdrift.pipeline import children, run
+from camdrift.pipeline.children import LostError
 from camdrift.settings import SettingsError
 
 Task = TypeVar("Task")
 Backend = Callable[[Callable[[Task], None], Sequence[Task]], Iterator[None]]
-
-
-class LostError(SettingsError):
-    """A worker was lost, or a cluster cannot be reached."""
 
 
 def current() -> Backend:
@@ -84,11 +77,11 @@ def processes(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[N
     with (
         _with_threads(),
         futures.ProcessPoolExecutor(
-            others, mp_context=multiprocessing.get_context("spawn"), initializer=_follow
+            others, mp_context=multiprocessing.get_context("spawn"), initializer=children.follow
         ) as pool,
     ):
         try:
-            with _deaf():
+            with children.deaf():
                 for _ in range(others):
                     pool.submit(_load, _modules()).add_done_callback(feed)
             for _ in tasks:
@@ -149,30 +142,6 @@ def _with_threads() -> Iterator[None]:
                 os.environ.pop(name)
             else:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Makes processes that start within the block ignore Ctrl-C: their parent handles it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _follow() -> None:
-    """Ends a worker together with the process that started it, however that process ends."""
-    # Else tqdm makes a semaphore, which Python reports as leaked once this process is killed.
-    tqdm.set_lock(threading.RLock())
-    parent = multiprocessing.parent_process()
-    assert parent
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def dask(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[None]:

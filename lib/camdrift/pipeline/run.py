@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from camdrift import storage
+from camdrift.pipeline import processor
 from camdrift.settings import Cell, Protocol, Settings, SettingsError, params, protocols
 from camdrift.storage import files
 
@@ -60,6 +61,11 @@ class Stage:
         return {"micro_batch": settings.micro_batch, "precision": settings.precision}
 
     @property
+    def training_threads(self) -> int | None:
+        """The number of threads of training, None where its weights may depend on the processor."""
+        return None if on_gpu() else self.settings.training_threads
+
+    @property
     def cell(self) -> Cell:
         """The settings of the stage's cell."""
         return self.settings.cells[self.key]
@@ -71,11 +77,11 @@ class Stage:
         return [by_name[name] for name in self.cell.protocols]
 
 
-def stage(main: Callable[[Stage], None]) -> None:
+def stage(main: Callable[[Stage], None], *, trains: bool = False) -> None:
     """Runs a stage script's `main` and writes the run's costs to `<stage>.json` in `storage.RUNS`.
 
     The stage is the script's argument. Torch, if the script uses it, is limited to deterministic
-    algorithms.
+    algorithms; if all that the stage does is to train, also to what all processors compute alike.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("stage", help="as `dvc stage list` names it: attack@fgsm")
@@ -83,6 +89,8 @@ def stage(main: Callable[[Stage], None]) -> None:
     deterministic()
     try:
         current = Stage(name)
+        if trains and current.training_threads:
+            processor.limit(current.training_threads)
         main(current)
         _record(current)
     except FAULTS as fault:

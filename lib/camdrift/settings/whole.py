@@ -40,6 +40,7 @@ class Settings(Section):
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)]
     micro_batch: Annotated[int, Field(ge=1, le=4096)]
     precision: Literal["float32", "tf32", "bfloat16"]
+    training_threads: Annotated[int, Field(ge=1, le=256)] | None
     sets: dict[Name, ImageSetSettings]
     models: dict[Name, ModelSettings]
     attacks: dict[Name, dict[str, Any]]

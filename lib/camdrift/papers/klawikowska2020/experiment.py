@@ -14,11 +14,10 @@ import pandas as pd
 import torch
 
 from camdrift import attacks
-from camdrift.models import loading, training
+from camdrift.models import loading
 from camdrift.models.devices import Precision
 from camdrift.models.model import Model
 from camdrift.models.tensors import Labels, Logits, Pixels
-from camdrift.models.training import Adversary
 from camdrift.papers.klawikowska2020.controls import control
 from camdrift.perturbations import perturbation
 from camdrift.pipeline import randomness
@@ -27,6 +26,7 @@ from camdrift.settings import (
     EXTENDING,
     RETRAINED,
     RETRAINED_8BIT,
+    Descent,
     Retraining,
     retrained_model,
 )
@@ -100,6 +100,7 @@ def retrain(
     seed: int,
     micro_batch: int,
     precision: Precision = "float32",
+    threads: int | None = None,
 ) -> tuple[Retrained, dict[str, Weights]]:
     """Returns what a retraining finds, and the weights of its models by kind (see `RETRAINED`).
 
@@ -116,6 +117,7 @@ def retrain(
         seed: of all draws.
         micro_batch: at which models are called.
         precision: of these calls; training has single precision.
+        threads: of training, see `loading.retrained`.
     """
     settings = {kind: attacks.resolved(kind, common, getattr(plan, kind)) for kind in ATTACKING}
     larger = plan.fgsm | {"eps": min(1.0, plan.larger * settings["fgsm"]["eps"])}
@@ -147,7 +149,7 @@ def retrain(
         return changed, table
 
     def trained(
-        kind: str, extension: tuple[Pixels, Labels] | None, against: Adversary | None = None
+        kind: str, extension: tuple[Pixels, Labels] | None, against: Descent | None = None
     ) -> Weights:
         split = _extended(images, extension, seed=seed)
         return loading.retrained(
@@ -156,6 +158,7 @@ def retrain(
             split,
             seed=seed,
             name=retrained_model(name, kind),
+            threads=threads,
             adversary=against,
         )
 
@@ -171,7 +174,7 @@ def retrain(
         weights[kind] = trained(kind, (more[added], trains.labels[added]))
         survivors[kind] = _levels(more[in_8bit]), trains.labels[in_8bit]
     weights["retrained"] = trained("retrained", None)
-    weights["pgd"] = trained("pgd", None, training.adversary(plan.adversary))
+    weights["pgd"] = trained("pgd", None, plan.adversary)
     known |= {kind: ready(weights[kind]) for kind in RETRAINED}
     for model in known:
         for kind in settings:

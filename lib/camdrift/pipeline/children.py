@@ -1,0 +1,40 @@
+"""Processes that a stage starts: they leave Ctrl-C to it, and end when it ends."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+from tqdm import tqdm
+
+from camdrift.settings import SettingsError
+
+
+class LostError(SettingsError):
+    """A worker was lost, or a cluster cannot be reached."""
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """Makes processes that start within the block ignore Ctrl-C: their parent handles it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def follow() -> None:
+    """Ends a worker together with the process that started it, however that process ends."""
+    # Else tqdm makes a semaphore, which Python reports as leaked once this process is killed.
+    tqdm.set_lock(threading.RLock())
+    parent = multiprocessing.parent_process()
+    assert parent
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,95 @@
+"""What all processors compute alike: the instructions, order of sums and threads of training.
+
+Training turns last digits into other weights. It is therefore limited to what gives the same bytes
+on the processors of Intel and AMD since 2013: PyTorch's and oneDNN's code for AVX2, the one order
+of sums that MKL has on every processor, and a fixed number of threads. The limits must stand before
+a process computes anything, and they make it slower; so a stage that does other work, too, trains
+in a process of its own.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import platform
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any, TypeVar
+
+from camdrift.pipeline import children
+
+Result = TypeVar("Result")
+
+LIMITS = {
+    "ATEN_CPU_CAPABILITY": "avx2", "DNNL_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE",
+    "OMP_DYNAMIC": "FALSE",
+}  # fmt: skip
+
+_threads: int | None = None  # of this process, once it is limited
+
+
+def limit(threads: int) -> None:
+    """Limits this process, which has computed nothing yet, to what all processors compute alike.
+
+    On other processors than x86-64, the number of threads is all that can be set.
+
+    Raises:
+        RuntimeError: it has computed something.
+    """
+    import torch
+
+    global _threads
+    os.environ |= LIMITS
+    if platform.machine() in ("x86_64", "AMD64"):
+        # The first computation decides for the whole process; so does this question.
+        capability = torch.backends.cpu.get_cpu_capability()
+        if capability.startswith("AVX512"):
+            raise RuntimeError(f"{capability} is in use: this process has computed before")
+    torch.set_num_threads(threads)
+    _threads = threads
+
+
+def alike(threads: int | None, function: Callable[..., Result], *arguments: Any) -> Result:
+    """Returns a function's result as all processors compute it, from another process if need be.
+
+    With `threads` None it is computed here, without limits. In the other case pickle passes on the
+    function and the arguments; tensors are best passed as arrays.
+
+    Raises:
+        LostError: the other process was killed.
+    """
+    if threads is None or threads == _threads:
+        return function(*arguments)
+    context = multiprocessing.get_context("spawn")
+    with futures.ProcessPoolExecutor(1, mp_context=context, initializer=children.follow) as pool:
+        with _limits(), children.deaf():
+            job = pool.submit(_limited, threads, function, *arguments)
+        try:
+            return job.result()
+        except futures.process.BrokenProcessPool as fault:
+            raise children.LostError(
+                "the process that trains was killed, perhaps for memory; run again"
+            ) from fault
+        except KeyboardInterrupt:  # it would train to its end
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
+
+
+def _limited(threads: int, function: Callable[..., Result], *arguments: Any) -> Result:
+    limit(threads)
+    return function(*arguments)
+
+
+@contextlib.contextmanager
+def _limits() -> Iterator[None]:
+    """Gives processes that start within the block their limits."""
+    before = {name: os.environ.get(name) for name in LIMITS}
+    os.environ |= LIMITS
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
