@@ -47,8 +47,8 @@ def maps(activations: Tensor, gradients: Tensor) -> Tensor:
     """Returns relu of the sum over channels of squared gradient times activation."""
     return (gradients.square() * activations).sum(dim=1).relu()
 ''',
-    "XGradCAM, FEM]",
-    "XGradCAM, FEM, SquaredGradients]",
+    "  - FEM\n",
+    "  - FEM\n  - SquaredGradients\n",
 )
 SCORE = Piece(
     "scores/rank_correlation.py",
@@ -69,8 +69,8 @@ def score(first: np.ndarray, second: np.ndarray, *, size: int) -> np.ndarray:
     norms = np.sqrt((a * a).sum(1) * (b * b).sum(1))
     return np.where(norms > 0, (a * b).sum(1) / np.where(norms > 0, norms, 1), np.nan)
 ''',
-    "beside: [ssim]",
-    "beside: [ssim, rank_correlation]",
+    "  beside:\n",
+    "  beside:\n  - rank_correlation\n",
 )
 DETECTOR = Piece(
     "detectors/total_variation.py",
