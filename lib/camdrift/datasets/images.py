@@ -8,6 +8,7 @@ height and width; `channels` are 3, or 1 for grey images.
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +19,8 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from camdrift.datasets import folders, pictures
+from camdrift.datasets import folders, listing, pictures, table
+from camdrift.datasets.links import Reach
 from camdrift.datasets.preprocessing import preprocessor
 from camdrift.datasets.splits import SPLITS, assign_splits, split_entries
 from camdrift.pipeline import randomness
@@ -162,34 +164,40 @@ def folder(
     labels: dict | None,
     unreadable_share: float,
     licence: str,
+    links: str | None = None,
     channels: int = 3,
 ) -> ImageSet:
     """Returns the images of a folder, resized and centre-cropped to `size` px, see `pictures.fit`.
 
     Layouts are those of `folders.entries`: a class a subfolder, splits above classes, or a table of
     labels. Files that cannot be read are named on the terminal and left out, and so are links that
-    lead out of the folder.
+    lead out of the folder, except into the folder `links`. The terminal also says how many images
+    had more than 8 bit a channel.
 
     Raises:
         UnreadableError: more than `unreadable_share` of the files could not be read.
         SettingsError: as `folders.entries`, or `align` returns no picture.
     """
     root = Path(path)
-    entries = folders.entries(root, labels)
+    entries = folders.entries(root, labels, links)
+    reach = Reach.of(path, links)
     names, splits = split_entries(root, entries, shares, limits, seed, fold=fold)
     prepare = preprocessor(preprocessing)
-    tiles, rows, unreadable = [], [], []
+    tiles, rows, unreadable, losses = [], [], [], []
     work = [item for item in zip(entries, names, splits, strict=True) if item[2]]
     for (file, label, class_name, _), name, split in tqdm(work, desc="reading", unit="image"):
-        shown = name if name.isprintable() else ascii(name)  # it may hold a terminal's commands
+        shown = listing.printable(name)
         try:
-            picture = pictures.decode(folders.within(root, file))
-            tiles.append(pictures.fit(prepare(picture), resize, size, channels))
+            picture = pictures.read(reach.within(file))
+            tiles.append(pictures.fit(prepare(picture.pixels), resize, size, channels))
+            losses += [picture.loss] if picture.loss else []
             rows.append((name, label, class_name, split, name, licence))
         except SettingsError as fault:
             raise SettingsError(f"{shown}: {fault}") from fault
         except Exception as fault:  # Pillow's readers and users' functions raise anything
             unreadable.append(f"{shown}: {str(fault) or type(fault).__name__}")
+    for loss, count in Counter(losses).items():
+        tqdm.write(f"{count:,} of {len(work):,} images: {loss}")
     for line in unreadable:
         tqdm.write(f"unreadable, left out: {line}")
     if len(unreadable) > unreadable_share * len(work):
@@ -201,7 +209,7 @@ def folder(
     if any(entry.split for entry in entries):
         facts["split_by"] = "folders"
     if not labels:
-        facts["class_folders"] = folders.classes(root)
+        facts["class_folders"] = folders.classes(root, links)
     return _image_set(tiles, rows, facts)
 
 
@@ -233,7 +241,7 @@ def torchvision_set(
     labels = _labels(source, dataset)
     names = [f"{dataset.lower()}_{i:06d}" for i in range(len(labels))]
     classes = _class_names(source, arguments, 1 + max(labels, default=0))
-    hidden = [name for name in classes if folders.is_left_out(name)]
+    hidden = [name for name in classes if listing.is_left_out(name)]
     if hidden:
         raise SettingsError(
             f"torchvision.datasets.{dataset} takes '{hidden[0]}', a hidden or system folder, for a "
@@ -305,9 +313,9 @@ def _image_set(
     if not any(row[columns.index("split")] == "test" for row in rows):
         raise SettingsError("the set has no test image; raise shares.test or limits.test")
     index = pd.DataFrame(rows, columns=columns)
-    if not index["label"].between(0, folders.MOST_CLASSES - 1).all():
+    if not index["label"].between(0, table.MOST_CLASSES - 1).all():
         raise SettingsError(
-            f"wanted class numbers from 0 to {folders.MOST_CLASSES - 1:,}, got "
+            f"wanted class numbers from 0 to {table.MOST_CLASSES - 1:,}, got "
             f"{index['label'].min()} to {index['label'].max()}"
         )
     index["sha256"] = [hashlib.sha256(np.ascontiguousarray(t).tobytes()).hexdigest() for t in tiles]

@@ -1,12 +1,14 @@
 """Pictures: decoded from files as upright RGB, and made tiles of a set's size and channels."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from camdrift.settings.section import sides
 
@@ -16,16 +18,44 @@ MOST_PIXELS = 89_478_485
 # Recognised by content, not by the file's name. Pillow's other formats are left out: an EPS is a
 # program, which Ghostscript would run, and few of the others have a reader that many people test.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "AVIF", "JPEG2000")
+# What a picture of more than 8 bit a channel loses, since sets hold 8.
+ROUNDED = "grey of 16 bit, rounded to 8"
+FLOATING = "floating-point grey in [0, 1], rounded to 8 bit"
+ROUNDED_COLOURS = "colours of more than 8 bit, rounded to 8"
+CUT = "16 bit with colours or transparency, of which Pillow's reader keeps the upper 8"
+
+
+class PictureError(ValueError):
+    """A picture is too large, or its values have no place among 8-bit ones."""
+
+
+class Picture(NamedTuple):
+    """A picture as it was read.
+
+    pixels: uint8 RGB (height, width, 3), upright.
+    loss: of what was lost of a channel's bits, in words; '' if nothing was.
+    """
+
+    pixels: np.ndarray
+    loss: str = ""
 
 
 def decode(file: Path) -> np.ndarray:
-    """Returns the picture in a file as uint8 RGB (height, width, 3), upright.
+    """Returns the pixels of the picture in a file, see `read`."""
+    return read(file).pixels
 
-    EXIF rotation is applied; grey, palette and CMYK become RGB; transparency is laid on white;
-    16-bit grey is scaled by its type's range, not by the picture's own.
+
+def read(file: Path) -> Picture:
+    """Returns the picture in a file.
+
+    EXIF rotation is applied; palettes, CMYK and other colour spaces become RGB; transparency is
+    laid on white. A channel keeps 8 bit, scaled by the range of its type, not of the picture: grey
+    of 16 bit is rounded, `round(v / 257)`; of colours of 16 bit Pillow keeps the upper 8,
+    `v // 256`; floating-point grey is taken to be in [0, 1], `round(255 v)`.
 
     Raises:
-        ValueError: the picture has more than `MOST_PIXELS`, or grey values outside 16 bit.
+        PictureError: the picture has more than `MOST_PIXELS`, grey values outside 16 bit, or, in
+            floating point, outside [0, 1].
         OSError: the file is truncated, corrupt, or none of `FORMATS`. Rubbish in the middle of a
             JPEG goes unnoticed: the format has no checksum, and its reader guesses the rest.
     """
@@ -34,24 +64,69 @@ def decode(file: Path) -> np.ndarray:
         try:
             return _read(file)
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as fault:
-            raise ValueError(f"{_too_large()}: {fault}") from fault
+            raise PictureError(f"{_too_large()}: {fault}") from fault
+        except PictureError:
+            raise
+        except UnidentifiedImageError as fault:
+            raise OSError(
+                f"none of the formats that are read, which are {', '.join(_formats())}, or of a "
+                "kind that Pillow does not read, as colours in floating point"
+            ) from fault
+        except OSError as fault:
+            reason = fault.strerror if fault.errno else f"damaged, or cut short: {fault}"
+            raise OSError(reason) from fault
+        except Exception as fault:  # Pillow's readers raise anything
+            told = str(fault) or type(fault).__name__
+            raise OSError(f"damaged, or cut short: {told}") from fault
 
 
-def _read(file: Path) -> np.ndarray:
+def _read(file: Path) -> Picture:
     with Image.open(file, formats=_formats()) as opened:
         _refuse_size(*opened.size)
+        loss = _loss(opened)
         image: Image.Image = ImageOps.exif_transpose(opened)
         if image.mode.startswith(("I", "F")):
             values = np.asarray(image)
-            if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
-                raise ValueError(f"grey values of mode {image.mode} outside 16 bit")
-            grey = np.round(values / 257).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=2)
+            grey = _from_floats(values) if values.dtype.kind == "f" else _from_16_bit(values)
+            if isinstance(level := image.info.get("transparency"), int):
+                grey[values == level] = 255
+            loss = FLOATING if values.dtype.kind == "f" else ROUNDED
+            return Picture(np.repeat(grey[..., None], 3, axis=2), loss)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image)
-        return np.asarray(image.convert("RGB"))
+        return Picture(np.asarray(image.convert("RGB")), loss)
+
+
+def _loss(opened: Image.Image) -> str:
+    """Returns what the reader of a picture in colours loses, as its raw mode tells."""
+    tiles = getattr(opened, "tile", ())
+    if any(re.search(r";16[BLN]", str(tile[3])) for tile in tiles):
+        return CUT
+    # The decoder `ppm` has a mode and the largest value, `ppm_plain` both, too.
+    most = [tile[3][1] for tile in tiles if tile[0].startswith("ppm")]
+    return ROUNDED_COLOURS if max(most, default=255) > 255 else ""
+
+
+def _from_16_bit(values: np.ndarray) -> np.ndarray:
+    if values.min() < 0 or values.max() > 65535:
+        raise PictureError(
+            f"grey values outside 16 bit: wanted whole numbers from 0 to 65,535, got "
+            f"{values.min():,} to {values.max():,}"
+        )
+    return np.round(values / 257).astype(np.uint8)
+
+
+def _from_floats(values: np.ndarray) -> np.ndarray:
+    wanted = "floating-point grey values: wanted 0 (black) to 1 (white), got"
+    if not np.isfinite(values).all():
+        raise PictureError(f"{wanted} some that are infinite or not a number")
+    if values.min() < 0 or values.max() > 1:
+        raise PictureError(
+            f"{wanted} {values.min():g} to {values.max():g}; divide them by the value of white"
+        )
+    return np.round(values * 255).astype(np.uint8)
 
 
 @cache
@@ -85,8 +160,8 @@ def fit(
         uint8 (height, width, channels).
 
     Raises:
-        ValueError: the picture has more than `MOST_PIXELS`, or would have after resizing, as a thin
-            strip does.
+        PictureError: the picture has more than `MOST_PIXELS`, or would have after resizing, as a
+            thin strip does.
     """
     _refuse_size(picture.shape[1], picture.shape[0])
     image = Image.fromarray(picture)
@@ -117,7 +192,7 @@ def with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
 
 def _refuse_size(width: int, height: int, when: str = "") -> None:
     if width * height > MOST_PIXELS:
-        raise ValueError(f"{_too_large()}: {width} x {height} px{when}")
+        raise PictureError(f"{_too_large()}: {width} x {height} px{when}")
 
 
 def _too_large() -> str:

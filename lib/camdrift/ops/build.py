@@ -70,7 +70,8 @@ def placed(preset: Preset, places: dict[str, Path]) -> dict[str, Any]:
         SettingsError: a file of weights is not there, or is another than its name says.
     """
     content = copy.deepcopy(preset.content)
-    spots = [(image_set, "path") for image_set in content["sets"].values()]
+    spots = [(image_set, key) for image_set in content["sets"].values()
+             for key in ("path", "links") if image_set.get(key)]  # fmt: skip
     spots += [(model, "weights") for model in content["models"].values() if model.get("weights")]
     spots += [
         (image_set["arguments"], "root")

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from camdrift.datasets import folders, images, numbering, pictures
+from camdrift.datasets.links import Reach
 from camdrift.datasets.preprocessing import preprocessor
 from camdrift.datasets.splits import SPLITS, split_entries
 from camdrift.models import architectures
@@ -84,21 +85,18 @@ def counted(name: str, settings: ImageSetSettings, *, seed: int, need: Need | No
 
 def _of_folder(name: str, settings: dict[str, Any], seed: int) -> Counted:
     root = Path(settings["path"])
-    if not root.is_dir():
-        raise SettingsError(f"sets.{name}.path: wanted a folder of images, got no folder '{root}'")
     try:
-        entries = folders.entries(root, settings["labels"])
-    except FileNotFoundError as fault:
-        raise SettingsError(
-            f"sets.{name}.labels.csv: wanted a table of labels, got no file {fault.filename}"
-        ) from fault
+        entries = folders.entries(root, settings["labels"], settings["links"])
+    except SettingsError as fault:
+        raise SettingsError(f"sets.{name}: {fault}") from fault
+    reach = Reach.of(settings["path"], settings["links"])
     labels = [entry.label for entry in entries]
     shares, limits = settings["shares"], settings["limits"]
     _, splits = split_entries(root, entries, shares, limits, seed, fold=settings["fold"])
     used = [entry for entry, split in zip(entries, splits, strict=True) if split]
     if "test" not in splits:
         raise SettingsError(f"sets.{name}: no test image; raise shares.test or limits.test")
-    reads = [lambda at=at: (pictures.decode(at.file), at.label) for at in _some(used)]
+    reads = [lambda at=at: (pictures.decode(reach.within(at.file)), at.label) for at in _some(used)]
     counts = {split: splits.count(split) for split in SPLITS}
     sample, own, seconds, native, notes = _decoded(name, reads, settings)
     return Counted(counts, max(labels) + 1, sample, own, seconds, native, len(used), notes)
@@ -188,7 +186,7 @@ def numbered(name: str, settings: ModelSettings, of: ImageSetSettings) -> None:
         SettingsError: they are not, see `numbering`.
     """
     if of.kind == "folder" and not of.labels and Path(of.path).is_dir():
-        numbering.refuse_other_classes(name, settings, folders.classes(Path(of.path)))
+        numbering.refuse_other_classes(name, settings, folders.classes(Path(of.path), of.links))
 
 
 def weights(name: str, settings: ModelSettings) -> list[str]:

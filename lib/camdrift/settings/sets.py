@@ -121,10 +121,15 @@ class _Resized(_Set):
 
 
 class Folder(_Resized):
-    """A folder of images."""
+    """A folder of images.
+
+    links: another folder that symbolic links may lead to, such as DVC's cache; None: links to files
+        stay in the set's folder, and links to folders are not followed.
+    """
 
     kind: Literal["folder"]
     labels: Labels | None = None
+    links: Annotated[str, Field(min_length=1)] | None = None
     unreadable_share: Share = 0.01
     licence: str = "not stated"
 
