@@ -121,7 +121,7 @@ def test_names_without_a_file_and_wrong_settings_are_told_all_at_once():
     assert [fault.removeprefix("detection.detectors.") for fault in faults] == [
         "energie: no detector 'energie'; there are: behaviour, chance, confidence, energy, "
         "logistic, mahalanobis, noisecam, residual, squeezing",
-        "squeezing.bits: input should be less than or equal to 8, got 9",
+        "squeezing.bits: wanted a number of at most 8, got 9",
         "squeezing.window: wanted an odd number of px, got 2",
         "chance: no key 'seed'; there are: none",
     ]

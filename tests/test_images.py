@@ -140,7 +140,7 @@ def test_folder_with_a_table_of_labels(tmp_path):
         (
             {"file": ["a", "b"], "truth": [0, 1]},
             1,
-            "wanted whole numbers from 0 to 99,999, got -1 to 0",
+            "wanted whole numbers from 0 to 99,999, got -1 of 'a'",
         ),
         ({"file": ["a", "a", "b"], "truth": [0, 1, 2]}, 0, "does not name each image once"),
     ],

@@ -59,7 +59,7 @@ def test_the_shorter_side_decides_what_resize_is(of, resize):
     ("path", "value", "message"),
     [
         ("sets.photos_cropped.channels", 2, "wanted 3, for colours, or 1, for grey, got 2"),
-        ("sets.photos_cropped.channels", 1.0, "input should be a valid integer, got 1.0"),
+        ("sets.photos_cropped.channels", 1.0, "channels: wanted a whole number, got 1.0"),
         ("models.vit.mean", [0.5], "models.vit.mean: wanted a number for each channel of "
          "sets.photos, 3, got [0.5]; write mean: [0.5, 0.5, 0.5] and std: [0.25, 0.25, 0.25]"),
         ("models.vgg16_quarter.mean", [0.5], "wanted as many numbers in mean as in std, 3 or, for "

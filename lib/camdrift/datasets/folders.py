@@ -65,7 +65,7 @@ def entries(root: Path, labels: dict | None, links: str | None = None) -> list[E
         images = _from_subfolders(reach, skipped)
     skipped.report()
     if not images:
-        loose = f" ({len(skipped.loose)} lie beside them)" if skipped.loose else ""
+        loose = f" (images beside them: {len(skipped.loose)})" if skipped.loose else ""
         raise SettingsError(
             f"no image in the subfolders of {root}{loose}; wanted {root}/<class>/<image>, or set "
             "`labels:` with the CSV file that names each image's class"

@@ -1,5 +1,6 @@
 """Splits of images for training, validation and tests, by a hash of their names."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def split_entries(
     """Returns the names of a folder's images, relative to it, and the split of each.
 
     Raises:
-        SettingsError: as `assign_splits`, or a fold other than 0 although folders name the splits.
+        SettingsError: as `assign_splits`, no image is tested, or a fold other than 0 although
+            folders name the splits.
     """
     own_splits = [entry.split for entry in entries]
     if fold and any(own_splits):
@@ -35,6 +37,13 @@ def split_entries(
     names = [entry.file.relative_to(root).as_posix() for entry in entries]
     labels = [entry.label for entry in entries]
     splits = assign_splits(names, labels, shares, limits, seed, fold=fold, own_splits=own_splits)
+    if "test" not in splits:
+        most = max(Counter(labels).values())
+        raise SettingsError(
+            f"no test image: shares.test is {shares['test']:g} and limits.test {limits['test']}, "
+            f"and no class has more than {most} of the {len(names)} images; raise shares.test or "
+            "limits.test, or add images"
+        )
     return names, splits
 
 

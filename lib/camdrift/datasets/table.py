@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from tqdm import tqdm
 
 from camdrift.datasets.links import Reach
 from camdrift.datasets.listing import printable, shortened
@@ -55,7 +56,7 @@ def read(
         names = (inside.as_posix(), inside.with_suffix("").as_posix(), inside.name, inside.stem)
         row = next((rows[name] for name in names if name in rows), None)
         if row is None:
-            some = shortened([printable(str(name)) for name in rows])
+            some = shortened([printable(str(name)) for name in rows]) or "no image"
             raise SettingsError(
                 f"{printable(inside.as_posix())} has no row in {csv}, column '{image}'; there are "
                 f"rows of {some}"
@@ -77,14 +78,21 @@ def read(
         )
     if not pd.api.types.is_numeric_dtype(values):
         order = sorted(table[label].dropna().astype(str).unique())
+        if any(name.isdecimal() for name in order):
+            tqdm.write(
+                f"'{label}' of {csv} holds numbers and other text, so that all are names of "
+                f"classes, in the order of text: {shortened([printable(name) for name in order])}"
+            )
         numbers = {name: i for i, name in enumerate(order)}
         texts = [str(value) for value in values]
         return Labels([numbers[text] for text in texts], texts)
     indices = values - offset
-    if (indices < 0).any() or (indices % 1 != 0).any() or indices.max() >= MOST_CLASSES:
+    wrong = (indices < 0) | (indices % 1 != 0) | (indices >= MOST_CLASSES)
+    if wrong.any():
         raise SettingsError(
             f"'{label}' of {csv} minus the offset {offset}: wanted whole numbers from 0 to "
-            f"{MOST_CLASSES - 1:,}, got {indices.min():g} to {indices.max():g}"
+            f"{MOST_CLASSES - 1:,}, got {indices[wrong].iloc[0]:g} of "
+            f"'{printable(named[wrong].iloc[0])}'"
         )
     whole = [int(index) for index in indices]
     return Labels(whole, [str(index) for index in whole])
@@ -118,4 +126,6 @@ def _words(fault: Exception) -> str:
     if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(fault)):
         wanted, line, got = found.groups()
         return f"line {line} has {got} fields; wanted {wanted}, as in the first line"
+    if found := re.search(r"EOF inside string starting at row (\d+)", str(fault)):
+        return f"the quotation mark that line {int(found[1]) + 1} opens is not closed"
     return str(fault).strip()

@@ -67,7 +67,11 @@ def counted(name: str, settings: ImageSetSettings, *, seed: int, need: Need | No
         SettingsError: there are no images, or a table of labels does not fit them.
     """
     if settings.kind == "folder":
-        return _of_folder(name, settings.model_dump(), seed)
+        try:
+            return _of_folder(name, settings.model_dump(), seed)
+        except SettingsError as fault:
+            place = "" if str(fault).startswith(f"sets.{name}") else f"sets.{name}: "
+            raise SettingsError(f"{place}{fault}") from fault
     if settings.kind == "torchvision":
         return _of_torchvision(name, settings.model_dump(), need)
     build: Callable[..., ImageSet] = images.photos if settings.kind == "photos" else images.digits
@@ -85,17 +89,12 @@ def counted(name: str, settings: ImageSetSettings, *, seed: int, need: Need | No
 
 def _of_folder(name: str, settings: dict[str, Any], seed: int) -> Counted:
     root = Path(settings["path"])
-    try:
-        entries = folders.entries(root, settings["labels"], settings["links"])
-    except SettingsError as fault:
-        raise SettingsError(f"sets.{name}: {fault}") from fault
+    entries = folders.entries(root, settings["labels"], settings["links"])
     reach = Reach.of(settings["path"], settings["links"])
     labels = [entry.label for entry in entries]
     shares, limits = settings["shares"], settings["limits"]
     _, splits = split_entries(root, entries, shares, limits, seed, fold=settings["fold"])
     used = [entry for entry, split in zip(entries, splits, strict=True) if split]
-    if "test" not in splits:
-        raise SettingsError(f"sets.{name}: no test image; raise shares.test or limits.test")
     reads = [lambda at=at: (pictures.decode(reach.within(at.file)), at.label) for at in _some(used)]
     counts = {split: splits.count(split) for split in SPLITS}
     sample, own, seconds, native, notes = _decoded(name, reads, settings)

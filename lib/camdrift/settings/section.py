@@ -12,6 +12,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Line = Annotated[str, Field(pattern=r"^[^\n]+$")]
@@ -65,11 +66,13 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _knows_its_keys(cls, content: Any) -> Any:
-        if not isinstance(content, dict):
+        if isinstance(content, cls):
             return content
+        there = ", ".join(sorted(cls.model_fields)) or "none"
+        if not isinstance(content, dict):
+            raise ValueError(f"wanted a map of these keys: {there}; got {_SHORT.repr(content)}")
         strange = [key for key in content if key not in cls.model_fields]
         if strange:
-            there = ", ".join(sorted(cls.model_fields)) or "none"
             names = ", ".join(_SHORT.repr(key) for key in strange)
             raise ValueError(f"no key {names}; there are: {there}")
         return content
@@ -89,14 +92,58 @@ def lines_of(fault: ValidationError, place: str) -> list[str]:
         elif error["type"] == "string_pattern_mismatch" and "[key]" in parts:
             where = where.removesuffix(".[key]")
             lines.append(f"{where}: wanted a name of a-z, 0-9 and _ only")
-        else:
+        elif error["type"] == "union_tag_not_found":
+            lines.append(f"{where}.{_tag(error)}: wanted, but not there")
+        elif error["type"] == "union_tag_invalid":
+            context = error["ctx"]
             lines.append(
-                f"{where}: {error['msg'][:1].lower()}{error['msg'][1:]}, got "
-                f"{_SHORT.repr(error['input'])}"
+                f"{where}.{_tag(error)}: wanted one of {context['expected_tags']}, got "
+                f"{_SHORT.repr(context['tag'])}"
             )
+        else:
+            lines.append(f"{where}: wanted {_wanted(error)}, got {_SHORT.repr(error['input'])}")
     return lines
 
 
+def _tag(error: ErrorDetails) -> str:
+    return error["ctx"]["discriminator"].strip("'")
+
+
+def _wanted(error: ErrorDetails) -> str:
+    """Returns the valid values in an error of pydantic."""
+    context = error.get("ctx", {})
+    if context.get("pattern") in _PATTERNS:
+        return _PATTERNS[context["pattern"]]
+    words = _WANTED.get(error["type"])
+    # Pydantic may have an error that no setting has led to so far.
+    return words.format(**context) if words else f"another value ({error['msg']})"
+
+
+_WANTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_too_short": "text that is not empty",
+    "list_type": "a list",
+    "dict_type": "a map",
+    "model_type": "a map",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "a number of at least {ge:g}",
+    "less_than": "a number below {lt:g}",
+    "less_than_equal": "a number of at most {le:g}",
+    "too_short": "at least {min_length} in it",
+    "too_long": "at most {max_length} in it",
+    "literal_error": "{expected}",
+}
+_PATTERNS = {
+    r"^[\w.]+:\w+$": "a function, package.module:function",
+    r"^[0-9a-f]{64}$": "64 digits of 0-9 and a-f",
+    r"^[^\n]+$": "text of one line",
+    r"^[a-z0-9_]+$": "a name of a-z, 0-9 and _ only",
+}
 # Pydantic puts the kind of a set and the paper of a study into the places of faults.
 _KINDS = {
     "photos", "digits", "folder", "torchvision",

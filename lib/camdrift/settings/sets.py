@@ -4,15 +4,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from camdrift.settings.section import Section, Share, Side, Size, in_words, sides
+from camdrift.settings.section import (
+    LEAST,
+    MOST,
+    Section,
+    Share,
+    Side,
+    Size,
+    in_words,
+    sides,
+)
 
 
 class Shares(Section):
     """Shares of a set's images in each split; they add up to 1."""
 
-    train: Share
-    validation: Share
-    test: Share
+    train: Share = 0.0
+    validation: Share = 0.0
+    test: Share = 0.0
 
     @model_validator(mode="after")
     def _whole(self) -> "Shares":
@@ -98,12 +107,14 @@ class _Resized(_Set):
     @model_validator(mode="before")
     @classmethod
     def _is_resized(cls, content: Any) -> Any:
-        size = content.get("size", 224) if isinstance(content, dict) else None
-        parts = size if isinstance(size, list) and len(size) == 2 else [size]
-        if not all(isinstance(side, int) for side in parts):
+        if not isinstance(content, dict):
             return content
+        size = content.get("size", 224)
+        parts = size if isinstance(size, list) and len(size) == 2 else [size]
+        # Of another size, which is refused by itself, nothing depends.
+        side = min(parts) if all(isinstance(side, int) for side in parts) else 224
         # The ratio with which torchvision prepares images for a network of 224 px.
-        return {"resize": min(2048, round(min(parts) * 256 / 224))} | content
+        return {"resize": max(LEAST, min(MOST, round(side * 256 / 224)))} | content
 
     @model_validator(mode="after")
     def _covers(self) -> "_Resized":
@@ -114,8 +125,9 @@ class _Resized(_Set):
             )
         if (self.fold + 1) * self.shares.test > 1 + 1e-9:
             raise ValueError(
-                f"wanted a fold whose test images are not among those of another: with "
-                f"shares.test {self.shares.test:g}, below {1 / self.shares.test:g}, got {self.fold}"
+                "wanted a fold whose test images are not among those of another, from 0 to "
+                f"{int(1 / self.shares.test + 1e-9) - 1} with shares.test {self.shares.test:g}, "
+                f"got {self.fold}"
             )
         return self
 
