@@ -137,7 +137,7 @@ def test_the_check_before_a_build_reads_by_the_same_rule(stored):
     assert result.notes == ()
 
 
-def skipped(root, capsys, labels=None) -> str:
+def report(root, capsys, labels=None) -> str:
     capsys.readouterr()
     folders.entries(root, labels)
     return capsys.readouterr().out
@@ -145,14 +145,14 @@ def skipped(root, capsys, labels=None) -> str:
 
 def test_files_that_are_no_images_are_counted_and_named(tmp_path, capsys):
     make_folder(tmp_path)
-    assert skipped(tmp_path, capsys) == ""
+    assert report(tmp_path, capsys) == ""
     for i in range(5):
         (tmp_path / "ants" / f"{i}.HEIC").touch()
     for name in ("ants/b.txt", "readme.md", "bees/none", "bees/deep/a.svg", ".hidden.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     picture().save(tmp_path / "loose.png")
-    assert skipped(tmp_path, capsys).splitlines() == [
+    assert report(tmp_path, capsys).splitlines() == [
         "1 image in no folder of a class, left out: loose.png",
         "9 files without the suffix of an image that is read, left out: 5 .heic (ants/0.HEIC, "
         "ants/1.HEIC, ants/2.HEIC and 2 more); 1 without a suffix (bees/none); 1 .md (readme.md); "
@@ -164,16 +164,20 @@ def test_the_table_of_labels_is_not_among_the_files_left_out(tmp_path, capsys):
     picture().save(tmp_path / "a.png")
     (tmp_path / "labels.csv").write_text("file,truth\na,3\n")
     table = {"csv": "labels.csv", "image": "file", "label": "truth", "offset": 0}
-    assert skipped(tmp_path, capsys, table) == ""
+    assert report(tmp_path, capsys, table) == ""
     (tmp_path / "other.csv").touch()
     said = "1 file without the suffix of an image that is read, left out: 1 .csv (other.csv)\n"
-    assert skipped(tmp_path, capsys, table) == said
+    assert report(tmp_path, capsys, table) == said
 
 
 def test_names_of_files_left_out_do_not_command_the_terminal(tmp_path, capsys):
     make_folder(tmp_path)
     (tmp_path / "ants" / "\x1b[2J.txt").touch()
-    assert r"'ants/\x1b[2J.txt'" in skipped(tmp_path, capsys)
+    (tmp_path / "ants" / "a.\x1b[2J").touch()
+    said = report(tmp_path, capsys)
+    assert r"'ants/\x1b[2J.txt'" in said
+    assert r"1 '.\x1b[2j' (" in said
+    assert "\x1b" not in said
 
 
 SUFFIXES = [

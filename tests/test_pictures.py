@@ -58,7 +58,7 @@ def test_grey_of_16_bit_is_rounded(tmp_path, suffix):
     file = tmp_path / f"a.{suffix}"
     Image.fromarray(VALUES).save(file)
     read = pictures.read(file)
-    assert read.loss == pictures.ROUNDED == "grey of 16 bit, rounded to 8"
+    assert read.loss == pictures.GREY == "grey of 16 bit, rounded to 8"
     np.testing.assert_array_equal(read.pixels, np.repeat(np.array([NEAREST])[..., None], 3, 2))
 
 
@@ -70,13 +70,13 @@ def test_colours_of_16_bit_keep_their_upper_half(tmp_path):
     ]:  # fmt: skip
         (tmp_path / name).write_bytes(content)
         read = pictures.read(tmp_path / name)
-        assert read.loss == pictures.CUT, name
+        assert read.loss == pictures.UPPER_HALF, name
         np.testing.assert_array_equal(read.pixels[0, :, 0], UPPER)
         np.testing.assert_array_equal(read.pixels[0, :, 2], UPPER)
     ppm = b"P6 10 1 65535\n" + COLOURS.astype(">u2").tobytes()
     (tmp_path / "e.ppm").write_bytes(ppm)
     read = pictures.read(tmp_path / "e.ppm")
-    assert read.loss == pictures.ROUNDED_COLOURS
+    assert read.loss == pictures.COLOURS
     np.testing.assert_array_equal(read.pixels[0, :, 1], NEAREST)
 
 
@@ -93,7 +93,7 @@ def test_floating_point_is_from_black_to_white(tmp_path):
     Image.fromarray(values).save(tmp_path / "a.tif")
     read = pictures.read(tmp_path / "a.tif")
     assert read.pixels[0, :, 1].tolist() == [0, 64, 128, 255]
-    assert read.loss == pictures.FLOATING
+    assert read.loss == pictures.FLOATS
     for name, more, message in [
         (
             "b",
@@ -145,7 +145,7 @@ def test_what_was_lost_is_said_once_for_all_images(tmp_path, capsys):
     shares = {"train": 0.0, "validation": 0.0, "test": 1.0}
     images.folder(**FOLDER | {"path": str(tmp_path), "shares": shares})
     assert capsys.readouterr().out.splitlines() == [
-        f"3 of 5 images: {pictures.CUT}", f"1 of 5 images: {pictures.ROUNDED}"
+        f"3 of 5 images: {pictures.UPPER_HALF}", f"1 of 5 images: {pictures.GREY}"
     ]  # fmt: skip
 
 

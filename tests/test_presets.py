@@ -200,6 +200,18 @@ def test_a_folder_and_a_known_network_are_eight_lines(monkeypatch, tmp_path):
         build.placed(preset, build.folders(preset))
 
 
+def test_the_folder_that_links_lead_to_is_placed_as_the_images_are(monkeypatch, tmp_path):
+    for name in ("data/set", "data/cache", "own"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setenv("CAMDRIFT_DATA", str(tmp_path / "data"))
+    file = tmp_path / "mine.yaml"
+    for links, place in (("DATA/cache", "data/cache"), (str(tmp_path / "own"), "own")):
+        file.write_text(MINE.replace("path: DATA", f"path: DATA/set, links: {links}"))
+        preset = presets.read(str(file))
+        (own,) = build.placed(preset, build.folders(preset))["sets"].values()
+        assert (own["path"], own["links"]) == (str(tmp_path / "data/set"), str(tmp_path / place))
+
+
 def test_a_study_of_detectors_is_a_line_more(tmp_path):
     file = tmp_path / "my_birds.yaml"
     file.write_text(

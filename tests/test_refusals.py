@@ -22,7 +22,7 @@ FOREIGN = re.compile(
 ONE_TO_TWO = "wanted a side in px, a whole number from 8 to 2048, or [height, width], got"
 
 
-def refused(settings: dict) -> str:
+def refusal(settings: dict) -> str:
     """What the settings, the check before a build and the build itself say; they say the same."""
     with pytest.raises(SettingsError) as fault:
         params.parse(changed("sets.mine", {"kind": "folder"} | settings))
@@ -68,7 +68,7 @@ def refused(settings: dict) -> str:
     ],
 )  # fmt: skip
 def test_settings_are_refused_in_one_line(settings, message):
-    said = refused({"path": "p"} | settings)
+    said = refusal({"path": "p"} | settings)
     assert message in said
     assert len(said.splitlines()) <= 3
 
@@ -96,7 +96,7 @@ def test_folders_are_refused_in_one_sentence(tmp_path, files, settings, message)
         picture().save(root / name)
     own = {"path": str(root)} | settings
     own["path"] = own["path"].format(root=root)
-    assert message.format(root=root) in refused(own)
+    assert message.format(root=root) in refusal(own)
 
 
 LABELS = {"csv": "l.csv", "image": "file", "label": "truth"}
@@ -145,7 +145,7 @@ def test_tables_of_labels_are_read(tmp_path, content, expected):
     ],
 )  # fmt: skip
 def test_tables_of_labels_are_refused_in_one_sentence(tmp_path, content, message):
-    said = refused(of_table(tmp_path, content))
+    said = refusal(of_table(tmp_path, content))
     assert message.format(file=tmp_path / "l.csv") in said
 
 

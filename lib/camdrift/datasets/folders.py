@@ -53,19 +53,19 @@ def entries(root: Path, labels: dict | None, links: str | None = None) -> list[E
             round in a circle, or folders of splits are mixed with others, have no classes, lack
             test images, or hold classes without training images.
     """
-    reach = Reach.of(str(root), links)
-    skipped = listing.Skipped(root)
+    reach = Reach.from_settings(str(root), links)
+    remainder = listing.Remainder(root)
     splits = _splits(root)
     if labels:
         folder_splits = splits if "test" in splits.values() else {}
-        images = _from_table(reach, folder_splits, skipped, labels)
+        images = _from_table(reach, folder_splits, remainder, labels)
     elif splits:
-        images = _from_splits(reach, splits, skipped)
+        images = _from_splits(reach, splits, remainder)
     else:
-        images = _from_subfolders(reach, skipped)
-    skipped.report()
+        images = _from_subfolders(reach, remainder)
+    remainder.report()
     if not images:
-        loose = f" (images beside them: {len(skipped.loose)})" if skipped.loose else ""
+        loose = f" (images beside them: {len(remainder.strays)})" if remainder.strays else ""
         raise SettingsError(
             f"no image in the subfolders of {root}{loose}; wanted {root}/<class>/<image>, or set "
             "`labels:` with the CSV file that names each image's class"
@@ -88,7 +88,7 @@ def classes(root: Path, links: str | None = None) -> list[str]:
     Raises:
         SettingsError: as `entries`, for links and for folders of splits.
     """
-    reach = Reach.of(str(root), links)
+    reach = Reach.from_settings(str(root), links)
     return _class_names(reach, _split_folders(reach, _splits(root)) or [root])
 
 
@@ -127,7 +127,9 @@ def _splits(root: Path) -> dict[str, str]:
     return split_of
 
 
-def _from_splits(reach: Reach, splits: Mapping[str, str], skipped: listing.Skipped) -> list[Entry]:
+def _from_splits(
+    reach: Reach, splits: Mapping[str, str], remainder: listing.Remainder
+) -> list[Entry]:
     root = reach.root
     if "test" not in splits.values():
         (only,) = splits
@@ -137,7 +139,7 @@ def _from_splits(reach: Reach, splits: Mapping[str, str], skipped: listing.Skipp
         )
     for folder in (root, *_split_folders(reach, splits)):
         _name_left_out(folder)
-        skipped.add_loose(folder)
+        remainder.add_strays(folder)
     names = _class_names(reach, _split_folders(reach, splits))
     if not names:
         raise SettingsError(
@@ -150,7 +152,7 @@ def _from_splits(reach: Reach, splits: Mapping[str, str], skipped: listing.Skipp
         Entry(file, numbers[folder.name], folder.name, split)
         for name, split in splits.items()
         for folder in _classes(reach, root / name)
-        for file in listing.images(reach, folder, skipped, _above(reach, folder))
+        for file in listing.images(reach, folder, remainder, _above(reach, folder))
     ]
     by_split: dict[str, set[str]] = {}
     for entry in images:
@@ -208,16 +210,16 @@ def _above(reach: Reach, folder: Path) -> list[Path]:
 
 
 def _subfolders(root: Path) -> list[Path]:
-    return [path for path in listing.ordered(root)
+    return [path for path in listing.content(root)
             if path.is_dir() and not listing.is_left_out(path.name)]  # fmt: skip
 
 
-def _from_subfolders(reach: Reach, skipped: listing.Skipped) -> list[Entry]:
+def _from_subfolders(reach: Reach, remainder: listing.Remainder) -> list[Entry]:
     _name_left_out(reach.root)
-    skipped.add_loose(reach.root)
+    remainder.add_strays(reach.root)
     images = []
     for label, folder in enumerate(_classes(reach, reach.root)):
-        files = list(listing.images(reach, folder, skipped, _above(reach, folder)))
+        files = list(listing.images(reach, folder, remainder, _above(reach, folder)))
         if not files:
             tqdm.write(f"no image in '{folder.name}', which counts as class {label} all the same")
         images += [Entry(file, label, folder.name, None) for file in files]
@@ -225,10 +227,10 @@ def _from_subfolders(reach: Reach, skipped: listing.Skipped) -> list[Entry]:
 
 
 def _from_table(
-    reach: Reach, splits: Mapping[str, str], skipped: listing.Skipped, columns: dict
+    reach: Reach, splits: Mapping[str, str], remainder: listing.Remainder, columns: dict
 ) -> list[Entry]:
-    files = list(listing.images(reach, reach.root, skipped))
-    skipped.forget(reach.root / columns["csv"])
+    files = list(listing.images(reach, reach.root, remainder))
+    remainder.forget(reach.root / columns["csv"])
     if not files:
         raise SettingsError(f"no image in {reach.root}")
     numbers, names = table.read(reach, files, **columns)
@@ -247,6 +249,6 @@ def _from_table(
 
 def _name_left_out(root: Path) -> None:
     """Prints the hidden and system folders beside the folders of classes or of splits."""
-    for path in listing.ordered(root):
+    for path in listing.content(root):
         if path.is_dir() and listing.is_left_out(path.name):
             listing.name_hidden(path)

@@ -180,13 +180,13 @@ def folder(
     """
     root = Path(path)
     entries = folders.entries(root, labels, links)
-    reach = Reach.of(path, links)
+    reach = Reach.from_settings(path, links)
     names, splits = split_entries(root, entries, shares, limits, seed, fold=fold)
     prepare = preprocessor(preprocessing)
     tiles, rows, unreadable, losses = [], [], [], []
     work = [item for item in zip(entries, names, splits, strict=True) if item[2]]
     for (file, label, class_name, _), name, split in tqdm(work, desc="reading", unit="image"):
-        shown = listing.printable(name)
+        shown = listing.safe_name(name)
         try:
             picture = pictures.read(reach.within(file))
             tiles.append(pictures.fit(prepare(picture.pixels), resize, size, channels))

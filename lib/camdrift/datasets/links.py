@@ -20,7 +20,7 @@ class Reach:
     links: Path | None = None
 
     @classmethod
-    def of(cls, path: str, links: str | None) -> "Reach":
+    def from_settings(cls, path: str, links: str | None) -> "Reach":
         """Returns the reach of a set with those settings.
 
         Raises:

@@ -19,10 +19,10 @@ MOST_PIXELS = 89_478_485
 # program, which Ghostscript would run, and few of the others have a reader that many people test.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "AVIF", "JPEG2000")
 # What a picture of more than 8 bit a channel loses, since sets hold 8.
-ROUNDED = "grey of 16 bit, rounded to 8"
-FLOATING = "floating-point grey in [0, 1], rounded to 8 bit"
-ROUNDED_COLOURS = "colours of more than 8 bit, rounded to 8"
-CUT = "16 bit with colours or transparency, of which Pillow's reader keeps the upper 8"
+GREY = "grey of 16 bit, rounded to 8"
+FLOATS = "floating-point grey in [0, 1], rounded to 8 bit"
+COLOURS = "colours of more than 8 bit, rounded to 8"
+UPPER_HALF = "16 bit with colours or transparency, of which Pillow's reader keeps the upper 8"
 
 
 class PictureError(ValueError):
@@ -90,7 +90,7 @@ def _read(file: Path) -> Picture:
             grey = _from_floats(values) if values.dtype.kind == "f" else _from_16_bit(values)
             if isinstance(level := image.info.get("transparency"), int):
                 grey[values == level] = 255
-            loss = FLOATING if values.dtype.kind == "f" else ROUNDED
+            loss = FLOATS if values.dtype.kind == "f" else GREY
             return Picture(np.repeat(grey[..., None], 3, axis=2), loss)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
@@ -103,10 +103,10 @@ def _loss(opened: Image.Image) -> str:
     """Returns what the reader of a picture in colours loses, as its raw mode tells."""
     tiles = getattr(opened, "tile", ())
     if any(re.search(r";16[BLN]", str(tile[3])) for tile in tiles):
-        return CUT
+        return UPPER_HALF
     # The decoder `ppm` has a mode and the largest value, `ppm_plain` both, too.
     most = [tile[3][1] for tile in tiles if tile[0].startswith("ppm")]
-    return ROUNDED_COLOURS if max(most, default=255) > 255 else ""
+    return COLOURS if max(most, default=255) > 255 else ""
 
 
 def _from_16_bit(values: np.ndarray) -> np.ndarray:

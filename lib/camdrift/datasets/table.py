@@ -9,7 +9,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from camdrift.datasets.links import Reach
-from camdrift.datasets.listing import printable, shortened
+from camdrift.datasets.listing import first_names, safe_name
 from camdrift.settings import SettingsError
 
 MOST_CLASSES = 100_000  # a model has a logit for each number up to the largest
@@ -56,9 +56,9 @@ def read(
         names = (inside.as_posix(), inside.with_suffix("").as_posix(), inside.name, inside.stem)
         row = next((rows[name] for name in names if name in rows), None)
         if row is None:
-            some = shortened([printable(str(name)) for name in rows]) or "no image"
+            some = first_names([safe_name(str(name)) for name in rows]) or "no image"
             raise SettingsError(
-                f"{printable(inside.as_posix())} has no row in {csv}, column '{image}'; there are "
+                f"{safe_name(inside.as_posix())} has no row in {csv}, column '{image}'; there are "
                 f"rows of {some}"
             )
         places.append(row)
@@ -81,7 +81,7 @@ def read(
         if any(name.isdecimal() for name in order):
             tqdm.write(
                 f"'{label}' of {csv} holds numbers and other text, so that all are names of "
-                f"classes, in the order of text: {shortened([printable(name) for name in order])}"
+                f"classes, in the order of text: {first_names([safe_name(name) for name in order])}"
             )
         numbers = {name: i for i, name in enumerate(order)}
         texts = [str(value) for value in values]
@@ -92,7 +92,7 @@ def read(
         raise SettingsError(
             f"'{label}' of {csv} minus the offset {offset}: wanted whole numbers from 0 to "
             f"{MOST_CLASSES - 1:,}, got {indices[wrong].iloc[0]:g} of "
-            f"'{printable(named[wrong].iloc[0])}'"
+            f"'{safe_name(named[wrong].iloc[0])}'"
         )
     whole = [int(index) for index in indices]
     return Labels(whole, [str(index) for index in whole])

@@ -90,7 +90,7 @@ def counted(name: str, settings: ImageSetSettings, *, seed: int, need: Need | No
 def _of_folder(name: str, settings: dict[str, Any], seed: int) -> Counted:
     root = Path(settings["path"])
     entries = folders.entries(root, settings["labels"], settings["links"])
-    reach = Reach.of(settings["path"], settings["links"])
+    reach = Reach.from_settings(settings["path"], settings["links"])
     labels = [entry.label for entry in entries]
     shares, limits = settings["shares"], settings["limits"]
     _, splits = split_entries(root, entries, shares, limits, seed, fold=settings["fold"])

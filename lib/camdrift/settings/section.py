@@ -101,7 +101,9 @@ def lines_of(fault: ValidationError, place: str) -> list[str]:
                 f"{_SHORT.repr(context['tag'])}"
             )
         else:
-            lines.append(f"{where}: wanted {_wanted(error)}, got {_SHORT.repr(error['input'])}")
+            lines.append(
+                f"{where}: wanted {_expectation(error)}, got {_SHORT.repr(error['input'])}"
+            )
     return lines
 
 
@@ -109,17 +111,17 @@ def _tag(error: ErrorDetails) -> str:
     return error["ctx"]["discriminator"].strip("'")
 
 
-def _wanted(error: ErrorDetails) -> str:
+def _expectation(error: ErrorDetails) -> str:
     """Returns the valid values in an error of pydantic."""
     context = error.get("ctx", {})
     if context.get("pattern") in _PATTERNS:
         return _PATTERNS[context["pattern"]]
-    words = _WANTED.get(error["type"])
+    words = _WORDS.get(error["type"])
     # Pydantic may have an error that no setting has led to so far.
     return words.format(**context) if words else f"another value ({error['msg']})"
 
 
-_WANTED = {
+_WORDS = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
