@@ -48,6 +48,17 @@ def test_without_the_setting_the_message_names_it_and_the_target(stored):
     assert "the setting `links`, which names a folder that links may lead to" in said
 
 
+def test_many_unreadable_files_are_counted_after_the_first_fifty(tmp_path, capsys):
+    make_folder(tmp_path, count=30)
+    for file in tmp_path.rglob("*.png"):
+        file.write_bytes(b"none")
+    with pytest.raises(images.UnreadableError, match="60 of 60 files"):
+        read(tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 51
+    assert lines[-1] == "unreadable, left out: 10 more"
+
+
 def test_a_link_to_elsewhere_is_refused_and_others_are_read(stored, capsys):
     picture().save(stored / "secret.png")
     (stored / "linked" / "ants" / "stray.png").symlink_to(stored / "secret.png")

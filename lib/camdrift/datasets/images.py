@@ -58,6 +58,9 @@ PHOTOS = (
 )
 
 
+MOST_LINES = 50  # of unreadable files that are named
+
+
 class UnreadableError(SettingsError):
     """More files of a folder are unreadable than the settings allow."""
 
@@ -198,8 +201,10 @@ def folder(
             unreadable.append(f"{shown}: {str(fault) or type(fault).__name__}")
     for loss, count in Counter(losses).items():
         tqdm.write(f"{count:,} of {len(work):,} images: {loss}")
-    for line in unreadable:
+    for line in unreadable[:MOST_LINES]:
         tqdm.write(f"unreadable, left out: {line}")
+    if (more := len(unreadable) - MOST_LINES) > 0:
+        tqdm.write(f"unreadable, left out: {more:,} more")
     if len(unreadable) > unreadable_share * len(work):
         raise UnreadableError(
             f"{len(unreadable)} of {len(work)} files in {path} cannot be read, more than the share "
