@@ -1,0 +1,90 @@
+"""Prints the sha256 of trained weights, or of maps, as this processor computes them.
+
+`python tests/checksums.py weights` trains a convolutional, a residual and an attention network, as
+`stages/train.py` does, for two steps; `python tests/checksums.py maps` explains a network at
+random weights, as `stages/cam.py` does, with one thread.
+"""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from camdrift.explain import cam
+from camdrift.models import architectures, training
+from camdrift.pipeline import processor
+
+COMMITTED = Path(__file__).with_name("checksums.json")
+SIZE, CLASSES, THREADS = 32, 4, 2
+ATTENTION = {"img_size": SIZE, "patch_size": 8, "depth": 2, "embed_dim": 32, "num_heads": 2}
+NETWORKS: dict[str, dict] = {
+    "vgg16_bn": {"width": 0.125, "head": "pooled"},
+    "resnet18": {"width": 0.125, "head": "torchvision"},
+    "timm:vit_tiny_patch16_224": {"width": 1, "head": "torchvision", "arguments": ATTENTION},
+}
+
+
+def digest(tensors: Iterable[Tensor]) -> str:
+    """Returns the first 16 digits of the sha256 of some tensors' bytes."""
+    content = b"".join(tensor.detach().contiguous().numpy().tobytes() for tensor in tensors)
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def weights() -> dict[str, str]:
+    """Returns the digest of each network's trained weights."""
+    processor.limit(THREADS)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(48, 3, SIZE, SIZE, generator=generator)
+    labels = torch.arange(len(images)) % CLASSES
+    digests = {}
+    for name, settings in NETWORKS.items():
+        network = _network(name, settings)
+        training.train(
+            network, (images[:32], labels[:32]), (images[32:], labels[32:]),
+            mean=[0.5] * 3, std=[0.25] * 3, size=SIZE, layers="all", epochs=1, batch=16,
+            learning_rate=0.002, weight_decay=0.01, shift=4, flip=True, seed=1,
+        )  # fmt: skip
+        digests[name] = digest(network.state_dict().values())
+    return digests
+
+
+def maps() -> dict[str, str]:
+    """Returns the digest of a network's maps."""
+    torch.set_num_threads(1)
+    network = _network("vgg16_bn", NETWORKS["vgg16_bn"]).eval()
+    images = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    answer = cam.all_layers(network, images, torch.arange(len(images)) % CLASSES)
+    return {"vgg16_bn": digest(answer.maps["GradCAM"])}
+
+
+def _network(name: str, settings: dict) -> nn.Module:
+    torch.manual_seed(0)
+    return architectures.build(
+        architecture=name, classes=CLASSES, size=SIZE, initialised=True, **settings
+    )
+
+
+def here() -> dict[str, str]:
+    """Returns what is known of this processor: its name, its instructions and its caches."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    facts = dict(re.findall(r"^(vendor_id|cpu family|model|model name)\s*: (.*)$", text, re.M))
+    flags = set(re.search(r"^flags\s*: (.*)$", text, re.M)[1].split()) if "flags" in text else set()
+    told = [flag for flag in sorted(flags) if flag.startswith(("avx", "amx", "fma"))]
+    caches = Path("/sys/devices/system/cpu/cpu0/cache")
+    sizes = [(folder / "size").read_text().strip() for folder in sorted(caches.glob("index*"))]
+    kind = (facts.get(key, "?") for key in ("vendor_id", "cpu family", "model"))
+    return {
+        "processor": f"{facts.get('model name', 'unknown')} ({', '.join(kind)})",
+        "instructions": " ".join(told),
+        "caches": " ".join(sizes),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps({"weights": weights, "maps": maps}[sys.argv[1]]()))

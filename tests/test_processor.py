@@ -1,0 +1,94 @@
+"""Training gives the same weights whatever the processor, its cores and the environment."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+import checksums
+from camdrift.pipeline import children, processor
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def script(program, *arguments, **environment):
+    command = [sys.executable, "-P", str(program), *arguments]
+    paths = os.pathsep.join([str(ROOT / "lib"), str(ROOT / "tests")])
+    environment = os.environ | {"PYTHONPATH": paths} | environment
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+
+
+def printed(part, **environment):
+    lines = script(checksums.__file__, part, **environment).stdout.splitlines()
+    return json.loads(lines[-1])
+
+
+def test_checksums_are_those_that_this_processor_is_known_to_give():
+    """On a processor that is not listed, the warning is the row to add to tests/checksums.json."""
+    known = json.loads(checksums.COMMITTED.read_text())
+    here = checksums.here()
+    own = {part: printed(part, OMP_NUM_THREADS="1") for part in ("weights", "maps")}
+    same = own["weights"] == known["weights"]
+    rows = [row for row in known["processors"] if {key: row[key] for key in here} == here]
+    if not rows:
+        verdict = "the same weights" if same else f"other weights than {known['weights']}"
+        warnings.warn(f"new processor, {verdict}: {json.dumps(here | own)}", stacklevel=1)
+        return
+    assert own["weights"] == known["weights"]
+    assert own["maps"] == rows[0]["maps"]
+
+
+def test_neither_threads_nor_cores_of_the_environment_change_the_weights():
+    weights = json.loads(checksums.COMMITTED.read_text())["weights"]
+    usual = printed("weights")
+    assert printed("weights", OMP_NUM_THREADS="3", MKL_NUM_THREADS="1", MKL_CBWR="AUTO") == usual
+    assert list(usual) == list(weights)
+
+
+def _threads() -> tuple[int, str, str | None]:
+    capability = torch.backends.cpu.get_cpu_capability()
+    return torch.get_num_threads(), capability, os.environ.get("DNNL_MAX_CPU_ISA")
+
+
+def _die() -> None:
+    os._exit(1)
+
+
+def test_a_process_that_has_computed_has_another_one_train():
+    torch.rand(3).exp()
+    before = dict(os.environ)
+    threads, capability, instructions = processor.alike(3, _threads)
+    assert (threads, instructions) == (3, "AVX2")
+    assert not capability.startswith("AVX512")
+    assert dict(os.environ) == before
+    assert processor.alike(None, _threads) == _threads()
+
+
+def test_a_limited_process_trains_itself():
+    program = (
+        "import os\n"
+        "from camdrift.pipeline import processor\n"
+        "processor.limit(3)\n"
+        "assert processor.alike(3, os.getpid) == os.getpid()\n"
+        "assert __name__ != '__main__' or processor.alike(2, os.getpid) != os.getpid()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_end_of_the_process_that_trains_is_told():
+    with pytest.raises(children.LostError, match="killed, perhaps for memory"):
+        processor.alike(2, _die)
+
+
+def test_a_process_with_wider_vectors_in_use_is_not_limited(monkeypatch):
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        pytest.skip("this processor has no AVX-512")
+    for name, value in processor.LIMITS.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RuntimeError, match="has computed before"):
+        processor.limit(torch.get_num_threads())
