@@ -227,12 +227,15 @@ def test_a_study_of_detectors_is_a_line_more(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (MINE + "sed: 1\n", "no key 'sed'; there are: attacks, cams"),
+        (MINE + "sed: 1\n", "no key 'sed' (perhaps 'seed'); there are: attacks, cams"),
         (MINE.replace("fgsm", "pdg"), "cells.mine.attack: no attack 'pdg' in params.yaml"),
         (MINE.replace("mine: {a", "mine: 3 #"), "models.mine: wanted a map of these keys: arch"),
-        (MINE.replace("cells:", "cells: 3 #").partition("  mine: {attack")[0], "cells: wanted a m"),
+        (
+            MINE.replace("cells:", "cells: 3 #").partition("  mine: {attack")[0],
+            "cells: wanted a map",
+        ),
         (MINE + "needs: {DATA: {what: birds}}\n", "needs.DATA.where: wanted, but not there"),
-        (MINE + "detection: {imags: 3}\n", "detection: no key 'imags'"),
+        (MINE + "detection: {imags: 3}\n", "detection: no key 'imags' (perhaps 'images')"),
         (
             MINE.replace("fgsm", "fgsm, detect: [1.0]"),
             "cells.mine.evaluation: wanted a study of paper tan2023, since the cell has strengths "

@@ -34,7 +34,7 @@ def changed(path: str, value, content: dict | None = None) -> dict:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("sed", 1, "no key 'sed'; there are: attacks, cams"),
+        ("sed", 1, "no key 'sed' (perhaps 'seed'); there are: attacks, cams"),
         ("seed", None, "seed: wanted, but not there"),
         ("seed", -1, "seed: wanted a number of at least 0, got -1"),
         ("seed", "one", "seed: wanted a whole number, got 'one'"),
@@ -50,7 +50,7 @@ def changed(path: str, value, content: dict | None = None) -> dict:
         (
             "sets.photos.preprocessing",
             {"align": "f", "crop": 1},
-            "align: wanted a function, pack",
+            "sets.photos.preprocessing.align: wanted a function as `module:function`, got 'f'",
         ),
         ("sources.vgg16.network", "mean", "sources.vgg16.network: 'mean' stands for all networks"),
         ("targets.xception.model", "resnet50", "targets.xception.model: network 'Xception' is mod"),
@@ -60,7 +60,7 @@ def changed(path: str, value, content: dict | None = None) -> dict:
         ("targets.xception", None, "no target 'Xception' on a set without preprocessing"),
         ("cams.methods", ["GradCAM", "GradCAM"], "wanted each of methods once, got GradCAM, GradC"),
         ("scores.beside", ["cosine"], "scores.beside: wanted each once, and not the cosine, got"),
-        ("cams.methods", [], "cams.methods: wanted at least 1 in it, got []"),
+        ("cams.methods", [], "cams.methods: wanted at least 1 of them, got []"),
         ("models.resnet50.new_head", True, "`weights:` and `training:` beside `new_head: true`"),
         ("models.resnet50.training.layers", "dense", "wanted `weights:`, since `layers: dense`"),
         ("signatures.window", 4, "window: wanted an odd number of px, got 4"),
@@ -72,7 +72,7 @@ def changed(path: str, value, content: dict | None = None) -> dict:
         ("cells.pgd.detect", [], "wanted detect: to hold 1 (the attack itself), got []"),
         ("cells.fgsm.detect", [0.5], "wanted detect: to hold 1 (the attack itself), got [0.5]"),
         ("detection.shares.test", 0.0, "wanted shares above 0 that add up to 1"),
-        ("detection.detectors", {}, "detection.detectors: wanted at least 1 in it, got {}"),
+        ("detection.detectors", {}, "detection.detectors: wanted at least 1 of them, got {}"),
         ("cells.fgsm-2", CONTENT["cells"]["fgsm"], "wanted a name of a-z, 0-9 and _ only"),
         ("cells.fgsm.evaluation", "layers", "wanted a study of paper tan2023, since the cell has"),
         ("cells.fgsm.study", "detectors", "wanted a study of paper renkhoff2022, got 'detectors'"),
@@ -84,14 +84,14 @@ def changed(path: str, value, content: dict | None = None) -> dict:
         (
             "studies.layers.paper",
             "renkhoff",
-            "studies.layers.paper: wanted one of 'renkhoff",
+            "studies.layers: wanted `paper:` one of 'renkhoff2022', 'tan",
         ),
         ("studies.layers.headline", "cw", "studies.layers.headline: no cell 'cw'"),
         ("models.vgg16_quarter.training", None, "wanted `weights:` or `training:` (or both)"),
         ("cells.fgsm.source", None, "cells.fgsm.source: wanted, but not there"),
         ("sets.photos.kind", "fotos", "kind"),
         ("sets.photos.shares.test", 0.9, "wanted shares that add up to 1"),
-        ("models.vgg16_quarter.weights", "w.pt", "wanted the sha256 of w.pt"),
+        ("models.vgg16_quarter.weights", "https://host/w.pt", "wanted the sha256 of https://host"),
     ],
 )
 def test_refuses_with_what_was_wanted_and_what_exists(path, value, message):
@@ -122,7 +122,7 @@ def test_folds_that_do_not_fit_are_refused(path, value, message, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("attacks.fgsm.epz", 0.1, "attacks.fgsm: no key 'epz'; there are: eps"),
+        ("attacks.fgsm.epz", 0.1, "attacks.fgsm: no key 'epz' (perhaps 'eps'); there are: eps"),
         ("attacks.pdg", {}, "attacks.pdg: no attack 'pdg' in lib/camdrift/attacks; there are: dl"),
         ("attacks.one_pixel.pixels", 2, "attacks.one_pixel.pixels: wanted 1, 3 or 5, got 2"),
         ("attacks.one_pixel.bounds", [1.0, 0.0], "bounds: wanted a range that rises"),
@@ -252,8 +252,6 @@ def test_repro_with_a_wrong_setting_stops_before_any_work(tmp_path):
     )  # fmt: skip
     assert time.monotonic() - start < 15  # 5 s on an idle machine
     assert answer.returncode != 0
-    assert (
-        "no attack 'fgms' in params.yaml; there are: dlfuzz, fgsm, none, one_pixel, pgd"
-        in answer.stderr
-    )
+    said = "no attack 'fgms' in params.yaml (perhaps 'fgsm'); there are: dlfuzz, fgsm, none, one_p"
+    assert said in answer.stderr
     assert not (folder / "data").exists()

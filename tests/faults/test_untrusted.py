@@ -461,5 +461,7 @@ def test_data_does_not_say_which_code_runs(study):
 def test_what_is_imported_is_a_dotted_name(study):
     content = YAML(typ="safe").load(study / "params.yaml")
     content["sets"]["photos"]["preprocessing"] = {"align": "/tmp/evil.py:run", "crop": 1.0}
-    with pytest.raises(SettingsError, match=r"align: wanted a function, package.mod"):
+    with pytest.raises(
+        SettingsError, match=r"sets.photos.preprocessing.align: wanted a function as"
+    ):
         params.parse(content)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from camdrift.settings import RENKHOFF, TAN, Settings, SettingsError, lines_of, params
-from camdrift.settings.section import Count, Line, Section
+from camdrift.settings.section import Count, Line, Section, nearest
 from camdrift.settings.studies import NAMED, OWNERS
 
 FOLDER = Path("stages/presets")
@@ -87,7 +87,8 @@ def read(name: str) -> Preset:
     strange = [key for key in own if key not in content]
     if strange:
         there = ", ".join(sorted({*content, "needs"}))
-        raise SettingsError(f"{file}: no key '{strange[0]}'; there are: {there}")
+        near = nearest(strange[0], [*content, "needs"])
+        raise SettingsError(f"{file}: no key '{strange[0]}'{near}; there are: {there}")
     return Preset(
         file.stem, {str(key): need for key, need in needs.items()}, _merge(content, own) | parts
     )

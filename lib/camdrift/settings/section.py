@@ -1,6 +1,7 @@
 """The base of every part of params.yaml, the kinds of its values, and the messages of faults."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from reprlib import Repr
 from typing import Annotated, Any
 
@@ -12,7 +13,6 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Line = Annotated[str, Field(pattern=r"^[^\n]+$")]
@@ -73,84 +73,113 @@ class Section(BaseModel):
             raise ValueError(f"wanted a map of these keys: {there}; got {_SHORT.repr(content)}")
         strange = [key for key in content if key not in cls.model_fields]
         if strange:
-            names = ", ".join(_SHORT.repr(key) for key in strange)
+            names = ", ".join(_SHORT.repr(key) + nearest(key, cls.model_fields) for key in strange)
             raise ValueError(f"no key {names}; there are: {there}")
         return content
 
 
+def nearest(name: object, names: Iterable[str]) -> str:
+    """Returns the most similar of some names in brackets, for messages; '' where none is similar.
+
+    Upper and lower case count as alike.
+    """
+    by_lower = {each.lower(): each for each in names}
+    (first, *_) = [*get_close_matches(str(name).lower(), by_lower, 1), ""]
+    return f" (perhaps '{by_lower[first]}')" if first else ""
+
+
 def lines_of(fault: ValidationError, place: str) -> list[str]:
     """Returns a line for each error of pydantic: the place, the valid values, the given value."""
-    lines = []
+    lines: list[str] = []
+    choices: dict[str, tuple[list[str], Any]] = {}  # by place: kinds of which one was wanted
     for error in fault.errors():
-        parts = [str(part) for part in error["loc"] if str(part) not in _KINDS]
+        parts = [str(part) for part in error["loc"]]
+        if len(parts) > 2 and parts[2] in _KINDS.get(parts[0], ()):
+            del parts[2]
+        kinds = [
+            i for i, part in enumerate(parts) if part in _WORDS and i >= max(2, len(parts) - 2)
+        ]
+        if kinds and error["type"] != "value_error":
+            parts, kind = parts[: kinds[0]], _WORDS[parts[kinds[0]]]
+            where = ".".join([place, *parts] if place else parts)
+            wanted, _ = choices.setdefault(where, ([], error["input"]))
+            wanted += [] if kind in wanted else [kind]
+            continue
         where = ".".join([place, *parts] if place else parts)
-        if error["type"] == "missing":
-            lines.append(f"{where}: wanted, but not there")
-        elif error["type"] == "value_error":
-            text = str(error["ctx"]["error"])
-            lines += [f"{where}: {line}" if where else line for line in text.splitlines()]
-        elif error["type"] == "string_pattern_mismatch" and "[key]" in parts:
-            where = where.removesuffix(".[key]")
-            lines.append(f"{where}: wanted a name of a-z, 0-9 and _ only")
-        elif error["type"] == "union_tag_not_found":
-            lines.append(f"{where}.{_tag(error)}: wanted, but not there")
-        elif error["type"] == "union_tag_invalid":
-            context = error["ctx"]
-            lines.append(
-                f"{where}.{_tag(error)}: wanted one of {context['expected_tags']}, got "
-                f"{_SHORT.repr(context['tag'])}"
-            )
-        else:
-            lines.append(
-                f"{where}: wanted {_expectation(error)}, got {_SHORT.repr(error['input'])}"
-            )
-    return lines
+        lines += [f"{where}: {line}" if where else line for line in _texts(error, parts)]
+    for where, (wanted, value) in choices.items():
+        *others, last = wanted
+        text = f"{', '.join(others)} or {last}" if others else last
+        lines.append(f"{where}: wanted {text}, got {_given(value)}")
+    return [line.replace(".[key]:", ":") for line in lines]
 
 
-def _tag(error: ErrorDetails) -> str:
-    return error["ctx"]["discriminator"].strip("'")
+def _texts(error: Any, parts: Sequence[str]) -> list[str]:
+    """Returns the text of an error of pydantic, a line or more."""
+    kind, given, about = error["type"], _given(error["input"]), error.get("ctx", {})
+    text = error["input"] if isinstance(error["input"], str) else ""
+    if kind == "missing":
+        return ["wanted, but not there"]
+    if kind == "value_error":
+        return str(about["error"]).splitlines()
+    if "[key]" in parts:
+        return ["wanted a name of a-z, 0-9 and _ only"]
+    if kind == "union_tag_not_found":
+        return [f"wanted `{about['discriminator'][1:-1]}:` beside the other keys, got {given}"]
+    if kind == "union_tag_invalid":
+        tags = about["expected_tags"]
+        near = nearest(about["tag"], tags.replace("'", "").split(", "))
+        return [
+            f"wanted `{about['discriminator'][1:-1]}:` one of {tags}, got '{about['tag']}'{near}"
+        ]
+    if kind == "literal_error":
+        near = nearest(text, about["expected"].replace(" or ", ", ").split("'")[1::2])
+        return [f"wanted {about['expected']}, got {given}{near}"]
+    if kind == "string_pattern_mismatch":
+        return [f"wanted {_PATTERNS.get(about['pattern'], about['pattern'])}, got {given}"]
+    if kind in _BOUNDS:
+        words, key = _BOUNDS[kind]
+        return [f"wanted {words.format(about[key])}, got {given}"]
+    return [f"wanted {_WANTED.get(kind, error['msg'])}, got {given}"]
 
 
-def _expectation(error: ErrorDetails) -> str:
-    """Returns the valid values in an error of pydantic."""
-    context = error.get("ctx", {})
-    if context.get("pattern") in _PATTERNS:
-        return _PATTERNS[context["pattern"]]
-    words = _WORDS.get(error["type"])
-    # Pydantic may have an error that no setting has led to so far.
-    return words.format(**context) if words else f"another value ({error['msg']})"
+def _given(value: Any) -> str:
+    """Returns a value as a message shows it."""
+    return "nothing" if value is None else _SHORT.repr(value)
 
 
-_WORDS = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "string_type": "text",
-    "string_too_short": "text that is not empty",
-    "list_type": "a list",
-    "dict_type": "a map",
-    "model_type": "a map",
-    "greater_than": "a number above {gt:g}",
-    "greater_than_equal": "a number of at least {ge:g}",
-    "less_than": "a number below {lt:g}",
-    "less_than_equal": "a number of at most {le:g}",
-    "too_short": "at least {min_length} in it",
-    "too_long": "at most {max_length} in it",
-    "literal_error": "{expected}",
-}
+# The kind of a value that was wanted, by pydantic's name of the error.
+_WANTED = {
+    "int_type": "a whole number", "int_from_float": "a whole number",
+    "int_parsing": "a whole number", "float_type": "a number", "float_parsing": "a number",
+    "finite_number": "a finite number", "bool_type": "true or false",
+    "bool_parsing": "true or false", "string_type": "text (in quotes if it looks like a number)",
+    "list_type": "a list", "dict_type": "a map of names to values",
+    "none_required": "null", "string_too_short": "text that is not empty",
+}  # fmt: skip
+_BOUNDS = {
+    "greater_than": ("a number above {:g}", "gt"), "less_than": ("a number below {:g}", "lt"),
+    "greater_than_equal": ("a number of at least {:g}", "ge"),
+    "less_than_equal": ("a number of at most {:g}", "le"),
+    "too_short": ("at least {} of them", "min_length"),
+    "too_long": ("at most {} of them", "max_length"),
+}  # fmt: skip
 _PATTERNS = {
-    r"^[\w.]+:\w+$": "a function, package.module:function",
-    r"^[0-9a-f]{64}$": "64 digits of 0-9 and a-f",
-    r"^[^\n]+$": "text of one line",
     r"^[a-z0-9_]+$": "a name of a-z, 0-9 and _ only",
+    r"^[^\n]+$": "a line of text",
+    r"^[0-9a-f]{64}$": "64 digits, 0-9 and a-f, as `sha256sum` prints them",
+    r"^[\w.]+:\w+$": "a function as `module:function`",
 }
+# Pydantic puts the kinds of a value that may be of several into the places of faults.
+_WORDS = {
+    "bool": "true or false", "int": "a whole number", "float": "a number", "str": "text",
+    "list[int]": "a list of whole numbers",
+}  # fmt: skip
 # Pydantic puts the kind of a set and the paper of a study into the places of faults.
 _KINDS = {
-    "photos", "digits", "folder", "torchvision",
-    "renkhoff2022", "tan2023", "klawikowska2020", "chakraborty2022",
-}  # fmt: skip
+    "sets": ("photos", "digits", "folder", "torchvision"),
+    "studies": ("renkhoff2022", "tan2023", "klawikowska2020", "chakraborty2022"),
+}
 # A given value may have any length, and people read the message.
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 80

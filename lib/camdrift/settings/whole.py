@@ -17,7 +17,7 @@ from camdrift.settings.cells import (
 from camdrift.settings.detection import DetectionSettings
 from camdrift.settings.models import ModelSettings
 from camdrift.settings.retrainings import RETRAINED, Retraining, SignatureSettings, retrained_model
-from camdrift.settings.section import Name, Section, lines_of
+from camdrift.settings.section import Name, Section, lines_of, nearest
 from camdrift.settings.sets import ImageSetSettings
 from camdrift.settings.studies import (
     NAMED,
@@ -100,7 +100,8 @@ def _references(plan: Settings) -> list[str]:
     def known(place: str, kind: str, name: str, names: Any) -> None:
         if name not in names:
             there = ", ".join(sorted(names)) or "none"
-            faults.append(f"{place}: no {kind} '{name}' in params.yaml; there are: {there}")
+            near = nearest(name, names)
+            faults.append(f"{place}: no {kind} '{name}' in params.yaml{near}; there are: {there}")
 
     def reports(place: str, study: str, *papers: str, reason: str = "") -> None:
         known(place, "study", study, plan.studies)
