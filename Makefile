@@ -115,4 +115,4 @@ twice: setup ## rebuild everything from nothing and compare dvc.lock, byte by by
 	@echo "dvc.lock is the same, byte for byte"
 
 clean: ## remove the environment and what stages built (not data/results)
-	rm -rf $(VENV) data/sets data/models data/studies data/reports data/run data/shards data/copies data/checked
+	rm -rf $(VENV) data/sets data/models data/studies data/reports data/run data/shards data/copies data/checked data/modules

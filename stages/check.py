@@ -1,9 +1,10 @@
-"""Checks params.yaml as a whole; every other stage depends on it."""
+"""Checks params.yaml as a whole; every other stage depends on it. Digests the user's modules."""
 
+import shutil
 import sys
 
 from camdrift import settings, storage
-from camdrift.settings import params
+from camdrift.settings import imports, params
 from camdrift.storage import files
 
 
@@ -13,6 +14,15 @@ def main() -> None:
 
     checks.everything(plan)
     files.write_text(storage.CHECKED, "params.yaml is valid\n")
+    # Sets and models depend on these, so that an edit rebuilds those alone that use the module.
+    shutil.rmtree(storage.MODULES, ignore_errors=True)
+    named = {storage.module("models", name): m.architecture for name, m in plan.models.items()}
+    named |= {
+        storage.module("sets", name): (of.preprocessing and of.preprocessing.align) or ""
+        for name, of in plan.sets.items()
+    }
+    for path, function in named.items():
+        files.write_text(path, f"{imports.digest(function) or 'no module'}\n")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def main(stage: run.Stage) -> None:
     card = (
         plan.model_dump()
         | {"weights": Path(str(plan.weights)).name if plan.is_file else plan.weights}
-        | weights.facts
+        | {key: fact for key, fact in weights.facts.items() if key != "source"}
         | {"curve": weights.curve.dropna(axis=1).to_dict("records")}
     )
     files.write_json(storage.model_card(stage.key), card)

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from camdrift import settings, storage
 from camdrift.papers import interface
-from camdrift.settings import params
+from camdrift.settings import imports, params
 from conftest import ORDER, ROOT, TINY, copy_of_repository, stage_names
 
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
@@ -97,7 +97,8 @@ def wanted_deps(name: str) -> set[str]:
         return reported_deps()
     deps = deps_of(ROOT / "stages" / f"{name}.py", *extra.get(name, [])) - named
     if name == "check":
-        return deps - {"lib/camdrift/attacks/__init__.py"} | {"lib/camdrift/attacks"}
+        own = {"lib/camdrift/attacks", imports.OWN.as_posix()}
+        return deps - {"lib/camdrift/attacks/__init__.py"} | own
     return deps | ({"lib/camdrift/attacks/${item.attack}.py"} if name == "attack" else named)
 
 
@@ -154,7 +155,7 @@ def test_outs_are_the_paths_of_artifacts():
         return {next(iter(out)) if isinstance(out, dict) else out for out in listed}
 
     key, study = "${key}", "${item.study}"
-    assert outs("check") == {storage.CHECKED.as_posix()}
+    assert outs("check") == {storage.CHECKED.as_posix(), storage.MODULES.as_posix()}
     assert outs("fetch") == {
         storage.set_folder(key).as_posix(), storage.set_datasheet(key).as_posix()
     }  # fmt: skip

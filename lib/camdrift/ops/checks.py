@@ -5,7 +5,7 @@ from camdrift.detectors import families
 from camdrift.explain import methods
 from camdrift.models import architectures
 from camdrift.perturbations import controls
-from camdrift.settings import Settings, SettingsError
+from camdrift.settings import Settings, SettingsError, imports
 
 
 def everything(settings: Settings) -> None:
@@ -33,11 +33,13 @@ def _networks(settings: Settings) -> list[str]:
     """Returns a line for each network of torchvision or timm that does not run on its images.
 
     It is built without its weights and called once. Users' own functions are called by the stage
-    that trains: they may take long, or read files.
+    that trains, as they may take long, or read files; here, their module is looked for.
     """
     faults = []
     for name, model in settings.models.items():
         if architectures.is_own(model.architecture):
+            if fault := imports.unavailable(model.architecture):
+                faults.append(f"models.{name}.architecture: {fault}")
             continue
         facts = model.model_dump(include={"architecture", "width", "head", "arguments"})
         try:
@@ -48,6 +50,6 @@ def _networks(settings: Settings) -> list[str]:
                 channels=model.channels,
                 initialised=False,
             )
-        except architectures.RefusedError as fault:
-            faults.append(f"models.{name}: {fault}")
+        except architectures.RefusedError as refusal:
+            faults.append(f"models.{name}: {refusal}")
     return faults

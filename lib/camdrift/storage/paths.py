@@ -7,6 +7,7 @@ from camdrift.settings import RETRAINED
 
 DATA = Path("data")
 CHECKED = DATA / "checked"
+MODULES = DATA / "modules"  # digests of the user's modules, by which stages notice an edit
 RESULTS = DATA / "results"
 RUNS = Path(os.environ.get("CAMDRIFT_RUNS", DATA / "run"))  # costs of runs, in no revision
 SHARDS = Path(os.environ.get("CAMDRIFT_SHARDS", DATA / "shards"))  # shards of interrupted runs
@@ -36,6 +37,14 @@ def end_folder(study: str, stage: str, end: str) -> Path:
 def shard_folder(stage: str, digest: str, work: str, start: int) -> Path:
     """Returns the folder of a shard's result; `digest` covers everything that it depends on."""
     return SHARDS / f"{stage}-{digest[:16]}" / work / f"{start:07d}"
+
+
+def module(part: str, name: str) -> Path:
+    """Returns the file with the digest of the user's module of a set or a model.
+
+    `part` is `sets` or `models`.
+    """
+    return MODULES / part / name
 
 
 def set_datasheet(name: str) -> Path:
