@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from camdrift import storage
+from camdrift.models import weights as sources
 from camdrift.ops import alike, amounts, build, estimate, forecast, needs, pinch, trial
 from camdrift.ops.forecast import Estimate, Study
 from camdrift.ops.trial import Base, Trial
@@ -90,8 +91,9 @@ def test_every_group_of_stages_is_in_the_order_of_the_pipeline(tiny):
             before = order[: order.index(stage)]
             assert upstream[stage] <= {*before}
             paths = [path for each in before for path in params.outputs(each)]
+            checked = {storage.CHECKED, *storage.MODULES.glob("*/*")}
             for path in params.dependencies(stage):
-                if path.is_relative_to(storage.DATA) and path != storage.CHECKED:
+                if path.is_relative_to(storage.DATA) and path not in checked:
                     assert any(o.is_relative_to(path) or path.is_relative_to(o) for o in paths)
 
 
@@ -196,7 +198,7 @@ def test_weights_of_a_url_are_those_that_training_downloads(plan, tmp_path, monk
     line, where, _ = needs.weights("own", model)
     assert "would be downloaded" in line
     assert "https://example.org/own.pt" in where
-    assert needs.weights_file("own", model).name == f"camdrift-{'ab' * 32}.pt"
+    assert sources.file(model).name == f"camdrift-{'ab' * 32}.pt"
 
 
 def test_estimates_follow_from_a_trial(plan, counts):
@@ -346,7 +348,7 @@ REFUSED = {
     "cannot import 'my_networks:small'": [
         TINY, "tiny_generalising", "-S", "models.resnet18_eighth.architecture='my_networks:small'",
     ],
-    "wanted a file, got no /nowhere.pt": [
+    "(IMAGENET1K_V1); got no file '/nowhere.pt'": [
         TINY, "tiny", "-S", "models.vgg11_eighth.weights=/nowhere.pt",
         "-S", f"models.vgg11_eighth.sha256='{'0' * 64}'",
     ],

@@ -1,6 +1,7 @@
 """Networks: builds one by name, replaces its head, slims it."""
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from camdrift.models.calls import tensors_in
 from camdrift.models.logits import class_logits
 from camdrift.settings import SettingsError, imports
-from camdrift.settings.section import in_words, sides
+from camdrift.settings.section import in_words, nearest, sides
 
 
 class RefusedError(SettingsError):
@@ -45,7 +46,7 @@ def build(
 
     Args:
         architecture: a torchvision classifier by name, `timm:<name>`, or `package.module:function`,
-            which is called with `classes` and returns a network.
+            which returns a network, and is called with `classes` if it takes them.
         width: factor on the channels of every Conv2d, BatchNorm2d and Linear; 1 keeps them.
         head: `torchvision` keeps the network's head; `pooled` is global average pooling and one
             linear layer; `sigmoid` keeps it, too, with a single logit for two classes, see
@@ -79,10 +80,14 @@ def build(
             logits = network.eval()(torch.zeros(1, channels, *sides(size), device=place))
     except Exception as fault:  # a network's forward may raise anything
         grey = "" if channels == 3 else f" with {channels} channel"
+        slim = (
+            " whose forward survives scaled channels (VGG, ResNet, Inception, Xception do)"
+            if width != 1 else ""
+        )  # fmt: skip
+        first = next(iter(str(fault).splitlines()), type(fault).__name__)
         raise RefusedError(
-            f"{architecture} does not run at width {width} and {in_words(size)}{grey}: {fault}. "
-            "Wanted a network whose forward survives scaled channels (VGG, ResNet, Inception, "
-            "Xception do) and takes images of that size"
+            f"{architecture} does not run at width {width} and {in_words(size)}{grey}: {first}. "
+            f"Wanted a network{slim} that takes such images, another `size:` or `arguments:`"
         ) from fault
     if not isinstance(logits, Tensor):
         raise RefusedError(
@@ -223,7 +228,11 @@ def _torchvision_builder(name: str) -> Callable[[int, Mapping[str, Any]], nn.Mod
     try:
         builder = torchvision.models.get_model_builder(name)
     except ValueError as fault:
-        raise RefusedError(f"no architecture '{name}' in torchvision.models") from fault
+        near = nearest(name, torchvision.models.list_models())
+        raise RefusedError(
+            f"no architecture '{name}' in torchvision.models{near}; wanted one of these, "
+            "`timm:<name>`, or a function of your own, `module:function`"
+        ) from fault
     # These two go without auxiliary heads, which require large images and which no map needs.
     extra: dict[str, Any] = {}
     if name in AUXILIARY:
@@ -235,7 +244,8 @@ def _timm_builder(name: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
     importlib.import_module("camdrift.pipeline.vision")  # timm imports torchvision, too
     timm = importlib.import_module("timm")
     if not timm.is_model(name):
-        raise RefusedError(f"no architecture '{name}' in timm; see timm.list_models()")
+        near = nearest(name, timm.list_models())
+        raise RefusedError(f"no architecture '{name}' in timm{near}; see timm.list_models()")
     return lambda classes, more: timm.create_model(
         name, pretrained=False, num_classes=classes, **more
     )
@@ -244,21 +254,41 @@ def _timm_builder(name: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
 def _user_network(path: str, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
     importlib.import_module("camdrift.pipeline.vision")  # the user's module may import torchvision
     build = imports.function(path, "architecture")
+    first, named = _arguments(build, classes, arguments)
     try:
-        network = build(classes, **arguments)
+        network = build(*first, **named)
     except Exception as fault:  # it may raise anything
+        called = ", ".join([*map(repr, first), *(f"{k}={v!r}" for k, v in named.items())])
         raise RefusedError(
-            f"'{path}', called with {classes}{_named(arguments)}, raised "
-            f"{imports.message(fault)}. Wanted a function of the number of classes that returns a "
-            "network"
+            f"'{path}', called with {called or 'nothing'}, raised {imports.message(fault)}. Wanted "
+            "a function that returns a network, called with the number of classes where it takes "
+            "`classes`, `num_classes` or a first argument without a default, and with `arguments:`"
         ) from fault
     if not isinstance(network, nn.Module):
         raise RefusedError(f"wanted a network from '{path}', got a {type(network).__name__}")
     return network
 
 
-def _named(arguments: Mapping[str, Any]) -> str:
-    return "".join(f", {name}={value!r}" for name, value in arguments.items())
+def _arguments(
+    build: Callable[..., Any], classes: int, arguments: Mapping[str, Any]
+) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Returns the arguments of the user's function, by place and by name.
+
+    The number of classes is among them if the function has an argument `classes` or `num_classes`,
+    or a first one without a default, unless `arguments` have it.
+    """
+    try:
+        parameters = inspect.signature(build).parameters
+    except (TypeError, ValueError):  # of a function in C
+        return (classes,), dict(arguments)
+    name = next((name for name in ("classes", "num_classes") if name in parameters), None)
+    if name is not None and parameters[name].kind is not inspect.Parameter.POSITIONAL_ONLY:
+        return (), {name: classes} | dict(arguments)
+    first = next(iter(parameters.values()), None)
+    if first is None or first.default is not first.empty or first.name in arguments:
+        return (), dict(arguments)
+    plain = first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD)
+    return (classes,) if plain else (), dict(arguments)
 
 
 def _pool_head(network: nn.Module, architecture: str, classes: int) -> None:
@@ -276,25 +306,14 @@ def _pool_head(network: nn.Module, architecture: str, classes: int) -> None:
     network.classifier = nn.Linear(convs[-1].out_channels, classes)
 
 
-def with_own_head(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns a state dict for the network: its own dense layers where the given ones do not fit.
+def dense_prefixes(network: nn.Module) -> tuple[str, ...]:
+    """Returns the beginnings of the names of a network's dense layers in its state dict."""
+    return tuple(f"{n}." for n, m in network.named_modules() if isinstance(m, nn.Linear))
 
-    Raises:
-        RefusedError: a layer other than a dense one does not fit.
-    """
+
+def with_own_head(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns a state dict for the network: its own tensors where the given ones do not fit."""
     own = network.state_dict()
-    dense = tuple(f"{n}." for n, m in network.named_modules() if isinstance(m, nn.Linear))
-    # Older weights lack a norm's count of batches, which is not used in eval mode.
-    spared = (*dense, *(name for name in own if name.endswith(".num_batches_tracked")))
-    strange = [
-        name for name, value in own.items()
-        if not name.startswith(spared) and (name not in state or state[name].shape != value.shape)
-    ]  # fmt: skip
-    if strange:
-        raise RefusedError(
-            f"wanted weights that fit all but the dense layers, got none for {strange[0]} and "
-            f"{len(strange) - 1} more"
-        )
     fits = {n: v for n, v in state.items() if n in own and v.shape == own[n].shape}
     return own | fits
 

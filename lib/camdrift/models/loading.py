@@ -1,7 +1,7 @@
 """Loading: the weights of models, read or trained, and models ready to call."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from camdrift.models import (
     checks,
     copies,
     devices,
+    fitting,
     hook_points,
     training,
     weights,
@@ -70,27 +71,55 @@ def obtain(
     facts |= {"classes": classes, "size": settings.size or size}
     if settings.arguments:
         facts["arguments"] = dict(settings.arguments)
+    if architectures.is_own(settings.architecture):
+        facts |= _source(settings.architecture, name)
     torch.manual_seed(randomness.entropy(seed, "weights", name))  # torch has no local way to init
     network = _network(facts, initialised=settings.weights is None or settings.new_head)
     if settings.weights is not None:
-        state = weights.read(settings)
-        if settings.new_head:
-            state = architectures.with_own_head(network, state)
-        try:
-            network.load_state_dict(state, assign=True)
-        except RuntimeError as fault:
-            if settings.channels != 3:
-                raise RefusedError(
-                    f"{settings.weights} does not fit {settings.architecture} with {classes} "
-                    f"classes and {settings.channels} channel; wanted weights of such a network, "
-                    f"or `channels: 3` of sets.{settings.set}: {fault}"
-                ) from fault
-            raise RefusedError(
-                f"{settings.weights} does not fit {settings.architecture} with {classes} classes "
-                f"(models.{name}.classes: the number of the weights; or new_head: true, to train "
-                f"dense layers of your own): {fault}"
-            ) from fault
+        facts |= _weigh(network, facts, settings, name)
     return _train(network, facts, settings.training, split, seed=seed, name=name, threads=threads)
+
+
+def _weigh(
+    network: nn.Module, facts: dict[str, Any], settings: ModelSettings, name: str
+) -> dict[str, Any]:
+    """Gives a network the weights that its settings name, and returns facts on them.
+
+    Raises:
+        RefusedError: the weights are not available, or do not fit.
+    """
+    place = f"models.{name}"
+    try:
+        state = weights.read(settings, network.state_dict())
+        fitting.load(
+            network, state, facts, partial(_network, initialised=False), place=place,
+            image_set=settings.set, own_head=settings.new_head,
+        )  # fmt: skip
+    except RefusedError as fault:
+        raise RefusedError(f"{place}.weights: {fault}") from fault
+    if not settings.is_file or settings.sha256 is not None:
+        return {}
+    digest = weights.checksum(settings)
+    tqdm.write(
+        f"{place}: without its sha256, a change of {settings.weights} is not noticed; the line "
+        f"that names the file as it is:\n    sha256: {digest}"
+    )
+    return {"sha256": digest}
+
+
+def _source(architecture: str, name: str) -> dict[str, str]:
+    """Returns the fact that tells a version of the user's module from another, if any does.
+
+    Later stages import the module, and depend on the artefact with this fact alone.
+    """
+    digest = imports.digest(architecture)
+    if digest is None:
+        tqdm.write(
+            f"models.{name}: the module of '{architecture}' is not in {imports.OWN}, so that an "
+            f"edit of it is not noticed; after one, run `dvc repro -f train@{name}`"
+        )
+        return {}
+    return {"source": digest}
 
 
 def retrained(
@@ -126,7 +155,7 @@ def retrained(
 
 # That define a network, and a model.
 NETWORK = ("architecture", "width", "head", "arguments", "classes", "size")
-FACTS = (*NETWORK, "mean", "std")
+FACTS = (*NETWORK, "mean", "std", "source")
 
 
 @devices.exactly()

@@ -3,9 +3,10 @@
 import hashlib
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from camdrift.models import architectures
+from camdrift.models import architectures, fitting
 from camdrift.models.architectures import RefusedError
 from camdrift.settings import ModelSettings
 from camdrift.storage import files
@@ -21,24 +22,31 @@ from camdrift.storage import files
 MOST_BYTES = 8 * 2**30  # of a download; torchvision's largest weights have 2.6 GB
 NAMED = re.compile(r"[-_]([a-f0-9]{8,})\.")  # a hash in the name of torchvision's file
 SECONDS = 60  # without a byte, after which a download is abandoned
+# Keys under which checkpoints hold a state dict, beside epochs, optimisers and the like.
+NESTED = ("state_dict", "model_state_dict", "model", "net")
 
 
-def read(settings: ModelSettings) -> dict[str, Tensor]:
+def read(settings: ModelSettings, own: Collection[str] = ()) -> dict[str, Tensor]:
     """Returns the state dict that a model's settings name, as float32.
 
     They name the user's own file, a URL, or torchvision's weights; downloads of the latter two are
-    kept in torch's folder (`TORCH_HOME`). A file's sha256 must equal that in the settings or, for
-    torchvision's weights, begin with the digits in the file's name.
+    kept in torch's folder (`TORCH_HOME`). A file's sha256 must equal that in the settings, if it
+    is there, or, for torchvision's weights, begin with the digits in the file's name.
+
+    Args:
+        settings: of the model.
+        own: the names of the network's own tensors, which tell a wrapper's prefix, see
+            `fitting.bare`.
 
     Raises:
         RefusedError: the file is not there, cannot be downloaded, has another sha256, cannot be
             read, or holds anything but finite tensors.
     """
-    path = _file(settings)
+    path = _verified(settings)
     auxiliary = architectures.AUXILIARY.get(settings.architecture, ())
     state = {
         key: tensor.float() if tensor.is_floating_point() else tensor
-        for key, tensor in _tensors(path).items()
+        for key, tensor in fitting.bare(_tensors(path), own).items()
         if not key.startswith(tuple(auxiliary))
     }
     refuse_infinite(state, str(settings.weights))
@@ -57,47 +65,96 @@ def refuse_infinite(state: Mapping[str, Tensor], place: str) -> None:
         )
 
 
-def _file(settings: ModelSettings) -> Path:
-    """Returns the file of some weights, verified."""
+def checksum(settings: ModelSettings) -> str:
+    """Returns the sha256 of the user's own file.
+
+    Raises:
+        RefusedError: it is not there, or has another sha256 than the settings say.
+    """
+    path = Path(str(settings.weights))
+    if not path.is_file():
+        raise _unknown(settings)
+    try:
+        digest = files.sha256(path)
+    except OSError as fault:
+        raise RefusedError(f"{path} cannot be read: {fault.strerror}") from fault
+    if settings.sha256 not in (None, digest):
+        raise RefusedError(f"{path} has sha256 {digest}, params.yaml says {settings.sha256}")
+    return digest
+
+
+def file(settings: ModelSettings) -> Path:
+    """Returns the file of a model's weights, which is not there if it was not yet downloaded.
+
+    Raises:
+        RefusedError: torchvision has no weights of that name.
+    """
     if settings.is_file:
-        path = Path(str(settings.weights))
-        if not path.is_file():
-            raise RefusedError(f"no weights file {path}")
-        checksum = files.sha256(path)
-        if checksum != settings.sha256:
-            raise RefusedError(f"{path} has sha256 {checksum}, params.yaml says {settings.sha256}")
-        return path
+        return Path(str(settings.weights))
+    name = PurePosixPath(urlsplit(url(settings)).path).name
     if settings.is_url:
-        url, digest = str(settings.weights), str(settings.sha256)
-        return _download(url, digest, f"camdrift-{digest}{settings.suffix}")
-    url = _url_of(settings)
-    name = PurePosixPath(urlsplit(url).path).name
-    prefix = NAMED.search(name)
-    if prefix is None and settings.sha256 is None:
-        raise RefusedError(f"{url} does not name its sha256; wanted `sha256:` of the model")
-    return _download(url, settings.sha256 or prefix[1], name)  # type: ignore[index]
+        name = f"camdrift-{settings.sha256}{settings.suffix}"
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
-def _url_of(settings: ModelSettings) -> str:
+def url(settings: ModelSettings) -> str:
+    """Returns the URL of weights that are downloaded; raises as `torchvisions` does."""
+    return str(settings.weights) if settings.is_url else str(torchvisions(settings).url)
+
+
+def torchvisions(settings: ModelSettings) -> Any:
+    """Returns the member of torchvision's `WeightsEnum` that a model's weights name.
+
+    Raises:
+        RefusedError: torchvision has no weights of that name.
+    """
+    try:
+        return _kinds(settings.architecture)[str(settings.weights)]
+    except KeyError as fault:
+        raise _unknown(settings) from fault
+
+
+def _kinds(architecture: str) -> Any:
+    """Returns torchvision's weights of an architecture, none where it is not its own."""
     from camdrift.pipeline.vision import torchvision
 
     try:
-        return torchvision.models.get_model_weights(settings.architecture)[
-            str(settings.weights)
-        ].url
-    except (ValueError, KeyError) as fault:
+        return torchvision.models.get_model_weights(architecture)
+    except ValueError:
+        return {}
+
+
+def _unknown(settings: ModelSettings) -> RefusedError:
+    """Returns the refusal of weights that are neither a file, a URL nor torchvision's."""
+    names = [kind.name for kind in _kinds(settings.architecture)]
+    kinds = ", ".join(names) or "it has none"
+    place = f"no file '{settings.weights}'" + ("" if settings.is_file else ", and no such name")
+    return RefusedError(
+        "wanted a file that torch or safetensors wrote, with any suffix; the URL of one, from "
+        "https://; or a name of torchvision's weights of "
+        f"{settings.architecture} ({kinds}); got {place}"
+    )
+
+
+def _verified(settings: ModelSettings) -> Path:
+    """Returns the file of some weights, verified."""
+    path = file(settings)
+    if settings.is_file:
+        checksum(settings)
+        return path
+    digits = settings.sha256 or ((match := NAMED.search(path.name)) and match[1])
+    if digits is None:
         raise RefusedError(
-            f"no weights '{settings.weights}': wanted a .safetensors, .pt or .pth file, its URL, "
-            f"or the name of torchvision's weights of {settings.architecture}"
-        ) from fault
+            f"{url(settings)} does not name its sha256; wanted `sha256:` of the model"
+        )
+    return _download(url(settings), digits, path)
 
 
-def _download(url: str, digest: str, name: str) -> Path:
+def _download(url: str, digest: str, path: Path) -> Path:
     """Returns the file of a URL, whose sha256 begins with `digest`; an existing one is reused.
 
     A new one is written under another name and renamed once it is complete and verified.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if path.is_file() and files.sha256(path).startswith(digest):
         return path
     checksum, received, length = hashlib.sha256(), 0, None
@@ -107,7 +164,7 @@ def _download(url: str, digest: str, name: str) -> Path:
             with (
                 urlopen(request, timeout=SECONDS) as answer,
                 temporary.open("wb") as file,
-                tqdm(total=answer.length, desc=name, unit="B", unit_scale=True) as bar,
+                tqdm(total=answer.length, desc=path.name, unit="B", unit_scale=True) as bar,
             ):
                 length = answer.length
                 while chunk := answer.read(2**20):
@@ -131,19 +188,34 @@ def _download(url: str, digest: str, name: str) -> Path:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors of a file by name; of a pickle, only tensors are read."""
-    state = _safetensors(path) if path.suffix == ".safetensors" else _unpickle(path)
+    """Returns the tensors of a file by name; of a pickle, only tensors are read.
+
+    Of a checkpoint, the state dict that it holds under a key of `NESTED`.
+    """
+    with path.open("rb") as opened:
+        head = opened.read(9)
+    length = int.from_bytes(head[:8], "little")
+    if head[8:] == b"{" and length <= path.stat().st_size:  # the header of safetensors is JSON
+        state = _safetensors(path)
+    elif head.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle as torch wrote before
+        state = _unpickle(path)
+    else:
+        raise RefusedError(
+            f"{path} cannot be read as safetensors, nor as what torch.save writes: it begins with "
+            f"{head!r}{_other(head)}; wanted a file of weights"
+        )
     if isinstance(state, Mapping):
-        state = state.get("state_dict", state)
+        inner = (state[key] for key in NESTED if isinstance(state.get(key), Mapping))
+        state = next(inner, state)
     if not isinstance(state, Mapping):
         raise RefusedError(
             f"{path}: wanted a dict of tensors by name, got a {type(state).__name__}"
         )
     for name, tensor in state.items():
-        if not isinstance(tensor, Tensor):
+        if not isinstance(tensor, Tensor) or not isinstance(name, str):
             raise RefusedError(
                 f"{path}: wanted tensors by name alone, got a {type(tensor).__name__} under "
-                f"{name!r}; save the network's state_dict() by itself"
+                f"{name!r}; save the network's state_dict() by itself, or under 'state_dict'"
             )
         plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
         plain = plain and not tensor.is_quantized and not tensor.is_complex()
@@ -156,6 +228,15 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
+def _other(head: bytes) -> str:
+    """Returns the kind of a file that is no weights, if its first bytes tell."""
+    if head.startswith(b"version h"):
+        return ", as a pointer of Git LFS does (`git lfs pull` fetches the file)"
+    if head.lstrip().startswith(b"<"):
+        return ", as a web page does"
+    return ", it is empty" if not head else ""
+
+
 def _safetensors(path: Path) -> object:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -163,16 +244,53 @@ def _safetensors(path: Path) -> object:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as fault:
-        raise RefusedError(f"{path} cannot be read as safetensors: {fault}") from fault
+        raise RefusedError(
+            f"{path} cannot be read as safetensors, it is damaged or incomplete: {fault}"
+        ) from fault
 
 
 def _unpickle(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as opened:  # torch would go by the suffix of a path
+            return torch.load(opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as fault:
+        asked = re.search(r"(?:GLOBAL|class|function) `?([\w.]+\.[\w.]+)", str(fault))
+        if asked is None:
+            raise RefusedError(
+                f"{path} is damaged, or holds more than tensors, and loading it could run any code;"
+                f" wanted a state dict. {_way_out(path)}"
+            ) from fault
         raise RefusedError(
-            f"{path} is corrupt, or holds more than tensors, and loading it could run any code. "
-            "Save only the state dict, best as .safetensors"
+            f"{path} asks for {asked[1]}, wanted tensors alone: loading it could run any code. "
+            f"{_way_out(path)}"
         ) from fault
     except Exception as fault:  # torch raises many kinds for a truncated file
-        raise RefusedError(f"{path} cannot be read: {type(fault).__name__}: {fault}") from fault
+        if "TorchScript" in str(fault):
+            raise RefusedError(
+                f"{path} is a scripted network, wanted its state dict. This writes it:\n"
+                "  import torch; from safetensors.torch import save_file\n"
+                f"  state = torch.jit.load({str(path)!r}, map_location='cpu').state_dict()\n"
+                f"  {_saving(path)}"
+            ) from fault
+        raise RefusedError(
+            f"{path} cannot be read as what torch.save writes ({type(fault).__name__}): it is "
+            "damaged or incomplete; wanted a file of weights"
+        ) from fault
+
+
+def _way_out(path: Path) -> str:
+    """Returns how to turn a file that torch loads only with its code into safetensors."""
+    return (
+        "If you trust it, this turns it into safetensors:\n"
+        "  import torch; from safetensors.torch import save_file\n"
+        f"  state = torch.load({str(path)!r}, map_location='cpu', weights_only=False)\n"
+        f"  for key in {NESTED}: state = state.get(key, state) if isinstance(state, dict) else "
+        "state\n"
+        "  state = state if isinstance(state, dict) else state.state_dict()\n"
+        f"  {_saving(path)}"
+    )
+
+
+def _saving(path: Path) -> str:
+    place = str(path.with_suffix(".safetensors"))
+    return f"save_file({{key: value.clone() for key, value in state.items()}}, {place!r})"

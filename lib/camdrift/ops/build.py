@@ -7,6 +7,7 @@ Folders from elsewhere come from the environment: see stages/README.md.
 import argparse
 import copy
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,8 @@ from camdrift.settings.studies import OWNERS
 from camdrift.storage import files
 
 FOLDERS = {"DATA": "CAMDRIFT_DATA", "WEIGHTS": "CAMDRIFT_WEIGHTS"}  # and their variables
+# The digits of a sha256 in a file's name; of those without a letter, some are dates.
+HASHED = re.compile(r"-((?=[0-9]*[a-f])[0-9a-f]{8,})\.")
 # Of a source archive, which has no git to ask.
 PIPELINE = ("lib", "stages", "dashboard", ".dvc/config", "constraints.txt", "dvc.yaml",
             "params.yaml", ".dvcignore")  # fmt: skip
@@ -64,7 +67,7 @@ def folders(preset: Preset) -> dict[str, Path]:
 def placed(preset: Preset, places: dict[str, Path]) -> dict[str, Any]:
     """Returns the params.yaml of a preset, with the folders of this machine in its paths.
 
-    The sha256 of a file of weights may be left out where its name holds the first digits of it.
+    The sha256 of a file of weights may be left out: it is that of the file as it is now.
 
     Raises:
         SettingsError: a file of weights is not there, or is another than its name says.
@@ -106,12 +109,12 @@ def _lent(preset: Preset, folder: str, rest: str, places: dict[str, Path]) -> Pa
 
 
 def _checked(file: Path) -> str:
-    """Returns the sha256 of a file whose name ends in the first digits of it, as torch.hub's do."""
+    """Returns the sha256 of a file, which must begin with the digits in a name as torch.hub's."""
     digest = files.sha256(file)
-    digits = file.stem.rpartition("-")[2]
-    if not digest.startswith(digits):
+    named = HASHED.search(file.name)
+    if named and not digest.startswith(named[1]):
         raise SettingsError(
-            f"{file} is damaged: wanted a sha256 that begins {digits}, got {digest}"
+            f"{file} is damaged: wanted a sha256 that begins {named[1]}, got {digest}"
         )
     return digest
 

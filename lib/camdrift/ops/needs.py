@@ -3,7 +3,6 @@
 Nothing is downloaded here, and of many images a handful is decoded.
 """
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from camdrift.datasets.links import Reach
 from camdrift.datasets.preprocessing import preprocessor
 from camdrift.datasets.splits import SPLITS, split_entries
 from camdrift.models import architectures
+from camdrift.models import weights as sources
 from camdrift.pipeline.vision import torchvision
 from camdrift.settings import ImageSetSettings, ModelSettings, SettingsError
 from camdrift.settings.presets import Need
@@ -195,58 +195,33 @@ def weights(name: str, settings: ModelSettings) -> list[str]:
         SettingsError: a file is not there or not the one that its sha256 names, or torchvision
             has no weights of that name.
     """
+    place = f"models.{name}"
     if settings.weights is None:
         return []
-    file = Path(settings.weights)
-    if settings.is_file:
-        if not file.is_file():
-            raise SettingsError(f"models.{name}.weights: wanted a file, got no {file}")
-        digest = files.sha256(file)
-        if digest != settings.sha256:
-            raise SettingsError(
-                f"models.{name}.sha256: {file} has {digest}, params.yaml says {settings.sha256}"
-            )
-        return [f"models.{name}: {file.name} is there, its sha256 is right"]
-    label, url, size = _source(name, settings)
-    file = weights_file(name, settings)
+    try:
+        file = sources.file(settings)
+        if settings.is_file:
+            digest = sources.checksum(settings)
+            if settings.sha256:
+                return [f"{place}: {file.name} is there, its sha256 is right"]
+            return [f"{place}: {file.name} is there; its line in the settings, so that a change of "
+                    "the file is noticed:", f"  sha256: {digest}"]  # fmt: skip
+    except SettingsError as fault:
+        raise SettingsError(f"{place}.weights: {fault}") from fault
+    label, size = "weights", "they"
+    if not settings.is_url:
+        known = sources.torchvisions(settings)
+        label, size = str(known), f"{known.meta['_file_size']:.0f} MB"
     if not file.is_file():
         return [
-            f"models.{name}: {label} are not in {file.parent}; {size} would be downloaded",
-            f"  where: {url}; without a network, put that file there",
+            f"{place}: {label} are not in {file.parent}; {size} would be downloaded",
+            f"  where: {sources.url(settings)}; without a network, put that file there",
             f"  terms: {'of their publisher' if settings.is_url else TERMS}",
         ]
-    named = re.search(r"-([0-9a-f]{8,})\.", file.name)
-    digits = settings.sha256 or (named[1] if named else "")
+    digits = settings.sha256 or ((match := sources.NAMED.search(file.name)) and match[1]) or ""
     if not (digest := files.sha256(file)).startswith(digits):
         raise SettingsError(f"{file} is damaged: wanted a sha256 of {digits[:8]}..., got {digest}")
-    return [f"models.{name}: {label} are in {file.parent}"]
-
-
-def weights_file(name: str, settings: ModelSettings) -> Path:
-    """Returns the file of a model's weights, which is not there if it was not yet downloaded.
-
-    Raises:
-        RefusedError: torchvision has no weights of that name.
-    """
-    if settings.is_file:
-        return Path(str(settings.weights))
-    _, url, _ = _source(name, settings)
-    own = f"camdrift-{settings.sha256}{settings.suffix}"
-    return Path(torch.hub.get_dir()) / "checkpoints" / (own if settings.is_url else Path(url).name)
-
-
-def _source(name: str, settings: ModelSettings) -> tuple[str, str, str]:
-    """Returns a name of weights that are downloaded, their URL, and their size in words."""
-    if settings.is_url:
-        return "weights", str(settings.weights), "they"
-    try:
-        known = torchvision.models.get_model_weights(settings.architecture)[str(settings.weights)]
-    except (ValueError, KeyError) as fault:
-        raise architectures.RefusedError(
-            f"models.{name}: no weights '{settings.weights}' of {settings.architecture} in "
-            "torchvision"
-        ) from fault
-    return str(known), known.url, f"{known.meta['_file_size']:.0f} MB"
+    return [f"{place}: {label} are in {file.parent}"]
 
 
 def network(settings: ModelSettings, *, classes: int, size: int | Sequence[int]) -> nn.Module:

@@ -11,6 +11,7 @@ import pandas as pd
 from safetensors.torch import save_file
 
 from camdrift import storage
+from camdrift.models import weights
 from camdrift.ops import needs
 from camdrift.ops.needs import Counted
 from camdrift.settings import ModelSettings, Settings, params
@@ -141,7 +142,7 @@ def _weights(
 ) -> Content:
     if model.is_file:
         return {"weights": Path(str(model.weights)).resolve().as_posix()}
-    if model.weights is None or needs.weights_file(name, model).is_file():
+    if model.weights is None or weights.file(model).is_file():
         return {}
     file = folder / f"{name}.safetensors"
     network = needs.network(

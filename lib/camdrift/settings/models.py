@@ -1,6 +1,7 @@
 """Networks, the sources of their weights, and their training."""
 
-from pathlib import PurePosixPath
+import re
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -8,7 +9,7 @@ from pydantic import Field, model_validator
 
 from camdrift.settings.section import Count, Name, Positive, Section, Size
 
-FILES = (".safetensors", ".pt", ".pth")  # of weights
+PATH = re.compile(r"[/\\]|\.[A-Za-z0-9]+$")  # of weights: a separator, or the suffix of a file
 HALVED = ("inception_v3", "googlenet")  # torchvision's; their weights expect pixels in [-1, 1]
 HALVES, QUARTERS = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -97,11 +98,7 @@ class ModelSettings(Section):
     def _has_weights(self) -> "ModelSettings":
         if self.weights is None and self.training is None:
             raise ValueError("wanted `weights:` or `training:` (or both), got neither")
-        if self.is_url and self.suffix not in FILES:
-            raise ValueError(f"wanted a URL that ends in {', '.join(FILES)}, got {self.weights}")
-        # For a preset's file in WEIGHTS it is filled in once the file is there, see `presets`.
-        lent = str(self.weights).startswith("WEIGHTS/")
-        if (self.is_file or self.is_url) and self.sha256 is None and not lent:
+        if self.is_url and self.sha256 is None:
             raise ValueError(f"wanted the sha256 of {self.weights}; `sha256sum` prints it")
         if self.new_head and (self.weights is None or self.training is None):
             raise ValueError("wanted `weights:` and `training:` beside `new_head: true`")
@@ -119,11 +116,12 @@ class ModelSettings(Section):
 
     @property
     def is_file(self) -> bool:
-        """Whether the weights are a local file."""
-        return self.suffix in FILES and not self.is_url
+        """Whether the weights are a file on this disk: one that exists, or what looks like one."""
+        if self.weights is None or self.is_url:
+            return False
+        return bool(PATH.search(self.weights)) or Path(self.weights).is_file()
 
     @property
     def suffix(self) -> str:
-        """Suffix of the weights' file, also of the file that a URL names."""
-        weights = str(self.weights)
-        return PurePosixPath(urlsplit(weights).path if self.is_url else weights).suffix
+        """Suffix of the file that the weights' URL names."""
+        return PurePosixPath(urlsplit(str(self.weights)).path).suffix
