@@ -338,7 +338,7 @@ def test_a_check_that_is_stopped_leaves_nothing_behind(tmp_path):
 
 
 REFUSED = {
-    "no preset 'imagenet': wanted a .yaml file or one of cats_dogs, faces": ["imagenet"],
+    "no preset 'imagenet': wanted a .yaml file or one of cats_dogs, cifar10": ["imagenet"],
     "no study 'nothing'; there are: tiny": [TINY, "nothing"],
     "params.yaml, so changed, is not valid:": [TINY, "-S", "micro_batch=0"],
     "SET: ": [TINY, "-S", "nothing=0"],
