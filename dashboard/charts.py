@@ -32,8 +32,9 @@ def verdicts(table: pd.DataFrame) -> Figure:
     counts = counts.sort_values("verdict", key=lambda column: column.map(order), kind="stable")
     return Figure(
         "verdicts", "Published claims by verdict",
-        "Each claim's statistic and threshold were fixed before any result; verdicts are those of "
-        "the corrected experiment, on this study's own images and model.",
+        "Each claim's statistic and threshold were fixed before any result, unless its source says "
+        "'seen'; verdicts are those of the corrected experiment, on this study's own images and "
+        "model.",
         "bars", counts.rename(columns={"verdict": "series", "paper": "x"}), "paper", "claims",
         colours=VERDICT_COLOURS,
     )  # fmt: skip

@@ -20,13 +20,19 @@ POWER = 0.8
 # Columns of a table of claims that describe a claim.
 FACTS = ("id", "paper", "says", "where", "printed", "statistic", "holds_if")
 
+# Above the claims of every report.
+RULES = (
+    "Statistics and thresholds were set before any result, except those of claims that are marked "
+    "'seen', here or in data/results/README.md."
+)
+
 
 @dataclass(frozen=True)
 class Claim:
     """One claim of a paper, as `papers/*/claims.py` list them.
 
-    Statistic and threshold were fixed before any result; a change of one is a finding of its own
-    and requires a reason in the commit.
+    Statistic and threshold were fixed before any result, unless the source says 'seen'; a change of
+    one is a finding of its own and requires a reason in the commit.
 
     id: letter of the paper and number.
     paper: of the claim; 'f' and 'b' in an id mark a question that this study adds.

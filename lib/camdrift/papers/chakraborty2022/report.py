@@ -16,6 +16,7 @@ from camdrift.papers.chakraborty2022.panels import pictures
 from camdrift.papers.chakraborty2022.reading import CLASSES
 from camdrift.papers.chakraborty2022.readings import DECIDES
 from camdrift.papers.chakraborty2022.tables import ABOUT
+from camdrift.papers.findings import RULES
 from camdrift.papers.readme import Content, by_flag, texts
 from camdrift.settings import Settings, TransferStudy
 from camdrift.storage import GIVEN, OWN
@@ -196,7 +197,7 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
     sections = [
         ("", "Numbers rest on this study's own images and networks, not on those of any "
          "paper.", None),
-        ("Claims", "Statistics and thresholds were set before any result.",
+        ("Claims", RULES,
          claims.texts(tables, CLAIMS)[shown]),
         ("Readings", READINGS.replace("*", ""), readings(tables)),
         ("Networks", "Side of the input in px, conv layers and their mean number of channels.",

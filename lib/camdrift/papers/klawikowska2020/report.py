@@ -9,6 +9,7 @@ from camdrift.analysis.page import Part
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text
 from camdrift.papers import claims
+from camdrift.papers.findings import RULES
 from camdrift.papers.klawikowska2020.claims import CLAIMS
 from camdrift.papers.klawikowska2020.figures import (
     LAST_LAYER,
@@ -120,7 +121,7 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
     sections = [
         ("", "Numbers rest on this study's own images and model, not on those of any paper.",
          None),
-        ("Claims", "Statistics and thresholds were set before any result.",
+        ("Claims", RULES,
          claims.texts(tables, CLAIMS)[shown]),
         ("Accuracy", "The sets of the paper's table 1: the test images, and with those added that "
          "an attack changed successfully on the baseline model. In brackets an interval by source "

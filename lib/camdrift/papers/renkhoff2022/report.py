@@ -16,6 +16,7 @@ from camdrift.analysis.page import Part
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text
 from camdrift.papers import claims
+from camdrift.papers.findings import RULES
 from camdrift.papers.renkhoff2022.claims import CLAIMS
 from camdrift.settings import LayerStudy, Settings
 
@@ -269,10 +270,9 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
         *(Part(text=f"{cell}: {text}", is_flag=True)
           for cell in tables["attacks"]["cell"] for text in flags.texts(tables, cell)),
         Part("Claims", Markup(
-             "Statistics and thresholds were set before any result. <i>As published</i> follows "
-             "the public code, including its faults; <i>corrected</i> decides. A verdict applies "
-             "to "
-             "the images and the model of this study, not to those of the paper."),
+             f"{RULES} <i>As published</i> follows the public code, including its faults; "
+             "<i>corrected</i> decides. A verdict applies to the images and the model of this "
+             "study, not to those of the paper."),
              claims.texts(tables, CLAIMS)),
         Part("One switch at a time", "The statistic of each claim under the corrected protocol, "
              "under the published one, and under the corrected one with a single switch set as "

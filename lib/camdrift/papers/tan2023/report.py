@@ -9,6 +9,7 @@ from camdrift.analysis.page import Part
 from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text
 from camdrift.papers import claims
+from camdrift.papers.findings import RULES
 from camdrift.papers.tan2023.claims import CLAIMS
 from camdrift.papers.tan2023.verdicts import FEW
 from camdrift.settings import DetectorStudy, Settings
@@ -162,8 +163,8 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
     adaptive_rates = adaptive(tables) if len(tables["adaptive"]) else None
     parts = [
         Part(text=lead),
-        Part("Claims", "Statistics and thresholds were set before any result. A verdict applies "
-             "to the images and the model of this study, not to those of the paper.",
+        Part("Claims", f"{RULES} A verdict applies to the images and the model of this "
+             "study, not to those of the paper.",
              claims.texts(tables, CLAIMS)),
         Part("Detectors", "Each detector sees one image, never its clean twin. Attacked images "
              "whose class flips, at strength 100 %, against clean and noisy images. Each "
