@@ -64,8 +64,8 @@ def test_a_link_to_elsewhere_is_refused_and_others_are_read(stored, capsys):
     (stored / "linked" / "ants" / "stray.png").symlink_to(stored / "secret.png")
     (stored / "linked" / "ants" / "gone.png").symlink_to(stored / "cache" / "nothing")
     (stored / "linked" / "ants" / "loop.png").symlink_to("loop.png")
-    found = read(stored / "linked", links=str(stored / "cache"), unreadable_share=0.5)
-    assert len(found.index) == 12
+    images = read(stored / "linked", links=str(stored / "cache"), unreadable_share=0.5)
+    assert len(images.index) == 12
     said = capsys.readouterr().out
     assert (
         f"ants/stray.png: a symbolic link that leads to {stored}/secret.png; wanted a place in "
@@ -90,9 +90,9 @@ def test_linked_folders_follow_the_same_rule(tmp_path, layout):
         for name in ("ants", "bees"):
             (root / name).mkdir()
             (root / name / "more").symlink_to(store / name)
-    found = folders.entries(root, None, str(tmp_path / "store"))
-    assert len(found) == (24 if layout == "splits" else 12)
-    assert [entry.label for entry in found if entry.class_name == "bees"][0] == 1
+    images = folders.entries(root, None, str(tmp_path / "store"))
+    assert len(images) == (24 if layout == "splits" else 12)
+    assert [entry.label for entry in images if entry.class_name == "bees"][0] == 1
     assert folders.classes(root, str(tmp_path / "store")) == ["ants", "bees"]
     (tmp_path / "other").mkdir()
     for links in (None, str(tmp_path / "other")):

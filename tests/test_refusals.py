@@ -23,7 +23,7 @@ ONE_TO_TWO = "wanted a side in px, a whole number from 8 to 2048, or [height, wi
 
 
 def refusal(settings: dict) -> str:
-    """What the settings, the check before a build and the build itself say; they say the same."""
+    """Returns the message of the settings, the check and the build, which is the same in each."""
     with pytest.raises(SettingsError) as fault:
         params.parse(changed("sets.mine", {"kind": "folder"} | settings))
         plan = Folder.model_validate({"kind": "folder"} | settings)
@@ -102,7 +102,7 @@ def test_folders_are_refused_in_one_sentence(tmp_path, files, settings, message)
 LABELS = {"csv": "l.csv", "image": "file", "label": "truth"}
 
 
-def of_table(root: Path, content: bytes, **more) -> dict:
+def table_settings(root: Path, content: bytes, **more) -> dict:
     for name in ("a b", "c", "d"):
         picture().save(root / f"{name}.png")
     (root / "l.csv").write_bytes(content)
@@ -119,7 +119,7 @@ def of_table(root: Path, content: bytes, **more) -> dict:
     ],
 )
 def test_tables_of_labels_are_read(tmp_path, content, expected):
-    plan = Folder.model_validate({"kind": "folder"} | of_table(tmp_path, content))
+    plan = Folder.model_validate({"kind": "folder"} | table_settings(tmp_path, content))
     index = images.folder(seed=1, **plan.model_dump(exclude={"kind"})).index.set_index("id")
     assert index.loc[["a b.png", "c.png", "d.png"], "label"].tolist() == expected
 
@@ -145,12 +145,12 @@ def test_tables_of_labels_are_read(tmp_path, content, expected):
     ],
 )  # fmt: skip
 def test_tables_of_labels_are_refused_in_one_sentence(tmp_path, content, message):
-    said = refusal(of_table(tmp_path, content))
+    said = refusal(table_settings(tmp_path, content))
     assert message.format(file=tmp_path / "l.csv") in said
 
 
 def test_names_of_classes_that_are_numbers_are_said(tmp_path, capsys):
-    settings = of_table(tmp_path, b"file,truth\na b,10\nc,9\nd,x\n")
+    settings = table_settings(tmp_path, b"file,truth\na b,10\nc,9\nd,x\n")
     plan = Folder.model_validate({"kind": "folder"} | settings)
     assert needs.counted("mine", plan, seed=1, need=None).classes == 3
     assert "are names of classes, in the order of text: 10, 9, x" in capsys.readouterr().out

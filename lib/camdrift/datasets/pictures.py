@@ -18,7 +18,7 @@ MOST_PIXELS = 89_478_485
 # Recognised by content, not by the file's name. Pillow's other formats are left out: an EPS is a
 # program, which Ghostscript would run, and few of the others have a reader that many people test.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "AVIF", "JPEG2000")
-# What a picture of more than 8 bit a channel loses, since sets hold 8.
+# The loss of a picture of more than 8 bit a channel, since sets hold 8.
 GREY = "grey of 16 bit, rounded to 8"
 FLOATS = "floating-point grey in [0, 1], rounded to 8 bit"
 COLOURS = "colours of more than 8 bit, rounded to 8"

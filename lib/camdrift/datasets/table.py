@@ -108,7 +108,7 @@ def _table(reach: Reach, file: Path, image: str) -> pd.DataFrame:
     if not isinstance(table.index, pd.RangeIndex):
         raise SettingsError(
             f"{file} cannot be read as a table of labels: its rows have more fields than its first "
-            "line, which wants a name for each column"
+            "line; wanted a name for each column"
         )
     return table
 

@@ -132,16 +132,8 @@ def _with_threads() -> Iterator[None]:
     Libraries read the variables when they are loaded; Dask would set them to 1.
     """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(run.shard_threads())))
-    try:
+    with children.environment(dict.fromkeys(names, str(run.shard_threads()))):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
 
 
 def dask(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[None]:

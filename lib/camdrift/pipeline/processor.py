@@ -1,4 +1,4 @@
-"""What all processors compute alike: the instructions, order of sums and threads of training.
+"""Limits of training to the instructions, the order of sums and the threads of all processors.
 
 Training turns last digits into other weights. It is therefore limited to what gives the same bytes
 on the processors of Intel and AMD since 2013: PyTorch's and oneDNN's code for AVX2, the one order
@@ -7,11 +7,10 @@ a process computes anything, and they make it slower; so a stage that does other
 in a process of its own.
 """
 
-import contextlib
 import multiprocessing
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent import futures
 from typing import Any, TypeVar
 
@@ -61,7 +60,7 @@ def alike(threads: int | None, function: Callable[..., Result], *arguments: Any)
         return function(*arguments)
     context = multiprocessing.get_context("spawn")
     with futures.ProcessPoolExecutor(1, mp_context=context, initializer=children.follow) as pool:
-        with _limits(), children.deaf():
+        with children.environment(LIMITS), children.deaf():
             job = pool.submit(_limited, threads, function, *arguments)
         try:
             return job.result()
@@ -78,18 +77,3 @@ def alike(threads: int | None, function: Callable[..., Result], *arguments: Any)
 def _limited(threads: int, function: Callable[..., Result], *arguments: Any) -> Result:
     limit(threads)
     return function(*arguments)
-
-
-@contextlib.contextmanager
-def _limits() -> Iterator[None]:
-    """Gives processes that start within the block their limits."""
-    before = {name: os.environ.get(name) for name in LIMITS}
-    os.environ |= LIMITS
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
