@@ -327,7 +327,7 @@ def test_an_align_function_that_fails_leaves_the_picture_out(root, function, mes
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("nowhere:align", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("nowhere:align", "no module 'nowhere'; modules of your own belong in lib/own"),
         (f"{__name__}:missing", "AttributeError: .*missing"),
         (f"{__name__}:NUMBER", "wanted a function, got '.*NUMBER', which is a int"),
         ("my_broken:align", r"SyntaxError: .*my_broken.py"),

@@ -177,8 +177,9 @@ def _train(
         images = split("train")
         _refuse_early(network, images[0], facts)
         splits = [[each.numpy() for each in own] for own in (images, split("validation"))]
+        limited = threads if devices.current().type == "cpu" else None
         curve, state = processor.alike(
-            threads, _trained, facts, _arrays(network), *splits, settings, adversary, seed, name
+            limited, _trained, facts, _arrays(network), *splits, settings, adversary, seed, name
         )
         network.load_state_dict(_tensors(state), assign=True)
         network.to(devices.current())
