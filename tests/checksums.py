@@ -1,8 +1,9 @@
-"""Prints the sha256 of trained weights, or of maps, as this processor computes them.
+"""Prints the sha256 of trained weights, of maps, or of statistics, as this processor computes them.
 
 `python tests/checksums.py weights` trains a convolutional, a residual and an attention network, as
-`stages/train.py` does, for two steps; `python tests/checksums.py maps` explains a network at
-random weights, as `stages/cam.py` does, with one thread.
+`stages/train.py` does, for two steps; `maps` explains such networks at random weights, as
+`stages/cam.py` does, with one thread; `statistics` calls the functions of NumPy, SciPy,
+scikit-image and scikit-learn that scores, detectors and reports rest on.
 """
 
 import hashlib
@@ -12,7 +13,11 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy import ndimage, stats
+from skimage.metrics import structural_similarity
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from camdrift.explain import cam
@@ -31,8 +36,11 @@ NETWORKS: dict[str, dict] = {
 
 def digest(tensors: Iterable[Tensor]) -> str:
     """Returns the first 16 digits of the sha256 of some tensors' bytes."""
-    content = b"".join(tensor.detach().contiguous().numpy().tobytes() for tensor in tensors)
-    return hashlib.sha256(content).hexdigest()[:16]
+    return _digest(tensor.detach().contiguous().numpy() for tensor in tensors)
+
+
+def _digest(arrays: Iterable[np.ndarray]) -> str:
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
 
 def weights() -> dict[str, str]:
@@ -54,12 +62,35 @@ def weights() -> dict[str, str]:
 
 
 def maps() -> dict[str, str]:
-    """Returns the digest of a network's maps."""
+    """Returns the digest of each network's maps."""
     torch.set_num_threads(1)
-    network = _network("vgg16_bn", NETWORKS["vgg16_bn"]).eval()
     images = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    answer = cam.all_layers(network, images, torch.arange(len(images)) % CLASSES)
-    return {"vgg16_bn": digest(answer.maps["GradCAM"])}
+    digests = {}
+    for name, settings in NETWORKS.items():
+        network = _network(name, settings).eval()
+        answer = cam.all_layers(network, images, torch.arange(len(images)) % CLASSES)
+        digests[name] = digest(answer.maps["GradCAM"])
+    return digests
+
+
+def statistics() -> dict[str, str]:
+    """Returns the digest of each library's results."""
+    generator = np.random.default_rng(0)
+    pictures = generator.random((2, 64, 64))
+    features, labels = generator.normal(size=(400, 12)), np.arange(400) % 2
+    features[:, 0] += labels
+    regression = LogisticRegression().fit(features, labels)
+    values = np.abs(features).ravel()
+    return {
+        "numpy": _digest([np.exp(values), np.log(values), np.tanh(values), values**0.3,
+                          np.exp(values.astype(np.float32)), np.cov(features.T),
+                          np.linalg.solve(features.T @ features, features[0])]),
+        "scipy": _digest([ndimage.gaussian_filter(pictures[0], 1.5),
+                          np.array(stats.wilcoxon(features[:, 0], features[:, 1])),
+                          np.array(stats.spearmanr(features[:, 0], features[:, 1]))]),
+        "skimage": _digest([structural_similarity(*pictures, data_range=1.0, full=True)[1]]),
+        "sklearn": _digest([regression.coef_, regression.predict_proba(features)]),
+    }  # fmt: skip
 
 
 def _network(name: str, settings: dict) -> nn.Module:
@@ -87,4 +118,4 @@ def here() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"weights": weights, "maps": maps}[sys.argv[1]]()))
+    print(json.dumps({"weights": weights, "maps": maps, "statistics": statistics}[sys.argv[1]]()))

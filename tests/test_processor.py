@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -16,31 +17,64 @@ from camdrift.pipeline import children, processor
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def script(program, *arguments, **environment):
-    command = [sys.executable, "-P", str(program), *arguments]
+def run(*command, **environment):
     paths = os.pathsep.join([str(ROOT / "lib"), str(ROOT / "tests")])
     environment = os.environ | {"PYTHONPATH": paths} | environment
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
 def printed(part, **environment):
-    lines = script(checksums.__file__, part, **environment).stdout.splitlines()
-    return json.loads(lines[-1])
+    answer = run(sys.executable, "-P", checksums.__file__, part, **environment)
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(answer.stdout.splitlines()[-1])
 
 
-def test_checksums_are_those_that_this_processor_is_known_to_give():
+@pytest.fixture
+def stages(tmp_path):
+    """A folder of stages of which `checksums` is one."""
+    folder = tmp_path / "stages"
+    folder.mkdir()
+    shutil.copy(ROOT / "stages" / "run", folder)
+    for part in ("maps", "statistics"):
+        (folder / f"{part}.py").symlink_to(checksums.__file__)
+    return folder
+
+
+def test_checksums_are_those_that_this_processor_is_known_to_give(stages):
     """On a processor that is not listed, the warning is the row to add to tests/checksums.json."""
     known = json.loads(checksums.COMMITTED.read_text())
     here = checksums.here()
-    own = {part: printed(part, OMP_NUM_THREADS="1") for part in ("weights", "maps")}
-    same = own["weights"] == known["weights"]
+    got = {"weights": printed("weights", OMP_NUM_THREADS="1"), "any": {}}
+    for part in known["any"]:
+        answer = run(
+            "sh", str(stages / "run"), part,
+            CAMDRIFT_PROCESSOR="any", CAMDRIFT_PYTHON=sys.executable, OMP_NUM_THREADS="3",
+        )  # fmt: skip
+        assert answer.returncode == 0, answer.stderr
+        got["any"][part] = json.loads(answer.stdout.splitlines()[-1])
+    own = printed("maps", OMP_NUM_THREADS="1")
     rows = [row for row in known["processors"] if {key: row[key] for key in here} == here]
     if not rows:
-        verdict = "the same weights" if same else f"other weights than {known['weights']}"
-        warnings.warn(f"new processor, {verdict}: {json.dumps(here | own)}", stacklevel=1)
+        same = all(got[part] == known[part] for part in got)
+        row = json.dumps(here | {"maps": own})
+        verdict = f"as on others, {row}" if same else f"NOT as on others, {got}, {row}"
+        warnings.warn(f"new processor, {verdict}", stacklevel=1)
         return
-    assert own["weights"] == known["weights"]
-    assert own["maps"] == rows[0]["maps"]
+    assert got == {part: known[part] for part in got}
+    assert own | rows[0]["maps"] == own
+
+
+@pytest.mark.parametrize("value", ["all", "ANY"])
+def test_other_processors_are_refused(stages, value):
+    answer = run("sh", str(stages / "run"), "maps", CAMDRIFT_PROCESSOR=value)
+    assert answer.returncode == 1
+    assert f"wanted 'own', or on x86-64 'any', got '{value}'" in answer.stderr
+
+
+def test_what_limits_training_limits_all_stages():
+    text = (ROOT / "stages" / "run").read_text()
+    for name, value in processor.LIMITS.items():
+        assert f"{name}={value}" in text
 
 
 def test_neither_threads_nor_cores_of_the_environment_change_the_weights():

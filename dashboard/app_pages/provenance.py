@@ -27,10 +27,11 @@ if not file.exists():
 else:
     facts = files.read_json(file)
     machine = facts["environment"]
+    limited = ", CAMDRIFT_PROCESSOR=any" if machine.get("processor") == "any" else ""
     st.subheader("Environment of the published run", anchor=False)
     st.text("\n".join([
         f"Python {machine['python']}, {machine['system']}, {machine['cores']} cores, "
-        f"{machine['memory_gb']} GB",
+        f"{machine['memory_gb']} GB{limited}",
         ", ".join(f"{name} {version}" for name, version in machine["packages"].items()),
         f"code at revision {machine['revision']}, {machine['changed_files']} files changed",
     ]))  # fmt: skip

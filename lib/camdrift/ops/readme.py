@@ -298,8 +298,10 @@ def _time(facts: dict) -> str:
     minutes = sum(stage["seconds"] for stage in facts["stages"]) / 60
     code = f", code of revision {machine['revision'][:7]}" if machine["revision"] else ""
     changed = f" and {machine['changed_files']} changed files" if machine["changed_files"] else ""
+    limited = " (CAMDRIFT_PROCESSOR=any)" if machine.get("processor") == "any" else ""
     return (
-        f"{minutes:.1f} minutes of stages on {machine['cores']} cores, {machine['system']}, Python "
+        f"{minutes:.1f} minutes of stages on {machine['cores']} cores{limited}, "
+        f"{machine['system']}, Python "
         f"{machine['python']}, torch {machine['packages']['torch']}{code}{changed if code else ''}"
     )
 

@@ -198,11 +198,15 @@ def _number(variable: str, otherwise: int) -> int:
 
 
 def environment() -> dict[str, Any]:
-    """Returns the machine, the packages and the revision of a run."""
+    """Returns the machine, the packages and the revision of a run.
+
+    `processor` is 'any' where it was limited to what all processors compute alike, else 'own'.
+    """
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
+        "processor": os.environ.get("CAMDRIFT_PROCESSOR") or "own",
         "memory_gb": round(psutil.virtual_memory().total / 2**30),
         "packages": {name: version(name) for name in PACKAGES},
         "revision": _git("rev-parse", "HEAD"),
