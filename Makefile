@@ -46,7 +46,8 @@ study: setup ## build a preset, NAME=nips17, or your own file; DATA= and WEIGHTS
 		$(BIN)/python -m camdrift.ops.build "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
 
 study-check: setup ## check what a study (or preset NAME=) needs, and estimate what it takes
-	@CAMDRIFT_DATA="$${CAMDRIFT_DATA:-$(DATA)}" CAMDRIFT_WEIGHTS="$${CAMDRIFT_WEIGHTS:-$(WEIGHTS)}" \
+	@. stages/processor; \
+		CAMDRIFT_DATA="$${CAMDRIFT_DATA:-$(DATA)}" CAMDRIFT_WEIGHTS="$${CAMDRIFT_WEIGHTS:-$(WEIGHTS)}" \
 		$(BIN)/python -m camdrift.ops.estimate "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
 
 # Much of the work is on one thread, so that workers of a thread each end sooner than one of all. A

@@ -38,6 +38,8 @@ CHECKED = [
     "camdrift.storage.pixels",
 ]
 install_import_hook(CHECKED, "hints.check")
+# Tests compare what stages write with what this process computes, which is not limited.
+os.environ.setdefault("CAMDRIFT_PROCESSOR", "own")
 
 from camdrift import settings
 from camdrift.models.model import Model

@@ -206,7 +206,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
-        "processor": os.environ.get("CAMDRIFT_PROCESSOR") or "own",
+        "processor": os.environ.get("CAMDRIFT_PROCESSOR", "own"),
         "memory_gb": round(psutil.virtual_memory().total / 2**30),
         "packages": {name: version(name) for name in PACKAGES},
         "revision": _git("rev-parse", "HEAD"),
