@@ -102,15 +102,19 @@ def test_a_process_that_has_computed_has_another_one_train():
     assert processor.alike(None, _threads) == _threads()
 
 
-def test_a_limited_process_trains_itself():
+@pytest.mark.parametrize("limits", [{}, processor.LIMITS])
+def test_a_limited_process_trains_itself(limits):
+    """By the environment, or by itself."""
     program = (
-        "import os\n"
+        "import os, torch\n"
         "from camdrift.pipeline import processor\n"
-        "processor.limit(3)\n"
-        "assert processor.alike(3, os.getpid) == os.getpid()\n"
-        "assert __name__ != '__main__' or processor.alike(2, os.getpid) != os.getpid()\n"
+        f"{'torch.rand(3).exp()' if limits else 'processor.limit(1)'}\n"
+        "here = lambda: (os.getpid(), torch.get_num_threads())\n"
+        "assert processor.alike(3, here) == (os.getpid(), 3)\n"
+        "assert torch.get_num_threads() == 1\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    answer = run(sys.executable, "-c", program, OMP_NUM_THREADS="1", **limits)
+    assert answer.returncode == 0, answer.stderr
 
 
 def test_the_end_of_the_process_that_trains_is_told():

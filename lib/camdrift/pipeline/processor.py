@@ -3,8 +3,9 @@
 Training turns last digits into other weights. It is therefore limited to what gives the same bytes
 on the processors of Intel and AMD since 2013: PyTorch's and oneDNN's code for AVX2, the one order
 of sums that MKL has on every processor, and a fixed number of threads. The limits must stand before
-a process computes anything, and they make it slower; so a stage that does other work, too, trains
-in a process of its own.
+a process computes anything. `stages/processor` sets them for a whole stage, but for the number of
+threads; with CAMDRIFT_PROCESSOR=own it sets none, and a stage that does other work, too, trains in
+a process of its own.
 """
 
 import multiprocessing
@@ -23,8 +24,6 @@ LIMITS = {
     "OMP_DYNAMIC": "FALSE",
 }  # fmt: skip
 
-_threads: int | None = None  # of this process, once it is limited
-
 
 def limit(threads: int) -> None:
     """Limits this process, which has computed nothing yet, to what all processors compute alike.
@@ -36,7 +35,6 @@ def limit(threads: int) -> None:
     """
     import torch
 
-    global _threads
     os.environ |= LIMITS
     if platform.machine() in ("x86_64", "AMD64"):
         # The first computation decides for the whole process; so does this question.
@@ -44,7 +42,6 @@ def limit(threads: int) -> None:
         if capability.startswith("AVX512"):
             raise RuntimeError(f"{capability} is in use: this process has computed before")
     torch.set_num_threads(threads)
-    _threads = threads
 
 
 def alike(threads: int | None, function: Callable[..., Result], *arguments: Any) -> Result:
@@ -56,8 +53,10 @@ def alike(threads: int | None, function: Callable[..., Result], *arguments: Any)
     Raises:
         LostError: the other process was killed.
     """
-    if threads is None or threads == _threads:
+    if threads is None:
         return function(*arguments)
+    if all(os.environ.get(name) == value for name, value in LIMITS.items()):
+        return _with_threads(threads, function, *arguments)
     context = multiprocessing.get_context("spawn")
     with futures.ProcessPoolExecutor(1, mp_context=context, initializer=children.follow) as pool:
         with children.environment(LIMITS), children.deaf():
@@ -72,6 +71,17 @@ def alike(threads: int | None, function: Callable[..., Result], *arguments: Any)
             for process in multiprocessing.active_children():
                 process.kill()
             raise
+
+
+def _with_threads(threads: int, function: Callable[..., Result], *arguments: Any) -> Result:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return function(*arguments)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _limited(threads: int, function: Callable[..., Result], *arguments: Any) -> Result:
