@@ -1,7 +1,7 @@
 """Limits of training to the instructions, the order of sums and the threads of all processors.
 
 Training turns last digits into other weights. It is therefore limited to what gives the same bytes
-on the processors of Intel and AMD since 2013: PyTorch's and oneDNN's code for AVX2, the one order
+on all processors of Intel and AMD with AVX2: PyTorch's and oneDNN's code for AVX2, the one order
 of sums that MKL has on every processor, and a fixed number of threads. The limits must stand before
 a process computes anything. `stages/processor` sets them for a whole stage, but for the number of
 threads; with CAMDRIFT_PROCESSOR=own it sets none, and a stage that does other work, too, trains in
