@@ -215,6 +215,8 @@ def test_a_shard_has_one_thread_and_its_stage_as_many_as_before(study, monkeypat
         torch.set_num_threads(before)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert run.shard_threads() == 3
+    monkeypatch.setenv("CAMDRIFT_SHARD_THREADS", "2")
+    assert (run.threads(), run.shard_threads()) == (3, 2)
 
 
 def test_a_run_that_was_stopped_takes_up_where_it_was(study, monkeypatch):

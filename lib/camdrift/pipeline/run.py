@@ -173,14 +173,15 @@ def threads() -> int:
 
 
 def shard_threads() -> int:
-    """Returns the number of threads that compute a shard: OMP_NUM_THREADS, else 1.
+    """Returns the number of threads that compute a shard.
 
-    One, whatever the number of cores, so that the bytes do not depend on it.
+    CAMDRIFT_SHARD_THREADS, else OMP_NUM_THREADS, else one, whatever the number of cores, so that
+    the bytes do not depend on it.
 
     Raises:
         SettingsError: it is no number from 1.
     """
-    return _number("OMP_NUM_THREADS", 1)
+    return _number("CAMDRIFT_SHARD_THREADS", _number("OMP_NUM_THREADS", 1))
 
 
 def _cores() -> int:

@@ -2,7 +2,7 @@
 
 A shard's result is kept in a folder named by a digest of its code, settings, inputs and packages,
 so an interrupted run resumes where it stopped, with any backend. A finished stage deletes its
-shards. Every shard is computed with the same number of threads (OMP_NUM_THREADS, else one), so
+shards. Every shard is computed with the same number of threads (see `run.shard_threads`), so
 results are the same byte for byte; another number of threads changes last digits.
 """
 
