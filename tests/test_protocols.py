@@ -311,6 +311,23 @@ def test_the_evidence_has_a_row_a_cell_with_an_attack(outputs):
     assert table.notna().all(axis=None)
 
 
+def test_where_too_many_maps_are_empty_the_evidence_says_so(outputs):
+    shares = outputs["shares"].copy()
+    shares.loc[shares["cell"] == CELL, ["value", "low", "high", "drift_attack", "layers"]] = np.nan
+    row = report.evidence({"tiny": {**outputs, "shares": shares}}).set_index("attack").loc["dlfuzz"]
+    assert row["drift, attack / noise"] == row["excess left, class fixed"] == "too many empty maps"
+    assert row["excess of the negated"].startswith("too many empty maps, flips ")
+    assert not row.str.contains("nan").any()
+
+
+def test_a_number_that_does_not_exist_is_a_dash_in_a_detail():
+    number = float("nan")
+    detail = f"0.5: {number:.3f}, 1: {number:.0%} (noise 5%), of nanometres"
+    assert findings.Finding(0, 0, 0, findings.UNDECIDED, detail).detail == (
+        "0.5: -, 1: - (noise 5%), of nanometres"
+    )
+
+
 def test_claims_by_an_earlier_rule_are_under_review_and_say_why(outputs):
     assert not claims.texts(outputs)["says"].str.contains("under review").any()
     earlier = outputs["claims"].assign(detail=outputs["claims"]["detail"].str.replace("rule ", ""))

@@ -1,6 +1,7 @@
 """Claims of papers, findings on them, and the rules that turn a finding into a verdict."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
@@ -67,7 +68,7 @@ class Finding:
 
     value, low, high: the statistic and its interval, NaN where there is none.
     verdict: one of `VERDICTS`.
-    detail: of the finding, in a few words.
+    detail: of the finding, in a few words; a number that no map or image gives is a dash.
     images: their number, None for all images.
     """
 
@@ -77,6 +78,9 @@ class Finding:
     verdict: str
     detail: str = ""
     images: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", re.sub(r"\bnan\b%?", "-", self.detail))
 
     def with_images_needed(self, images: int, *thresholds: float) -> "Finding":
         """Returns an undecided finding with the number of images that would decide it.

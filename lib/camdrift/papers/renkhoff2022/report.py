@@ -133,8 +133,7 @@ def evidence(studies: Mapping[str, Tables]) -> pd.DataFrame:
                 "images, network": f"{facts['set']}, {facts['model']} (`{name}`)",
                 "attack": facts["attack"],
                 "flipped": f"{facts['successes']} of {facts['images']}",
-                "drift, attack / noise": f"{fixed['drift_attack']:.3f} / {fixed['drift_noise']:.3f}"
-                f"{ratio_text(fixed['drift_attack'], fixed['drift_noise'])}",
+                "drift, attack / noise": drift_text(fixed["drift_attack"], fixed["drift_noise"]),
                 "excess left, class fixed": share_text(fixed),
                 "excess of the negated": f"{share_text(negated)}, flips {negated['flipped']:.0%}",
                 "raised noise: size, drift beside the attack's": "-",
@@ -151,13 +150,21 @@ def evidence(studies: Mapping[str, Tables]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def ratio_text(attack: float, noise: float) -> str:
-    """Returns the ratio of two drifts as text, with no more digits than are stored."""
-    return f" = {attack / noise:.1f}" if noise >= 0.01 else f", some {attack / noise:.0f}"
+EMPTY = "too many empty maps"
+
+
+def drift_text(attack: float, noise: float) -> str:
+    """Returns two drifts and their ratio as text, with no more digits than are stored."""
+    if np.isnan([attack, noise]).any():
+        return EMPTY
+    ratio = f" = {attack / noise:.1f}" if noise >= 0.01 else f", some {attack / noise:.0f}"
+    return f"{attack:.3f} / {noise:.3f}{ratio}"
 
 
 def share_text(row: pd.Series) -> str:
-    """Returns a share with its interval as text, in per cent, or why it has no interval."""
+    """Returns a share with its interval as text, in per cent, or why it has none."""
+    if pd.isna(row["value"]):
+        return EMPTY
     if pd.isna(row["low"]):
         return f"{row['value']:.0%} (the attack's excess is not surely above 0)"
     return f"{row['value']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
