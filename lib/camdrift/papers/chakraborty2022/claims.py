@@ -7,7 +7,7 @@ PAPER = "chakraborty2022"
 CLAIMS = (
     Claim("D1", PAPER, "MOD grows with eps in every model", "table 3",
           "mean 0.127 to 0.251; Inception falls at the last",
-          "whether MOD rises with eps, resampled", "in all five models", tables=("mod",),
+          "whether MOD rises with eps, resampled", "it does in all five models", tables=("mod",),
           figures=("chakraborty_table_3",)),
     Claim("D2", PAPER, "Wide networks lose more accuracy than deep ones", "tables 1, 2",
           "63 and 36 points against 2, 20 and 29 (table 1)",
