@@ -210,6 +210,7 @@ def test_a_layer_is_decided_where_no_arm_has_too_many_empty_maps(tiny):
     assert layers.decided_layers([full, few], limit).tolist() == [True, True, True]  # 4 of 40: 10 %
     assert layers.decided_layers([full, few, many], limit).tolist() == [True, True, False]
     assert layers.decided_layers([many.iloc[:0], full], limit).all()
+    assert layers.decided_layers([many.iloc[:0]], limit).tolist() == [False] * 3
     common, own = np.array([True, True, False]), np.array([True, False, True])
     columns = layers.with_mean(many, common, own)
     np.testing.assert_allclose(columns[:, -1], many[["l0", "l1"]].mean(axis=1))
@@ -302,6 +303,11 @@ def test_the_boundary_twin(cell, tiny):
                 below, above = np.array(pairs)[:, both].mean(axis=1)
                 assert row[["below", "above"]].tolist() == pytest.approx([below, above], rel=1e-5)
                 assert row["difference"] == pytest.approx(above - below, abs=1e-6)
+
+
+def test_without_an_image_that_crosses_the_boundary_there_is_no_row(cell, tiny):
+    none = replace(cell, flipped=cell.flipped & False)
+    assert not len(flips.boundary(none, tiny.settings.statistics, tiny.settings.flags, seed=1))
 
 
 def test_the_evidence_has_a_row_a_cell_with_an_attack(outputs):

@@ -206,6 +206,8 @@ def boundary(
     flipped = results.flipped.loc[results.first.recipe]
     sides = [flipped.loc[side].droplevel(["strength", "draw"]) for side in (BELOW, ABOVE)]
     images = sides[0].index[~sides[0] & sides[1].loc[sides[0].index]]
+    if not len(images):
+        return pd.DataFrame(columns=columns)
     drift = values.assign(value=1 - values["value"]).pivot(
         index="image", columns=["target", "variant", "layer"], values="value"
     )

@@ -14,9 +14,12 @@ from camdrift.settings import FlagSettings, StatisticsSettings
 def decided_layers(arms: Sequence[pd.DataFrame], flags: FlagSettings) -> np.ndarray:
     """Returns of which layers no arm has too many empty maps: bool (layers,).
 
-    Arms are (images, layers), NaN where a map is empty; one without images decides nothing.
+    Arms are (images, layers), NaN where a map is empty. One without images decides nothing, and
+    without any image no layer is decided.
     """
     shares = [arm.isna().mean().to_numpy() for arm in arms if len(arm)]
+    if not shares:
+        return np.zeros(arms[0].shape[1], bool)
     return np.max(shares, axis=0) <= flags.empty_share
 
 
