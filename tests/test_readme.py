@@ -53,17 +53,15 @@ def test_the_readmes_words_on_the_transformer_are_what_its_tables_say(published)
     with inside(published):
         tables = results.load("transformer")
     card = json.loads((published / "data/results/models/vit.json").read_text())
-    assert f"{card['test_accuracy']:.1%}" == "92.8%"
-    # "... too many maps are empty in ... and in four of the transformer's six"
+    assert f"{card['test_accuracy']:.1%}" == "94.4%"
+    # "... too many maps are empty ... in five of the transformer's six"
     claims = tables["claims"].set_index("id")
     assert claims.loc["A1", "verdict"] == findings.UNDECIDED
-    assert "4 with too many empty maps" in claims.loc["A1", "detail"]
-    # "36 % on the transformer (2 blocks)", "... to 154 % (FGSM on the transformer)"
+    assert "5 with too many empty maps" in claims.loc["A1", "detail"]
+    # "(the transformer has too many empty maps)"
     shares = tables["shares"].set_index(["share", "cell"])
-    remainder = shares.loc[(flips.FIXED, "vit_dlfuzz")]
-    assert round(remainder["value"], 2) == 0.36
-    assert remainder["layers"] == 2
-    assert round(shares.loc[(flips.NEGATED, "vit_fgsm"), "value"], 2) == 1.54
+    assert shares.loc[(flips.FIXED, "vit_dlfuzz"), "layers"] == 0
+    assert (shares.loc[flips.NEGATED, "layers"] == 0).all()
     groups = tables["groups"].query(
         "variant == 'adversarial' and strength == 1 and layer == 'mean'"
     )
@@ -85,16 +83,16 @@ def test_the_readmes_answer_is_what_the_committed_tables_say(published):
     drift = 1 - clean["mean"]
     times = drift / (drift - clean["excess"])
     assert times.min() > 5
-    # "(... too many maps are empty in one or two layers of each conv network ...)"
-    for tables in outputs.values():
-        first = tables["claims"].set_index("id").loc["A1"]
+    # "(... at 224 px too many maps are empty in 1 or 2 layers of each network ...)"
+    for name in ("nips17_squeezenet1_1", "nips17_resnet18"):
+        first = outputs[name]["claims"].set_index("id").loc["A1"]
         assert first["verdict"] == findings.PARTLY
         assert re.search(r"\b[12] with too many empty maps", first["detail"])
     # "(SqueezeNet 1.1 classifies 56.5 % of them as labelled, ...)"
     for model, right in (
         ("squeezenet1_1", "56.5"),
         ("resnet18", "79.8"),
-        ("vgg16_quarter", "90.2"),
+        ("vgg16_quarter", "90.5"),
     ):
         card = json.loads((published / f"data/results/models/{model}.json").read_text())
         assert f"{card['test_accuracy']:.1%}" == f"{right}%"
@@ -104,21 +102,26 @@ def test_the_readmes_answer_is_what_the_committed_tables_say(published):
     shares = shares.set_index(["share", "cell"])
     remainder, turned = shares.loc[flips.FIXED, "value"], shares.loc[flips.NEGATED]
     assert remainder[["squeezenet1_1_dlfuzz", "resnet18_dlfuzz"]].between(0.57, 0.63).all()
-    assert round(remainder["dlfuzz"], 2) == 0.14
+    assert f"{remainder['dlfuzz']:.0%}" == "14%"
     assert (
         remainder[["squeezenet1_1_dlfuzz", "resnet18_dlfuzz"]].min() > 0.5 > remainder[tiles].max()
     )
     assert round(remainder["squeezenet1_1_pgd"], 2) == 0.31
-    # "The same perturbation with its sign turned has 53 to 98 % of the attack's excess ..."
+    # "With its sign turned, an attack keeps 53 to 98 % of its excess at 224 px ..."
     share, flipped = turned["value"], turned["flipped"]
     assert round(share[real].min(), 2) == 0.53 and round(share[real].max(), 2) == 0.98
     # "... and flips fewer images: 31 % under DLFuzz on SqueezeNet, 4 % or less elsewhere."
     assert round(flipped["squeezenet1_1_dlfuzz"], 2) == 0.31
     assert flipped[real].drop("squeezenet1_1_dlfuzz").max() <= 0.04
-    # "On tiles it has 44 % (DLFuzz on the VGG-16) to ...": where the attack's own is above 0
-    assert round(share["dlfuzz"], 2) == 0.44
-    assert share[turned["low"].notna()].min() == share["dlfuzz"]
-    # "Under PGD, whose flips 8 bit undoes in 94 %, ..."
+    # "(48 to 145 % on the VGG-16)"
+    assert turned.loc[tiles, "low"].notna().all()
+    assert [f"{share[tiles].min():.0%}", f"{share[tiles].max():.0%}"] == ["48%", "145%"]
+    assert (share["dlfuzz"], share["fgsm"]) == (share[tiles].min(), share[tiles].max())
+    # "With its phases random, DLFuzz keeps 13 % on ResNet-18, 16 % on the VGG-16."
+    for name, kept in (("nips17_resnet18", 13), ("layers", 16)):
+        detail = outputs[name]["claims"].set_index("id").loc["A1p", "detail"]
+        assert detail.endswith(f"phase_randomised has {kept}% of the excess over noise")
+    # "Under PGD, of whose flips 8 bit undoes 94 %, SqueezeNet keeps 31 %."
     rate = outputs["nips17_squeezenet1_1"]["attacks"].set_index("cell")["success_rate_8bit"]
     assert rate["squeezenet1_1_pgd"] == pytest.approx(0.06)
     # "Noise must be 3 to 28 times as large to flip the class ..."
@@ -132,13 +135,15 @@ def test_the_readmes_answer_is_what_the_committed_tables_say(published):
             further[cell] = raised["mean"] - flipped["mean"]
     assert 2.5 < min(sizes.values()) < 3.5
     assert 27.5 < max(sizes.values()) < 28.5
-    # "... further than under the attack on SqueezeNet, less far on the VGG-16; elsewhere ... open."
+    # "... further than under the attack on SqueezeNet, less far than under DLFuzz on the VGG-16"
     gaps = pd.concat([tables["factorial"] for tables in outputs.values()])
     gaps = gaps.query("layer == 'mean' and target == 'own_top1' and arm == 'attack - noise'")
     gaps = gaps[gaps["flipped"].astype(str) == "True"].set_index("cell")
     assert gaps.loc["squeezenet1_1_dlfuzz", "high"] < 0
-    assert (gaps.loc[["fgsm", "dlfuzz"], "low"] > 0).all()
-    assert gaps.loc["resnet18_dlfuzz", "low"] < 0 < gaps.loc["resnet18_dlfuzz", "high"]
+    assert gaps.loc["dlfuzz", "low"] > 0
+    # "... the rest is open."
+    for cell in ("fgsm", "resnet18_dlfuzz"):
+        assert gaps.loc[cell, "low"] < 0 < gaps.loc[cell, "high"]
 
 
 def test_the_readmes_words_on_the_boundary_are_what_the_committed_tables_say(published):
@@ -150,10 +155,10 @@ def test_the_readmes_words_on_the_boundary_are_what_the_committed_tables_say(pub
     own, clean = rows.loc["own_top1"], rows.loc["seed_class"]
     large = own.loc["resnet18_dlfuzz"]
     tiles = own.drop("resnet18_dlfuzz")
-    assert sorted(tiles.index) == ["dlfuzz", "fgsm", "pgd", "vit_dlfuzz", "vit_fgsm"]
-    # "... maps of each image's own class drift .51 to .65 instead of .02 to .20 on tiles ..."
-    assert [round(tiles["above"].min(), 2), round(tiles["above"].max(), 3)] == [0.51, 0.645]
-    assert tiles["below"].between(0.0245, 0.205).all()
+    assert sorted(tiles.index) == ["dlfuzz", "fgsm", "pgd", "vit_fgsm"]
+    # "... maps of each image's own class drift .50 to .66 instead of .04 to .16 on tiles ..."
+    assert tiles["above"].agg(["min", "max"]).round(2).tolist() == [0.5, 0.66]
+    assert tiles["below"].agg(["min", "max"]).round(2).tolist() == [0.04, 0.16]
     # "... .40 instead of .11 on ResNet-18 ..."
     assert [round(large["above"], 2), round(large["below"], 2)] == [0.40, 0.11]
     # "... maps of the clean class drift the same"
@@ -166,17 +171,24 @@ def test_the_words_on_the_public_codes_attack_are_what_its_tables_say(published)
         tables = results.load("public_code")
     curves = tables["curves"].query("variant == 'adversarial'")
     means = curves.groupby(["protocol", "strength"])["mean"].mean().round(2)
-    # "... the curves of .25, 2 and 4 (mean similarity .70, .66, .62) ... that of 1 (.85)"
+    # "... those of .25, 2 and 4 ... (mean similarity .66, .64, .64; of 1 it is .85)"
     code = means["as_published"]
-    assert code[[0.25, 2.0, 4.0, 1.0]].tolist() == [0.7, 0.66, 0.62, 0.85]
-    # "... the same attack's curves fall from .99 to .91"
+    assert code[[0.25, 2.0, 4.0, 1.0]].tolist() == [0.66, 0.64, 0.64, 0.85]
+    # "... the same attack's curves fall from .99 to .90"
     assert means["corrected"].is_monotonic_decreasing
-    assert means["corrected"].iloc[[0, -1]].tolist() == [0.99, 0.91]
+    assert means["corrected"].iloc[[0, -1]].tolist() == [0.99, 0.9]
     claims = tables["claims"].set_index("id")
-    # "(A5: .000)", "(A1: -.015)"
+    # "... is not decided (A6)"
+    assert claims.loc["A6", "published_verdict"] == findings.UNDECIDED
+    # "(A5: .000)"
     same = claims.loc["A5", ["published_value", "published_verdict"]]
     assert same.tolist() == [0, findings.HOLDS]
-    assert claims.loc["A1", "published_value"] == -0.015
+    # "... further ... at .5 and 1 (by .002 and .014) ...; at the other three ... .20 to .23"
+    excess = re.findall(r"([\d.]+): (-?[\d.]+)", claims.loc["A8", "published_detail"])
+    by_strength = {float(strength): float(value) for strength, value in excess}
+    assert [by_strength[0.5], by_strength[1.0]] == [-0.002, -0.014]
+    others = [round(by_strength[strength], 2) for strength in (0.25, 2.0, 4.0)]
+    assert (min(others), max(others)) == (0.2, 0.23)
     assert claims.loc["A1", "published_high"] < 0
 
 
@@ -213,31 +225,45 @@ def test_the_readmes_words_on_detectors_are_what_the_committed_tables_say(publis
         assert rows.loc["B2", "high"] < 0
         # "... and a cheap baseline tells attacked images far better: ..."
         assert baseline in rows.loc["B1b", "detail"]
-    # "An adaptive attack, tried on SqueezeNet, evades every detector: ... below chance."
-    adaptive = outputs["squeezenet1_1"]["adaptive"].query("arm == 'adaptive'")
-    assert (adaptive["high"] < 0.5).all()
+        assert (rows.loc[["B1", "B1b", "B2", "B5"], "images"] == 60).all()
+    # "An adaptive attack, tried on SqueezeNet, takes every AUROC below .5 ..."
+    arms = outputs["squeezenet1_1"]["adaptive"].set_index(["arm", "detector"])
+    assert (arms.loc["adaptive", "high"] < 0.5).all()
     assert not len(outputs["resnet18"]["adaptive"])
-    # "on the tiles behaviour deviation and squeezing keep an AUROC of .7 or more, of few images"
+    # "... plain PGD already leaves .03 (confidence, energy) to .76 (Mahalanobis) ..."
+    plain = arms.loc["non_adaptive", "auroc"].round(2)
+    assert plain[["confidence", "energy", "mahalanobis"]].tolist() == [0.03, 0.03, 0.76]
+    assert (plain.min(), plain.max()) == (0.03, 0.76)
+    # "Confidence and the logistic regression, at .004 and .009 under the adaptive attack ..."
+    ended = arms.loc["adaptive", "auroc"]
+    assert ended[["confidence", "logistic"]].tolist() == [0.004, 0.009]
+    # "on the tiles four detectors keep .71 to .74, of few images (intervals from .33 to .98)"
     with inside(published):
         tiles = results.load("detectors")
-    kept = tiles["adaptive"].query("arm == 'adaptive'").set_index("detector")["auroc"]
-    assert set(kept.index[kept >= 0.7]) == {
-        "behaviour_median", "behaviour_quantile", "behaviour_deviations", "squeezing"
-    }  # fmt: skip
+    kept = tiles["adaptive"].query("arm == 'adaptive' and auroc >= 0.7")
+    assert len(kept) == 4
+    assert kept["auroc"].agg(["min", "max"]).round(2).tolist() == [0.71, 0.74]
+    assert [kept["low"].min().round(2), kept["high"].max().round(2)] == [0.33, 0.98]
+    # "on the tiles NoiseCAM finds more than behaviour deviation (.43, interval .27 to .80)"
+    more = tiles["claims"].set_index("id").loc["B2", ["value", "low", "high"]]
+    assert more.astype(float).round(2).tolist() == [0.43, 0.27, 0.8]
     # "... alarms falsely less, so which of them is more accurate is open"
     assert all(rows.loc["B1", "verdict"] == "not decided" for rows in claims_of.values())
-    # "As printed no ... As the public code has it, with softmax, ... on ResNet-18 (-0.27)"
-    for name, tables in outputs.items():
+    # "As printed no: the two hardly go together."
+    for tables in outputs.values():
         ranks = tables["disguise"].query("strength == 1").set_index(["reading", "kind"])
         printed = ranks[ranks.index.get_level_values("reading").str.startswith("printed")]
         assert printed["spearman"].abs().max() < 0.25
-        # "... weak and negative at 224 px (-.25, -.27), and strong on the tiles (.74 to .85)"
-        rows = tables["disguise"].query("strength == 1 and kind == 'all'").set_index("cell")
-        rows = rows[rows["reading"] == "code_softmax"]["spearman"].round(2)
-        expected = {"squeezenet1_1": -0.25, "resnet18": -0.27}[name]
-        assert rows[f"{name}_dlfuzz"] == expected
-    rows = tiles["disguise"].query("strength == 1 and kind == 'all' and reading == 'code_softmax'")
-    assert rows["spearman"].agg(["min", "max"]).round(2).tolist() == [0.74, 0.85]
+    # "With the public code's softmax ... .69 to .78 on the tiles and -.36 to -.20 on SqueezeNet,
+    # but on ResNet-18 .53 at a strength of 25 % and -.48 at 400 %"
+    of = {
+        name: tables["disguise"].query("kind == 'all' and reading == 'code_softmax'")
+        for name, tables in (outputs | {"tiles": tiles}).items()
+    }
+    for name, ends in (("tiles", [0.69, 0.78]), ("squeezenet1_1", [-0.36, -0.2])):
+        assert of[name]["spearman"].agg(["min", "max"]).round(2).tolist() == ends
+    large = of["resnet18"].set_index("strength")["spearman"]
+    assert [large[0.25], large[4.0]] == [0.525, -0.48]
 
 
 def test_the_readmes_words_on_retraining_are_what_the_committed_tables_say(published):
@@ -257,8 +283,10 @@ def test_the_readmes_words_on_retraining_are_what_the_committed_tables_say(publi
     # "... falls as the baseline does: FGSM changes nearly all images of either."
     assert verdict["C2b"] == "does not hold"
     assert (rate.loc[[("fgsm", "baseline"), ("fgsm", "fgsm")], "rate"] > 0.95).all()
-    # "PGD training alone makes a difference, at a price ..."
+    # "PGD training alone helps, but FGSM still flips 70 %; clean accuracy is then 72.5 % ... 79 %"
     pgd = rate.xs("pgd", level="model")
+    assert round(pgd.loc["fgsm", "rate"], 2) == 0.70
+    assert [accuracy["clean", "pgd"], accuracy["clean", "baseline"]] == [0.725, 0.79]
     assert pgd.loc["fgsm", "high"] < rate.loc[("fgsm", "baseline"), "low"]
     assert accuracy["clean", "pgd"] < accuracy["clean", "baseline"]
     # "After FGSM relevance maps correlate negatively there, in the mean (-.17; 85 of 154 images)"
@@ -267,28 +295,35 @@ def test_the_readmes_words_on_retraining_are_what_the_committed_tables_say(publi
     assert details["C3"] == "85 of 154 images below 0"
     small = outputs["inspecting"]["numbers"].set_index("number")["value"]
     assert small["negative relevance"] == 0 < numbers["negative relevance"]
-    # "The immune model's map looks more as before ..., but so does the control's."
+    # "After one-pixel (26 images) the baseline's map ... at -.31, ... .32, ... .55"
     map_of = real["relevance"].query("on == 'one_pixel' and kind == 'correlation'")
     map_of = map_of.set_index("model")["mean"]
     of = map_of.loc[["baseline", "one_pixel", "retrained"]]
     assert of.round(2).tolist() == [-0.31, 0.32, 0.55]
+    # "... after FGSM the last two have .65 and .52"
+    map_of = real["relevance"].query("on == 'fgsm' and kind == 'correlation'")
+    assert map_of.set_index("model").loc[["fgsm", "retrained"], "mean"].round(2).tolist() == [
+        0.65, 0.52
+    ]  # fmt: skip
     # "Noise and rearranged perturbations of FGSM's size change few classes, and move ..."
     tiles = outputs["inspecting"]
     few = tiles["controls"].query("model == 'baseline' and attack == 'fgsm'")
     assert few["rate"].max() < 0.05
     heats = tiles["relevance"].query("model == 'baseline' and kind == 'correlation'")
     assert heats[heats["on"].str.startswith("fgsm")]["mean"].between(0.95, 1).all()
-    # "A pixel of the attack's colour at a random place draws the relevance to itself, too ..."
+    # "... four images ...: ... in two of them, a pixel of its colour at a random place ... in one."
     drawn = tiles["relevance"].query("kind == 'tripled'").set_index("on")
-    assert (drawn.loc[["one_pixel", "one_pixel, displaced"], "mean"] == 1).all()
-    assert drawn.loc["one_pixel", "images"] == 4
+    drawn = drawn.loc[["one_pixel", "one_pixel, displaced"]]
+    assert drawn["images"].tolist() == [4, 4]
+    assert (drawn["mean"] * drawn["images"]).tolist() == [2, 1]
     # "The plane ... hardly shows classes (agreement .52, chance .50), and its distances ..."
     assert numbers[["agreement", "chance of agreement"]].round(2).tolist() == [0.52, 0.5]
     assert (verdict[["C6", "C7"]] == "does not hold").all()
     # "... as far as four images can say that FGSM leaves unchanged."
     attacked = rate.loc[("fgsm", "baseline")]
     assert attacked["images"] - attacked["successes"] == 4
-    # "... apart better than chance (49 %, chance 33 %), but short of the claim's 60 %."
+    # "Signatures identify clean images (82 %), hardly FGSM (37 %) or one-pixel (27 %): 49 % ..."
+    assert details["C7"].startswith("clean 82% of 200, fgsm 37% of 154, one_pixel 27% of 26")
     apart = real["claims"].set_index("id").loc["C7"]
     assert 1 / 3 < apart["low"] < apart["high"] < 0.6 and round(apart["value"], 2) == 0.49
 
@@ -313,10 +348,14 @@ def test_the_readmes_words_on_transfer_are_what_the_committed_tables_say(publish
         of = of.set_index(["network", "attack", "eps"])["accuracy"].unstack("attack")
         others = of.drop(index="ResNet50")
         assert (others["noise"] - others["transferred"]).max() < 0.05
-        # "both lose about half of it or more at eps 0.1"
-        clean = of.xs(0.0, level="eps")["clean"]
-        at_last = of.xs(0.1, level="eps")[["transferred", "noise"]]
-        assert (at_last.max(axis=1) / clean).drop("ResNet50").max() < 0.55
+        # "Noise alone leaves 3 to 9 % of the faces right at eps 0.1, 13 to 50 % at 0.05"
+        if by_name is faces:
+            left = others["noise"].unstack("eps")
+            assert left[0.1].agg(["min", "max"]).round(2).tolist() == [0.03, 0.09]
+            assert left[0.05].agg(["min", "max"]).round(2).tolist() == [0.13, 0.5]
+            # "... but all end at 3 to 10 %"
+            ends = others["transferred"].xs(0.1, level="eps")
+            assert ends.agg(["min", "max"]).round(2).tolist() == [0.03, 0.1]
     # "Rearranged, it does as much. ... within 5 points ... within .02 of MOD"
     rows = (
         tiles["controls"]
@@ -327,9 +366,9 @@ def test_the_readmes_words_on_transfer_are_what_the_committed_tables_say(publish
     for column, most in (("accuracy", 0.05), ("mod", 0.02)):
         wide = others[column].unstack("control")
         assert wide.sub(wide["none"], axis=0).abs().max(axis=None) < most
-    # "... nearly three times as far as noise, and so does its negation"
+    # "... nearly twice as far as noise, and so does its negation"
     times = source["mod"] / source.loc["noise", "mod"]
-    assert times[["none", "negated"]].between(2.5, 3).all()
+    assert times[["none", "negated"]].between(1.8, 2).all()
     # "trained alike ..., for inputs of 112 px, in five folds"
     assert set(faces["networks"]["size"]) == {112}
     assert set(faces["networks"]["images"]) == {400}
@@ -376,20 +415,26 @@ def test_the_readmes_words_on_methods_are_what_the_committed_tables_say(publishe
     # "the attack moves the maps beyond its noise under all six"
     assert rows["method"].nunique() == 6
     assert (rows["low"] > 0).all()
-    # "by LayerCAM 60 % as far as by Grad-CAM or less, by Grad-CAM++ hardly at all"
+    # "by less than .02 ... with Grad-CAM++ and FEM ..., with LayerCAM 29 to 52 % as far ..."
     mean = rows.set_index(["method", "group", "target"])["mean"].unstack("method")
-    assert (mean["LayerCAM"] / mean["GradCAM"]).max() < 0.605
-    assert mean["GradCAMPlusPlus"].max() < 0.03
-    # "FEM explains no class, and its maps hardly drift"
-    assert mean["FEM"].max() < 0.01
-    # "On the transformer ... LayerCAM drift further ... (excess .41 and .22, ...) ... not decided."
+    share = (mean["LayerCAM"] / mean["GradCAM"]).round(2)
+    assert [share.min(), share.max()] == [0.29, 0.52]
+    assert mean[["GradCAMPlusPlus", "FEM"]].max(axis=None) < 0.02
     names = ("transformer", "nips17_resnet18", "nips17_squeezenet1_1")
     with inside(published):
         rows = pd.concat([results.load(name)["methods"] for name in names])
     rows = rows.query("layer == 'mean' and group == 'success' and target == 'seed_class'")
     mean = rows.set_index(["cell", "method"])["mean"].unstack("method").round(3)
-    assert mean.loc["vit_dlfuzz", ["LayerCAM", "GradCAM"]].tolist() == [0.406, 0.224]
     assert mean.loc["vit_dlfuzz", ["GradCAMPlusPlus", "FEM"]].isna().all()
+    # "On the transformer ... in its third block ... (excess .46 and .25, the class fixed)"
+    with inside(published):
+        blocks = results.load("transformer")["methods"].query(
+            "cell == 'vit_dlfuzz' and group == 'success' and target == 'seed_class'"
+        )
+    blocks = blocks[blocks["layer"] != "mean"].set_index(["method", "layer"])
+    assert blocks.loc["GradCAM", "decided"][lambda decided: decided].index.tolist() == ["blocks.2"]
+    of = blocks["mean"].round(2)
+    assert [of["LayerCAM", "blocks.2"], of["GradCAM", "blocks.2"]] == [0.46, 0.25]
     # "At 224 px Grad-CAM++ and FEM hardly drift on ResNet-18 (.01), and LayerCAM 30 % ..."
     assert mean.loc["resnet18_dlfuzz", ["GradCAMPlusPlus", "FEM"]].max() < 0.015
     share = mean["LayerCAM"] / mean["GradCAM"]

@@ -107,6 +107,8 @@ def _claims(plan: Settings, paper: str, *texts: str, figures: Sequence[str] = ()
         rows = claims.texts(tables)
         if table.empty:
             table = rows[["claim", "says", "statistic", "printed"]]
+            seen = rows["where"].str.contains("seen") | rows["claim"].isin(combination.CHANGED)
+            table = table.assign(says=rows["says"].where(~seen, rows["says"] + " (*seen*)"))
         verdicts = (rows["corrected"] + " " + rows["verdict"]).str.strip().set_axis(rows["claim"])
         # Results of earlier revisions lack the claims that came after them.
         table = table.assign(**{name: table["claim"].map(verdicts).fillna(findings.NOT_RUN)})
@@ -125,19 +127,26 @@ def _reviewed(by_study: dict[str, results.Tables]) -> list[str]:
     """Returns why verdicts of studies are under review, a sentence for each study and reason."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for name, tables in by_study.items():
-        for claim in tables["claims"].itertuples():
-            reason = combination.review(name, claim.id, claim.detail)
-            if reason and claim.verdict != findings.NOT_RUN:
-                reasons.setdefault((name, reason), []).append(claim.id)
+        for claim, reason in _under_review(name, tables).items():
+            reasons.setdefault((name, reason), []).append(claim)
     return [
         f"*Under review* in `{name}`, {', '.join(ids)}: {reason}."
         for (name, reason), ids in reasons.items()
     ]
 
 
+def _under_review(study: str, tables: results.Tables) -> dict[str, str]:
+    """Returns why each claim of a study is under review, for those that are."""
+    run = tables["claims"].query("verdict != @findings.NOT_RUN")
+    reasons = {
+        claim.id: combination.review(study, claim.id, claim.detail) for claim in run.itertuples()
+    }
+    return {claim: reason for claim, reason in reasons.items() if reason}
+
+
 TEXTS = {
-    "success_by_model": "Every model attacked itself", "chakraborty_table_1": "Accuracy by eps",
-    "chakraborty_table_3": "MOD by eps",
+    "success_by_model": "Share of images that attacks made on each model itself change",
+    "chakraborty_table_1": "Accuracy by eps", "chakraborty_table_3": "MOD by eps",
 }  # fmt: skip
 SYMBOLS = (
     "*c_a*, *c_g*, *c_u*: cosine similarity of a layer's map to the clean image's map, under "
@@ -175,8 +184,8 @@ def _evidence(layers: dict[str, results.Tables]) -> str:
             "explains the clean image's class instead of its own.",
             "- *Excess of the negated*: the excess of the perturbation times -1, divided by that "
             "of the attack, over all images; then the share of images whose class it changes.",
-            "- *Raised noise*: of images that the attack flips, but not already at the lowest "
-            "strength, and that noise of 64 times its size or less flips (n): ratio of the mean "
+            "- *Raised noise*: of images that the attack flips at some strength, but not at the "
+            "lowest, and that noise of 64 times its size or less flips (n): ratio of the mean "
             "sizes of the weakest noise that flips, in steps of a quarter, and of the weakest "
             "attack, in steps of two; both drifts, each map for its own class.",
         ]
@@ -207,8 +216,11 @@ def _verdicts(plan: Settings) -> str:
     rows = []
     for name in studies(plan):
         verdicts = results.load(name)["claims"]["verdict"]
+        reviewed = _under_review(name, results.load(name))
         rows.append(
-            {"study": f"`{name}`"} | {v: int((verdicts == v).sum()) for v in findings.VERDICTS}
+            {"study": f"`{name}`"}
+            | {v: int((verdicts == v).sum()) for v in findings.VERDICTS}
+            | {"of these under review": len(reviewed)}
         )
     return markdown(pd.DataFrame(rows))
 
