@@ -70,7 +70,7 @@ def test_other_processors_are_refused(stages, value):
     assert f"wanted 'own', or on x86-64 'any', got '{value}'" in answer.stderr
 
 
-def test_what_limits_training_limits_all_stages():
+def test_the_limits_of_training_stand_for_all_stages():
     text = (ROOT / "stages" / "processor").read_text()
     for name, value in processor.LIMITS.items():
         assert f"{name}={value}" in text
