@@ -30,7 +30,7 @@ repro: setup ## rebuild what params.yaml names (STUDY=layers: one study), and sh
 	@stages=$$($(BIN)/python -m camdrift.ops.stages $(STUDY)) || exit 1; \
 		$(BIN)/dvc repro $(if $(STUDY),$$stages) && $(BIN)/python -m camdrift.ops.summary show $(STUDY)
 
-compare: setup ## compare this machine's results with those in git's HEAD (STUDY=)
+compare: setup ## compare this machine's results with the published ones (STUDY=)
 	@$(BIN)/python -m camdrift.ops.compare $(STUDY)
 
 # Each seed is a DVC experiment in a temporary copy; commit or `git add` new files first.
@@ -106,8 +106,8 @@ dashboard: setup ## open the dashboard on the results (NAME=nips17: in the copy 
 readme: setup ## write the generated parts of the READMEs
 	$(BIN)/python -m camdrift.ops.summary readme
 
-publish: setup ## copy stage times and the environment into data/results
-	$(BIN)/python -m camdrift.ops.summary publish
+publish: setup ## bring this machine's results into data/results (STUDY=), and write the READMEs
+	$(BIN)/python -m camdrift.ops.summary publish $(STUDY)
 
 twice: setup ## rebuild everything from nothing and compare dvc.lock, byte by byte
 	cp dvc.lock $(VENV)/dvc.lock.before

@@ -116,9 +116,10 @@ def choose_study() -> None:
     """Shows the choice of the study for all pages."""
     studies = plans(current_settings())
     st.sidebar.selectbox("Study", list(studies), key="study", bind="query-params")
+    own = storage.is_own(st.session_state["study"])
+    origin = "built here." if own else "those published with the repository."
     st.sidebar.caption(
-        "Results of the stages in this folder; `make repro` rebuilds them. The address holds every "
-        "choice: copy it to share the view."
+        f"The results are {origin} The address holds every choice: copy it to share the view."
     )
 
 
@@ -137,8 +138,8 @@ def view(*papers: str, subject: str = "") -> View:
         for name in others:
             st.button(name, on_click=_choose, args=(name,))
         st.stop()
-    folder = storage.results(study, "tables")
-    if not folder.is_dir() or not storage.results(study, "settings.json").exists():
+    folder = storage.shown(study, "tables")
+    if not folder.is_dir() or not storage.shown(study, "settings.json").exists():
         st.info(f"Nothing is built yet for '{study}'. {build_hint(study)}")
         st.stop()
     study_settings = results.settings_of(study)
@@ -147,7 +148,7 @@ def view(*papers: str, subject: str = "") -> View:
 
 def tables_of(study: str) -> Tables:
     """Returns the tables of a study, none where it is not built."""
-    folder = storage.results(study, "tables")
+    folder = storage.shown(study, "tables")
     return _tables(study, latest(folder)) if folder.is_dir() else {}
 
 

@@ -8,7 +8,10 @@ import streamlit as st
 from ruamel.yaml import YAML
 
 from camdrift import storage
-from camdrift.settings import Study, presets
+from camdrift.ops import readme
+from camdrift.pipeline import run
+from camdrift.settings import Settings, Study, presets
+from camdrift.storage import files
 
 LOCK = Path("dvc.lock")
 
@@ -47,14 +50,14 @@ def built_studies(plans: dict[str, Study]) -> pd.DataFrame:
     rows = []
     for name, plan in plans.items():
         folder = storage.DATA / "studies" / name
-        here = storage.results(name, "tables").is_dir()
+        here = storage.shown(name, "tables").is_dir()
         rows.append(
             {
                 "study": name,
                 "title": plan.title,
                 "paper": plan.paper,
                 "from": "this folder",
-                "tables": "yes" if here else "no",
+                "tables": ("built here" if storage.is_own(name) else "published") if here else "no",
                 "artefacts": "yes" if any(folder.glob("*/*")) else "no",
             }
         )
@@ -65,6 +68,28 @@ def built_studies(plans: dict[str, Study]) -> pd.DataFrame:
                              "from": f"preset '{preset}'", "tables": "no",
                              "artefacts": "no"})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def costs(study: str, settings: Settings) -> dict[str, Any] | None:
+    """Returns what the stages behind a study's results took, and where, see `run.last_runs`.
+
+    Of studies in params.yaml, they are those of all its stages. None where they are not known.
+    """
+    if study in settings.studies and storage.is_own(study):
+        return run.last_runs({key for part in presets.PARTS for key in getattr(settings, part)})
+    file = readme.RUN if study in settings.studies else storage.shown(study, "run.json")
+    return files.read_json(file) if file.exists() else None
+
+
+def datasheets() -> list[Path]:
+    """Returns the datasheets of all sets behind results, this machine's or else the published."""
+    own = storage.set_datasheet("").parent
+    sheets = {
+        file.name: file
+        for folder in (storage.published(own), own)
+        for file in folder.glob("*.json")
+    }
+    return [sheets[name] for name in sorted(sheets)]
 
 
 def hashes(study: str) -> pd.DataFrame:

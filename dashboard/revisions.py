@@ -1,5 +1,6 @@
 """Revisions of the repository and DVC's experiments: their settings, metrics and figures."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -9,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
+
+from camdrift import storage
 
 MOST = 30  # commits that are listed
 PATHS = ("data/results", "params.yaml", "dvc.lock")
@@ -78,8 +81,14 @@ def settings(sha: str) -> dict[str, Any]:
 @st.cache_data(max_entries=256, show_spinner="Reading a revision")
 def metrics(sha: str, study: str) -> dict[str, Any]:
     """Returns the metrics of a study at a revision, flat; {} if it has none."""
-    content = _read(sha, f"data/results/{study}/metrics.json")
+    content = next(filter(None, (_read(sha, path) for path in _places(study, "metrics.json"))), b"")
     return dict(_flat(json.loads(content))) if content else {}
+
+
+def _places(study: str, part: str) -> list[str]:
+    """Returns where a revision may have a part of results: DVC's cache has it, or git."""
+    path = storage.results(study, part)
+    return [path.as_posix(), storage.published(path).as_posix()]
 
 
 @st.cache_resource(max_entries=16)
@@ -112,17 +121,19 @@ def figures(sha: str, study: str) -> list[str]:
     """Returns the names of a study's figures at a revision; [] if it has none."""
     from dvc.exceptions import DvcException
 
-    try:
-        paths = _system(sha).ls(f"data/results/{study}/figures", detail=False)
-    except (DvcException, OSError):
-        return []
-    return sorted(path.rpartition("/")[2] for path in paths if path.endswith(".png"))
+    for folder in _places(study, "figures"):
+        with contextlib.suppress(DvcException, OSError):
+            paths = _system(sha).ls(folder, detail=False)
+            if names := sorted(p.rpartition("/")[2] for p in paths if p.endswith(".png")):
+                return names
+    return []
 
 
 @st.cache_data(max_entries=64)
 def figure(sha: str, study: str, name: str) -> bytes | None:
     """Returns a figure of `figures`."""
-    return _read(sha, f"data/results/{study}/figures/{name}")
+    contents = (_read(sha, path) for path in _places(study, f"figures/{name}"))
+    return next(filter(None, contents), None)
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> pd.DataFrame:

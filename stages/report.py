@@ -15,14 +15,15 @@ def main(stage: run.Stage) -> None:
     settings = results.study_settings(key, stage.settings, paper.READS)
     for name, table in paper.tables(key, settings).items():
         files.write_csv(storage.results(key, "tables") / f"{name}.csv", table)
-    tables = results.load(key)  # figures and texts rest on the tables in git alone
+    tables = results.load(key, storage.results)  # all else rests on these tables alone
     results.write_settings(key, settings)
-    figures = paper.figures(key, settings, tables)
-    figures = drawing.write(figures, storage.results(key, "figures"))
+    folder = storage.results(key, "figures")
+    figures = drawing.write(paper.figures(key, settings, tables), folder)
     files.write_json(storage.results(key, "metrics.json"), paper.metrics(tables))
     files.write_text(storage.report(key), paper.page(key, settings, tables, figures))
     content = paper.content(key, settings, tables)
-    files.write_text(storage.results(key, "README.md"), readme.readme(key, tables, content))
+    text = readme.readme(key, tables, content, figures=folder)
+    files.write_text(storage.results(key, "README.md"), text)
     sys.stdout.write(readme.terminal(key, tables, content))
 
 

@@ -1,6 +1,7 @@
 """Comparison with the published results: claims whose differences follow on paper."""
 
-import subprocess
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from camdrift import storage
 from camdrift.ops import compare
 from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, UNDECIDED
 from camdrift.storage import files
-from conftest import inside
+from conftest import ROOT, inside
 
 
 def claims(*rows):
@@ -46,36 +47,29 @@ def test_differences_are_counted_in_units_of_the_published_interval():
     ]
 
 
-@pytest.fixture
-def repository(tmp_path):
-    """A repository whose commit has the results of one study, 'x'."""
+def write(claims, at):
+    files.write_csv(at(storage.results("x", "tables")) / "claims.csv", claims.assign(detail="d"))
 
-    def git(*words):
-        author = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        subprocess.run(["git", *author, *words], cwd=tmp_path, check=True, capture_output=True)
 
+def test_this_machines_results_are_compared_with_the_published(tmp_path):
     with inside(tmp_path):
-        files.write_csv(storage.results("x", "tables") / "claims.csv", BEFORE.assign(detail="d"))
-        git("init")
-        git("add", ".")
-        git("commit", "-m", "results")
-        yield git
-
-
-def test_the_current_commit_is_compared_with_the_work_tree(repository):
-    assert compare.report(["x"]) == (
-        "This machine reproduces 4 of 4 published verdicts and 4 of 4 values (those of the current "
-        "commit). The largest difference is 0.00 of half an interval."
-    )
-    files.write_csv(storage.results("x", "tables") / "claims.csv", NOW.assign(detail="d"))
-    text = compare.report(["x", "y"])
+        write(BEFORE, storage.published)
+        write(BEFORE, Path)
+        assert compare.report(["x"]) == (
+            "This machine reproduces 4 of 4 published verdicts and 4 of 4 values. The largest "
+            "difference is 0.00 of half an interval."
+        )
+        write(NOW, Path)
+        text = compare.report(["x", "y"])
     assert "reproduces 3 of 5 published verdicts and 3 of 4 values" in text
     assert "largest difference is 1.50 of half" in text
     assert "Verdicts that differ: 2\nx A2: holds" in text
-    assert text.endswith("Not compared, as the current commit has no results: y")
+    assert text.endswith("Not compared, as no results are published: y")
 
 
-def test_without_a_commit_nothing_is_compared(tmp_path):
-    with inside(tmp_path):
-        files.write_csv(storage.results("x", "tables") / "claims.csv", BEFORE.assign(detail="d"))
-        assert compare.report(["x"]).startswith("Not compared")
+def test_a_study_that_is_not_built_is_refused(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    for words in ([], ["layers"]):
+        monkeypatch.setattr("sys.argv", ["compare", *words])
+        with inside(tmp_path), pytest.raises(FileNotFoundError, match="no results of 'layers'"):
+            compare.main()

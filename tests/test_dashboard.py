@@ -37,18 +37,18 @@ def whole(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     shutil.copytree(ROOT / "dashboard", folder / "dashboard")
     (folder / "data").mkdir()
-    for name in ("params.yaml", "lib", "data/studies", "data/sets", "data/results"):
+    for name in ("params.yaml", "lib", "data/studies", "data/sets", "data/reports"):
         (folder / name).symlink_to(tiny.folder / name)
     return folder
 
 
 @pytest.fixture
 def alone(whole, tmp_path):
-    """The same with the results that stand in git, and no artefact."""
+    """The same with results that were published, and no artefact."""
     shutil.copytree(whole / "dashboard", tmp_path / "dashboard")
     for name in ("params.yaml", "lib"):
         (tmp_path / name).symlink_to(whole / name)
-    shutil.copytree(whole / "data" / "results", tmp_path / "data" / "results")
+    shutil.copytree(whole / "data" / "reports", tmp_path / "data" / "results")
     return tmp_path
 
 

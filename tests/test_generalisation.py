@@ -643,7 +643,7 @@ def test_the_tiny_transfer_study_is_written_and_drawn(tiny):
             drawing.plotly(figure)
         folder = storage.results("tiny_generalising", "figures")
         panels = folder.glob("chakraborty_figure_[5-9].png")
-        assert all(drawing.holds_images(file.read_bytes()) for file in panels)
+        assert all(drawing.holds_images(file) for file in panels)
         page = storage.report("tiny_generalising").read_text()
         assert "Preprocessing, image by image" in page
         assert set(outputs["pairs"]["attack"]) == {"clean", "transferred", "noise"}

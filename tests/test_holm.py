@@ -117,7 +117,7 @@ STUDIES = ("tiny", "tiny_detectors", "tiny_inspecting", "tiny_generalising")
 def test_every_paper_has_the_second_verdict(tiny, study):
     with inside(tiny.folder):
         table = results.load(study)["claims"]
-        text = (tiny.folder / "data/results" / study / "README.md").read_text()
+        text = (tiny.folder / "data/reports" / study / "README.md").read_text()
     assert (table["after_holm"] != "").all()
     still = table["verdict"].isin(family.OPEN)
     assert (table["after_holm"] == table["verdict"])[still].all()

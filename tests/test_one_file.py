@@ -180,7 +180,7 @@ def built(tmp_path_factory) -> Path:
 
 
 def table(folder: Path, name: str, study: str = STUDY) -> pd.DataFrame:
-    return pd.read_csv(folder / "data/results" / study / "tables" / f"{name}.csv")
+    return pd.read_csv(folder / "data/reports" / study / "tables" / f"{name}.csv")
 
 
 def test_an_attack_is_in_tables_and_report(built):

@@ -10,11 +10,10 @@ import torch
 from PIL import Image
 
 from camdrift import attacks, storage
-from camdrift.analysis import drawing
 from camdrift.datasets import numbering
 from camdrift.ops import build, needs
 from camdrift.settings import SettingsError, params, presets
-from camdrift.settings.presets import Need, Preset
+from camdrift.settings.presets import Need
 from camdrift.storage import files
 from conftest import ROOT, TINY, inside
 
@@ -317,27 +316,23 @@ def test_a_folder_is_counted_as_it_will_be_split(tmp_path):
     assert counted.native == 20 * 16 * 3
 
 
-@pytest.mark.parametrize("lent", [{}, {"DATA": NEED}])
-def test_images_from_elsewhere_stay_behind(tmp_path, lent):
-    name = "nips17_resnet18"
-    tile = [[np.zeros((16, 16, 3), dtype=np.uint8)]]
+def test_results_of_a_copy_are_brought_home(tmp_path):
+    name, plan = "nips17_resnet18", CHOSEN["nips17"].settings
     copy = tmp_path / "copy"
     copy.mkdir()
+    written = [
+        storage.set_datasheet("nips17"), storage.model_card("resnet18"), storage.report(name),
+        storage.results(name, "metrics.json"), storage.results(name, "figures") / "one.png",
+    ]  # fmt: skip
     with inside(copy):
-        for image in (True, False):
-            drawn = drawing.panel(f"images_{image}", "", "", tile, ["one"], ["one"], images=image)
-            drawing.png(drawn, storage.results(name, "figures") / f"{drawn.name}.png")
-        cards = [storage.set_datasheet("nips17"), storage.model_card("resnet18")]
-        for path in [storage.results(name, "metrics.json"), *cards]:
+        for path in written:
             files.write_text(path, "{}")
     with inside(tmp_path):
         before = storage.results(name, "figures") / "of_before.png"
         files.write_text(before, "of a run whose figures have other names")
-        preset = CHOSEN["nips17"]
-        build.gather(Preset(preset.name, lent, preset.content), preset.settings, [name], copy)
-        figures = {path.stem for path in storage.results(name, "figures").iterdir()}
-        assert figures == {"images_False"} | (set() if lent else {"images_True"})
-        assert all(path.is_file() for path in [storage.results(name, "metrics.json"), *cards])
+        build.gather(plan, [name], copy)
+        assert all(path.is_file() for path in written)
+        assert not before.exists()
 
 
 def test_a_copy_has_the_code_and_loses_what_is_gone(tmp_path):

@@ -90,24 +90,22 @@ def test_a_setting_that_nothing_uses_touches_nothing(recorded, params):
 
 
 def test_what_was_pushed_is_pulled_by_a_clone(recorded, tmp_path):
-    """A clone has what git has: neither the cache nor what stages wrote outside data/results."""
+    """A clone has what git has: neither the cache nor what stages wrote."""
     source = shutil.copytree(recorded, tmp_path / "source", symlinks=True)
     dvc(source, "remote", "add", "--local", "--default", "store", str(tmp_path / "store"))
     dvc(source, "push")
     clone = tmp_path / "clone"
     shutil.copytree(source, clone, symlinks=True, ignore=shutil.ignore_patterns("cache", "tmp"))
-    for built in (clone / "data").iterdir():
-        if built.name != "results":
-            shutil.rmtree(built) if built.is_dir() else built.unlink()
+    shutil.rmtree(clone / "data")
     dvc(clone, "pull")
     assert json.loads(dvc(clone, "status", "--json")) == {}
-    for part in ("studies", "models", "sets"):
-        for file in (source / "data" / part).rglob("*.npy"):
+    for part in ("studies", "models", "sets", "reports"):
+        for file in (source / "data" / part).rglob("*.*"):
             assert (clone / file.relative_to(source)).read_bytes() == file.read_bytes()
 
 
 def test_without_a_remote_or_artefacts_it_is_said_what_to_run(recorded, tmp_path):
-    leave = shutil.ignore_patterns("cache", "tmp", "studies", "results")
+    leave = shutil.ignore_patterns("cache", "tmp", "studies", "reports")
     clone = shutil.copytree(recorded, tmp_path / "clone", symlinks=True, ignore=leave)
     answer = subprocess.run(
         [sys.executable, "-m", "camdrift.ops.summary", "show"],

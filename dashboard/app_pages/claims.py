@@ -15,7 +15,7 @@ def show_figures(view: frame.View, claim: str) -> int:
     paper = interface.paper(view.plan.paper)
     draws, count = paper.by_name(view.plan, view.tables), 0
     for name in next(known.figures for known in paper.CLAIMS if known.id == claim):
-        path = storage.results(view.study, "figures") / f"{name}.png"
+        path = storage.shown(view.study, "figures") / f"{name}.png"
         figure = draws[name]() if name in draws else None
         if figure is not None and not figure.is_blank:
             frame.show(figure)

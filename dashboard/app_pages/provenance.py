@@ -6,10 +6,7 @@ import pandas as pd
 import revisions
 import streamlit as st
 
-from camdrift import storage
 from camdrift.storage import files
-
-RUN = storage.RESULTS / "run.json"
 
 view = frame.view()
 st.header("Provenance", anchor=False)
@@ -19,16 +16,13 @@ if here is None:
 else:
     st.text(f"Revision {here.sha}, {'with changes not committed' if here.changed else 'clean'}")
 
-own = storage.results(view.study, "run.json")
-file = RUN if view.study in frame.current_settings().studies else own
-if not file.exists():
-    st.info("The environment and the run times of this study were not recorded; `make publish` "
-            "records those of the default studies.")  # fmt: skip
+facts = lineage.costs(view.study, frame.current_settings())
+if facts is None:
+    st.info("The environment and the run times of this study were not recorded.")
 else:
-    facts = files.read_json(file)
     machine = facts["environment"]
     limited = ", CAMDRIFT_PROCESSOR=any" if machine.get("processor") == "any" else ""
-    st.subheader("Environment of the published run", anchor=False)
+    st.subheader("Environment of the run", anchor=False)
     st.text("\n".join([
         f"Python {machine['python']}, {machine['system']}, {machine['cores']} cores, "
         f"{machine['memory_gb']} GB{limited}",
@@ -48,13 +42,13 @@ if "flags" in view.tables:
 
 st.subheader("Data and licences", anchor=False)
 rows = []
-for sheet in sorted(storage.set_datasheet("").parent.glob("*.json")):
+for sheet in lineage.datasheets():
     content = files.read_json(sheet)
     for licence, sources in content["licences"].items():
         rows.append({"set": sheet.stem, "licence": licence, "images in all": content["images"],
                      "sources": ", ".join(sources) if isinstance(sources, list) else str(sources),
                      "sha256": content["sha256"]})  # fmt: skip
-frame.table(pd.DataFrame(rows), "licences", "Every image set behind the results in git.")
+frame.table(pd.DataFrame(rows), "licences", "Every image set behind the results.")
 
 st.subheader("Hashes", anchor=False)
 hashes = lineage.hashes(view.study)

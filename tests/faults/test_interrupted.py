@@ -177,7 +177,7 @@ def test_ctrl_c_leaves_no_traceback_and_the_next_run_goes_on(undisturbed, backen
 def test_one_thread_and_two_give_the_same_metrics(undisturbed, tmp_path):
     """With the same weights: training makes much of last digits."""
     folder = shutil.copytree(undisturbed[0], tmp_path / "study", symlinks=True)
-    place = folder / "data/results/tiny/metrics.json"
+    place = folder / "data/reports/tiny/metrics.json"
     one = json.loads(place.read_text())
     names = stage_names(folder)
     for name in (n for group in CELL_STAGES for n in names if n.partition("@")[0] == group):

@@ -59,7 +59,7 @@ def test_four_runs_side_by_side(tmp_path):
     for row in shown[-1]["experiments"]:
         revision = row["revs"][-1]["data"]
         name = row["name"]
-        metrics = revision["metrics"]["data/results/tiny/metrics.json"]["data"]
+        metrics = revision["metrics"]["data/reports/tiny/metrics.json"]["data"]
         by_name[name] = json.dumps(metrics, sort_keys=True)
     assert len(set(by_name.values())) == 4
     assert (folder / "dvc.lock").read_text() == before

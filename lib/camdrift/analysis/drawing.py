@@ -329,9 +329,10 @@ def _literal(text: object) -> str:
 HOLDS_IMAGES = "Holds images of the set."
 
 
-def holds_images(content: bytes) -> bool:
+def holds_images(file: Path) -> bool:
     """Returns whether a PNG that `png` wrote holds images of the set."""
-    return Image.open(io.BytesIO(content)).info.get("Description") == HOLDS_IMAGES
+    with Image.open(file) as picture:
+        return picture.info.get("Description") == HOLDS_IMAGES
 
 
 def _draw(figure: Figure, axes: Any) -> None:

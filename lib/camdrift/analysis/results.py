@@ -1,6 +1,6 @@
 """The outputs of a cell's stages, and the tables of a study's report."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from camdrift.settings.studies import OWNERS
 from camdrift.storage import Artefact, Attacked, Covered, Maps, Noise, Scores, files
 
 Tables = dict[str, pd.DataFrame]
+Place = Callable[[str, str], Path]  # of a study, the path of a part of its results
 
 # Groups of images, by whether the attack succeeds at strength 1.
 GROUPS = {"all": [True, False], "success": [True], "failure": [False]}
@@ -135,13 +136,22 @@ def read(
     )  # fmt: skip
 
 
-def load(study: str) -> Tables:
+def published(study: str, part: str) -> Path:
+    """Returns the path of a part of a study's published results, which are in git."""
+    return storage.published(storage.results(study, part))
+
+
+def load(study: str, place: Place = storage.shown) -> Tables:
     """Returns the tables of a study as its report wrote them.
+
+    Args:
+        study: its name.
+        place: `storage.shown`, `storage.results` or `published`.
 
     Raises:
         FileNotFoundError: there are none; the message names the command that writes them.
     """
-    folder = storage.results(study, "tables")
+    folder = place(study, "tables")
     files = sorted(folder.glob("*.csv"))
     if not files:
         raise FileNotFoundError(f"no tables in {folder}; run `make repro STUDY={study}`")
@@ -186,16 +196,18 @@ def write_settings(study: str, settings: Settings) -> None:
     files.write_json(storage.results(study, "settings.json"), content)
 
 
-def settings_of(study: str) -> Settings:
-    """Returns the settings of a study's results, as its report wrote them."""
-    return params.typed(files.read_json(storage.results(study, "settings.json")))
+def settings_of(study: str, place: Place = storage.shown) -> Settings:
+    """Returns the settings of a study's results, as its report wrote them; `place` as of `load`."""
+    return params.typed(files.read_json(place(study, "settings.json")))
 
 
-def elsewhere(settings: Settings) -> dict[str, Study]:
-    """Returns the studies that have results in this folder but are not in params.yaml."""
+def elsewhere(settings: Settings, place: Place = storage.shown) -> dict[str, Study]:
+    """Returns the studies that have results but are not in params.yaml; `place` as of `load`."""
     others: dict[str, Study] = {}
-    for file in sorted(storage.RESULTS.glob("*/settings.json")):
-        others |= settings_of(file.parent.name).studies
+    for root in (storage.RESULTS, storage.REPORTS):
+        for name in sorted(file.parent.name for file in root.glob("*/settings.json")):
+            if place(name, "settings.json").exists():
+                others |= settings_of(name, place).studies
     return {name: plan for name, plan in others.items() if name not in settings.studies}
 
 

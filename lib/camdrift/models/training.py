@@ -97,10 +97,11 @@ def train(
         return class_logits(output if isinstance(output, Tensor) else output[0])
 
     steps = max(1, len(pixels) // batch)
-    # One call for all parameters takes the least time on a CPU; and it alone takes no square root
-    # by MKL, whose last digits depend on the processor.
     common: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
-    common["fused"] = device.type == "cpu" or None
+    if device.type == "cpu":
+        # One call for all parameters takes the least time; and it alone takes no square root by
+        # MKL, whose last digits depend on the processor.
+        common["fused"] = True
     descent: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     if optimiser == "sgd":

@@ -1,6 +1,6 @@
 """Builds a preset, another choice of what is built, in a copy of the repository.
 
-`python -m camdrift.ops.build NAME [STUDY]` brings the preset's results into `data/results`.
+`python -m camdrift.ops.build NAME [STUDY]` brings the preset's results into `data/reports`.
 Folders from elsewhere come from the environment: see stages/README.md.
 """
 
@@ -22,7 +22,6 @@ from dvc.utils.serialize import modify_yaml
 from omegaconf.errors import OmegaConfBaseException
 
 from camdrift import storage
-from camdrift.analysis import drawing
 from camdrift.ops import stages
 from camdrift.pipeline import run
 from camdrift.settings import Settings, SettingsError, owners, params, presets
@@ -212,12 +211,11 @@ def _code() -> Iterator[str]:
     yield from (f for f in answer.stdout.split("\0") if f and not f.startswith(others))
 
 
-def gather(preset: Preset, plan: Settings, names: Sequence[str], folder: Path) -> None:
+def gather(plan: Settings, names: Sequence[str], folder: Path) -> None:
     """Brings the results of some studies home from a copy, and cards of their sets and models.
 
-    Figures that hold images from elsewhere stay behind: `data/results` is in git, and not every
-    licence lets an image be passed on. What the stages took stands beside them: it is of no
-    revision, and what DVC took from its cache has run before, maybe elsewhere.
+    What the stages took stands beside them: it is of no revision, and what DVC took from its cache
+    has run before, maybe elsewhere.
     """
     items = [(key, item) for part in OWNERS for key, item in getattr(plan, part).items()]
     used = [item for _, item in items if owners(item) & {*names}]
@@ -226,18 +224,15 @@ def gather(preset: Preset, plan: Settings, names: Sequence[str], folder: Path) -
     paths = [storage.set_datasheet(name) for name in sets]
     paths += [storage.model_card(name) for name in models & set(plan.models)]
     for name in names:
-        results = storage.RESULTS / name
-        paths += [f.relative_to(folder) for f in (folder / results).rglob("*.*") if f.is_file()]
+        there = folder / storage.results(name, "")
+        paths += [file.relative_to(folder) for file in there.rglob("*.*") if file.is_file()]
+        paths.append(storage.report(name))
     for file in sorted(set(paths)):
-        content = (folder / file).read_bytes()
-        if "DATA" in preset.needs and file.suffix == ".png" and drawing.holds_images(content):
-            continue
         with files.whole(file) as temporary:
-            temporary.write_bytes(content)
+            shutil.copyfile(folder / file, temporary)
     for name in names:
-        # Of a run before; pictures of images from elsewhere are not among them.
-        for file in (storage.RESULTS / name).rglob("*.*"):
-            if file not in paths:
+        for file in storage.results(name, "").rglob("*.*"):
+            if file.is_file() and file not in paths:  # of a run before
                 file.unlink()
         keys = {name} | {key for key, item in items if name in owners(item)}
         took = run.last_runs(keys | sets | models, folder / storage.RUNS)
@@ -273,11 +268,12 @@ def main() -> None:
     )  # fmt: skip
     if process.returncode:
         sys.exit(process.returncode)
-    gather(preset, plan, names, folder)
+    gather(plan, names, folder)
     from camdrift.ops import readme  # whose tables are at home now
 
     for name in names:
-        page = readme.study_readme(name, command=f"make study NAME={arguments.name} STUDY={name}")
+        command = f"make study NAME={arguments.name} STUDY={name}"
+        page = readme.study_readme(name, storage.results, command=command)
         files.write_text(storage.results(name, "README.md"), page)
 
 

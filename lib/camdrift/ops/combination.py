@@ -96,7 +96,7 @@ def review(study: str, claim: str, detail: str) -> str:
 
 
 def evidence(plan: Settings, studies: Mapping[str, Study]) -> pd.DataFrame:
-    """Returns what each study says of each claim: `COLUMNS`, a row for each that was asked.
+    """Returns what each study's published results say of each claim that was asked: `COLUMNS`.
 
     Args:
         plan: of params.yaml, which names the bundled sets.
@@ -104,7 +104,7 @@ def evidence(plan: Settings, studies: Mapping[str, Study]) -> pd.DataFrame:
     """
     rows = []
     for name in studies:
-        own = results.settings_of(name)
+        own = results.settings_of(name, results.published)
         parts = (getattr(own, part, {}) for part in ("cells", "targets", "retrainings"))
         items = {key: item for part in parts for key, item in part.items()}
         headline = getattr(own.studies[name], "headline", None)  # the cell that decides
@@ -113,7 +113,7 @@ def evidence(plan: Settings, studies: Mapping[str, Study]) -> pd.DataFrame:
         votes = not any(_is_bundled(plan, item.set) for item in items.values())
         models = sorted({item.model for item in items.values()})
         network = models[0] if len(models) == 1 else f"{len(models)} networks"
-        for claim in results.load(name)["claims"].to_dict("records"):
+        for claim in results.load(name, results.published)["claims"].to_dict("records"):
             facts = {"claim": claim["id"], "study": name, "set": of, "votes": votes}
             facts |= {"network": network, "seed": own.seed}
             facts |= {key: claim[key] for key in COLUMNS if key in claim}

@@ -1,15 +1,11 @@
 """Comparison: how much of the published results the results of this machine reproduce.
 
-The published results are those of the current commit (git's HEAD); this machine's are those in the
-work tree. `make repro` ends with it, and `make compare` prints it again.
+`make repro` ends with it, and `make compare` prints it again.
 """
 
 import argparse
-import io
-import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 
@@ -21,19 +17,6 @@ from camdrift.settings import params
 
 COLUMNS = ["study", "verdicts", "same verdict", "values", "same value", "largest difference"]
 NUMBERS = ["value", "low", "high"]
-
-
-def published(study: str) -> pd.DataFrame | None:
-    """Returns the claims table of a study as the current commit has it, None if it has none."""
-    file = (storage.results(study, "tables") / "claims.csv").as_posix()
-    command = ["git", "show", f"HEAD:./{file}"]
-    try:
-        answer = subprocess.run(command, capture_output=True, check=False)
-    except FileNotFoundError:  # no git on this machine
-        return None
-    if answer.returncode:
-        return None
-    return pd.read_csv(io.BytesIO(answer.stdout), keep_default_na=False, na_values=[""])
 
 
 def compared(study: str, before: pd.DataFrame, now: pd.DataFrame) -> tuple[dict, list[str]]:
@@ -87,11 +70,11 @@ def report(studies: Sequence[str]) -> str:
     """
     rows, lines, missing = [], [], []
     for study in studies:
-        before = published(study)
-        if before is None:
+        if not results.published(study, "tables").is_dir():
             missing.append(study)
             continue
-        row, changed = compared(study, before, results.load(study)["claims"])
+        before, now = (results.load(study, at) for at in (results.published, storage.results))
+        row, changed = compared(study, before["claims"], now["claims"])
         rows.append(row)
         lines += changed
     texts = []
@@ -100,15 +83,14 @@ def report(studies: Sequence[str]) -> str:
         total = table[COLUMNS[1:5]].sum()
         texts.append(
             f"This machine reproduces {total['same verdict']} of {total['verdicts']} published "
-            f"verdicts and {total['same value']} of {total['values']} values (those of the current "
-            "commit). The largest difference is "
-            f"{table['largest difference'].max():.2f} of half an interval."
+            f"verdicts and {total['same value']} of {total['values']} values. The largest "
+            f"difference is {table['largest difference'].max():.2f} of half an interval."
         )
         if (table["same value"] < table["values"]).any():
             texts.append(table.round(2).to_string(index=False))
         texts += [f"Verdicts that differ: {len(lines)}", *lines] if lines else []
     if missing:
-        texts.append(f"Not compared, as the current commit has no results: {', '.join(missing)}")
+        texts.append(f"Not compared, as no results are published: {', '.join(missing)}")
     return "\n".join(texts)
 
 
@@ -118,12 +100,14 @@ def main() -> None:
     parser.add_argument("study", nargs="*", help="default: all in params.yaml")
     studies = parser.parse_args().study
     known = list(params.load().studies)
-    strange = [name for name in studies if not Path(storage.results(name, "tables")).exists()]
-    if strange:
+    built = [name for name in known if storage.is_own(name)]
+    strange = [name for name in studies or known[:1] if not storage.is_own(name)]
+    if strange and (studies or not built):
         raise FileNotFoundError(
-            f"no results of '{strange[0]}'; there are studies {', '.join(known)}: `make repro`"
+            f"this machine has no results of '{strange[0]}' (studies: {', '.join(known)}); "
+            f"run `make repro`"
         )
-    sys.stdout.write(report(studies or known) + "\n")
+    sys.stdout.write(report(studies or built) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The generated parts of the READMEs: every number in them comes from a study's tables."""
+"""The generated parts of the READMEs: every number in them comes from published tables."""
 
 import os
 import re
@@ -50,7 +50,7 @@ def generated() -> dict[str, str]:
         "published": _published(tables),
         "oddities": _oddities(tables, headline),
         "seeds": _seeds(plan),
-        "methods": _methods(tables, headline, storage.results(study, "figures").as_posix()),
+        "methods": _methods(tables, headline, results.published(study, "figures").as_posix()),
         "detection_claims": _claims(plan, settings.TAN),
         "detectors": _detectors(plan),
         "retraining": _claims(plan, settings.KLAWIKOWSKA, figures=["success_by_model"]),
@@ -68,20 +68,25 @@ def generated() -> dict[str, str]:
 
 def studies(plan: Settings) -> dict[str, Study]:
     """Returns all studies whose tables are there, by name, those of presets first."""
-    return results.elsewhere(plan) | plan.studies
+    there = results.elsewhere(plan, results.published) | plan.studies
+    return {n: study for n, study in there.items() if results.published(n, "tables").is_dir()}
 
 
 def _by_paper(plan: Settings, paper: str) -> dict[str, results.Tables]:
     """Returns the tables of a paper's studies, those of presets, of the paper's size, first."""
-    return {n: results.load(n) for n, study in studies(plan).items() if study.paper == paper}
+    return {n: _load(n) for n, study in studies(plan).items() if study.paper == paper}
+
+
+def _load(study: str) -> results.Tables:
+    return results.load(study, results.published)
 
 
 def _studies(plan: Settings) -> str:
     """Returns the list of all studies, with links to their READMEs."""
     rows = []
     for name, study in studies(plan).items():
-        verdicts = results.load(name)["claims"]["verdict"]
-        link = storage.results(name, "README.md").as_posix()
+        verdicts = _load(name)["claims"]["verdict"]
+        link = results.published(name, "README.md").as_posix()
         rows.append(
             {
                 "study": f"[{name}]({link})",
@@ -101,7 +106,7 @@ def _claims(plan: Settings, paper: str, *texts: str, figures: Sequence[str] = ()
     by_study = _by_paper(plan, paper)
     if not by_study:
         return speeds.NOT_RUN
-    folder = storage.results(next(iter(by_study)), "figures").as_posix()
+    folder = results.published(next(iter(by_study)), "figures").as_posix()
     table = pd.DataFrame()
     for name, tables in by_study.items():
         rows = claims.texts(tables)
@@ -215,8 +220,8 @@ def _verdicts(plan: Settings) -> str:
     """Returns how many of the papers' claims hold, study by study, those of presets first."""
     rows = []
     for name in studies(plan):
-        verdicts = results.load(name)["claims"]["verdict"]
-        reviewed = _under_review(name, results.load(name))
+        verdicts = _load(name)["claims"]["verdict"]
+        reviewed = _under_review(name, _load(name))
         rows.append(
             {"study": f"`{name}`"}
             | {v: int((verdicts == v).sum()) for v in findings.VERDICTS}
@@ -229,7 +234,7 @@ def _detectors(plan: Settings) -> str:
     """Returns the AUROC of each detector, study by study, and what they have of the confidence."""
     columns, readings = {}, {}
     for name, tables in _by_paper(plan, settings.TAN).items():
-        own = results.settings_of(name)
+        own = results.settings_of(name, results.published)
         headline = own.study(name, DetectorStudy).headline
         evaluation = detector_report.evaluation(tables, headline).drop_duplicates("detector")
         columns[f"`{name}`"] = evaluation.set_index("detector")["AUROC"]
@@ -320,7 +325,7 @@ def _time(facts: dict) -> str:
 
 def _rests(name: str, tables: results.Tables) -> str:
     """Returns what a study's verdicts rest on and, where it is known, what they took."""
-    file = storage.results(name, "run.json")
+    file = results.published(name, "run.json")
     took = f" {_time(files.read_json(file))}." if file.exists() else ""
     return f"`{name}`: {tables['claims']['rests_on'].iloc[0]}.{took}"
 
@@ -337,32 +342,36 @@ def pages() -> dict[Path, str]:
         for page, names in PAGES.items()
     }
     return filled_pages | {
-        storage.results(name, "README.md"): text
+        results.published(name, "README.md"): text
         for name, text in study_readmes(params.load()).items()
     }
 
 
 def study_readmes(plan: Settings) -> dict[str, str]:
-    """Returns the README of each study whose tables are there."""
+    """Returns the README of each study whose published tables are there."""
     return {
-        name: study_readme(name, command="" if name in plan.studies else _command(name))
+        name: study_readme(name, results.published, command=_command(plan, name))
         for name in studies(plan)
     }
 
 
-def study_readme(name: str, *, command: str = "") -> str:
-    """Returns the README of a study whose tables are there."""
-    return render(name, results.load(name), content(name), command=command)
+def study_readme(name: str, place: results.Place, *, command: str) -> str:
+    """Returns the README of a study whose tables are there; `place` as of `results.load`."""
+    tables, figures = results.load(name, place), place(name, "figures")
+    return render(name, tables, content(name, place), figures=figures, command=command)
 
 
-def content(name: str) -> Content:
+def content(name: str, place: results.Place) -> Content:
     """Returns the content of the README of a study whose tables are there."""
-    own = results.settings_of(name)
-    return interface.paper(own.studies[name].paper).content(name, own, results.load(name))
+    own = results.settings_of(name, place)
+    paper = interface.paper(own.studies[name].paper)
+    return paper.content(name, own, results.load(name, place))
 
 
-def _command(study: str) -> str:
-    """Returns the command that builds a study which params.yaml does not hold."""
+def _command(plan: Settings, study: str) -> str:
+    """Returns the command that builds a study."""
+    if study in plan.studies:
+        return f"make repro STUDY={study}"
     preset = presets.builder(study)
     if preset is None:
         return f"make study NAME=<file> STUDY={study}"

@@ -5,10 +5,9 @@ import sys
 
 from camdrift import settings, storage
 from camdrift.analysis import results
-from camdrift.ops import combination, compare, readme
+from camdrift.ops import combination, compare, publication, readme
 from camdrift.papers import readme as papers_readme
-from camdrift.pipeline import run
-from camdrift.settings import params, presets
+from camdrift.settings import Settings, params
 from camdrift.storage import files
 
 DASHBOARD = "make dashboard"
@@ -17,7 +16,8 @@ MATRIX = storage.RESULTS / "claims.csv"  # each claim in each study
 
 def terminal(name: str) -> str:
     """Returns the results of a study in few words, see `papers.readme.terminal`."""
-    return papers_readme.terminal(name, results.load(name), readme.content(name))
+    content = readme.content(name, storage.results)
+    return papers_readme.terminal(name, results.load(name, storage.results), content)
 
 
 def unusual() -> list[str]:
@@ -40,20 +40,15 @@ def unusual() -> list[str]:
     return lines
 
 
-def publish() -> None:
-    """Copies seconds and memory of the plan's stages, and their environment, beside the results."""
-    plan = params.load()
-    keys = {key for part in presets.PARTS for key in getattr(plan, part)}
-    runs = run.last_runs(keys)
-    if runs is None:
-        raise FileNotFoundError(f"no runs in {storage.RUNS}; run `make repro`")
-    stages = params.stages()  # those of now: a folder keeps the runs of stages that had other names
-    runs["stages"] = [stage for stage in runs["stages"] if stage["stage"] in stages]
-    files.write_json(readme.RUN, runs)
+def write_pages(plan: Settings) -> None:
+    """Writes the generated parts of the READMEs, and each claim in each published study."""
+    for page, text in readme.pages().items():
+        files.write_text(page, text)
+    files.write_csv(MATRIX, combination.evidence(plan, readme.studies(plan)))
 
 
 def main() -> None:
-    """Shows results, writes READMEs, publishes the run, lists seeds."""
+    """Shows results, writes READMEs, publishes results, lists seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=["show", "readme", "publish", "seeds"])
     parser.add_argument("study", nargs="*", help="default: all")
@@ -67,13 +62,12 @@ def main() -> None:
             sys.stdout.write(f"\n{line}")
         sys.stdout.write(f"\n\nDashboard: {DASHBOARD}\n{compare.report(studies)}\n")
     elif arguments.action == "readme":
-        for page, text in readme.pages().items():
-            files.write_text(page, text)
-        files.write_csv(MATRIX, combination.evidence(plan, readme.studies(plan)))
+        write_pages(plan)
     elif arguments.action == "seeds":
         sys.stdout.write(" ".join(str(seed) for seed in plan.seeds) + "\n")
     else:
-        publish()
+        publication.publish(plan, studies)
+        write_pages(plan)
 
 
 if __name__ == "__main__":

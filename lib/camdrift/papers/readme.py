@@ -4,6 +4,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -59,32 +60,35 @@ def by_flag(tables: Tables) -> list[str]:
     return [f"{flag}: touches {', '.join(ids)}" for flag, ids in claims]
 
 
-def readme(study: str, tables: Tables, content: Content, *, command: str = "") -> str:
+def readme(
+    study: str, tables: Tables, content: Content, *, figures: Path, command: str = ""
+) -> str:
     """Returns a study's README in Markdown; links are relative to the folder of its results.
 
     Args:
         study: its name.
         tables: its tables.
         content: of its kind.
+        figures: the folder of its figures.
         command: that rebuilds it; `make repro` of it unless given.
     """
-    folder = storage.results(study, "figures")
-    figures = [figure for figure in content.figures if (folder / f"{figure[0]}.png").exists()]
+    there = [figure for figure in content.figures if (figures / f"{figure[0]}.png").exists()]
     parts = [
         f"# {content.title}",
         f"Study `{study}`, after {content.papers}. {content.compared} Numbers rest on these images "
-        "and networks, not on those of any paper. Other studies: [findings](../README.md).",
+        "and networks, not on those of any paper. Other studies: "
+        "[findings](../../results/README.md).",
     ]
     for text, table in content.headline:
         parts += [text, markdown(table)]
-    parts += ["## Claims", _claims(tables, content.claims, {name for name, *_ in figures})]
+    parts += ["## Claims", _claims(tables, content.claims, {name for name, *_ in there})]
     parts += _after_holm(tables) + _readings(tables, content.readings)
     for text, table in content.beside:
         parts += [text, markdown(table)]
     parts += ["## Flags", "\n".join(f"- {text}" for text in content.flags) or "None is raised."]
     parts += ["## Figures", "Whiskers and bars are intervals."]
     captions: set[str] = set()
-    for name, title, caption in figures:
+    for name, title, caption in there:
         first = re.split(r"[.;] ", caption)[0].removesuffix(".")
         # The picture shows its title: the text repeats it only if the caption was used before.
         parts.append(

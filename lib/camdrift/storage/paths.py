@@ -8,7 +8,8 @@ from camdrift.settings import RETRAINED
 DATA = Path("data")
 CHECKED = DATA / "checked"
 MODULES = DATA / "modules"  # digests of the user's modules, by which stages notice an edit
-RESULTS = DATA / "results"
+REPORTS = DATA / "reports"  # results of this machine, as stages write them
+RESULTS = DATA / "results"  # published results, in git: `make publish` brings them there
 RUNS = Path(os.environ.get("CAMDRIFT_RUNS", DATA / "run"))  # costs of runs, in no revision
 SHARDS = Path(os.environ.get("CAMDRIFT_SHARDS", DATA / "shards"))  # shards of interrupted runs
 COPIES = DATA / "copies"  # copies of the repository, in which presets are built
@@ -48,23 +49,39 @@ def module(part: str, name: str) -> Path:
 
 
 def set_datasheet(name: str) -> Path:
-    """Returns the path of a set's datasheet, which is in git."""
-    return RESULTS / "sets" / f"{name}.json"
+    """Returns the path of a set's datasheet."""
+    return REPORTS / "sets" / f"{name}.json"
 
 
 def model_card(name: str) -> Path:
-    """Returns the path of a model's card, which is in git."""
-    return RESULTS / "models" / f"{name}.json"
+    """Returns the path of a model's card."""
+    return REPORTS / "models" / f"{name}.json"
 
 
 def results(study: str, part: str) -> Path:
     """Returns the path of a part of a study's results: `figures`, `tables`, `metrics.json`."""
-    return RESULTS / study / part
+    return REPORTS / study / part
+
+
+def published(path: Path) -> Path:
+    """Returns the path in git of results, a datasheet or a card, by that of this machine's."""
+    return RESULTS / path.relative_to(REPORTS)
+
+
+def is_own(study: str) -> bool:
+    """Returns whether a study's results of this machine are there, rather than published ones."""
+    return results(study, "settings.json").exists()
+
+
+def shown(study: str, part: str) -> Path:
+    """Returns the path of a part of a study's results, this machine's or else the published."""
+    path = results(study, part)
+    return path if is_own(study) else published(path)
 
 
 def report(study: str) -> Path:
     """Returns the path of a study's report."""
-    return DATA / "reports" / f"{study}.html"
+    return REPORTS / f"{study}.html"
 
 
 def writer(folder: Path) -> str:
