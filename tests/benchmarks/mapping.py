@@ -33,7 +33,6 @@ def races() -> Iterator[Race]:
         yield _race(*both, px, batch, "pytorch-grad-cam, all layers at once", _at_once, 2.5)
         yield _torchcam(*both, px, batch)
         yield _limit(*both, px, batch)
-    yield
 
 
 def _vgg16() -> nn.Module:
