@@ -5,7 +5,7 @@ import torch
 
 from camdrift import attacks, storage
 from camdrift.models import gradients, loading
-from camdrift.perturbations import perturbation
+from camdrift.perturbations import limits, perturbation
 from camdrift.pipeline import randomness, run, shards
 from camdrift.storage.pixels import from_8bit
 
@@ -24,6 +24,7 @@ def shard(stage: run.Stage, places: slice) -> storage.Attacked:
         attacks.perturbing(cell.attack), source, target, pixels, labels,
         generators=[randomness.generator(seed, "attack", stage.key, i) for i in rows["id"]],
         settings=attacks.resolved(cell.attack, stage.settings.attacks, cell.override),
+        limits=limits.within(cell, rows.index),
     )  # fmt: skip
     table = rows[["id", "source", "label", "class_name"]].reset_index(names="image")
     table = pd.concat([table, effect], axis=1)

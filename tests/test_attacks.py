@@ -23,6 +23,8 @@ SETTINGS = {
         "max_steps": 6, "norm_limit": 0.1, "min_gain": None, "tables": "per_seed",
         "differs_from": "clean", "mutant": "last",
     },
+    "map_moving": {"eps": 0.03, "step": 0.2, "steps": 5},
+    "map_keeping": {"eps": 0.03, "step": 0.2, "steps": 5, "bisections": 2},
     "one_pixel": {
         "pixels": 1, "population": 10, "generations": 4, "mutation": [0.5, 1.0],
         "recombination": 1.0, "bounds": [0.0, 1.0], "success": "best", "target": None,

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from camdrift.attacks import dlfuzz, fgsm, pgd
+from camdrift.attacks import dlfuzz, fgsm, map_moving, pgd
 from camdrift.models import architectures, coverage
 from camdrift.models.model import Model
 from camdrift.pipeline.vision import torchvision  # the peers import torchvision, too
@@ -34,6 +34,10 @@ def races() -> Iterator[Race]:
                     yield from _gradients(attack, size, batch, rounds=20 if cost < 5 else 5)
     for size, batch in ((64, 16), (112, 8), (224, 4)):
         yield _dlfuzz(size, batch, steps=5)
+    for name, width, size, batch in (
+        ("vgg16_bn", WIDTH, 64, 32), ("vgg16_bn", 1.0, 64, 8), ("resnet18", 1.0, 224, 8),
+    ):  # fmt: skip
+        yield _map_moving(name, width, size, batch)
 
 
 def network(size: int) -> nn.Module:
@@ -160,6 +164,41 @@ def _dlfuzz(size: int, batch: int, steps: int) -> Race:
     return Race("DLFuzz, VGG-16", "the published loop, an image and a purpose at a time",
                 {"px": size, "images": batch, "steps": steps, "width": WIDTH},
                 ours, theirs, same, 3.0, rounds=3)  # fmt: skip
+
+
+def _map_moving(name: str, width: float, size: int, batch: int) -> Race:
+    """As many steps of map-moving and of PGD: equal limits, other results, so a cost and no race.
+
+    A step of map-moving is derived twice and looked at, as an image and in 8 bit.
+    """
+    torch.manual_seed(0)
+    network = architectures.build(
+        architecture=name, width=width, head="torchvision", classes=CLASSES, size=size,
+        initialised=True,
+    )  # fmt: skip
+    model = Model(network, mean=HALVES, std=HALVES, size=size, micro_batch=batch)
+    pixels = drawn(batch, size)
+    labels = model(pixels).argmax(1)
+
+    def moved() -> Tensor:
+        generators = [np.random.default_rng(i) for i in range(batch)]
+        return map_moving.perturb(
+            model, pixels, labels, generators=generators, eps=EPS, step=1 / STEPS, steps=STEPS,
+            beta=[10.0, 100.0], layers=None, tolerance=0.05,
+        ).pixels  # fmt: skip
+
+    def attacked() -> Tensor:
+        return pgd.perturb(
+            model, pixels, labels, generators=[], eps=EPS, step=STEP, steps=STEPS,
+            random_start=False, early_stop=False,
+        ).pixels  # fmt: skip
+
+    def within(ours: Tensor, theirs: Tensor) -> None:
+        assert max(ours.abs().max(), theirs.abs().max()) <= EPS + 1e-6
+
+    place = {"px": size, "batch": batch, "width": width}
+    return Race(f"map-moving, {name}", "as many steps of PGD", place, moved, attacked, within,
+                0.25, 3)  # fmt: skip
 
 
 def published(model: Model, image: Tensor, generator: np.random.Generator, *, steps: int) -> Tensor:

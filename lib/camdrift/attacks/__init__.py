@@ -3,6 +3,8 @@
 `perturb(model, pixels, labels, *, generators, **settings) -> Perturbation` is batched, takes one
 random generator an image, and leads away from `labels`. It may return any values in the images'
 shape: the caller (`stages/attack.py`) clips, measures and judges them the same for every attack.
+With a parameter `limits` it can follow the size of another attack on each image; one without is
+made smaller afterwards, in a cell that is `within` another.
 `Settings` has a field for each of its settings, all of which params.yaml lists under `attacks:`.
 """
 

@@ -10,7 +10,7 @@ import camdrift
 LIBRARY = Path(camdrift.__file__).parent
 # A package imports only from those before it. `evaluation` resamples by means of `analysis`.
 ORDER = (
-    "settings", "storage", "pipeline", "datasets", "models", "perturbations", "attacks", "explain",
+    "settings", "storage", "pipeline", "datasets", "models", "perturbations", "explain", "attacks",
     "scores", "analysis", "features", "detectors", "evaluation", "papers", "ops",
 )  # fmt: skip
 

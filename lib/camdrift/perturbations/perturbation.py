@@ -1,7 +1,8 @@
 """Perturbations: the result of any attack, and its measurements, the same for all attacks."""
 
+import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from camdrift.models.model import Model
 from camdrift.models.tensors import Labels, Logits, Mask, PerImage, Pixels
+from camdrift.perturbations.limits import Limits
 from camdrift.settings import SettingsError
 
 
@@ -47,6 +49,7 @@ def run(
     *,
     generators: Sequence[np.random.Generator],
     settings: dict[str, Any],
+    limits: Limits | None = None,
     only: Mask | None = None,
     shard: int | None = None,
     outputs: Logits | None = None,
@@ -61,6 +64,8 @@ def run(
         labels: the classes that the attack leads away from.
         generators: one for each image.
         settings: of the attack.
+        limits: of each image. An attack with a parameter of this name heeds them; the result of any
+            other is projected on them, and counts as one step. None: the attack's own.
         only: the images to attack; the others stay as they are, without an evaluation.
             None attacks all.
         shard: images to attack at a time, None for all; an image's result does not depend on it,
@@ -74,10 +79,15 @@ def run(
     successes = torch.zeros(len(pixels), dtype=torch.bool)
     log: list[dict] = []
     steps = judges = False
+    heeds = "limits" in inspect.signature(perturb).parameters
     shards = rows.split(shard or len(rows)) if len(rows) else ()
     for part in tqdm(shards, desc="attack", unit="shard", disable=shard is None):
         own = [generators[int(row)] for row in part]
-        result = perturb(source, pixels[part], labels[part], generators=own, **settings)
+        bounds = {"limits": limits.of(part)} if limits is not None and heeds else {}
+        result = perturb(source, pixels[part], labels[part], generators=own, **bounds, **settings)
+        if limits is not None and not heeds:
+            inside = limits.of(part).project(pixels[part], result.pixels)
+            result = replace(result, pixels=inside, last_step=None, successes=None)
         change[part], evaluations[part] = result.pixels, result.evaluations
         log += [row | {"image": int(part[row["image"]])} for row in result.log]
         if judges := result.successes is not None:

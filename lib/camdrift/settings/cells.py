@@ -9,6 +9,16 @@ from camdrift.settings.section import Count, Name, Positive, Section, Share, Sid
 STRENGTHS = [0.25, 0.5, 1.0, 2.0, 4.0]  # renkhoff2022's, figures 4-8
 
 
+def in_set(name: str) -> str:
+    """Returns the `within` of a cell whose attack no other limits: its set's folder."""
+    return f"sets/{name}"
+
+
+def in_attack(study: str, cell: str) -> str:
+    """Returns the `within` of a cell whose attack is limited by that of another."""
+    return f"studies/{study}/{cell}/attack"
+
+
 class Cell(Section):
     """One experiment."""
 
@@ -18,12 +28,26 @@ class Cell(Section):
     model: Name
     source: Name
     attack: Name
+    within: str
     label: Literal["predicted", "given"] = "predicted"
     strengths: Annotated[list[Positive], Field(min_length=1)] = STRENGTHS
     protocols: Annotated[list[Name], Field(min_length=1)] = ["corrected"]
     detect: list[Positive] = []
     adaptive: bool = False
     override: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_within_its_set(cls, content: Any) -> Any:
+        """Fills in `within`, which results of earlier revisions do not name."""
+        if isinstance(content, dict) and "within" not in content and "set" in content:
+            return content | {"within": in_set(content["set"])}
+        return content
+
+    @property
+    def limiting(self) -> str | None:
+        """The cell whose attack limits this one's, None where there is none."""
+        return None if self.within == in_set(self.set) else self.within.split("/")[-2]
 
     @model_validator(mode="after")
     def _has_whole(self) -> "Cell":

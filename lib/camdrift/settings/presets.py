@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from camdrift.settings import RENKHOFF, TAN, Settings, SettingsError, lines_of, params
+from camdrift.settings.cells import in_attack
 from camdrift.settings.section import Count, Line, Section, nearest
 from camdrift.settings.studies import NAMED, OWNERS
 
@@ -171,7 +172,8 @@ def filled(parts: Mapping[str, Any], name: str) -> dict[str, Any]:
     - A study is after renkhoff2022. Cells, retrainings, sources and targets belong to the only
       study of their paper; cells without a study, to one with the preset's name. The first cell of
       a study, or the first that detectors see, is its headline.
-    - A cell's evaluation is the only study of tan2023; without one, the cell's own study.
+    - A cell's evaluation is the only study of tan2023; without one, the cell's own study. A cell
+      `within` another is within that one's attack.
 
     Args:
         parts: by the names of `PARTS`, each a map of names to maps of settings.
@@ -207,6 +209,9 @@ def filled(parts: Mapping[str, Any], name: str) -> dict[str, Any]:
     for cell in full["cells"].values():
         _fill(cell, "source", cell.get("model"))
         _fill(cell, "evaluation", _only(evaluations or [cell.get("study")]))
+        other = full["cells"].get(cell.get("within"))
+        if other is not None:
+            cell["within"] = in_attack(other.get("study"), cell["within"])
     for name, study in studies.items():
         if study["paper"] in NAMED:
             key, part, owner = NAMED[study["paper"]]

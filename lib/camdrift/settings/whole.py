@@ -13,6 +13,8 @@ from camdrift.settings.cells import (
     Protocol,
     ScoreSettings,
     StatisticsSettings,
+    in_attack,
+    in_set,
 )
 from camdrift.settings.detection import DetectionSettings
 from camdrift.settings.models import ModelSettings
@@ -134,6 +136,7 @@ def _references(plan: Settings) -> list[str]:
         for protocol in cell.protocols:
             known(f"{place}.protocols", "protocol", protocol, plan.protocols)
         known(f"{place}.attack", "attack", cell.attack, plan.attacks)
+        faults += _limit_faults(plan, name)
         if cell.detect:
             reason = ", since the cell has strengths under `detect`"
             reports(f"{place}.evaluation", cell.evaluation, TAN, reason=reason)
@@ -151,6 +154,23 @@ def _references(plan: Settings) -> list[str]:
     ends = plan.sources, plan.targets
     faults += _channel_faults(plan)
     return faults + transfer_faults(transfers, *ends, sets=plan.sets, models=models)
+
+
+def _limit_faults(plan: Settings, name: str) -> list[str]:
+    """Returns a line if nothing is there within whose size the attack of a cell could stay."""
+    cell = plan.cells[name]
+    own = in_set(cell.set)
+    choices = [
+        in_attack(other.study, key)
+        for key, other in plan.cells.items()
+        if key != name and (other.set, other.within) == (cell.set, own)
+    ]
+    if cell.within in (own, *choices):
+        return []
+    return [
+        f"cells.{name}.within: wanted {own}, for an attack that no other limits, or the attack of "
+        f"a cell on the same set ({', '.join(choices) or 'there is none'}), got '{cell.within}'"
+    ]
 
 
 def _channel_faults(plan: Settings) -> list[str]:
