@@ -74,7 +74,7 @@ e2e: setup ## use the dashboard in a real Chromium, and take screenshots
 		|| echo "no Chromium here and it could not be installed: e2e is not run"
 	$(BIN)/python -m pytest tests/e2e -rs
 
-screenshots: e2e ## take the README's pictures of the dashboard anew
+screenshots: e2e ## after make publish: take the README's pictures of the dashboard anew
 	mkdir -p data/results/screenshots
 	for page in overview layers image; do \
 		cp data/run/screenshots/$${page}_light.png data/results/screenshots/$$page.png; done

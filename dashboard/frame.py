@@ -116,11 +116,11 @@ def choose_study() -> None:
     """Shows the choice of the study for all pages."""
     studies = plans(current_settings())
     st.sidebar.selectbox("Study", list(studies), key="study", bind="query-params")
-    own = storage.is_own(st.session_state["study"])
-    origin = "built here." if own else "those published with the repository."
-    st.sidebar.caption(
-        f"The results are {origin} The address holds every choice: copy it to share the view."
-    )
+    study, origin = st.session_state["study"], ""
+    if storage.shown(study, "tables").is_dir():
+        own = storage.is_own(study)
+        origin = f"The results are {'built here' if own else 'those that are published'}. "
+    st.sidebar.caption(f"{origin}The address holds every choice: copy it to share the view.")
 
 
 def view(*papers: str, subject: str = "") -> View:
@@ -142,7 +142,11 @@ def view(*papers: str, subject: str = "") -> View:
     if not folder.is_dir() or not storage.shown(study, "settings.json").exists():
         st.info(f"Nothing is built yet for '{study}'. {build_hint(study)}")
         st.stop()
-    study_settings = results.settings_of(study)
+    try:
+        study_settings = results.settings_of(study)
+    except SettingsError as fault:
+        st.info(f"{fault}. {build_hint(study)}")
+        st.stop()
     return View(study, study_settings.studies[study], study_settings, tables_of(study))
 
 

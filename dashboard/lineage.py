@@ -71,9 +71,9 @@ def built_studies(plans: dict[str, Study]) -> pd.DataFrame:
 
 
 def costs(study: str, settings: Settings) -> dict[str, Any] | None:
-    """Returns what the stages behind a study's results took, and where, see `run.last_runs`.
+    """Returns seconds, memory and environment of the stages behind results, see `run.last_runs`.
 
-    Of studies in params.yaml, they are those of all its stages. None where they are not known.
+    None where they are not known. For a study in params.yaml, they cover all stages there.
     """
     if study in settings.studies and storage.is_own(study):
         return run.last_runs({key for part in presets.PARTS for key in getattr(settings, part)})

@@ -100,12 +100,18 @@ def _system(sha: str) -> Any:
 
 def _read(sha: str, path: str) -> bytes | None:
     """Returns the content of a file at a revision; None if the file is absent."""
-    from dvc.exceptions import DvcException
-
     try:
         return _system(sha).read_bytes(path)
-    except (DvcException, OSError):
+    except _absences():
         return None
+
+
+def _absences() -> tuple[type[Exception], ...]:
+    """Returns the errors that DVC raises for what a revision, or the cache, does not have."""
+    from dvc.exceptions import DvcException
+    from dvc_data.index import DataIndexError
+
+    return DvcException, DataIndexError, OSError
 
 
 def _flat(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -119,10 +125,8 @@ def _flat(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 @st.cache_data(max_entries=64)
 def figures(sha: str, study: str) -> list[str]:
     """Returns the names of a study's figures at a revision; [] if it has none."""
-    from dvc.exceptions import DvcException
-
     for folder in _places(study, "figures"):
-        with contextlib.suppress(DvcException, OSError):
+        with contextlib.suppress(*_absences()):
             paths = _system(sha).ls(folder, detail=False)
             if names := sorted(p.rpartition("/")[2] for p in paths if p.endswith(".png")):
                 return names

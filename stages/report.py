@@ -16,7 +16,6 @@ def main(stage: run.Stage) -> None:
     for name, table in paper.tables(key, settings).items():
         files.write_csv(storage.results(key, "tables") / f"{name}.csv", table)
     tables = results.load(key, storage.results)  # all else rests on these tables alone
-    results.write_settings(key, settings)
     folder = storage.results(key, "figures")
     figures = drawing.write(paper.figures(key, settings, tables), folder)
     files.write_json(storage.results(key, "metrics.json"), paper.metrics(tables))
@@ -24,6 +23,7 @@ def main(stage: run.Stage) -> None:
     content = paper.content(key, settings, tables)
     text = readme.readme(key, tables, content, figures=folder)
     files.write_text(storage.results(key, "README.md"), text)
+    results.write_settings(key, settings)  # last: with it, the results count as whole
     sys.stdout.write(readme.terminal(key, tables, content))
 
 

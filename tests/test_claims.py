@@ -84,7 +84,7 @@ def test_a_figures_name_leads_to_the_function_that_draws_it(tiny):
     # By argument: which of several things of one kind is drawn.
     several = {"drift_by_arm": "drift_by_arm_", "transfer": "transfer_"}
     with inside(tiny.folder):
-        names = {file.stem for file in storage.RESULTS.glob("*/figures/*.png")}
+        names = {file.stem for file in storage.REPORTS.glob("*/figures/*.png")}
     assert len(names) > 35
     for name in names:
         paper = next((p for p in modules if name.startswith(p.rstrip("0123456789") + "_")), None)

@@ -279,7 +279,7 @@ def test_a_threshold_moves_the_rates(whole, monkeypatch):
 
 def test_a_threshold_as_chosen_gives_the_table_s_rates(whole):
     """The page first shows the rates of the evaluation."""
-    tables = whole / "data" / "results" / "tiny_detectors" / "tables"
+    tables = whole / "data" / "reports" / "tiny_detectors" / "tables"
     judged, limits, detectors = (
         pd.read_csv(tables / f"{name}.csv") for name in ("judged", "limits", "detectors")
     )

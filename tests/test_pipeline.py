@@ -151,8 +151,7 @@ def test_scripts_read_no_setting_that_they_do_not_declare():
 
 def test_outs_are_the_paths_of_artifacts():
     def outs(name: str) -> set[str]:
-        listed = chain(*(template(name).get(kind, []) for kind in ("outs", "metrics", "plots")))
-        return {next(iter(out)) if isinstance(out, dict) else out for out in listed}
+        return set(chain(*(template(name).get(kind, []) for kind in ("outs", "metrics", "plots"))))
 
     key, study = "${key}", "${item.study}"
     assert outs("check") == {storage.CHECKED.as_posix(), storage.MODULES.as_posix()}

@@ -1,11 +1,13 @@
 """Publication: results brought into git, without images that not everybody may pass on."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from camdrift import storage
 from camdrift.analysis import drawing, results
-from camdrift.ops import publication
+from camdrift.ops import build, publication
 from camdrift.settings import params, presets
 from camdrift.storage import files
 from conftest import ROOT, inside
@@ -42,7 +44,10 @@ FIGURES = {"images_False"}
     [("nips17_resnet18", "nips17", FIGURES), ("public_code", "public_code", None)],
 )
 def test_a_presets_results_are_published_without_images_of_others(folder, name, preset, figures):
-    cell = write(name, presets.read(preset).settings)
+    chosen = presets.read(preset)
+    parts = params.parse(chosen.content).model_dump(mode="json", include=set(presets.PARTS))
+    build.write(chosen.content | parts, storage.COPIES / preset / "params.yaml")
+    cell = write(name, chosen.settings)
     files.write_json(storage.results(name, "run.json"), {"stages": []})
     before = results.published(name, "tables") / "of_before.csv"
     files.write_text(before, "of a revision whose tables had other names")
@@ -64,6 +69,13 @@ def test_a_default_study_is_published_with_what_its_stages_took(folder):
     run = {"stage": "cam@fgsm", "seconds": 1.5, "environment": environment}
     files.write_json(storage.RUNS / "cam@fgsm.json", run)
     publication.publish(params.load(), ["layers"])
+    assert not (storage.RESULTS / "run.json").exists()  # it is of all studies
+    studies = params.load().studies
+    for name in studies.keys() - {"layers"}:
+        shutil.copytree(
+            storage.results("layers", ""), storage.results(name, ""), dirs_exist_ok=True
+        )
+    publication.publish(params.load(), list(studies))
     facts = files.read_json(storage.RESULTS / "run.json")
     assert facts["environment"] == environment
     assert [stage["seconds"] for stage in facts["stages"]] == [1.5]

@@ -93,6 +93,6 @@ st.subheader("Built studies", anchor=False)
 st.dataframe(lineage.built_studies(frame.plans(frame.current_settings())), hide_index=True,
              alt="Studies, and which of their results are in this folder")  # fmt: skip
 st.caption(
-    "Tables are small and in git. `make repro` builds the artefacts (images, maps, scores of "
-    "single images); `dvc pull` fetches them from a remote that has them."
+    "Published tables are in git. `make repro` builds this machine's, and the artefacts (images, "
+    "maps, scores of single images); `dvc pull` fetches both from a remote that has them."
 )

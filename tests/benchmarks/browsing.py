@@ -49,7 +49,8 @@ def _repeat(folder: Path) -> None:
     for name in ("lib", "params.yaml", "dvc.lock"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "data").mkdir()
-    (folder / "data" / "results").symlink_to(ROOT / "data" / "results")
+    for name in ("results", "reports"):
+        (folder / "data" / name).symlink_to(ROOT / "data" / name)
     before = storage.read(ImageSet, storage.set_folder(SET))
     cells = {name: storage.cell_folder(STUDY, CELL, name) for name in PARTS}
     parts = {name: storage.read(kind, cells[name]) for name, kind in PARTS.items()}

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, on what stands in data/results: `make e2e`.
+"""The dashboard in a real browser, on this folder's results, built or published: `make e2e`.
 
 Screenshots go to `data/run/screenshots`, or where CAMDRIFT_SCREENSHOTS names another folder.
 """

@@ -1,5 +1,6 @@
 """The outputs of a cell's stages, and the tables of a study's report."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from camdrift import storage
 from camdrift.analysis import statistics
@@ -15,6 +17,7 @@ from camdrift.settings import (
     Cell,
     Protocol,
     Settings,
+    SettingsError,
     StatisticsSettings,
     Study,
     owners,
@@ -197,8 +200,19 @@ def write_settings(study: str, settings: Settings) -> None:
 
 
 def settings_of(study: str, place: Place = storage.shown) -> Settings:
-    """Returns the settings of a study's results, as its report wrote them; `place` as of `load`."""
-    return params.typed(files.read_json(place(study, "settings.json")))
+    """Returns the settings of a study's results, as its report wrote them; `place` as of `load`.
+
+    Raises:
+        SettingsError: they are of an earlier revision that had other settings.
+    """
+    file = place(study, "settings.json")
+    try:
+        return params.typed(files.read_json(file))
+    except (KeyError, ValidationError) as fault:
+        raise SettingsError(
+            f"{file} is of an earlier revision, whose settings were others; build '{study}' again, "
+            f"or delete {file.parent} to see what is published"
+        ) from fault
 
 
 def elsewhere(settings: Settings, place: Place = storage.shown) -> dict[str, Study]:
@@ -207,7 +221,8 @@ def elsewhere(settings: Settings, place: Place = storage.shown) -> dict[str, Stu
     for root in (storage.RESULTS, storage.REPORTS):
         for name in sorted(file.parent.name for file in root.glob("*/settings.json")):
             if place(name, "settings.json").exists():
-                others |= settings_of(name, place).studies
+                with contextlib.suppress(SettingsError):  # one of an earlier revision
+                    others |= settings_of(name, place).studies
     return {name: plan for name, plan in others.items() if name not in settings.studies}
 
 

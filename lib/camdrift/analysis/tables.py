@@ -1,4 +1,4 @@
-"""A cell's results as tidy tables, the source of its figures and of data/results."""
+"""A cell's results as tidy tables, the source of all figures and texts."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ from camdrift.analysis.statistics import Resampler
 from camdrift.pipeline import randomness
 from camdrift.settings import FlagSettings, StatisticsSettings
 
-DIGITS = 3  # of a similarity or share in data/results: more would change from machine to machine
+DIGITS = 3  # of a similarity or share in a table: more would change from machine to machine
 TARGETS = ("own_top1", "seed_class")
 
 

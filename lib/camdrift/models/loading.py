@@ -199,7 +199,7 @@ def _train(
     warning = chance.warning(round(accuracy * len(tests[1])), tests[1].numpy())
     if warning:
         tqdm.write(f"models.{name}: {warning}")
-    # Rounded, because the card is in git: the last digits change from machine to machine.
+    # Rounded, because the card is published: the last digits change from machine to machine.
     table = pd.DataFrame(curve, columns=["epoch", "loss", "validation_accuracy"]).round(3)
     return Weights(
         {name: value.cpu() for name, value in network.state_dict().items()}, facts, table

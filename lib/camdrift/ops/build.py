@@ -214,8 +214,8 @@ def _code() -> Iterator[str]:
 def gather(plan: Settings, names: Sequence[str], folder: Path) -> None:
     """Brings the results of some studies home from a copy, and cards of their sets and models.
 
-    What the stages took stands beside them: it is of no revision, and what DVC took from its cache
-    has run before, maybe elsewhere.
+    Seconds and memory of the stages go to `run.json` beside them. They belong to no revision: DVC
+    may have taken a result from its cache, after a run long ago or elsewhere.
     """
     items = [(key, item) for part in OWNERS for key, item in getattr(plan, part).items()]
     used = [item for _, item in items if owners(item) & {*names}]
@@ -227,7 +227,9 @@ def gather(plan: Settings, names: Sequence[str], folder: Path) -> None:
         there = folder / storage.results(name, "")
         paths += [file.relative_to(folder) for file in there.rglob("*.*") if file.is_file()]
         paths.append(storage.report(name))
-    for file in sorted(set(paths)):
+    for name in names:  # which are whole again when their settings are there
+        storage.results(name, "settings.json").unlink(missing_ok=True)
+    for file in sorted(set(paths), key=lambda file: (file.name == "settings.json", file)):
         with files.whole(file) as temporary:
             shutil.copyfile(folder / file, temporary)
     for name in names:

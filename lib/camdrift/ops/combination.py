@@ -96,7 +96,7 @@ def review(study: str, claim: str, detail: str) -> str:
 
 
 def evidence(plan: Settings, studies: Mapping[str, Study]) -> pd.DataFrame:
-    """Returns what each study's published results say of each claim that was asked: `COLUMNS`.
+    """Returns the verdict of each published study on each claim that was asked: `COLUMNS`.
 
     Args:
         plan: of params.yaml, which names the bundled sets.

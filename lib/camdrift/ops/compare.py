@@ -103,9 +103,9 @@ def main() -> None:
     built = [name for name in known if storage.is_own(name)]
     strange = [name for name in studies or known[:1] if not storage.is_own(name)]
     if strange and (studies or not built):
+        command = "make repro" if strange[0] in known else "make study NAME=<preset>"
         raise FileNotFoundError(
-            f"this machine has no results of '{strange[0]}' (studies: {', '.join(known)}); "
-            f"run `make repro`"
+            f"this machine has no results of '{strange[0]}'; run `{command} STUDY={strange[0]}`"
         )
     sys.stdout.write(report(studies or built) + "\n")
 

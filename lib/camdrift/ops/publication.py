@@ -1,12 +1,13 @@
-"""Publication: results of this machine brought into `data/results`, which is in git.
+"""Publication copies this machine's results into `data/results`, which is in git.
 
-Stages write to `data/reports`, so that a rebuild leaves the published results as they are, to be
-compared with. `make publish` is the maintainer's step between a build and a commit.
+Stages write to `data/reports`: a rebuild leaves the published results alone, and `make compare`
+compares the two.
 """
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from camdrift import storage
 from camdrift.analysis import drawing, results
@@ -18,14 +19,19 @@ from camdrift.storage import files
 
 
 def publish(plan: Settings, studies: Sequence[str]) -> None:
-    """Brings results of studies, and cards of their sets and models, into `data/results`.
+    """Copies results of studies, and cards of their sets and models, into `data/results`.
 
-    Figures that hold images from elsewhere stay behind: not every licence lets an image be passed
-    on. Of the studies in params.yaml, seconds and memory of the stages and their environment go
-    beside the results; those of a preset are among its results.
+    Figures that hold images from elsewhere are left out: not every licence allows others to pass
+    an image on. With all studies of params.yaml, seconds, memory and environment of their stages go
+    to `run.json`; the study of a preset has one of its own.
+
+    Args:
+        plan: of params.yaml.
+        studies: to publish.
 
     Raises:
-        FileNotFoundError: this machine has no results of a study; the message names the command.
+        FileNotFoundError: this machine has no results of a study, or knows of no run; the message
+            names the command.
     """
     for name in studies:
         if not storage.is_own(name):
@@ -33,50 +39,76 @@ def publish(plan: Settings, studies: Sequence[str]) -> None:
             raise FileNotFoundError(
                 f"{storage.results(name, 'settings.json')}: not there; run `{built} STUDY={name}`"
             )
+    costs = _costs(plan) if set(plan.studies) <= set(studies) else None
     for name in studies:
-        folder = storage.results(name, "")
-        there = {file for file in folder.rglob("*.*") if file.is_file()}
-        if not _is_bundled(plan, name):
-            there = {f for f in there if f.suffix != ".png" or not drawing.holds_images(f)}
-        cards = {file for file in _cards(name) if file.exists()}
-        for file in sorted(there | cards):
-            with files.whole(storage.published(file)) as temporary:
-                shutil.copyfile(file, temporary)
-        published = {storage.published(file) for file in there}
-        for file in storage.published(folder).rglob("*.*"):
-            if file.is_file() and file not in published:  # of an earlier revision
-                file.unlink()
-    if set(studies) & set(plan.studies):
-        _publish_run(plan)
+        _publish(name, _built_by(plan, name))
+    if costs is not None:
+        files.write_json(readme.RUN, costs)
 
 
-def _is_bundled(plan: Settings, study: str) -> bool:
-    """Returns whether the images of a study come with packages: all may pass them on."""
-    if study not in plan.studies:
-        preset = presets.builder(study)
-        if preset is None:  # a file of the user's own
-            return False
-        plan = presets.read(preset).settings
-    items = [item for part in OWNERS for item in getattr(plan, part).values()]
-    sets = {item.set for item in items if study in owners(item)}
-    return all(plan.sets[name].kind in combination.BUNDLED for name in sets)
+def _publish(study: str, plan: Settings | None) -> None:
+    """Copies the results of a study that a plan built, None where the plan is not known."""
+    folder = storage.results(study, "")
+    there = {file for file in folder.rglob("*.*") if file.is_file()}
+    if not _is_bundled(plan, study):
+        there = {f for f in there if f.suffix != ".png" or not drawing.holds_images(f)}
+    cards = _cards(plan or results.settings_of(study, storage.results), study)
+    for file in sorted(there | {card for card in cards if card.exists()}):
+        with files.whole(storage.published(file)) as temporary:
+            shutil.copyfile(file, temporary)
+    published = {storage.published(file) for file in there}
+    for file in storage.published(folder).rglob("*.*"):
+        if file.is_file() and file not in published:  # of an earlier revision
+            file.unlink()
 
 
-def _cards(study: str) -> set[Path]:
+def _built_by(plan: Settings, study: str) -> Settings | None:
+    """Returns the settings that built a study: this params.yaml, or that of a preset's copy.
+
+    None where neither is there.
+    """
+    if study in plan.studies:
+        return plan
+    for file in sorted(storage.COPIES.glob(f"*/{params.PARAMS}")):
+        copy = params.load(file)
+        if study in copy.studies:
+            return copy
+    return None
+
+
+def _is_bundled(plan: Settings | None, study: str) -> bool:
+    """Returns whether a study's images come with packages, so that all may pass them on."""
+    if plan is None:
+        return False
+    kinds = {plan.sets[item.set].kind for item in _items(plan, study)}
+    return kinds <= set(combination.BUNDLED)
+
+
+def _cards(plan: Settings, study: str) -> set[Path]:
     """Returns the paths of the datasheets and cards of a study's sets and models."""
-    own = results.settings_of(study, storage.results)
-    items = [item for part in OWNERS for item in getattr(own, part, {}).values()]
+    items = _items(plan, study)
     models = {getattr(item, end, item.model) for item in items for end in ("model", "source")}
     return {storage.set_datasheet(item.set) for item in items} | {
         storage.model_card(name) for name in models
     }
 
 
-def _publish_run(plan: Settings) -> None:
+def _items(plan: Settings, study: str) -> list[Any]:
+    """Returns the cells, retrainings, sources and targets of a study."""
+    items = [item for part in OWNERS for item in getattr(plan, part, {}).values()]
+    return [item for item in items if study in owners(item)]
+
+
+def _costs(plan: Settings) -> dict[str, Any]:
+    """Returns seconds, memory and environment of a plan's stages.
+
+    Raises:
+        FileNotFoundError: none has run here.
+    """
     keys = {key for part in presets.PARTS for key in getattr(plan, part)}
-    runs = run.last_runs(keys)
-    if runs is None:
+    costs = run.last_runs(keys)
+    if costs is None:
         raise FileNotFoundError(f"no runs in {storage.RUNS}; run `make repro`")
     stages = params.stages()  # those of now: a folder keeps the runs of stages that had other names
-    runs["stages"] = [stage for stage in runs["stages"] if stage["stage"] in stages]
-    files.write_json(readme.RUN, runs)
+    costs["stages"] = [stage for stage in costs["stages"] if stage["stage"] in stages]
+    return costs

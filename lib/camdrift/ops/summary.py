@@ -16,8 +16,8 @@ MATRIX = storage.RESULTS / "claims.csv"  # each claim in each study
 
 def terminal(name: str) -> str:
     """Returns the results of a study in few words, see `papers.readme.terminal`."""
-    content = readme.content(name, storage.results)
-    return papers_readme.terminal(name, results.load(name, storage.results), content)
+    tables = results.load(name, storage.results)  # first: its message names the command
+    return papers_readme.terminal(name, tables, readme.content(name, storage.results))
 
 
 def unusual() -> list[str]:

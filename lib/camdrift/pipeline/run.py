@@ -211,7 +211,7 @@ def environment() -> dict[str, Any]:
         "memory_gb": round(psutil.virtual_memory().total / 2**30),
         "packages": {name: version(name) for name in PACKAGES},
         "revision": _git("rev-parse", "HEAD"),
-        # Results do not count: a preset's are copied back beside the code that produced them.
+        # Published results do not count: they are no code.
         "changed_files": len((_git("status", "--porcelain", *CODE) or "").splitlines()),
     }
 

@@ -94,8 +94,7 @@ def _list(stage: str, part: str, content: dict[str, Any]) -> list[str]:
         raise SettingsError(f"no stage '{stage}'; `dvc stage list` names those that are there")
     return [
         re.sub(r"\$\{([\w.]+)\}", lambda match: str(names[match[1]]), text)
-        for entry in template.get(part, [])
-        for text in ([entry] if isinstance(entry, str) else entry)  # {path: {cache: false}}
+        for text in template.get(part, [])
     ]
 
 

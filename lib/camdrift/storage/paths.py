@@ -9,7 +9,7 @@ DATA = Path("data")
 CHECKED = DATA / "checked"
 MODULES = DATA / "modules"  # digests of the user's modules, by which stages notice an edit
 REPORTS = DATA / "reports"  # results of this machine, as stages write them
-RESULTS = DATA / "results"  # published results, in git: `make publish` brings them there
+RESULTS = DATA / "results"  # published results, in git: `make publish` copies them there
 RUNS = Path(os.environ.get("CAMDRIFT_RUNS", DATA / "run"))  # costs of runs, in no revision
 SHARDS = Path(os.environ.get("CAMDRIFT_SHARDS", DATA / "shards"))  # shards of interrupted runs
 COPIES = DATA / "copies"  # copies of the repository, in which presets are built
@@ -64,17 +64,17 @@ def results(study: str, part: str) -> Path:
 
 
 def published(path: Path) -> Path:
-    """Returns the path in git of results, a datasheet or a card, by that of this machine's."""
+    """Returns where a file of `REPORTS` stands once it is published."""
     return RESULTS / path.relative_to(REPORTS)
 
 
 def is_own(study: str) -> bool:
-    """Returns whether a study's results of this machine are there, rather than published ones."""
+    """Returns whether this machine has the whole results of a study."""
     return results(study, "settings.json").exists()
 
 
 def shown(study: str, part: str) -> Path:
-    """Returns the path of a part of a study's results, this machine's or else the published."""
+    """Returns the path of a part of a study's results: this machine's, or else the published."""
     path = results(study, part)
     return path if is_own(study) else published(path)
 
