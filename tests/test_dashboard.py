@@ -205,6 +205,52 @@ def test_two_revisions_are_compared(alone, monkeypatch):
     assert app.selectbox(key="png").options
 
 
+def test_a_revision_whose_cache_is_not_here_shows_what_git_has(alone, monkeypatch):
+    """As in a clone: dvc.lock names results of the machine that wrote it."""
+
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *who, *words], cwd=alone, check=True, capture_output=True)
+
+    for name in ("params.yaml", "lib"):
+        (alone / name).unlink()
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, alone / name)
+    for name in ("dvc.yaml", "dvc.lock"):
+        shutil.copy(ROOT / name, alone / name)
+    git("init", "-q")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=alone, check=True)
+    (alone / "data" / "results" / "tiny").rename(alone / "data" / "results" / "layers")
+    git("add", ".dvc", "data/results", "params.yaml", "dvc.yaml", "dvc.lock")
+    git("commit", "-qm", "first")
+    monkeypatch.chdir(alone)
+    import streamlit as st
+
+    st.cache_data.clear()
+    sys.modules.pop("revisions", None)
+    monkeypatch.syspath_prepend(alone / "dashboard")
+    import revisions
+
+    sha = revisions.workspace().sha
+    assert revisions.metrics(sha, "layers")["tiny_fgsm.accuracy"] > 0
+    names = revisions.figures(sha, "layers")
+    assert names
+    assert revisions.figure(sha, "layers", names[0]).startswith(b"\x89PNG")
+
+
+def test_results_of_an_earlier_revision_say_so(whole, tmp_path, monkeypatch):
+    folder = shutil.copytree(whole, tmp_path / "whole", symlinks=True)
+    reports = folder / "data" / "reports"
+    source = reports.resolve()
+    reports.unlink()
+    shutil.copytree(source, reports)
+    file = reports / "tiny" / "settings.json"
+    file.write_text(file.read_text().replace('"strengths"', '"multiples"'))
+    app = shown(folder, monkeypatch, study="tiny")
+    assert "is of an earlier revision" in app.info[0].value
+    assert "make repro STUDY=tiny" in app.info[0].value
+
+
 def test_names_are_text_whatever_they_hold():
     names = ["<img src=x onerror=alert(1)>", "a $\\frac{$ b", "_hidden"]
     table = pd.DataFrame({"series": names, "x": ["p", "$q^2$", "p"], "y": [1.0, 2.0, 3.0]})

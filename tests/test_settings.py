@@ -77,6 +77,16 @@ def changed(path: str, value, content: dict | None = None) -> dict:
         ("cells.fgsm.evaluation", "layers", "wanted a study of paper tan2023, since the cell has"),
         ("cells.fgsm.study", "detectors", "wanted a study of paper renkhoff2022, got 'detectors'"),
         ("cells.none.evaluation", "nothing", "cells.none.evaluation: no study 'nothing'"),
+        (
+            "cells.fgsm.within",
+            "studies/layers/dlfuz/attack",
+            "cells.fgsm.within: wanted sets/photos, for an attack that no other limits, or the "
+            "attack of a cell on the same set (studies/layers/none/attack, studies/layers/pgd",
+        ),
+        ("cells.fgsm.within", "studies/layers/fgsm/attack", "got 'studies/layers/fgsm/attack'"),
+        ("studies.sets", CONTENT["studies"]["layers"], "studies.sets: wanted another name"),
+        ("sets.settings", CONTENT["sets"]["photos"], "sets.settings: wanted another name"),
+        ("models.settings", CONTENT["models"]["vit"], "models.settings: wanted another name"),
         ("sources.vgg16.study", "layers", "sources.vgg16.study: wanted a study of paper chakra"),
         ("retrainings.inspecting.study", "layers", "wanted a study of paper klawikowska2020, got"),
         ("studies.detectors.headline", "none", "studies.detectors.headline: wanted a cell with"),
@@ -98,6 +108,16 @@ def test_refuses_with_what_was_wanted_and_what_exists(path, value, message):
     with pytest.raises(settings.SettingsError, match="params.yaml is not valid") as fault:
         params.parse(changed(path, value))
     assert message in str(fault.value)
+
+
+def test_an_attack_is_limited_by_one_that_no_other_limits():
+    content = changed("cells.fgsm.within", "studies/layers/pgd/attack")
+    plan = params.parse(content)
+    assert (plan.cells["fgsm"].limiting, plan.cells["pgd"].limiting) == ("pgd", None)
+    with pytest.raises(settings.SettingsError, match="got 'studies/layers/fgsm/attack'"):
+        params.parse(changed("cells.dlfuzz.within", "studies/layers/fgsm/attack", content))
+    plan = params.parse(changed("cells.fgsm.within", None))  # results of an earlier revision
+    assert plan.cells["fgsm"].within == "sets/photos"
 
 
 @pytest.mark.parametrize(

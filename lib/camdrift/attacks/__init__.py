@@ -5,7 +5,8 @@ random generator an image, and leads away from `labels`. It may return any value
 shape: the caller (`stages/attack.py`) clips, measures and judges them the same for every attack.
 With a parameter `limits` it can follow the size of another attack on each image; one without is
 made smaller afterwards, in a cell that is `within` another.
-`Settings` has a field for each of its settings, all of which params.yaml lists under `attacks:`.
+`Settings` has a field for each of its settings, all of which params.yaml lists under `attacks:`. A
+function `fault` of a cell's settings may return what else is wrong with them, '' for nothing.
 """
 
 import pkgutil
@@ -64,10 +65,15 @@ def faults(plan: settings.Settings) -> list[str]:
     if lines:
         return lines
     for key, cell in plan.cells.items():
+        place = f"cells.{key}.override"
         try:
-            resolved(cell.attack, plan.attacks, cell.override)
+            own = resolved(cell.attack, plan.attacks, cell.override)
         except ValidationError as fault:
-            lines += lines_of(fault, f"cells.{key}.override")
+            lines += lines_of(fault, place)
+            continue
+        check = getattr(_module(cell.attack), "fault", None)
+        if check is not None and (text := check(**own)):
+            lines.append(f"{place}.{text}")
     for key, retraining in plan.retrainings.items():
         for attack in ATTACKING:
             place = f"retrainings.{key}.{attack}"

@@ -95,6 +95,14 @@ class Settings(Section):
         return self
 
 
+# Folders of data/results that are no studies, and a file that only studies have.
+RESERVED = {
+    "studies": {"benchmarks", "models", "screenshots", "seeds", "sets"},
+    "sets": {"settings"},
+    "models": {"settings"},
+}
+
+
 def _references(plan: Settings) -> list[str]:
     """Returns a line for each name that refers to nothing and each group that is inconsistent."""
     faults = []
@@ -113,6 +121,9 @@ def _references(plan: Settings) -> list[str]:
                 f"{place}: wanted a study of paper {choice}{reason}, got '{study}' of {paper}"
             )
 
+    for part, names in RESERVED.items():
+        for name in names & getattr(plan, part).keys():
+            faults.append(f"{part}.{name}: wanted another name, since camdrift uses this one")
     models = dict(plan.models)
     for key, retraining in plan.retrainings.items():
         if retraining.model in plan.models:

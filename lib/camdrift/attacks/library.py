@@ -1,0 +1,211 @@
+"""An attack of another library, with that library's own arguments.
+
+`name: torchattacks:CW` and `arguments: {c: 1, steps: 50}` call that library as its documentation
+says. Names and arguments are checked against the library's signatures before any work; the
+libraries are not among camdrift's dependencies (`make oracles` installs three of them).
+"""
+
+import contextlib
+import importlib
+import inspect
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from camdrift.models.model import Model
+from camdrift.models.tensors import Labels, Pixels
+from camdrift.perturbations.perturbation import Perturbation
+from camdrift.settings.section import Section, nearest
+
+
+class Settings(Section):
+    """Settings of an attack of another library."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None
+    arguments: dict[str, Any]
+
+
+Attack = Callable[[Pixels, Labels], Tensor]  # -> attacked pixels
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library of attacks.
+
+    module: in which they are.
+    given: their arguments that camdrift gives.
+    prepare: (the attack, a network, the number of classes, arguments) -> a function that attacks.
+    more: arguments that are not in the attack's own signature.
+    """
+
+    module: str
+    given: tuple[str, ...]
+    prepare: Callable[[Any, nn.Module, int, dict[str, Any]], Attack]
+    more: tuple[str, ...] = ()
+
+
+def _of_network(attack: Any, network: nn.Module, classes: int, arguments: dict[str, Any]) -> Attack:
+    return attack(network, **arguments)
+
+
+def _foolbox(attack: Any, network: nn.Module, classes: int, arguments: dict[str, Any]) -> Attack:
+    from foolbox import PyTorchModel
+
+    own = {key: value for key, value in arguments.items() if key != "epsilon"}
+    epsilon = arguments.get("epsilon")
+
+    def call(pixels: Pixels, labels: Labels) -> Tensor:
+        model = PyTorchModel(network, bounds=(0, 1), device=pixels.device)
+        raw, clipped, _ = attack(**own)(model, pixels, labels, epsilons=epsilon)
+        return raw if epsilon is None else clipped
+
+    return call
+
+
+def _art(attack: Any, network: nn.Module, classes: int, arguments: dict[str, Any]) -> Attack:
+    from art.estimators.classification import PyTorchClassifier
+
+    def call(pixels: Pixels, labels: Labels) -> Tensor:
+        classifier = PyTorchClassifier(
+            network, loss=nn.CrossEntropyLoss(), input_shape=tuple(pixels.shape[1:]),
+            nb_classes=classes, clip_values=(0, 1), device_type=pixels.device.type,
+        )  # fmt: skip
+        attacked = attack(classifier, **arguments).generate(pixels.numpy(), labels.numpy())
+        return torch.from_numpy(attacked)
+
+    return call
+
+
+def _function(attack: Any, network: nn.Module, classes: int, arguments: dict[str, Any]) -> Attack:
+    return lambda pixels, labels: attack(network, pixels, labels, **arguments)
+
+
+LIBRARIES = {
+    "torchattacks": Library("torchattacks", ("model",), _of_network),
+    "torchattack": Library("torchattack", ("model", "normalize", "device"), _of_network),
+    "foolbox": Library("foolbox.attacks", (), _foolbox, ("epsilon",)),
+    "art": Library("art.attacks.evasion", ("classifier", "estimator"), _art),
+    "adv_lib": Library("adv_lib.attacks", ("model", "inputs", "labels"), _function),
+}
+
+
+def _load(library: str) -> dict[str, Any]:
+    """Returns what stands in the module of a library's attacks, by name."""
+    from camdrift.pipeline.vision import torchvision
+
+    assert torchvision  # which some of the libraries import, too
+    return vars(importlib.import_module(LIBRARIES[library].module))
+
+
+def fault(name: str | None, arguments: Mapping[str, Any]) -> str:
+    """Returns what is wrong with the name or the arguments of an attack, '' if nothing is."""
+    if name is None:
+        return "name: wanted library:attack, as torchattacks:CW, got null"
+    library, _, attack = name.partition(":")
+    if library not in LIBRARIES:
+        return (
+            f"name: wanted one of the libraries {', '.join(LIBRARIES)}, got "
+            f"'{library}'{nearest(library, LIBRARIES)}"
+        )
+    try:
+        there = _load(library)
+    except ModuleNotFoundError as missing:
+        return (
+            f"name: {library} cannot be imported: {missing}. `make oracles` installs torchattacks, "
+            "foolbox and art; others: `.venv/bin/python -m pip install <library>`"
+        )
+    names = [key for key, value in there.items() if callable(value) and key[0] != "_"]
+    if attack not in names:
+        module = LIBRARIES[library].module
+        return f"name: {module} has no attack '{attack}'{nearest(attack, names)}"
+    known = _arguments(library, there[attack])
+    strange = [key for key in arguments if known and key not in known]
+    if strange:
+        return (
+            f"arguments: {name} takes {', '.join(known)}; got "
+            f"'{strange[0]}'{nearest(strange[0], known)}"
+        )
+    return ""
+
+
+def _arguments(library: str, attack: Any) -> list[str]:
+    """Returns the names of the arguments that an attack takes, [] where it takes any."""
+    parameters = inspect.signature(attack).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return []
+    own = [p.name for p in parameters if p.name not in LIBRARIES[library].given]
+    return [*own, *LIBRARIES[library].more]
+
+
+class _Counted(nn.Module):
+    """A model that counts the images that it is called with."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model, self.images = model, 0
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.images += len(pixels)
+        return self.model(pixels)
+
+
+def perturb(
+    model: Model,
+    pixels: Pixels,
+    labels: Labels,
+    *,
+    generators: Sequence[np.random.Generator],
+    name: str,
+    arguments: Mapping[str, Any],
+) -> Perturbation:
+    """Returns the perturbations of a library's attack, a micro-batch of the model at a time.
+
+    Evaluations are the forward passes that the model made, a micro-batch's mean for each image.
+
+    Args:
+        model: under attack; the library calls it as a network of pixels in [0, 1].
+        pixels: in [0, 1].
+        labels: the classes that the attack leads away from.
+        generators: one for each image. The libraries draw from global generators: these are seeded
+            by that of a micro-batch's first image, and put back afterwards. An attack that draws
+            therefore depends on the images of the micro-batch.
+        name: library:attack.
+        arguments: of the library's attack; of foolbox, `epsilon` of its call, too.
+    """
+    library, _, of = name.partition(":")
+    attack = _load(library)[of]
+    with torch.no_grad():
+        classes = model(pixels[:1]).shape[1]
+    changes, passes = [], []
+    for start in range(0, len(pixels), model.micro_batch):
+        own = slice(start, start + model.micro_batch)
+        counted = _Counted(model)
+        call = LIBRARIES[library].prepare(attack, counted, classes, dict(arguments))
+        with seeded(generators[start]):
+            attacked = call(pixels[own].clone(), labels[own].clone()).detach().to(pixels)
+        changes.append(attacked - pixels[own])
+        passes.append(torch.full((len(pixels[own]),), counted.images // len(pixels[own])))
+    model.eval()
+    return Perturbation(torch.cat(changes), torch.cat(passes))
+
+
+@contextlib.contextmanager
+def seeded(generator: np.random.Generator) -> Iterator[None]:
+    """Seeds the global generators of Python, NumPy and torch, and puts them back afterwards."""
+    seed = int(generator.integers(2**31))
+    of_numpy, of_python = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            random.seed(seed)
+            yield
+    finally:
+        np.random.set_state(of_numpy)
+        random.setstate(of_python)
