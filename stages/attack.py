@@ -15,20 +15,20 @@ def shard(stage: run.Stage, places: slice) -> storage.Attacked:
     cell, seed = stage.cell, stage.settings.seed
     images = storage.read(storage.ImageSet, storage.set_folder(cell.set))
     target, source = (loading.load(name, **stage.calling) for name in (cell.model, cell.source))
-    rows = images.index[images.index["split"] == "test"].iloc[places]
-    pixels = torch.from_numpy(from_8bit(images.pixels[rows.index]))
-    set_labels = torch.tensor(rows["label"].to_numpy())
-    with torch.no_grad():
-        labels = set_labels if cell.label == "given" else source(pixels).argmax(1)
+    tests = images.index[images.index["split"] == "test"]
+    rows, later = tests.iloc[places], tests.index.append(tests.index)[len(tests) // 2 :][places]
+    pixels, others = (torch.from_numpy(from_8bit(images.pixels[i])) for i in (rows.index, later))
+    labels = torch.tensor(rows["label"].to_numpy())
+    if cell.label == "predicted":
+        labels = source(pixels).argmax(1)
     change, effect = perturbation.run(
         attacks.perturbing(cell.attack), source, target, pixels, labels,
         generators=[randomness.generator(seed, "attack", stage.key, i) for i in rows["id"]],
         settings=attacks.resolved(cell.attack, stage.settings.attacks, cell.override),
-        limits=limits.within(cell, rows.index),
+        limits=limits.within(cell, rows.index), others=others,
     )  # fmt: skip
-    table = rows[["id", "source", "label", "class_name"]].reset_index(names="image")
-    table = pd.concat([table, effect], axis=1)
-    table["zero_gradient"] = gradients.vanish(source, pixels, labels).numpy()
+    effect["zero_gradient"] = gradients.vanish(source, pixels, labels).numpy()
+    table = rows[["id", "source", "label", "class_name"]].reset_index(names="image").join(effect)
     log = pd.DataFrame([row | {"image": rows.index[row["image"]]} for row in change.log])
     last_step = change.pixels[:0] if change.last_step is None else change.last_step
     return storage.Attacked(change.pixels.numpy(), last_step.numpy(), table, log)

@@ -29,7 +29,7 @@ class Step:
             pixels = result.detach().requires_grad_()
             loss = torch.nn.functional.cross_entropy(self.model(pixels), labels)
             (gradient,) = torch.autograd.grad(loss, pixels)
-            length = torch.rand(1) * np.random.rand() * random.random()
+            length = torch.rand(1) * np.random.rand() * random.random()  # noqa: NPY002
             result = (pixels + length * self.eps * gradient.sign()).clamp(0, 1)
         return result
 
@@ -37,7 +37,7 @@ class Step:
 @pytest.fixture(autouse=True)
 def torchattacks(monkeypatch):
     module = types.ModuleType("torchattacks")
-    module.Step, module.VERSION = Step, "1"
+    module.Step, module.Needy, module.VERSION = Step, lambda model, eps: None, "1"
     monkeypatch.setitem(sys.modules, "torchattacks", module)
 
 
@@ -61,14 +61,15 @@ def test_a_librarys_attack_is_called_with_its_own_arguments(model, pixels):
     assert not torch.equal(change.pixels, other.pixels)
 
 
-def test_global_generators_are_as_they_were(model, pixels):
+def test_global_generators_are_as_they_were():
     def draws():
-        return float(torch.rand(1)), np.random.rand(), random.random()
+        return float(torch.rand(1)), np.random.rand(), random.random()  # noqa: NPY002
 
-    torch.manual_seed(3), np.random.seed(3), random.seed(3)
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)  # noqa: NPY002
     before = draws()
-    torch.manual_seed(3), np.random.seed(3), random.seed(3)
-    stepped(model, pixels)
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)  # noqa: NPY002
+    with library.seeded(np.random.default_rng(0)):
+        assert draws() != before
     assert draws() == before
 
 
@@ -80,7 +81,8 @@ def test_global_generators_are_as_they_were(model, pixels):
         ("torchattacks:Stap", {}, r"torchattacks has no attack 'Stap' \(perhaps 'Step'\)"),
         ("torchattacks:VERSION", {}, "torchattacks has no attack 'VERSION'"),
         ("torchattacks:Step", {"epsilon": 1}, r"takes eps, steps; got 'epsilon' \(perhaps 'eps'\)"),
-        ("torchattack:CW", {}, "torchattack cannot be imported: No module named .* pip install"),
+        ("torchattacks:Needy", {}, "takes eps; got no 'eps'"),
+        ("torchattack:CW", {}, "torchattack cannot be imported: .* pip install"),
     ],
 )
 def test_a_wrong_name_or_argument_is_refused_before_work(name, arguments, text, monkeypatch):
@@ -100,4 +102,4 @@ def test_the_settings_of_a_library_are_in_params_yaml():
     own = {"name": "torchattacks:Step", "arguments": {"eps": 0.1}}
     assert attacks.resolved("library", common, own) == own
     assert library.fault(**own) == ""
-    assert library._arguments("torchattacks", lambda model, **more: None) == []
+    assert library._arguments("torchattacks", lambda model, **more: None) == ([], [], True)

@@ -102,7 +102,7 @@ def _pages(folder: Path, images: int) -> Iterator[dict]:
     os.chdir(folder)
     acts: dict[tuple[str, str], Callable] = {
         ("image", "next image"): lambda app, i: app.button[1].click(),
-        ("image", "strength"): lambda app, i: app.select_slider(key="strength").set_value(
+        ("image", "strength"): lambda app, i: app.selectbox(key="strength").set_value(
             [0.25, 0.5, 2.0, 4.0, 1.0][i]),
         ("image", "method"): lambda app, i: app.selectbox(key="method").set_value(
             ["LayerCAM", "GradCAM", "HiResCAM", "GradCAM", "LayerCAM"][i]),

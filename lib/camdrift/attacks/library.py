@@ -39,7 +39,7 @@ class Library:
     """A library of attacks.
 
     module: in which they are.
-    given: their arguments that camdrift gives.
+    given: arguments that are not the user's: camdrift gives them, or leaves them out.
     prepare: (the attack, a network, the number of classes, arguments) -> a function that attacks.
     more: arguments that are not in the attack's own signature.
     """
@@ -76,7 +76,8 @@ def _art(attack: Any, network: nn.Module, classes: int, arguments: dict[str, Any
             network, loss=nn.CrossEntropyLoss(), input_shape=tuple(pixels.shape[1:]),
             nb_classes=classes, clip_values=(0, 1), device_type=pixels.device.type,
         )  # fmt: skip
-        attacked = attack(classifier, **arguments).generate(pixels.numpy(), labels.numpy())
+        arrays = pixels.cpu().numpy(), labels.cpu().numpy()
+        attacked = attack(classifier, **arguments).generate(*arrays)
         return torch.from_numpy(attacked)
 
     return call
@@ -124,23 +125,25 @@ def fault(name: str | None, arguments: Mapping[str, Any]) -> str:
     if attack not in names:
         module = LIBRARIES[library].module
         return f"name: {module} has no attack '{attack}'{nearest(attack, names)}"
-    known = _arguments(library, there[attack])
-    strange = [key for key in arguments if known and key not in known]
-    if strange:
-        return (
-            f"arguments: {name} takes {', '.join(known)}; got "
-            f"'{strange[0]}'{nearest(strange[0], known)}"
-        )
-    return ""
+    known, required, takes_any = _arguments(library, there[attack])
+    strange = [key for key in arguments if key not in known and not takes_any]
+    lacking = [key for key in required if key not in arguments]
+    if not strange and not lacking:
+        return ""
+    got = f"'{strange[0]}'{nearest(strange[0], known)}" if strange else f"no '{lacking[0]}'"
+    return f"arguments: {name} takes {', '.join(known)}; got {got}"
 
 
-def _arguments(library: str, attack: Any) -> list[str]:
-    """Returns the names of the arguments that an attack takes, [] where it takes any."""
-    parameters = inspect.signature(attack).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return []
-    own = [p.name for p in parameters if p.name not in LIBRARIES[library].given]
-    return [*own, *LIBRARIES[library].more]
+def _arguments(library: str, attack: Any) -> tuple[list[str], list[str], bool]:
+    """Returns the arguments of an attack, those it requires, and whether it takes any other."""
+    every = inspect.signature(attack).parameters.values()
+    named = [p for p in every if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    own = [p for p in named if p.name not in LIBRARIES[library].given]
+    return (
+        [*(p.name for p in own), *LIBRARIES[library].more],
+        [p.name for p in own if p.default is p.empty],
+        any(p.kind is p.VAR_KEYWORD for p in every),
+    )
 
 
 class _Counted(nn.Module):
@@ -188,7 +191,8 @@ def perturb(
         counted = _Counted(model)
         call = LIBRARIES[library].prepare(attack, counted, classes, dict(arguments))
         with seeded(generators[start]):
-            attacked = call(pixels[own].clone(), labels[own].clone()).detach().to(pixels)
+            there = [values[own].clone().to(model.device) for values in (pixels, labels)]
+            attacked = call(*there).detach().to(pixels)
         changes.append(attacked - pixels[own])
         passes.append(torch.full((len(pixels[own]),), counted.images // len(pixels[own])))
     model.eval()
@@ -199,13 +203,13 @@ def perturb(
 def seeded(generator: np.random.Generator) -> Iterator[None]:
     """Seeds the global generators of Python, NumPy and torch, and puts them back afterwards."""
     seed = int(generator.integers(2**31))
-    of_numpy, of_python = np.random.get_state(), random.getstate()
+    of_numpy, of_python = np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
-            np.random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
             random.seed(seed)
             yield
     finally:
-        np.random.set_state(of_numpy)
+        np.random.set_state(of_numpy)  # noqa: NPY002
         random.setstate(of_python)

@@ -3,8 +3,8 @@
 The gradient of a network of ReLUs is constant in pieces: its own derivative is zero almost
 everywhere, and no map that rests on it can be moved along its gradient. With softplus in their
 place it can, and the larger beta is, the nearer is the network to its own (Dombrowski et al. 2019,
-"Explanations can be manipulated and geometry is to blame", section 4). Leaky ReLU and ReLU6, which
-the paper does not have, are sums of ReLUs and linear functions, and so is the hard tanh.
+"Explanations can be manipulated and geometry is to blame", section 2.2). Other activations of
+straight pieces are made of ReLUs, and smoothed in the same way.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -42,6 +43,7 @@ class _SoftplusBackward(torch.autograd.Function):
         return gradient * slope
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, second: Tensor) -> tuple[Tensor, Tensor, None, None]:
         gradient, slope = ctx.saved_tensors
         by_gradient = second * slope
@@ -69,6 +71,14 @@ def _hardtanh(
     return min_val + rise - rest
 
 
+def _hardsigmoid(beta: float, tensor: Tensor, *_: Any, **__: Any) -> Tensor:
+    return _relu6(beta, tensor + 3) / 6
+
+
+def _hardswish(beta: float, tensor: Tensor, *_: Any, **__: Any) -> Tensor:
+    return tensor * _hardsigmoid(beta, tensor)
+
+
 def _leaky(beta: float, tensor: Tensor, negative_slope: float = 0.01, *_: Any, **__: Any) -> Tensor:
     return negative_slope * tensor + (1 - negative_slope) * softplus(tensor, beta)
 
@@ -76,11 +86,12 @@ def _leaky(beta: float, tensor: Tensor, negative_slope: float = 0.01, *_: Any, *
 SMOOTH: dict[Callable[..., Any], Callable[..., Tensor]] = {
     F.relu: _relu, torch.relu: _relu, torch.relu_: _relu, Tensor.relu: _relu,
     Tensor.relu_: _relu, F.relu6: _relu6, F.hardtanh: _hardtanh, F.hardtanh_: _hardtanh,
-    F.leaky_relu: _leaky, F.leaky_relu_: _leaky,
+    F.hardsigmoid: _hardsigmoid, F.hardswish: _hardswish, F.leaky_relu: _leaky,
+    F.leaky_relu_: _leaky,
 }  # fmt: skip
 # Activations of straight pieces for which there is no smooth form here.
 ANGULAR: dict[Callable[..., Any], str] = {
-    F.hardswish: "hardswish", F.hardsigmoid: "hardsigmoid", F.prelu: "prelu",
+    F.prelu: "prelu",
      torch.prelu: "prelu", F.rrelu: "rrelu",
     F.rrelu_: "rrelu", F.threshold: "threshold", F.softshrink: "softshrink",
     F.hardshrink: "hardshrink",

@@ -14,7 +14,7 @@ MODELS = ("model", "source")  # settings that name a model
 # Settings that change the work of these groups of stages alone.
 OF_GROUPS = {
     "attack": ("attack", "detect"), "label": ("attack", "detect"), "override": ("attack", "detect"),
-    "detect": ("detect",), "adaptive": ("detect",), "network": (),
+    "detect": ("detect",), "adaptive": ("detect",), "network": (), "within": (),
     "training": ("train", "retrain"), "weights": ("train",), "sha256": ("train",),
     "new_head": ("train",), "mean": ("train",), "std": ("train",),
 }  # fmt: skip

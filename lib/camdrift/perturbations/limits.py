@@ -12,7 +12,7 @@ from camdrift.models.model import padded
 from camdrift.models.tensors import PerImage, Pixels
 from camdrift.settings import Cell
 
-SLACK = 1 - 1e-5  # of the largest L2 norm, for the rounding of sums
+SLACK = 1 - 1e-5  # of the largest change, for the rounding of sums
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Limits:
 
         Values are clipped first; then a change that is too large is made smaller as a whole.
         """
-        most = self.linf.view(-1, 1, 1, 1)
+        most = self.linf.view(-1, 1, 1, 1) * SLACK
         change = (clean + change.clamp(-most, most)).clamp(0, 1) - clean
         if self.l2 is None:
             return change

@@ -50,6 +50,7 @@ def run(
     generators: Sequence[np.random.Generator],
     settings: dict[str, Any],
     limits: Limits | None = None,
+    others: Pixels | None = None,
     only: Mask | None = None,
     shard: int | None = None,
     outputs: Logits | None = None,
@@ -66,11 +67,12 @@ def run(
         settings: of the attack.
         limits: of each image. An attack with a parameter of this name heeds them; the result of any
             other is projected on them, and counts as one step. None: the attack's own.
+        others: another image for each, for an attack with a parameter of this name.
         only: the images to attack; the others stay as they are, without an evaluation.
             None attacks all.
         shard: images to attack at a time, None for all; an image's result does not depend on it,
             except for attacks that carry something from one image to the next (DLFuzz with
-            sequential tables).
+            sequential tables, and a library's attack that draws).
         outputs: the target's of the clean images; None to compute them.
     """
     rows = torch.arange(len(pixels)) if only is None else only.nonzero().flatten()
@@ -79,12 +81,17 @@ def run(
     successes = torch.zeros(len(pixels), dtype=torch.bool)
     log: list[dict] = []
     steps = judges = False
-    heeds = "limits" in inspect.signature(perturb).parameters
+    parameters = inspect.signature(perturb).parameters
+    heeds = "limits" in parameters
     shards = rows.split(shard or len(rows)) if len(rows) else ()
     for part in tqdm(shards, desc="attack", unit="shard", disable=shard is None):
         own = [generators[int(row)] for row in part]
-        bounds = {"limits": limits.of(part)} if limits is not None and heeds else {}
-        result = perturb(source, pixels[part], labels[part], generators=own, **bounds, **settings)
+        more: dict[str, Any] = {}
+        if limits is not None and heeds:
+            more["limits"] = limits.of(part)
+        if others is not None and "others" in parameters:
+            more["others"] = others[part]
+        result = perturb(source, pixels[part], labels[part], generators=own, **more, **settings)
         if limits is not None and not heeds:
             inside = limits.of(part).project(pixels[part], result.pixels)
             result = replace(result, pixels=inside, last_step=None, successes=None)
