@@ -5,21 +5,23 @@ import functools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from camdrift import attacks
+from camdrift import attacks, storage
 from camdrift.attacks import map_keeping, map_moving, pgd
 from camdrift.explain import cam, manipulation
 from camdrift.models import smoothing
 from camdrift.models.logits import probabilities
-from camdrift.perturbations import perturbation
+from camdrift.perturbations import limits, perturbation
 from camdrift.perturbations.limits import Limits
 from camdrift.perturbations.perturbation import SpoiltError
-from camdrift.settings import SettingsError
-from conftest import as_model, small_network
+from camdrift.settings import SettingsError, params
+from camdrift.storage import Attacked
+from conftest import ROOT, as_model, inside, small_network
 from test_attacks import generators
 
 STEPS = {"step": 0.2, "steps": 12, "beta": [10.0, 100.0], "layers": None}
@@ -152,11 +154,11 @@ def test_the_drift_is_that_of_the_maps_of_all_layers(model, pixels):
 def walks_on(model, batch, **changed):
     settings = {"step": 0.2, "steps": 3, "beta": [10.0, 100.0]} | changed
     count = len(batch)
-    limits = Limits(torch.full((count,), 0.03))
+    bounds = Limits(torch.full((count,), 0.03))
     places = tuple(range(len(model.maps)))
     labels = model(batch).argmax(1)
     return manipulation.Walks(
-        model, batch, labels, 0, limits, torch.zeros_like(batch), places, **settings
+        model, batch, labels, 0, bounds, torch.zeros_like(batch), places, **settings
     )
 
 
@@ -228,10 +230,10 @@ def test_changes_are_projected_as_on_paper():
     expected = torch.tensor([0.3, -0.1, 0.1, -0.1])
     torch.testing.assert_close(boxed.flatten(), expected, rtol=2e-5, atol=0)
     # Its norm is sqrt(.12); half of it is allowed.
-    limits = Limits(torch.tensor([0.3]), torch.tensor([math.sqrt(0.12) / 2]))
-    halved = limits.project(clean, change).flatten()
+    bounds = Limits(torch.tensor([0.3]), torch.tensor([math.sqrt(0.12) / 2]))
+    halved = bounds.project(clean, change).flatten()
     torch.testing.assert_close(halved, torch.tensor([0.15, -0.05, 0.05, -0.05]), rtol=2e-5, atol=0)
-    torch.testing.assert_close(limits.project(clean, halved.view(1, 1, 2, 2)).flatten(), halved)
+    torch.testing.assert_close(bounds.project(clean, halved.view(1, 1, 2, 2)).flatten(), halved)
 
 
 def test_steps_are_as_large_as_their_share():
@@ -245,31 +247,48 @@ def test_steps_are_as_large_as_their_share():
 @pytest.mark.parametrize("attack", [map_moving, map_keeping])
 def test_every_image_has_limits_of_its_own(attack, model, pixels):
     labels = model(pixels).argmax(1)
-    limits = Limits(torch.linspace(0.01, 0.05, 10), torch.linspace(0.3, 0.1, 10))
+    bounds = Limits(torch.linspace(0.01, 0.05, 10), torch.linspace(0.3, 0.1, 10))
     settings = MOVING if attack is map_moving else KEEPING
     change, effect = perturbation.run(
         attack.perturb, model, model, pixels, labels, generators=generators(10),
-        settings=settings, limits=limits, shard=4,
+        settings=settings, limits=bounds, shard=4,
     )  # fmt: skip
-    assert (torch.tensor(effect["linf"]) <= limits.linf).all()
-    assert (torch.tensor(effect["l2"]) <= limits.l2).all()
-    assert (torch.tensor(effect["l2"]) > 0.5 * limits.l2).float().mean() > 0.5
+    assert (torch.tensor(effect["linf"]) <= bounds.linf).all()
+    assert (torch.tensor(effect["l2"]) <= bounds.l2).all()
+    assert (torch.tensor(effect["l2"]) > 0.5 * bounds.l2).float().mean() > 0.5
     inside = pixels + change.pixels
     assert inside.min() >= 0
     assert inside.max() <= 1
 
 
+def test_the_limits_of_a_cell_are_the_sizes_of_the_attack_that_it_is_within(tmp_path):
+    content = params.read(ROOT / "params.yaml")
+    content["cells"]["fgsm"]["within"] = "studies/layers/pgd/attack"
+    cells = params.parse(content).cells
+    images = pd.DataFrame({"image": [4, 7, 9], "l2": [0.4, 0.7, 0.9], "linf": [0.04, 0.07, 0.09]})
+    attacked = Attacked(
+        np.zeros((3, 3, 4, 4), np.float32), np.zeros((0, 3, 4, 4), np.float32), images,
+        pd.DataFrame(),
+    )  # fmt: skip
+    with inside(tmp_path):
+        storage.write(storage.cell_folder("layers", "pgd", "attack"), attacked)
+        own = limits.within(cells["fgsm"], pd.Index([9, 4]))
+        assert limits.within(cells["pgd"], pd.Index([9, 4])) is None
+    torch.testing.assert_close(own.l2, torch.tensor([0.9, 0.4]))
+    torch.testing.assert_close(own.linf, torch.tensor([0.09, 0.04]))
+
+
 def test_an_attack_without_limits_is_made_smaller(model, pixels):
     labels = model(pixels).argmax(1)
-    limits = Limits(torch.full((10,), 0.02), torch.linspace(0.2, 2, 10))
+    bounds = Limits(torch.full((10,), 0.02), torch.linspace(0.2, 2, 10))
     settings = {"eps": 0.03, "step": 0.01, "steps": 5, "random_start": False, "early_stop": False}
     run = (pgd.perturb, model, model, pixels, labels)
     whole, _ = perturbation.run(*run, generators=generators(10), settings=settings)
     change, effect = perturbation.run(
-        *run, generators=generators(10), settings=settings, limits=limits, shard=3
+        *run, generators=generators(10), settings=settings, limits=bounds, shard=3
     )
-    torch.testing.assert_close(change.pixels, limits.project(pixels, whole.pixels))
-    assert (torch.tensor(effect["l2"]) <= limits.l2).all()
+    torch.testing.assert_close(change.pixels, bounds.project(pixels, whole.pixels))
+    assert (torch.tensor(effect["l2"]) <= bounds.l2).all()
     assert effect["linf"].max() <= 0.02
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -61,13 +62,13 @@ class Limits:
         return Limits(padded(linf, count), None if l2 is None else padded(l2, count))
 
 
-def within(cell: Cell, images: Sequence[int]) -> Limits | None:
+def within(cell: Cell, images: pd.Index) -> Limits | None:
     """Returns the size, on each of some images, of the attack that limits that of a cell.
 
-    None where no other limits it.
+    `images` are numbers in the set. None where no other attack limits the cell's.
     """
     if cell.limiting is None:
         return None
     other = storage.read(storage.Attacked, storage.DATA / cell.within)
-    sizes = other.images.set_index("image").loc[list(images)]
+    sizes = other.images.set_index("image").loc[images]
     return Limits(*(torch.tensor(sizes[name].to_numpy()).float() for name in ("linf", "l2")))
