@@ -184,7 +184,7 @@ def _map_moving(name: str, width: float, size: int, batch: int) -> Race:
         generators = [np.random.default_rng(i) for i in range(batch)]
         return map_moving.perturb(
             model, pixels, labels, generators=generators, eps=EPS, step=1 / STEPS, steps=STEPS,
-            beta=[10.0, 100.0], layers=None, tolerance=0.05,
+            beta=[10.0, 100.0], layers=None, tolerance=0.05, towards=None,
         ).pixels  # fmt: skip
 
     def attacked() -> Tensor:
