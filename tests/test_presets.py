@@ -316,6 +316,17 @@ def test_a_folder_is_counted_as_it_will_be_split(tmp_path):
     assert counted.native == 20 * 16 * 3
 
 
+def test_a_cell_is_within_another_by_its_name():
+    parts = dict.fromkeys(presets.PARTS, {}) | {
+        "sets": {"s": {"kind": "photos"}},
+        "models": {"m": {"architecture": "vgg16_bn", "training": {}}},
+        "cells": {"a": {"attack": "dlfuzz"}, "b": {"attack": "map_moving", "within": "a"}},
+    }
+    full = presets.filled(parts, "mine")
+    assert full["cells"]["b"]["within"] == "studies/mine/a/attack"
+    assert "within" not in full["cells"]["a"]  # it is the set's, unless said
+
+
 def test_results_of_a_copy_are_brought_home(tmp_path):
     name, plan = "nips17_resnet18", CHOSEN["nips17"].settings
     copy = tmp_path / "copy"
