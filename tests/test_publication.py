@@ -44,10 +44,10 @@ FIGURES = {"images_False"}
     [("nips17_resnet18", "nips17", FIGURES), ("public_code", "public_code", None)],
 )
 def test_a_presets_results_are_published_without_images_of_others(folder, name, preset, figures):
-    chosen = presets.read(preset)
-    parts = params.parse(chosen.content).model_dump(mode="json", include=set(presets.PARTS))
-    build.write(chosen.content | parts, storage.COPIES / preset / "params.yaml")
-    cell = write(name, chosen.settings)
+    whole = presets.read(preset)
+    parts = params.parse(whole.content).model_dump(mode="json", include=set(presets.PARTS))
+    build.write(whole.content | parts, storage.COPIES / preset / "params.yaml")
+    cell = write(name, whole.settings)
     files.write_json(storage.results(name, "run.json"), {"stages": []})
     before = results.published(name, "tables") / "of_before.csv"
     files.write_text(before, "of a revision whose tables had other names")

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from camdrift.analysis import flips, results
 from camdrift.analysis.tables import markdown
-from camdrift.ops import readme
+from camdrift.ops import markers, readme
 from camdrift.ops.combination import review
 from camdrift.papers import findings
 from camdrift.papers import readme as page_of_study
@@ -333,7 +333,7 @@ def test_a_page_without_its_markers_is_refused(tmp_path):
     for text in ("nothing", "<!-- begin headline -->\nwithout an end"):
         page.write_text(text)
         with pytest.raises(ValueError, match="markers 'headline'"):
-            readme.filled(page, {"headline": ""})
+            markers.filled(page, {"headline": ""})
 
 
 def test_the_readmes_words_on_transfer_are_what_the_committed_tables_say(published):

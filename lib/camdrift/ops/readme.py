@@ -1,7 +1,5 @@
 """The generated parts of the READMEs: every number in them comes from published tables."""
 
-import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import pandas as pd
 from camdrift import settings, storage
 from camdrift.analysis import results
 from camdrift.analysis.tables import markdown
-from camdrift.ops import combination, packages, seeds, speeds, zoo
+from camdrift.ops import combination, markers, packages, seeds, speeds, zoo
 from camdrift.papers import claims, findings, interface
 from camdrift.papers.readme import Content
 from camdrift.papers.readme import readme as render
@@ -338,7 +336,7 @@ def pages() -> dict[Path, str]:
     """
     parts = generated()
     filled_pages = {
-        page: filled(page, {name: _from(page, parts[name]) for name in names})
+        page: markers.filled(page, {name: markers.linked(page, parts[name]) for name in names})
         for page, names in PAGES.items()
     }
     return filled_pages | {
@@ -377,29 +375,3 @@ def _command(plan: Settings, study: str) -> str:
         return f"make study NAME=<file> STUDY={study}"
     folders = "".join(f" {folder}=<folder>" for folder in presets.read(preset).needs)
     return f"make study NAME={preset} STUDY={study}{folders}"
-
-
-def _from(page: Path, part: str) -> str:
-    """Returns a part whose links to results lead there from a page."""
-    return re.sub(
-        rf"\]\(({storage.RESULTS.as_posix()}/[^)]+)\)",
-        lambda link: f"]({Path(os.path.relpath(link[1], page.parent)).as_posix()})",
-        part,
-    )
-
-
-def filled(page: Path, parts: dict[str, str]) -> str:
-    """Returns a page's text with each part put between its markers.
-
-    Raises:
-        ValueError: a marker is missing.
-    """
-    text = page.read_text(encoding="utf-8")
-    for name, part in parts.items():
-        begin, end = f"<!-- begin {name} -->\n", f"\n<!-- end {name} -->"
-        before, marked, rest = text.partition(begin)
-        _, ended, after = rest.partition(end)
-        if not marked or not ended:
-            raise ValueError(f"wanted the markers '{name}' in {page}: {begin}...{end}")
-        text = before + begin + part + end + after
-    return text
