@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -89,7 +90,11 @@ def _threads() -> tuple[int, str, str | None]:
 
 
 def _die() -> None:
-    os._exit(1)
+    os._exit(3)
+
+
+def _kill_itself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_process_that_has_computed_has_another_one_train():
@@ -117,9 +122,13 @@ def test_a_limited_process_trains_itself(limits):
     assert answer.returncode == 0, answer.stderr
 
 
-def test_the_end_of_the_process_that_trains_is_told():
-    with pytest.raises(children.LostError, match="killed, perhaps for memory"):
-        processor.alike(2, _die)
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [(_die, "lost, with exit status 3; run"), (_kill_itself, "by SIGKILL, perhaps for memory")],
+)
+def test_the_end_of_the_process_that_trains_is_told(end, told):
+    with pytest.raises(children.LostError, match=told):
+        processor.alike(2, end)
 
 
 def test_a_process_with_wider_vectors_in_use_is_not_limited(monkeypatch):

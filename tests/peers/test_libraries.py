@@ -32,6 +32,13 @@ def balanced(pixels):
     return as_model(network, micro_batch=len(pixels))
 
 
+@pytest.fixture(params=CASES)
+def name(request):
+    """An attack of a library that is installed."""
+    pytest.importorskip(request.param.partition(":")[0])
+    return request.param
+
+
 def attacked(model, pixels, name):
     return library.perturb(
         model, pixels, model(pixels).argmax(1), generators=generators(len(pixels)), name=name,
@@ -44,17 +51,19 @@ def direct(model, pixels, name):
     labels, arguments = model(pixels).argmax(1), dict(CASES[name])
     package, _, attack = name.partition(":")
     if package == "torchattacks":
-        torchattacks = pytest.importorskip("torchattacks")
+        import torchattacks
+
         return getattr(torchattacks, attack)(model, **arguments)(pixels, labels)
     if package == "foolbox":
-        foolbox = pytest.importorskip("foolbox")
+        import foolbox
+
         epsilon = arguments.pop("epsilon", None)
         theirs = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
         raw, clipped, _ = getattr(foolbox.attacks, attack)(**arguments)(
             theirs, pixels, labels, epsilons=epsilon
         )
         return raw if epsilon is None else clipped
-    evasion = pytest.importorskip("art.attacks.evasion")
+    from art.attacks import evasion
     from art.estimators.classification import PyTorchClassifier
 
     theirs = PyTorchClassifier(
@@ -65,7 +74,6 @@ def direct(model, pixels, name):
     return torch.from_numpy(attack.generate(pixels.numpy(), labels.numpy()))
 
 
-@pytest.mark.parametrize("name", CASES)
 def test_a_librarys_attack_is_the_librarys(balanced, pixels, name):
     assert library.fault(name, CASES[name]) == ""
     before = {key: value.clone() for key, value in balanced.state_dict().items()}
@@ -81,6 +89,5 @@ def test_a_librarys_attack_is_the_librarys(balanced, pixels, name):
     assert all(torch.equal(before[key], value) for key, value in balanced.state_dict().items())
 
 
-@pytest.mark.parametrize("name", CASES)
 def test_their_arguments_are_checked(name):
     assert "got 'epz'" in library.fault(name, CASES[name] | {"epz": 0.1})

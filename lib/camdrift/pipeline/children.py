@@ -5,7 +5,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from multiprocessing.process import BaseProcess
 
 from tqdm import tqdm
 
@@ -39,6 +40,19 @@ def deaf() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ends(processes: Iterable[BaseProcess]) -> str:
+    """Returns how processes have ended, for a message."""
+    for process in processes:
+        process.join(10)
+    codes = [process.exitcode for process in processes]
+    signals = [signal.Signals(-code).name for code in codes if code is not None and code < 0]
+    if "SIGKILL" in signals:
+        return "by SIGKILL, perhaps for memory"
+    if signals:
+        return f"by {signals[0]}"
+    return f"with exit status {', '.join(map(str, codes))}"
 
 
 def follow() -> None:

@@ -51,7 +51,7 @@ def alike(threads: int | None, function: Callable[..., Result], *arguments: Any)
     function and the arguments; tensors are best passed as arrays.
 
     Raises:
-        LostError: the other process was killed.
+        LostError: the other process has ended without a result.
     """
     if threads is None:
         return function(*arguments)
@@ -59,13 +59,15 @@ def alike(threads: int | None, function: Callable[..., Result], *arguments: Any)
         return _with_threads(threads, function, *arguments)
     context = multiprocessing.get_context("spawn")
     with futures.ProcessPoolExecutor(1, mp_context=context, initializer=children.follow) as pool:
+        others = multiprocessing.active_children()
         with children.environment(LIMITS), children.deaf():
             job = pool.submit(_limited, threads, function, *arguments)
+        own = [child for child in multiprocessing.active_children() if child not in others]
         try:
             return job.result()
         except futures.process.BrokenProcessPool as fault:
             raise children.LostError(
-                "the process that trains was killed, perhaps for memory; run again"
+                f"the process that trains was lost, {children.ends(own)}; run again"
             ) from fault
         except KeyboardInterrupt:  # it would train to its end
             for process in multiprocessing.active_children():
