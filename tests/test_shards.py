@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 
 from camdrift import settings, storage
 from camdrift.models import loading
-from camdrift.pipeline import backends, run, shards
+from camdrift.pipeline import backends, processor, run, shards
 from camdrift.storage import files
 from conftest import ROOT, inside, script
 
@@ -197,7 +197,35 @@ def test_where_another_process_is_killed_this_one_does_its_task(monkeypatch, tmp
     signed = sheets(tmp_path, 2, company=2)
     assert len(list(backends.processes(suffer, signed))) == 2
     assert {sheet.signer for sheet in signed} == {os.getpid()}
-    assert "a process was killed, perhaps for memory" in capsys.readouterr().err
+    assert "a process was lost, by SIGKILL, perhaps for memory" in capsys.readouterr().err
+
+
+def _wait(path: Path) -> str:
+    """Says that it has begun, and ends when it is asked to."""
+    path.touch()
+    while not path.with_suffix(".end").exists():
+        time.sleep(0.05)
+    return "done"
+
+
+def test_an_abandoned_stage_ends_no_process_of_another(monkeypatch, tmp_path):
+    """As after a fault that a test or a notebook keeps: its generator ends at any later time."""
+    monkeypatch.setenv("CAMDRIFT_WORKERS", "2")
+    begun = tmp_path / "begun"
+    parts = backends.processes(sign, sheets(tmp_path, 3, company=1))
+    next(parts)
+
+    def abandon() -> None:
+        while not begun.exists():
+            time.sleep(0.05)
+        parts.close()
+        begun.with_suffix(".end").touch()
+
+    thread = threading.Thread(target=abandon)
+    thread.start()
+    assert processor.alike(1, _wait, begun) == "done"
+    thread.join()
+    assert not multiprocessing.active_children()
 
 
 def test_a_shard_has_one_thread_and_its_stage_as_many_as_before(study, monkeypatch):

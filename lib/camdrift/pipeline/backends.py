@@ -10,7 +10,6 @@ import collections
 import contextlib
 import functools
 import importlib
-import multiprocessing
 import os
 import queue
 import sys
@@ -74,10 +73,11 @@ def processes(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[N
         ended.put((task, job))
         feed(job)
 
+    context = children.Context()
     with (
         _with_threads(),
         futures.ProcessPoolExecutor(
-            others, mp_context=multiprocessing.get_context("spawn"), initializer=children.follow
+            others, mp_context=context, initializer=children.follow
         ) as pool,
     ):
         try:
@@ -91,7 +91,7 @@ def processes(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[N
                     try:
                         job.result()
                     except futures.process.BrokenProcessPool:
-                        print("a process was killed, perhaps for memory", file=sys.stderr)
+                        print(f"a process was lost, {context.ends()}", file=sys.stderr)
                         own = [task]
                 for task in own:
                     work(task)
@@ -100,8 +100,7 @@ def processes(work: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[N
             waiting.clear()
             # One may still be loading. After a fault, current tasks are lost and computed again:
             # waiting for them may take minutes.
-            for process in multiprocessing.active_children():
-                process.kill()
+            context.kill()
 
 
 def _next(tasks: collections.deque[Task]) -> list[Task]:

@@ -5,8 +5,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from multiprocessing.process import BaseProcess
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any
 
 from tqdm import tqdm
 
@@ -42,11 +43,42 @@ def deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def ends(processes: Iterable[BaseProcess]) -> str:
-    """Returns how processes have ended, for a message."""
-    for process in processes:
-        process.join(10)
-    codes = [process.exitcode for process in processes]
+class Context(SpawnContext):
+    """Starts processes by `spawn`, for one pool, and keeps them.
+
+    Those of `multiprocessing.active_children` may be another's: a generator that was abandoned may
+    end, with its pool, while another pool is at work.
+
+    started: in the order of their start.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[SpawnProcess] = []
+
+    def Process(self, *arguments: Any, **options: Any) -> SpawnProcess:  # type: ignore[override]
+        """Returns a new process, not yet started."""
+        self.started.append(SpawnProcess(*arguments, **options))
+        return self.started[-1]
+
+    def kill(self) -> None:
+        """Ends the processes at once."""
+        for process in self.started:
+            if process.is_alive():
+                process.kill()
+
+    def ends(self) -> str:
+        """Returns how the processes of a pool that broke have ended, for a message."""
+        started = [process for process in self.started if process.pid is not None]
+        for process in started:
+            process.join(10)
+        return _in_words([process.exitcode for process in started])
+
+
+def _in_words(codes: Sequence[int | None]) -> str:
+    """Returns exit codes in words, that of the first process to be lost before others."""
+    # A pool that breaks ends its other processes by SIGTERM: the first to be lost tells the reason.
+    codes = [code for code in codes if code not in (None, 0, -signal.SIGTERM)] or codes
     signals = [signal.Signals(-code).name for code in codes if code is not None and code < 0]
     if "SIGKILL" in signals:
         return "by SIGKILL, perhaps for memory"

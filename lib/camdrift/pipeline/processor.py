@@ -8,7 +8,6 @@ threads; with CAMDRIFT_PROCESSOR=own it sets none, and a stage that does other w
 a process of its own.
 """
 
-import multiprocessing
 import os
 import platform
 from collections.abc import Callable
@@ -57,21 +56,18 @@ def alike(threads: int | None, function: Callable[..., Result], *arguments: Any)
         return function(*arguments)
     if all(os.environ.get(name) == value for name, value in LIMITS.items()):
         return _with_threads(threads, function, *arguments)
-    context = multiprocessing.get_context("spawn")
+    context = children.Context()
     with futures.ProcessPoolExecutor(1, mp_context=context, initializer=children.follow) as pool:
-        others = multiprocessing.active_children()
         with children.environment(LIMITS), children.deaf():
             job = pool.submit(_limited, threads, function, *arguments)
-        own = [child for child in multiprocessing.active_children() if child not in others]
         try:
             return job.result()
         except futures.process.BrokenProcessPool as fault:
             raise children.LostError(
-                f"the process that trains was lost, {children.ends(own)}; run again"
+                f"the process that trains was lost, {context.ends()}; run again"
             ) from fault
         except KeyboardInterrupt:  # it would train to its end
-            for process in multiprocessing.active_children():
-                process.kill()
+            context.kill()
             raise
 
 
