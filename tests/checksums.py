@@ -1,9 +1,10 @@
-"""Prints the sha256 of trained weights, of maps, or of statistics, as this processor computes them.
+"""Prints the sha256 of weights, maps, attacks or statistics, as this processor computes them.
 
 `python tests/checksums.py weights` trains a convolutional, a residual and an attention network, as
 `stages/train.py` does, for two steps; `maps` explains such networks at random weights, as
-`stages/cam.py` does, with one thread; `statistics` calls the functions of NumPy, SciPy,
-scikit-image and scikit-learn that scores, detectors and reports rest on.
+`stages/cam.py` does, with one thread; `attacks` attacks them, as `stages/attack.py` does, and
+scales noise to the attack's size; `statistics` calls the functions of NumPy, SciPy, scikit-image
+and scikit-learn that scores, detectors and reports rest on.
 """
 
 import hashlib
@@ -20,8 +21,11 @@ from skimage.metrics import structural_similarity
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
+from camdrift.attacks import dlfuzz, map_keeping, pgd
 from camdrift.explain import cam
 from camdrift.models import architectures, training
+from camdrift.models.model import Model
+from camdrift.perturbations import perturbation, size
 from camdrift.pipeline import processor
 
 COMMITTED = Path(__file__).with_name("checksums.json")
@@ -73,6 +77,44 @@ def maps() -> dict[str, str]:
     return digests
 
 
+ATTACKS: dict[str, tuple] = {
+    "dlfuzz": (dlfuzz.perturb, {
+        "rivals": 2, "rival_weight": 0.5, "neurons": 5, "neuron_weight": 0.5, "strategies": [1],
+        "threshold": 0.25, "step": 4.0, "iterations": 1, "max_steps": 6, "norm_limit": 0.2,
+        "min_gain": None, "tables": "per_seed", "differs_from": "clean", "mutant": "last",
+    }),
+    "pgd": (pgd.perturb, {
+        "eps": 0.05, "step": 0.02, "steps": 3, "random_start": True, "early_stop": False,
+    }),
+    "map_keeping": (map_keeping.perturb, {
+        "eps": 0.05, "step": 0.3, "steps": 3, "beta": [10.0, 100.0], "layers": None,
+        "bisections": 2, "explains": "own_top1",
+    }),
+}  # fmt: skip
+
+
+def attacks() -> dict[str, str]:
+    """Returns the digest of each network's attacked images, their sizes and noise of these."""
+    torch.set_num_threads(1)
+    images = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    base = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    digests = {}
+    for name, settings in NETWORKS.items():
+        network = _network(name, settings).eval()
+        model = Model(network, mean=[0.5] * 3, std=[0.25] * 3, size=SIZE, micro_batch=4)
+        for attack, (perturb, own) in ATTACKS.items():
+            if attack == "map_keeping" and name.startswith("timm:"):
+                continue  # its ReLUs are smoothed, and a transformer has none
+            change, effect = perturbation.run(
+                perturb, model, model, images, model(images).argmax(1),
+                generators=[np.random.default_rng(i) for i in range(len(images))], settings=own,
+            )  # fmt: skip
+            sizes = torch.tensor(effect[["l2", "linf", "rms"]].to_numpy(dtype=float))
+            factors = size.scale_to(images, base, sizes[:, :1])
+            digests[f"{name} {attack}"] = digest([change.pixels, sizes, factors])
+    return digests
+
+
 def statistics() -> dict[str, str]:
     """Returns the digest of each library's results."""
     generator = np.random.default_rng(0)
@@ -117,5 +159,7 @@ def here() -> dict[str, str]:
     }
 
 
+PARTS = {"weights": weights, "maps": maps, "attacks": attacks, "statistics": statistics}
+
 if __name__ == "__main__":
-    print(json.dumps({"weights": weights, "maps": maps, "statistics": statistics}[sys.argv[1]]()))
+    print(json.dumps(PARTS[sys.argv[1]]()))

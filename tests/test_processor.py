@@ -37,7 +37,7 @@ def stages(tmp_path):
     folder.mkdir()
     for name in ("run", "processor"):
         shutil.copy(ROOT / "stages" / name, folder)
-    for part in ("maps", "statistics"):
+    for part in ("maps", "attacks", "statistics"):
         (folder / f"{part}.py").symlink_to(checksums.__file__)
     return folder
 

@@ -18,6 +18,7 @@ from camdrift.models import coverage
 from camdrift.models.model import Model
 from camdrift.models.tensors import Labels, Pixels
 from camdrift.perturbations.perturbation import Perturbation
+from camdrift.perturbations.size import root
 from camdrift.settings.section import Count, Positive, Section, Share
 
 
@@ -197,7 +198,7 @@ def perturb(
         (gradient,) = torch.autograd.grad(objective, stack)
         gradient = gradient / 255  # per grey level, in which the public code divides by rms + 1e-5
         for row, seed in moving:
-            size = gradient[row].square().mean().sqrt() + 1e-5
+            size = root(gradient[row].square().mean()) + 1e-5
             seed.latest = step / 255 * gradient[row] / size
             seed.current = seed.current + seed.latest
             seed.steps += 1

@@ -19,7 +19,7 @@ from camdrift.explain.methods import grad_cam_plus_plus, layer_cam
 from camdrift.features.images import Objective
 from camdrift.models.logits import top_logit
 from camdrift.models.model import Model
-from camdrift.perturbations import changes, noise
+from camdrift.perturbations import changes, noise, size
 from camdrift.perturbations.variants import Variant, read, shown
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, Protocol, SettingsError
@@ -47,13 +47,13 @@ SPLITS = ("calibrate", "choose", "test")
 def select_images(images: pd.DataFrame, settings: DetectionSettings, *, seed: int) -> pd.DataFrame:
     """Returns the images that take part: `image, split, source, label, clean, success`.
 
-    The draw depends on the images' ids alone, so cells of one set have the same images in the same
-    splits. All images of a source picture are in one split: they are not independent. The index is
-    each image's row in `images`, in ascending order.
+    The draw depends on the images' ids alone, so cells that attack the same images of a set have
+    the same ones in the same splits. A cell that attacks fewer draws them in the same way. All
+    images of a source picture are in one split: they are not independent. The index is each image's
+    row in `images`, in ascending order.
     """
-    # "trial" is part of the seed: another word would draw other images.
-    key = [randomness.entropy(seed, "trial", name) for name in images["id"]]
-    sample = images.iloc[np.argsort(key)[: settings.images]]
+    # "trial" is part of the seed, here and in the attack: another word would draw other images.
+    sample = images.iloc[randomness.sample(images["id"], settings.images, seed, "trial")]
     table = sample[["image", "source", "label", "clean", "success"]].sort_index()
     counts = table["source"].value_counts()
     counts = counts.loc[sorted(counts.index, key=partial(randomness.entropy, seed, "split"))]
@@ -148,9 +148,9 @@ def load_part(
     images = attacked.images
     names = images.drop_duplicates("label").set_index("label")["class_name"].to_dict()
     selected = select_images(images, settings, seed=seed)
-    size = size_of(*attacked.perturbation.shape[-2:])
+    sides = size_of(*attacked.perturbation.shape[-2:])
     classes = list(names.items())
-    return Part(cell, name, protocol, selected, settings, seed, classes, size, layers)
+    return Part(cell, name, protocol, selected, settings, seed, classes, sides, layers)
 
 
 def sense(model: Model, part: Part) -> Sensitivity:
@@ -232,14 +232,11 @@ def _features(
     features, seconds = measuring.measure_images(model, pixels, streams, detectors)
     with torch.no_grad():
         blurred = model(blur_images(pixels, radius=part.settings.blur)).argmax(1).numpy()
-    facts = {"image": table["image"].to_numpy(), "variant": variant, "strength": strength,
-             "against": against, "blurred": blurred, "rms": rms(pixels - clean)}  # fmt: skip
+    facts = {
+        "image": table["image"].to_numpy(), "variant": variant, "strength": strength,
+        "against": against, "blurred": blurred, "rms": size.rms(pixels - clean).numpy(),
+    }  # fmt: skip
     return pd.concat([pd.DataFrame(facts), features], axis=1), seconds
-
-
-def rms(change: Tensor) -> np.ndarray:
-    """Returns the root mean square of changes (n, c, h, w), in pixel values: (n,)."""
-    return change.double().square().mean((1, 2, 3)).sqrt().numpy()
 
 
 def adapt(model: Model, part: Part, places: slice, measurements: Iterable[Seen]) -> Seen:

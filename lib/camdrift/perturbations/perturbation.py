@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from camdrift.models.model import Model
 from camdrift.models.tensors import Labels, Logits, Mask, PerImage, Pixels
+from camdrift.perturbations import size
 from camdrift.perturbations.limits import Limits
 from camdrift.settings import SettingsError
 
@@ -142,7 +143,7 @@ def measure(
         )
     adds_up = (outputs.sum(1) - 1).abs() < 1e-4
     successes = perturbation.successes
-    change = (changed - pixels).double().flatten(1)
+    change = changed - pixels
     return pd.DataFrame(
         {
             "clean": clean,
@@ -151,9 +152,9 @@ def measure(
             "success": adversarial != clean if successes is None else successes.numpy(),
             "success_8bit": rounded != clean,
             "unclipped": unclipped,
-            "l2": change.norm(dim=1).numpy(),
-            "linf": change.abs().amax(1).numpy(),
-            "rms": change.square().mean(1).sqrt().numpy(),
+            "l2": size.l2(change).numpy(),
+            "linf": change.double().abs().flatten(1).amax(1).numpy(),
+            "rms": size.rms(change).numpy(),
             "evaluations": perturbation.evaluations.numpy(),
             "probabilities": ((outputs >= 0).all(1) & adds_up).numpy(),
         }

@@ -1,5 +1,8 @@
 """The size of changes after clipping: measured, and made equal."""
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,6 +12,22 @@ from camdrift.models.tensors import PerImage, Pixels
 def l2(change: Pixels) -> PerImage:
     """Returns the L2 norm over all channels and pixels of each image, as float64."""
     return change.double().flatten(1).norm(dim=1)
+
+
+def rms(change: Pixels) -> PerImage:
+    """Returns the root mean square over all channels and pixels of each image, as float64."""
+    return l2(change) / math.sqrt(math.prod(change.shape[1:]))
+
+
+def root(values: Tensor) -> Tensor:
+    """Returns the square root, on a CPU that of every processor, to the last digit.
+
+    PyTorch has MKL compute it, whose last digit differs between Intel and AMD, also where
+    `stages/processor` holds MKL to what they have in common.
+    """
+    if values.device.type != "cpu":
+        return values.sqrt()
+    return torch.from_numpy(np.asarray(np.sqrt(values.numpy())))
 
 
 def scale_to(clean: Pixels, base: Pixels, targets: Tensor) -> Tensor:
@@ -40,5 +59,5 @@ def scale_to(clean: Pixels, base: Pixels, targets: Tensor) -> Tensor:
     first = torch.searchsorted(size_squared, target_squared).clamp_max(size_squared.shape[1] - 1)
     remainder = target_squared - saturated.gather(1, first) + room_squared.gather(1, first)
     rate = moving.gather(1, first)
-    factor = torch.where(rate > 0, (remainder.clamp_min(0) / rate).sqrt(), 0.0)
+    factor = torch.where(rate > 0, root(remainder.clamp_min(0) / rate), 0.0)
     return factor.minimum(turn[:, -1:])
