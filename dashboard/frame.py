@@ -22,6 +22,7 @@ from camdrift.ops.case import Case
 from camdrift.settings import (
     Cell,
     LayerStudy,
+    ManipulationStudy,
     Protocol,
     Settings,
     SettingsError,
@@ -206,7 +207,8 @@ def choice(
 def choose_cell(view: View) -> str:
     """Shows the choice of a cell and returns its name."""
     names = view.tables["attacks"]["cell"].tolist()
-    headline = view.settings.study(view.study, LayerStudy).headline
+    assert isinstance(view.plan, LayerStudy | ManipulationStudy)
+    headline = view.plan.headline
     return choice(st, "Cell", names, key="cell", default=headline)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from camdrift.detectors import drift
 from camdrift.detectors.families import families
 from camdrift.evaluation import adaptive, measuring
 from camdrift.models import gradients
@@ -40,7 +41,8 @@ def test_every_objective_has_a_gradient_by_the_pixels(name, fitted, model, pixel
 
 
 @pytest.mark.parametrize(
-    "name", ["confidence", "energy", "squeezing", "residual", "logistic", "mahalanobis"]
+    "name",
+    ["confidence", "energy", "squeezing", "residual", "logistic", "mahalanobis", *drift.NAMES],
 )
 def test_where_it_can_the_objective_is_the_detectors_score(name, fitted, model, pixels):
     detectors, features = fitted

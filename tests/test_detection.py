@@ -487,3 +487,32 @@ def test_at_another_size_a_verdict_is_a_demonstration():
     assert set(result["verdict"]) <= {UNDECIDED, NOT_RUN}
     assert "would be 'holds'" in result.loc["B4", "detail"]
     assert result.loc["B4", "detail"].startswith("at 64 px, not the paper's 224")
+
+
+def keeping(share: float) -> Evaluations:
+    return Evaluations(evaluate(share=share), pd.DataFrame(columns=["arm"]), 64)
+
+
+def test_e3_is_decided_by_the_joint_drift_of_single_images():
+    apart = verdicts.drift_does_not_separate(keeping(1.0))
+    assert (apart.value, apart.verdict) == (1.0, NOT)
+    assert "drift 1.000" in apart.detail and "drift_logistic 1.000" in apart.detail
+    alike = verdicts.drift_does_not_separate(keeping(0.0))
+    assert alike.value < 0.7 and alike.verdict in (HOLDS, UNDECIDED)
+    assert (alike.verdict == HOLDS) == (alike.high < 0.7)
+    row = verdicts.judge_keeping(keeping(1.0)).iloc[0]
+    assert (row["claim"], row["verdict"], row["images"]) == ("E3", NOT, 20)
+    few = verdicts.keeping_doubts(keeping(1.0))
+    count = len(keeping(1.0).whole.members("success", "noise")[0])
+    assert few["value"].tolist() == [count] and few["touches"].tolist() == ["E3"]
+
+
+def test_e3_names_a_detector_that_could_not_be_fitted():
+    rows = features().assign(prediction=0)
+    detectors = evaluation.fit_detectors(rows, images(), 1.0, families(SETTINGS))
+    one = Evaluation(
+        detectors, evaluation.rows_at_strength(rows, images(), 1.0), 0.95, evaluate()[1.0].weights
+    )
+    finding = verdicts.drift_does_not_separate(Evaluations({1.0: one}, pd.DataFrame(), 64))
+    assert finding.verdict == UNDECIDED
+    assert finding.detail == "drift_logistic: no adversarial image to learn from"

@@ -1,17 +1,26 @@
 """Features: each against a slow twin or another library, and on bad input."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.ndimage import median_filter
 from sklearn.cluster import DBSCAN
 from sklearn.decomposition import PCA
 
-from camdrift.detectors import behaviour, confidence, energy, noisecam, residual, squeezing
+from camdrift.detectors import (
+    behaviour,
+    confidence,
+    drift,
+    energy,
+    noisecam,
+    residual,
+    squeezing,
+)
 from camdrift.detectors.families import families
 from camdrift.evaluation import measuring
 from camdrift.explain.methods import grad_cam, noise_cam
-from camdrift.features import cleaning, profile
+from camdrift.features import cleaning, comparison, profile
 from camdrift.features.images import Images
 from conftest import as_model, small_network
 from test_detectors import changed
@@ -100,7 +109,9 @@ def test_behaviour_twin(model, pixels):
 def test_empty_maps_have_a_similarity():
     empty, full = torch.zeros(2, 3), torch.ones(2, 3)
     pairs = torch.stack([empty, empty, full]), torch.stack([empty, full, full])
-    torch.testing.assert_close(behaviour.similarity(*pairs), torch.tensor([1.0, 0.0, 1.0]))
+    torch.testing.assert_close(comparison.similarity(*pairs), torch.tensor([1.0, 0.0, 1.0]))
+    tiny = torch.tensor([[1e-30, 0.0]]), torch.tensor([[1e-30, 1e-30]])
+    assert comparison.similarity(*tiny).item() == pytest.approx(0.5**0.5)
 
 
 def test_each_image_is_measured_on_its_own(model, pixels):
@@ -175,7 +186,7 @@ def test_huge_logits_do_not_break_the_codes_exponential():
 def test_the_median_filter_is_scipys_for_images_of_any_size(shape):
     images = torch.rand(2, 3, *shape, generator=torch.Generator().manual_seed(0))
     expected = median_filter(images.numpy(), size=(1, 1, 3, 3), mode="nearest")
-    np.testing.assert_array_equal(squeezing.median(images, size=3).numpy(), expected)
+    np.testing.assert_array_equal(cleaning.median(images, size=3).numpy(), expected)
 
 
 def test_fewer_levels_on_paper():
@@ -205,3 +216,55 @@ def test_profile_on_paper():
     )
     assert result[1, 1] == 0
     assert result.isfinite().all()
+
+
+def slow_drift(model, image, window):
+    """One image and one layer at a time: the copy by SciPy, maps from the activations."""
+    copy = median_filter(image.numpy(), size=(1, window, window), mode="nearest")
+    kind, drifts = int(model(image[None]).argmax()), []
+    for layer in range(len(model.maps)):
+        maps = []
+        for picture in (image, torch.from_numpy(copy)):
+            logits, tensors = model.activations(picture[None].clone().requires_grad_())
+            (gradient,) = torch.autograd.grad(logits[0, kind], tensors[layer])
+            weights = gradient[0].mean((1, 2))
+            maps.append((weights[:, None, None] * tensors[layer][0].detach()).sum(0).clamp_min(0))
+        first, second = (one.flatten().double() for one in maps)
+        size = first.norm() * second.norm()
+        both = first.norm() == second.norm() == 0
+        drifts.append(1 - float(both if size == 0 else first @ second / size))
+    return drifts
+
+
+def test_joint_drift_twin(model, pixels):
+    single = as_model(small_network(), micro_batch=1)
+    result = drift.measure(Images(model, pixels[:3], generators(3)), drift.Settings(window=3))
+    assert list(result) == [f"drift_{layer}" for layer in range(len(model.maps))]
+    for i in range(3):
+        values = [column[i] for column in result.values()]
+        assert values == pytest.approx(slow_drift(single, pixels[i], 3), abs=1e-5)
+
+
+def test_joint_drift_sees_a_change_that_the_median_filter_removes(model):
+    """Smooth images, and the same with pixels that stand alone: no score is shared."""
+    rng = np.random.default_rng(0)
+    corners = torch.from_numpy(rng.random((40, 3, 2, 2), dtype=np.float32))
+    smooth = torch.nn.functional.interpolate(corners, (12, 12), mode="bilinear")
+    lonely = smooth.clone()
+    lonely[:, :, 2::4, 2::4] = torch.from_numpy(rng.random((40, 3, 3, 3), dtype=np.float32)).round()
+    rows = [
+        pd.DataFrame(drift.measure(Images(model, part, generators(40)), drift.Settings(window=3)))
+        for part in (smooth, lonely)
+    ]
+    attacked = np.repeat([False, True], 20)
+    seen = pd.concat([part[:20] for part in rows], ignore_index=True)
+    for detector in drift.readings(drift.Settings(window=3)).values():
+        detector.fit(seen, attacked)
+        benign, other = (detector.score_samples(part[20:]) for part in rows)
+        assert (other[:, None] > benign).mean() > 0.9
+
+
+def test_joint_drift_of_an_image_that_the_filter_leaves_is_none(model):
+    flat = torch.full((2, 3, 12, 12), 0.5)
+    result = drift.measure(Images(model, flat, generators(2)), drift.Settings(window=3))
+    assert all(np.abs(column).max() < 1e-6 for column in result.values())

@@ -110,7 +110,7 @@ def test_verdicts_on_detectors(share):
     agrees_with_statsmodels(family.after_holm(verdicts, confidence=1 - LEVEL), verdict_at)
 
 
-STUDIES = ("tiny", "tiny_detectors", "tiny_inspecting", "tiny_generalising")
+STUDIES = ("tiny", "tiny_detectors", "tiny_inspecting", "tiny_generalising", "tiny_maps")
 
 
 @pytest.mark.parametrize("study", STUDIES)

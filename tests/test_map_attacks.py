@@ -272,8 +272,8 @@ def test_the_limits_of_a_cell_are_the_sizes_of_the_attack_that_it_is_within(tmp_
     )  # fmt: skip
     with inside(tmp_path):
         storage.write(storage.cell_folder("layers", "pgd", "attack"), attacked)
-        own = limits.within(cells["fgsm"], pd.Index([9, 4]))
-        assert limits.within(cells["pgd"], pd.Index([9, 4])) is None
+        own = limits.within(cells["fgsm"], pd.Series([9, 4]))
+        assert limits.within(cells["pgd"], pd.Series([9, 4])) is None
     torch.testing.assert_close(own.l2, torch.tensor([0.9, 0.4]))
     torch.testing.assert_close(own.linf, torch.tensor([0.09, 0.04]))
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from ruamel.yaml import YAML
 
-STUDIES = ("tiny", "tiny_detectors", "tiny_inspecting", "tiny_generalising")
+STUDIES = ("tiny", "tiny_detectors", "tiny_inspecting", "tiny_generalising", "tiny_maps")
 REPORTS = [f"report@{name}" for name in STUDIES]
 
 
@@ -52,7 +52,8 @@ def test_a_setting_of_an_attack_touches_its_cells_only(recorded, params):
     content["attacks"]["pgd"]["steps"] = 7
     save()
     # A retraining attacks its models by PGD, too.
-    assert changed_stages(recorded) == {"check", "attack@tiny_pgd", "retrain@tiny_inspecting"}
+    attacks = {"attack@tiny_pgd", "attack@tiny_maps_pgd"}
+    assert changed_stages(recorded) == {"check", *attacks, "retrain@tiny_inspecting"}
 
 
 def test_a_setting_of_a_cell_touches_that_cell_and_the_report(recorded, params):
@@ -79,7 +80,8 @@ def test_an_attacks_file_touches_its_cells_only(recorded):
     changed = changed_stages(recorded)
     file.write_text(before)
     # `check` asks each attack for its settings; nothing follows from it.
-    assert changed == {"check", "attack@tiny_pgd", "retrain@tiny_inspecting"}
+    attacks = {"attack@tiny_pgd", "attack@tiny_maps_pgd"}
+    assert changed == {"check", *attacks, "retrain@tiny_inspecting"}
 
 
 def test_a_setting_that_nothing_uses_touches_nothing(recorded, params):

@@ -75,7 +75,11 @@ def changed(path: str, value, content: dict | None = None) -> dict:
         ("detection.detectors", {}, "detection.detectors: wanted at least 1 of them, got {}"),
         ("cells.fgsm-2", CONTENT["cells"]["fgsm"], "wanted a name of a-z, 0-9 and _ only"),
         ("cells.fgsm.evaluation", "layers", "wanted a study of paper tan2023, since the cell has"),
-        ("cells.fgsm.study", "detectors", "wanted a study of paper renkhoff2022, got 'detectors'"),
+        (
+            "cells.fgsm.study",
+            "detectors",
+            "wanted a study of paper renkhoff2022 or zhang2020, got 'detectors'",
+        ),
         ("cells.none.evaluation", "nothing", "cells.none.evaluation: no study 'nothing'"),
         (
             "cells.fgsm.within",

@@ -33,7 +33,8 @@ from conftest import inside
 from test_detectors import CHANCE, NAMES
 
 CELLS = ("tiny_none", "tiny_fgsm", "tiny_pgd", "tiny_dlfuzz")
-STUDIES = ("tiny", "tiny_detectors", "tiny_inspecting", "tiny_generalising")
+DETECTED = (*CELLS[1:], "tiny_keeping")
+STUDIES = ("tiny", "tiny_detectors", "tiny_inspecting", "tiny_generalising", "tiny_maps")
 
 
 def part(kind, cell, stage):
@@ -50,7 +51,7 @@ def _in_the_study(tiny):
 def test_every_declared_output_is_there(tiny):
     plan = tiny.settings
     ones = (plan.sets, plan.models, plan.studies, plan.sources, plan.targets)
-    others = 2 * len(plan.retrainings) + 5 * len(CELLS)
+    others = 2 * len(plan.retrainings) + 5 * len(plan.cells)
     assert len(tiny.stages) == 1 + sum(len(group) for group in ones) + others
     for path in (
         storage.set_datasheet("digits"), storage.model_card("vgg11_eighth"),
@@ -224,7 +225,7 @@ def test_evaluation_tables_fit_together(tiny):
     outputs = results.load("tiny_detectors")
     assert set(outputs["detectors"]["detector"]) == set(NAMES)
     cells = outputs["detectors"][["cell", "strength"]].drop_duplicates().values.tolist()
-    expected = [[name, s] for name in CELLS for s in tiny.settings.cells[name].detect]
+    expected = [[name, s] for name in DETECTED for s in tiny.settings.cells[name].detect]
     assert cells == expected
     whole = (
         outputs["transfer"].groupby(["fitted_cell", "fitted_strength", "cell", "strength"]).ngroups
@@ -275,9 +276,12 @@ def test_the_tables_of_the_cells_are_in_the_one_study_or_the_other(tiny):
     assert detectors == set(evaluation.ABOUT)
     assert layers & detectors == {"claims", "flags", "switches"}
     switches = [results.load(name)["switches"] for name in ("tiny", "tiny_detectors")]
-    cells = tiny.settings.cells.items()
-    runs = [(key, protocol) for key, cell in cells for protocol in cell.protocols]
-    for table, claims in zip(switches, (JUDGES, ["B6"]), strict=True):
+    by_study = [
+        [(key, protocol) for key, cell in tiny.settings.cells.items()
+         if study in (cell.study, cell.evaluation) for protocol in cell.protocols]
+        for study in ("tiny", "tiny_detectors")
+    ]  # fmt: skip
+    for table, claims, runs in zip(switches, (JUDGES, ["B6"]), by_study, strict=True):
         rows = table[["cell", "protocol", "claim"]].itertuples(index=False, name=None)
         assert list(rows) == [(*run, claim) for run in runs for claim in claims]
 
@@ -384,7 +388,7 @@ def test_report_reads_without_a_network_and_shows_names_as_text(tiny, outputs):
 
 
 def test_metrics_are_numbers_by_cell():
-    for name, cells in (("tiny", CELLS), ("tiny_detectors", CELLS[1:])):
+    for name, cells in (("tiny", CELLS), ("tiny_detectors", DETECTED)):
         metrics = files.read_json(storage.results(name, "metrics.json"))
         assert set(metrics) == set(cells)
         assert all(isinstance(value, int | float) for r in metrics.values() for value in r.values())

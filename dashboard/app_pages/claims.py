@@ -7,7 +7,7 @@ import streamlit as st
 from camdrift import storage
 from camdrift.papers import claims, interface
 from camdrift.papers.renkhoff2022 import report
-from camdrift.settings import RENKHOFF
+from camdrift.settings import RENKHOFF, ZHANG
 
 
 def show_figures(view: frame.View, claim: str) -> int:
@@ -28,10 +28,11 @@ def show_figures(view: frame.View, claim: str) -> int:
 
 
 def show_rows(claim: str, title: str, rows: pd.DataFrame, name: str, alt: str) -> None:
-    """Shows the rows of a claim under a title; all rows where the claim has none."""
+    """Shows the rows of a claim under a title, nothing where it has none."""
     own = rows[rows["claim"] == claim]
-    st.subheader(title, anchor=False)
-    frame.table(rows if own.empty else own, name, alt)
+    if len(own):
+        st.subheader(title, anchor=False)
+        frame.table(own, name, alt)
 
 
 def take_selection() -> None:
@@ -87,20 +88,24 @@ if row["verdict"] == "not run here":
     st.info("This study does not test this claim; choose another study to see its verdict.")
 elif not show_figures(view, claim):
     st.caption("No figure shows this claim: it is the single number above.")
+cell = ""
 if "switches" in view.tables:
+    judged = view.tables["switches"].query("claim == @claim")["cell"].tolist()
+    cell = view.plan.headline if view.plan.headline in judged else next(iter(judged), "")
+if cell:
     show_rows(
         claim,
         "One switch at a time",
-        claims.by_protocol(view.tables, view.plan.headline),
+        claims.by_protocol(view.tables, cell),
         "switches",
-        "The claim's statistic under the corrected protocol, under the published one, and with a "
-        "single switch set as published.",
+        "The claim's statistic under each protocol of the cell: corrected, as published, and with "
+        "a single switch set as published.",
     )
-if view.plan.paper == RENKHOFF and "readings" in view.tables:
+if cell and view.plan.paper in (RENKHOFF, ZHANG) and "readings" in view.tables:
     show_rows(
         claim,
         "Other readings",
-        claims.by_reading(view.tables, view.plan.headline),
+        claims.by_reading(view.tables, cell),
         "readings",
         "The same statistic on some of the images, or with every map for one class over the same "
         "layers.",

@@ -9,7 +9,7 @@ import tiles
 
 from camdrift.analysis.drawing import percent
 from camdrift.ops import case
-from camdrift.settings import RENKHOFF
+from camdrift.settings import RENKHOFF, ZHANG
 
 ARMS = {"clean": "clean", "adversarial": "attacked", "noise": "noise of its size"}
 ORDERS = ("as in the set", "most drifted", "class flipped", "missed by the detector")
@@ -42,7 +42,7 @@ def step(by: int) -> None:
     st.session_state["image"] = names[(here + by) % len(names)]
 
 
-view = frame.view(RENKHOFF, subject="images of a cell")
+view = frame.view(RENKHOFF, ZHANG, subject="images of a cell")
 st.header("Image", anchor=False)
 boxes = st.columns(3)
 with boxes[0]:

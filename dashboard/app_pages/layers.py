@@ -7,8 +7,9 @@ import streamlit as st
 
 from camdrift import scores
 from camdrift.analysis.drawing import percent
+from camdrift.papers import interface
 from camdrift.papers.renkhoff2022 import figures
-from camdrift.settings import RENKHOFF
+from camdrift.settings import RENKHOFF, ZHANG
 
 GROUPS = {"success": "class flipped", "failure": "class not flipped", "all": "all images"}
 ROWS = ("strengths", "methods", "controls")
@@ -22,7 +23,7 @@ CONTROLS = {
     "above_boundary": "attack, just strong enough to flip", "unrelated": "unrelated images (floor)",
 }  # fmt: skip
 
-view = frame.view(RENKHOFF, subject="layers to compare")
+view = frame.view(RENKHOFF, ZHANG, subject="layers to compare")
 tables = view.tables
 st.header("Layers", anchor=False)
 boxes = st.columns(3)
@@ -31,7 +32,8 @@ with boxes[0]:
 methods = ["GradCAM"]
 if "methods" in tables:  # tables of older versions have none
     methods = tables["methods"].query("cell == @cell")["method"].unique().tolist() or methods
-rows = boxes[1].selectbox("Rows", ROWS, key="rows", bind="query-params")
+choices = [name for name in ROWS if name != "methods" or "methods" in tables]
+rows = frame.choice(boxes[1], "Rows", choices, key="rows")
 target = boxes[2].selectbox("Maps explain", list(frame.POLICIES), key="target",
                             format_func=frame.POLICIES.get, bind="query-params")  # fmt: skip
 measure, score, group = "excess", "cosine", "all"
@@ -178,4 +180,7 @@ views = {
 }
 if "methods" not in tables:
     del views["Excess drift by method"]
+if view.plan.paper == ZHANG:
+    draws = interface.paper(ZHANG).by_name(view.plan, tables).values()
+    views = {draw().title: draw for draw in draws}
 frame.show(views[frame.choice(st, "Figure", list(views), key="figure")]())

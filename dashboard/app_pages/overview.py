@@ -9,6 +9,7 @@ from camdrift import settings
 from camdrift.analysis import flags, tables
 from camdrift.papers import interface
 from camdrift.papers.renkhoff2022 import figures, report
+from camdrift.papers.zhang2020 import report as maps
 from camdrift.settings import LayerStudy
 
 QUESTIONS = {
@@ -21,12 +22,15 @@ QUESTIONS = {
     "themselves?",
     settings.CHAKRABORTY: "Do other networks behave alike? An attack is made on one network and "
     "transferred to the others; how much accuracy is lost, and does the shift of maps explain it?",
+    settings.ZHANG: "How far can an attack move the maps without a change of class, and how little "
+    "need they move when the class changes, at the size of an attack on the class?",
 }
 # The figures that answer them; those of the layers stand beside numbers, see `layers`.
 ANSWERS = {
     settings.TAN: ("tan_figure_8a", "auroc_under_adaptive_attack"),
     settings.KLAWIKOWSKA: ("klawikowska_table_1", "success_by_model"),
     settings.CHAKRABORTY: ("chakraborty_table_1", "chakraborty_table_3"),
+    settings.ZHANG: ("drift_against_flip", "map_drift_clean_class", "map_drift_own_class"),
 }
 
 
@@ -63,6 +67,11 @@ def layers(view: frame.View) -> None:
     frame.table(
         report.headline(view.tables), "headline", "Every cell of the study, strength 100 %."
     )
+    show_flags(view)
+
+
+def show_flags(view: frame.View) -> None:
+    """Shows the validity flags of all cells of a study."""
     for cell in view.tables["attacks"]["cell"]:
         for text in flags.texts(view.tables, cell):
             st.warning(f"{cell}: {text}", icon=":material/flag:")
@@ -82,6 +91,9 @@ draws = interface.paper(plan.paper).by_name(plan, view.tables)
 for name in ANSWERS.get(plan.paper, ()):
     if name in draws:
         frame.show(draws[name]())
+if plan.paper == settings.ZHANG:
+    frame.table(maps.headline(view.tables), "headline", "Flips and drift, strength 100 %.")
+    show_flags(view)
 
 frame.show(charts.verdicts(claims))
 st.subheader("The pipeline", anchor=False)

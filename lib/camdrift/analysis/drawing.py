@@ -17,6 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from camdrift.analysis import layout, panels
+from camdrift.analysis.results import Example
 from camdrift.settings.section import sides
 from camdrift.storage import files
 
@@ -106,6 +107,25 @@ def panel(
     whole = np.concatenate(joined), columns, rows
     return Figure(
         name, title, caption, "panel", table, x, "", panel=whole, wrap=wrap, images=images
+    )
+
+
+def maps_of(example: Example, name: str, title: str, caption: str) -> Figure:
+    """Returns a figure of one image's maps, a row for each variant, a column for each layer."""
+    size = example.pictures.shape[1:3]
+    rows = [
+        [picture, *(coloured(layer[i], size) for layer in example.maps)]
+        for i, picture in enumerate(example.pictures)
+    ]
+    return panel(
+        name,
+        title,
+        caption,
+        rows,
+        ["image", *example.layers],
+        example.labels,
+        x="conv layer (block-conv)",
+        wrap=True,
     )
 
 
@@ -346,6 +366,8 @@ def _draw(figure: Figure, axes: Any) -> None:
         axes.set_xticks(range(wide.shape[1]), wide.columns.map(_literal), fontsize=8)
         axes.set_yticks(range(wide.shape[0]), wide.index.map(_literal), fontsize=8)
         for (row, column), value in np.ndenumerate(wide.to_numpy()):
+            if np.isnan(value):
+                continue
             dark = value < (low + high) / 2
             axes.text(column, row, f"{value:.2f}", ha="center", va="center",
                       color="white" if dark else "black")  # fmt: skip

@@ -304,6 +304,21 @@ def _changed(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, float], np.ndarray
         yield key, part.index.to_numpy()
 
 
+def join_cells(parts: list[tuple[str, Tables]]) -> Tables:
+    """Returns the tables of several cells as one each, rounded, with a first column `cell`."""
+    tables_by_name: dict[str, list[pd.DataFrame]] = {}
+    for cell, cell_parts in parts:
+        for name, table in cell_parts.items():
+            table.insert(0, "cell", cell)
+            tables_by_name.setdefault(name, []).append(table)
+    # A table without rows would change the types of the others' columns to object.
+    whole = {
+        name: pd.concat([t for t in same if len(t)] or same[:1], ignore_index=True)
+        for name, same in tables_by_name.items()
+    }
+    return {name: rounded(table) for name, table in whole.items()}
+
+
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
     """Returns a table with its numbers rounded, and without a negative zero."""
     numbers = table.select_dtypes("floating").columns

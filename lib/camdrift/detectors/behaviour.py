@@ -104,21 +104,6 @@ def maps(
     return torch.cat(parts)
 
 
-def similarity(first: Tensor, second: Tensor) -> Tensor:
-    """Returns the cosine of maps (..., h, w) at their own size, in [0, 1].
-
-    Empty maps have a similarity, so that every image is decided: that of two empty maps is 1, that
-    of an empty map and another is 0.
-    """
-    import torch
-
-    a, b = first.flatten(-2), second.flatten(-2)
-    norms = a.norm(dim=-1) * b.norm(dim=-1)
-    both_empty = (a.norm(dim=-1) == 0) & (b.norm(dim=-1) == 0)
-    cosine = (a * b).sum(-1) / torch.where(norms > 0, norms, 1.0)
-    return torch.where(both_empty, 1.0, cosine.clamp(0, 1))
-
-
 def passes(settings: Settings) -> int:
     """Returns the number of forward passes of the model for each image."""
     return settings.copies + 2
@@ -139,6 +124,7 @@ def measure(images: Images, settings: Settings) -> Columns:
     copies_below: share of copies that are no more similar than the image.
     """
     from camdrift.features.cleaning import rebuild
+    from camdrift.features.comparison import similarity
 
     pixels, count = images.pixels, settings.copies
     clean = rebuild(pixels, variance=settings.variance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -14,6 +15,8 @@ from camdrift.settings.section import Section
 from camdrift.storage import arrays
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from camdrift.features.images import Columns, Images, Objective
     from camdrift.models.model import Model
     from camdrift.models.tensors import Logits, PerImage, Pixels
@@ -36,9 +39,16 @@ def measure(images: Images, settings: Settings) -> Columns:
 
 
 class Logistic(Detector):
-    """The regression, fitted to benign and adversarial calibration images."""
+    """The regression, fitted to benign and adversarial calibration images.
+
+    Args:
+        feature: the name with which its columns begin.
+    """
 
     trained_on = "attacked"
+
+    def __init__(self, feature: str = "profile") -> None:
+        self.feature = feature
 
     def learn(self, features: pd.DataFrame, adversarial: arrays.Mask) -> None:
         """Fits the regression."""
@@ -46,11 +56,11 @@ class Logistic(Detector):
             raise UnfitError("no adversarial image to learn from")
         self.model_ = make_pipeline(
             StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000)
-        ).fit(feature_columns(features, "profile"), adversarial)
+        ).fit(feature_columns(features, self.feature), adversarial)
 
     def score_samples(self, features: pd.DataFrame) -> arrays.PerImage:
         """Returns the log odds."""
-        return self.model_.decision_function(feature_columns(features, "profile"))
+        return self.model_.decision_function(feature_columns(features, self.feature))
 
 
 def readings(settings: Settings) -> dict[str, Detector]:
@@ -60,15 +70,21 @@ def readings(settings: Settings) -> dict[str, Detector]:
 
 def surrogate(detector: Logistic, model: Model, settings: Settings) -> Objective:
     """Returns the log odds themselves."""
-    import torch
-
     from camdrift.features import profile
 
-    scaler, linear = (step for _, step in detector.model_.steps)
-    mean, scale, weights = map(torch.from_numpy, (scaler.mean_, scaler.scale_, linear.coef_[0]))
+    odds = of_tensors(detector)
 
     def score(batch: Pixels) -> tuple[Logits, PerImage]:
         logits, profiles = profile.differentiable(model, batch)
-        return logits, ((profiles - mean) / scale @ weights + linear.intercept_[0]).float()
+        return logits, odds(profiles)
 
     return score
+
+
+def of_tensors(detector: Logistic) -> Callable[[Tensor], PerImage]:
+    """Returns the log odds as a function of columns, double (n, k), with a gradient."""
+    import torch
+
+    scaler, linear = (step for _, step in detector.model_.steps)
+    mean, scale, weights = map(torch.from_numpy, (scaler.mean_, scaler.scale_, linear.coef_[0]))
+    return lambda columns: ((columns - mean) / scale @ weights + linear.intercept_[0]).float()

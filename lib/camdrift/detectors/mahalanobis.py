@@ -7,6 +7,7 @@ covariance is shrunk (Ledoit & Wolf 2004), since calibration images are few.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -18,6 +19,8 @@ from camdrift.settings.section import Section
 from camdrift.storage import arrays
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from camdrift.features.images import Columns, Images, Objective
     from camdrift.models.model import Model
     from camdrift.models.tensors import Logits, PerImage, Pixels
@@ -40,20 +43,27 @@ def measure(images: Images, settings: Settings) -> Columns:
 
 
 class Mahalanobis(Detector):
-    """The distance, with mean and covariance of the benign calibration images."""
+    """The distance, with mean and covariance of the benign calibration images.
+
+    Args:
+        feature: the name with which its columns begin.
+    """
 
     trained_on = "benign"
 
+    def __init__(self, feature: str = "profile") -> None:
+        self.feature = feature
+
     def learn(self, features: pd.DataFrame, adversarial: arrays.Mask) -> None:
         """Fits the benign images' mean and covariance."""
-        benign = feature_columns(features[~adversarial], "profile")
+        benign = feature_columns(features[~adversarial], self.feature)
         self.scaler_ = StandardScaler().fit(benign)
         self.covariance_ = LedoitWolf().fit(self.scaler_.transform(benign))
 
     def score_samples(self, features: pd.DataFrame) -> arrays.PerImage:
         """Returns the squared distance."""
         return self.covariance_.mahalanobis(
-            self.scaler_.transform(feature_columns(features, "profile"))
+            self.scaler_.transform(feature_columns(features, self.feature))
         )
 
 
@@ -64,17 +74,27 @@ def readings(settings: Settings) -> dict[str, Detector]:
 
 def surrogate(detector: Mahalanobis, model: Model, settings: Settings) -> Objective:
     """Returns the squared distance itself."""
-    import torch
-
     from camdrift.features import profile
+
+    distance = of_tensors(detector)
+
+    def score(batch: Pixels) -> tuple[Logits, PerImage]:
+        logits, profiles = profile.differentiable(model, batch)
+        return logits, distance(profiles)
+
+    return score
+
+
+def of_tensors(detector: Mahalanobis) -> Callable[[Tensor], PerImage]:
+    """Returns the squared distance as a function of columns, double (n, k), with a gradient."""
+    import torch
 
     mean, scale = map(torch.from_numpy, (detector.scaler_.mean_, detector.scaler_.scale_))
     centre = torch.from_numpy(detector.covariance_.location_)
     precision = torch.from_numpy(detector.covariance_.get_precision())
 
-    def score(batch: Pixels) -> tuple[Logits, PerImage]:
-        logits, profiles = profile.differentiable(model, batch)
-        off = (profiles - mean) / scale - centre
-        return logits, (off @ precision * off).sum(1).float()
+    def distance(columns: Tensor) -> PerImage:
+        off = (columns - mean) / scale - centre
+        return (off @ precision * off).sum(1).float()
 
-    return score
+    return distance

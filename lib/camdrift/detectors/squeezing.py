@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from camdrift.detectors.detector import Detector, Single
-from camdrift.settings.section import Section
+from camdrift.settings.section import Section, Window
 
 if TYPE_CHECKING:
     from camdrift.features.images import Columns, Images, Objective
@@ -23,27 +23,7 @@ class Settings(Section):
     """The bits of a level, and the median filter's window in px."""
 
     bits: Annotated[int, Field(ge=1, le=8)]
-    window: Annotated[int, Field(ge=1)]
-
-    @field_validator("window")
-    @classmethod
-    def _odd(cls, window: int) -> int:
-        if window % 2 == 0:
-            raise ValueError(f"wanted an odd number of px, got {window}")
-        return window
-
-
-def median(pixels: Pixels, *, size: int) -> Pixels:
-    """Returns images filtered by the median of a window of `size` px, an odd number.
-
-    Edges are repeated, so that images may have any size.
-    """
-    from torch.nn import functional
-
-    reach = size // 2
-    padded = functional.pad(pixels, (reach,) * 4, mode="replicate")
-    windows = padded.unfold(2, size, 1).unfold(3, size, 1)
-    return windows.flatten(-2).median(dim=-1).values
+    window: Window
 
 
 def fewer_levels(pixels: Pixels, *, bits: int) -> Pixels:
@@ -64,6 +44,8 @@ def measure(images: Images, settings: Settings) -> Columns:
     """
     import torch
 
+    from camdrift.features.cleaning import median
+
     copies = [
         fewer_levels(images.pixels, bits=settings.bits),
         median(images.pixels, size=settings.window),
@@ -83,6 +65,8 @@ def readings(settings: Settings) -> dict[str, Detector]:
 def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective:
     """Returns the distance; rounding to fewer levels passes its gradient straight through."""
     import torch
+
+    from camdrift.features.cleaning import median
 
     def score(batch: Pixels) -> tuple[Logits, PerImage]:
         logits = model(batch)

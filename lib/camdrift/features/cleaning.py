@@ -1,6 +1,7 @@
-"""Cleaning: rebuilds an image from its principal components."""
+"""Cleaning: copies of an image from which small changes are gone."""
 
 import torch
+from torch.nn import functional
 
 from camdrift.models.tensors import Pixels
 
@@ -24,3 +25,14 @@ def rebuild(pixels: Pixels, *, variance: float) -> Pixels:
     components = (explained <= variance * total).sum(-1, keepdim=True) + 1
     s = torch.where(torch.arange(s.shape[-1]) < components, s, 0.0)
     return (mean + u * s[..., None, :] @ v).float()
+
+
+def median(pixels: Pixels, *, size: int) -> Pixels:
+    """Returns images filtered by the median of a window of `size` px, an odd number.
+
+    Edges are repeated, so that images may have any size.
+    """
+    reach = size // 2
+    padded = functional.pad(pixels, (reach,) * 4, mode="replicate")
+    windows = padded.unfold(2, size, 1).unfold(3, size, 1)
+    return windows.flatten(-2).median(dim=-1).values

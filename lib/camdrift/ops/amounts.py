@@ -22,8 +22,10 @@ class Stage:
     images: Mapping[str, int]
 
 
-def _tests(stage: Stage) -> float:
-    return stage.images["test"]
+def _tests(stage: Stage) -> int:
+    """Returns the images that are attacked, of which a cell may limit the number."""
+    count = stage.images["test"]
+    return min(stage.item.get("images") or count, count)
 
 
 def _training(stage: Stage) -> float:
@@ -36,12 +38,12 @@ def _training(stage: Stage) -> float:
 
 
 def _attacked(stage: Stage) -> float:
-    return min(stage.item["attacked"]["test"], stage.images["test"])
+    return min(stage.item["attacked"]["test"], _tests(stage))
 
 
 def _detected(stage: Stage) -> float:
     """Returns images in all their variants: clean, and attacked and noisy at each strength."""
-    images = min(stage.content["detection"]["images"], stage.images["test"])
+    images = min(stage.content["detection"]["images"], _tests(stage))
     return images * (1 + 2 * len(stage.item["detect"]))
 
 
@@ -86,7 +88,7 @@ def images(stage: Stage, *, in_shards: bool) -> float:
     """
     training = stage.item.get("training")
     batch = training["batch"] if training else stage.content["micro_batch"]
-    count = stage.images.get("train", 0) if training else stage.images["test"]
+    count = stage.images.get("train", 0) if training else _tests(stage)
     return math.sqrt(batch * max(batch, min(count, SHARD * batch) if in_shards else count))
 
 

@@ -92,6 +92,8 @@ def narrowed(plan: Settings, names: Sequence[str]) -> Settings:
         for part in OWNERS
     }
     parts["studies"] = {k: v for k, v in plan.studies.items() if k in names}
+    limiting = {cell.limiting for cell in parts["cells"].values()} - {None, *parts["cells"]}
+    parts["cells"] |= {key: plan.cells[key] for key in plan.cells if key in limiting}
     for key, cell in parts["cells"].items():
         if cell.evaluation not in names:
             unseen = {"detect": [], "adaptive": False}

@@ -22,7 +22,7 @@ PAGES = {
     Path("README.md"): ("answer",),
     storage.RESULTS / "README.md": (
         "studies", "evidence", "verdicts", "claims", "published", "oddities", "seeds", "methods",
-        "detection_claims", "detectors", "retraining", "transfer",
+        "detection_claims", "detectors", "map_claims", "retraining", "transfer",
     ),
     storage.RESULTS / "benchmarks" / "README.md": ("benchmarks", "zoo"),
     Path("stages", "README.md"): ("run", "scaling"),
@@ -51,6 +51,7 @@ def generated() -> dict[str, str]:
         "methods": _methods(tables, headline, results.published(study, "figures").as_posix()),
         "detection_claims": _claims(plan, settings.TAN),
         "detectors": _detectors(plan),
+        "map_claims": _claims(plan, settings.ZHANG, figures=["drift_against_flip"]),
         "retraining": _claims(plan, settings.KLAWIKOWSKA, figures=["success_by_model"]),
         "transfer": _claims(
             plan, settings.CHAKRABORTY, figures=["chakraborty_table_1", "chakraborty_table_3"]
@@ -150,6 +151,7 @@ def _under_review(study: str, tables: results.Tables) -> dict[str, str]:
 TEXTS = {
     "success_by_model": "Share of images that attacks made on each model itself change",
     "chakraborty_table_1": "Accuracy by eps", "chakraborty_table_3": "MOD by eps",
+    "drift_against_flip": "Drift of maps against the share of flipped images, by attack",
 }  # fmt: skip
 SYMBOLS = (
     "*c_a*, *c_g*, *c_u*: cosine similarity of a layer's map to the clean image's map, under "

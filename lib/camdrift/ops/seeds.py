@@ -23,6 +23,8 @@ METRICS = (
     "excess_failure_own_top1",
     "compromised_attack",
     "compromised_noise",
+    "drift_own_top1",
+    "drift_seed_class",
 )
 
 

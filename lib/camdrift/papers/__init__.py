@@ -1,1 +1,1 @@
-"""The four papers: one package each with tables, figures and verdicts, and shared modules."""
+"""The papers: one package each with tables, figures and verdicts, and shared modules."""

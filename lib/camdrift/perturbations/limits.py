@@ -62,7 +62,7 @@ class Limits:
         return Limits(padded(linf, count), None if l2 is None else padded(l2, count))
 
 
-def within(cell: Cell, images: pd.Index) -> Limits | None:
+def within(cell: Cell, images: pd.Series) -> Limits | None:
     """Returns the size, on each of some images, of the attack that limits that of a cell.
 
     `images` are numbers in the set. None where no other attack limits the cell's.

@@ -30,6 +30,7 @@ class Cell(Section):
     attack: Name
     within: str
     label: Literal["predicted", "given"] = "predicted"
+    images: Annotated[int, Field(ge=1)] | None = None
     strengths: Annotated[list[Positive], Field(min_length=1)] = STRENGTHS
     protocols: Annotated[list[Name], Field(min_length=1)] = ["corrected"]
     detect: list[Positive] = []

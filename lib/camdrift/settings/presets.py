@@ -170,8 +170,9 @@ def filled(parts: Mapping[str, Any], name: str) -> dict[str, Any]:
     - Retrainings use the only model, too. Sources and targets have networks with the names of their
       models' architectures. A cell's source is its own model.
     - A study is after renkhoff2022. Cells, retrainings, sources and targets belong to the only
-      study of their paper; cells without a study, to one with the preset's name. The first cell of
-      a study, or the first that detectors see, is its headline.
+      study of their paper: cells to that of renkhoff2022, or of zhang2020 where there is none of
+      the former; cells without a study, to one with the preset's name. The first cell of a study,
+      or the first that detectors see, is its headline.
     - A cell's evaluation is the only study of tan2023; without one, the cell's own study. A cell
       `within` another is within that one's attack.
 
@@ -199,8 +200,9 @@ def filled(parts: Mapping[str, Any], name: str) -> dict[str, Any]:
     for key, study in studies.items():
         study.setdefault("paper", RENKHOFF)
         study.setdefault("title", key)
-    for part, paper in OWNERS.items():
-        mine = [key for key, study in studies.items() if study["paper"] == paper]
+    for part, papers in OWNERS.items():
+        by_paper = [[k for k, s in studies.items() if s["paper"] == paper] for paper in papers]
+        mine = next(filter(None, by_paper), [])
         for item in full[part].values():
             _fill(item, "study", _only(mine))
             _fill(item, "model", _only(models))

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from camdrift.settings.attacks import Descent
 from camdrift.settings.models import Training
-from camdrift.settings.section import Count, Name, Section
+from camdrift.settings.section import Count, Name, Section, Window
 
 EXTENDING = ("fgsm", "one_pixel")  # attacks whose successes extend the training set
 ATTACKING = (*EXTENDING, "pgd")  # attacks that every model faces
@@ -37,13 +37,7 @@ class SignatureSettings(Section):
 
     umap: UmapSettings
     agreement: Count
-    window: Count
-
-    @model_validator(mode="after")
-    def _is_odd(self) -> "SignatureSettings":
-        if self.window % 2 == 0:
-            raise ValueError(f"window: wanted an odd number of px, got {self.window}")
-        return self
+    window: Window
 
 
 class Retraining(Section):

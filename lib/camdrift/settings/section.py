@@ -6,6 +6,7 @@ from reprlib import Repr
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,6 +23,15 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 LEAST, MOST = 8, 2048  # px of a side
 Side = Annotated[int, Field(ge=LEAST, le=MOST)]
+
+
+def _odd(number: int) -> int:
+    if number % 2 == 0:
+        raise ValueError(f"wanted an odd number of px, got {number}")
+    return number
+
+
+Window = Annotated[int, Field(ge=1), AfterValidator(_odd)]  # px of a side, with a middle
 
 
 def sides(size: int | Sequence[int]) -> tuple[int, int]:
@@ -178,7 +188,7 @@ _WORDS = {
 # Pydantic puts the kind of a set and the paper of a study into the places of faults.
 _KINDS = {
     "sets": ("photos", "digits", "folder", "torchvision"),
-    "studies": ("renkhoff2022", "tan2023", "klawikowska2020", "chakraborty2022"),
+    "studies": ("renkhoff2022", "tan2023", "klawikowska2020", "chakraborty2022", "zhang2020"),
 }
 # A given value may have any length, and people read the message.
 _SHORT = Repr()

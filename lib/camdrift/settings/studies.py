@@ -8,7 +8,8 @@ from camdrift.settings.section import Count, Name, Section, Share
 
 RENKHOFF, TAN = "renkhoff2022", "tan2023"
 KLAWIKOWSKA, CHAKRABORTY = "klawikowska2020", "chakraborty2022"
-PAPERS = (RENKHOFF, TAN, KLAWIKOWSKA, CHAKRABORTY)
+ZHANG = "zhang2020"
+PAPERS = (RENKHOFF, TAN, KLAWIKOWSKA, CHAKRABORTY, ZHANG)
 
 
 class _Study(Section):
@@ -19,6 +20,13 @@ class LayerStudy(_Study):
     """The drift of maps by layer, in the cells whose `study` it is."""
 
     paper: Literal["renkhoff2022"]
+    headline: Name
+
+
+class ManipulationStudy(_Study):
+    """Attacks on maps beside attacks on the class, in the cells whose `study` it is."""
+
+    paper: Literal["zhang2020"]
     headline: Name
 
 
@@ -60,21 +68,23 @@ class TransferStudy(_Study):
 
 
 Study = Annotated[
-    LayerStudy | DetectorStudy | SignatureStudy | TransferStudy, Field(discriminator="paper")
+    LayerStudy | DetectorStudy | SignatureStudy | TransferStudy | ManipulationStudy,
+    Field(discriminator="paper"),
 ]
 
 
-# The paper of the studies to which the items of a section belong.
+# The papers of the studies to which the items of a section belong.
 OWNERS = {
-    "cells": RENKHOFF,
-    "retrainings": KLAWIKOWSKA,
-    "sources": CHAKRABORTY,
-    "targets": CHAKRABORTY,
+    "cells": (RENKHOFF, ZHANG),
+    "retrainings": (KLAWIKOWSKA,),
+    "sources": (CHAKRABORTY,),
+    "targets": (CHAKRABORTY,),
 }
 # By paper: the key under which a study names one of its own, the section of that one, and the key
 # there which names the study.
 NAMED = {
     RENKHOFF: ("headline", "cells", "study"),
+    ZHANG: ("headline", "cells", "study"),
     TAN: ("headline", "cells", "evaluation"),
     KLAWIKOWSKA: ("retraining", "retrainings", "study"),
 }

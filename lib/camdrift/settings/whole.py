@@ -24,7 +24,6 @@ from camdrift.settings.sets import ImageSetSettings
 from camdrift.settings.studies import (
     NAMED,
     OWNERS,
-    RENKHOFF,
     TAN,
     DetectorStudy,
     Study,
@@ -134,10 +133,10 @@ def _references(plan: Settings) -> list[str]:
         known(f"models.{name}.set", "set", model.set, plan.sets)
         if name in {retrained_model(key, kind) for key in plan.retrainings for kind in RETRAINED}:
             faults.append(f"models.{name}: a retraining makes a model of this name, take another")
-    for part, paper in OWNERS.items():
+    for part, papers in OWNERS.items():
         for name, item in getattr(plan, part).items():
             place = f"{part}.{name}"
-            reports(f"{place}.study", item.study, paper)
+            reports(f"{place}.study", item.study, *papers)
             known(f"{place}.set", "set", item.set, plan.sets)
             there = plan.models if part == "retrainings" else models
             known(f"{place}.model", "model", item.model, there)
@@ -152,7 +151,7 @@ def _references(plan: Settings) -> list[str]:
             reason = ", since the cell has strengths under `detect`"
             reports(f"{place}.evaluation", cell.evaluation, TAN, reason=reason)
         else:
-            reports(f"{place}.evaluation", cell.evaluation, TAN, RENKHOFF)
+            reports(f"{place}.evaluation", cell.evaluation, TAN, *OWNERS["cells"])
     for name, study in plan.studies.items():
         if study.paper in NAMED:
             key, part, owner = NAMED[study.paper]
@@ -177,10 +176,22 @@ def _limit_faults(plan: Settings, name: str) -> list[str]:
         if key != name and (other.set, other.within) == (cell.set, own)
     ]
     if cell.within in (own, *choices):
-        return []
+        return _number_faults(plan, name)
     return [
         f"cells.{name}.within: wanted {own}, for an attack that no other limits, or the attack of "
         f"a cell on the same set ({', '.join(choices) or 'there is none'}), got '{cell.within}'"
+    ]
+
+
+def _number_faults(plan: Settings, name: str) -> list[str]:
+    """Returns a line if a cell attacks images that the one within whose size it is does not."""
+    cell = plan.cells[name]
+    most = plan.cells[cell.limiting].images if cell.limiting else None
+    if most is None or (cell.images is not None and cell.images <= most):
+        return []
+    return [
+        f"cells.{name}.images: wanted at most {most}, as many as cells.{cell.limiting} attacks, "
+        f"got {cell.images}"
     ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from camdrift.analysis.compromise import PAPERS_RULE
-from camdrift.analysis.drawing import Figure, coloured, panel, percent
+from camdrift.analysis.drawing import Figure, maps_of, percent
 from camdrift.analysis.results import Example, Tables
 
 # Title and caption of the figures that hold pictures, which tables do not.
@@ -265,20 +265,7 @@ def figure_3(example: Example) -> Figure:
 
     Of Grad-CAM, not by the paper's equation 4 as printed, see `claims`.
     """
-    size = example.pictures.shape[1:3]
-    rows = [
-        [picture, *(coloured(layer[i], size) for layer in example.maps)]
-        for i, picture in enumerate(example.pictures)
-    ]
-    return panel(
-        "renkhoff_figure_3",
-        *PICTURES["renkhoff_figure_3"],
-        rows,
-        ["image", *example.layers],
-        example.labels,
-        x="conv layer (block-conv)",
-        wrap=True,
-    )
+    return maps_of(example, "renkhoff_figure_3", *PICTURES["renkhoff_figure_3"])
 
 
 def figure_4a(tables: Tables, cell: str) -> Figure:

@@ -11,7 +11,7 @@ from camdrift.analysis.compromise import PAPERS_RULE
 from camdrift.analysis.drawing import Figure
 from camdrift.analysis.evidence import Evidence
 from camdrift.analysis.results import Results, Tables
-from camdrift.analysis.tables import ABOUT, DIGITS, TARGETS, cell_tables, rounded
+from camdrift.analysis.tables import ABOUT, DIGITS, TARGETS, cell_tables, join_cells
 from camdrift.papers import claims, family
 from camdrift.papers.findings import FINDING_COLUMNS, nothing
 from camdrift.papers.readme import Content, texts
@@ -127,21 +127,6 @@ def switch_table(
             rows.append((name, claim, finding.value, finding.low, finding.high, finding.verdict,
                          number, finding.detail))  # fmt: skip
     return pd.DataFrame(rows, columns=FINDING_COLUMNS)
-
-
-def join_cells(parts: list[tuple[str, Tables]]) -> Tables:
-    """Returns the tables of several cells as one each, rounded, with a first column `cell`."""
-    tables_by_name: dict[str, list[pd.DataFrame]] = {}
-    for cell, cell_parts in parts:
-        for name, table in cell_parts.items():
-            table.insert(0, "cell", cell)
-            tables_by_name.setdefault(name, []).append(table)
-    # A table without rows would change the types of the others' columns to object.
-    whole = {
-        name: pd.concat([t for t in same if len(t)] or same[:1], ignore_index=True)
-        for name, same in tables_by_name.items()
-    }
-    return {name: rounded(table) for name, table in whole.items()}
 
 
 def metrics(tables: Tables) -> dict:

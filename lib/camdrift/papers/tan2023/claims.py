@@ -1,7 +1,7 @@
 """The claims of tan2023, and the tables and figures that support the verdicts on them.
 
 Its figures 6 and 7 are figures 5 and 6 of renkhoff2022, which defines c_a and c_g: the layer study
-shows them.
+shows them. E3 is this study's own, on the cell whose attack keeps the maps.
 """
 
 from camdrift.papers.findings import Claim
@@ -37,4 +37,7 @@ CLAIMS = (
     Claim("B8", PAPER, "A detector withstands an adaptive attack", "ours", "",
           "AUROC under the adaptive attack", "> 0.7", tables=("adaptive",),
           figures=("auroc_under_adaptive_attack",)),
+    Claim("E3", PAPER, "Drift alone cannot separate a map-keeping attack from noise", "ours", "",
+          "AUROC of one image's drift features, map-keeping against noise of its size",
+          "< 0.7, of each detector", tables=("detectors",)),
 )  # fmt: skip

@@ -19,10 +19,14 @@ from camdrift.papers.tan2023.claims import CLAIMS
 from camdrift.papers.tan2023.levels import at_level
 from camdrift.papers.tan2023.report import page as page
 from camdrift.papers.tan2023.verdicts import (
+    DOUBTS,
+    KEEPING,
     RIVAL_COLUMNS,
     Evaluations,
     doubts,
     judge_evaluations,
+    judge_keeping,
+    keeping_doubts,
     rivals,
 )
 from camdrift.settings import Cell, DetectorStudy, Settings, protocols
@@ -70,8 +74,12 @@ def tables(name: str, settings: Settings) -> Tables:
     headline = settings.study(name, DetectorStudy).headline
     cell, of_headline = detected[headline]
     judged, size = by_cell[headline], of_headline.facts["size"]
-    flags = doubts(judged)
-    whole["flags"] = rounded(flags.assign(cell=headline)[["cell", *flags]])
+    keeping = keeping_cell(detected)
+    flags = doubts(judged).assign(cell=headline)
+    if keeping is not None:
+        few = keeping_doubts(by_cell[keeping]).assign(cell=keeping)
+        flags = pd.concat([flags, few], ignore_index=True) if len(few) else flags
+    whole["flags"] = rounded(flags[["cell", *DOUBTS]])
     images = _artefact(Similarities, name, headline).images
     place = f"model '{cell.model}', cell '{headline}'"
     rests_on = {
@@ -81,15 +89,26 @@ def tables(name: str, settings: Settings) -> Tables:
     others = (
         f"{judged.whole.weights.shape[1]} test images of '{cell.set}', {in_words(size)}; {place}"
     )
-    own = whole["switches"][whole["switches"]["cell"] == headline]
+    judged_here = [whole["switches"][whole["switches"]["cell"] == headline]]
+    if keeping is not None:
+        judged_here.append(rounded(judge_keeping(by_cell[keeping])))
+        rests_on[KEEPING] = (
+            f"{by_cell[keeping].whole.weights.shape[1]} test images of "
+            f"'{detected[keeping][0].set}'; model '{detected[keeping][0].model}', cell '{keeping}'"
+        )
     whole["claims"] = claims.table(
         CLAIMS,
-        pd.concat([own, rounded(judge_evaluations(judged))], ignore_index=True),
+        pd.concat([*judged_here, rounded(judge_evaluations(judged))], ignore_index=True),
         rests_on=lambda claim: rests_on.get(claim, others),
         flags=flags,
         after_holm=corrected_verdicts(name, settings, detected, by_cell),
     )
     return whole
+
+
+def keeping_cell(detected: Mapping[str, tuple[Cell, Detected]]) -> str | None:
+    """Returns the first cell with detectors whose attack keeps the maps, None if there is none."""
+    return next((key for key, (cell, _) in detected.items() if cell.attack == "map_keeping"), None)
 
 
 def corrected_verdicts(
@@ -114,6 +133,7 @@ def corrected_verdicts(
     known = {protocol: protocols(settings.protocols)[protocol]}
     similarities = _artefact(Similarities, name, headline)
     features = {key: part for key, (_, part) in detected.items()}
+    keeping = keeping_cell(detected)
 
     def verdicts(confidence: float) -> dict[str, str]:
         of_detectors = judge_evaluations(
@@ -128,6 +148,9 @@ def corrected_verdicts(
             seed=settings.seed,
         )
         rows = pd.concat([of_detectors, of_layers])
+        if keeping is not None:
+            own = at_level(evaluations, features, keeping, confidence=confidence)
+            rows = pd.concat([rows, judge_keeping(own)])
         return dict(zip(rows["claim"], rows["verdict"], strict=True))
 
     return family.after_holm(verdicts, confidence=settings.statistics.confidence)
@@ -197,7 +220,8 @@ def content(name: str, settings: Settings, tables: Tables) -> Content:
         papers="Tan et al. 2023 (NoiseCAM)",
         compared=f"Detectors of single images on {networks}, for images of {images}: clean, under "
         f"each attack ({attacks}) and under noise of its size. Claims, and figures of one cell, "
-        f"are of the headline cell, `{headline}`. {report.probe(tables, headline)}".rstrip(),
+        f"are of the headline cell, `{headline}`; E3 is of a cell whose attack keeps the maps. "
+        f"{report.probe(tables, headline)}".rstrip(),
         headline=[
             (
                 "Attacked images whose class flips, at strength 100 %, against clean and noisy "

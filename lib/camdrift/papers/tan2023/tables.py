@@ -30,7 +30,8 @@ ABOUT = {
     "judged": "score of each test image under each detector",
     "limits": "each detector's chosen threshold",
     "roc": "points of the ROC curves",
-    "transfer": "AUROC of a detector fitted on one attack and strength, tested on another",
+    "transfer": "AUROC of a detector fitted on one attack and strength, tested on another, on the "
+    "same images",
     "adaptive": "AUROC under a non-adaptive and an adaptive attack, against noise of either size",
     "rivals": "balanced accuracy and AUROC of the best NoiseCAM minus those of its rivals",
     "layers": "sensitivity of each layer on the calibration images, and which one is read",
@@ -350,16 +351,22 @@ def study_tables(
         if cell.adaptive:
             table = adaptive(detected.features, detected.images, evaluations[key][1.0])
             parts_by_table["adaptive"].append(table.assign(cell=key))
-    for model, name in dict.fromkeys((cell.model, cell.set) for cell, _ in cells.values()):
-        keys = [k for k, (cell, _) in cells.items() if (cell.model, cell.set) == (model, name)]
-        pairs = _pairs({key: refitted[key] for key in keys})
-        parts_by_table["transfer"].append(transfer(pairs))
+    alike: dict[tuple, dict[str, dict[float, Evaluation]]] = {}
+    for key, (cell, detected) in cells.items():
+        alike.setdefault(_tried(cell, detected), {})[key] = refitted[key]
+    parts_by_table["transfer"] += [transfer(_pairs(group)) for group in alike.values()]
     whole = {
         name: pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
         for (name, columns), parts in zip(TABLES.items(), parts_by_table.values(), strict=True)
     }
     return {n: t[[*(c for c in TABLES[n] if c in t), *t.columns.difference(TABLES[n], sort=False)]]
             for n, t in whole.items()}, evaluations  # fmt: skip
+
+
+def _tried(cell: Cell, detected: Detected) -> tuple:
+    """Returns model, set, and the split of each image: detectors pass on where all are the same."""
+    splits = detected.images[["image", "split"]].itertuples(index=False, name=None)
+    return cell.model, cell.set, *splits
 
 
 # The first columns of each table, which are also those of a table without rows.
