@@ -260,7 +260,7 @@ def test_each_claim_is_judged_on_the_cell_whose_attack_decides_it(tables):
 
 
 def test_figures_show_each_attack_and_the_first_ones_controls(tables):
-    names = [name for *_, name in drawings.shown(tables)]
+    names = [name for *_, name in report.shown(tables)]
     assert names[-4:] == list(CELLS)
     assert names[0] == "tiny_maps_dlfuzz: noise"
     scatter = drawings.drift_against_flip(tables).table
@@ -281,7 +281,7 @@ def test_the_report_and_the_readme_hold_claims_figures_and_layers(tiny, tables):
         figures = {file.stem for file in storage.results("tiny_maps", "figures").iterdir()}
     assert figures == {"drift_against_flip", "map_drift_clean_class", "map_drift_own_class",
                        "maps_of_one_image"}  # fmt: skip
-    for text in ("E1", "E2", "tiny_maps_dlfuzz, noise", "Layer by layer", "phases randomised"):
+    for text in ("E1", "E2", "tiny_maps_dlfuzz: noise", "Layer by layer", "phases randomised"):
         assert text in page
     assert all(f"figures/{name}.png" in readme for name in figures)
     rows = report.layers(tables)

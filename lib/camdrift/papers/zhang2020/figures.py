@@ -7,8 +7,8 @@ import pandas as pd
 
 from camdrift.analysis.drawing import Figure, maps_of
 from camdrift.analysis.results import Example, Tables
-from camdrift.papers.zhang2020.report import ARMS, mean_drift
-from camdrift.storage import ADVERSARIAL, OWN, SEED
+from camdrift.papers.zhang2020.report import mean_drift, shown
+from camdrift.storage import OWN, SEED
 
 # Title and caption of the figures that hold pictures, which tables do not.
 PICTURES = {
@@ -31,15 +31,6 @@ def by_name(tables: Tables) -> dict[str, Callable[[], Figure]]:
     }
 
 
-def shown(tables: Tables) -> list[tuple[str, str, str]]:
-    """Returns cell, arm and name of the attacks, and of the first one's noise and controls."""
-    pairs = tables["drift"][["cell", "arm"]].drop_duplicates()
-    first = pairs.loc[pairs["arm"] != ADVERSARIAL, "cell"].iloc[0]
-    controls = [(first, arm, f"{first}: {text}") for arm, text in ARMS.items()
-                if arm in set(pairs.loc[pairs["cell"] == first, "arm"])]  # fmt: skip
-    return controls + [(cell, ADVERSARIAL, cell) for cell in pairs["cell"].unique()]
-
-
 def drift_against_flip(tables: Tables) -> Figure:
     """Returns each attack and control by its share of flipped images and its mean drift."""
     rows = []
@@ -59,7 +50,6 @@ def drift_against_flip(tables: Tables) -> Figure:
         table,
         "share of images whose class changes",
         "drift (1 - cosine), mean over layers",
-        (0.0, 1.02),
     )
 
 
@@ -75,12 +65,11 @@ def map_drift(tables: Tables, target: str) -> Figure:
                 label = f"{name}, {group} ({part['images'].iloc[0]})"
                 parts.append(part.assign(series=label).rename(columns={"layer": "x", "drift": "y"}))
     table = pd.concat(parts, ignore_index=True)[["series", "x", "y"]]
-    policy = {OWN: "each map for its image's own class",
-              SEED: "every map for the clean image's class"}[target]  # fmt: skip
+    policy = {OWN: "each image's own class", SEED: "the clean image's class"}[target]
     name = {OWN: "map_drift_own_class", SEED: "map_drift_clean_class"}[target]
     return Figure(
         name,
-        f"Drift by attack and layer, class flipped or not: {policy}",
+        f"Drift by attack and layer, maps of {policy}",
         "1 minus the cosine similarity to the clean map, mean over images, whose number stands in "
         "brackets; noise and controls have the first attack's size. 'mean' averages over the "
         "layers with few empty maps under every attack and control, all images taken together. A "

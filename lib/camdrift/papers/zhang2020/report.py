@@ -25,7 +25,7 @@ HEADLINE = (
     "*Drift*: 1 minus the cosine similarity to the clean map, at strength 100 %, mean over the "
     "layers that have few empty maps under every attack and control, with an interval resampled by "
     "source picture. Each map explains its image's own class, or all explain the clean image's. "
-    "Noise and controls have the size of the attack above them."
+    "Noise and controls have the first attack's size."
 )
 
 
@@ -40,15 +40,19 @@ def mean_drift(
     return rows.iloc[0] if len(rows) else pd.Series(dtype=float).reindex(tables["drift"].columns)
 
 
-def name_of(tables: Tables, cell: str, arm: str) -> str:
-    """Returns the name of an arm of a cell in tables and figures."""
-    return cell if arm == ADVERSARIAL else f"{cell}, {ARMS.get(arm, arm)}"
+def shown(tables: Tables) -> list[tuple[str, str, str]]:
+    """Returns cell, arm and name of the attacks, and of the first one's noise and controls."""
+    pairs = tables["drift"][["cell", "arm"]].drop_duplicates()
+    first = pairs.loc[pairs["arm"] != ADVERSARIAL, "cell"].iloc[0]
+    controls = [(first, arm, f"{first}: {text}") for arm, text in ARMS.items()
+                if arm in set(pairs.loc[pairs["cell"] == first, "arm"])]  # fmt: skip
+    return controls + [(cell, ADVERSARIAL, cell) for cell in pairs["cell"].unique()]
 
 
 def headline(tables: Tables) -> pd.DataFrame:
-    """Returns flips and drift of every attack, its noise and its controls as texts."""
+    """Returns flips and drift of every attack, and of the first one's noise and controls, as texts."""
     attacks, rows = tables["attacks"].set_index("cell"), []
-    for cell, arm in tables["drift"][["cell", "arm"]].drop_duplicates().itertuples(index=False):
+    for cell, arm, name in shown(tables):
         texts = {}
         for title, target, group in (
             ("drift, own class", OWN, "all"), ("drift, clean class", SEED, "all"),
@@ -61,7 +65,7 @@ def headline(tables: Tables) -> pd.DataFrame:
         eight = f"{attacks.loc[cell, 'success_rate_8bit']:.0%}" if arm == ADVERSARIAL else "-"
         flipped = mean_drift(tables, cell, arm)["flipped"]
         rows.append({
-            "attack or control": name_of(tables, cell, arm),
+            "attack or control": name,
             "root mean square, grey levels": f"{attacks.loc[cell, 'rms_grey']:.2f}",
             "flipped": f"{flipped:.0%}", "flipped after 8-bit": eight, **texts,
         })  # fmt: skip
