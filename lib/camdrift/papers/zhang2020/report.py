@@ -50,7 +50,7 @@ def shown(tables: Tables) -> list[tuple[str, str, str]]:
 
 
 def headline(tables: Tables) -> pd.DataFrame:
-    """Returns flips and drift of every attack, and of the first one's noise and controls, as texts."""
+    """Returns flips and drift of the attacks and of the first one's controls as texts."""
     attacks, rows = tables["attacks"].set_index("cell"), []
     for cell, arm, name in shown(tables):
         texts = {}
