@@ -91,6 +91,17 @@ def as_model(network: nn.Module, *, size: int = 12, micro_batch: int = 4) -> Mod
                  micro_batch=micro_batch)  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _main_stays():
+    """Gives back the main module, for which Streamlit's AppTest puts the page that it runs.
+
+    A process that is spawned later would run that page, or end where it is deleted.
+    """
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
+
+
 @pytest.fixture
 def model() -> Model:
     return as_model(small_network())

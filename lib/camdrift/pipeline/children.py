@@ -84,7 +84,8 @@ def _in_words(codes: Sequence[int | None]) -> str:
         return "by SIGKILL, perhaps for memory"
     if signals:
         return f"by {signals[0]}"
-    return f"with exit status {', '.join(map(str, codes))}"
+    status = ", ".join(str(code) for code in codes if code is not None)
+    return f"with exit status {status or 'unknown'}"
 
 
 def follow() -> None:
