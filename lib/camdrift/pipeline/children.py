@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
@@ -70,8 +71,10 @@ class Context(SpawnContext):
     def ends(self) -> str:
         """Returns how the processes of a pool that broke have ended, for a message."""
         started = [process for process in self.started if process.pid is not None]
-        for process in started:
-            process.join(10)
+        # The pool's own thread may be the one to learn the exit code, an instant later.
+        until = time.monotonic() + 10
+        while any(process.exitcode is None for process in started) and time.monotonic() < until:
+            time.sleep(0.01)
         return _in_words([process.exitcode for process in started])
 
 
