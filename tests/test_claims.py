@@ -20,6 +20,7 @@ from camdrift.papers.renkhoff2022 import compromise, controls, study, transforme
 from camdrift.papers.renkhoff2022 import verdicts as judges
 from camdrift.papers.tan2023 import sensitivity
 from camdrift.papers.tan2023 import verdicts as detection_verdicts
+from camdrift.papers.tan2023.keeping import KEEPING
 from camdrift.settings import PAPERS, FlagSettings, StatisticsSettings
 from conftest import inside
 from test_changes import CORRECTED
@@ -36,7 +37,7 @@ def test_every_claim_is_there_once_and_each_of_the_first_two_papers_has_a_judge(
         [claim.id for claim in interface.paper(paper).CLAIMS] for paper in PAPERS[:2]
     )
     assert sorted(study.JUDGES) == sorted(layers)
-    judged = [*detection_verdicts.JUDGES, sensitivity.CLAIM, detection_verdicts.KEEPING]
+    judged = [*detection_verdicts.JUDGES, sensitivity.CLAIM, KEEPING]
     assert sorted(judged) == sorted(detectors)
     assert all(c.says and c.where and c.statistic and c.holds_if for c in CLAIMS)
 

@@ -13,6 +13,7 @@ from camdrift.evaluation import evaluation, experiment
 from camdrift.evaluation.evaluation import Evaluation
 from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, UNDECIDED, Finding
 from camdrift.papers.tan2023 import figures, report, tables, verdicts
+from camdrift.papers.tan2023 import keeping as map_keeping
 from camdrift.papers.tan2023.verdicts import Evaluations
 from camdrift.perturbations import variants
 from camdrift.settings import params
@@ -494,15 +495,15 @@ def keeping(share: float) -> Evaluations:
 
 
 def test_e3_is_decided_by_the_joint_drift_of_single_images():
-    apart = verdicts.drift_does_not_separate(keeping(1.0))
+    apart = map_keeping.drift_does_not_separate(keeping(1.0))
     assert (apart.value, apart.verdict) == (1.0, NOT)
     assert "drift 1.000" in apart.detail and "drift_logistic 1.000" in apart.detail
-    alike = verdicts.drift_does_not_separate(keeping(0.0))
+    alike = map_keeping.drift_does_not_separate(keeping(0.0))
     assert alike.value < 0.7 and alike.verdict in (HOLDS, UNDECIDED)
     assert (alike.verdict == HOLDS) == (alike.high < 0.7)
-    row = verdicts.judge_keeping(keeping(1.0)).iloc[0]
+    row = map_keeping.judge_keeping(keeping(1.0)).iloc[0]
     assert (row["claim"], row["verdict"], row["images"]) == ("E3", NOT, 20)
-    few = verdicts.keeping_doubts(keeping(1.0))
+    few = map_keeping.keeping_doubts(keeping(1.0))
     count = len(keeping(1.0).whole.members("success", "noise")[0])
     assert few["value"].tolist() == [count] and few["touches"].tolist() == ["E3"]
 
@@ -513,6 +514,6 @@ def test_e3_names_a_detector_that_could_not_be_fitted():
     one = Evaluation(
         detectors, evaluation.rows_at_strength(rows, images(), 1.0), 0.95, evaluate()[1.0].weights
     )
-    finding = verdicts.drift_does_not_separate(Evaluations({1.0: one}, pd.DataFrame(), 64))
+    finding = map_keeping.drift_does_not_separate(Evaluations({1.0: one}, pd.DataFrame(), 64))
     assert finding.verdict == UNDECIDED
     assert finding.detail == "drift_logistic: no adversarial image to learn from"

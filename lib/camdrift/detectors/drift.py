@@ -83,10 +83,10 @@ def readings(settings: Settings) -> dict[str, Detector]:
 def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective:
     """Returns the distance or the log odds themselves."""
     if isinstance(detector, logistic.Logistic):
-        judge = logistic.of_tensors(detector)
+        judge = logistic.log_odds(detector)
     else:
         assert isinstance(detector, mahalanobis.Mahalanobis)
-        judge = mahalanobis.of_tensors(detector)
+        judge = mahalanobis.squared_distance(detector)
 
     def score(batch: Pixels) -> tuple[Logits, PerImage]:
         logits, drift = joint(model, batch, window=settings.window, graph=True)

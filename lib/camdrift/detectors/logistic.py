@@ -72,7 +72,7 @@ def surrogate(detector: Logistic, model: Model, settings: Settings) -> Objective
     """Returns the log odds themselves."""
     from camdrift.features import profile
 
-    odds = of_tensors(detector)
+    odds = log_odds(detector)
 
     def score(batch: Pixels) -> tuple[Logits, PerImage]:
         logits, profiles = profile.differentiable(model, batch)
@@ -81,7 +81,7 @@ def surrogate(detector: Logistic, model: Model, settings: Settings) -> Objective
     return score
 
 
-def of_tensors(detector: Logistic) -> Callable[[Tensor], PerImage]:
+def log_odds(detector: Logistic) -> Callable[[Tensor], PerImage]:
     """Returns the log odds as a function of columns, double (n, k), with a gradient."""
     import torch
 

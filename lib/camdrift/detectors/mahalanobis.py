@@ -76,7 +76,7 @@ def surrogate(detector: Mahalanobis, model: Model, settings: Settings) -> Object
     """Returns the squared distance itself."""
     from camdrift.features import profile
 
-    distance = of_tensors(detector)
+    distance = squared_distance(detector)
 
     def score(batch: Pixels) -> tuple[Logits, PerImage]:
         logits, profiles = profile.differentiable(model, batch)
@@ -85,7 +85,7 @@ def surrogate(detector: Mahalanobis, model: Model, settings: Settings) -> Object
     return score
 
 
-def of_tensors(detector: Mahalanobis) -> Callable[[Tensor], PerImage]:
+def squared_distance(detector: Mahalanobis) -> Callable[[Tensor], PerImage]:
     """Returns the squared distance as a function of columns, double (n, k), with a gradient."""
     import torch
 

@@ -16,17 +16,15 @@ from camdrift.papers.tan2023 import figures as drawings
 from camdrift.papers.tan2023 import report, sensitivity
 from camdrift.papers.tan2023 import tables as evaluation
 from camdrift.papers.tan2023.claims import CLAIMS
+from camdrift.papers.tan2023.keeping import KEEPING, judge_keeping, keeping_doubts
 from camdrift.papers.tan2023.levels import at_level
 from camdrift.papers.tan2023.report import page as page
 from camdrift.papers.tan2023.verdicts import (
     DOUBTS,
-    KEEPING,
     RIVAL_COLUMNS,
     Evaluations,
     doubts,
     judge_evaluations,
-    judge_keeping,
-    keeping_doubts,
     rivals,
 )
 from camdrift.settings import Cell, DetectorStudy, Settings, protocols

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from camdrift.analysis import statistics
-from camdrift.analysis.tables import as_text
-from camdrift.detectors import behaviour, drift, noisecam
+from camdrift.detectors import behaviour, noisecam
 from camdrift.evaluation.evaluation import Evaluation
 from camdrift.papers import differences
 from camdrift.papers.findings import (
@@ -21,7 +20,6 @@ from camdrift.papers.findings import (
     verdict_of_interval,
     verdict_of_parts,
     verdict_of_range,
-    worst,
 )
 from camdrift.papers.tan2023.darkness import raw_masses
 from camdrift.settings.section import in_words
@@ -323,30 +321,6 @@ def withstands_adaptive_attack(evaluations: Evaluations) -> Finding:
                    verdict_of_parts(parts), detail)  # fmt: skip
 
 
-def drift_does_not_separate(evaluations: Evaluations) -> Finding:
-    """Judges E3: the AUROC of each joint drift detector is below 0.7.
-
-    Of a cell whose attack keeps the maps: images that it flips, against noise of its size. The
-    value is that of the detector which decides.
-    """
-    evaluation = evaluations.whole
-    yes, no = evaluation.members("success", NOISE)
-    detectors = {n: evaluation.detectors[n] for n in drift.NAMES if n in evaluation.detectors}
-    if not detectors:
-        return nothing("no joint drift detector", NOT_RUN)
-    if unfit := [f"{name}: {each.unfit}" for name, each in detectors.items() if each.unfit]:
-        return nothing("; ".join(unfit))
-    if not len(yes) or not len(no):
-        return nothing("no flipped test image")
-    every = {n: evaluation.interval(evaluation.auroc(n, "success", NOISE)) for n in detectors}
-    parts = [verdict_of_range(low, high, least=0, most=0.7) for _, low, high in every.values()]
-    detail = ", ".join(f"{name} {as_text(*values)}" for name, values in every.items())
-    turned = [name for name, (_, _, high) in every.items() if high < 0.3]
-    if turned:
-        detail += f"; with its sign turned, {' and '.join(turned)} would separate them"
-    return worst(list(every.values()), parts, f"{len(yes)} flipped test images; {detail}")
-
-
 # Each claim's judge, and the threshold of its value.
 JUDGES: dict[str, tuple[Callable[[Evaluations], Finding], float]] = {
     "B1": (lambda evaluations: more_accurate(evaluations, *RIVALS["B1"]), 0),
@@ -362,17 +336,7 @@ JUDGES: dict[str, tuple[Callable[[Evaluations], Finding], float]] = {
 
 DOUBTS = ["flag", "value", "limit", "touches", "protocols", "text"]
 FEW = 30  # images, of which a share has an interval of 18 points to either side of a half
-KEEPING = "E3"  # the claim on the cell whose attack keeps the maps
 ON_FLIPPED = ("B1", "B1b", "B2", "B5")
-
-
-def keeping_doubts(evaluations: Evaluations) -> pd.DataFrame:
-    """Returns a flag if E3 rests on few images, with the columns of `cell_flags`."""
-    count = len(evaluations.whole.members("success", NOISE)[0])
-    kind = "flipped test images under map-keeping"
-    text = f"only {count} {kind}, wanted {FEW}"
-    rows = [(f"few {kind}", count, FEW, KEEPING, "", text)] if count < FEW else []
-    return pd.DataFrame(rows, columns=DOUBTS)
 
 
 def doubts(evaluations: Evaluations) -> pd.DataFrame:
@@ -393,16 +357,6 @@ def doubts(evaluations: Evaluations) -> pd.DataFrame:
         flipped = (attacked["images"] * attacked["flipped"]).round().min()
         add("images that the adaptive attack flips", int(flipped), "B8")
     return pd.DataFrame(rows, columns=DOUBTS)
-
-
-def judge_keeping(evaluations: Evaluations) -> pd.DataFrame:
-    """Returns the finding of a cell whose attack keeps the maps, with `FINDING_COLUMNS`."""
-    finding = drift_does_not_separate(evaluations)
-    images = evaluations.whole.weights.shape[1]
-    finding = finding.with_images_needed(images, 0.7)
-    row = ("corrected", KEEPING, finding.value, finding.low, finding.high, finding.verdict, images,
-           finding.detail)  # fmt: skip
-    return pd.DataFrame([row], columns=FINDING_COLUMNS)
 
 
 def judge_evaluations(evaluations: Evaluations) -> pd.DataFrame:
