@@ -17,7 +17,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from camdrift.analysis import layout, panels
-from camdrift.analysis.results import Example
 from camdrift.settings.section import sides
 from camdrift.storage import files
 
@@ -107,25 +106,6 @@ def panel(
     whole = np.concatenate(joined), columns, rows
     return Figure(
         name, title, caption, "panel", table, x, "", panel=whole, wrap=wrap, images=images
-    )
-
-
-def maps_of(example: Example, name: str, title: str, caption: str) -> Figure:
-    """Returns a figure of one image's maps, a row for each variant, a column for each layer."""
-    size = example.pictures.shape[1:3]
-    rows = [
-        [picture, *(coloured(layer[i], size) for layer in example.maps)]
-        for i, picture in enumerate(example.pictures)
-    ]
-    return panel(
-        name,
-        title,
-        caption,
-        rows,
-        ["image", *example.layers],
-        example.labels,
-        x="conv layer (block-conv)",
-        wrap=True,
     )
 
 

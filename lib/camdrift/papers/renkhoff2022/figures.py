@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from camdrift.analysis.compromise import PAPERS_RULE
-from camdrift.analysis.drawing import Figure, maps_of, percent
+from camdrift.analysis.drawing import Figure, percent
 from camdrift.analysis.results import Example, Tables
+from camdrift.analysis.sheets import maps_of
 
 # Title and caption of the figures that hold pictures, which tables do not.
 PICTURES = {

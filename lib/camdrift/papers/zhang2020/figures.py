@@ -5,8 +5,9 @@ from functools import partial
 
 import pandas as pd
 
-from camdrift.analysis.drawing import Figure, maps_of
+from camdrift.analysis.drawing import Figure
 from camdrift.analysis.results import Example, Tables
+from camdrift.analysis.sheets import maps_of
 from camdrift.papers.zhang2020.report import mean_drift, shown
 from camdrift.storage import OWN, SEED
 
