@@ -54,6 +54,7 @@ def study(folder):
     }  # fmt: skip
     for name in set(cells) - set(CELLS):
         del cells[name]
+    del content["studies"]["tiny_maps"]  # its cells are gone
     content["noise"]["controls"] = [*content["noise"]["controls"], "displaced"]
     content["scores"]["beside"] = ["ssim", "nissim", "jet_cosine"]
     content["cams"]["examples"] = 2

@@ -230,7 +230,8 @@ def test_evaluation_tables_fit_together(tiny):
     whole = (
         outputs["transfer"].groupby(["fitted_cell", "fitted_strength", "cell", "strength"]).ngroups
     )
-    assert whole == len(expected) ** 2
+    fewer = sum(name == "tiny_keeping" for name, _ in expected)  # it alone takes a part of the set
+    assert whole == (len(expected) - fewer) ** 2 + fewer**2
     own = outputs["transfer"].query("fitted_cell == cell and fitted_strength == strength")
     same = outputs["detectors"].query("positives == 'success' and negatives == 'both'")
     keys = ["cell", "strength", "detector"]
