@@ -8,7 +8,7 @@ WORKERS ?= 2
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro compare seeds study study-check test faults oracles peers e2e screenshots bench bench-gpu zoo lint format dashboard readme publish twice clean
+.PHONY: help setup repro compare seeds study study-check test faults oracles peers e2e screenshots bench bench-gpu robustness zoo lint format dashboard readme publish twice clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -90,6 +90,9 @@ bench-gpu: setup ## compare the engine on a GPU with the CPU, and time it
 zoo: oracles ## explain networks of torchvision and timm at random weights, some also by peers
 	$(BIN)/python tests/benchmarks/zoo.py
 	$(BIN)/python tests/benchmarks/zoo.py --peers
+
+robustness: oracles ## robust accuracies of two classifiers of CIFAR-10, here and by torchattacks
+	$(BIN)/python tests/benchmarks/robustness.py
 
 lint: setup ## check format, style and types
 	$(BIN)/ruff format --check .

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from camdrift.detectors import drift
+from camdrift.detectors import class_mahalanobis, drift, lid, relevance
 from camdrift.detectors.families import families
 from camdrift.evaluation import adaptive, measuring
+from camdrift.features import pooled
+from camdrift.features.reference import Reference
 from camdrift.models import gradients
 from test_detectors import CHANCE, changed
 
@@ -17,22 +19,36 @@ OWNER = {name: family for family in families(SETTINGS) for name in family.readin
 NAMES = [name for name, family in OWNER.items() if family.has_surrogate]
 
 
+def reference(model, pixels):
+    """The images themselves, of three classes, as training images."""
+    layers = [layer.numpy() for layer in pooled.measure(model, pixels)]
+    return Reference(layers, np.arange(len(pixels)) % 3)
+
+
+@pytest.fixture
+def objective(model, pixels):
+    """The objective of a fitted detector, by its name."""
+    known = reference(model, pixels)
+    return lambda name, detector: OWNER[name].surrogate(detector, model, known)
+
+
 @pytest.fixture
 def fitted(model, pixels):
     rng = [np.random.default_rng(i) for i in range(20)]
     assert set(OWNER) - set(NAMES) == {CHANCE}
     noisy = pixels + 0.1 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(2))
     both = torch.cat([pixels, noisy.clamp(0, 1)])
-    features, _ = measuring.measure_images(model, both, lambda name: rng, families(SETTINGS))
+    known = reference(model, pixels)
+    features, _ = measuring.measure_images(model, both, lambda name: rng, families(SETTINGS), known)
     truth = np.repeat([False, True], 10)
     return {name: OWNER[name].readings()[name].fit(features, truth) for name in NAMES}, features
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_objective_has_a_gradient_by_the_pixels(name, fitted, model, pixels):
+def test_every_objective_has_a_gradient_by_the_pixels(name, fitted, objective, model, pixels):
     detectors, _ = fitted
     batch = pixels[:4].clone().requires_grad_()
-    logits, scores = OWNER[name].surrogate(detectors[name], model)(batch)
+    logits, scores = objective(name, detectors[name])(batch)
     torch.testing.assert_close(logits, model(pixels[:4]))
     assert scores.shape == (4,)
     (gradient,) = torch.autograd.grad(scores.sum(), batch)
@@ -42,29 +58,41 @@ def test_every_objective_has_a_gradient_by_the_pixels(name, fitted, model, pixel
 
 @pytest.mark.parametrize(
     "name",
-    ["confidence", "energy", "squeezing", "residual", "logistic", "mahalanobis", *drift.NAMES],
+    [
+        "confidence",
+        "energy",
+        "squeezing",
+        "residual",
+        "logistic",
+        "mahalanobis",
+        "kde",
+        *drift.NAMES,
+        *class_mahalanobis.NAMES,
+        *lid.NAMES,
+        *relevance.NAMES,
+    ],
 )
-def test_where_it_can_the_objective_is_the_detectors_score(name, fitted, model, pixels):
+def test_where_it_can_the_objective_is_the_detectors_score(name, fitted, objective, model, pixels):
     detectors, features = fitted
-    _, scores = OWNER[name].surrogate(detectors[name], model)(pixels[:4].clone().requires_grad_())
+    _, scores = objective(name, detectors[name])(pixels[:4].clone().requires_grad_())
     expected = detectors[name].score_samples(features.iloc[:4])
     np.testing.assert_allclose(scores.detach(), expected, rtol=2e-3, atol=1e-4)
 
 
-def test_behaviours_surrogate_is_the_drift_from_the_cleaned_image(fitted, model, pixels):
+def test_behaviours_surrogate_is_the_drift_from_the_cleaned_image(fitted, objective, model, pixels):
     detectors, features = fitted
-    score = OWNER["behaviour_median"].surrogate(detectors["behaviour_median"], model)
+    score = objective("behaviour_median", detectors["behaviour_median"])
     _, scores = score(pixels[:4].clone().requires_grad_())
     expected = 1 - features["similarity"].iloc[:4]
     np.testing.assert_allclose(scores.detach(), expected, atol=1e-4)
 
 
-def test_it_flips_within_its_budget_and_looks_more_benign(fitted, model, pixels):
+def test_it_flips_within_its_budget_and_looks_more_benign(fitted, objective, model, pixels):
     detectors, _ = fitted
     labels = model(pixels).argmax(1)
     budget = {"eps": 0.5, "step": 0.05, "steps": 20}
     non_adaptive = adaptive.perturb(model, pixels, labels, None, **budget)
-    score = OWNER["energy"].surrogate(detectors["energy"], model)
+    score = objective("energy", detectors["energy"])
     evasive = adaptive.perturb(model, pixels, labels, score, **budget)
     for attacked in (non_adaptive, evasive):
         assert attacked.min() >= 0
@@ -77,11 +105,13 @@ def test_it_flips_within_its_budget_and_looks_more_benign(fitted, model, pixels)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_convs_of_constant_weights_have_the_same_derivatives(name, fitted, model, pixels):
+def test_convs_of_constant_weights_have_the_same_derivatives(
+    name, fitted, objective, model, pixels
+):
     detectors, _ = fitted
-    score = OWNER[name].surrogate(detectors[name], model)
 
     def gradient():
+        score = objective(name, detectors[name])  # one that draws draws the same
         batch = pixels[:4].clone().requires_grad_()
         (by_pixels,) = torch.autograd.grad(score(batch)[1].sum(), batch)
         return by_pixels

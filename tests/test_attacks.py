@@ -25,6 +25,7 @@ SETTINGS = {
         "max_steps": 6, "norm_limit": 0.1, "min_gain": None, "tables": "per_seed",
         "differs_from": "clean", "mutant": "last",
     },
+    "apgd": {"eps": 0.03, "steps": 8, "restarts": 2},
     "map_moving": {"eps": 0.03, "step": 0.2, "steps": 5},
     "map_keeping": {"eps": 0.03, "step": 0.2, "steps": 5, "bisections": 2},
     "one_pixel": {

@@ -1,5 +1,7 @@
 """Evaluations against scikit-learn and on paper, and the judges of tan2023's claims."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ from camdrift.detectors.noisecam import READINGS
 from camdrift.evaluation import evaluation, experiment
 from camdrift.evaluation.evaluation import Evaluation
 from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, UNDECIDED, Finding
-from camdrift.papers.tan2023 import figures, report, tables, verdicts
+from camdrift.papers.tan2023 import figures, matrix, report, tables, verdicts
 from camdrift.papers.tan2023 import keeping as map_keeping
 from camdrift.papers.tan2023.verdicts import Evaluations
 from camdrift.perturbations import variants
@@ -517,3 +519,38 @@ def test_e3_names_a_detector_that_could_not_be_fitted():
     finding = map_keeping.drift_does_not_separate(Evaluations({1.0: one}, pd.DataFrame(), 64))
     assert finding.verdict == UNDECIDED
     assert finding.detail == "drift_logistic: no adversarial image to learn from"
+
+
+def test_the_matrix_has_each_detector_on_each_attack():
+    rates = pd.DataFrame({
+        "cell": ["a", "a", "b", "b"], "strength": 1.0, "positives": "success", "negatives": "both",
+        "detector": ["energy", "logistic"] * 2, "trained_on": ["none", "a", "none", "b"],
+        "n_positive": 40, "n_negative": 90, "auroc": [0.6, 0.9, 0.7, 0.8], "auroc_low": 0.5,
+        "auroc_high": 1.0, "tpr_at_5": 0.2,
+    })  # fmt: skip
+    transfer = pd.DataFrame({
+        "fitted_cell": ["b", "c", "b", "a"], "fitted_strength": 1.0, "cell": ["a", "a", "a", "a"],
+        "strength": 1.0, "detector": ["logistic", "logistic", "energy", "logistic"],
+        "trained_on": ["b", "c", "none", "a"], "auroc": [0.5, 0.6, 0.6, 0.9],
+    })  # fmt: skip
+    adaptive = pd.DataFrame({
+        "cell": ["b", "b"], "detector": "energy", "arm": ["non_adaptive", "adaptive"],
+        "auroc": [0.7, 0.3], "low": [0.6, 0.2], "high": [0.8, 0.4],
+    })  # fmt: skip
+    known = params.load(ROOT / "params.yaml").cells
+    detected = {
+        key: (known[cell], SimpleNamespace(facts={"passes": {"energy": 1, "logistic": 2}}))
+        for key, cell in (("a", "fgsm"), ("b", "pgd"))
+    }
+    outputs = {"detectors": rates, "transfer": transfer, "adaptive": adaptive}
+    outputs["matrix"] = matrix.table(detected, outputs, SETTINGS)
+    rows = outputs["matrix"].set_index(["cell", "detector"])
+    assert rows.loc[("a", "logistic"), "elsewhere"] == pytest.approx(0.55)
+    assert rows["others"].tolist() == [0, 2, 0, 0]
+    assert rows["passes"].tolist() == [1, 2, 1, 2]
+    assert rows["attack"].tolist() == ["fgsm", "fgsm", "pgd", "pgd"]
+    assert rows["adaptive"].dropna().to_dict() == {("b", "energy"): 0.3}
+    texts = matrix.texts(outputs).set_index("detector")
+    assert texts.loc["logistic", "a"] == "0.900 [0.500, 1.000], elsewhere 0.550"
+    assert texts.loc["energy", "b"] == "0.700 [0.500, 1.000], adaptive 0.300"
+    assert texts["trained on"].tolist() == ["none", "attacked images"]

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from dvc.utils.serialize import load_yaml
 
 from camdrift.detectors import behaviour, chance, noisecam
 from camdrift.detectors.detector import Single, UnfitError
@@ -10,7 +11,10 @@ from camdrift.detectors.families import check, families, with_layer
 from camdrift.settings import DetectionSettings, SettingsError, params
 from conftest import ROOT
 
-SETTINGS = params.load(ROOT / "params.yaml").detection
+OWN = params.load(ROOT / "params.yaml").detection
+# With the detectors that the default study leaves out.
+MORE = load_yaml(ROOT / "tests" / "tiny.yaml")["detection"]["detectors"]
+SETTINGS = OWN.model_copy(update={"detectors": MORE | OWN.detectors})
 
 
 def changed(**settings: dict) -> DetectionSettings:
@@ -29,6 +33,7 @@ def fresh() -> dict:
 
 NAMES = list(fresh())
 CHANCE = next(iter(chance.readings(chance.Settings())))
+JOINT = ("drift", "class_mahalanobis", "lid", "relevance")
 WITH_RULE = {*behaviour.NAMES, *noisecam.NAMES}
 
 
@@ -50,7 +55,9 @@ def table(count: int, *, attacked: bool, seed: int = 0) -> pd.DataFrame:
         for place in range(3):  # only the middle threshold tells them apart
             columns[f"clusters_{reading}_{place}"] = np.full(count, 6 * side if place == 1 else 9.0)
     columns |= {f"profile_{name}_{layer}": near(side) for name in "abc" for layer in range(2)}
-    columns |= {f"drift_{layer}": near(side) for layer in range(2)}
+    for name in JOINT:
+        columns |= {f"{name}_{layer}": near(side) for layer in range(2)}
+    columns |= {"kde": near(side), "pasa_prediction": near(1 + side), "pasa_attribution": near(1)}
     return pd.DataFrame(columns)
 
 
@@ -120,8 +127,9 @@ def test_which_have_a_rule_of_their_own():
 def test_names_without_a_file_and_wrong_settings_are_told_all_at_once():
     faults = check({"energie": {}, "squeezing": {"bits": 9, "window": 2}, "chance": {"seed": 1}})
     assert [fault.removeprefix("detection.detectors.") for fault in faults] == [
-        "energie: no detector 'energie'; there are: behaviour, chance, confidence, drift, energy, "
-        "logistic, mahalanobis, noisecam, residual, squeezing",
+        "energie: no detector 'energie'; there are: behaviour, chance, class_mahalanobis, "
+        "confidence, drift, energy, kde, lid, logistic, mahalanobis, noisecam, pasa, relevance, "
+        "residual, squeezing",
         "squeezing.bits: wanted a number of at most 8, got 9",
         "squeezing.window: wanted an odd number of px, got 2",
         "chance: no key 'seed'; there are: none",
@@ -150,8 +158,8 @@ def test_the_most_sensitive_layer_is_a_number_only_once_it_is_chosen():
 def test_detectors_say_what_they_are_trained_on():
     sources = {name: detector.trained_on for name, detector in fresh().items()}
     assert {n for n, kind in sources.items() if kind == "attacked"} == {
-        "logistic", "drift_logistic", *noisecam.NAMES
+        "logistic", *(f"{name}_logistic" for name in JOINT), *noisecam.NAMES
     }  # fmt: skip
     assert {n for n, kind in sources.items() if kind == "benign"} == {
-        "mahalanobis", "drift"
+        "mahalanobis", "pasa", *JOINT
     }  # fmt: skip

@@ -7,7 +7,7 @@ import streamlit as st
 
 from camdrift.analysis.drawing import percent
 from camdrift.papers.tan2023 import figures as detection_figures
-from camdrift.papers.tan2023 import report
+from camdrift.papers.tan2023 import matrix, report
 from camdrift.settings import TAN, DetectorStudy
 
 view = frame.view(TAN, subject="detectors")
@@ -82,6 +82,11 @@ if figures:
                                     format_func=titles.get)])  # fmt: skip
 else:
     st.caption("No figure: no test image's class was flipped.")
+if "matrix" in tables:
+    st.subheader("Every detector against every attack", anchor=False)
+    frame.table(matrix.texts(tables), "matrix", "AUROC at strength 100 %, 0.5 is chance. "
+                "Elsewhere: the mean AUROC when trained on another attack. Adaptive: under an "
+                "attack that knows the detector. Passes: forward ones of the model.")  # fmt: skip
 if len(tables["adaptive"]):
     st.subheader("Under a non-adaptive and an adaptive attack", anchor=False)
     frame.table(report.adaptive(tables), "adaptive", "AUROC at the same budget; the adaptive "

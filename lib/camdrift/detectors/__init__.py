@@ -15,7 +15,8 @@ Every file in this folder that has a function `readings` is a detector; it is ev
 And, with these defaults: `LAYERS`, the names of its settings that are layers (none), of which one
 that is `detector.SENSITIVE` becomes the number of the most sensitive layer; `STREAM`, the name of
 its stream of random numbers (that of the file); `ONE_SURROGATE`, whether one adaptive
-attack serves all its readings (no).
+attack serves all its readings (no); `REFERENCE`, whether it compares images with training images
+(no): then images have a `reference`, which `surrogate` takes as its last argument.
 
 Reports import detectors without torch: files import torch, and modules that import it, within
 functions.

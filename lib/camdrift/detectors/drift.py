@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from camdrift.detectors import logistic, mahalanobis
-from camdrift.detectors.detector import Detector
+from camdrift.detectors import joint
 from camdrift.settings.section import Section, Window
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from camdrift.detectors.detector import Detector
     from camdrift.features.images import Columns, Images, Objective
     from camdrift.models.model import Model
     from camdrift.models.tensors import Logits, PerImage, Pixels
@@ -35,7 +35,7 @@ def passes(settings: Settings) -> int:
     return 2
 
 
-def joint(model: Model, batch: Pixels, *, window: int, graph: bool) -> tuple[Logits, Tensor]:
+def compare(model: Model, batch: Pixels, *, window: int, graph: bool) -> tuple[Logits, Tensor]:
     """Returns the logits of a micro-batch, and the drift of each image and layer: (n, layers).
 
     Drift is 1 minus the cosine similarity, in [0, 1]. With `graph`, both have gradients with
@@ -68,7 +68,7 @@ def measure(images: Images, settings: Settings) -> Columns:
 
     parts = []
     for batch, rows in images.model.batches(images.pixels):
-        _, drift = joint(images.model, batch, window=settings.window, graph=False)
+        _, drift = compare(images.model, batch, window=settings.window, graph=False)
         parts.append(drift[:rows])
     values = torch.cat(parts).cpu().numpy()
     return {f"drift_{layer}": values[:, layer] for layer in range(values.shape[1])}
@@ -76,20 +76,15 @@ def measure(images: Images, settings: Settings) -> Columns:
 
 def readings(settings: Settings) -> dict[str, Detector]:
     """Returns the two detectors by their names in tables."""
-    detectors = mahalanobis.Mahalanobis("drift"), logistic.Logistic("drift")
-    return dict(zip(NAMES, detectors, strict=True))
+    return joint.pair("drift", NAMES)
 
 
 def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective:
     """Returns the distance or the log odds themselves."""
-    if isinstance(detector, logistic.Logistic):
-        judge = logistic.log_odds(detector)
-    else:
-        assert isinstance(detector, mahalanobis.Mahalanobis)
-        judge = mahalanobis.squared_distance(detector)
+    judge = joint.judge(detector)
 
     def score(batch: Pixels) -> tuple[Logits, PerImage]:
-        logits, drift = joint(model, batch, window=settings.window, graph=True)
+        logits, drift = compare(model, batch, window=settings.window, graph=True)
         return logits, judge(drift.double())
 
     return score

@@ -16,6 +16,7 @@ from camdrift.settings.section import Section
 
 if TYPE_CHECKING:
     from camdrift.features.images import Columns, Images, Objective
+    from camdrift.features.reference import Reference
     from camdrift.models.model import Model
 
 PLACE = "detection.detectors"
@@ -67,9 +68,17 @@ class Family:
         """Returns new detectors by their names in tables."""
         return self.module.readings(self.settings)
 
-    def surrogate(self, detector: Detector, model: Model) -> Objective:
+    @property
+    def compares(self) -> bool:
+        """Whether it compares images with training images, see `features.reference`."""
+        return getattr(self.module, "REFERENCE", False)
+
+    def surrogate(
+        self, detector: Detector, model: Model, reference: Reference | None = None
+    ) -> Objective:
         """Returns the objective that the adaptive attack on a fitted detector lowers."""
-        return self.module.surrogate(detector, model, self.settings)
+        more = (reference,) if self.compares else ()
+        return self.module.surrogate(detector, model, self.settings, *more)
 
     def within(self, count: int) -> Family:
         """Returns a copy for a model with `count` layers: larger layer numbers become the last."""

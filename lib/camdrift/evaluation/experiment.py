@@ -13,10 +13,11 @@ from torch import Tensor
 from camdrift import storage
 from camdrift.detectors import behaviour, noisecam
 from camdrift.detectors.families import PLACE, Family, families, with_layer
-from camdrift.evaluation import adaptive, evaluation, measuring, sensitivity
+from camdrift.evaluation import adaptive, evaluation, measuring, sensitivity, training
 from camdrift.evaluation.evaluation import NOISE_OF
 from camdrift.explain.methods import grad_cam_plus_plus, layer_cam
 from camdrift.features.images import Objective
+from camdrift.features.reference import Reference
 from camdrift.models.logits import top_logit
 from camdrift.models.model import Model
 from camdrift.perturbations import changes, noise, size
@@ -94,6 +95,7 @@ class Part:
     classes: pairs of the number and the name of each class.
     size: of the images in px, see `settings.section.sides`.
     layers: as `Sensitivity` has them, None before they are measured.
+    reference: the training images, None for none.
     """
 
     cell: Cell
@@ -105,6 +107,7 @@ class Part:
     classes: list[tuple[int, str]]
     size: int | list[int]
     layers: pd.DataFrame | None = None
+    reference: Reference | None = None
 
     @property
     def test_images(self) -> pd.DataFrame:
@@ -133,8 +136,9 @@ def load_part(
     Raises:
         SettingsError: the model lacks a layer that a detector reads.
     """
-    layers = next((sensitivities.layers for sensitivities in sensed), None)
-    if layers is not None:
+    layers, reference = None, None
+    for known in sensed:
+        layers, reference = known.layers, training.read(known)
         settings = with_layer(settings, sensitivity.most_sensitive(layers))
     for family in families(settings):
         for setting, number in family.layers.items():
@@ -150,21 +154,27 @@ def load_part(
     selected = select_images(images, settings, seed=seed)
     sides = size_of(*attacked.perturbation.shape[-2:])
     classes = list(names.items())
-    return Part(cell, name, protocol, selected, settings, seed, classes, sides, layers)
+    return Part(cell, name, protocol, selected, settings, seed, classes, sides, layers, reference)
 
 
 def sense(model: Model, part: Part) -> Sensitivity:
+    """Returns the sensitivity of the model's layers, and the activations of training images."""
+    known = training.measure(model, part.cell.set, part.settings, seed=part.seed)
+    return Sensitivity(_sensitivity(model, part), *known)
+
+
+def _sensitivity(model: Model, part: Part) -> pd.DataFrame:
     """Returns the sensitivity of the model's layers, under the cell's attack at strength 1."""
     images = sensitivity.select(part.images)
     if not len(images):  # few pictures: all are in other splits
-        return Sensitivity(sensitivity.unknown(model))
+        return sensitivity.unknown(model)
     by_name = {
         variant.name: torch.from_numpy(variant.pixels())
         for variant in part.variants(images)
         if variant.table["strength"].iloc[0] in (0.0, 1.0)
     }
     clean, attacked, noisy = (by_name[name] for name in (CLEAN, ADVERSARIAL, NOISE))
-    return Sensitivity(sensitivity.measure(model, clean, attacked, noisy, images))
+    return sensitivity.measure(model, clean, attacked, noisy, images)
 
 
 def measure(model: Model, part: Part, places: slice) -> Seen:
@@ -229,7 +239,7 @@ def _features(
         parts += [name] * bool(name)
         return [randomness.generator(*parts, int(image)) for image in table["image"]]
 
-    features, seconds = measuring.measure_images(model, pixels, streams, detectors)
+    features, seconds = measuring.measure_images(model, pixels, streams, detectors, part.reference)
     with torch.no_grad():
         blurred = model(blur_images(pixels, radius=part.settings.blur)).argmax(1).numpy()
     facts = {
@@ -285,7 +295,7 @@ def adapt(model: Model, part: Part, places: slice, measurements: Iterable[Seen])
             if not family.has_surrogate or fitted_detectors[name].unfit:
                 continue
             if of_family is None or not family.shares_surrogate:
-                pixels = attack(family.surrogate(fitted_detectors[name], model))
+                pixels = attack(family.surrogate(fitted_detectors[name], model, part.reference))
                 of_family = features_of(pixels, ADAPTIVE, [family], name)
             parts.append(of_family.assign(against=name))
     return Seen(pd.concat(parts, ignore_index=True), {})

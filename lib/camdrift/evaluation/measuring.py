@@ -9,13 +9,18 @@ from torch import Tensor
 
 from camdrift.detectors.families import Family
 from camdrift.features.images import Images
+from camdrift.features.reference import Reference
 from camdrift.models.model import Model
 
 Streams = Callable[[str], Sequence[np.random.Generator]]
 
 
 def measure_images(
-    model: Model, pixels: Tensor, streams: Streams, families: Sequence[Family]
+    model: Model,
+    pixels: Tensor,
+    streams: Streams,
+    families: Sequence[Family],
+    reference: Reference | None = None,
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """Returns the detectors' features, a row for each image, and the seconds of each detector.
 
@@ -28,6 +33,7 @@ def measure_images(
         pixels: (n, c, h, w), in [0, 1].
         streams: the name of a random stream -> its generators, one for each image.
         families: the detectors.
+        reference: the training images, for detectors that compare images with these.
     """
     parts = []
     cheap = sorted(families, key=lambda family: family.passes)
@@ -35,7 +41,7 @@ def measure_images(
     generators = {name: streams(name) for name in {family.stream for family in cheap}}
     for start in range(0, len(pixels), model.micro_batch):
         places = slice(start, start + model.micro_batch)
-        images = Images(model, pixels[places], [])
+        images = Images(model, pixels[places], [], reference)
         columns = {"prediction": images.logits.argmax(1).numpy()}
         for family in cheap:
             start_time = time.perf_counter()

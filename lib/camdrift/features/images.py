@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from camdrift.features.reference import Reference
 from camdrift.models.model import Model
 from camdrift.models.tensors import Logits, PerImage, Pixels
 
@@ -25,10 +26,21 @@ class Images:
     """
 
     def __init__(
-        self, model: Model, pixels: Pixels, generators: Sequence[np.random.Generator]
+        self,
+        model: Model,
+        pixels: Pixels,
+        generators: Sequence[np.random.Generator],
+        reference: Reference | None = None,
     ) -> None:
         self.model, self.pixels, self.generators = model, pixels, generators
+        self._reference = reference
         self._cache: dict[Callable, Any] = {}
+
+    @property
+    def reference(self) -> Reference:
+        """The training images with which some detectors compare an image."""
+        assert self._reference is not None, "no training images were measured for these images"
+        return self._reference
 
     @property
     def logits(self) -> Logits:
@@ -43,7 +55,7 @@ class Images:
 
     def with_generators(self, generators: Sequence[np.random.Generator]) -> "Images":
         """Returns the same images and cached results with other generators."""
-        other = Images(self.model, self.pixels, generators)
+        other = Images(self.model, self.pixels, generators, self._reference)
         other._cache = self._cache
         return other
 

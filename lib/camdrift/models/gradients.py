@@ -1,6 +1,7 @@
 """The gradient of a model's loss with respect to pixels, and steps along its sign."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,11 +11,12 @@ from torch.nn.modules.utils import _pair
 from torch.overrides import TorchFunctionMode
 
 from camdrift.models.model import Model
-from camdrift.models.tensors import Labels, Mask, PerImage, Pixels
+from camdrift.models.tensors import Labels, Logits, Mask, PerImage, Pixels
 
 # (pixels of some images, their places among all, whether a gradient is needed) -> the gradient of
 # an objective that rises, any tensor if none is needed; and whether each image stays as it is.
 Look = Callable[[Pixels, PerImage, bool], tuple[Pixels, Mask]]
+Loss = Callable[[Logits, Labels], PerImage]
 
 
 def ascend(
@@ -71,25 +73,36 @@ def ascend(
 
 
 def cross_entropy(model: Model, pixels: Pixels, labels: Labels) -> tuple[Pixels, Labels]:
-    """Returns each image's own gradient of the cross-entropy, and the predictions.
+    """Returns each image's own gradient of the cross-entropy, and the predictions."""
+    gradient, _, predictions = of_loss(
+        model, pixels, labels, partial(F.cross_entropy, reduction="none")
+    )
+    return gradient, predictions
+
+
+def of_loss(
+    model: Model, pixels: Pixels, labels: Labels, loss: Loss
+) -> tuple[Pixels, PerImage, Labels]:
+    """Returns each image's own gradient of a loss, the losses, and the predictions.
 
     One forward and one backward an image. Losses are summed, not averaged, so no image's gradient
     depends on the size of its batch.
 
     Returns:
-        Gradient, in loss per unit of pixel value, and predicted classes.
+        Gradient, in loss per unit of pixel value; losses; and predicted classes.
     """
-    parts, predictions = [], []
+    parts, losses, predictions = [], [], []
     start = 0
     for batch, rows in model.batches(pixels.detach()):
         batch.requires_grad_()
-        logits = model(batch)
-        loss = F.cross_entropy(logits[:rows], labels[start : start + rows], reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, batch)
+        logits = model(batch)[:rows]
+        own = loss(logits, labels[start : start + rows])
+        (gradient,) = torch.autograd.grad(own.sum(), batch)
         parts.append(gradient[:rows])
-        predictions.append(logits[:rows].argmax(1))
+        losses.append(own.detach())
+        predictions.append(logits.argmax(1))
         start += rows
-    return torch.cat(parts), torch.cat(predictions)
+    return torch.cat(parts), torch.cat(losses), torch.cat(predictions)
 
 
 def vanish(model: Model, pixels: Pixels, labels: Labels) -> Mask:

@@ -8,7 +8,7 @@ import pandas as pd
 from camdrift import settings, storage
 from camdrift.analysis import results
 from camdrift.analysis.tables import markdown
-from camdrift.ops import combination, markers, packages, seeds, speeds, zoo
+from camdrift.ops import combination, markers, packages, robustness, seeds, speeds, zoo
 from camdrift.papers import claims, findings, interface
 from camdrift.papers.readme import Content
 from camdrift.papers.readme import readme as render
@@ -24,7 +24,7 @@ PAGES = {
         "studies", "evidence", "verdicts", "claims", "published", "oddities", "seeds", "methods",
         "detection_claims", "detectors", "map_claims", "retraining", "transfer",
     ),
-    storage.RESULTS / "benchmarks" / "README.md": ("benchmarks", "zoo"),
+    storage.RESULTS / "benchmarks" / "README.md": ("benchmarks", "robustness", "zoo"),
     Path("stages", "README.md"): ("run", "scaling"),
     Path("lib", "README.md"): ("packages",),
     Path("dashboard", "README.md"): ("browsing",),
@@ -58,6 +58,7 @@ def generated() -> dict[str, str]:
         ),
         "run": _run(),
         "benchmarks": speeds.races(),
+        "robustness": robustness.text(),
         "zoo": zoo.text(),
         "browsing": speeds.pages(),
         "scaling": speeds.workers(),

@@ -39,13 +39,13 @@ class Limits:
         norm, most = change.flatten(1).norm(dim=1), self.l2 * SLACK
         return change * torch.where(norm > most, most / norm, 1.0).view(-1, 1, 1, 1)
 
-    def step(self, gradient: Pixels, share: float) -> Pixels:
+    def step(self, gradient: Pixels, share: float | PerImage) -> Pixels:
         """Returns steps up a gradient, as large as a share of the limits.
 
         They follow the gradient itself where the L2 norm is limited, else its sign.
         """
         if self.l2 is None:
-            return share * self.linf.view(-1, 1, 1, 1) * gradient.sign()
+            return (share * self.linf).view(-1, 1, 1, 1) * gradient.sign()
         norm = gradient.flatten(1).norm(dim=1)
         size = torch.where(norm > 0, share * self.l2 / norm, 0.0)
         return size.view(-1, 1, 1, 1) * gradient

@@ -43,6 +43,7 @@ class DetectionSettings(Section):
     images: Count
     shares: DetectionShares
     blur: Positive
+    reference: Count = 600  # results of before it are still read
     adaptive: Descent
     # By the file of each in `camdrift.detectors`, which holds what its settings are.
     detectors: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]

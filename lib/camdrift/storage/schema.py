@@ -256,9 +256,19 @@ class Seen:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The sensitivity of each layer on calibration images, see `evaluation.sensitivity.measure`."""
+    """What detectors know before they see an image: of layers, and of training images.
+
+    layers: their sensitivity on calibration images, see `evaluation.sensitivity.measure`.
+    activations: float32 (n, channels of all layers): pooled activations of training images, see
+        `features.reference`; no rows where no detector compares images with these.
+    labels: int64 (n,), of these images.
+    facts: `channels`, their number in each layer.
+    """
 
     layers: pd.DataFrame
+    activations: np.ndarray
+    labels: np.ndarray
+    facts: dict
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text
 from camdrift.papers import claims
 from camdrift.papers.findings import RULES
+from camdrift.papers.tan2023 import matrix
 from camdrift.papers.tan2023.claims import CLAIMS
 from camdrift.papers.tan2023.verdicts import FEW
 from camdrift.settings import DetectorStudy, Settings
@@ -173,6 +174,10 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
         Part("NoiseCAM and its rivals", "The detectors of the first claims by balanced accuracy, "
              "which depends on a threshold, and by AUROC, at each strength.",
              tables["rivals"].query("cell == @study.headline")),
+        Part("Every detector against every attack",
+             "AUROC at strength 100 %, as above. Elsewhere: the mean AUROC when trained on another "
+             "attack. Adaptive: under an attack that knows the detector. Passes: forward ones of "
+             "the model an image.", matrix.texts(tables)),
         Part("Detectors under a non-adaptive and an adaptive attack",
              "Noisy images are under noise of each attacked image's own size; the column on the "
              "cell's attack is against noise of that one's, which is smaller."

@@ -13,7 +13,7 @@ from camdrift.evaluation.evaluation import Evaluation
 from camdrift.papers import claims, family
 from camdrift.papers.readme import Content, texts
 from camdrift.papers.tan2023 import figures as drawings
-from camdrift.papers.tan2023 import report, sensitivity
+from camdrift.papers.tan2023 import matrix, report, sensitivity
 from camdrift.papers.tan2023 import tables as evaluation
 from camdrift.papers.tan2023.claims import CLAIMS
 from camdrift.papers.tan2023.keeping import KEEPING, judge_keeping, keeping_doubts
@@ -58,6 +58,7 @@ def tables(name: str, settings: Settings) -> Tables:
         )
         findings.append(table.assign(cell=key)[["cell", *table]])
     whole = {key: rounded(table) for key, table in unrounded.items()}
+    whole["matrix"] = rounded(matrix.table(detected, unrounded, settings.detection))
     whole["switches"] = rounded(pd.concat(findings, ignore_index=True))
     layers = [detection.layers.assign(cell=key) for key, (_, detection) in detected.items()]
     whole["layers"] = rounded(

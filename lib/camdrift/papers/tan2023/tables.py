@@ -19,6 +19,7 @@ from camdrift.evaluation.evaluation import (
     fit_detectors,
     rows_at_strength,
 )
+from camdrift.papers.tan2023 import matrix
 from camdrift.papers.tan2023.darkness import BLANK, Row, blankness
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, StatisticsSettings
@@ -40,6 +41,7 @@ ABOUT = {
     "blur": "accuracy before and after a Gaussian blur",
     "disguise": "rank correlation of NoiseCAM and the model's confidence",
     "switches": "the finding of each protocol on the claim on layers",
+    "matrix": matrix.ABOUT,
     "claims": "the published claims: statistic, threshold, value, verdict, published and corrected",
 }
 POSITIVES = ("success", "failure", "all")

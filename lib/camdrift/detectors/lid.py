@@ -1,0 +1,84 @@
+"""Local intrinsic dimensionality of an image among training images, layer by layer.
+
+Ma et al. 2018, "Characterizing Adversarial Subspaces Using Local Intrinsic Dimensionality",
+equation 4 and algorithm 1. Departs: activations are pooled, see `features.pooled`; the neighbours
+are sought among all reference images, not in a batch of 100; and beside the paper's regression over
+layers stands a distance that has seen benign images alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from camdrift.detectors import joint
+from camdrift.settings.section import Count, Section
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from camdrift.detectors.detector import Detector
+    from camdrift.features.images import Columns, Images, Objective
+    from camdrift.features.reference import Reference
+    from camdrift.models.model import Model
+    from camdrift.models.tensors import Logits, PerImage, Pixels
+
+NAMES = ("lid", "lid_logistic")
+REFERENCE = True
+TINY = 1e-12
+
+
+class Settings(Section):
+    """The number of neighbours (published: 20)."""
+
+    neighbours: Count
+
+
+def passes(settings: Settings) -> int:
+    """Returns the number of forward passes of the model for each image."""
+    return 1
+
+
+def dimensions(layers: list[Tensor], reference: Reference, *, neighbours: int) -> Tensor:
+    """Returns the local intrinsic dimensionality at each layer: double (n, layers).
+
+    It is minus 1 over the mean logarithm of the nearest neighbours' distances, each divided by the
+    largest of them.
+    """
+    import torch
+
+    columns = []
+    for layer, others in zip(layers, map(torch.from_numpy, reference.layers), strict=True):
+        squares = (layer.double()[:, None] - others).square().sum(2)
+        nearest = squares.topk(min(neighbours, len(others)), dim=1, largest=False).values
+        logs = (nearest + TINY).log() / 2
+        columns.append(-1 / (logs - logs[:, -1:]).mean(1).clamp(max=-TINY))
+    return torch.stack(columns, dim=1)
+
+
+def measure(images: Images, settings: Settings) -> Columns:
+    """Returns `lid_<layer>`, layers from 0, above 0."""
+    from camdrift.features import pooled
+
+    layers = images.once(pooled.measure)
+    values = dimensions(layers, images.reference, neighbours=settings.neighbours).numpy()
+    return {f"lid_{layer}": values[:, layer] for layer in range(values.shape[1])}
+
+
+def readings(settings: Settings) -> dict[str, Detector]:
+    """Returns the two detectors by their names in tables."""
+    return joint.pair("lid", NAMES)
+
+
+def surrogate(
+    detector: Detector, model: Model, settings: Settings, reference: Reference
+) -> Objective:
+    """Returns the distance or the log odds themselves."""
+    from camdrift.features import pooled
+
+    judge = joint.judge(detector)
+
+    def score(batch: Pixels) -> tuple[Logits, PerImage]:
+        logits, layers = pooled.differentiable(model, batch)
+        return logits, judge(dimensions(layers, reference, neighbours=settings.neighbours))
+
+    return score

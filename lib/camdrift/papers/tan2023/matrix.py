@@ -1,0 +1,87 @@
+"""The matrix: every detector against every attack of a study, at the attack's own size."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from camdrift.analysis.results import Tables
+from camdrift.analysis.tables import as_text
+from camdrift.detectors.families import families
+from camdrift.settings import Cell, DetectionSettings
+from camdrift.storage import Detected
+
+ABOUT = (
+    "each detector against each attack: AUROC, TPR at 5 %, AUROC when trained on other attacks, "
+    "under an adaptive attack, and forward passes an image"
+)
+COLUMNS = [
+    "cell", "attack", "detector", "trained_on", "passes", "n_positive", "n_negative", "auroc",
+    "auroc_low", "auroc_high", "tpr_at_5", "elsewhere", "others", "adaptive", "adaptive_low",
+    "adaptive_high",
+]  # fmt: skip
+
+
+def table(
+    cells: Mapping[str, tuple[Cell, Detected]], tables: Tables, detection: DetectionSettings
+) -> pd.DataFrame:
+    """Returns a row for each cell and detector, at strength 1.
+
+    Attacked images whose class flips, against clean ones and noise of that attack's size; test
+    images. Columns: see `COLUMNS`; `elsewhere`, the mean AUROC of the detector when it is trained
+    on one of `others` other cells, missing where it is trained on no attack; `adaptive`, that under
+    an attack that knows the detector, against noise of its own size, where the cell has one.
+
+    Args:
+        cells: each cell that names strengths for detectors, with its features.
+        tables: `detectors`, `transfer` and `adaptive` of the study.
+        detection: settings of the detection.
+    """
+    rates = tables["detectors"].query(
+        "strength == 1 and positives == 'success' and negatives == 'both'"
+    )
+    rates = rates.drop_duplicates(["cell", "detector"])
+    others = tables["transfer"].query(
+        "strength == 1 and fitted_strength == 1 and fitted_cell != cell and trained_on != 'none' "
+        "and trained_on != 'benign images'"
+    )
+    elsewhere = others.groupby(["cell", "detector"])["auroc"].agg(elsewhere="mean", others="count")
+    adaptive = tables["adaptive"].query("arm == 'adaptive'")
+    names = {"auroc": "adaptive", "low": "adaptive_low", "high": "adaptive_high"}
+    adaptive = adaptive.rename(columns=names)[["cell", "detector", *names.values()]]
+    owners = {name: each.name for each in families(detection) for name in each.readings()}
+    passes = {key: detected.facts["passes"] for key, (_, detected) in cells.items()}
+    whole = rates.join(elsewhere, on=["cell", "detector"]).merge(
+        adaptive, on=["cell", "detector"], how="left"
+    )
+    keys = zip(whole["cell"], whole["detector"], strict=True)
+    return whole.assign(
+        attack=whole["cell"].map({key: cell.attack for key, (cell, _) in cells.items()}),
+        passes=[passes[key][owners[name]] for key, name in keys],
+        others=whole["others"].fillna(0).astype(int),
+    )[COLUMNS]
+
+
+def texts(tables: Tables) -> pd.DataFrame:
+    """Returns the matrix as texts: a row for each detector, a column for each cell.
+
+    A field holds the AUROC with its interval; then, for a detector that is trained on attacked
+    images, its mean AUROC when trained on others; and that under an adaptive attack.
+    """
+    rows = []
+    for name, part in tables["matrix"].groupby("detector", sort=False):
+        first = part.iloc[0]
+        attacked = first["trained_on"] not in ("none", "benign images")
+        row = {
+            "detector": name,
+            "trained on": "attacked images" if attacked else first["trained_on"],
+            "passes": first["passes"],
+        }
+        for field in part.itertuples():
+            text = as_text(field.auroc, field.auroc_low, field.auroc_high)
+            if field.others:
+                text += f", elsewhere {field.elsewhere:.3f}"
+            if pd.notna(field.adaptive):
+                text += f", adaptive {field.adaptive:.3f}"
+            row[field.cell] = text
+        rows.append(row)
+    return pd.DataFrame(rows)
