@@ -147,7 +147,7 @@ def test_folds_that_do_not_fit_are_refused(path, value, message, monkeypatch):
     ("path", "value", "message"),
     [
         ("attacks.fgsm.epz", 0.1, "attacks.fgsm: no key 'epz' (perhaps 'eps'); there are: eps"),
-        ("attacks.pdg", {}, "attacks.pdg: no attack 'pdg' in lib/camdrift/attacks; there are: dl"),
+        ("attacks.pdg", {}, "attacks.pdg: no attack 'pdg' in lib/camdrift/attacks; there are: apgd"),
         ("attacks.one_pixel.pixels", 2, "attacks.one_pixel.pixels: wanted 1, 3 or 5, got 2"),
         ("attacks.one_pixel.bounds", [1.0, 0.0], "bounds: wanted a range that rises"),
         ("attacks.one_pixel.mutation", [1.0, 0.5], "mutation: wanted a range that does not fall"),
@@ -277,6 +277,6 @@ def test_repro_with_a_wrong_setting_stops_before_any_work(tmp_path):
     )  # fmt: skip
     assert time.monotonic() - start < 15  # 5 s on an idle machine
     assert answer.returncode != 0
-    said = "no attack 'fgms' in params.yaml (perhaps 'fgsm'); there are: dlfuzz, fgsm, libra"
+    said = "no attack 'fgms' in params.yaml (perhaps 'fgsm'); there are: apgd, dlfuzz, fgsm, li"
     assert said in answer.stderr
     assert not (folder / "data").exists()
