@@ -28,6 +28,7 @@ def by_name(tables: Tables, cell: str) -> dict[str, Callable[[], Figure]]:
         "tan_figure_8a": partial(figure_8a, tables, cell),
         "tan_figure_8b": partial(figure_8b, tables, cell),
         "roc_curves": partial(roc_curves, tables, cell),
+        "detector_matrix": partial(detector_matrix, tables),
     }
     for attacked_cell in tables["adaptive"]["cell"].unique():
         figures["auroc_under_adaptive_attack"] = partial(
@@ -167,6 +168,23 @@ def transfer(tables: Tables, detector: str) -> Figure:
         table.reset_index(drop=True),
         "tested on",
         "fitted on",
+        (0.0, 1.0),
+    )
+
+
+def detector_matrix(tables: Tables) -> Figure:
+    """Returns the AUROC of every detector on every attack, see `matrix.table`."""
+    rows = tables.get("matrix", pd.DataFrame(columns=["detector", "cell", "auroc"]))
+    table = rows.rename(columns={"detector": "series", "cell": "x", "auroc": "y"})
+    return Figure(
+        "detector_matrix",
+        "Every detector against every attack",
+        "AUROC, attacked images whose class flips against clean ones and noise of that attack's "
+        "size; 0.5 is chance. Detectors that are trained on attacked images have seen this attack.",
+        "matrix",
+        table[["series", "x", "y"]].dropna().reset_index(drop=True),
+        "attack, by its cell",
+        "detector",
         (0.0, 1.0),
     )
 
