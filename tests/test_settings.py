@@ -147,7 +147,11 @@ def test_folds_that_do_not_fit_are_refused(path, value, message, monkeypatch):
     ("path", "value", "message"),
     [
         ("attacks.fgsm.epz", 0.1, "attacks.fgsm: no key 'epz' (perhaps 'eps'); there are: eps"),
-        ("attacks.pdg", {}, "attacks.pdg: no attack 'pdg' in lib/camdrift/attacks; there are: apgd"),
+        (
+            "attacks.pdg",
+            {},
+            "attacks.pdg: no attack 'pdg' in lib/camdrift/attacks; there are: apgd",
+        ),
         ("attacks.one_pixel.pixels", 2, "attacks.one_pixel.pixels: wanted 1, 3 or 5, got 2"),
         ("attacks.one_pixel.bounds", [1.0, 0.0], "bounds: wanted a range that rises"),
         ("attacks.one_pixel.mutation", [1.0, 0.5], "mutation: wanted a range that does not fall"),
