@@ -91,8 +91,9 @@ zoo: oracles ## explain networks of torchvision and timm at random weights, some
 	$(BIN)/python tests/benchmarks/zoo.py
 	$(BIN)/python tests/benchmarks/zoo.py --peers
 
-robustness: oracles ## robust accuracies of two classifiers of CIFAR-10, here and by torchattacks
-	$(BIN)/python tests/benchmarks/robustness.py
+robustness: oracles ## robust accuracies on CIFAR-10, here and by torchattacks; DATA= and WEIGHTS=
+	CAMDRIFT_DATA="$${CAMDRIFT_DATA:-$(DATA)}" CAMDRIFT_WEIGHTS="$${CAMDRIFT_WEIGHTS:-$(WEIGHTS)}" \
+		$(BIN)/python tests/benchmarks/robustness.py
 
 lint: setup ## check format, style and types
 	$(BIN)/ruff format --check .

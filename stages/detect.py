@@ -9,7 +9,7 @@ from camdrift.pipeline import run, shards
 
 
 def sense(stage: run.Stage, places: slice) -> storage.Sensitivity:
-    """Returns the sensitivity of the model's layers."""
+    """Returns what detectors know before they see an image."""
     return experiment.sense(*load(stage))
 
 

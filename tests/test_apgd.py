@@ -13,7 +13,8 @@ from camdrift.settings import SettingsError
 from conftest import as_model, small_network
 from test_attacks import attacked, generators
 
-OWN = {"eps": 0.05, "steps": 12, "restarts": 1, "rho": 0.75, "loss": "ce"}
+# A size at which the class of some images changes, and that of others does not.
+OWN = {"eps": 0.012, "steps": 12, "restarts": 1, "rho": 0.75, "loss": "ce"}
 
 
 @pytest.fixture
@@ -42,6 +43,15 @@ def test_the_ratio_of_logits_on_paper():
         apgd.logits_ratio(logits[:, :2], labels)
 
 
+def slow_ratio(logits, labels):
+    values, own = sorted(logits[0], reverse=True), int(labels[0])
+    other = max(value for kind, value in enumerate(logits[0]) if kind != own)
+    return -((logits[0, own] - other) / (values[0] - values[2]))[None]
+
+
+LOSSES = {"ce": lambda *pair: F.cross_entropy(*pair, reduction="none"), "dlr": slow_ratio}
+
+
 def slow(model, image, label, generator, *, eps, steps, restarts, rho, loss):
     """One image by the letter of algorithm 1, with the public code's start and first step."""
     eps *= 1 - 1e-5
@@ -49,7 +59,7 @@ def slow(model, image, label, generator, *, eps, steps, restarts, rho, loss):
     def look(point):
         point = point.clone().requires_grad_()
         logits = model(point[None])
-        value = F.cross_entropy(logits, torch.tensor([label]))
+        value = LOSSES[loss](logits, torch.tensor([label]))[0]
         (gradient,) = torch.autograd.grad(value, point)
         return gradient, float(value.detach()), int(logits.argmax()) != label
 
@@ -83,33 +93,38 @@ def slow(model, image, label, generator, *, eps, steps, restarts, rho, loss):
     return (best if adversarial is None else adversarial) - image
 
 
-def test_slow_twin(balanced, pixels):
-    labels = balanced(pixels).argmax(1)
-    result = attacked("apgd", balanced, pixels, labels, **OWN).pixels
+@pytest.mark.parametrize("loss", LOSSES)
+def test_slow_twin(balanced, pixels, loss):
+    labels, own = balanced(pixels).argmax(1), OWN | {"loss": loss}
+    result = attacked("apgd", balanced, pixels, labels, **own).pixels
+    flips = balanced((pixels + result).clamp(0, 1)).argmax(1) != labels
+    assert 0 < flips.sum() < len(pixels)
     single = as_model(balanced._plain, micro_batch=1)
     for i, generator in enumerate(generators(10)):
-        expected = slow(single, pixels[i], int(labels[i]), generator, **OWN)
+        expected = slow(single, pixels[i], int(labels[i]), generator, **own)
         # A gradient close to 0 may have either sign.
         assert ((result[i] - expected).abs() < 1e-5).float().mean() > 0.98
 
 
-def test_it_raises_the_loss_further_than_pgd_with_as_many_steps(balanced, pixels):
+def test_it_flips_what_a_coarse_step_of_pgd_does_not(balanced, pixels):
+    """PGD's step is as large as its box, so it only ever visits corners; here the step halves."""
     labels = balanced(pixels).argmax(1)
-    plain = attacked(
-        "pgd", balanced, pixels, labels, eps=0.05, step=0.0125, steps=50, early_stop=False
-    )
-    auto = attacked("apgd", balanced, pixels, labels, **OWN | {"steps": 50})
+    settings = {"eps": 0.2, "step": 0.4, "steps": 30, "early_stop": False, "random_start": False}
+    plain = attacked("pgd", balanced, pixels, labels, **settings)
+    auto = attacked("apgd", balanced, pixels, labels, **OWN | {"eps": 0.2, "steps": 30})
     losses = [
         F.cross_entropy(balanced((pixels + each.pixels).clamp(0, 1)), labels, reduction="none")
         for each in (plain, auto)
     ]
-    assert losses[1].mean() > losses[0].mean() - 1e-3
-    assert (auto.evaluations == 51).all()
+    assert losses[1].mean() > losses[0].mean()
+    assert (auto.evaluations == 31).all()
 
 
 @pytest.mark.parametrize("l2", [None, 0.3])
 def test_it_stays_within_the_limits_of_each_image(balanced, pixels, l2):
-    limits = Limits(torch.linspace(0.01, 0.05, 10), None if l2 is None else torch.full((10,), l2))
+    """An image that may not change does not, and spoils no other."""
+    linf = torch.tensor([0.0, *torch.linspace(0.01, 0.05, 9)])
+    limits = Limits(linf, None if l2 is None else torch.where(linf > 0, l2, 0.0))
     result = apgd.perturb(
         balanced,
         pixels,
@@ -121,7 +136,7 @@ def test_it_stays_within_the_limits_of_each_image(balanced, pixels, l2):
     changed = (pixels + result.pixels).clamp(0, 1) - pixels
     assert (changed.abs().flatten(1).amax(1) <= limits.linf).all()
     assert changed.flatten(1).norm(dim=1).max() <= (np.inf if l2 is None else l2)
-    assert result.pixels.abs().flatten(1).amax(1).min() > 0
+    assert (result.pixels.abs().flatten(1).amax(1) > 0).tolist() == [False] + 9 * [True]
 
 
 def test_an_image_that_a_walk_flips_takes_no_further_one(balanced, pixels):
@@ -129,7 +144,12 @@ def test_an_image_that_a_walk_flips_takes_no_further_one(balanced, pixels):
     more = attacked("apgd", balanced, pixels, labels, **OWN | {"restarts": 3})
     once = attacked("apgd", balanced, pixels, labels, **OWN)
     flips = balanced((pixels + once.pixels).clamp(0, 1)).argmax(1) != labels
-    assert flips.any()
+    assert 0 < flips.sum() < len(pixels)
     assert torch.equal(more.pixels[flips], once.pixels[flips])
     assert (more.evaluations[flips] == 13).all()
     assert (more.evaluations[~flips] > 13).all()
+    losses = [
+        F.cross_entropy(balanced((pixels + each.pixels).clamp(0, 1)), labels, reduction="none")
+        for each in (once, more)
+    ]
+    assert (losses[1] >= losses[0])[~flips].all()

@@ -14,7 +14,7 @@ from camdrift.features import pooled
 from camdrift.features.images import Images
 from camdrift.features.reference import Reference
 from camdrift.settings import DetectionSettings, SettingsError, params
-from conftest import ROOT, as_model, inside
+from conftest import ROOT, as_model
 from test_attacks import generators
 
 SETTINGS = {
@@ -25,9 +25,9 @@ SETTINGS = {
 
 
 def reference(*, count: int = 30, channels: tuple[int, ...] = (3, 5), seed: int = 0) -> Reference:
-    """Made-up training images of three classes, whose activations lie around their class's own."""
-    rng = np.random.default_rng(seed)
-    labels, means = np.arange(count) % 3, [rng.normal(0, 1, (3, k)) for k in channels]
+    """Made-up images of three classes, whose activations lie around their class's own."""
+    means = [np.random.default_rng(k).normal(0, 1, (3, k)) for k in channels]
+    rng, labels = np.random.default_rng([1, seed]), np.arange(count) % 3
     return Reference(
         [mean[labels] + rng.normal(0, 0.2, (count, mean.shape[1])) for mean in means], labels
     )
@@ -120,12 +120,12 @@ def test_the_bandwidth_is_the_one_under_which_training_images_are_likeliest():
 
 @pytest.mark.parametrize("module", SETTINGS)
 def test_a_shift_away_from_all_classes_is_seen(module):
-    """Attacked images lie between the classes, three times as far away as the benign ones."""
+    """Attacked images have five times the spread around their class."""
     known = reference(count=300)
     rng = np.random.default_rng(2)
 
     def rows(spread, count=60):
-        drawn = reference(count=count, seed=0)  # the same classes
+        drawn = reference(count=count, seed=int(rng.integers(2**31)))
         layers = [
             torch.from_numpy(layer + rng.normal(0, spread, layer.shape)) for layer in drawn.layers
         ]
@@ -194,33 +194,56 @@ def test_a_signature_of_other_channels_is_seen(model, pixels):
 
 def detection(**detectors) -> DetectionSettings:
     own = params.load(ROOT / "params.yaml").detection
-    return own.model_copy(update={"detectors": detectors, "reference": 5})
+    return own.model_copy(update={"detectors": detectors, "reference": 12})
 
 
-def test_training_images_are_drawn_once_and_read_again(tiny):
-    from camdrift.models import loading
+def images(count: int = 40) -> storage.ImageSet:
+    """Images of two classes, each of one level; every second one is a training image."""
+    levels = np.arange(count, dtype=np.uint8)
+    index = pd.DataFrame({
+        "id": [f"image {i}" for i in range(count)], "label": levels // 2 % 2,
+        "split": np.where(levels % 2, "train", "test"),
+    })  # fmt: skip
+    return storage.ImageSet(np.tile(levels[:, None, None, None], (1, 12, 12, 3)), index, {})
 
-    with inside(tiny.folder):
-        model, _ = loading.load("vgg11_eighth")
-        first = training.measure(model, "digits", detection(kde={"bandwidth": None}), seed=1)
-        again = training.measure(model, "digits", detection(kde={"bandwidth": None}), seed=1)
-        none = training.measure(model, "digits", detection(chance={}), seed=1)
-        images = storage.read(storage.ImageSet, storage.set_folder("digits"))
-    assert first[0].shape[0] == len(first[1]) == 5
+
+def test_training_images_are_of_the_training_split_with_their_own_labels(model, monkeypatch):
+    monkeypatch.setattr(storage, "read", lambda *_: images())
+    first = training.measure(model, "made", detection(kde={"bandwidth": None}), seed=1)
+    again = training.measure(model, "made", detection(kde={"bandwidth": None}), seed=1)
+    other = training.measure(model, "made", detection(kde={"bandwidth": None}), seed=2)
     np.testing.assert_array_equal(first[0], again[0])
-    assert set(first[1]) <= set(images.index["label"])
+    assert not np.array_equal(first[0], other[0])
+    levels = torch.arange(40).view(-1, 1, 1, 1).expand(-1, 3, 12, 12) / 255
+    each = torch.cat(pooled.measure(model, levels), dim=1).numpy()
+    own = [int(np.abs(each - row).sum(1).argmin()) for row in first[0]]
+    assert len(set(own)) == 12
+    assert all(level % 2 for level in own)
+    assert first[1].tolist() == [level // 2 % 2 for level in own]
     known = training.read(storage.Sensitivity(pd.DataFrame(), *first))
     assert [layer.shape[1] for layer in known.layers] == first[2]["channels"]
     np.testing.assert_array_equal(np.hstack(known.layers).astype(np.float32), first[0])
-    assert len(none[0]) == len(none[1]) == 0
+    none = training.measure(model, "made", detection(chance={}), seed=1)
+    assert training.read(storage.Sensitivity(pd.DataFrame(), *none)) is None
 
 
-def test_a_set_without_training_images_is_refused(tiny, model, monkeypatch):
-    with inside(tiny.folder):
-        images = storage.read(storage.ImageSet, storage.set_folder("digits"))
-    none = storage.ImageSet(images.pixels, images.index.assign(split="test"), {})
+def test_sets_with_no_or_few_training_images_are_refused(model, monkeypatch):
+    every, settings = images(), detection(kde={"bandwidth": None}, lid={"neighbours": 2})
+    none = storage.ImageSet(every.pixels, every.index.assign(split="test"), {})
     monkeypatch.setattr(storage, "read", lambda *_: none)
     with pytest.raises(SettingsError, match="kde, lid compare images with training images, and"):
-        training.measure(
-            model, "digits", detection(kde={"bandwidth": None}, lid={"neighbours": 2}), seed=1
-        )
+        training.measure(model, "made", settings, seed=1)
+    alone = storage.ImageSet(every.pixels, every.index.assign(label=range(40)), {})
+    monkeypatch.setattr(storage, "read", lambda *_: alone)
+    with pytest.raises(SettingsError, match="wanted 2 training images of each, got 1 of one among"):
+        training.measure(model, "made", settings, seed=1)
+
+
+def test_equal_activations_have_finite_densities():
+    """As of a layer that is 0 for all images."""
+    known = Reference([np.zeros((6, 3)), np.zeros((6, 2))], np.arange(6) % 2)
+    layers = [torch.zeros(2, 3), torch.zeros(2, 2)]
+    assert lid.dimensions(layers, known, neighbours=3).tolist() == [[0, 0], [0, 0]]
+    assert class_mahalanobis.distances(layers, known).isfinite().all()
+    width = kde.likeliest(known)
+    assert kde.log_density(layers[-1], torch.tensor([0, 1]), known, width).isfinite().all()

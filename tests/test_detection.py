@@ -550,7 +550,8 @@ def test_the_matrix_has_each_detector_on_each_attack():
     assert rows["passes"].tolist() == [1, 2, 1, 2]
     assert rows["attack"].tolist() == ["fgsm", "fgsm", "pgd", "pgd"]
     assert rows["adaptive"].dropna().to_dict() == {("b", "energy"): 0.3}
+    assert rows["non_adaptive"].dropna().to_dict() == {("b", "energy"): 0.7}
     texts = matrix.texts(outputs).set_index("detector")
     assert texts.loc["logistic", "a"] == "0.900 [0.500, 1.000], elsewhere 0.550"
-    assert texts.loc["energy", "b"] == "0.700 [0.500, 1.000], adaptive 0.300"
+    assert texts.loc["energy", "b"] == "0.700 [0.500, 1.000]; 0.700 to 0.300 adaptively"
     assert texts["trained on"].tolist() == ["none", "attacked images"]

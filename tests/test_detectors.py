@@ -161,5 +161,5 @@ def test_detectors_say_what_they_are_trained_on():
         "logistic", *(f"{name}_logistic" for name in JOINT), *noisecam.NAMES
     }  # fmt: skip
     assert {n for n, kind in sources.items() if kind == "benign"} == {
-        "mahalanobis", "pasa", *JOINT
+        "mahalanobis", "pasa", "kde", *JOINT
     }  # fmt: skip

@@ -72,3 +72,28 @@ def test_the_score_is_the_larger_distance_in_median_deviations():
                           "pasa_attribution": np.exp([1.0, 5.0])})  # fmt: skip
     # Medians 3 and 1, median absolute deviations 1 and 1.
     assert detector.score_samples(image) == pytest.approx([3.0, 4.0])
+
+
+def test_the_attack_follows_the_attribution_through_a_smoothed_network(pixels):
+    """Its gradient is that of finite differences; through ReLU a part of it would be 0."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 3), torch.nn.ReLU(), torch.nn.Conv2d(6, 8, 3), torch.nn.ReLU(),
+        torch.nn.Flatten(), torch.nn.Linear(8 * 64, 4),
+    )  # fmt: skip
+    model = as_model(network)
+    classes = torch.zeros(2, dtype=torch.int64)
+    batch = pixels[:2].clone().requires_grad_()
+    direction = torch.randn(batch.shape, generator=torch.Generator().manual_seed(0))
+
+    def length(images):
+        return pasa.integrated_gradients(model, images, classes, steps=3, graph=True).square().sum()
+
+    (gradient,) = torch.autograd.grad(length(batch), batch)
+    step = 1e-2
+    ends = [
+        float(length((batch.detach() + sign * step * direction).requires_grad_()).detach())
+        for sign in (1, -1)
+    ]
+    slope = (ends[0] - ends[1]) / (2 * step)
+    assert float((gradient * direction).sum()) == pytest.approx(slope, rel=0.05)

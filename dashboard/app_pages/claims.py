@@ -90,8 +90,7 @@ elif not show_figures(view, claim):
     st.caption("No figure shows this claim: it is the single number above.")
 cell = ""
 if "switches" in view.tables:
-    judged = view.tables["switches"].query("claim == @claim")["cell"].tolist()
-    cell = view.plan.headline if view.plan.headline in judged else next(iter(judged), "")
+    cell = claims.deciding(view.tables["switches"], view.plan.headline).get(claim, "")
 if cell:
     show_rows(
         claim,

@@ -85,8 +85,8 @@ else:
 if "matrix" in tables:
     st.subheader("Every detector against every attack", anchor=False)
     frame.table(matrix.texts(tables), "matrix", "AUROC at strength 100 %, 0.5 is chance. "
-                "Elsewhere: the mean AUROC when trained on another attack. Adaptive: under an "
-                "attack that knows the detector. Passes: forward ones of the model.")  # fmt: skip
+                "Elsewhere: the mean when trained on another attack. Adaptively: from an attack "
+                "that does not know the detector to one that does, of one budget.")  # fmt: skip
 if len(tables["adaptive"]):
     st.subheader("Under a non-adaptive and an adaptive attack", anchor=False)
     frame.table(report.adaptive(tables), "adaptive", "AUROC at the same budget; the adaptive "

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from camdrift import scores
-from camdrift.analysis.drawing import percent
+from camdrift.analysis.drawing import Figure, percent
 from camdrift.papers import interface
 from camdrift.papers.renkhoff2022 import figures
 from camdrift.settings import RENKHOFF, ZHANG
@@ -30,7 +30,7 @@ boxes = st.columns(3)
 with boxes[0]:
     cell = frame.choose_cell(view)
 methods = ["GradCAM"]
-if "methods" in tables:  # tables of older versions have none
+if "methods" in tables:  # those of a study of attacks on maps have none
     methods = tables["methods"].query("cell == @cell")["method"].unique().tolist() or methods
 choices = [name for name in ROWS if name != "methods" or "methods" in tables]
 rows = frame.choice(boxes[1], "Rows", choices, key="rows")
@@ -51,8 +51,6 @@ def fields() -> pd.DataFrame:
     """Returns the fields of the strip: `row, layer, value, n, strength, method`."""
     first = methods[0]
     if rows == "methods":
-        if "methods" not in tables:
-            return pd.DataFrame()
         table = tables["methods"].query("cell == @cell and target == @target and group == @group")
         return table.assign(row=table["method"], strength=1.0)
     if rows == "controls":
@@ -163,24 +161,33 @@ values = strip()
 if len(values):
     behind(values)
 
+
+def chosen() -> Figure:
+    """Returns the figure that the reader chooses."""
+    if view.plan.paper == ZHANG:  # each is of all cells, whatever is chosen above
+        drawn = [draw() for draw in interface.paper(ZHANG).by_name(view.plan, tables).values()]
+        by_title = {figure.title: figure for figure in drawn}
+        return by_title[frame.choice(st, "Figure", list(by_title), key="figure")]
+    views = {
+        "Similarity by strength, attack": lambda: figures.figure_5a(tables, cell),
+        "Similarity by strength, as published": lambda: figures.figure_5a_as_published(
+            tables, cell
+        ),  # fmt: skip
+        "Excess drift by layer": lambda: figures.excess_by_layer(tables, cell),
+        "Excess drift by strength": lambda: figures.excess_by_strength(tables, cell),
+        "Excess drift by method": lambda: figures.excess_by_method(tables, cell),
+        "Similarity by strength, noise": lambda: figures.figure_5b(tables, cell),
+        "Distribution, attack": lambda: figures.figure_4a(tables, cell),
+        "Distribution, noise": lambda: figures.figure_4b(tables, cell),
+        "Compromised layers": lambda: figures.figure_6(tables, cell),
+        "Compromised layers of an image": lambda: figures.figure_7(tables, cell),
+        "Coverage, attack and noise": lambda: figures.figure_2a(tables, cell),
+        "Coverage by strength": lambda: figures.figure_2b(tables, cell),
+    }
+    if "methods" not in tables:
+        del views["Excess drift by method"]
+    return views[frame.choice(st, "Figure", list(views), key="figure")]()
+
+
 st.subheader("Figures", anchor=False)
-views = {
-    "Similarity by strength, attack": lambda: figures.figure_5a(tables, cell),
-    "Similarity by strength, as published": lambda: figures.figure_5a_as_published(tables, cell),
-    "Excess drift by layer": lambda: figures.excess_by_layer(tables, cell),
-    "Excess drift by strength": lambda: figures.excess_by_strength(tables, cell),
-    "Excess drift by method": lambda: figures.excess_by_method(tables, cell),
-    "Similarity by strength, noise": lambda: figures.figure_5b(tables, cell),
-    "Distribution, attack": lambda: figures.figure_4a(tables, cell),
-    "Distribution, noise": lambda: figures.figure_4b(tables, cell),
-    "Compromised layers": lambda: figures.figure_6(tables, cell),
-    "Compromised layers of an image": lambda: figures.figure_7(tables, cell),
-    "Coverage, attack and noise": lambda: figures.figure_2a(tables, cell),
-    "Coverage by strength": lambda: figures.figure_2b(tables, cell),
-}
-if "methods" not in tables:
-    del views["Excess drift by method"]
-if view.plan.paper == ZHANG:
-    draws = interface.paper(ZHANG).by_name(view.plan, tables).values()
-    views = {draw().title: draw for draw in draws}
-frame.show(views[frame.choice(st, "Figure", list(views), key="figure")]())
+frame.show(chosen())

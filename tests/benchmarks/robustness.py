@@ -2,8 +2,8 @@
 
 Auto-PGD is camdrift's own; FAB and Square are torchattacks', called by camdrift's runner, which
 judges all attacks alike. Beside them stand torchattacks' own runs, as its documentation says, on
-networks that camdrift did not touch. CAMDRIFT_DATA names a folder with `test/<class>/*.png`, and
-CAMDRIFT_WEIGHTS that of the checkpoints, see the preset `cifar10`. About ten minutes.
+networks that camdrift did not touch. DATA is a folder with `test/<class>/*.png`, WEIGHTS that of
+the checkpoints, see the preset `cifar10`. About ten minutes.
 """
 
 import os
@@ -104,10 +104,13 @@ def main() -> None:
     from camdrift.pipeline.vision import torchvision
 
     assert torchvision  # which torchattacks imports
-    folders = [os.environ.get(name) for name in ("CAMDRIFT_DATA", "CAMDRIFT_WEIGHTS")]
-    if None in folders:
-        sys.exit("wanted CAMDRIFT_DATA and CAMDRIFT_WEIGHTS, as `make study NAME=cifar10` does")
-    data, weights = (Path(str(folder)) for folder in folders)
+    folders = {name: os.environ.get(f"CAMDRIFT_{name}", "") for name in ("DATA", "WEIGHTS")}
+    if missing := [name for name, folder in folders.items() if not Path(folder or "-").is_dir()]:
+        sys.exit(
+            f"wanted folders in {' and '.join(folders)}, got none in {', '.join(missing)}: "
+            "make robustness DATA=... WEIGHTS=..., those of the preset `cifar10`"
+        )
+    data, weights = map(Path, folders.values())
     pixels, labels = images(data)
     rows = []
     progress = tqdm(total=len(NETWORKS) * len(ATTACKS), unit="attack")

@@ -21,6 +21,9 @@ EVERY = (*DRIFT, *RULE, "A13", "A14", "A15", "A17")
 Flag = tuple[str, float, float, tuple[str, ...], str]
 
 AT_CHANCE = "accuracy at chance"
+FEW_SUCCESSES, FEW_OTHERS, BY_CLIPPING = "few successes", "few not flipped", "only by clipping"
+NOISE_FLIPS, NOISE_SIZE = "noise flips", "noise size"
+OF_FLIPS, OF_NOISE = (FEW_SUCCESSES, BY_CLIPPING), (NOISE_FLIPS, NOISE_SIZE)
 EVERYWHERE = ""  # a flag that touches its claims under every protocol
 
 
@@ -59,11 +62,11 @@ def _attack_flags(results: Results, limits: FlagSettings) -> Iterator[Flag]:
     successes = int(images["success"].sum())
     if successes < limits.minimum_successes:
         text = f"only {successes} successful adversarials, wanted {limits.minimum_successes}"
-        yield "few successes", successes, limits.minimum_successes, (*DRIFT, *RULE), text
+        yield FEW_SUCCESSES, successes, limits.minimum_successes, (*DRIFT, *RULE), text
     others = len(images) - successes
     if others < limits.minimum_images:
         text = f"only {others} images that the attack does not flip, wanted {limits.minimum_images}"
-        yield "few not flipped", others, limits.minimum_images, ("A1f",), text
+        yield FEW_OTHERS, others, limits.minimum_images, ("A1f",), text
     share = images["zero_gradient"].mean()
     if share > limits.zero_gradients:
         text = f"gradients masked: the loss has none at {share:.1%} of the clean images"
@@ -77,7 +80,7 @@ def _attack_flags(results: Results, limits: FlagSettings) -> Iterator[Flag]:
         share = (successful["unclipped"] == successful["clean"]).mean()
         if share > limits.clipped_only:
             text = f"{share:.1%} of the successes are there only when clipped to [0, 1]"
-            yield "only by clipping", share, limits.clipped_only, DRIFT, text
+            yield BY_CLIPPING, share, limits.clipped_only, DRIFT, text
 
 
 def _noise_and_map_flags(
@@ -86,13 +89,13 @@ def _noise_and_map_flags(
     share = results.flipped.loc[results.first.recipe, NOISE, 1.0, 0].mean()
     if share > limits.noise_flips:
         text = f"matched noise flips the class of {share:.1%} of the images, too"
-        yield "noise flips", share, limits.noise_flips, (*DRIFT, *RULE), text
+        yield NOISE_FLIPS, share, limits.noise_flips, (*DRIFT, *RULE), text
     fit = tables["noise"]
     difference = fit.loc[fit["recipe"] == results.first.recipe, "largest_l2_difference"].max()
     if difference > limits.size_difference:
         most = limits.size_difference
         text = f"the noise's L2 norm is off by up to {difference:.1%}, wanted {most:.0%}"
-        yield "noise size", difference, most, (*DRIFT, *RULE), text
+        yield NOISE_SIZE, difference, most, (*DRIFT, *RULE), text
     rows = tables["excess"]
     rows = rows[(rows["strength"] == 1) & (rows["layer"] != "mean") & ~rows["decided"].astype(bool)]
     if len(rows):
@@ -131,10 +134,10 @@ def texts(tables: Tables, cell: str) -> list[str]:
 
 
 def by_claim(table: pd.DataFrame, protocol: str) -> dict[str, str]:
-    """Returns the names of a cell's flags under a protocol, by the id of the claim affected."""
+    """Returns the names of flags under a protocol, by the id of the claim affected."""
     flags: dict[str, list[str]] = {}
     for row in table.itertuples():
         if row.protocols == EVERYWHERE or protocol in str(row.protocols).split():
             for claim in str(row.touches).split():
                 flags.setdefault(claim, []).append(str(row.flag))
-    return {claim: ", ".join(names) for claim, names in flags.items()}
+    return {claim: ", ".join(dict.fromkeys(names)) for claim, names in flags.items()}

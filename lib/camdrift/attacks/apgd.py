@@ -66,8 +66,11 @@ def perturb(
         loss: 'ce', the cross-entropy, or 'dlr', see `logits_ratio`.
 
     Departs from the paper, as its public code does: a walk starts at a random point that touches
-    the limits; a share equal to rho halves the step, too; and the first step of all counts as one
-    that raises the loss.
+    the limits; the last point that changes the class is returned, not the one of largest loss; a
+    share equal to rho halves the step, too; and the loss of the first step is compared with 0, so
+    that under the cross-entropy it counts as a rise. Departs from that code: an image whose class
+    does not change has the point of largest loss, not none; an image that is wrong when clean is
+    attacked, too; and a limited L2 norm limits the change together with Linf.
 
     Raises:
         SettingsError: the model has fewer classes than the loss needs.
@@ -95,8 +98,8 @@ def perturb(
 def logits_ratio(logits: Logits, labels: Labels) -> PerImage:
     """Returns the difference of logits ratio, which no scale of the logits changes.
 
-    Minus the label's logit over the largest other one, divided by the first logit over the third
-    (Croce & Hein 2020, equation 6).
+    It is minus the difference of the label's logit and the largest other one, divided by the
+    difference of the largest logit and the third largest (Croce & Hein 2020, section 4).
 
     Raises:
         SettingsError: there are fewer than three classes.
@@ -137,7 +140,8 @@ def _walk(
         return gradient, losses, predictions != labels
 
     reach = limits.linf.view(-1, 1, 1, 1)
-    change = limits.project(clean, reach * draws / draws.flatten(1).abs().amax(1).view(reach.shape))
+    largest = draws.flatten(1).abs().amax(1).clamp_min(torch.finfo().tiny).view(reach.shape)
+    change = limits.project(clean, reach * (draws / largest))
     gradient, losses, flips = look(change)
     best, highest, steepest, flipping = change, losses, gradient, change
     share, before, halved = torch.full_like(losses, 2.0), change, torch.ones_like(flips)

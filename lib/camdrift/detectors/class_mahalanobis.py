@@ -1,9 +1,11 @@
 """Distance of an image's activations from those of the nearest class, layer by layer.
 
 Lee et al. 2018, "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
-Adversarial Attacks", equations 1 and 2. Departs: covariances are shrunk (Ledoit & Wolf 2004), since
-training images may be fewer than channels; images are not moved before they are judged; and beside
-the paper's regression over layers stands a distance that has seen benign images alone.
+Adversarial Attacks", equations 1 and 2. Departs: the layers are all that have a map, where the
+paper has the ends of blocks; covariances are shrunk (Ledoit & Wolf 2004), since training images may
+be fewer than channels; images are not moved before they are judged; and beside the paper's
+regression over layers stands a distance that has seen benign images alone, for which small values
+are as strange as large ones.
 """
 
 from __future__ import annotations

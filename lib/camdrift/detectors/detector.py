@@ -66,9 +66,12 @@ class Detector(BaseEstimator):
 class Single(Detector):
     """A detector whose score is one feature, or its negative."""
 
-    def __init__(self, feature: str, sign: int = 1) -> None:
+    def __init__(
+        self, feature: str, sign: int = 1, trained_on: Literal["none", "benign"] = "none"
+    ) -> None:
         self.feature = feature
         self.sign = sign
+        self.trained_on = trained_on
 
     def score_samples(self, features: pd.DataFrame) -> PerImage:
         """Returns the feature times the sign."""

@@ -1,8 +1,9 @@
 """Density of training images of the predicted class around an image, at the last layer.
 
 Feinman et al. 2017, "Detecting Adversarial Samples from Artifacts", equation 4. Departs:
-activations are pooled, see `features.pooled`; without a `bandwidth`, that one is taken under which
-the training images are likeliest, each judged by the others of its class.
+the layer is the last that has a map, pooled (see `features.pooled`), where the paper has the last
+hidden one; without a `bandwidth`, that one is taken under which the training images are likeliest,
+each judged by the others of its class.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
 from camdrift.detectors.detector import Detector, Single
@@ -41,11 +43,12 @@ def passes(settings: Settings) -> int:
 def likeliest(reference: Reference) -> float:
     """Returns the bandwidth, see above, of the last layer."""
     layer, labels = reference.layers[-1], reference.labels
-    squares = np.square(layer[:, None] - layer).sum(2)
+    squares = cdist(layer, layer, "sqeuclidean")
     squares[labels[:, None] != labels] = np.inf
     np.fill_diagonal(squares, np.inf)
-    squares = squares[np.isfinite(squares).any(1)]  # without classes of one image
-    scale = np.sqrt(np.median(squares.min(1)))
+    nearest = squares.min(1)
+    apart = nearest[nearest > 0]  # equal images have no scale
+    scale = np.sqrt(np.median(apart)) if len(apart) else 1.0
     chances = [
         logsumexp(-squares / width**2, axis=1).mean() - layer.shape[1] * np.log(width)
         for width in scale * FACTORS
@@ -60,8 +63,10 @@ def log_density(layer: Tensor, classes: Labels, reference: Reference, width: flo
     """
     import torch
 
+    from camdrift.features.reference import squared_distances
+
     others, labels = torch.from_numpy(reference.layers[-1]), torch.from_numpy(reference.labels)
-    squares = (layer.double()[:, None] - others).square().sum(2)
+    squares = squared_distances(layer.double(), others)
     mine = classes[:, None] == labels
     mine = mine | ~mine.any(1, keepdim=True)
     kernels = torch.where(mine, -squares / width**2, -torch.inf)
@@ -79,7 +84,7 @@ def measure(images: Images, settings: Settings) -> Columns:
 
 def readings(settings: Settings) -> dict[str, Detector]:
     """Returns the detector by its name in tables."""
-    return {"kde": Single("kde")}
+    return {"kde": Single("kde", trained_on="benign")}
 
 
 def surrogate(

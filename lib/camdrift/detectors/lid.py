@@ -1,17 +1,20 @@
 """Local intrinsic dimensionality of an image among training images, layer by layer.
 
 Ma et al. 2018, "Characterizing Adversarial Subspaces Using Local Intrinsic Dimensionality",
-equation 4 and algorithm 1. Departs: activations are pooled, see `features.pooled`; the neighbours
-are sought among all reference images, not in a batch of 100; and beside the paper's regression over
-layers stands a distance that has seen benign images alone.
+equation 4 and algorithm 1. Departs: the layers are those that have a map, pooled, see
+`features.pooled`; the neighbours are sought among all reference images, not in a batch of 100; and
+beside the paper's regression over layers stands a distance that has seen benign images alone, for
+which small values are as strange as large ones.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from camdrift.detectors import joint
-from camdrift.settings.section import Count, Section
+from camdrift.settings.section import Section
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,9 +31,9 @@ TINY = 1e-12
 
 
 class Settings(Section):
-    """The number of neighbours (published: 20)."""
+    """The number of neighbours, 2 at least (published: 20), of all reference images at most."""
 
-    neighbours: Count
+    neighbours: Annotated[int, Field(ge=2)]
 
 
 def passes(settings: Settings) -> int:
@@ -42,16 +45,19 @@ def dimensions(layers: list[Tensor], reference: Reference, *, neighbours: int) -
     """Returns the local intrinsic dimensionality at each layer: double (n, layers).
 
     It is minus 1 over the mean logarithm of the nearest neighbours' distances, each divided by the
-    largest of them.
+    largest of them; 0 where these are equal, as for a layer that is 0 for all images.
     """
     import torch
 
+    from camdrift.features.reference import squared_distances
+
     columns = []
     for layer, others in zip(layers, map(torch.from_numpy, reference.layers), strict=True):
-        squares = (layer.double()[:, None] - others).square().sum(2)
+        squares = squared_distances(layer.double(), others)
         nearest = squares.topk(min(neighbours, len(others)), dim=1, largest=False).values
         logs = (nearest + TINY).log() / 2
-        columns.append(-1 / (logs - logs[:, -1:]).mean(1).clamp(max=-TINY))
+        mean = (logs - logs[:, -1:]).mean(1)
+        columns.append(torch.where(mean < 0, -1 / mean.clamp(max=-TINY), 0.0))
     return torch.stack(columns, dim=1)
 
 

@@ -4,11 +4,12 @@ Bhusal et al. 2024, "PASA: Attack Agnostic Unsupervised Adversarial Detection us
 Attribution Sensitivity Analysis". An image is suspect if either number is smaller or larger than
 those of benign images. Departs: the paper sets the four limits by hand; here an image's score is
 the larger distance of the two numbers' logarithms from the benign median, in median absolute
-deviations.
+deviations. An image of one level, to which no noise is added, is far from the median.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("pasa_prediction", "pasa_attribution")
 TINY = 1e-12
+BETA = 10.0  # of the softplus in the adaptive attack
+DRAWS = 2  # of noise, there
 
 
 class Settings(Section):
@@ -51,15 +54,19 @@ def integrated_gradients(
     """Returns the integrated gradients of classes' logits, from a black image.
 
     Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks", equation 1, by the midpoint
-    rule. With `graph` they have a gradient with respect to the pixels.
+    rule. With `graph` they have a gradient with respect to the pixels; they are then those of the
+    network with softplus for ReLU, since a gradient through ReLU does not change with the pixels.
     """
     import torch
+
+    from camdrift.models.smoothing import Smooth
 
     total = torch.zeros_like(pixels)
     for step in range(steps):
         point = (step + 0.5) / steps * pixels
         point = point if graph else point.detach().requires_grad_()
-        score = model(point).gather(1, classes[:, None]).sum()
+        with Smooth(BETA) if graph else contextlib.nullcontext():
+            score = model(point).gather(1, classes[:, None]).sum()
         total = total + torch.autograd.grad(score, point, create_graph=graph)[0]
     return pixels * total / steps
 
@@ -72,7 +79,7 @@ def sensitivities(
     Args:
         model: under attack.
         pixels: in [0, 1].
-        draws: of a standard normal distribution, in the pixels' shape.
+        draws: of a standard normal distribution, for each image or one for all.
         settings: of the detector.
         graph: whether they have gradients with respect to the pixels.
     """
@@ -133,17 +140,23 @@ def readings(settings: Settings) -> dict[str, Detector]:
 
 
 def surrogate(detector: Pasa, model: Model, settings: Settings) -> Objective:
-    """Returns the distance under noise that is drawn anew for each call."""
+    """Returns the mean distance under a few draws of noise, the same for all images.
+
+    The detector draws other noise, and the attribution is that of a smoothed network, see
+    `integrated_gradients`: the score is near the detector's, not equal to it.
+    """
     import torch
 
     median, deviation = map(torch.from_numpy, (detector.median_, detector.deviation_))
-    generator = torch.Generator().manual_seed(0)
 
     def score(batch: Pixels) -> tuple[Logits, PerImage]:
-        draws = torch.randn(batch.shape, generator=generator).to(batch.device)
-        logits, values = sensitivities(model, batch, draws, settings, graph=True)
-        logarithms = (values.double() + TINY).log().cpu()
-        distance = ((logarithms - median).abs() / deviation).amax(1)
-        return logits, distance.float().to(batch.device)
+        shape, distances = tuple(batch.shape[1:]), []
+        for seed in range(DRAWS):
+            noise = np.random.default_rng(seed).standard_normal(shape)
+            draws = torch.from_numpy(noise).to(batch)
+            logits, values = sensitivities(model, batch, draws, settings, graph=True)
+            logarithms = (values.double() + TINY).log().cpu()
+            distances.append(((logarithms - median).abs() / deviation).amax(1))
+        return logits, torch.stack(distances).mean(0).float().to(batch.device)
 
     return score

@@ -13,6 +13,8 @@ from camdrift.settings import DetectionSettings, SettingsError
 from camdrift.storage.arrays import PerImage
 from camdrift.storage.pixels import from_8bit
 
+FEWEST = 2  # images of a class, for a spread around its mean
+
 
 def measure(
     model: Model, name: str, settings: DetectionSettings, *, seed: int
@@ -26,7 +28,8 @@ def measure(
         seed: of the draw.
 
     Raises:
-        SettingsError: a detector compares images with training images, and the set has none.
+        SettingsError: a detector compares images with training images, and the set has none, or
+            too few of a class.
     """
     comparing = [family.name for family in families(settings) if family.compares]
     if not comparing:
@@ -39,12 +42,22 @@ def measure(
             f"'{name}' has none; leave these detectors out, or give the set training images"
         )
     rows = rows.iloc[randomness.sample(rows["id"], settings.reference, seed, "reference")]
+    fewest = rows["label"].value_counts().min()
+    if fewest < FEWEST:
+        raise SettingsError(
+            f"detection.reference: {', '.join(comparing)} compare images with those of a class, "
+            f"wanted {FEWEST} training images of each, got {fewest} of one among {len(rows)} "
+            f"images of '{name}'; raise it, give the set more training images, or leave these "
+            "detectors out"
+        )
     layers = pooled.measure(model, torch.from_numpy(from_8bit(images.pixels[rows.index])))
     channels = {"channels": [layer.shape[1] for layer in layers]}
     return torch.cat(layers, dim=1).numpy(), rows["label"].to_numpy(dtype=np.int64), channels
 
 
-def read(known: storage.Sensitivity) -> Reference:
-    """Returns the training images as detectors see them."""
+def read(known: storage.Sensitivity) -> Reference | None:
+    """Returns the training images as detectors see them, None where no detector does."""
+    if not len(known.labels):
+        return None
     ends = np.cumsum(known.facts["channels"], dtype=int)[:-1]
     return Reference(np.split(known.activations, ends, axis=1), known.labels)

@@ -1,6 +1,7 @@
 """Pooled activations: the mean of each channel over an image's places, layer by layer.
 
-Lee et al. 2018 reduce activations in this way, section 2.2.
+Lee et al. 2018, "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
+Adversarial Attacks", reduce activations in this way.
 """
 
 import torch

@@ -4,8 +4,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from camdrift.storage.arrays import PerImage
+
+
+def squared_distances(points: Tensor, others: Tensor) -> Tensor:
+    """Returns the squared distances (n, m) of points (n, k) from others (m, k), with a gradient.
+
+    Both are centred first: differences of products would cancel, and (n, m, k) differences take
+    gigabytes.
+    """
+    centre = others.mean(0)
+    a, b = points - centre, others - centre
+    squares = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T
+    return squares.clamp_min(0)
 
 
 class Reference:

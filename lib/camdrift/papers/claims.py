@@ -56,6 +56,20 @@ def table(
     return pd.DataFrame(rows)
 
 
+def deciding(switches: pd.DataFrame, headline: str) -> dict[str, str]:
+    """Returns the cell that decides each claim: the headline cell, or else the first judged one.
+
+    A cell that was not run decides only where no other was.
+
+    Args:
+        switches: findings, a row for each cell, protocol and claim.
+        headline: the headline cell.
+    """
+    order = (switches["cell"] != headline) + 2 * (switches["verdict"] == NOT_RUN)
+    ranked = switches.assign(order=order).sort_values("order", kind="stable")
+    return ranked.drop_duplicates("claim").set_index("claim")["cell"].to_dict()
+
+
 def texts(tables: Tables, claims: Iterable[Claim] = ()) -> pd.DataFrame:
     """Returns the claims table as texts: published and corrected, one row for each claim.
 

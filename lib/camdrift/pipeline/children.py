@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from camdrift.settings import SettingsError
 
+PATIENCE = 10  # seconds
+
 
 class LostError(SettingsError):
     """A worker was lost, or a cluster cannot be reached."""
@@ -69,26 +71,36 @@ class Context(SpawnContext):
                 process.kill()
 
     def ends(self) -> str:
-        """Returns how the processes of a pool that broke have ended, for a message."""
+        """Returns how the processes of a pool that broke have ended, for a message.
+
+        It waits for those that are about to end, `PATIENCE` seconds at most.
+        """
         started = [process for process in self.started if process.pid is not None]
         # The pool's own thread may be the one to learn the exit code, an instant later.
-        until = time.monotonic() + 10
+        until = time.monotonic() + PATIENCE
         while any(process.exitcode is None for process in started) and time.monotonic() < until:
             time.sleep(0.01)
         return _in_words([process.exitcode for process in started])
 
 
 def _in_words(codes: Sequence[int | None]) -> str:
-    """Returns exit codes in words, that of the first process to be lost before others."""
-    # A pool that breaks ends its other processes by SIGTERM: the first to be lost tells the reason.
+    """Returns exit codes in words: SIGKILL, or else the first signal, or else all of them."""
+    # A pool that breaks ends its other processes by SIGTERM, which is not the reason.
     codes = [code for code in codes if code not in (None, 0, -signal.SIGTERM)] or codes
-    signals = [signal.Signals(-code).name for code in codes if code is not None and code < 0]
+    signals = [_name(-code) for code in codes if code is not None and code < 0]
     if "SIGKILL" in signals:
         return "by SIGKILL, perhaps for memory"
     if signals:
         return f"by {signals[0]}"
     status = ", ".join(str(code) for code in codes if code is not None)
     return f"with exit status {status or 'unknown'}"
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def follow() -> None:

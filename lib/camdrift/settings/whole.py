@@ -150,8 +150,9 @@ def _references(plan: Settings) -> list[str]:
         if cell.detect:
             reason = ", since the cell has strengths under `detect`"
             reports(f"{place}.evaluation", cell.evaluation, TAN, reason=reason)
-        else:
-            reports(f"{place}.evaluation", cell.evaluation, TAN, *OWNERS["cells"])
+        elif cell.evaluation != cell.study:
+            reason = f", or the cell's own, '{cell.study}'"
+            reports(f"{place}.evaluation", cell.evaluation, TAN, reason=reason)
     for name, study in plan.studies.items():
         if study.paper in NAMED:
             key, part, owner = NAMED[study.paper]
@@ -191,7 +192,7 @@ def _number_faults(plan: Settings, name: str) -> list[str]:
         return []
     return [
         f"cells.{name}.images: wanted at most {most}, as many as cells.{cell.limiting} attacks, "
-        f"got {cell.images}"
+        f"got {cell.images or 'none, which means all test images'}"
     ]
 
 

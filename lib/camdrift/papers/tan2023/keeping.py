@@ -1,5 +1,7 @@
 """The judge of E3: does joint drift tell a map-keeping attack from noise of its size?"""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from camdrift.analysis.tables import as_text
@@ -12,10 +14,17 @@ from camdrift.papers.findings import (
     verdict_of_range,
     worst,
 )
-from camdrift.papers.tan2023.verdicts import DOUBTS, FEW, Evaluations
-from camdrift.storage import NOISE
+from camdrift.papers.tan2023.verdicts import DOUBTS, Evaluations, few, row
+from camdrift.settings import Cell
+from camdrift.storage import NOISE, Detected
 
 KEEPING = "E3"  # the claim on the cell whose attack keeps the maps
+LIMIT = 0.7  # of the AUROC
+
+
+def keeping_cell(detected: Mapping[str, tuple[Cell, Detected]]) -> str | None:
+    """Returns the first cell with detectors whose attack keeps the maps, None if there is none."""
+    return next((key for key, (cell, _) in detected.items() if cell.attack == "map_keeping"), None)
 
 
 def drift_does_not_separate(evaluations: Evaluations) -> Finding:
@@ -34,9 +43,9 @@ def drift_does_not_separate(evaluations: Evaluations) -> Finding:
     if not len(yes) or not len(no):
         return nothing("no flipped test image")
     every = {n: evaluation.interval(evaluation.auroc(n, "success", NOISE)) for n in detectors}
-    parts = [verdict_of_range(low, high, least=0, most=0.7) for _, low, high in every.values()]
+    parts = [verdict_of_range(low, high, least=0, most=LIMIT) for _, low, high in every.values()]
     detail = ", ".join(f"{name} {as_text(*values)}" for name, values in every.items())
-    turned = [name for name, (_, _, high) in every.items() if high < 0.3]
+    turned = [name for name, (_, _, high) in every.items() if high < 1 - LIMIT]
     if turned:
         detail += f"; with its sign turned, {' and '.join(turned)} would separate them"
     return worst(list(every.values()), parts, f"{len(yes)} flipped test images; {detail}")
@@ -46,16 +55,12 @@ def judge_keeping(evaluations: Evaluations) -> pd.DataFrame:
     """Returns the finding of a cell whose attack keeps the maps, with `FINDING_COLUMNS`."""
     finding = drift_does_not_separate(evaluations)
     images = evaluations.whole.weights.shape[1]
-    finding = finding.with_images_needed(images, 0.7)
-    row = ("corrected", KEEPING, finding.value, finding.low, finding.high, finding.verdict, images,
-           finding.detail)  # fmt: skip
-    return pd.DataFrame([row], columns=FINDING_COLUMNS)
+    finding = finding.with_images_needed(images, LIMIT)
+    return pd.DataFrame([row(KEEPING, finding, images)], columns=FINDING_COLUMNS)
 
 
 def keeping_doubts(evaluations: Evaluations) -> pd.DataFrame:
     """Returns a flag if E3 rests on few images, with the columns of `cell_flags`."""
     count = len(evaluations.whole.members("success", NOISE)[0])
-    kind = "flipped test images under map-keeping"
-    text = f"only {count} {kind}, wanted {FEW}"
-    rows = [(f"few {kind}", count, FEW, KEEPING, "", text)] if count < FEW else []
+    rows = few("flipped test images under map-keeping", count, KEEPING)
     return pd.DataFrame(rows, columns=DOUBTS)

@@ -1,4 +1,4 @@
-"""The matrix: every detector against every attack of a study, at the attack's own size."""
+"""The matrix: every detector against every attack of a study."""
 
 from collections.abc import Mapping
 
@@ -8,16 +8,16 @@ from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text
 from camdrift.detectors.families import families
 from camdrift.settings import Cell, DetectionSettings
-from camdrift.storage import Detected
+from camdrift.storage import ADAPTIVE, NON_ADAPTIVE, Detected
 
 ABOUT = (
     "each detector against each attack: AUROC, TPR at 5 %, AUROC when trained on other attacks, "
-    "under an adaptive attack, and forward passes an image"
+    "and under a non-adaptive and an adaptive attack of one budget; forward passes an image"
 )
 COLUMNS = [
     "cell", "attack", "detector", "trained_on", "passes", "n_positive", "n_negative", "auroc",
-    "auroc_low", "auroc_high", "tpr_at_5", "elsewhere", "others", "adaptive", "adaptive_low",
-    "adaptive_high",
+    "auroc_low", "auroc_high", "tpr_at_5", "elsewhere", "others", "non_adaptive", "adaptive",
+    "adaptive_low", "adaptive_high",
 ]  # fmt: skip
 
 
@@ -28,8 +28,10 @@ def table(
 
     Attacked images whose class flips, against clean ones and noise of that attack's size; test
     images. Columns: see `COLUMNS`; `elsewhere`, the mean AUROC of the detector when it is trained
-    on one of `others` other cells, missing where it is trained on no attack; `adaptive`, that under
-    an attack that knows the detector, against noise of its own size, where the cell has one.
+    on one of `others` other cells, missing where it is trained on no attack. Where the cell is
+    attacked adaptively: `non_adaptive` and `adaptive`, the AUROC under an attack that does not know
+    the detector and one that does, both of the budget `detection.adaptive`, not of the cell's size,
+    and against noise of their own size.
 
     Args:
         cells: each cell that names strengths for detectors, with its features.
@@ -45,14 +47,15 @@ def table(
         "and trained_on != 'benign images'"
     )
     elsewhere = others.groupby(["cell", "detector"])["auroc"].agg(elsewhere="mean", others="count")
-    adaptive = tables["adaptive"].query("arm == 'adaptive'")
-    names = {"auroc": "adaptive", "low": "adaptive_low", "high": "adaptive_high"}
-    adaptive = adaptive.rename(columns=names)[["cell", "detector", *names.values()]]
+    names = {"auroc": ADAPTIVE, "low": "adaptive_low", "high": "adaptive_high"}
+    arms = tables["adaptive"].set_index(["cell", "detector"])
+    adaptive = arms[arms["arm"] == ADAPTIVE].rename(columns=names)[[*names.values()]]
+    plain = arms.loc[arms["arm"] == NON_ADAPTIVE, "auroc"].rename(NON_ADAPTIVE)
     owners = {name: each.name for each in families(detection) for name in each.readings()}
     passes = {key: detected.facts["passes"] for key, (_, detected) in cells.items()}
-    whole = rates.join(elsewhere, on=["cell", "detector"]).merge(
-        adaptive, on=["cell", "detector"], how="left"
-    )
+    whole = rates
+    for columns in (elsewhere, plain, adaptive):
+        whole = whole.join(columns, on=["cell", "detector"])
     keys = zip(whole["cell"], whole["detector"], strict=True)
     return whole.assign(
         attack=whole["cell"].map({key: cell.attack for key, (cell, _) in cells.items()}),
@@ -65,7 +68,8 @@ def texts(tables: Tables) -> pd.DataFrame:
     """Returns the matrix as texts: a row for each detector, a column for each cell.
 
     A field holds the AUROC with its interval; then, for a detector that is trained on attacked
-    images, its mean AUROC when trained on others; and that under an adaptive attack.
+    images, its mean AUROC when trained on others; and, at another budget, those under a
+    non-adaptive and an adaptive attack.
     """
     rows = []
     for name, part in tables["matrix"].groupby("detector", sort=False):
@@ -81,7 +85,7 @@ def texts(tables: Tables) -> pd.DataFrame:
             if field.others:
                 text += f", elsewhere {field.elsewhere:.3f}"
             if pd.notna(field.adaptive):
-                text += f", adaptive {field.adaptive:.3f}"
+                text += f"; {field.non_adaptive:.3f} to {field.adaptive:.3f} adaptively"
             row[field.cell] = text
         rows.append(row)
     return pd.DataFrame(rows)

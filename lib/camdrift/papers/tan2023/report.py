@@ -176,8 +176,9 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
              tables["rivals"].query("cell == @study.headline")),
         Part("Every detector against every attack",
              "AUROC at strength 100 %, as above. Elsewhere: the mean AUROC when trained on another "
-             "attack. Adaptive: under an attack that knows the detector. Passes: forward ones of "
-             "the model an image.", matrix.texts(tables)),
+             "attack. Adaptively: from an attack that does not know the detector to one that does, "
+             "both of the budget `detection.adaptive`. Passes: forward ones of the model an image.",
+             matrix.texts(tables)),
         Part("Detectors under a non-adaptive and an adaptive attack",
              "Noisy images are under noise of each attacked image's own size; the column on the "
              "cell's attack is against noise of that one's, which is smaller."

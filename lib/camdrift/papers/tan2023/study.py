@@ -16,7 +16,12 @@ from camdrift.papers.tan2023 import figures as drawings
 from camdrift.papers.tan2023 import matrix, report, sensitivity
 from camdrift.papers.tan2023 import tables as evaluation
 from camdrift.papers.tan2023.claims import CLAIMS
-from camdrift.papers.tan2023.keeping import KEEPING, judge_keeping, keeping_doubts
+from camdrift.papers.tan2023.keeping import (
+    KEEPING,
+    judge_keeping,
+    keeping_cell,
+    keeping_doubts,
+)
 from camdrift.papers.tan2023.levels import at_level
 from camdrift.papers.tan2023.report import page as page
 from camdrift.papers.tan2023.verdicts import (
@@ -38,8 +43,8 @@ def tables(name: str, settings: Settings) -> Tables:
     """Returns the tables of a study by name, rounded; all but `claims` have a column `cell`.
 
     They are those of `tables.study_tables`, `layers` (see `evaluation.sensitivity`), `rivals` (see
-    `verdicts.rivals`), `switches` (each protocol's finding on the claim on layers), `flags` and
-    `claims`, of the headline cell.
+    `verdicts.rivals`), `matrix`, `switches` (each protocol's finding on the claim on layers), and
+    `flags` and `claims`, of the headline cell and, for E3, of the one whose attack keeps the maps.
     """
     statistics, seed, known = settings.statistics, settings.seed, protocols(settings.protocols)
     detected = {
@@ -85,16 +90,14 @@ def tables(name: str, settings: Settings) -> Tables:
         sensitivity.CLAIM: f"{len(images)} test images of '{cell.set}', of which the attack flips "
         f"{images['success'].sum()}; {place}"
     }
-    others = (
-        f"{judged.whole.weights.shape[1]} test images of '{cell.set}', {in_words(size)}; {place}"
-    )
+    others = f"{_tested(judged)} test images of '{cell.set}', {in_words(size)}; {place}"
     judged_here = [whole["switches"][whole["switches"]["cell"] == headline]]
     if keeping is not None:
         judged_here.append(rounded(judge_keeping(by_cell[keeping])))
-        rests_on[KEEPING] = (
-            f"{by_cell[keeping].whole.weights.shape[1]} test images of "
-            f"'{detected[keeping][0].set}'; model '{detected[keeping][0].model}', cell '{keeping}'"
-        )
+        other, of_keeping = detected[keeping]
+        count, place = _tested(by_cell[keeping]), f"model '{other.model}', cell '{keeping}'"
+        sides = in_words(of_keeping.facts["size"])
+        rests_on[KEEPING] = f"{count} test images of '{other.set}', {sides}; {place}"
     whole["claims"] = claims.table(
         CLAIMS,
         pd.concat([*judged_here, rounded(judge_evaluations(judged))], ignore_index=True),
@@ -105,20 +108,15 @@ def tables(name: str, settings: Settings) -> Tables:
     return whole
 
 
-def keeping_cell(detected: Mapping[str, tuple[Cell, Detected]]) -> str | None:
-    """Returns the first cell with detectors whose attack keeps the maps, None if there is none."""
-    return next((key for key, (cell, _) in detected.items() if cell.attack == "map_keeping"), None)
-
-
 def corrected_verdicts(
     name: str,
     settings: Settings,
     detected: Mapping[str, tuple[Cell, Detected]],
     evaluations: Mapping[str, Evaluations],
 ) -> dict[str, str] | None:
-    """Returns the verdicts on the headline cell after Holm's correction over all claims.
+    """Returns the verdicts after Holm's correction over all claims, E3 among them.
 
-    None if the cell does not have the corrected protocol.
+    None if the headline cell does not have the corrected protocol.
 
     Args:
         name: of the study.
@@ -172,6 +170,10 @@ def _evaluations(
     return Evaluations(evaluations[key], adaptive, size, elsewhere)
 
 
+def _tested(evaluations: Evaluations) -> int:
+    return evaluations.whole.weights.shape[1]
+
+
 def _artefact(kind: type[Artefact], study: str, cell: str) -> Artefact:
     stages: dict[type, str] = {Detected: "detect", Similarities: "similarity"}
     return storage.read(kind, storage.cell_folder(study, cell, stages[kind]))
@@ -214,12 +216,16 @@ def content(name: str, settings: Settings, tables: Tables) -> Content:
     )
     attacks = ", ".join(f"`{key}`" for key, cell in cells.items() if cell.detect)
     rates = report.evaluation(tables, headline).drop_duplicates("detector")
+    keeping = next((key for key in cells if cells[key].attack == "map_keeping" and
+                    cells[key].detect), None)  # fmt: skip
+    of_keeping = f" E3 is of `{keeping}`, whose attack keeps the maps." if keeping else ""
+    flagged = tables["flags"]["cell"].unique()
     return Content(
         title=plan.title,
         papers="Tan et al. 2023 (NoiseCAM)",
         compared=f"Detectors of single images on {networks}, for images of {images}: clean, under "
         f"each attack ({attacks}) and under noise of its size. Claims, and figures of one cell, "
-        f"are of the headline cell, `{headline}`; E3 is of a cell whose attack keeps the maps. "
+        f"are of the headline cell, `{headline}`.{of_keeping} "
         f"{report.probe(tables, headline)}".rstrip(),
         headline=[
             (
@@ -243,7 +249,7 @@ def content(name: str, settings: Settings, tables: Tables) -> Content:
             )
         ],
         claims=CLAIMS,
-        flags=flag_texts(tables, headline),
+        flags=[f"`{cell}`: {text}" for cell in flagged for text in flag_texts(tables, cell)],
         figures=[
             (figure, title.removesuffix(f" ({headline})"), caption)
             for figure, title, caption in texts(

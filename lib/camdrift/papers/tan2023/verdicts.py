@@ -1,7 +1,7 @@
 """Judges of tan2023's claims on detection: from an evaluation to a verdict."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -40,8 +40,8 @@ class Evaluations:
     adaptive: as `tables.adaptive` returns it, with `cell`, of the cells of the same model
         with an adaptive attack.
     size: of the images in px, see `settings.section.sides`.
-    transfer: as `tables.transfer` returns it, of detectors that are fitted on the other attacks on
-        the same model and set at strength 1, and tested on this cell at strength 1.
+    transfer: as `tables.transfer` returns it, of detectors that are fitted at strength 1 on the
+        other attacks on the same model and images, and tested on this cell at strength 1.
     """
 
     by_strength: dict[float, Evaluation]
@@ -341,22 +341,32 @@ ON_FLIPPED = ("B1", "B1b", "B2", "B5")
 
 def doubts(evaluations: Evaluations) -> pd.DataFrame:
     """Returns a flag for each claim that rests on few images, with the columns of `cell_flags`."""
-    rows = []
-
-    def add(kind: str, count: int, *claims: str) -> None:
-        if count < FEW:
-            text = f"only {count} {kind}, wanted {FEW}"
-            rows.append((f"few {kind}", count, FEW, " ".join(claims), "", text))
-
     counts = {s: len(e.members("success", "both")[0]) for s, e in evaluations.by_strength.items()}
-    add("flipped test images at 100 %", counts[1.0], *ON_FLIPPED)
-    add("flipped test images at one of the strengths", min(counts.values()), "B3", "B4")
-    add("clean test images", len(evaluations.whole.members("success", CLEAN)[1]), "B5", "B7")
+    clean = len(evaluations.whole.members("success", CLEAN)[1])
+    rows = [
+        *few("flipped test images at 100 %", counts[1.0], *ON_FLIPPED),
+        *few("flipped test images at one of the strengths", min(counts.values()), "B3", "B4"),
+        *few("clean test images", clean, "B5", "B7"),
+    ]
     attacked = evaluations.adaptive[evaluations.adaptive["arm"] == "adaptive"]
     if len(attacked):
         flipped = (attacked["images"] * attacked["flipped"]).round().min()
-        add("images that the adaptive attack flips", int(flipped), "B8")
+        rows += few("images that the adaptive attack flips", int(flipped), "B8")
     return pd.DataFrame(rows, columns=DOUBTS)
+
+
+def few(kind: str, count: int, *claims: str) -> list[tuple]:
+    """Returns a flag, a row of `DOUBTS`, if fewer images of a kind than `FEW` are behind claims."""
+    if count >= FEW:
+        return []
+    text = f"only {count} {kind}, wanted {FEW}"
+    return [(f"few {kind}", count, FEW, " ".join(claims), "", text)]
+
+
+def row(claim: str, finding: Finding, images: int) -> tuple:
+    """Returns a finding under the corrected protocol as a row of `FINDING_COLUMNS`."""
+    return ("corrected", claim, finding.value, finding.low, finding.high, finding.verdict, images,
+            finding.detail)  # fmt: skip
 
 
 def judge_evaluations(evaluations: Evaluations) -> pd.DataFrame:
@@ -372,11 +382,9 @@ def judge_evaluations(evaluations: Evaluations) -> pd.DataFrame:
         finding = judge(evaluations) if decidable else nothing("no flipped test image")
         images = evaluations.whole.weights.shape[1]
         finding = finding.with_images_needed(images, threshold)
-        verdict, detail = finding.verdict, finding.detail
-        if evaluations.size != PAPERS_SIZE and verdict not in (UNDECIDED, NOT_RUN):
+        if evaluations.size != PAPERS_SIZE and finding.verdict not in (UNDECIDED, NOT_RUN):
             place = f"at {in_words(evaluations.size)}, not the paper's {PAPERS_SIZE}"
-            detail = f"{place}: would be '{verdict}'; {detail}"
-            verdict = UNDECIDED
-        rows.append(("corrected", claim, finding.value, finding.low, finding.high, verdict, images,
-                     detail))  # fmt: skip
+            detail = f"{place}: would be '{finding.verdict}'; {finding.detail}"
+            finding = replace(finding, verdict=UNDECIDED, detail=detail)
+        rows.append(row(claim, finding, images))
     return pd.DataFrame(rows, columns=FINDING_COLUMNS)

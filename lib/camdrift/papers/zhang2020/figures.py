@@ -8,7 +8,7 @@ import pandas as pd
 from camdrift.analysis.drawing import Figure
 from camdrift.analysis.results import Example, Tables
 from camdrift.analysis.sheets import maps_of
-from camdrift.papers.zhang2020.report import mean_drift, shown
+from camdrift.papers.zhang2020.report import EXPLAINED, mean_drift, shown
 from camdrift.storage import OWN, SEED
 
 # Title and caption of the figures that hold pictures, which tables do not.
@@ -21,15 +21,13 @@ PICTURES = {
     ),
 }
 GROUPS = ("flipped", "not flipped")
+DRIFTS = {SEED: "map_drift_clean_class", OWN: "map_drift_own_class"}  # figures by class explained
 
 
 def by_name(tables: Tables) -> dict[str, Callable[[], Figure]]:
     """Returns a function for each figure that needs tables alone, by the figure's name."""
-    return {
-        "drift_against_flip": partial(drift_against_flip, tables),
-        "map_drift_clean_class": partial(map_drift, tables, SEED),
-        "map_drift_own_class": partial(map_drift, tables, OWN),
-    }
+    drifts = {name: partial(map_drift, tables, target) for target, name in DRIFTS.items()}
+    return {"drift_against_flip": partial(drift_against_flip, tables), **drifts}
 
 
 def drift_against_flip(tables: Tables) -> Figure:
@@ -66,11 +64,9 @@ def map_drift(tables: Tables, target: str) -> Figure:
                 label = f"{name}, {group} ({part['images'].iloc[0]})"
                 parts.append(part.assign(series=label).rename(columns={"layer": "x", "drift": "y"}))
     table = pd.concat(parts, ignore_index=True)[["series", "x", "y"]]
-    policy = {OWN: "each image's own class", SEED: "the clean image's class"}[target]
-    name = {OWN: "map_drift_own_class", SEED: "map_drift_clean_class"}[target]
     return Figure(
-        name,
-        f"Drift by attack and layer, maps of {policy}",
+        DRIFTS[target],
+        f"Drift by attack and layer, maps of {EXPLAINED[target]}",
         "1 minus the cosine similarity to the clean map, mean over images, whose number stands in "
         "brackets; noise and controls have the first attack's size. 'mean' averages over the "
         "layers with few empty maps under every attack and control, all images taken together. A "

@@ -21,6 +21,8 @@ ARMS = {
     "permuted": "pixels permuted", "phase_randomised": "phases randomised",
     "displaced": "colours at other places",
 }  # fmt: skip
+# The class that maps explain.
+EXPLAINED = {OWN: "each image's own class", SEED: "the clean image's class"}
 HEADLINE = (
     "*Drift*: 1 minus the cosine similarity to the clean map, at strength 100 %, mean over the "
     "layers that have few empty maps under every attack and control, with an interval resampled by "
@@ -43,9 +45,13 @@ def mean_drift(
 def shown(tables: Tables) -> list[tuple[str, str, str]]:
     """Returns cell, arm and name of the attacks, and of the first one's noise and controls."""
     pairs = tables["drift"][["cell", "arm"]].drop_duplicates()
-    first = pairs.loc[pairs["arm"] != ADVERSARIAL, "cell"].iloc[0]
-    controls = [(first, arm, f"{first}: {text}") for arm, text in ARMS.items()
-                if arm in set(pairs.loc[pairs["cell"] == first, "arm"])]  # fmt: skip
+    controlled = pairs.loc[pairs["arm"] != ADVERSARIAL, "cell"]
+    controls = [
+        (first, arm, f"{first}: {text}")
+        for first in controlled.iloc[:1]
+        for arm, text in ARMS.items()
+        if arm in set(pairs.loc[pairs["cell"] == first, "arm"])
+    ]
     return controls + [(cell, ADVERSARIAL, cell) for cell in pairs["cell"].unique()]
 
 
@@ -74,10 +80,9 @@ def headline(tables: Tables) -> pd.DataFrame:
 
 def layers(tables: Tables) -> pd.DataFrame:
     """Returns the statistic of each claim in each layer as texts, a column for each class."""
-    names = {OWN: "each image's own class", SEED: "the clean image's class"}
     rows = tables["by_layer"].assign(
         text=[as_text(row.value, row.low, row.high) for row in tables["by_layer"].itertuples()],
-        explained=tables["by_layer"]["target"].map(names),
+        explained=tables["by_layer"]["target"].map(EXPLAINED),
     )
     wide = rows.pivot(index=["claim", "cell", "layer"], columns="explained", values="text")
     order = rows[["claim", "cell", "layer"]].drop_duplicates()

@@ -1,6 +1,6 @@
 """A study of attacks on maps as a whole: its tables, its claims, its summary, its README."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,14 +14,14 @@ from camdrift.analysis.evidence import Evidence
 from camdrift.analysis.results import Results, Tables
 from camdrift.analysis.tables import TARGETS, join_cells, rounded
 from camdrift.papers import claims, family
-from camdrift.papers.findings import FINDING_COLUMNS, NOT_RUN
+from camdrift.papers.findings import FINDING_COLUMNS
 from camdrift.papers.readme import Content, texts
 from camdrift.papers.zhang2020 import figures as drawings
 from camdrift.papers.zhang2020 import report
 from camdrift.papers.zhang2020 import tables as own
 from camdrift.papers.zhang2020.claims import CLAIMS
 from camdrift.papers.zhang2020.report import page as page
-from camdrift.papers.zhang2020.verdicts import TRIALS
+from camdrift.papers.zhang2020.verdicts import TRIALS, Trial
 from camdrift.settings import ManipulationStudy, Settings, protocols
 from camdrift.storage import OWN, SEED
 
@@ -54,26 +54,23 @@ def tables(name: str, settings: Settings) -> Tables:
             "switches": switch_table(of, evidence, other),
             "readings": reading_table(evidence, other),
         }
-        part["flags"] = _flags(of, part, settings)
+        part["flags"] = _flags(of, part, _touched(key, every), settings)
         parts.append((key, part))
     whole = {"drift": rounded(own.drift(every, statistics, limits, seed=seed))} | join_cells(parts)
-    deciding = _deciding(whole["switches"], settings.study(name, ManipulationStudy).headline)
+    headline = settings.study(name, ManipulationStudy).headline
+    deciding = set(claims.deciding(whole["switches"], headline).values())
     judged = whole["switches"][whole["switches"]["cell"].isin(deciding)]
+    behind = deciding | {settings.cells[key].limiting for key in deciding}
     whole["claims"] = claims.table(
         CLAIMS,
         judged,
         rests_on=_rests_on(whole, judged),
-        flags=whole["flags"][whole["flags"]["cell"].isin(deciding)],
-        after_holm=corrected_verdicts({key: every[key] for key in deciding}, every, settings),
+        flags=whole["flags"][whole["flags"]["cell"].isin(behind)],
+        after_holm=corrected_verdicts(
+            {key: of for key, of in every.items() if key in deciding}, every, settings
+        ),
     )
     return whole
-
-
-def _deciding(switches: pd.DataFrame, headline: str) -> list[str]:
-    """Returns the cell that decides each claim: the headline cell, or the first that was judged."""
-    order = (switches["cell"] != headline) + 2 * (switches["verdict"] == NOT_RUN)
-    ranked = switches.assign(order=order).sort_values("order", kind="stable")
-    return ranked.drop_duplicates("claim")["cell"].tolist()
 
 
 def _evidence(
@@ -137,26 +134,40 @@ def _judged(evidences: Mapping[str, Evidence], other: Evidence | None, column: s
     return pd.DataFrame(rows, columns=[column, *FINDING_COLUMNS[1:]])
 
 
-# Flags that touch the one claim and not the other: map-moving is to flip no image.
-OF_FLIPS = ("few successes", "only by clipping", "noise flips")
-OF_OTHERS = ("few not flipped",)
+def _flags(of: Results, part: Tables, touched: Sequence[Trial], settings: Settings) -> pd.DataFrame:
+    """Returns a cell's flags of drift and of flips; they touch the claims that rest on the cell.
 
+    A flag that the claim of the cell's own attack ignores is left out.
 
-def _flags(of: Results, part: Tables, settings: Settings) -> pd.DataFrame:
-    """Returns a cell's flags of drift and of flips; they touch the claim that its attack decides.
-
-    Those of the cell within whose size an attack is touch no claim of its own.
+    Args:
+        of: the cell.
+        part: its tables, `excess` and `noise` among them.
+        touched: the trials that rest on the cell: that of its attack, and those of attacks that are
+            compared with it.
+        settings: of the study.
     """
     table = flags.cell_flags(of, part, settings.flags, settings.statistics)
-    others = OF_FLIPS if of.cell.attack == "map_moving" else OF_OTHERS
-    about = {*flags.DRIFT, "A1f"}
+    own = TRIALS.get(of.cell.attack)
     kept = [
-        bool(about & set(touches.split())) and flag not in others
+        bool(set(flags.DRIFT) & set(touches.split())) and (own is None or flag not in own.ignores)
         for flag, touches in zip(table["flag"], table["touches"], strict=True)
     ]
-    trial = TRIALS.get(of.cell.attack)
-    table = table[np.array(kept, dtype=bool)].assign(touches=trial.claim if trial else "")
-    return table.reset_index(drop=True)
+    table = table[np.array(kept, dtype=bool)].reset_index(drop=True)
+    touches = [
+        " ".join(trial.claim for trial in touched if flag not in trial.ignores)
+        for flag in table["flag"]
+    ]
+    return table.assign(touches=touches)
+
+
+def _touched(key: str, cells: Mapping[str, Results]) -> list[Trial]:
+    """Returns the trials that rest on a cell, see `_flags`."""
+    pairs = [(name, of.cell, TRIALS.get(of.cell.attack)) for name, of in cells.items()]
+    return [
+        trial
+        for name, cell, trial in pairs
+        if trial and (name == key or (trial.compares and cell.limiting == key))
+    ]
 
 
 def _rests_on(tables: Tables, judged: pd.DataFrame) -> Callable[[str], str]:
@@ -237,7 +248,7 @@ def content(name: str, settings: Settings, tables: Tables) -> Content:
         for row in cells.drop_duplicates(["set", "images"]).itertuples()
     )
     attacks = ", ".join(f"`{name}`" for name in cells["cell"])
-    deciding = _deciding(tables["switches"], plan.headline)
+    deciding = set(claims.deciding(tables["switches"], plan.headline).values())
     return Content(
         title=plan.title,
         papers="Zhang et al. 2020 (ADV2), Dombrowski et al. 2019 and Ghorbani et al. 2019",

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from camdrift.analysis import tables as analysis
 from camdrift.analysis.evidence import Evidence
 from camdrift.analysis.layers import decided_layers, estimate, with_mean
 from camdrift.analysis.results import Results
-from camdrift.analysis.tables import TARGETS
 from camdrift.papers.zhang2020 import verdicts
 from camdrift.settings import FlagSettings, StatisticsSettings
 from camdrift.storage import ABOVE, ADVERSARIAL, BELOW, NOTHING, RAISED, UNRELATED
@@ -20,21 +20,15 @@ DRIFT = ["cell", "arm", "target", "group", "layer", "images", "n", "drift", "low
 BY_LAYER = ["claim", "target", "layer", "images", "n", "value", "low", "high"]
 
 # The content of a study's tables, one line each.
-ABOUT = {
-    "attacks": "one row for each cell: images, successes, rates, sizes in grey levels of 255",
+OWN_ABOUT = {
     "drift": "drift at strength 1 by cell, arm (attack, noise, controls), class explained, group "
     "and layer; `flipped` is the arm's share of flipped images",
     "by_layer": "the statistic of each claim, layer by layer",
-    "noise": "difference of the noise's size from the attack's, by recipe and strength",
-    "similarity": "distribution of similarity to the clean map, by layer, strength, variant, "
-    "target and group; strength 0 pools all",
-    "excess": "similarity under noise minus under attack by layer, with interval and Holm's p",
-    "controls": "similarity under nothing, noise, the negated perturbation, unrelated images",
-    "flags": "conditions that limit the validity of a verdict, and the claims affected",
-    "switches": "the finding of each protocol on each claim",
-    "readings": "the finding on each claim, of some of the images or with maps of another class",
     "claims": "the claims: statistic, threshold, value, verdict",
 }
+TABLES = ("attacks", "drift", "by_layer", "noise", "similarity", "excess", "controls", "flags",
+          "switches", "readings", "claims")  # fmt: skip
+ABOUT = {name: (analysis.ABOUT | OWN_ABOUT)[name] for name in TABLES}
 
 
 def drift(
@@ -98,7 +92,7 @@ def by_layer(evidence: Evidence, other: Evidence | None) -> pd.DataFrame:
     if trial is None:
         return pd.DataFrame(columns=BY_LAYER)
     tables = []
-    for target in TARGETS:
+    for target in analysis.TARGETS:
         protocol = evidence.protocol.model_copy(update={"target": target})
         rows = trial.measure(replace(evidence, protocol=protocol), other)
         means = rows.estimate(np.where(rows.decided, rows.values, np.nan))

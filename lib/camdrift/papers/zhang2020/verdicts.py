@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from camdrift.analysis import statistics
+from camdrift.analysis import flags, statistics
 from camdrift.analysis.evidence import Evidence
 from camdrift.analysis.statistics import Estimate, Resampler
 from camdrift.papers.findings import NOT_RUN, Finding, nothing, verdict_of_interval
@@ -53,11 +53,11 @@ def kept(evidence: Evidence, other: Evidence | None) -> Measured:
 def moved(evidence: Evidence, other: Evidence | None) -> Measured:
     """Returns how much further maps drift than under another attack, on images not flipped.
 
-    Of the images that this attack does not flip; none if there is no `comparable` other attack.
+    Of the images that this attack does not flip; none if the other is `unlike` it.
     """
     stays = ~evidence.images["success"].to_numpy()
     values = np.empty((0, len(evidence.layers)))
-    if other is None or not comparable(evidence, other):
+    if other is None or unlike(evidence, other):
         return Measured(evidence, evidence.images[:0], values, _decided(evidence, values))
     same = other.images["image"].isin(evidence.images["image"]).to_numpy()
     other = replace(other, protocol=evidence.protocol, of=same)
@@ -66,10 +66,19 @@ def moved(evidence: Evidence, other: Evidence | None) -> Measured:
     return Measured(evidence, evidence.images[stays], values, _decided(evidence, values))
 
 
-def comparable(evidence: Evidence, other: Evidence) -> bool:
-    """Returns whether another cell has maps of the same model under the same protocol."""
-    same = evidence.results.cell.model == other.results.cell.model
-    return same and evidence.protocol.reading in set(other.results.scores["reading"])
+def unlike(evidence: Evidence, other: Evidence | None) -> str:
+    """Returns why a cell's drift cannot be compared with DLFuzz's in another cell, '' if it can."""
+    wanted = "wanted an attack within the size of a cell of DLFuzz"
+    if other is None:
+        return f"{wanted}, got one that no other limits"
+    mine, cell = evidence.results.cell, other.results.cell
+    if cell.attack != "dlfuzz":
+        return f"{wanted}, got '{other.results.name}', which is of {cell.attack}"
+    if cell.model != mine.model:
+        return f"wanted a cell of DLFuzz on model '{mine.model}', got one on '{cell.model}'"
+    if evidence.protocol.reading not in set(other.results.scores["reading"]):
+        return f"'{other.results.name}' has no maps of the protocol"
+    return ""
 
 
 def _decided(evidence: Evidence, values: np.ndarray) -> np.ndarray:
@@ -113,10 +122,9 @@ def flips_unseen(evidence: Evidence, other: Evidence | None) -> Finding:
 
 def drifts_unflipped(evidence: Evidence, other: Evidence | None) -> Finding:
     """Judges E2: maps of images that keep their class drift further than under DLFuzz."""
-    if other is None or other.results.cell.attack != "dlfuzz":
-        return nothing("the attack is not within the size of DLFuzz in this study", NOT_RUN)
-    if not comparable(evidence, other):
-        return nothing("DLFuzz attacked another model, or has no maps of the protocol", NOT_RUN)
+    reason = unlike(evidence, other)
+    if other is None or reason:
+        return nothing(reason, NOT_RUN)
     rows = moved(evidence, other)
     if not len(rows.values):
         return nothing("no image keeps its class")
@@ -143,12 +151,16 @@ class Trial:
     measure, judge: functions of the evidence of a cell, and of that of the cell within whose size
         its attack is, or None.
     target: the class that maps explain in the verdict, None for that of the protocol.
+    ignores: flags of the cell that do not touch the claim.
+    compares: whether the claim rests on the cell within whose size the attack is, too.
     """
 
     claim: str
     measure: Callable[[Evidence, Evidence | None], Measured]
     judge: Callable[[Evidence, Evidence | None], Finding]
     target: str | None = None
+    ignores: tuple[str, ...] = ()
+    compares: bool = False
 
     def read(self, evidence: Evidence) -> Evidence:
         """Returns the evidence with maps of the class that the claim is judged by."""
@@ -160,6 +172,8 @@ class Trial:
 
 # Map-keeping keeps the maps of the class that it leads to, which a viewer of the image would see.
 TRIALS = {
-    "map_keeping": Trial("E1", kept, flips_unseen, OWN),
-    "map_moving": Trial("E2", moved, drifts_unflipped),
+    "map_keeping": Trial("E1", kept, flips_unseen, OWN, ignores=(flags.FEW_OTHERS,)),
+    "map_moving": Trial(
+        "E2", moved, drifts_unflipped, ignores=(*flags.OF_FLIPS, *flags.OF_NOISE), compares=True
+    ),
 }
