@@ -216,10 +216,11 @@ def content(name: str, settings: Settings, tables: Tables) -> Content:
     )
     attacks = ", ".join(f"`{key}`" for key, cell in cells.items() if cell.detect)
     rates = report.evaluation(tables, headline).drop_duplicates("detector")
-    keeping = next((key for key in cells if cells[key].attack == "map_keeping" and
-                    cells[key].detect), None)  # fmt: skip
+    keeps = (k for k, cell in cells.items() if cell.attack == "map_keeping" and cell.detect)
+    keeping = next(keeps, None)
     of_keeping = f" E3 is of `{keeping}`, whose attack keeps the maps." if keeping else ""
-    flagged = tables["flags"]["cell"].unique()
+    # Results of an earlier revision have no such table.
+    flagged = tables["flags"]["cell"].unique() if "flags" in tables else ()
     return Content(
         title=plan.title,
         papers="Tan et al. 2023 (NoiseCAM)",
