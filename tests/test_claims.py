@@ -625,3 +625,12 @@ def test_noise_flips_as_many_images_as_the_maps_of_the_study_say(tiny):
     flips = noisy["prediction"].to_numpy() != attacked.loc[noisy["image"], "clean"].to_numpy()
     assert len(flips) == len(attacked)
     assert finding.loc["A17", "value"] == pytest.approx(flips.mean(), abs=1e-3)
+
+
+def test_the_headline_cell_decides_unless_it_was_not_run():
+    switches = pd.DataFrame({
+        "cell": ["first", "head", "first", "head", "last"], "claim": ["A", "A", "B", "B", "B"],
+        "verdict": [HOLDS, NOT, HOLDS, NOT_RUN, NOT],
+    })  # fmt: skip
+    assert claims.deciding(switches, "head") == {"A": "head", "B": "first"}
+    assert claims.deciding(switches.iloc[3:4], "head") == {"B": "head"}

@@ -23,6 +23,7 @@ from camdrift.explain.methods import grad_cam, noise_cam
 from camdrift.features import cleaning, comparison, profile
 from camdrift.features.images import Images
 from conftest import as_model, small_network
+from test_adaptive import reference
 from test_detectors import changed
 
 
@@ -116,9 +117,12 @@ def test_empty_maps_have_a_similarity():
 
 def test_each_image_is_measured_on_its_own(model, pixels):
     detectors = families(changed(behaviour={"probe": -1, "copies": 3}, noisecam={"layer": 1}))
-    whole, _ = measuring.measure_images(model, pixels, lambda name: generators(10), detectors)
+    known = reference(model, pixels)
+    whole, _ = measuring.measure_images(
+        model, pixels, lambda name: generators(10), detectors, known
+    )
     alone, _ = measuring.measure_images(
-        model, pixels[4:5], lambda name: generators(5)[4:], detectors
+        model, pixels[4:5], lambda name: generators(5)[4:], detectors, known
     )
     assert list(whole.columns) == list(alone.columns)
     np.testing.assert_allclose(whole.iloc[4], alone.iloc[0], rtol=1e-5, atol=1e-6)

@@ -107,8 +107,11 @@ def test_e2_asks_for_the_size_of_dlfuzz_and_for_images_that_keep_their_class():
     arms = columns(4, 0.5, 0.5), columns(4, 0.5, 0.5)
     moving = evidence(*arms, [False] * 4, kind="map_moving")
     assert verdicts.drifts_unflipped(moving, None).verdict == NOT_RUN
-    pgd = evidence(*arms, [True] * 4, kind="pgd")
-    assert verdicts.drifts_unflipped(moving, pgd).verdict == NOT_RUN
+    pgd = evidence(*arms, [True] * 4, cell="other", kind="pgd")
+    finding = verdicts.drifts_unflipped(moving, pgd)
+    assert finding.verdict == NOT_RUN
+    assert finding.detail.endswith("a cell of DLFuzz, got 'other', which is of pgd")
+    assert verdicts.moved(moving, pgd).values.shape == (0, 2)
     dlfuzz = evidence(*arms, [True] * 4, kind="dlfuzz")
     flipped = evidence(*arms, [True] * 4, kind="map_moving")
     assert verdicts.drifts_unflipped(flipped, dlfuzz).detail == "no image keeps its class"
@@ -297,6 +300,14 @@ def test_map_moving_is_not_flagged_for_few_flips(tables):
     assert set(flags.loc[flags["cell"] == "tiny_maps_pgd", "touches"]) <= {""}
 
 
+def test_flags_of_dlfuzz_touch_the_claim_that_is_judged_beside_it(tables):
+    flags = tables["flags"].query("cell == 'tiny_maps_dlfuzz'").set_index("flag")["touches"]
+    assert flags["empty maps"] == "E2"
+    assert flags["few successes"] == ""  # E2 is of images that are not flipped
+    claims = tables["claims"].set_index("id")["flags"]
+    assert "empty maps" in claims["E2"]
+
+
 @pytest.mark.parametrize(
     ("images", "told"),
     [(0, "greater than or equal to 1"), (None, "at most 40, as many as cells.tiny_maps_dlfuzz"),
@@ -313,7 +324,7 @@ def test_a_study_without_a_flag_has_an_empty_table(tiny, monkeypatch):
     none = pd.DataFrame(columns=["flag", "value", "limit", "touches", "protocols", "text"])
     monkeypatch.setattr(study.flags, "cell_flags", lambda *arguments: none)
     of = SimpleNamespace(cell=SimpleNamespace(attack="map_moving"))
-    flags = study._flags(of, {}, tiny.settings)
+    flags = study._flags(of, {}, [], tiny.settings)
     assert list(flags) == list(none)
     assert flags.empty
 

@@ -131,6 +131,20 @@ def test_the_end_of_the_process_that_trains_is_told(end, told):
         processor.alike(2, end)
 
 
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        ([-11, 0, -9, -15], "by SIGKILL, perhaps for memory"),
+        ([-15, -11], "by SIGSEGV"),
+        ([-35], "by signal 35"),  # a real-time signal has no name
+        ([3, None], "with exit status 3"),
+        ([None], "with exit status unknown"),
+    ],
+)
+def test_exit_codes_in_words(codes, told):
+    assert children._in_words(codes) == told
+
+
 def test_a_process_with_wider_vectors_in_use_is_not_limited(monkeypatch):
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         pytest.skip("this processor has no AVX-512")

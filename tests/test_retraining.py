@@ -677,7 +677,7 @@ def test_few_successes_are_flagged():
     assert flags["C3"] == "few successes"
     few = "few successes, fewer than 30 images"
     assert flags[["C4", "C5", "C8"]].str.startswith(few).all()
-    assert flags["C7"] == "few successes, few successes"
+    assert flags["C7"] == "few successes"  # of either attack
 
 
 def test_verdicts_where_nothing_is():

@@ -82,6 +82,11 @@ def changed(path: str, value, content: dict | None = None) -> dict:
         ),
         ("cells.none.evaluation", "nothing", "cells.none.evaluation: no study 'nothing'"),
         (
+            "cells.none.evaluation",
+            "maps",
+            "wanted a study of paper tan2023, or the cell's own, 'layers', got 'maps' of zhang2020",
+        ),
+        (
             "cells.fgsm.within",
             "studies/layers/dlfuz/attack",
             "cells.fgsm.within: wanted sets/photos, for an attack that no other limits, or the "

@@ -61,7 +61,7 @@ def table(
         attack=whole["cell"].map({key: cell.attack for key, (cell, _) in cells.items()}),
         passes=[passes[key][owners[name]] for key, name in keys],
         others=whole["others"].fillna(0).astype(int),
-    )[COLUMNS]
+    )[COLUMNS].reset_index(drop=True)
 
 
 def texts(tables: Tables) -> pd.DataFrame:
