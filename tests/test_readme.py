@@ -446,17 +446,17 @@ def test_the_readmes_words_on_attacks_on_maps_are_what_the_committed_tables_say(
     with inside(published):
         tables = results.load("maps")
     claims = tables["claims"].set_index("id")
-    # "map-moving drifts .114 further, unflipped (E2; own-class maps: open)"
+    # "On tiles they drift .196, .114 further, but .007 against the own class, which is open"
     assert (claims.loc["E2", "verdict"], claims.loc["E2", "value"]) == ("holds", 0.114)
     own = tables["readings"].query("claim == 'E2' and reading == 'own class'").iloc[0]
     assert (own["verdict"], own["value"]) == ("not decided", 0.007)
-    # "map-keeping flips 61 %, none within noise (E1)", of the last layer
+    # "On tiles it flips 61 %", none within noise in the last layer
     assert (claims.loc["E1", "verdict"], claims.loc["E1", "value"]) == ("does not hold", 0.0)
     drift = tables["drift"].query("arm == 'adversarial' and layer == 'mean'")
     of = drift.set_index(["cell", "target", "group"])
     flipped = of["flipped"].xs(("own_top1", "all"), level=("target", "group"))
     assert int(flipped["keeping"] * 100) == 61 and flipped["moving"] == 0
-    # "they drift .196 ..., DLFuzz changes 26 % ..., PGD's 40 %, .227 against .472"
+    # "they drift .196 ...", "PGD 40 % and DLFuzz 26 %, with a drift of .227 against .472"
     assert of["drift"]["moving", "seed_class", "all"] == 0.196
     assert (flipped[["maps_dlfuzz", "maps_pgd"]] * 100).round().tolist() == [26, 40]
     ends = [of["drift"][cell, "own_top1", "flipped"] for cell in ("keeping", "maps_dlfuzz")]
@@ -465,12 +465,47 @@ def test_the_readmes_words_on_attacks_on_maps_are_what_the_committed_tables_say(
     layers = tables["by_layer"].query("value == value").set_index(["claim", "target"])
     assert layers.loc[("E1", "own_top1"), "value"].iloc[1:].max() <= 0.01
     assert (layers.loc[("E2", "seed_class"), "value"].iloc[-3:] <= 0).all()
-    # "an AUROC near .7 on 24 flipped images"
+    # "near .7 on 24, it is open"
     with inside(published):
         row = results.load("detectors")["claims"].set_index("id").loc["E3"]
     assert row["verdict"] == "not decided"
     assert row["detail"].startswith("24 flipped test images; drift 0.688")
     assert "drift_logistic 0.702" in row["detail"]
+
+
+def test_the_readmes_words_on_cifar10_are_what_the_committed_tables_say(published):
+    with inside(published):
+        tables, detectors = results.load("cifar10_maps"), results.load("cifar10_detectors")
+    claims = tables["claims"].set_index("id")
+    # "map-moving drifts .301 further, unflipped (E2)", "against each image's own class .164"
+    assert (claims.loc["E2", "verdict"], claims.loc["E2", "value"]) == ("holds", 0.301)
+    own = tables["readings"].query("claim == 'E2' and reading == 'own class'").iloc[0]
+    assert (own["verdict"], own["value"]) == ("holds", 0.164)
+    # "map-keeping flips 98 %, 1 of 200 within noise (E1)", "DLFuzz 39 %"
+    assert (claims.loc["E1", "verdict"], claims.loc["E1", "value"] * 200) == ("does not hold", 1)
+    drift = tables["drift"].query("arm == 'adversarial' and layer == 'mean'")
+    of = drift.set_index(["cell", "target", "group"])
+    flipped = of["flipped"].xs(("own_top1", "all"), level=("target", "group"))
+    cells = ["cifar10_keeping", "cifar10_dlfuzz", "cifar10_moving"]
+    assert (100 * flipped[cells]).astype(int).tolist() == [98, 39, 0]
+    # "maps drift .443", ".198 against .524 under DLFuzz"
+    assert of["drift"]["cifar10_moving", "seed_class", "all"] == 0.443
+    ends = [of["drift"][cell, "own_top1", "flipped"] for cell in cells[:2]]
+    assert ends == [0.198, 0.524]
+    # "in the first conv layers up to 44 %", "in the last three, DLFuzz moves maps as far or further"
+    layers = tables["by_layer"].query("value == value").set_index(["claim", "target"])
+    assert layers.loc[("E1", "own_top1"), "value"].max() == 0.444
+    assert (layers.loc[("E2", "seed_class"), "value"].iloc[-3:] <= 0).all()
+    # "an AUROC of .856 if trained on this attack, .717 if not (98 flipped images)"
+    row = detectors["claims"].set_index("id").loc["E3"]
+    assert row["verdict"] == "does not hold"
+    assert row["detail"].startswith("98 flipped test images; drift 0.717")
+    assert "drift_logistic 0.856" in row["detail"]
+    # "on CIFAR-10 no detector withstands an attack that knows it", "leaves .11 of either"
+    adaptive = detectors["matrix"].set_index("detector")["adaptive"].dropna()
+    assert len(adaptive) == 22 + 1
+    assert adaptive.max() < 0.6
+    assert adaptive[["drift", "drift_logistic"]].max() < 0.115
 
 
 def test_version_citation_and_changes_agree():

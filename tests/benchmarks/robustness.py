@@ -25,6 +25,7 @@ from camdrift.perturbations import perturbation
 from camdrift.pipeline import randomness
 from camdrift.settings.imports import function
 from camdrift.storage import files
+from camdrift.storage.pixels import from_8bit
 
 NETWORKS = {
     "ResNet-20": (3, "cifar10_resnet20-12fca82f.th"),
@@ -64,7 +65,7 @@ def images(folder: Path) -> tuple[Tensor, Tensor]:
     ]
     pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path, _ in pairs])
     labels = torch.tensor([label for _, label in pairs])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255, labels
+    return torch.from_numpy(from_8bit(pixels)).contiguous(), labels
 
 
 def network(blocks: int, path: Path) -> nn.Module:
@@ -85,7 +86,7 @@ def ours(name: str, model: Model, pixels: Tensor, labels: Tensor) -> Tensor:
         attacks.perturbing(own), model, model, pixels, labels, generators=generators,
         settings=settings, shard=BATCH,
     )  # fmt: skip
-    return torch.from_numpy(effect["adversarial"].to_numpy()) == labels
+    return torch.tensor(effect["adversarial"].tolist()) == labels
 
 
 def theirs(name: str, model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
@@ -116,7 +117,8 @@ def main() -> None:
     progress = tqdm(total=len(NETWORKS) * len(ATTACKS), unit="attack")
     for key, (blocks, file) in NETWORKS.items():
         own = Model(network(blocks, weights / file), mean=MEAN, std=STD, size=32, micro_batch=BATCH)
-        plain = Normalised(network(blocks, weights / file))
+        # Else torchattacks finds it in training mode, and leaves its batch norms in that mode.
+        plain = Normalised(network(blocks, weights / file)).eval()
         with torch.no_grad():
             clean = float((plain(pixels).argmax(1) == labels).float().mean())
         for name in ATTACKS:

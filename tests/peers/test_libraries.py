@@ -74,6 +74,13 @@ def direct(model, pixels, name):
     return torch.from_numpy(attack.generate(pixels.numpy(), labels.numpy()))
 
 
+def test_images_may_lie_in_memory_as_files_have_them(balanced, pixels, name):
+    """Channel by channel, pixel by pixel."""
+    change = attacked(balanced, pixels, name)
+    turned = pixels.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(attacked(balanced, turned, name).pixels, change.pixels)
+
+
 def test_a_librarys_attack_is_the_librarys(balanced, pixels, name):
     assert library.fault(name, CASES[name]) == ""
     before = {key: value.clone() for key, value in balanced.state_dict().items()}

@@ -191,7 +191,10 @@ def perturb(
         counted = _Counted(model)
         call = LIBRARIES[library].prepare(attack, counted, classes, dict(arguments))
         with seeded(generators[start]):
-            there = [values[own].clone().to(model.device) for values in (pixels, labels)]
+            # Contiguous copies: FAB takes no others.
+            copies = [values[own].clone(memory_format=torch.contiguous_format)
+                      for values in (pixels, labels)]  # fmt: skip
+            there = [values.to(model.device) for values in copies]
             attacked = call(*there).detach().to(pixels)
         changes.append(attacked - pixels[own])
         passes.append(torch.full((len(pixels[own]),), counted.images // len(pixels[own])))
