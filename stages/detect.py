@@ -9,7 +9,7 @@ from camdrift.pipeline import run, shards
 
 
 def sense(stage: run.Stage, places: slice) -> storage.Sensitivity:
-    """Returns what detectors know before they see an image."""
+    """Returns the sensitivity of the model's layers, and training images to compare with."""
     return experiment.sense(*load(stage))
 
 

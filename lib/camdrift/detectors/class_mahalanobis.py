@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from camdrift.features.images import Columns, Images, Objective
     from camdrift.features.reference import Reference
     from camdrift.models.model import Model
-    from camdrift.models.tensors import Logits, PerImage, Pixels
+    from camdrift.models.tensors import Logits, Pixels
 
 NAMES = ("class_mahalanobis", "class_mahalanobis_logistic")
 REFERENCE = True
@@ -67,8 +67,8 @@ def measure(images: Images, settings: Settings) -> Columns:
     """Returns `class_mahalanobis_<layer>`, layers from 0."""
     from camdrift.features import pooled
 
-    values = distances(images.once(pooled.measure), images.reference).numpy()
-    return {f"class_mahalanobis_{layer}": values[:, layer] for layer in range(values.shape[1])}
+    values = distances(images.once(pooled.measure), images.reference)
+    return joint.columns("class_mahalanobis", values)
 
 
 def readings(settings: Settings) -> dict[str, Detector]:
@@ -82,10 +82,8 @@ def surrogate(
     """Returns the distance or the log odds themselves."""
     from camdrift.features import pooled
 
-    judge = joint.judge(detector)
-
-    def score(batch: Pixels) -> tuple[Logits, PerImage]:
+    def measure(batch: Pixels) -> tuple[Logits, Tensor]:
         logits, layers = pooled.differentiable(model, batch)
-        return logits, judge(distances(layers, reference))
+        return logits, distances(layers, reference)
 
-    return score
+    return joint.objective(detector, measure)

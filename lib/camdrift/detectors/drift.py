@@ -8,6 +8,7 @@ regression that has seen attacked ones. This study's own.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from camdrift.detectors import joint
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from camdrift.detectors.detector import Detector
     from camdrift.features.images import Columns, Images, Objective
     from camdrift.models.model import Model
-    from camdrift.models.tensors import Logits, PerImage, Pixels
+    from camdrift.models.tensors import Logits, Pixels
 
 NAMES = ("drift", "drift_logistic")
 
@@ -70,8 +71,7 @@ def measure(images: Images, settings: Settings) -> Columns:
     for batch, rows in images.model.batches(images.pixels):
         _, drift = compare(images.model, batch, window=settings.window, graph=False)
         parts.append(drift[:rows])
-    values = torch.cat(parts).cpu().numpy()
-    return {f"drift_{layer}": values[:, layer] for layer in range(values.shape[1])}
+    return joint.columns("drift", torch.cat(parts))
 
 
 def readings(settings: Settings) -> dict[str, Detector]:
@@ -81,10 +81,4 @@ def readings(settings: Settings) -> dict[str, Detector]:
 
 def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective:
     """Returns the distance or the log odds themselves."""
-    judge = joint.judge(detector)
-
-    def score(batch: Pixels) -> tuple[Logits, PerImage]:
-        logits, drift = compare(model, batch, window=settings.window, graph=True)
-        return logits, judge(drift.double())
-
-    return score
+    return joint.objective(detector, partial(compare, model, window=settings.window, graph=True))

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from camdrift.detectors.detector import Detector
-    from camdrift.models.tensors import PerImage
+    from camdrift.features.images import Columns, Objective
+    from camdrift.models.tensors import Logits, PerImage, Pixels
 
 
 def pair(feature: str, names: tuple[str, str]) -> dict[str, Detector]:
@@ -23,6 +24,28 @@ def pair(feature: str, names: tuple[str, str]) -> dict[str, Detector]:
         names: of the two.
     """
     return dict(zip(names, (Mahalanobis(feature), Logistic(feature)), strict=True))
+
+
+def columns(feature: str, values: Tensor) -> Columns:
+    """Returns values (n, k) as columns `<feature>_<place>`, places from 0."""
+    array = values.cpu().numpy()
+    return {f"{feature}_{place}": array[:, place] for place in range(array.shape[1])}
+
+
+def objective(detector: Detector, measure: Callable[[Pixels], tuple[Logits, Tensor]]) -> Objective:
+    """Returns the objective that lowers a fitted detector's own score.
+
+    Args:
+        detector: one of the two.
+        measure: a micro-batch -> its logits, and values (n, k), both with a gradient.
+    """
+    score = judge(detector)
+
+    def look(batch: Pixels) -> tuple[Logits, PerImage]:
+        logits, values = measure(batch)
+        return logits, score(values.double().to(batch.device))
+
+    return look
 
 
 def judge(detector: Detector) -> Callable[[Tensor], PerImage]:

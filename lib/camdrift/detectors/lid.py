@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from camdrift.features.images import Columns, Images, Objective
     from camdrift.features.reference import Reference
     from camdrift.models.model import Model
-    from camdrift.models.tensors import Logits, PerImage, Pixels
+    from camdrift.models.tensors import Logits, Pixels
 
 NAMES = ("lid", "lid_logistic")
 REFERENCE = True
@@ -66,8 +66,8 @@ def measure(images: Images, settings: Settings) -> Columns:
     from camdrift.features import pooled
 
     layers = images.once(pooled.measure)
-    values = dimensions(layers, images.reference, neighbours=settings.neighbours).numpy()
-    return {f"lid_{layer}": values[:, layer] for layer in range(values.shape[1])}
+    values = dimensions(layers, images.reference, neighbours=settings.neighbours)
+    return joint.columns("lid", values)
 
 
 def readings(settings: Settings) -> dict[str, Detector]:
@@ -81,10 +81,8 @@ def surrogate(
     """Returns the distance or the log odds themselves."""
     from camdrift.features import pooled
 
-    judge = joint.judge(detector)
-
-    def score(batch: Pixels) -> tuple[Logits, PerImage]:
+    def measure(batch: Pixels) -> tuple[Logits, Tensor]:
         logits, layers = pooled.differentiable(model, batch)
-        return logits, judge(dimensions(layers, reference, neighbours=settings.neighbours))
+        return logits, dimensions(layers, reference, neighbours=settings.neighbours)
 
-    return score
+    return joint.objective(detector, measure)

@@ -9,6 +9,7 @@ propagation's epsilon rule where dense layers and pooling follow (Ancona et al. 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from camdrift.detectors import joint
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from camdrift.detectors.detector import Detector
     from camdrift.features.images import Columns, Images, Objective
     from camdrift.models.model import Model
-    from camdrift.models.tensors import Logits, PerImage, Pixels
+    from camdrift.models.tensors import Logits, Pixels
 
 NAMES = ("relevance", "relevance_logistic")
 
@@ -58,8 +59,7 @@ def measure(images: Images, settings: Settings) -> Columns:
     parts = []
     for batch, rows in images.model.batches(images.pixels):
         parts.append(signatures(images.model, batch, graph=False)[1][:rows])
-    values = torch.cat(parts).cpu().numpy()
-    return {f"relevance_{channel}": values[:, channel] for channel in range(values.shape[1])}
+    return joint.columns("relevance", torch.cat(parts))
 
 
 def readings(settings: Settings) -> dict[str, Detector]:
@@ -69,10 +69,4 @@ def readings(settings: Settings) -> dict[str, Detector]:
 
 def surrogate(detector: Detector, model: Model, settings: Settings) -> Objective:
     """Returns the distance or the log odds themselves."""
-    judge = joint.judge(detector)
-
-    def score(batch: Pixels) -> tuple[Logits, PerImage]:
-        logits, values = signatures(model, batch, graph=True)
-        return logits, judge(values.double().to(batch.device))
-
-    return score
+    return joint.objective(detector, partial(signatures, model, graph=True))

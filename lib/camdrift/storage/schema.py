@@ -256,7 +256,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What detectors know before they see an image: of layers, and of training images.
+    """The sensitivity of layers, and the training images that detectors compare an image with.
 
     layers: their sensitivity on calibration images, see `evaluation.sensitivity.measure`.
     activations: float32 (n, channels of all layers): pooled activations of training images, see

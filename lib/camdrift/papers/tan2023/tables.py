@@ -129,8 +129,7 @@ def _numbers(
         row[key], row[f"{key}_low"], row[f"{key}_high"] = estimate
     truth = np.isin(np.concatenate([yes, no]), yes)
     row["precision"] = average_precision_score(truth, scores[np.concatenate([yes, no])])
-    right = alarms[yes].sum() + (~alarms[no]).sum()
-    row["accuracy"] = right / (len(yes) + len(no))
+    row["accuracy"] = (alarms[yes].sum() + (~alarms[no]).sum()) / (len(yes) + len(no))
     for share in (0.05, 0.01):
         limit = np.quantile(scores[no], 1 - share, method="higher")
         value = (scores[yes] > limit).mean() if share > 0.01 or clean >= FEW else np.nan
@@ -183,9 +182,8 @@ def transfer(evaluations: Iterator[tuple[dict, Evaluation]]) -> pd.DataFrame:
         for name in evaluation.scores:
             alarms = evaluation.detectors[name].predict(evaluation.test)
             balanced = (alarms[yes].mean() + (~alarms[no]).mean()) / 2
-            auroc = evaluation.auroc(name, "success", "both")[0]
-            row = facts | {"detector": name, "trained_on": training[name]}
-            rows.append(row | {"auroc": auroc, "balanced": balanced})
+            row = facts | {"detector": name, "trained_on": training[name], "balanced": balanced}
+            rows.append(row | {"auroc": evaluation.auroc(name, "success", "both")[0]})
     return pd.DataFrame(rows, columns=TABLES["transfer"])
 
 
