@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from camdrift import storage
-from camdrift.evaluation import experiment
+from camdrift.evaluation import arms, experiment
 from camdrift.models import loading
 from camdrift.pipeline import run, shards
 
@@ -19,8 +19,8 @@ def see(stage: run.Stage, places: slice, sensed: Path) -> storage.Seen:
 
 
 def adapt(stage: run.Stage, places: slice, sensed: Path, *folders: Path) -> storage.Seen:
-    """Returns the features of some of the test images under non-adaptive and adaptive attacks."""
-    return experiment.adapt(*load(stage, sensed), places, storage.each(storage.Seen, folders))
+    """Returns the features of some of the test images under attacks on detectors."""
+    return arms.adapt(*load(stage, sensed), places, storage.each(storage.Seen, folders))
 
 
 def load(stage: run.Stage, *sensed: Path) -> tuple[loading.Model, experiment.Part]:

@@ -22,6 +22,7 @@ CHECKED = [
     "camdrift.attacks",
     "camdrift.detectors.detector",
     "camdrift.evaluation.adaptive",
+    "camdrift.evaluation.square",
     "camdrift.explain",
     "camdrift.features",
     "camdrift.models.coverage",

@@ -14,6 +14,7 @@ from camdrift.detectors.noisecam import READINGS
 from camdrift.evaluation import evaluation, experiment
 from camdrift.evaluation.evaluation import Evaluation
 from camdrift.papers.findings import HOLDS, NOT, NOT_RUN, UNDECIDED, Finding
+from camdrift.papers.tan2023 import adaptive as attacked_detectors
 from camdrift.papers.tan2023 import figures, matrix, report, tables, verdicts
 from camdrift.papers.tan2023 import keeping as map_keeping
 from camdrift.papers.tan2023.verdicts import Evaluations
@@ -380,11 +381,43 @@ def with_attacks(*, adaptive_noise: float) -> tuple[pd.DataFrame, Evaluation]:
     return pd.concat(parts, ignore_index=True), own
 
 
+@pytest.mark.parametrize(("sign", "fidelity"), [(1, 1), (-1, -1)])
+def test_fidelity_is_the_rank_correlation_of_the_surrogate_with_the_score(sign, fidelity):
+    rows, one = with_attacks(adaptive_noise=-4.0)
+    rows["surrogate"] = np.where(rows["against"] == "energy", sign * rows["energy"] ** 3, np.nan)
+    result = attacked_detectors.table(rows, images(), one).set_index(["detector", "arm"])
+    assert result.loc[("energy", "adaptive"), "fidelity"] == pytest.approx(fidelity)
+    assert result["fidelity"].notna().sum() == 1
+    texts = attacked_detectors.texts({"adaptive": result.reset_index().assign(cell="pgd")})
+    assert texts["fidelity"].to_list() == [f"{fidelity:.2f}"]
+
+
+def test_a_gradient_free_attack_stands_beside_the_others():
+    rows, one = with_attacks(adaptive_noise=-8.0)
+    free = rows[rows["variant"].isin(["adaptive", "adaptive_noise"])]
+    names = free["variant"].str.replace("adaptive", "gradient_free")
+    flipped = names.eq("gradient_free")
+    free = free.assign(variant=names, energy=np.where(flipped, -9.5, free["energy"]))
+    whole = pd.concat([rows, free], ignore_index=True)
+    result = attacked_detectors.table(whole, images(), one)
+    assert result.set_index(["detector", "arm"])["auroc"]["energy"].to_dict() == {
+        "non_adaptive": 1, "adaptive": 1, "gradient_free": 0,
+    }  # fmt: skip
+    texts = attacked_detectors.texts({"adaptive": result.assign(cell="pgd")})
+    assert texts["detector"].to_list() == ["energy"]
+    assert texts.loc[0, "AUROC, gradient-free"].startswith("0.000")
+    assert texts.loc[0, "better than chance, gradient-free"] == "not surely"
+    figure = figures.auroc_under_adaptive_attack(
+        {"adaptive": result.assign(cell="pgd")}, "pgd"
+    ).table.query("x == 'energy'")
+    assert figure["series"].to_list() == [*attacked_detectors.NAMES.values()]
+
+
 def test_under_an_adaptive_attack_noise_is_of_its_own_size():
     # The noise of the cell's attack looks benign; that of the adaptive attack's size looks more
     # attacked than the attacked, so that half of the benign images, the noisy ones, score above.
     rows, one = with_attacks(adaptive_noise=-4.0)
-    result = tables.adaptive(rows, images(), one).set_index(["detector", "arm"])
+    result = attacked_detectors.table(rows, images(), one).set_index(["detector", "arm"])
     mine = result.loc[("energy", "adaptive")]
     assert (mine["auroc"], mine["auroc_cell_noise"]) == (0.5, 1)
     assert (mine["low"], mine["high"]) == (0.5, 0.5)
@@ -395,7 +428,7 @@ def test_under_an_adaptive_attack_noise_is_of_its_own_size():
     assert ("squeezing", "adaptive") not in result.index  # nothing is made against it
     assert ("squeezing", "non_adaptive") in result.index
     same = with_attacks(adaptive_noise=-8.0)
-    result = tables.adaptive(same[0], images(), same[1]).set_index(["detector", "arm"])
+    result = attacked_detectors.table(same[0], images(), same[1]).set_index(["detector", "arm"])
     assert result.loc[("energy", "adaptive"), "auroc"] == 1
 
 
@@ -533,9 +566,10 @@ def test_the_matrix_has_each_detector_on_each_attack():
         "strength": 1.0, "detector": ["logistic", "logistic", "energy", "logistic"],
         "trained_on": ["b", "c", "none", "a"], "auroc": [0.5, 0.6, 0.6, 0.9],
     })  # fmt: skip
+    arms = ["non_adaptive", "adaptive", "gradient_free"]
     adaptive = pd.DataFrame({
-        "cell": ["b", "b"], "detector": "energy", "arm": ["non_adaptive", "adaptive"],
-        "auroc": [0.7, 0.3], "low": [0.6, 0.2], "high": [0.8, 0.4],
+        "cell": "b", "detector": "energy", "arm": arms, "auroc": [0.7, 0.3, 0.4],
+        "low": [0.6, 0.2, 0.3], "high": [0.8, 0.4, 0.5], "fidelity": [np.nan, 0.9, np.nan],
     })  # fmt: skip
     known = params.load(ROOT / "params.yaml").cells
     detected = {
@@ -553,5 +587,12 @@ def test_the_matrix_has_each_detector_on_each_attack():
     assert rows["non_adaptive"].dropna().to_dict() == {("b", "energy"): 0.7}
     texts = matrix.texts(outputs).set_index("detector")
     assert texts.loc["logistic", "a"] == "0.900 [0.500, 1.000], elsewhere 0.550"
-    assert texts.loc["energy", "b"] == "0.700 [0.500, 1.000]; 0.700 to 0.300 adaptively"
+    attacked = "0.700 to 0.300 adaptively, 0.400 without gradients"
+    assert texts.loc["energy", "b"] == f"0.700 [0.500, 1.000]; {attacked}"
+    assert rows.loc[("b", "energy"), ["fidelity", "gradient_free_low"]].to_list() == [0.9, 0.3]
+    assert "ms" not in texts
+    record = [{"stage": "detect@b", "seconds_an_image": {"energy": 0.0123, "odin": 9.0}}]
+    seconds = matrix.seconds(record, "b", SETTINGS)
+    assert seconds == {"energy": 0.0123}
+    assert matrix.texts(outputs, seconds)["ms"].to_list() == ["12.3", ""]
     assert texts["trained on"].tolist() == ["none", "attacked images"]

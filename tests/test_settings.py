@@ -73,6 +73,13 @@ def changed(path: str, value, content: dict | None = None) -> dict:
         ("cells.fgsm.detect", [0.5], "wanted detect: to hold 1 (the attack itself), got [0.5]"),
         ("detection.shares.test", 0.0, "wanted shares above 0 that add up to 1"),
         ("detection.detectors", {}, "detection.detectors: wanted at least 1 of them, got {}"),
+        ("detection.gradient_free.queries", 1, "detection.gradient_free.queries: wanted"),
+        (
+            "detection.gradient_free.detectors",
+            ["odin"],
+            "wanted detectors of this study in "
+            "gradient_free.detectors, got 'odin'; there are: behaviour, ",
+        ),
         ("cells.fgsm-2", CONTENT["cells"]["fgsm"], "wanted a name of a-z, 0-9 and _ only"),
         ("cells.fgsm.evaluation", "layers", "wanted a study of paper tan2023, since the cell has"),
         (

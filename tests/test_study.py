@@ -9,12 +9,14 @@ import torch
 
 from camdrift import settings, storage
 from camdrift.analysis import drawing, results, tables
+from camdrift.detectors import drift
 from camdrift.explain import cam, packing
 from camdrift.models import loading
 from camdrift.ops import readme, stages, summary
 from camdrift.papers import interface
 from camdrift.papers.renkhoff2022 import figures, report
 from camdrift.papers.renkhoff2022.study import JUDGES
+from camdrift.papers.tan2023 import adaptive as attacked_detectors
 from camdrift.papers.tan2023 import report as detector_report
 from camdrift.papers.tan2023 import tables as evaluation
 from camdrift.perturbations import variants
@@ -190,8 +192,10 @@ def test_detectors_see_every_variant_and_the_attacks_made_for_them():
     adaptive = rows[rows["variant"] == "adaptive"].groupby("against").size()
     assert set(adaptive.index) == set(NAMES) - {CHANCE}
     assert (adaptive == test).all()
+    free = rows[rows["variant"] == "gradient_free"].groupby("against").size()
+    assert free.to_dict() == dict.fromkeys(("squeezing", *drift.NAMES), test)
     # Noise of the size of each attack, image by image.
-    for arm in ("adaptive", "non_adaptive"):
+    for arm in ("adaptive", "non_adaptive", "gradient_free"):
         pair = [rows[rows["variant"] == name] for name in (arm, f"{arm}_noise")]
         assert pair[0]["image"].to_list() == pair[1]["image"].to_list()
         assert pair[0]["against"].to_list() == pair[1]["against"].to_list()
@@ -242,7 +246,16 @@ def test_evaluation_tables_fit_together(tiny):
     # One threshold for all strengths of a cell.
     assert outputs["limits"].groupby(["cell", "detector"])["limit"].nunique(dropna=False).max() == 1
     assert len(detector_report.evaluation(outputs, "tiny_dlfuzz")) == len(NAMES) + 7
-    assert set(detector_report.adaptive(outputs)["cell"]) == {"tiny_pgd"}
+    attacked = outputs["adaptive"].set_index(["detector", "arm"])
+    # These attacks lower the detectors' own scores, and behaviour deviation's ignores its copies.
+    scores = ["confidence", "energy", "residual", "squeezing", "kde", *drift.NAMES]
+    assert attacked["fidelity"].unstack()["adaptive"][scores].min() > 0.99
+    assert attacked["fidelity"].unstack()["adaptive"]["behaviour_median"] < 0.99
+    assert attacked["fidelity"].unstack()[["gradient_free", "non_adaptive"]].isna().all(axis=None)
+    flips = attacked["flipped"].unstack()
+    kept = flips["gradient_free"].dropna()
+    assert (kept >= flips["non_adaptive"][kept.index]).all()
+    assert set(attacked_detectors.texts(outputs)["cell"]) == {"tiny_pgd"}
     assert outputs["claims"].set_index("id").loc["B1", "verdict"] == "not decided"
 
 

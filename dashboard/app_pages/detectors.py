@@ -2,12 +2,13 @@
 
 import charts
 import frame
+import lineage
 import numpy as np
 import streamlit as st
 
 from camdrift.analysis.drawing import percent
+from camdrift.papers.tan2023 import adaptive, matrix, report
 from camdrift.papers.tan2023 import figures as detection_figures
-from camdrift.papers.tan2023 import matrix, report
 from camdrift.settings import TAN, DetectorStudy
 
 view = frame.view(TAN, subject="detectors")
@@ -84,13 +85,19 @@ else:
     st.caption("No figure: no test image's class was flipped.")
 if "matrix" in tables:
     st.subheader("Every detector against every attack", anchor=False)
-    frame.table(matrix.texts(tables), "matrix", "AUROC at strength 100 %, 0.5 is chance. "
-                "Elsewhere: the mean when trained on another attack. Adaptively: from an attack "
-                "that does not know the detector to one that does, of one budget.")  # fmt: skip
+    costs = lineage.costs(view.study, frame.current_settings())
+    stages = costs["stages"] if costs else []
+    seconds = matrix.seconds(stages, headline, view.settings.detection)
+    frame.table(matrix.texts(tables, seconds or None), "matrix", "AUROC at strength 100 %, 0.5 is "
+                "chance. Elsewhere: the mean when trained on another attack. Adaptively: from an "
+                "attack that does not know the detector to one that does, of one budget; without "
+                "gradients: a random search for a lower score. Passes: forward ones of the model "
+                "an image; ms: what an image took in the recorded run.")  # fmt: skip
 if len(tables["adaptive"]):
-    st.subheader("Under a non-adaptive and an adaptive attack", anchor=False)
-    frame.table(report.adaptive(tables), "adaptive", "AUROC at the same budget; the adaptive "
-                "attack knows the detector. 0.5 is chance.")  # fmt: skip
+    st.subheader("Under attacks that know the detector", anchor=False)
+    frame.table(adaptive.texts(tables), "adaptive", "AUROC at the same budget; 0.5 is chance. "
+                "Fidelity: the rank correlation of the number that the adaptive attack lowers "
+                "with the detector's score.")  # fmt: skip
 st.subheader("Is NoiseCAM the confidence in disguise?", anchor=False)
 frame.table(report.disguise(tables, cell, strength), "disguise", "Rank correlation of its number "
             "of clusters with 1 minus the model's top probability, on test images, and the "

@@ -14,6 +14,7 @@ from camdrift.features.images import Objective
 from camdrift.models import gradients
 from camdrift.models.model import Model, padded
 from camdrift.models.tensors import Labels, Logits, Mask, PerImage, Pixels
+from camdrift.storage import arrays
 
 
 def perturb(
@@ -47,6 +48,15 @@ def perturb(
         parts.append(torch.where(lowest.isinf().view(-1, 1, 1, 1), last, best)[:rows])
         start += rows
     return torch.cat(parts)
+
+
+def values(model: Model, pixels: Pixels, score: Objective) -> arrays.PerImage:
+    """Returns a surrogate's value for each image: (n,)."""
+    parts = []
+    for batch, rows in model.batches(pixels):
+        _, scores = score(batch.clone().requires_grad_())  # some derive by the pixels inside
+        parts.append(scores[:rows].detach().cpu())
+    return torch.cat(parts).double().numpy()
 
 
 def _blind(model: Model) -> Objective:

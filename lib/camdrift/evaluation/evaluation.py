@@ -11,10 +11,10 @@ from sklearn.metrics import roc_curve
 from camdrift.analysis import statistics
 from camdrift.detectors.detector import Detector, UnfitError
 from camdrift.detectors.families import Family
-from camdrift.storage import ADAPTIVE, ADVERSARIAL, CLEAN, NOISE, NON_ADAPTIVE
+from camdrift.storage import ADVERSARIAL, ATTACKS, CLEAN, NOISE
 
 # The variants of noise that is of the size of an attack on detectors, image by image.
-NOISE_OF = {arm: f"{arm}_noise" for arm in (NON_ADAPTIVE, ADAPTIVE)}
+NOISE_OF = {arm: f"{arm}_noise" for arm in ATTACKS}
 
 
 def fit_detectors(

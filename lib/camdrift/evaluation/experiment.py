@@ -13,21 +13,18 @@ from torch import Tensor
 from camdrift import storage
 from camdrift.detectors import behaviour, noisecam
 from camdrift.detectors.families import PLACE, Family, families, with_layer
-from camdrift.evaluation import adaptive, evaluation, measuring, sensitivity, training
-from camdrift.evaluation.evaluation import NOISE_OF
+from camdrift.evaluation import measuring, sensitivity, training
 from camdrift.explain.methods import grad_cam_plus_plus, layer_cam
-from camdrift.features.images import Objective
 from camdrift.features.reference import Reference
 from camdrift.models.logits import top_logit
 from camdrift.models.model import Model
-from camdrift.perturbations import changes, noise, size
+from camdrift.perturbations import size
 from camdrift.perturbations.variants import Variant, read, shown
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, Protocol, SettingsError
 from camdrift.settings.detection import place
 from camdrift.settings.section import size_of
 from camdrift.storage import (
-    ADAPTIVE,
     ADVERSARIAL,
     CLEAN,
     NOISE,
@@ -193,10 +190,10 @@ def measure(model: Model, part: Part, places: slice) -> Seen:
     for variant in variants:
         strength = float(variant.table["strength"].iloc[0])
         pixels = torch.from_numpy(variant.pixels())
-        features, variant_seconds = _features(
+        rows_of, variant_seconds = features(
             model, pixels, clean, rows, variant.name, strength, families(part.settings), part,
         )  # fmt: skip
-        parts.append(features)
+        parts.append(rows_of)
         seconds.append(variant_seconds)
     count = len(table) * len(variants)
     mean = {name: sum(part[name] for part in seconds) / count for name in seconds[0]}
@@ -221,7 +218,7 @@ def mean_seconds(parts: Sequence[Seen]) -> dict[str, float]:
     }
 
 
-def _features(
+def features(
     model: Model,
     pixels: Tensor,
     clean: Tensor,
@@ -232,6 +229,20 @@ def _features(
     part: Part,
     against: str = "",
 ) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Returns the features of a variant of images, and the seconds of each detector.
+
+    Args:
+        model: the model under attack.
+        pixels: of the variant, in [0, 1].
+        clean: as they are without it.
+        table: a row for each image, as `select_images` returns it.
+        variant: its name.
+        strength: of the attack.
+        detectors: that see them.
+        part: whose images they are.
+        against: the detector that the variant is an attack on, "" for none.
+    """
+
     def streams(name: str) -> list[np.random.Generator]:
         # "detect" is part of the seed, too.
         word = SEED_NAMES.get(variant, variant)
@@ -239,66 +250,14 @@ def _features(
         parts += [name] * bool(name)
         return [randomness.generator(*parts, int(image)) for image in table["image"]]
 
-    features, seconds = measuring.measure_images(model, pixels, streams, detectors, part.reference)
+    measured, seconds = measuring.measure_images(model, pixels, streams, detectors, part.reference)
     with torch.no_grad():
         blurred = model(blur_images(pixels, radius=part.settings.blur)).argmax(1).numpy()
     facts = {
         "image": table["image"].to_numpy(), "variant": variant, "strength": strength,
         "against": against, "blurred": blurred, "rms": size.rms(pixels - clean).numpy(),
     }  # fmt: skip
-    return pd.concat([pd.DataFrame(facts), features], axis=1), seconds
-
-
-def adapt(model: Model, part: Part, places: slice, measurements: Iterable[Seen]) -> Seen:
-    """Returns features of some test images under the non-adaptive and the adaptive attacks.
-
-    And under noise of the size of each, see `NOISE_OF`. Readings that share an attack share these.
-
-    Args:
-        model: the model under attack.
-        part: the images that take part.
-        places: indices of the images in the test split.
-        measurements: of all images that take part; detectors are fitted on them.
-    """
-    test_images = part.test_images.iloc[places]
-    original = next(v for v in part.variants(test_images) if v.name == CLEAN)
-    clean = torch.from_numpy(original.pixels())
-    labels = torch.from_numpy(test_images["clean"].to_numpy(copy=True))
-    budget = part.settings.adaptive.model_dump()
-    images = part.images.reset_index(drop=True)
-    rows = test_images.reset_index(drop=True)
-
-    def stored(pixels: Tensor) -> Tensor:
-        return torch.from_numpy(changes.stored(pixels.numpy(), quantise=part.protocol.quantise))
-
-    def attack(score: Objective | None) -> Tensor:
-        return stored(adaptive.perturb(model, clean, labels, score, **budget))
-
-    def features_of(
-        pixels: Tensor, variant: str, detectors: Sequence[Family], name: str = ""
-    ) -> pd.DataFrame:
-        """Returns the features of attacked images, and of images under noise of their size."""
-        kind: tuple[int | str, ...] = (part.seed, "detect", part.name, NOISE_OF[variant], name)
-        generators = [randomness.generator(*kind, int(image)) for image in rows["image"]]
-        noisy = stored(noise.beside(NOISE, clean, pixels - clean, generators))
-        return pd.concat([
-            _features(model, changed, clean, rows, arm, 1.0, detectors, part, name)[0]
-            for changed, arm in ((pixels, variant), (noisy, NOISE_OF[variant]))
-        ])  # fmt: skip
-
-    detectors = families(part.settings)
-    fitted_detectors = evaluation.fit_detectors(join(list(measurements)), images, 1.0, detectors)
-    parts = [features_of(attack(None), NON_ADAPTIVE, detectors)]
-    for family in detectors:
-        of_family = None
-        for name in family.readings():
-            if not family.has_surrogate or fitted_detectors[name].unfit:
-                continue
-            if of_family is None or not family.shares_surrogate:
-                pixels = attack(family.surrogate(fitted_detectors[name], model, part.reference))
-                of_family = features_of(pixels, ADAPTIVE, [family], name)
-            parts.append(of_family.assign(against=name))
-    return Seen(pd.concat(parts, ignore_index=True), {})
+    return pd.concat([pd.DataFrame(facts), measured], axis=1), seconds
 
 
 def empty() -> Detected:

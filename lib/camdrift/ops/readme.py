@@ -13,6 +13,7 @@ from camdrift.papers import claims, findings, interface
 from camdrift.papers.readme import Content
 from camdrift.papers.readme import readme as render
 from camdrift.papers.renkhoff2022 import report
+from camdrift.papers.tan2023 import adaptive
 from camdrift.papers.tan2023 import report as detector_report
 from camdrift.settings import DetectorStudy, LayerStudy, Settings, Study, params, presets
 from camdrift.storage import files
@@ -239,8 +240,8 @@ def _detectors(plan: Settings) -> str:
         headline = own.study(name, DetectorStudy).headline
         evaluation = detector_report.evaluation(tables, headline).drop_duplicates("detector")
         columns[f"`{name}`"] = evaluation.set_index("detector")["AUROC"]
-        adaptive = detector_report.adaptive(tables)
-        for cell, rows in adaptive.groupby("cell", sort=False) if len(adaptive) else ():
+        attacked = adaptive.texts(tables)
+        for cell, rows in attacked.groupby("cell", sort=False) if len(attacked) else ():
             column = f"`{name}`, adaptive {own.cells[str(cell)].attack}"
             columns[column] = rows.set_index("detector")["AUROC, adaptive"]
         disguise = detector_report.disguise(tables, headline).set_index("reading")

@@ -37,6 +37,17 @@ class DetectionShares(Section):
         return self
 
 
+class GradientFree(Section):
+    """A search by random squares for a lower score, as a check of attacks along gradients.
+
+    queries: looks at the score of an image.
+    detectors: by their files; the others are not attacked so.
+    """
+
+    queries: Annotated[int, Field(ge=2)]
+    detectors: list[Name]
+
+
 class DetectionSettings(Section):
     """The evaluation of detectors, and the settings of each detector that is tried."""
 
@@ -45,5 +56,16 @@ class DetectionSettings(Section):
     blur: Positive
     reference: Count = 600  # results of before it are still read
     adaptive: Descent
+    gradient_free: GradientFree = GradientFree(queries=200, detectors=[])  # as above
     # By the file of each in `camdrift.detectors`, which holds what its settings are.
     detectors: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _known(self) -> "DetectionSettings":
+        for name in self.gradient_free.detectors:
+            if name not in self.detectors:
+                raise ValueError(
+                    f"wanted detectors of this study in gradient_free.detectors, got '{name}'; "
+                    f"there are: {', '.join(self.detectors)}"
+                )
+        return self

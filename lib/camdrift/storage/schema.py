@@ -15,7 +15,8 @@ Places = slice | np.ndarray  # indices of some of a cell's images
 CLEAN, ADVERSARIAL, NOISE, RAISED = "clean", "adversarial", "noise", "raised_noise"
 BELOW, ABOVE = "below_boundary", "above_boundary"  # parts of the attack that do not flip, and do
 SOFTMAX = "clean_softmax"  # the clean image, its map explaining the probability of its class
-ADAPTIVE, NON_ADAPTIVE = "adaptive", "non_adaptive"  # attacks on detectors alone
+# Attacks on detectors alone.
+NON_ADAPTIVE, ADAPTIVE, GRADIENT_FREE = ATTACKS = "non_adaptive", "adaptive", "gradient_free"
 NOTHING, UNRELATED = "nothing", "unrelated"  # in scores only: pairs of clean maps
 BASELINE, LARGER = "baseline", "fgsm_larger"  # the model before retraining; an attack on all models
 # Target policies: the class that a map explains.
@@ -224,9 +225,10 @@ class Detected:
 
     features: a row for each (image, variant, strength, against): its features, see
         `evaluation.measuring`. Variants are clean, adversarial, noise and, at strength 1, the
-        attacks on detectors: 'adaptive', which knows the detector `against`, with that detector's
-        features alone, and 'non_adaptive' at the same budget; and, as '<attack>_noise', noise of
-        the size of each of these. `blurred` is the prediction after a blur, `rms` the root mean
+        attacks on detectors: 'adaptive' and 'gradient_free', which know the detector `against`,
+        with that detector's features alone, and 'non_adaptive', all of one budget; and, as
+        '<attack>_noise', noise of the size of each of these. `surrogate` is the number that the
+        adaptive attack lowers. `blurred` is the prediction after a blur, `rms` the root mean
         square of the change, in pixel values.
     images: a row an image: `image, split, source, label, clean, success`.
     maps: float16 (examples, variants, methods, h, w): normalised maps to show.

@@ -14,7 +14,8 @@ from scipy.ndimage import gaussian_filter
 
 from camdrift.analysis.drawing import Figure, coloured, panel, percent
 from camdrift.analysis.results import Tables
-from camdrift.storage import ADVERSARIAL, CLEAN, NOISE, Detected
+from camdrift.papers.tan2023 import adaptive
+from camdrift.storage import ADVERSARIAL, ATTACKS, CLEAN, NOISE, Detected
 
 # A reader can distinguish seven lines: the paper's two detectors, and the best baselines.
 DETECTORS = ("behaviour_median", "noisecam_printed_logits", "noisecam_code_softmax", "confidence",
@@ -124,23 +125,23 @@ def roc_curves(tables: Tables, cell: str) -> Figure:
 
 
 def auroc_under_adaptive_attack(tables: Tables, cell: str) -> Figure:
-    """Returns each detector's AUROC under a non-adaptive and an adaptive attack."""
+    """Returns each detector's AUROC under attacks that know it, beside one that does not."""
     rows = tables["adaptive"].query("cell == @cell").dropna(subset=["auroc"])
     rows = rows[rows["detector"] != "chance"]
-    both = rows.groupby("detector")["arm"].transform("nunique") == 2
-    names = {"non_adaptive": "non-adaptive attack", "adaptive": "adaptive attack"}
+    attacked = rows.groupby("detector")["arm"].transform("nunique") > 1
     table = (
-        rows[both]
-        .sort_values("arm", ascending=False, kind="stable")  # the non-adaptive attack first
-        .assign(series=rows["arm"].map(names))
+        rows[attacked]
+        .sort_values("arm", key=lambda arms: arms.map(ATTACKS.index), kind="stable")
+        .assign(series=rows["arm"].map(adaptive.NAMES))
         .rename(columns={"detector": "x", "auroc": "y"})
     )
     return Figure(
         "auroc_under_adaptive_attack",
-        f"Detectors under a non-adaptive and an adaptive attack ({cell})",
+        f"Detectors under attacks that know them ({cell})",
         "AUROC, attacked images whose class flips against clean and noisy ones, whose noise is of "
-        "each image's own change in size; 0.5 is chance. Both attacks have the same budget; "
-        "the adaptive one also lowers the detector's score.",
+        "each image's own change in size; 0.5 is chance. All attacks have the same budget; the "
+        "adaptive one also lowers the detector's score, and the gradient-free one searches for a "
+        "lower score at random.",
         "bars",
         table[["series", "x", "y"]].reset_index(drop=True),
         "detector",

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from camdrift.papers.tan2023 import tables
+from camdrift.papers.tan2023 import adaptive
 from camdrift.papers.tan2023.verdicts import Evaluations
 from camdrift.storage import Detected
 
@@ -27,7 +27,7 @@ def at_level(
     """
     own = evaluations[cell]
     attacked = [
-        tables.adaptive(
+        adaptive.table(
             detected[name].features,
             detected[name].images,
             replace(evaluations[name].whole, confidence=confidence),

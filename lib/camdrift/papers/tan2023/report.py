@@ -10,7 +10,7 @@ from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import as_text
 from camdrift.papers import claims
 from camdrift.papers.findings import RULES
-from camdrift.papers.tan2023 import matrix
+from camdrift.papers.tan2023 import adaptive, matrix
 from camdrift.papers.tan2023.claims import CLAIMS
 from camdrift.papers.tan2023.verdicts import FEW
 from camdrift.settings import DetectorStudy, Settings
@@ -96,38 +96,6 @@ def with_counts(rates: pd.DataFrame) -> pd.DataFrame:
     return counted
 
 
-def adaptive(tables: Tables) -> pd.DataFrame:
-    """Returns the rates of detectors under an adaptive attack as texts: one row for each detector.
-
-    A detector is better than chance if its interval lies above 0.5.
-    """
-    table = tables["adaptive"]
-    rows = []
-    for (cell, name), part in table.groupby(["cell", "detector"], sort=False):
-        arms = part.set_index("arm")
-        if "adaptive" not in arms.index:
-            continue
-        lows = [arms["low"].get(arm) for arm in ("non_adaptive", "adaptive")]
-        texts = {
-            arm: as_text(*arms.loc[arm, ["auroc", "low", "high"]])
-            for arm in ("non_adaptive", "adaptive")
-        }
-        rows.append(
-            {
-                "cell": cell,
-                "detector": name,
-                "flips, non-adaptive": f"{arms.loc['non_adaptive', 'flipped']:.0%}",
-                "flips, adaptive": f"{arms.loc['adaptive', 'flipped']:.0%}",
-                "AUROC, non-adaptive": texts["non_adaptive"],
-                "AUROC, adaptive": texts["adaptive"],
-                "AUROC, adaptive, noise of the cell's attack": _against_cell_noise(arms),
-                "better than chance, non-adaptive": _better(lows[0]),
-                "better than chance, adaptive": _better(lows[1]),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def disguise(tables: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
     """Returns the rank correlation of NoiseCAM with the confidence as texts: a row per reading."""
     rows = tables["disguise"]
@@ -144,15 +112,6 @@ def disguise(tables: Tables, cell: str, strength: float = 1.0) -> pd.DataFrame:
     return pd.DataFrame(readings)
 
 
-def _against_cell_noise(arms: pd.DataFrame) -> str:
-    names = ["auroc_cell_noise", "cell_noise_low", "cell_noise_high"]
-    return as_text(*arms.loc["adaptive", names]) if set(names) <= set(arms) else ""
-
-
-def _better(low: float | None) -> str:
-    return "" if low is None or pd.isna(low) else "yes" if low > 0.5 else "not surely"
-
-
 def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -> str:
     """Returns the HTML of the report; class and file names in it are text, never markup."""
     study = settings.study(name, DetectorStudy)
@@ -161,7 +120,7 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
         "images and model, not on those of any paper."
     ).format(name, study.headline)
     layers = tables["layers"].query("cell == @study.headline").drop(columns="cell")
-    adaptive_rates = adaptive(tables) if len(tables["adaptive"]) else None
+    adaptive_rates = adaptive.texts(tables) if len(tables["adaptive"]) else None
     parts = [
         Part(text=lead),
         Part("Claims", f"{RULES} A verdict applies to the images and the model of this "
@@ -177,11 +136,13 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
         Part("Every detector against every attack",
              "AUROC at strength 100 %, as above. Elsewhere: the mean AUROC when trained on another "
              "attack. Adaptively: from an attack that does not know the detector to one that does, "
-             "both of the budget `detection.adaptive`. Passes: forward ones of the model an image.",
+             "both of the budget `detection.adaptive`; without gradients: a random search of that "
+             "budget for a lower score. Passes: forward ones of the model an image.",
              matrix.texts(tables)),
-        Part("Detectors under a non-adaptive and an adaptive attack",
+        Part("Detectors under attacks that know them",
              "Noisy images are under noise of each attacked image's own size; the column on the "
-             "cell's attack is against noise of that one's, which is smaller."
+             "cell's attack is against noise of that one's, which is smaller. Fidelity: the rank "
+             "correlation of the number that the adaptive attack lowers with the detector's score."
              if adaptive_rates is not None else "Not run here.", adaptive_rates),
         Part("Is NoiseCAM the confidence in disguise?", "Rank correlation of its number of "
              "clusters with 1 minus the model's top probability, on test images, and the "

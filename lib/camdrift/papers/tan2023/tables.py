@@ -12,18 +12,16 @@ from camdrift.analysis import statistics
 from camdrift.detectors import noisecam
 from camdrift.detectors.families import families
 from camdrift.evaluation.evaluation import (
-    NOISE_OF,
     Evaluation,
-    add_facts,
     draw_resamples,
     fit_detectors,
     rows_at_strength,
 )
-from camdrift.papers.tan2023 import matrix
+from camdrift.papers.tan2023 import adaptive, matrix
 from camdrift.papers.tan2023.darkness import BLANK, Row, blankness
 from camdrift.pipeline import randomness
 from camdrift.settings import Cell, DetectionSettings, StatisticsSettings
-from camdrift.storage import ADAPTIVE, CLEAN, NOISE, NON_ADAPTIVE, Detected
+from camdrift.storage import CLEAN, NOISE, Detected
 
 # The contents of the tables, in a line each.
 ABOUT = {
@@ -33,7 +31,7 @@ ABOUT = {
     "roc": "points of the ROC curves",
     "transfer": "AUROC of a detector fitted on one attack and strength, tested on another, on the "
     "same images",
-    "adaptive": "AUROC under a non-adaptive and an adaptive attack, against noise of either size",
+    "adaptive": adaptive.ABOUT,
     "rivals": "balanced accuracy and AUROC of the best NoiseCAM minus those of its rivals",
     "layers": "sensitivity of each layer on the calibration images, and which one is read",
     "flags": "conditions that limit the validity of a verdict, and the claims affected",
@@ -187,47 +185,6 @@ def transfer(evaluations: Iterator[tuple[dict, Evaluation]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=TABLES["transfer"])
 
 
-def adaptive(features: pd.DataFrame, images: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
-    """Returns each detector's AUROC under a non-adaptive and an adaptive attack.
-
-    Both attacks have the same budget; attacked test images whose class flips are compared with
-    clean ones and with noisy ones, whose noise is of each image's own change in size.
-
-    Columns: `detector, arm` ('non_adaptive' or 'adaptive'), `images, flipped, auroc, low, high`;
-    `auroc_cell_noise`, with `cell_noise_low` and `cell_noise_high`, where the noise is of the size
-    of the cell's own attack, which stops as soon as the class flips; `attack_rms`, `noise_rms`,
-    `cell_noise_rms`, mean root mean squares of the changes, in grey levels of 255.
-    """
-    rows: list[Row] = []
-    test = evaluation.test
-    clean = test[test["kind"] == CLEAN]
-    for name, detector in evaluation.detectors.items():
-        for arm in (NON_ADAPTIVE, ADAPTIVE):
-            mine = (features["against"] == name) | (arm == NON_ADAPTIVE)
-            attacked = add_facts(features[mine & (features["variant"] == arm)], images)
-            if not len(attacked) or detector.unfit:
-                continue
-            like = features[mine & (features["variant"] == NOISE_OF[arm])]
-            noisy = add_facts(like.assign(variant=NOISE), images)
-            row: Row = {"detector": name, "arm": arm, "images": len(attacked),
-                        "flipped": float((attacked["kind"] == "success").mean())}  # fmt: skip
-            negatives = {"auroc": noisy, "auroc_cell_noise": test[test["kind"] == NOISE]}
-            for column, noise in negatives.items() if row["flipped"] else ():
-                whole = pd.concat([clean, noise, attacked], ignore_index=True)
-                part = Evaluation(
-                    {name: detector}, whole, evaluation.confidence, evaluation.weights
-                )
-                ends = [column.removeprefix("auroc_") + end for end in ("_low", "_high")]
-                ends = ["low", "high"] if column == "auroc" else ends
-                values = part.interval(part.auroc(name, "success", "both"))
-                row |= dict(zip((column, *ends), values, strict=True))
-            arms = {"attack_rms": attacked, "noise_rms": noisy, "cell_noise_rms": negatives[
-                "auroc_cell_noise"]}  # fmt: skip
-            row |= {column: 255 * arm_rows["rms"].mean() for column, arm_rows in arms.items()}
-            rows.append(row)
-    return pd.DataFrame(rows, columns=TABLES["adaptive"][1:])
-
-
 def blurring(evaluation: Evaluation) -> pd.DataFrame:
     """Returns the effect of a blur: a row for 'clean', 'noise', 'success' and 'failure' each.
 
@@ -349,7 +306,7 @@ def study_tables(
                     table["trained_on"] = table["detector"].map(trained_on(evaluation, key))
                 parts_by_table[name].append(table)
         if cell.adaptive:
-            table = adaptive(detected.features, detected.images, evaluations[key][1.0])
+            table = adaptive.table(detected.features, detected.images, evaluations[key][1.0])
             parts_by_table["adaptive"].append(table.assign(cell=key))
     alike: dict[tuple, dict[str, dict[float, Evaluation]]] = {}
     for key, (cell, detected) in cells.items():
@@ -379,10 +336,7 @@ TABLES = {
         "fitted_cell", "fitted_strength", "cell", "strength", "detector", "trained_on", "auroc",
         "balanced",
     ],
-    "adaptive": [
-        "cell", "detector", "arm", "images", "flipped", "auroc", "low", "high", "auroc_cell_noise",
-        "cell_noise_low", "cell_noise_high", "attack_rms", "noise_rms", "cell_noise_rms",
-    ],
+    "adaptive": ["cell", *adaptive.COLUMNS],
     "blur": ["cell", "strength", "kind"],
     "blank": ["cell", "strength", *BLANK],
     "disguise": ["cell", "strength", "reading", "kind"],
