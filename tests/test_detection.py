@@ -270,6 +270,18 @@ def test_no_flipped_image_breaks_nothing():
     assert set(result) == {UNDECIDED}
 
 
+def test_the_attack_that_evades_a_detector_further_decides_whether_it_withstands():
+    both = {"detector": "behaviour_median", "arm": ["adaptive", "gradient_free"],
+            "auroc": [0.9, 0.5], "low": [0.8, 0.4], "high": [1.0, 0.6]}  # fmt: skip
+    row = judged(**both).loc["B8"]
+    assert (row["value"], row["low"], row["high"]) == (0.5, 0.4, 0.6)
+    assert row["verdict"] == NOT
+    turned = both | {"auroc": [0.5, 0.9], "low": [0.4, 0.8], "high": [0.6, 1.0]}
+    assert judged(**turned).loc["B8", "value"] == 0.5
+    alone = {key: value[:1] if isinstance(value, list) else value for key, value in both.items()}
+    assert judged(**alone).loc["B8", "verdict"] == HOLDS
+
+
 def judged(share=1.0, size=224, **changes) -> pd.DataFrame:
     evaluations = evaluate(share=share, strengths=(0.25, 1.0, 4.0))
     adaptive = pd.DataFrame(
@@ -403,8 +415,18 @@ def test_a_gradient_free_attack_stands_beside_the_others():
     assert result.set_index(["detector", "arm"])["auroc"]["energy"].to_dict() == {
         "non_adaptive": 1, "adaptive": 1, "gradient_free": 0,
     }  # fmt: skip
+    # Its score is lower than under both others, whose score is the same, on each image.
+    shares = result.query("detector == 'energy'").set_index("arm")[["lowered", "below_adaptive"]]
+    assert shares.loc["gradient_free"].to_list() == [1, 1]
+    assert shares.loc["adaptive", "lowered"] == 0
+    assert shares["below_adaptive"].isna().sum() == 2
     texts = attacked_detectors.texts({"adaptive": result.assign(cell="pgd")})
     assert texts["detector"].to_list() == ["energy"]
+    assert texts["below adaptive"].to_list() == ["1.00"]
+    assert "random search" in attacked_detectors.reading({"adaptive": result})
+    assert "random search" not in attacked_detectors.reading(
+        {"adaptive": result.query("arm != 'gradient_free'")}
+    )
     assert texts.loc[0, "AUROC, gradient-free"].startswith("0.000")
     assert texts.loc[0, "better than chance, gradient-free"] == "not surely"
     figure = figures.auroc_under_adaptive_attack(

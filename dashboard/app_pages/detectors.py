@@ -90,14 +90,12 @@ if "matrix" in tables:
     seconds = matrix.seconds(stages, headline, view.settings.detection)
     frame.table(matrix.texts(tables, seconds or None), "matrix", "AUROC at strength 100 %, 0.5 is "
                 "chance. Elsewhere: the mean when trained on another attack. Adaptively: from an "
-                "attack that does not know the detector to one that does, of one budget; without "
-                "gradients: a random search for a lower score. Passes: forward ones of the model "
-                "an image; ms: what an image took in the recorded run.")  # fmt: skip
+                "attack that does not know the detector to one that does, within one eps. Passes: "
+                "forward ones of the model an image. ms: an image of the headline cell, beyond "
+                "what detectors before it had computed.")  # fmt: skip
 if len(tables["adaptive"]):
-    st.subheader("Under attacks that know the detector", anchor=False)
-    frame.table(adaptive.texts(tables), "adaptive", "AUROC at the same budget; 0.5 is chance. "
-                "Fidelity: the rank correlation of the number that the adaptive attack lowers "
-                "with the detector's score.")  # fmt: skip
+    st.subheader("Under non-adaptive and adaptive attacks", anchor=False)
+    frame.table(adaptive.texts(tables), "adaptive", adaptive.reading(tables))
 st.subheader("Is NoiseCAM the confidence in disguise?", anchor=False)
 frame.table(report.disguise(tables, cell, strength), "disguise", "Rank correlation of its number "
             "of clusters with 1 minus the model's top probability, on test images, and the "

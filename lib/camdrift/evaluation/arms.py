@@ -25,7 +25,8 @@ def adapt(model: Model, part: Part, places: slice, measurements: Iterable[Seen])
     """Returns features of some test images under non-adaptive, adaptive and gradient-free attacks.
 
     And under noise of the size of each, see `NOISE_OF`. Readings that share an adaptive attack
-    share its rows. These have the further column `surrogate`, the number that the attack lowers.
+    share its rows. Rows of the adaptive attack and of its noise have a further column, `surrogate`,
+    the number that the attack lowers.
 
     Args:
         model: the model under attack.
@@ -64,8 +65,8 @@ def adapt(model: Model, part: Part, places: slice, measurements: Iterable[Seen])
     images = part.images.reset_index(drop=True)
     whole = experiment.join(list(measurements))
     fitted = evaluation.fit_detectors(whole, images, 1.0, detectors)
-    flipped = attack(None)
-    parts = [features_of(flipped, NON_ADAPTIVE, detectors)]
+    non_adaptive = attack(None)
+    parts = [features_of(non_adaptive, NON_ADAPTIVE, detectors)]
     for family in detectors:
         of_family = None
         for name in family.readings():
@@ -77,9 +78,9 @@ def adapt(model: Model, part: Part, places: slice, measurements: Iterable[Seen])
             if of_family is not None:
                 parts.append(of_family.assign(against=name))
             if family.name in settings.gradient_free.detectors:
-                judge = partial(_judge, model, part, rows, labels, family, name, fitted[name])
+                own_score = partial(_score, model, part, rows, labels, family, name, fitted[name])
                 pixels = square.perturb(
-                    clean, flipped, judge, _generators(part, rows, GRADIENT_FREE, name),
+                    clean, non_adaptive, own_score, _generators(part, rows, GRADIENT_FREE, name),
                     eps=settings.adaptive.eps, queries=settings.gradient_free.queries,
                 )  # fmt: skip
                 parts.append(features_of(_stored(pixels, part), GRADIENT_FREE, [family], name))
@@ -97,14 +98,18 @@ def _generators(
     return [randomness.generator(*whole, int(image)) for image in rows["image"]]
 
 
-def _judge(
+def _score(
     model: Model, part: Part, rows: pd.DataFrame, labels: Labels, family: Family, name: str,
-    detector: Detector, pixels: Pixels, query: int,
+    detector: Detector, pixels: Pixels,
 ) -> arrays.PerImage:  # fmt: skip
-    """Returns the fitted detector's own score of stored images, infinite without a flip."""
+    """Returns the fitted detector's own score of stored images, infinite without a flip.
+
+    A detector with random numbers has the same ones at each call: the search lowers that one
+    score, and the features of its result are measured with others.
+    """
 
     def streams(stream: str) -> list[np.random.Generator]:
-        return _generators(part, rows, GRADIENT_FREE, name, query, stream)
+        return _generators(part, rows, GRADIENT_FREE, name, stream)
 
     features, _ = measuring.measure_images(
         model, _stored(pixels, part), streams, [family], part.reference

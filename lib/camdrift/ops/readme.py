@@ -243,7 +243,7 @@ def _detectors(plan: Settings) -> str:
         attacked = adaptive.texts(tables)
         for cell, rows in attacked.groupby("cell", sort=False) if len(attacked) else ():
             column = f"`{name}`, adaptive {own.cells[str(cell)].attack}"
-            columns[column] = rows.set_index("detector")["AUROC, adaptive"]
+            columns[column] = rows.set_index("detector").get("AUROC, adaptive", "")
         disguise = detector_report.disguise(tables, headline).set_index("reading")
         readings[f"`{name}`"] = disguise["rank correlation, all images"]
     if not columns:

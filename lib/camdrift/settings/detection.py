@@ -40,8 +40,8 @@ class DetectionShares(Section):
 class GradientFree(Section):
     """A search by random squares for a lower score, as a check of attacks along gradients.
 
-    queries: looks at the score of an image.
-    detectors: by their files; the others are not attacked so.
+    queries: evaluations of an image's score.
+    detectors: by their files, those that are attacked so.
     """
 
     queries: Annotated[int, Field(ge=2)]

@@ -226,7 +226,7 @@ class Detected:
     features: a row for each (image, variant, strength, against): its features, see
         `evaluation.measuring`. Variants are clean, adversarial, noise and, at strength 1, the
         attacks on detectors: 'adaptive' and 'gradient_free', which know the detector `against`,
-        with that detector's features alone, and 'non_adaptive', all of one budget; and, as
+        with that detector's features alone, and 'non_adaptive', all within one eps; and, as
         '<attack>_noise', noise of the size of each of these. `surrogate` is the number that the
         adaptive attack lowers. `blurred` is the prediction after a blur, `rms` the root mean
         square of the change, in pixel values.

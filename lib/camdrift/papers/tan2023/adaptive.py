@@ -1,4 +1,8 @@
-"""Detectors under attacks that know them: along gradients, and without gradients."""
+"""Detectors under attacks that know them, along gradients and without, and under one that does not.
+
+All are within the same eps. The adaptive attack takes steps along the gradient of a surrogate; the
+gradient-free one is a random search that begins at the non-adaptive attack's result.
+"""
 
 import numpy as np
 import pandas as pd
@@ -11,13 +15,21 @@ from camdrift.papers.tan2023.darkness import Row
 from camdrift.storage import ADAPTIVE, ATTACKS, CLEAN, GRADIENT_FREE, NOISE, NON_ADAPTIVE
 
 ABOUT = (
-    "AUROC under a non-adaptive, an adaptive and a gradient-free attack of one budget, against "
-    "noise of either size; how well the number that the adaptive one lowers ranks as the score does"
+    "AUROC under a non-adaptive, an adaptive and a gradient-free attack within one eps, against "
+    "noise of either size; shares of images whose score they lower; fidelity of surrogates"
 )
 COLUMNS = [
     "detector", "arm", "images", "flipped", "auroc", "low", "high", "auroc_cell_noise",
-    "cell_noise_low", "cell_noise_high", "attack_rms", "noise_rms", "cell_noise_rms", "fidelity",
+    "cell_noise_low", "cell_noise_high", "attack_rms", "noise_rms", "cell_noise_rms", "lowered",
+    "below_adaptive", "fidelity",
 ]  # fmt: skip
+KNOWING = (ADAPTIVE, GRADIENT_FREE)
+SHARES = (  # arm, column, title
+    (ADAPTIVE, "fidelity", "fidelity"),
+    (ADAPTIVE, "lowered", "lowered, adaptive"),
+    (GRADIENT_FREE, "lowered", "lowered, gradient-free"),
+    (GRADIENT_FREE, "below_adaptive", "below adaptive"),
+)
 NAMES = {
     NON_ADAPTIVE: "non-adaptive attack",
     ADAPTIVE: "adaptive attack",
@@ -26,7 +38,7 @@ NAMES = {
 
 
 def table(features: pd.DataFrame, images: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
-    """Returns each detector's AUROC under each attack on it, all of the same budget.
+    """Returns each detector's AUROC under each attack on it.
 
     Attacked test images whose class flips are compared with clean ones and with noisy ones, whose
     noise is of each image's own change in size.
@@ -35,13 +47,16 @@ def table(features: pd.DataFrame, images: pd.DataFrame, evaluation: Evaluation) 
     auroc, low, high`; `auroc_cell_noise`, with `cell_noise_low` and `cell_noise_high`, where the
     noise is of the size of the cell's own attack, which stops as soon as the class flips;
     `attack_rms`, `noise_rms`, `cell_noise_rms`, mean root mean squares of the changes, in grey
-    levels of 255; `fidelity`, of the adaptive arm: the rank correlation, over images of this arm
-    and of its noise, of the number that the attack lowers with the detector's score.
+    levels of 255; of images that both flip, `lowered`, the share whose score is lower than under
+    the non-adaptive attack, and, of the gradient-free one, `below_adaptive`, the share whose score
+    is lower than under the adaptive attack; `fidelity`, of the adaptive arm, the rank correlation
+    of the surrogate with the detector's score, over images of this arm and of its noise.
     """
     rows: list[Row] = []
     test = evaluation.test
     clean = test[test["kind"] == CLEAN]
     for name, detector in evaluation.detectors.items():
+        scores: dict[str, pd.Series] = {}  # of flipped images
         for arm in ATTACKS:
             mine = (features["against"] == name) | (arm == NON_ADAPTIVE)
             attacked = add_facts(features[mine & (features["variant"] == arm)], images)
@@ -64,7 +79,13 @@ def table(features: pd.DataFrame, images: pd.DataFrame, evaluation: Evaluation) 
             arms = {"attack_rms": attacked, "noise_rms": noisy, "cell_noise_rms": negatives[
                 "auroc_cell_noise"]}  # fmt: skip
             row |= {column: 255 * arm_rows["rms"].mean() for column, arm_rows in arms.items()}
-            if arm == ADAPTIVE and "surrogate" in features:  # results of before it lack it
+            flipped = attacked[attacked["kind"] == "success"]
+            scores[arm] = pd.Series(detector.score_samples(flipped), flipped["image"])
+            for other, column in ((NON_ADAPTIVE, "lowered"), (ADAPTIVE, "below_adaptive")):
+                if other in scores and other != arm:
+                    change = (scores[arm] - scores[other]).dropna()
+                    row[column] = float((change < 0).mean())
+            if arm == ADAPTIVE and "surrogate" in features:  # not in results of earlier revisions
                 both = pd.concat([attacked, noisy], ignore_index=True)
                 pair = both["surrogate"].to_numpy(), detector.score_samples(both)
                 once = np.ones((1, len(both)))
@@ -77,7 +98,7 @@ def texts(tables: Tables) -> pd.DataFrame:
     """Returns the rates of detectors under attacks on them as texts: one row for each detector.
 
     A detector is better than chance if its interval lies above 0.5. The columns of the
-    gradient-free attack and of the fidelity are there where the study has them.
+    gradient-free attack and of the fidelity are there where the study has them, see `reading`.
     """
     rows = []
     for (cell, name), part in tables["adaptive"].groupby(["cell", "detector"], sort=False):
@@ -91,16 +112,34 @@ def texts(tables: Tables) -> pd.DataFrame:
             row[f"AUROC, {_short(arm)}"] = as_text(*arms.loc[arm, ["auroc", "low", "high"]])
         if ADAPTIVE in known:
             row["AUROC, adaptive, noise of the cell's attack"] = _against_cell_noise(arms)
-            if pd.notna(fidelity := arms.get("fidelity", pd.Series()).get(ADAPTIVE)):
-                row["fidelity"] = f"{fidelity:.2f}"
+        for arm, column, title in SHARES:
+            if column in arms and pd.notna(value := arms[column].get(arm)):
+                row[title] = f"{value:.2f}"
         row |= {f"better than chance, {_short(arm)}": _better(arms["low"].get(arm))
                 for arm in known}  # fmt: skip
         rows.append(row)
     order = [f"{kind}, {_short(arm)}" for kind in ("flips", "AUROC") for arm in NAMES]
-    order += ["AUROC, adaptive, noise of the cell's attack", "fidelity"]
+    order += ["AUROC, adaptive, noise of the cell's attack", *(title for *_, title in SHARES)]
     order += [f"better than chance, {_short(arm)}" for arm in NAMES]
     whole = pd.DataFrame(rows)
     return whole[[c for c in ("cell", "detector", *order) if c in whole]].fillna("")
+
+
+def reading(tables: Tables) -> str:
+    """Returns sentences that say how to read the attacks of a study on its detectors."""
+    text = (
+        "All attacks are within the same eps; noise is of each attacked image's own size, and 0.5 "
+        "is chance. The adaptive attack also lowers a surrogate of the detector's score."
+    )
+    if "fidelity" in tables["adaptive"]:
+        text += " Fidelity: the rank correlation of the surrogate with the score."
+    if (tables["adaptive"]["arm"] == GRADIENT_FREE).any():
+        text += (
+            " The gradient-free attack is a random search for a lower score, from the "
+            "non-adaptive attack's result; below adaptive: the share of images whose score it "
+            "leaves lower than the adaptive attack does. Where it does not win, it shows nothing."
+        )
+    return text
 
 
 def _short(arm: str) -> str:

@@ -137,11 +137,9 @@ def auroc_under_adaptive_attack(tables: Tables, cell: str) -> Figure:
     )
     return Figure(
         "auroc_under_adaptive_attack",
-        f"Detectors under attacks that know them ({cell})",
-        "AUROC, attacked images whose class flips against clean and noisy ones, whose noise is of "
-        "each image's own change in size; 0.5 is chance. All attacks have the same budget; the "
-        "adaptive one also lowers the detector's score, and the gradient-free one searches for a "
-        "lower score at random.",
+        f"Detectors under non-adaptive and adaptive attacks ({cell})",
+        "AUROC, attacked images whose class flips against clean and noisy ones. "
+        f"{adaptive.reading({'adaptive': rows})}",
         "bars",
         table[["series", "x", "y"]].reset_index(drop=True),
         "detector",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from camdrift.analysis.results import Tables
@@ -13,7 +14,7 @@ from camdrift.storage import ADAPTIVE, ATTACKS, GRADIENT_FREE, NON_ADAPTIVE, Det
 
 ABOUT = (
     "each detector against each attack: AUROC, TPR at 5 %, AUROC when trained on other attacks, "
-    "and under a non-adaptive, an adaptive and a gradient-free attack of one budget; forward "
+    "and under a non-adaptive, an adaptive and a gradient-free attack within one eps; forward "
     "passes an image"
 )
 COLUMNS = [
@@ -33,7 +34,7 @@ def table(
     images. Columns: see `COLUMNS`; `elsewhere`, the mean AUROC of the detector when it is trained
     on one of `others` other cells, missing where it is trained on no attack. Where the cell's
     detectors are attacked: `non_adaptive`, `adaptive` and `gradient_free`, the AUROC under an
-    attack that does not know the detector and two that do, all of the budget `detection.adaptive`,
+    attack that does not know the detector and two that do, all within `detection.adaptive.eps`,
     not of the cell's size, and against noise of their own size; `fidelity`, see `adaptive.table`.
 
     Args:
@@ -77,6 +78,8 @@ def seconds(
 ) -> dict[str, float]:
     """Returns the seconds an image that detectors take on a cell, as a run recorded them.
 
+    Those of a detector are beyond what the detectors before it had computed.
+
     Args:
         stages: of the record; nothing is returned where they lack the cell's.
         cell: of the images.
@@ -92,7 +95,7 @@ def texts(tables: Tables, seconds: Mapping[str, float] | None = None) -> pd.Data
     """Returns the matrix as texts: a row for each detector, a column for each cell.
 
     A field holds the AUROC with its interval; then, for a detector that is trained on attacked
-    images, its mean AUROC when trained on others; and, at another budget, those under a
+    images, its mean AUROC when trained on others; and, within another eps, those under a
     non-adaptive, an adaptive and a gradient-free attack.
 
     Args:
@@ -114,10 +117,11 @@ def texts(tables: Tables, seconds: Mapping[str, float] | None = None) -> pd.Data
             text = as_text(field.auroc, field.auroc_low, field.auroc_high)
             if field.others:
                 text += f", elsewhere {field.elsewhere:.3f}"
-            if pd.notna(field.adaptive):
-                text += f"; {field.non_adaptive:.3f} to {field.adaptive:.3f} adaptively"
-            if pd.notna(free := getattr(field, GRADIENT_FREE, None)):  # some studies lack it
-                text += f", {free:.3f} without gradients"
+            free = getattr(field, GRADIENT_FREE, np.nan)  # results of earlier revisions lack it
+            ends = (field.adaptive, "adaptively"), (free, "without gradients")
+            known = [f"{value:.3f} {how}" for value, how in ends if pd.notna(value)]
+            if known:
+                text += f"; {field.non_adaptive:.3f} to {', '.join(known)}"
             row[field.cell] = text
         rows.append(row)
     return pd.DataFrame(rows)

@@ -136,13 +136,13 @@ def page(name: str, settings: Settings, tables: Tables, figures: list[Figure]) -
         Part("Every detector against every attack",
              "AUROC at strength 100 %, as above. Elsewhere: the mean AUROC when trained on another "
              "attack. Adaptively: from an attack that does not know the detector to one that does, "
-             "both of the budget `detection.adaptive`; without gradients: a random search of that "
-             "budget for a lower score. Passes: forward ones of the model an image.",
+             "both within `detection.adaptive.eps`; without gradients: a random search within it "
+             "for a lower score. Passes: forward ones of the model an image.",
              matrix.texts(tables)),
         Part("Detectors under attacks that know them",
-             "Noisy images are under noise of each attacked image's own size; the column on the "
-             "cell's attack is against noise of that one's, which is smaller. Fidelity: the rank "
-             "correlation of the number that the adaptive attack lowers with the detector's score."
+             f"{adaptive.reading(tables)} Lowered: the share of images whose score is lower than "
+             "under the non-adaptive attack, of those that both flip. The column on the cell's "
+             "attack is against noise of that one's size, which is smaller."
              if adaptive_rates is not None else "Not run here.", adaptive_rates),
         Part("Is NoiseCAM the confidence in disguise?", "Rank correlation of its number of "
              "clusters with 1 minus the model's top probability, on test images, and the "

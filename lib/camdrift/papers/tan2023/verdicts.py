@@ -21,6 +21,7 @@ from camdrift.papers.findings import (
     verdict_of_parts,
     verdict_of_range,
 )
+from camdrift.papers.tan2023.adaptive import KNOWING
 from camdrift.papers.tan2023.darkness import raw_masses
 from camdrift.settings.section import in_words
 from camdrift.storage import CLEAN, NOISE
@@ -37,7 +38,7 @@ class Evaluations:
     """The evaluations of a cell.
 
     by_strength: tested at each strength; fitted, and thresholds chosen, at strength 1.
-    adaptive: as `tables.adaptive` returns it, with `cell`, of the cells of the same model
+    adaptive: as `adaptive.table` returns it, with `cell`, of the cells of the same model
         with an adaptive attack.
     size: of the images in px, see `settings.section.sides`.
     transfer: as `tables.transfer` returns it, of detectors that are fitted at strength 1 on the
@@ -292,13 +293,15 @@ def blur_breaks(evaluations: Evaluations) -> Finding:
 
 
 def withstands_adaptive_attack(evaluations: Evaluations) -> Finding:
-    """Judges B8: the least AUROC of the paper's detectors under an adaptive attack.
+    """Judges B8: the least AUROC of the paper's detectors under an attack that knows them.
 
-    Noisy images are under noise of each attacked image's own size. The detail also has the least
+    Of a detector that is attacked along gradients and without, the lower AUROC counts. Noisy images
+    are under noise of each attacked image's own size. The detail also has the least
     against noise of the size of the cell's attack, which is smaller.
     """
-    rows = evaluations.adaptive[evaluations.adaptive["arm"] == "adaptive"].dropna(subset="auroc")
+    rows = evaluations.adaptive[evaluations.adaptive["arm"].isin(KNOWING)].dropna(subset="auroc")
     rows = rows[rows["detector"].isin([*behaviour.NAMES, *noisecam.NAMES])]
+    rows = rows.loc[rows.groupby(["cell", "detector"], sort=False)["auroc"].idxmin()]
     if not len(rows):
         return nothing("no adaptive attack that flips", NOT_RUN)
     parts = [verdict_of_interval(row.low, row.high, above=0.7) for row in rows.itertuples()]
@@ -348,7 +351,7 @@ def doubts(evaluations: Evaluations) -> pd.DataFrame:
         *few("flipped test images at one of the strengths", min(counts.values()), "B3", "B4"),
         *few("clean test images", clean, "B5", "B7"),
     ]
-    attacked = evaluations.adaptive[evaluations.adaptive["arm"] == "adaptive"]
+    attacked = evaluations.adaptive[evaluations.adaptive["arm"].isin(KNOWING)]
     if len(attacked):
         flipped = (attacked["images"] * attacked["flipped"]).round().min()
         rows += few("images that the adaptive attack flips", int(flipped), "B8")
