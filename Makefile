@@ -76,7 +76,7 @@ e2e: setup ## use the dashboard in a real Chromium, and take screenshots
 
 screenshots: e2e ## after make publish: take the README's pictures of the dashboard anew
 	mkdir -p data/results/screenshots
-	for page in overview layers image; do \
+	for page in answer overview layers image; do \
 		cp data/run/screenshots/$${page}_light.png data/results/screenshots/$$page.png; done
 
 bench: oracles ## after make repro: time what is done here against other ways to the same numbers

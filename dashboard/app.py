@@ -15,7 +15,8 @@ os.chdir(ROOT)  # artefacts are found from the root of the repository
 import frame  # noqa: E402
 
 PAGES = {
-    "overview": "Overview",
+    "answer": "The answer",
+    "overview": "Study",
     "claims": "Claims",
     "layers": "Layers",
     "image": "Image",
@@ -26,12 +27,13 @@ PAGES = {
     "provenance": "Provenance",
 }
 
-st.set_page_config("camdrift", layout="wide")
 page = st.navigation(
     [
-        st.Page(f"app_pages/{name}.py", title=title, url_path=name, default=name == "overview")
+        st.Page(f"app_pages/{name}.py", title=title, url_path=name, default=name == "answer")
         for name, title in PAGES.items()
     ]
 )
-frame.choose_study()
+study = frame.choose_study()
+name = page.title if page.url_path == "" else f"{page.title}: {study}"
+st.set_page_config(f"{name} - camdrift", layout="wide")
 page.run()

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
+from evidence import gather
 from streamlit.delta_generator import DeltaGenerator
 
 from camdrift import storage
@@ -113,15 +114,41 @@ def plans(settings: Settings) -> dict[str, Study]:
     return settings.studies | results.elsewhere(settings)
 
 
-def choose_study() -> None:
-    """Shows the choice of the study for all pages."""
+@st.cache_data(max_entries=2)
+def _evidence(stamp: float, _settings: Settings) -> pd.DataFrame:
+    return gather(_settings)
+
+
+def evidence() -> pd.DataFrame:
+    """Returns what every study that is here says of every claim, see `evidence.gather`."""
+    settings = current_settings()
+    return _evidence(latest(storage.RESULTS, storage.REPORTS), settings)
+
+
+def choose_study() -> str:
+    """Shows the choice of the study for all pages, and returns it."""
     studies = plans(current_settings())
+    missing = unknown("study", studies)
     st.sidebar.selectbox("Study", list(studies), key="study", bind="query-params")
     study, origin = st.session_state["study"], ""
     if storage.shown(study, "tables").is_dir():
         own = storage.is_own(study)
         origin = f"The results are {'built here' if own else 'those that are published'}. "
     st.sidebar.caption(f"{origin}The address holds every choice: copy it to share the view.")
+    if missing:
+        st.warning(f"{missing} The study shown is '{study}'.")
+    return study
+
+
+def unknown(key: str, options: Collection[str]) -> str:
+    """Returns a sentence if the address names an option that is not there, or ''.
+
+    Call this before the widget of that key, which drops such a name from the address.
+    """
+    asked = st.query_params.get(key)
+    if asked is None or asked in options or key in st.session_state:
+        return ""
+    return f"The address names the {key} '{asked[:80]}', which is not here."
 
 
 def view(*papers: str, subject: str = "") -> View:
@@ -143,12 +170,17 @@ def view(*papers: str, subject: str = "") -> View:
     if not folder.is_dir() or not storage.shown(study, "settings.json").exists():
         st.info(f"Nothing is built yet for '{study}'. {build_hint(study)}")
         st.stop()
+    return view_of(study)
+
+
+def view_of(study: str) -> View:
+    """Returns a study that has results; if they are of an earlier revision, ends the page."""
     try:
-        study_settings = results.settings_of(study)
+        settings = results.settings_of(study)
     except SettingsError as fault:
         st.info(f"{fault}. {build_hint(study)}")
         st.stop()
-    return View(study, study_settings.studies[study], study_settings, tables_of(study))
+    return View(study, settings.studies[study], settings, tables_of(study))
 
 
 def tables_of(study: str) -> Tables:
@@ -201,6 +233,9 @@ def choice(
     index = list(options).index(default)
     if key in st.session_state and st.session_state[key] not in options:
         st.session_state[key] = default
+    shown = more.get("format_func") or str
+    if missing := unknown(key, [shown(option) for option in options]):
+        place.warning(f"{missing} Shown is '{shown(default)}'.")
     return place.selectbox(label, options, index=index, key=key, bind="query-params", **more)
 
 

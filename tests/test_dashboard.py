@@ -53,19 +53,19 @@ def alone(whole, tmp_path):
     return tmp_path
 
 
-def shown(folder, monkeypatch, page="overview", **query):
+def shown(folder, monkeypatch, page="answer", **query):
     import streamlit as st
 
     st.cache_data.clear()
     st.cache_resource.clear()
-    for name in ("frame", "charts", "tiles", "lineage", "revisions"):
+    for name in ("details", "evidence", "frame", "charts", "tiles", "lineage", "revisions"):
         sys.modules.pop(name, None)
     monkeypatch.chdir(folder)
     app = testing.AppTest.from_file(str(folder / "dashboard" / "app.py"), default_timeout=60)
     for name, value in query.items():
         app.query_params[name] = value
     app.run()
-    if page != "overview":
+    if page != "answer":
         app.switch_page(f"app_pages/{page}.py").run()
     assert not app.exception, (page, app.exception)
     return app
@@ -323,7 +323,69 @@ def test_a_threshold_moves_the_rates(whole, monkeypatch):
     slider = next(slider for slider in app.slider if str(slider.key).startswith("limit_"))
     slider.set_value(slider.min).run()
     assert not app.exception
-    assert [app.metric[0].value, app.metric[1].value] == ["100%", "0%"]
+    assert [app.metric[0].value, app.metric[1].value] == ["100%", "100%"]
+
+
+def test_a_rate_to_reach_sets_the_threshold(whole, monkeypatch):
+    app = shown(whole, monkeypatch, "detectors", study="tiny_detectors", cell="tiny_pgd")
+    name = app.selectbox(key="detector").value
+    judged = pd.read_csv(whole / "data/reports/tiny_detectors/tables/judged.csv")
+    judged = judged.query("cell == 'tiny_pgd' and strength == 1").dropna(subset=[name])
+    for wanted in (100, 80, 1):
+        app.number_input(key="tpr").set_value(wanted).run()
+        limit = next(box for box in app.slider if str(box.key).startswith("limit_")).value
+        hit = judged.loc[judged["kind"] == "success", name]
+        assert (hit >= limit).mean() >= wanted / 100
+        assert (hit > limit).mean() < wanted / 100
+        benign = judged.loc[judged["kind"].isin(["clean", "noise"]), name]
+        rates = (hit >= limit).mean(), (benign >= limit).mean()
+        assert [metric.value for metric in app.metric[:2]] == [f"{rate:.0%}" for rate in rates]
+        assert f"{len(benign)} images" in app.metric[1].delta
+
+
+def test_the_best_detector_comes_first(whole, monkeypatch):
+    app = shown(whole, monkeypatch, "detectors", study="tiny_detectors", cell="tiny_pgd")
+    values = [float(text.split()[0]) for text in app.dataframe[0].value["AUROC"] if text]
+    assert values == sorted(values, reverse=True)
+    assert app.selectbox(key="detector").value == app.dataframe[0].value["detector"].iloc[0]
+
+
+def test_the_answer_has_every_verdict_of_every_study(whole, monkeypatch):
+    app = shown(whole, monkeypatch)
+    assert app.header[0].value == "The answer so far"
+    assert len(app.dataframe) == len(STUDIES)
+    for study, paper in STUDIES.items():
+        claims = pd.read_csv(whole / "data/reports" / study / "tables/claims.csv")
+        run = claims[claims["verdict"] != "not run here"]
+        table = next(frame.value for frame in app.dataframe if study in frame.value)
+        assert len(table) == len(claims), paper
+        fields = table.set_index("claim")[study]
+        assert (fields != "").sum() == len(run)
+        for row in run.itertuples():
+            letter = {"holds": "H", "holds in part": "P", "does not hold": "N", "no effect": "0",
+                      "not decided": "?"}[row.verdict]  # fmt: skip
+            assert fields[row.id].startswith(letter)
+            if pd.notna(row.value):
+                assert f" {row.value:.3f} " in fields[row.id]
+            if pd.notna(row.images):
+                assert f"n={row.images:.0f}" in fields[row.id]
+
+
+def test_a_filter_of_verdicts_rules_the_claim_and_its_table(whole, monkeypatch):
+    app = shown(whole, monkeypatch, "claims", study="tiny", verdicts="does not hold")
+    table = pd.read_csv(whole / "data/reports/tiny/tables/claims.csv")
+    mine = table.loc[table["verdict"] == "does not hold", "id"].tolist()
+    assert app.selectbox(key="claim").options == mine
+    assert app.subheader[0].value.startswith(f"{mine[0]}: ")
+
+
+def test_an_address_that_names_what_is_not_here_says_so(whole, monkeypatch):
+    app = shown(whole, monkeypatch, study="nowhere")
+    assert "names the study 'nowhere'" in app.warning[0].value
+    app = shown(whole, monkeypatch, "layers", study="tiny", cell="elsewhere", measure="odd")
+    assert any("names the cell 'elsewhere'" in box.value for box in app.warning)
+    app.run()
+    assert not any("elsewhere" in box.value for box in app.warning)
 
 
 def test_a_threshold_as_chosen_gives_the_table_s_rates(whole):

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from camdrift import storage
 from camdrift.analysis import drawing, results
@@ -61,6 +62,22 @@ def test_a_presets_results_are_published_without_images_of_others(folder, name, 
     assert storage.published(storage.model_card(cell.model)).is_file()
     assert not before.exists()
     assert not (storage.RESULTS / "run.json").exists()
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_a_published_picture_has_fewer_colours_and_all_that_it_says_of_itself(folder, images):
+    ramp = np.arange(200)[None, :, None] + np.random.default_rng(1).integers(30, size=(64, 200, 3))
+    tile = [[ramp.astype(np.uint8)]]
+    own, light = folder / "own.png", folder / "light.png"
+    drawing.png(drawing.panel("one", "", "", tile, ["x"], ["y"], images=images), own)
+    publication.lighten(own, light)
+    assert light.stat().st_size < own.stat().st_size
+    assert drawing.holds_images(light) == drawing.holds_images(own) == images
+    before, after = (np.asarray(Image.open(file).convert("RGB"), float) for file in (own, light))
+    assert before.shape == after.shape
+    assert 0 < np.abs(before - after).mean() < 4
+    publication.lighten(light, own)  # one that is light already stays
+    assert own.read_bytes() == light.read_bytes()
 
 
 def test_a_default_study_is_published_with_what_its_stages_took(folder):

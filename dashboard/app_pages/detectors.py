@@ -1,15 +1,42 @@
 """Detectors of one image at a time: does the drift reveal the attack?"""
 
+import math
+
 import charts
 import frame
 import lineage
 import numpy as np
 import streamlit as st
+from scipy.stats import binomtest
 
 from camdrift.analysis.drawing import percent
 from camdrift.papers.tan2023 import adaptive, matrix, report
 from camdrift.papers.tan2023 import figures as detection_figures
 from camdrift.settings import TAN, DetectorStudy
+
+
+def auroc(detector: str) -> float:
+    """Returns a detector's AUROC on the cell, -1 where it has none."""
+    rows = tables["detectors"].query(
+        "cell == @cell and strength == @strength and detector == @detector "
+        "and positives == 'success' and negatives == 'both'"
+    )
+    return float(rows["auroc"].fillna(-1).iloc[0]) if len(rows) else -1.0
+
+
+def reach(key: str, positive: np.ndarray) -> None:
+    """Sets the threshold to the largest at which the wanted share of attacks raises an alarm."""
+    wanted = st.session_state["tpr"]
+    if wanted is not None:
+        needed = max(1, math.ceil(wanted / 100 * len(positive)))
+        st.session_state[key] = float(np.sort(positive)[len(positive) - needed])
+
+
+def between(count: int, of: int) -> str:
+    """Returns the 95 % interval of a share, Wilson's, and the number of images."""
+    low, high = binomtest(count, of).proportion_ci(method="wilson")
+    return f"{low:.0%} to {high:.0%}, {of} images"
+
 
 view = frame.view(TAN, subject="detectors")
 tables = view.tables
@@ -26,8 +53,10 @@ st.caption(
     "Each detector sees one image, never its clean twin. Attacked images whose class flips against "
     "clean and noisy ones; fitted, chosen and tested on images of different pictures."
 )
-frame.table(report.evaluation(tables, cell, strength), "evaluation",
-            "Test images; in brackets 95 % intervals by source picture.")  # fmt: skip
+rates = report.evaluation(tables, cell, strength)
+order = rates["detector"].map(auroc).sort_values(ascending=False, kind="stable").index
+frame.table(rates.loc[order], "evaluation", "Test images, the largest AUROC first; in brackets "
+            "95 % intervals by source picture.")  # fmt: skip
 
 st.subheader("A threshold and its price", anchor=False)
 if "judged" not in tables or tables["judged"].query("cell == @cell").empty:
@@ -36,8 +65,8 @@ else:
     judged = tables["judged"].query("cell == @cell and strength == @strength")
     detectors = [name for name in tables["limits"].query("cell == @cell and strength == @strength")
              ["detector"] if judged[name].notna().any()]  # fmt: skip
-    best = "behaviour_median" if "behaviour_median" in detectors else detectors[0]
-    detector = frame.choice(boxes[2], "Detector", detectors, key="detector", default=best)
+    detectors = sorted(detectors, key=auroc, reverse=True)
+    detector = frame.choice(boxes[2], "Detector", detectors, key="detector")
     limits = tables["limits"].query("cell == @cell and strength == @strength")
     threshold = float(limits.set_index("detector")["limit"].get(detector, np.nan))
     scores = judged[detector].dropna()
@@ -46,16 +75,21 @@ else:
     # One step beyond the scores, where no image raises an alarm, as with an infinite threshold.
     low, high = min(low, threshold if np.isfinite(threshold) else low), high + step
     high = max(high, threshold if np.isfinite(threshold) else high)
-    boxes = st.columns(2)
+    boxes = st.columns(3)
+    key = f"limit_{cell}_{strength}_{detector}"
     limit = boxes[0].slider("Threshold", low, high, threshold if np.isfinite(threshold) else high,
-                            step=step, format="%.4g", key=f"limit_{cell}_{strength}_{detector}",
-                            bind="query-params")  # fmt: skip
+                            step=step, format="%.4g", key=key, bind="query-params")  # fmt: skip
     if np.isnan(threshold):
         st.caption("No threshold was chosen: the choosing images are of one kind.")
-    prevalence = boxes[1].slider("Attacked among all images, %", 1, 99, 10, key="prevalence",
+    prevalence = boxes[2].slider("Attacked among all images, %", 1, 99, 10, key="prevalence",
                                  bind="query-params") / 100  # fmt: skip
     positive = judged.loc[judged["kind"] == "success", detector].dropna()
     negative = judged.loc[judged["kind"].isin(["clean", "noise"]), detector].dropna()
+    if len(positive):
+        boxes[1].number_input(
+            "True positive rate to reach, %", 1, 100, None, key="tpr",
+            placeholder="sets the threshold", on_change=reach, args=(key, positive.to_numpy()),
+        )  # fmt: skip
     numbers = st.columns(4)
     if len(positive) and len(negative):
         tpr, tnr = float((positive >= limit).mean()), float((negative < limit).mean())
@@ -63,12 +97,16 @@ else:
         accuracy = tpr * prevalence + tnr * (1 - prevalence)
         share = f"{tpr * prevalence / alarms:.0%}" if alarms else "-"
         for column, title, value, of in (
-            (numbers[0], "True positive rate", f"{tpr:.0%}", f"of {len(positive)} flipped"),
-            (numbers[1], "True negative rate", f"{tnr:.0%}", f"of {len(negative)} benign"),
+            (numbers[0], "True positive rate", f"{tpr:.0%}",
+             between(int((positive >= limit).sum()), len(positive))),
+            (numbers[1], "False positive rate", f"{1 - tnr:.0%}",
+             between(int((negative >= limit).sum()), len(negative))),
             (numbers[2], "Accuracy at this prevalence", f"{accuracy:.0%}", None),
             (numbers[3], "Alarms that are right", share, None),
-        ):
+        ):  # fmt: skip
             column.metric(title, value, of, delta_color="off", delta_arrow="off")
+        st.caption("Rates of flipped and of benign test images, with 95 % intervals as if images "
+                   "were independent; those above are by source picture.")  # fmt: skip
     else:
         st.info("The test images are of one kind: there are no rates.")
     figure = charts.histogram(judged, detector)

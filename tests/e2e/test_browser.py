@@ -26,7 +26,8 @@ api = pytest.importorskip("playwright.sync_api")
 PICTURES = Path(os.environ.get("CAMDRIFT_SCREENSHOTS", ROOT / "data" / "run" / "screenshots"))
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 PAGES = {
-    "overview": "Layer drift", "claims": "Claims", "layers": "Layers", "image": "Image",
+    "answer": "The answer so far", "overview": "Layer drift", "claims": "Claims",
+    "layers": "Layers", "image": "Image",
     "detectors": "Detectors", "signatures": "Signatures", "models": "Models",
     "revisions": "Experiments and revisions", "provenance": "Provenance",
 }  # fmt: skip
@@ -131,7 +132,7 @@ def picture(page, name: str) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_in_light_dark_and_on_a_phone(address, chromium, name):
-    url = f"{address}/{'' if name == 'overview' else name}"
+    url = f"{address}/{'' if name == 'answer' else name}"
     url += f"?study={STUDY[name]}" if name in STUDY else ""
     for kind, how in {
         "light": {},
@@ -153,7 +154,7 @@ def test_the_first_page_is_soon_there(address, chromium):
         page.reload()
         start = time.perf_counter()
         page.goto(address)
-        page.get_by_text("Class flipped").first.wait_for()
+        page.get_by_text("Every claim on all evidence").first.wait_for()
         settled(page)
         took = time.perf_counter() - start
     print(f"first page: {took:.1f} s")
@@ -255,6 +256,35 @@ def click(page, place: str, happened) -> None:
         except api.TimeoutError:
             if last:
                 raise
+
+
+def test_a_click_on_the_matrix_opens_the_claim_on_that_study(address, chromium):
+    with opened(chromium, address, viewport=WIDE) as page:
+        assert page.title() == "The answer - camdrift"
+        frame = page.get_by_test_id("stDataFrame").first
+        frame.scroll_into_view_if_needed()
+        dialog = page.get_by_role("dialog")
+        for last in (False, False, True):
+            box = frame.bounding_box()
+            page.mouse.click(box["x"] + 700, box["y"] + 60)  # the first claim, the first study
+            try:
+                dialog.wait_for(timeout=10_000)
+                break
+            except api.TimeoutError:
+                if last:
+                    raise
+        dialog.get_by_text("A1: An attack moves the maps").wait_for()
+        settled(page)
+        picture(page, "answer_field")
+        link = dialog.get_by_role("link")
+        study = link.inner_text().split("'")[1]
+        link.click()
+        page.wait_for_url(re.compile("/claims"))
+        page.get_by_role("heading", name=re.compile("^A1: ")).wait_for()
+        settled(page)
+        assert choices(page)["Study"] == study
+        assert choices(page)["Claim"] == "A1"
+        assert page.title() == f"Claims: {study} - camdrift"
 
 
 def test_a_click_on_the_strip_opens_the_field(address, chromium):

@@ -95,16 +95,19 @@ def review(study: str, claim: str, detail: str) -> str:
     return under_review(claim, detail) or EARLIER.get(study, {}).get(claim, "")
 
 
-def evidence(plan: Settings, studies: Mapping[str, Study]) -> pd.DataFrame:
-    """Returns the verdict of each published study on each claim that was asked: `COLUMNS`.
+def evidence(
+    plan: Settings, studies: Mapping[str, Study], place: results.Place = results.published
+) -> pd.DataFrame:
+    """Returns the verdict of each study on each claim that was asked: `COLUMNS`.
 
     Args:
         plan: of params.yaml, which names the bundled sets.
         studies: whose results are there.
+        place: of these results, as of `results.load`.
     """
     rows = []
     for name in studies:
-        own = results.settings_of(name, results.published)
+        own = results.settings_of(name, place)
         parts = (getattr(own, part, {}) for part in ("cells", "targets", "retrainings"))
         items = {key: item for part in parts for key, item in part.items()}
         headline = getattr(own.studies[name], "headline", None)  # the cell that decides
@@ -113,7 +116,7 @@ def evidence(plan: Settings, studies: Mapping[str, Study]) -> pd.DataFrame:
         votes = not any(_is_bundled(plan, item.set) for item in items.values())
         models = sorted({item.model for item in items.values()})
         network = models[0] if len(models) == 1 else f"{len(models)} networks"
-        for claim in results.load(name, results.published)["claims"].to_dict("records"):
+        for claim in results.load(name, place)["claims"].to_dict("records"):
             facts = {"claim": claim["id"], "study": name, "set": of, "votes": votes}
             facts |= {"network": network, "seed": own.seed}
             facts |= {key: claim[key] for key in COLUMNS if key in claim}

@@ -31,6 +31,7 @@ PAGES = {
     Path("dashboard", "README.md"): ("browsing",),
 }  # fmt: skip
 RUN = storage.RESULTS / "run.json"
+ANSWER = "## The answer so far"  # in the README, the section that begins with the findings
 
 
 def generated() -> dict[str, str]:
@@ -67,10 +68,19 @@ def generated() -> dict[str, str]:
     }  # fmt: skip
 
 
-def studies(plan: Settings) -> dict[str, Study]:
+def answer() -> str:
+    """Returns the list of findings in the README of this folder, as Markdown; "" without one."""
+    file = Path("README.md")
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    _, _, section = text.partition(f"\n{ANSWER}\n")
+    lists = [part for part in section.split("\n\n") if part.startswith("- ")]
+    return lists[0].strip() if lists else ""
+
+
+def studies(plan: Settings, place: results.Place = results.published) -> dict[str, Study]:
     """Returns all studies whose tables are there, by name, those of presets first."""
-    there = results.elsewhere(plan, results.published) | plan.studies
-    return {n: study for n, study in there.items() if results.published(n, "tables").is_dir()}
+    there = results.elsewhere(plan, place) | plan.studies
+    return {name: study for name, study in there.items() if place(name, "tables").is_dir()}
 
 
 def _by_paper(plan: Settings, paper: str) -> dict[str, results.Tables]:

@@ -1,0 +1,85 @@
+"""The answer: findings in sentences, and what every study says of every claim."""
+
+from functools import partial
+
+import details
+import evidence
+import frame
+import pandas as pd
+import streamlit as st
+
+from camdrift.ops import readme
+
+
+def take_field(key: str, table: pd.DataFrame, studies: list[str]) -> None:
+    """Keeps the study and the claim of the field that was clicked, which a dialog shows."""
+    for place, column in st.session_state[key]["selection"]["cells"][:1]:
+        asked = table[studies].iloc[place]
+        asked = asked[asked != ""].index
+        if len(asked):
+            study = column if column in asked else asked[0]
+            st.session_state["field"] = study, table["claim"].iloc[place]
+
+
+@st.dialog("One claim on one study", width="large")
+def show(study: str, claim: str) -> None:
+    """Shows a study's verdict on a claim, and a link to the page with its controls and switches."""
+    view = frame.view_of(study)
+    st.caption(f"Study '{study}': {view.plan.title}")
+    details.show(view, claim)
+    st.page_link(
+        "app_pages/claims.py",
+        label=f"{claim} in study '{study}'",
+        icon=":material/open_in_new:",
+        query_params={"study": study, "claim": claim},
+    )
+
+
+rows = frame.evidence()
+st.header("The answer so far", anchor=False)
+st.markdown(
+    "When an image is attacked, do the class-activation maps of the conv layers drift further "
+    "than under the same amount of plain noise, and does that give the attack away?"
+)
+findings = readme.answer()
+if findings:
+    st.markdown(findings)
+    st.caption(
+        "The findings that are published with this repository. The matrix below is of the "
+        "results in this folder, built here or published."
+    )
+
+if rows.empty:
+    st.info(f"No study is built yet. {frame.build_hint(st.session_state['study'])}")
+    st.stop()
+st.subheader("Every claim on all evidence", anchor=False)
+st.caption(
+    f"{evidence.MEANINGS}. A field has the claim's statistic with its 95 % interval and the number "
+    "of images; ! marks flags. A click on a field shows what stands behind it. *All sets* is the "
+    "combined verdict, one vote for each image set; tiles vote only where no other set does."
+)
+for paper, title in evidence.TITLES.items():
+    table = evidence.matrix(rows, paper)
+    studies = table.columns[len(evidence.FIRST) :].tolist()
+    if not studies:
+        continue
+    titles = evidence.titles(rows, studies)
+    st.markdown(f"**{title}** ({paper})")
+    shown = {
+        "claim": st.column_config.TextColumn(pinned=True, width=55),
+        "all sets": st.column_config.TextColumn(width=130, help="Combined over image sets"),
+        "says": st.column_config.TextColumn(width=300),
+        "on": st.column_config.TextColumn(width=90, help="The sets that vote"),
+    } | {
+        study: st.column_config.TextColumn(title, help=f"Study '{study}'", width=215)
+        for study, title in titles.items()
+    }  # fmt: skip
+    key = f"matrix_{paper}"
+    st.dataframe(
+        evidence.shaded(table), hide_index=True, column_config=shown, key=key,
+        on_select=partial(take_field, key, table, studies), selection_mode="single-cell",
+        height="content", alt=f"Claims of {paper}: verdicts by study",
+    )  # fmt: skip
+    frame.keep(table, key)
+if field := st.session_state.pop("field", None):
+    show(*field)
