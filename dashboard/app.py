@@ -20,6 +20,7 @@ PAGES = {
     "claims": "Claims",
     "layers": "Layers",
     "image": "Image",
+    "compare": "Compare",
     "detectors": "Detectors",
     "signatures": "Signatures",
     "models": "Models",

@@ -1,10 +1,13 @@
 """Charts of the dashboard alone: those that react to a click or a slider."""
 
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from camdrift import scores
 from camdrift.analysis import drawing
@@ -184,4 +187,42 @@ def with_points(figure: Figure) -> Any:
         trace.customdata = rows[["on", "image"]].to_numpy()
         trace.hovertemplate = "%{customdata[0]}, image %{customdata[1]}"
     chart.update_layout(height=560, clickmode="event+select")
+    return chart
+
+
+def beside(sides: Sequence[dict[str, dict[str, Any]]], *, opacity: float) -> Any:
+    """Returns two columns of pictures under their maps, which zoom together.
+
+    `sides` hold, by variant, a `picture` (h, w, c) in [0, 1], a `map` (h, w) in [0, 1], a `text`.
+    """
+    arms = [arm for arm in sides[0] if arm in sides[1]]
+    titles = [textwrap.fill(side[arm]["text"], 34).replace("\n", "<br>")
+              for arm in arms for side in sides]  # fmt: skip
+    chart = make_subplots(len(arms), 2, subplot_titles=titles, vertical_spacing=0.16 / len(arms),
+                          horizontal_spacing=0.04)  # fmt: skip
+    for row, arm in enumerate(arms, start=1):
+        for column, side in enumerate(sides, start=1):
+            levels = (255 * side[arm]["picture"]).round().astype(np.uint8)
+            height, width = levels.shape[:2]
+            picture = np.broadcast_to(levels, (height, width, 3))
+            # Places are shares of the sides, so that images of two sizes zoom together.
+            chart.add_image(z=picture, x0=0.5 / width, dx=1 / width, y0=0.5 / height,
+                            dy=1 / height, hoverinfo="skip", row=row, col=column)  # fmt: skip
+            values = side[arm]["map"]
+            h, w = values.shape
+            chart.add_heatmap(
+                z=values, x0=0.5 / w, dx=1 / w, y0=0.5 / h, dy=1 / h, zmin=0, zmax=1,
+                opacity=opacity, coloraxis="coloraxis", hovertemplate="%{z:.2f}<extra></extra>",
+                row=row, col=column,
+            )  # fmt: skip
+    chart.update_xaxes(matches="x", range=[0, 1], showticklabels=False, constrain="domain")
+    chart.update_yaxes(matches="y", range=[1, 0], showticklabels=False, constrain="domain")
+    chart.update_annotations(font_size=13)
+    chart.update_layout(
+        template="plotly_white", height=120 + 330 * len(arms), dragmode="zoom",
+        margin={"l": 5, "r": 5, "t": 50, "b": 70},
+        coloraxis={"colorscale": "Viridis", "cmin": 0, "cmax": 1,
+                   "colorbar": {"title": "map, share of its maximum", "thickness": 10,
+                                "orientation": "h", "y": 0, "yanchor": "top"}},
+    )  # fmt: skip
     return chart

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
+import tiles
 from evidence import gather
 from streamlit.delta_generator import DeltaGenerator
 
@@ -34,6 +35,7 @@ from camdrift.settings import (
 )
 
 LAYERS = 24  # at a time
+THUMBNAILS = 24
 POLICIES = {"own_top1": "the image's own top class", "seed_class": "the clean image's class"}
 
 
@@ -330,6 +332,32 @@ def page_of(labels: list[str]) -> range:
     if pages > 1:
         start = LAYERS * (st.pagination(pages, key="page", bind="query-params") - 1)
     return range(start, min(start + LAYERS, len(labels)))
+
+
+def gallery(artefacts: Case, rows: pd.DataFrame, strength: float, choices: dict[str, str]) -> None:
+    """Shows attacked images with a line below each, which leads to the page of the image.
+
+    Args:
+        artefacts: of the cell.
+        rows: `image, id, text`, in the order to show.
+        strength: of the attack.
+        choices: of the page of the image, beside the image.
+    """
+    pages = -(-len(rows) // THUMBNAILS)
+    if st.session_state.get("thumbnails", 1) > pages:
+        st.session_state["thumbnails"] = 1
+    page = st.pagination(pages, key="thumbnails", bind="query-params") if pages > 1 else 1
+    shown = rows.iloc[THUMBNAILS * (page - 1) : THUMBNAILS * page]
+    if shown.empty:
+        return
+    pictures = case.attacked(artefacts, shown["image"].tolist(), strength)
+    with st.grid("auto", min_column_width=110):
+        for row, pixels in zip(shown.itertuples(), pictures, strict=True):
+            with st.container(gap=None):
+                st.image(tiles.enlarged(pixels, 128), output_format="PNG", width="stretch",
+                         alt=f"{row.id}, attacked")  # fmt: skip
+                st.page_link("app_pages/image.py", label=row.text,
+                             query_params=choices | {"image": str(row.id)})  # fmt: skip
 
 
 def keep(table: pd.DataFrame, name: str, *, key: str = "") -> None:

@@ -1,5 +1,6 @@
 """The dashboard without a browser: every page with results, without, with an artefact missing."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ STUDIES = {
 # Which studies a page is about; others are offered those that it is about.
 ABOUT = {
     "layers": ["tiny", "tiny_maps"], "image": ["tiny", "tiny_maps"],
+    "compare": ["tiny", "tiny_maps"],
     "detectors": ["tiny_detectors"],
     "signatures": ["tiny_inspecting"], "models": ["tiny_inspecting", "tiny_generalising"],
 }  # fmt: skip
@@ -369,6 +371,75 @@ def test_the_answer_has_every_verdict_of_every_study(whole, monkeypatch):
                 assert f" {row.value:.3f} " in fields[row.id]
             if pd.notna(row.images):
                 assert f"n={row.images:.0f}" in fields[row.id]
+
+
+def test_two_choices_stand_side_by_side(whole, monkeypatch):
+    app = shown(whole, monkeypatch, "compare", study="tiny")
+    texts = titles(app)
+    assert len(texts) == 2 * 4  # clean, attacked, noise and the attack's negation, on both sides
+    for key, value in (("layer_left", "1-1"), ("cell_right", "tiny_pgd"), ("study_right", "tiny"),
+                       ("strength_left", 2.0), ("target_right", "seed_class")):  # fmt: skip
+        app.selectbox(key=key).set_value(value).run()
+        assert not app.exception, key
+        assert titles(app) != texts or key == "study_right", key
+        texts = titles(app)
+    app.selectbox(key="study_right").set_value("tiny_maps").run()
+    assert not app.exception
+
+
+def titles(app) -> list[str]:
+    """The texts above the tiles."""
+    chart = json.loads(app.get("plotly_chart")[0].proto.spec)
+    return [each["text"] for each in chart["layout"]["annotations"]]
+
+
+def test_the_similarity_beside_a_map_is_that_of_the_maps(tiny):
+    plan, arms = tiny.settings, ("clean", "adversarial", "noise", "negated")
+    with inside(tiny.folder):
+        cell = plan.cells["tiny_pgd"]
+        first = settings.protocols(plan.protocols)[cell.protocols[0]]
+        opened, found = case.read("tiny", "tiny_pgd", cell, first), 0
+        labels = opened.maps.layers["label"].tolist()
+        for image in opened.attacked.images["image"].iloc[:8]:
+            how = {"method": "GradCAM", "target": "seed_class"}
+            maps = case.maps(opened, case.rows(opened, image, 1.0, arms=arms, **how))
+            for place, layer in enumerate(labels):
+                known = case.similarity(opened, image, 1.0, layer=layer, **how)
+                for arm in arms[1:]:
+                    pair = [maps[name][place].ravel() for name in ("clean", arm)]
+                    norms = np.prod([np.linalg.norm(each) for each in pair])
+                    assert np.isnan(known[arm]) == (norms == 0)
+                    if norms:
+                        assert known[arm] == pytest.approx(pair[0] @ pair[1] / norms, abs=2e-3)
+                        found += 1
+        assert found > 50
+
+
+def test_a_gallery_shows_the_images_of_a_field_in_their_order(whole, monkeypatch):
+    app = shown(whole, monkeypatch, "layers", study="tiny", cell="tiny_fgsm", layer="2-1")
+    rows = app.dataframe[0].value
+    assert len(rows) > 24
+    assert len(app.get("image")) == 24
+    links = [link.proto.label for link in app.get("page_link")]
+    assert len(links) == 24
+    for link, row in zip(links, rows.itertuples(), strict=False):
+        kept = "" if row.success else ", kept"
+        value = "empty" if np.isnan(row.excess) else f"{row.excess:.2f}"
+        assert link == f"{value} {row.class_name}{kept}"
+
+
+def test_the_pictures_of_a_gallery_are_the_attacked_images(tiny):
+    plan = tiny.settings
+    with inside(tiny.folder):
+        cell = plan.cells["tiny_fgsm"]
+        first = settings.protocols(plan.protocols)[cell.protocols[0]]
+        opened = case.read("tiny", "tiny_fgsm", cell, first)
+        images = opened.attacked.images["image"].iloc[[5, 0, 3]].tolist()
+        for image, picture in zip(images, case.attacked(opened, images, 2.0), strict=True):
+            expected = case.pixels(opened, image, 2.0)["adversarial"]
+            np.testing.assert_array_equal(picture, expected)
+        with pytest.raises(ValueError, match="wanted one of the strengths"):
+            case.attacked(opened, images, 3.0)
 
 
 def test_a_filter_of_verdicts_rules_the_claim_and_its_table(whole, monkeypatch):

@@ -5,6 +5,7 @@ import frame
 import pandas as pd
 import streamlit as st
 
+from camdrift.ops import seeds
 from camdrift.papers import claims
 from camdrift.papers.renkhoff2022 import report
 from camdrift.settings import RENKHOFF, ZHANG
@@ -72,6 +73,16 @@ if cell and view.plan.paper in (RENKHOFF, ZHANG) and "readings" in view.tables:
         "readings",
         "The same statistic on some of the images, or with every map for one class over the same "
         "layers.",
+    )
+spread = seeds.read(view.study)
+if spread is not None:
+    table = seeds.verdicts(spread)
+    show_rows(
+        claim,
+        "Under other seeds",
+        table,
+        "seeds",
+        "The published study with other seeds: split, weights, attack and noise drawn anew.",
     )
 if view.plan.paper == RENKHOFF:
     st.subheader("Controls", anchor=False)

@@ -147,14 +147,20 @@ def behind(values: pd.DataFrame) -> None:
         selection_mode="single-row", alt="The images behind the field, most drifted first",
     )["selection"]["rows"]  # fmt: skip
     st.caption("Most drifted first. Choose a row to look at the image.")
+    # As the page's own widgets put their choices into the address.
+    choices = {"study": view.study, "cell": cell, "strength": percent(strength), "method": method,
+               "target": frame.POLICIES[target]}  # fmt: skip
     if selection:
-        # As the page's own widgets put their choices into the address.
-        choices = {
-            "study": view.study, "cell": cell, "image": str(pairs["id"].iloc[selection[0]]),
-            "strength": percent(strength), "method": method, "target": frame.POLICIES[target],
-        }  # fmt: skip
+        image = {"image": str(pairs["id"].iloc[selection[0]])}
         st.page_link("app_pages/image.py", label="Look at this image", icon=":material/image:",
-                     query_params=choices)  # fmt: skip
+                     query_params=choices | image)  # fmt: skip
+    drift = pairs["excess"].map("{:.2f}".format).where(pairs["excess"].notna(), "empty")
+    kept = pairs["success"].map({True: "", False: ", kept"})
+    frame.gallery(artefacts, pairs.assign(text=drift + " " + pairs["class_name"] + kept), strength,
+                  choices)  # fmt: skip
+    st.caption("The attacked images of the field in the same order: the excess drift, the set's "
+               "label, and *kept* where the class does not flip. Each line leads to its image.",
+               )  # fmt: skip
 
 
 values = strip()

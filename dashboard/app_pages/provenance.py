@@ -6,6 +6,7 @@ import pandas as pd
 import revisions
 import streamlit as st
 
+from camdrift.ops import benchmarks, robustness
 from camdrift.storage import files
 
 view = frame.view()
@@ -39,6 +40,19 @@ if "flags" in view.tables:
     st.subheader("Validity flags", anchor=False)
     frame.table(view.tables["flags"], "flags", "Conditions that limit the validity of a number: "
                 "the measured value, the limit, and the claims affected.")  # fmt: skip
+
+measured = benchmarks.measurements()
+if "races" in measured:
+    st.subheader("Speed against other libraries", anchor=False)
+    machine = measured["environment"]
+    frame.table(benchmarks.summary(measured["races"]), "races", "Published by `make bench`, side "
+                f"by side on {machine['threads']} threads of {machine['cores']} cores: how many "
+                "times as long the other takes, geometric mean and worst.")  # fmt: skip
+robust = robustness.table()
+if robust is not None:
+    st.subheader("Robust accuracy, here and by torchattacks", anchor=False)
+    frame.table(robust, "robustness", "Published by `make robustness`: share of images that a "
+                "network classifies right under an attack, and the seconds taken.")  # fmt: skip
 
 st.subheader("Data and licences", anchor=False)
 rows = []

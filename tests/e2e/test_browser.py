@@ -27,7 +27,7 @@ PICTURES = Path(os.environ.get("CAMDRIFT_SCREENSHOTS", ROOT / "data" / "run" / "
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 PAGES = {
     "answer": "The answer so far", "overview": "Layer drift", "claims": "Claims",
-    "layers": "Layers", "image": "Image",
+    "layers": "Layers", "image": "Image", "compare": "Compare",
     "detectors": "Detectors", "signatures": "Signatures", "models": "Models",
     "revisions": "Experiments and revisions", "provenance": "Provenance",
 }  # fmt: skip

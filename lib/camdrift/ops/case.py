@@ -3,6 +3,7 @@
 Without torch: artefacts are read in part, and the images are composed as the stages compose them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,33 +77,51 @@ def read(study: str, name: str, cell: Cell, first: Protocol) -> Case:
     return Case(study, name, cell, first, images, *parts)
 
 
-def pixels(case: Case, image: int, strength: float) -> dict[str, np.ndarray]:
+def pixels(
+    case: Case, image: int, strength: float, *, arms: Sequence[str] = ARMS
+) -> dict[str, np.ndarray]:
     """Returns the clean, attacked and noisy image, float32 (h, w, c) in [0, 1], by variant.
 
-    Under the cell's first protocol, noise of its first draw.
+    Under the cell's first protocol, noise of its first draw. `arms` are the variants, without those
+    that the cell does not have at this strength.
     """
     place = np.array([case.place(image)])
     parts = case.attacked.only(place), case.noise.only(place)
     own = [
         variant
         for variant in variants.compose(case.images, *parts, [case.first])
-        if variant.name in ARMS
+        if variant.name in arms
         and variant.table["strength"].iloc[0] in (0.0, strength)
         and variant.table["draw"].iloc[0] == 0
     ]
     return {variant.name: np.moveaxis(variant.pixels()[0], 0, -1) for variant in own}
 
 
-def rows(case: Case, image: int, strength: float, *, method: str, target: str) -> pd.DataFrame:
+def attacked(case: Case, images: Sequence[int], strength: float) -> list[np.ndarray]:
+    """Returns attacked images, float32 (h, w, c) in [0, 1], under the first protocol."""
+    places = np.sort([case.place(image) for image in images])
+    parts = case.attacked.only(places), case.noise.only(places)
+    for variant in variants.compose(case.images, *parts, [case.first]):
+        if variant.name == ADVERSARIAL and variant.table["strength"].iloc[0] == strength:
+            known = dict(zip(variant.table["image"], variant.pixels(), strict=True))
+            return [np.moveaxis(known[image], 0, -1) for image in images]
+    raise ValueError(f"wanted one of the strengths {case.strengths}, got {strength}")
+
+
+def rows(
+    case: Case, image: int, strength: float, *, method: str, target: str,
+    arms: Sequence[str] = ARMS,
+) -> pd.DataFrame:  # fmt: skip
     """Returns the rows of `Maps.rows` of an image by variant; the clean one explains its own class.
 
-    Under the first protocol, noise of the first draw; without a variant that has no map.
+    Under the first protocol, noise of the first draw; without a variant that has no map. `arms` as
+    of `pixels`.
     """
     table = case.maps.select(method)
     table = table[(table["image"] == image) & (table["draw"] == 0)]
     clean = table[(table["variant"] == CLEAN) & (table["target"] == OWN)]
     changed = table[(table["strength"] == strength) & (table["recipe"] == case.first.recipe)]
-    changed = changed[changed["variant"].isin(ARMS[1:]) & (changed["target"] == target)]
+    changed = changed[changed["variant"].isin(set(arms) - {CLEAN}) & (changed["target"] == target)]
     return pd.concat([clean, changed]).set_index("variant")
 
 
@@ -123,6 +142,17 @@ def maps(case: Case, rows: pd.DataFrame) -> dict[str, list[np.ndarray]]:
 def scores(study: str, name: str, **equal: Any) -> pd.DataFrame:
     """Returns the scores of a cell whose columns have these values, see `storage.rows`."""
     return storage.rows(Scores, storage.cell_folder(study, name, "score"), "values", **equal)
+
+
+def similarity(
+    case: Case, image: int, strength: float, *, layer: str, method: str, target: str
+) -> dict[str, float]:
+    """Returns the cosine of each variant's map with the clean one at a layer, by variant."""
+    table = scores(
+        case.study, case.name, reading=case.first.reading, strength=strength, draw=0, image=image,
+        score="cosine", layer=layer, method=method, target=target,
+    )  # fmt: skip
+    return dict(zip(table["variant"].astype(str), table["value"], strict=True))
 
 
 def pairs(study: str, name: str, first: Protocol, *, strength: float, **equal: Any) -> pd.DataFrame:

@@ -1,0 +1,107 @@
+"""One image under two choices side by side: two methods, layers, cells, strengths or networks."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import charts
+import frame
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from camdrift import storage
+from camdrift.analysis.drawing import percent
+from camdrift.ops import case
+from camdrift.settings import RENKHOFF, ZHANG, LayerStudy, ManipulationStudy
+
+ARMS = {"clean": "clean", "adversarial": "attacked", "noise": "noise of its size",
+        "negated": "attack, negated"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two: a cell of a study, and what its maps are of."""
+
+    artefacts: case.Case
+    layer: str
+    strength: float
+    method: str
+    target: str
+
+    @property
+    def images(self) -> pd.DataFrame:
+        """The images that were attacked, by id."""
+        return self.artefacts.attacked.images.assign(id=lambda t: t["id"].astype(str))
+
+    def tiles(self, name: str) -> dict[str, dict[str, Any]]:
+        """Returns what is shown of each variant of an image: `picture, map, text`."""
+        table = self.images.set_index("id")
+        image, artefacts = int(table.loc[name, "image"]), self.artefacts
+        chosen = {"method": self.method, "target": self.target}
+        rows = case.rows(artefacts, image, self.strength, arms=tuple(ARMS), **chosen)
+        pictures = case.pixels(artefacts, image, self.strength, arms=tuple(ARMS))
+        place = artefacts.maps.layers["label"].tolist().index(self.layer)
+        classes = artefacts.names()
+        cosines = case.similarity(artefacts, image, self.strength, layer=self.layer, **chosen)
+        shown = {}
+        for arm, layers in case.maps(artefacts, rows).items():
+            number = int(rows.loc[arm, "prediction"])
+            text = f"{ARMS[arm]}: {classes.get(number, f'class {number}')}"
+            text += f", {rows.loc[arm, 'probability']:.0%}"
+            if arm in cosines:
+                cosine = cosines[arm]
+                text += "; empty map" if np.isnan(cosine) else f"; cosine {cosine:.2f}"
+            shown[arm] = {"picture": pictures[arm], "map": layers[place], "text": text}
+        return shown
+
+
+def choose(side: str, number: int) -> Side:
+    """Shows the choices of one side and returns it; `number` of the cell that it opens with."""
+    plans = frame.plans(frame.current_settings())
+    there = [name for name, plan in plans.items()
+             if plan.paper in (RENKHOFF, ZHANG)
+             and storage.shown(name, "settings.json").exists()]  # fmt: skip
+    above, more = st.container(), st.expander(f"Strength, method, class, study, {side}")
+    study = frame.choice(more, f"Study, {side}", there, key=f"study_{side}", default=view.study)
+    own = frame.view_of(study)
+    assert isinstance(own.plan, LayerStudy | ManipulationStudy)
+    cells = own.tables["attacks"]["cell"].tolist()
+    first = own.plan.headline if number == 0 else next(
+        (name for name in cells if name != own.plan.headline and own.cells[name].attack != "none"),
+        own.plan.headline,
+    )  # fmt: skip
+    cell = frame.choice(above, f"Cell, {side}", cells, key=f"cell_{side}", default=first)
+    artefacts = frame.open_case(own, cell)
+    labels = artefacts.maps.layers["label"].tolist()
+    layer = frame.choice(above, f"Layer, {side}", labels, key=f"layer_{side}", default=labels[-1])
+    strength = frame.choice(more, f"Strength, {side}", artefacts.strengths, default=1.0,
+                            key=f"strength_{side}", format_func=percent)  # fmt: skip
+    method = frame.choice(more, f"Method, {side}", artefacts.maps.methods,
+                          key=f"method_{side}")  # fmt: skip
+    target = frame.choice(more, f"Changed maps explain, {side}", list(frame.POLICIES),
+                          key=f"target_{side}", format_func=frame.POLICIES.get)  # fmt: skip
+    return Side(artefacts, layer, strength, method, target)
+
+
+view = frame.view(RENKHOFF, ZHANG, subject="images to compare")
+st.header("Compare", anchor=False)
+sides = []
+for number, (box, side) in enumerate(zip(st.columns(2), ("left", "right"), strict=True)):
+    with box:
+        sides.append(choose(side, number))
+others = set(sides[1].images["id"])
+names = [name for name in sides[0].images["id"] if name in others]
+if not names:
+    st.info("The two cells attack no image that is in both; choose cells of one image set.")
+    st.stop()
+boxes = st.columns(2)
+name = frame.choice(boxes[0], "Image", names, key="image")
+opacity = boxes[1].slider("Opacity of the maps, %", 0, 100, 60, key="opacity", bind="query-params")
+chart = charts.beside([side.tiles(name) for side in sides], opacity=opacity / 100)
+st.plotly_chart(chart, config={"displaylogo": False}, key="beside",
+                alt=f"Maps of image {name} under two choices")  # fmt: skip
+st.caption(
+    "Maps over the model's input, each divided by its own maximum: bright places support the "
+    "class. Above each: the predicted class with its probability, and the cosine similarity to "
+    "the clean map of the same side. Zoom in one tile, and all follow."
+)
