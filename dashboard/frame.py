@@ -93,7 +93,7 @@ def _pairs(study: str, name: str, first: Protocol, stamp: float, **equal: object
 def latest(*folders: Path) -> float:
     """Returns the time of the last change in folders, a key that keeps caches fresh."""
     newest = 0.0
-    for file in (file for folder in folders for file in folder.rglob("*")):
+    for file in (file for folder in folders for file in (folder, *folder.rglob("*"))):
         with contextlib.suppress(FileNotFoundError):  # a stage that runs renames its files
             newest = max(newest, file.stat().st_mtime)
     return newest

@@ -1,11 +1,13 @@
 """Revisions of the repository and DVC's experiments: their settings, metrics and figures."""
 
 import contextlib
+import io
 import json
 import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,6 +16,7 @@ import streamlit as st
 from camdrift import storage
 
 MOST = 30  # commits that are listed
+WORKSPACE = "workspace"  # in place of a commit: what is in this folder
 PATHS = ("data/results", "params.yaml", "dvc.lock")
 
 
@@ -21,7 +24,7 @@ PATHS = ("data/results", "params.yaml", "dvc.lock")
 class Revision:
     """A commit or an experiment.
 
-    kind: 'commit' or 'experiment'.
+    kind: 'commit', 'experiment' or 'workspace'.
     changed: whether the workspace has changes beside it; of the workspace's own commit alone.
     """
 
@@ -67,19 +70,33 @@ def latest() -> list[Revision]:
 
 
 @st.cache_data(max_entries=64, show_spinner="Reading a revision")
-def settings(sha: str) -> dict[str, Any]:
-    """Returns the settings of a revision, flat: {'a.b.c': value}; {} if it has none."""
+def settings(sha: str, stamp: float = 0.0) -> dict[str, Any]:
+    """Returns the settings of a revision, flat: {'a.b.c': value}; {} if it has none.
+
+    `stamp` is the time of the last change of the workspace, here and below.
+    """
     import dvc.api
     from dvc.exceptions import DvcException
 
     try:
-        return dict(_flat(dvc.api.params_show(rev=sha)))
+        return dict(_flat(dvc.api.params_show(rev=None if sha == WORKSPACE else sha)))
     except (DvcException, OSError):
         return {}
 
 
 @st.cache_data(max_entries=256, show_spinner="Reading a revision")
-def metrics(sha: str, study: str) -> dict[str, Any]:
+def verdicts(sha: str, study: str, stamp: float = 0.0) -> dict[str, str]:
+    """Returns the verdict of a study on each claim at a revision; {} if it has none."""
+    places = _places(study, "tables/claims.csv")
+    content = next(filter(None, (_read(sha, path) for path in places)), b"")
+    if not content:
+        return {}
+    table = pd.read_csv(io.BytesIO(content))
+    return dict(zip(table["id"], table["verdict"], strict=True)) if "id" in table else {}
+
+
+@st.cache_data(max_entries=256, show_spinner="Reading a revision")
+def metrics(sha: str, study: str, stamp: float = 0.0) -> dict[str, Any]:
     """Returns the metrics of a study at a revision, flat; {} if it has none."""
     content = next(filter(None, (_read(sha, path) for path in _places(study, "metrics.json"))), b"")
     return dict(_flat(json.loads(content))) if content else {}
@@ -101,7 +118,7 @@ def _system(sha: str) -> Any:
 def _read(sha: str, path: str) -> bytes | None:
     """Returns the content of a file at a revision; None if the file is absent."""
     try:
-        return _system(sha).read_bytes(path)
+        return Path(path).read_bytes() if sha == WORKSPACE else _system(sha).read_bytes(path)
     except _absences():
         return None
 
@@ -123,9 +140,13 @@ def _flat(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 @st.cache_data(max_entries=64)
-def figures(sha: str, study: str) -> list[str]:
+def figures(sha: str, study: str, stamp: float = 0.0) -> list[str]:
     """Returns the names of a study's figures at a revision; [] if it has none."""
     for folder in _places(study, "figures"):
+        if sha == WORKSPACE:
+            if names := sorted(file.name for file in Path(folder).glob("*.png")):
+                return names
+            continue
         with contextlib.suppress(*_absences()):
             paths = _system(sha).ls(folder, detail=False)
             if names := sorted(p.rpartition("/")[2] for p in paths if p.endswith(".png")):
@@ -134,7 +155,7 @@ def figures(sha: str, study: str) -> list[str]:
 
 
 @st.cache_data(max_entries=64)
-def figure(sha: str, study: str, name: str) -> bytes | None:
+def figure(sha: str, study: str, name: str, stamp: float = 0.0) -> bytes | None:
     """Returns a figure of `figures`."""
     contents = (_read(sha, path) for path in _places(study, f"figures/{name}"))
     return next(filter(None, contents), None)

@@ -197,15 +197,33 @@ def test_two_revisions_are_compared(alone, monkeypatch):
     metrics = alone / "data" / "results" / "tiny" / "metrics.json"
     metrics.write_text(re.sub(r'"accuracy": [0-9.]+', '"accuracy": 0.123', metrics.read_text()))
     settings_file.write_text(re.sub("(?m)^seed: 1", "seed: 7", text))
+    claims = alone / "data" / "results" / "tiny" / "tables" / "claims.csv"
+    table = pd.read_csv(claims, dtype=str, keep_default_na=False)
+    table.loc[table["id"] == "A1", "verdict"] = "turned"
+    table.to_csv(claims, index=False)
     git("commit", "-qam", "second")
     app = shown(alone, monkeypatch, "revisions", study="tiny", with_metrics="true")
-    table, settings, metrics = (frame.value for frame in app.dataframe[:3])
-    assert table["what"].tolist() == ["second", "first"]
-    assert table["seed"].tolist() == [7, 1]
-    assert table["tiny_fgsm.accuracy"].iloc[0] == 0.123
+    assert "dvc exp run" in app.caption[0].value
+    assert app.selectbox(key="after").value == "workspace"
+    log = subprocess.run(["git", "log", "--format=%H"], cwd=alone, capture_output=True, text=True)
+    second, first = log.stdout.split()
+    app.selectbox(key="before").set_value(first)
+    app.selectbox(key="after").set_value(second).run()
+    table, settings, verdicts, metrics = (frame.value for frame in app.dataframe[:4])
+    assert table["what"].tolist() == ["what is in this folder", "second", "first"]
+    assert table["seed"].tolist() == [7, 7, 1]
+    assert table["tiny_fgsm.accuracy"].iloc[1] == 0.123
     assert settings["name"].tolist() == ["seed"]
+    assert verdicts[["name", "after"]].values.tolist() == [["A1", "turned"]]
     assert set(metrics["after"]) == {"0.123"}
     assert app.selectbox(key="png").options
+    # What is in the folder, beside the last commit: the same until a file changes.
+    app.selectbox(key="before").set_value(second)
+    app.selectbox(key="after").set_value("workspace").run()
+    assert [box.value for box in app.caption].count("None.") == 3
+    settings_file.write_text(re.sub("(?m)^seed: 1", "seed: 9", text))
+    app.run()
+    assert app.dataframe[1].value[["name", "after"]].values.tolist() == [["seed", "9"]]
 
 
 def test_a_revision_whose_cache_is_not_here_shows_what_git_has(alone, monkeypatch):

@@ -5,27 +5,46 @@ import pandas as pd
 import revisions
 import streamlit as st
 
+from camdrift import storage
+from camdrift.settings import params
+
+
+def short(sha: str) -> str:
+    """Returns the first digits of a commit's hash, or that it is the workspace."""
+    return sha if sha == revisions.WORKSPACE else sha[:7]
+
+
 view = frame.view()
 st.header("Experiments and revisions", anchor=False)
 history = revisions.latest()
 if not history:
     st.info("There is no git repository here, or no commit has results. Clone the repository.")
     st.stop()
+here = revisions.Revision(revisions.WORKSPACE, "now", "what is in this folder",
+                          revisions.WORKSPACE)  # fmt: skip
+history = [here, *history]
+stamp = frame.latest(storage.RESULTS, storage.REPORTS, params.PARAMS)
+if not any(revision.kind == "experiment" for revision in history):
+    st.caption(
+        "There is no experiment here. `dvc exp run -S seed=2` makes one: it runs the study "
+        "with another setting and leaves the workspace as it is if you add `--temp`."
+    )
 with_metrics = st.toggle("With metrics of this study (reads every revision once)",
                          key="with_metrics", bind="query-params")  # fmt: skip
 rows = []
 for revision in history:
-    row = {"revision": revision.sha[:7], "when": revision.when, "kind": revision.kind,
+    row = {"revision": short(revision.sha), "when": revision.when, "kind": revision.kind,
            "what": revision.text}  # fmt: skip
     if with_metrics:
-        row["seed"] = revisions.settings(revision.sha).get("seed")
-        row |= revisions.metrics(revision.sha, view.study)
+        row["seed"] = revisions.settings(revision.sha, stamp).get("seed")
+        row |= revisions.metrics(revision.sha, view.study, stamp)
     rows.append(row)
-frame.table(pd.DataFrame(rows), "revisions", "The last commits that changed results or settings, "
-            "and DVC's experiments; a clone lacks these, `dvc exp pull` fetches them.")  # fmt: skip
+frame.table(pd.DataFrame(rows), "revisions", "This folder, the last commits that changed results "
+            "or settings, and DVC's experiments; a clone lacks these, `dvc exp pull` fetches them.",
+            )  # fmt: skip
 
 st.subheader("Two side by side", anchor=False)
-names = {r.sha: f"{r.sha[:7]} {r.text[:40]}" for r in history}
+names = {r.sha: f"{short(r.sha)} {r.text[:40]}" for r in history}
 boxes = st.columns(2)
 before = boxes[0].selectbox("Before", list(names), index=min(1, len(names) - 1), key="before",
                             format_func=names.get, bind="query-params")  # fmt: skip
@@ -33,11 +52,12 @@ after = boxes[1].selectbox("After", list(names), key="after", format_func=names.
                            bind="query-params")  # fmt: skip
 pair = before, after
 for title, name, trees in (
-    ("Changed settings", "settings", [revisions.settings(sha) for sha in pair]),
-    ("Changed metrics", "metrics", [revisions.metrics(sha, view.study) for sha in pair]),
+    ("Changed settings", "settings", [revisions.settings(sha, stamp) for sha in pair]),
+    ("Changed verdicts", "verdicts", [revisions.verdicts(sha, view.study, stamp) for sha in pair]),
+    ("Changed metrics", "metrics", [revisions.metrics(sha, view.study, stamp) for sha in pair]),
 ):
     st.markdown(f"**{title}**")
-    absent = [sha[:7] for sha, tree in zip(pair, trees, strict=True) if not tree]
+    absent = [short(sha) for sha, tree in zip(pair, trees, strict=True) if not tree]
     changes = revisions.differences(*trees)
     if absent:
         st.info(f"{' and '.join(absent)}: no {name} of '{view.study}' that can be read here.")
@@ -45,7 +65,7 @@ for title, name, trees in (
         st.caption("None.")
     else:
         frame.table(changes, name, "Differences between the two revisions.")
-both = [revisions.figures(sha, view.study) for sha in pair]
+both = [revisions.figures(sha, view.study, stamp) for sha in pair]
 figure_names = sorted({*both[0], *both[1]})
 if not figure_names:
     st.caption(f"Neither revision has figures of '{view.study}'.")
@@ -53,8 +73,8 @@ if not figure_names:
 name = st.selectbox("Figure", figure_names, key="png", bind="query-params")
 for box, sha, figures in zip(st.columns(2), pair, both, strict=True):
     box.text(names[sha])
-    picture = revisions.figure(sha, view.study, name) if name in figures else None
+    picture = revisions.figure(sha, view.study, name, stamp) if name in figures else None
     if picture:
-        box.image(picture, width="stretch", alt=f"{name} at {sha[:7]}")
+        box.image(picture, width="stretch", alt=f"{name} at {short(sha)}")
     else:
         box.info("This revision lacks the figure.")
