@@ -34,6 +34,7 @@ page = st.navigation(
         for name, title in PAGES.items()
     ]
 )
+frame.follow()
 study = frame.choose_study()
 name = page.title if page.url_path == "" else f"{page.title}: {study}"
 st.set_page_config(f"{name} - camdrift", layout="wide")

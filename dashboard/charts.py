@@ -196,7 +196,7 @@ def beside(sides: Sequence[dict[str, dict[str, Any]]], *, opacity: float) -> Any
     `sides` hold, by variant, a `picture` (h, w, c) in [0, 1], a `map` (h, w) in [0, 1], a `text`.
     """
     arms = [arm for arm in sides[0] if arm in sides[1]]
-    titles = [textwrap.fill(side[arm]["text"], 34).replace("\n", "<br>")
+    titles = [textwrap.fill(side[arm]["text"], 24).replace("\n", "<br>")
               for arm in arms for side in sides]  # fmt: skip
     chart = make_subplots(len(arms), 2, subplot_titles=titles, vertical_spacing=0.16 / len(arms),
                           horizontal_spacing=0.04)  # fmt: skip
@@ -217,9 +217,9 @@ def beside(sides: Sequence[dict[str, dict[str, Any]]], *, opacity: float) -> Any
             )  # fmt: skip
     chart.update_xaxes(matches="x", range=[0, 1], showticklabels=False, constrain="domain")
     chart.update_yaxes(matches="y", range=[1, 0], showticklabels=False, constrain="domain")
-    chart.update_annotations(font_size=13)
+    chart.update_annotations(font_size=12)
     chart.update_layout(
-        template="plotly_white", height=120 + 330 * len(arms), dragmode="zoom",
+        template="plotly_white", height=120 + 330 * len(arms), dragmode=False,
         margin={"l": 5, "r": 5, "t": 50, "b": 70},
         coloraxis={"colorscale": "Viridis", "cmin": 0, "cmax": 1,
                    "colorbar": {"title": "map, share of its maximum", "thickness": 10,

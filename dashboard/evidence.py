@@ -10,7 +10,15 @@ from camdrift.analysis.tables import as_text
 from camdrift.ops import combination, readme
 from camdrift.papers import interface
 from camdrift.papers.findings import HOLDS, NO_EFFECT, NOT, PARTLY, UNDECIDED
-from camdrift.settings import CHAKRABORTY, KLAWIKOWSKA, RENKHOFF, TAN, ZHANG, Settings
+from camdrift.settings import (
+    CHAKRABORTY,
+    KLAWIKOWSKA,
+    RENKHOFF,
+    TAN,
+    ZHANG,
+    Settings,
+    SettingsError,
+)
 
 LETTERS = {HOLDS: "H", PARTLY: "P", NOT: "N", NO_EFFECT: "0", UNDECIDED: "?"}
 MEANINGS = "H holds, P holds in part, N does not hold, 0 no effect, ? not decided"
@@ -30,15 +38,21 @@ SETS = {
 }  # fmt: skip
 
 
-def gather(settings: Settings) -> pd.DataFrame:
-    """Returns the verdict of each study that is here on each claim, see `combination.evidence`."""
-    place = storage.shown
-    studies = {
-        name: study
-        for name, study in readme.studies(settings, place).items()
-        if place(name, "settings.json").exists()
-    }
-    return combination.evidence(settings, studies, place)
+def gather(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
+    """Returns the verdict of each study that is here on each claim, see `combination.evidence`.
+
+    And a sentence for each study whose results cannot be read.
+    """
+    place, parts, faults = storage.shown, [], []
+    for name, study in readme.studies(settings, place).items():
+        try:
+            parts.append(combination.evidence(settings, {name: study}, place))
+        except SettingsError as fault:
+            faults.append(f"{fault}.")
+        except (FileNotFoundError, KeyError):  # a report is being written
+            faults.append(f"'{name}' has no whole results.")
+    whole = pd.concat(parts) if parts else pd.DataFrame(columns=list(combination.COLUMNS))
+    return whole.reset_index(drop=True), faults
 
 
 def titles(evidence: pd.DataFrame, studies: Sequence[str]) -> dict[str, str]:
@@ -53,7 +67,7 @@ def titles(evidence: pd.DataFrame, studies: Sequence[str]) -> dict[str, str]:
 
 
 def field(row: pd.Series) -> str:
-    """Returns a field as text: letter, value with interval, number of images, `!` if flagged."""
+    """Returns a field as text: letter, value with interval, number of images, `!` for doubts."""
     text = f"{LETTERS[row['verdict']]} {as_text(row['value'], row['low'], row['high'])}".rstrip()
     text += f" n={row['images']:.0f}" if pd.notna(row["images"]) else ""
     return text + (" !" if row["flags"] or row["review"] else "")
@@ -68,6 +82,8 @@ def matrix(evidence: pd.DataFrame, paper: str) -> pd.DataFrame:
     wide = own.pivot(index="claim", columns="study", values="text")
     order = [study for study in evidence["study"].unique() if study in wide]
     table = combination.combined(evidence, claims).rename(columns={"verdict": "all sets"})
+    names = [", ".join(SETS.get(name, name) for name in on.split(", ")) for on in table["on"]]
+    table["on"] = names
     return table[[*FIRST]].join(wide[order], on="claim").fillna("")
 
 

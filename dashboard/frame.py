@@ -1,6 +1,7 @@
 """Functions that all pages share: the study on screen, its results, the display of figures."""
 
 import contextlib
+import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -117,20 +118,26 @@ def plans(settings: Settings) -> dict[str, Study]:
 
 
 @st.cache_data(max_entries=2)
-def _evidence(stamp: float, _settings: Settings) -> pd.DataFrame:
+def _evidence(stamps: list[tuple[str, float]], _settings: Settings) -> tuple:
     return gather(_settings)
 
 
-def evidence() -> pd.DataFrame:
+def evidence() -> tuple[pd.DataFrame, list[str]]:
     """Returns what every study that is here says of every claim, see `evidence.gather`."""
-    settings = current_settings()
-    return _evidence(latest(storage.RESULTS, storage.REPORTS), settings)
+    files = [
+        file
+        for root in (storage.RESULTS, storage.REPORTS)
+        for part in ("*/settings.json", "*/tables/claims.csv")
+        for file in root.glob(part)
+    ]
+    stamps = [(str(file), latest(file)) for file in sorted([*files, params.PARAMS])]
+    return _evidence(stamps, current_settings())
 
 
 def choose_study() -> str:
     """Shows the choice of the study for all pages, and returns it."""
     studies = plans(current_settings())
-    missing = unknown("study", studies)
+    missing = unknown("study", "Study", studies)
     st.sidebar.selectbox("Study", list(studies), key="study", bind="query-params")
     study, origin = st.session_state["study"], ""
     if storage.shown(study, "tables").is_dir():
@@ -138,11 +145,11 @@ def choose_study() -> str:
         origin = f"The results are {'built here' if own else 'those that are published'}. "
     st.sidebar.caption(f"{origin}The address holds every choice: copy it to share the view.")
     if missing:
-        st.warning(f"{missing} The study shown is '{study}'.")
+        st.warning(f"{missing} The study shown is {study}.")
     return study
 
 
-def unknown(key: str, options: Collection[str]) -> str:
+def unknown(key: str, label: str, options: Collection[str]) -> str:
     """Returns a sentence if the address names an option that is not there, or ''.
 
     Call this before the widget of that key, which drops such a name from the address.
@@ -150,7 +157,36 @@ def unknown(key: str, options: Collection[str]) -> str:
     asked = st.query_params.get(key)
     if asked is None or asked in options or key in st.session_state:
         return ""
-    return f"The address names the {key} '{asked[:80]}', which is not here."
+    return (
+        f"{label}: the address asks for {plain(asked[:80])}, which is not among the choices here."
+    )
+
+
+def plain(text: str) -> str:
+    """Returns a text whose marks Markdown shows as they are."""
+    return re.sub(MARKS, r"\\\g<0>", text)
+
+
+def link(page: str, label: str, *, icon: str | None = None, **choices: Any) -> None:
+    """Shows a link to a page with these choices, values by the keys of its widgets.
+
+    The widgets' own parts of an address yield to values of before, so the link has a part of its
+    own, which `follow` reads.
+    """
+    st.page_link(f"app_pages/{page}.py", label=label, icon=icon,
+                 query_params={"open": json.dumps(choices)})  # fmt: skip
+
+
+def follow() -> None:
+    """Takes the choices of the link that led here; call this before any widget."""
+    text = st.query_params.get("open")
+    if text is None:
+        return
+    del st.query_params["open"]
+    with contextlib.suppress(ValueError):
+        choices = json.loads(text)
+        if isinstance(choices, dict):
+            st.session_state.update(choices)
 
 
 def view(*papers: str, subject: str = "") -> View:
@@ -233,11 +269,18 @@ def choice(
     """
     default = options[0] if default is None else default
     index = list(options).index(default)
-    if key in st.session_state and st.session_state[key] not in options:
+    last = st.session_state.get(f"default of {key}", default)
+    st.session_state[f"default of {key}"] = default
+    if (
+        key in st.session_state
+        and st.session_state[key] not in options
+        or last != default
+        and st.session_state.get(key) == last
+    ):
         st.session_state[key] = default
     shown = more.get("format_func") or str
-    if missing := unknown(key, [shown(option) for option in options]):
-        place.warning(f"{missing} Shown is '{shown(default)}'.")
+    if missing := unknown(key, label, [shown(option) for option in options]):
+        place.warning(f"{missing} Shown is {plain(shown(default))}.")
     return place.selectbox(label, options, index=index, key=key, bind="query-params", **more)
 
 
@@ -302,7 +345,7 @@ def plot(figure: Figure, chart: go.Figure, **arguments: Any) -> None:
     `arguments` are those of `st.plotly_chart`.
     """
     with st.container(gap=None):
-        st.markdown("**" + re.sub(MARKS, r"\\\g<0>", figure.title) + "**")
+        st.markdown(f"**{plain(figure.title)}**")
         chart.update_layout(title=None, margin_t=20)
         st.plotly_chart(chart, config={"displaylogo": False}, **arguments)
 
@@ -334,30 +377,30 @@ def page_of(labels: list[str]) -> range:
     return range(start, min(start + LAYERS, len(labels)))
 
 
-def gallery(artefacts: Case, rows: pd.DataFrame, strength: float, choices: dict[str, str]) -> None:
+def gallery(artefacts: Case, rows: pd.DataFrame, choices: dict[str, Any]) -> None:
     """Shows attacked images with a line below each, which leads to the page of the image.
 
     Args:
         artefacts: of the cell.
         rows: `image, id, text`, in the order to show.
-        strength: of the attack.
-        choices: of the page of the image, beside the image.
+        choices: of the page of the image, beside the image; its `strength` is the attack's.
     """
     pages = -(-len(rows) // THUMBNAILS)
-    if st.session_state.get("thumbnails", 1) > pages:
+    last = st.session_state.get("gallery of", choices)
+    st.session_state["gallery of"] = choices
+    if last != choices or st.session_state.get("thumbnails", 1) > pages:
         st.session_state["thumbnails"] = 1
     page = st.pagination(pages, key="thumbnails", bind="query-params") if pages > 1 else 1
     shown = rows.iloc[THUMBNAILS * (page - 1) : THUMBNAILS * page]
     if shown.empty:
         return
-    pictures = case.attacked(artefacts, shown["image"].tolist(), strength)
+    pictures = case.attacked(artefacts, shown["image"].tolist(), choices["strength"])
     with st.grid("auto", min_column_width=110):
         for row, pixels in zip(shown.itertuples(), pictures, strict=True):
             with st.container(gap=None):
                 st.image(tiles.enlarged(pixels, 128), output_format="PNG", width="stretch",
                          alt=f"{row.id}, attacked")  # fmt: skip
-                st.page_link("app_pages/image.py", label=row.text,
-                             query_params=choices | {"image": str(row.id)})  # fmt: skip
+                link("image", row.text, **choices, image=str(row.id))
 
 
 def keep(table: pd.DataFrame, name: str, *, key: str = "") -> None:

@@ -127,10 +127,10 @@ def test_every_study_in_git_is_shown(cloned, monkeypatch, page):
 
 def test_a_missing_artefact_says_what_to_run(alone, monkeypatch):
     for page, study in (("image", "tiny"), ("layers", "tiny"), ("signatures", "tiny_inspecting"),
-                        ("models", "tiny_generalising")):  # fmt: skip
+                        ("compare", "tiny"), ("models", "tiny_generalising")):  # fmt: skip
         app = shown(alone, monkeypatch, page, study=study)
         assert [box.value for box in app.info if f"make repro STUDY={study}" in box.value]
-        assert page == "image" or app.get("plotly_chart")
+        assert page in ("image", "compare") or app.get("plotly_chart")
 
 
 def test_an_unknown_study_or_cell_in_the_address_is_not_taken(whole, monkeypatch):
@@ -203,7 +203,7 @@ def test_two_revisions_are_compared(alone, monkeypatch):
     table.to_csv(claims, index=False)
     git("commit", "-qam", "second")
     app = shown(alone, monkeypatch, "revisions", study="tiny", with_metrics="true")
-    assert "dvc exp run" in app.caption[0].value
+    assert any("dvc exp run" in box.value for box in app.caption)
     assert app.selectbox(key="after").value == "workspace"
     log = subprocess.run(["git", "log", "--format=%H"], cwd=alone, capture_output=True, text=True)
     second, first = log.stdout.split()
@@ -361,6 +361,13 @@ def test_a_rate_to_reach_sets_the_threshold(whole, monkeypatch):
         rates = (hit >= limit).mean(), (benign >= limit).mean()
         assert [metric.value for metric in app.metric[:2]] == [f"{rate:.0%}" for rate in rates]
         assert f"{len(benign)} images" in app.metric[1].delta
+    # Another detector is shown at the same rate; a threshold that is moved by hand has none.
+    app.number_input(key="tpr").set_value(80).run()
+    app.selectbox(key="detector").set_value("energy").run()
+    assert float(app.metric[0].value.rstrip("%")) >= 80
+    slider = next(box for box in app.slider if str(box.key).startswith("limit_"))
+    slider.set_value(slider.max).run()
+    assert app.number_input(key="tpr").value is None
 
 
 def test_the_best_detector_comes_first(whole, monkeypatch):
@@ -403,6 +410,8 @@ def test_two_choices_stand_side_by_side(whole, monkeypatch):
         texts = titles(app)
     app.selectbox(key="study_right").set_value("tiny_maps").run()
     assert not app.exception
+    app.selectbox(key="study").set_value("tiny_maps").run()  # the left side was never chosen
+    assert app.selectbox(key="study_left").value == "tiny_maps"
 
 
 def titles(app) -> list[str]:
@@ -441,9 +450,31 @@ def test_a_gallery_shows_the_images_of_a_field_in_their_order(whole, monkeypatch
     links = [link.proto.label for link in app.get("page_link")]
     assert len(links) == 24
     for link, row in zip(links, rows.itertuples(), strict=False):
-        kept = "" if row.success else ", kept"
+        kept = "" if row.success else "kept "
         value = "empty" if np.isnan(row.excess) else f"{row.excess:.2f}"
-        assert link == f"{value} {row.class_name}{kept}"
+        assert link == f"{kept}{value} {row.class_name}"
+
+
+def test_a_link_opens_what_it_says_whatever_was_chosen_before(whole, monkeypatch):
+    app = shown(whole, monkeypatch, "claims", study="tiny_maps", verdicts="does not hold")
+    app.query_params["open"] = json.dumps({"study": "tiny", "claim": "A1", "verdicts": []})
+    app.run()
+    assert app.selectbox(key="study").value == "tiny"
+    assert app.selectbox(key="claim").value == "A1"
+    assert app.multiselect(key="verdicts").value == []
+    app.query_params["open"] = "{"  # not of ours
+    app.run()
+    assert not app.exception
+    assert app.selectbox(key="claim").value == "A1"
+
+
+def test_a_gallery_begins_anew_with_another_field(whole, monkeypatch):
+    app = shown(whole, monkeypatch, "layers", study="tiny", cell="tiny_fgsm", thumbnails="2")
+    second = [link.proto.label for link in app.get("page_link")]
+    app.selectbox(key="layer").set_value("1-1").run()
+    rows = app.dataframe[0].value
+    assert app.get("page_link")[0].proto.label.endswith(f" {rows['class_name'].iloc[0]}")
+    assert [link.proto.label for link in app.get("page_link")] != second
 
 
 def test_the_pictures_of_a_gallery_are_the_attacked_images(tiny):
@@ -470,9 +501,9 @@ def test_a_filter_of_verdicts_rules_the_claim_and_its_table(whole, monkeypatch):
 
 def test_an_address_that_names_what_is_not_here_says_so(whole, monkeypatch):
     app = shown(whole, monkeypatch, study="nowhere")
-    assert "names the study 'nowhere'" in app.warning[0].value
-    app = shown(whole, monkeypatch, "layers", study="tiny", cell="elsewhere", measure="odd")
-    assert any("names the cell 'elsewhere'" in box.value for box in app.warning)
+    assert "Study: the address asks for nowhere" in app.warning[0].value
+    app = shown(whole, monkeypatch, "layers", study="tiny", cell="[elsewhere](http://x)")
+    assert any(r"Cell: the address asks for \[elsewhere\](http" in box.value for box in app.warning)
     app.run()
     assert not any("elsewhere" in box.value for box in app.warning)
 

@@ -506,6 +506,25 @@ def test_the_readmes_words_on_cifar10_are_what_the_committed_tables_say(publishe
     assert len(adaptive) == 22 + 1
     assert adaptive.max() < 0.6
     assert adaptive[["drift", "drift_logistic"]].max() < 0.115
+    # "stronger than a random search on that score (15 ...)", "Not so on NoiseCAM", ".34", ".51"
+    rows = detectors["matrix"].dropna(subset="gradient_free").set_index("detector")
+    assert len(rows) == 15
+    gain = rows["adaptive"] - rows["gradient_free"]
+    cams = rows.index.str.startswith("noisecam")
+    assert (rows["fidelity"][~cams] > 0.999).all()
+    assert (gain[~cams] < 0).all()
+    assert (gain[cams] > 0).all()
+    printed = rows.loc["noisecam_printed_logits"]
+    ends = printed[["gradient_free", "adaptive", "fidelity"]].tolist()
+    assert ends == pytest.approx([0.342, 0.515, -0.046])
+    # ".54 to .60", ".38", ".22 to .57"
+    loose = detectors["matrix"].set_index("detector").filter(regex="behaviour|pasa", axis=0)
+    loose = loose.dropna(subset="adaptive")
+    assert loose["gradient_free"].isna().all()
+    assert loose.loc["pasa", "adaptive"] == 0.38
+    behaviour = loose["adaptive"].drop("pasa")
+    assert (behaviour.min(), behaviour.max()) == (0.537, 0.595)
+    assert (loose["fidelity"].min(), loose["fidelity"].max()) == (0.225, 0.569)
 
 
 def test_version_citation_and_changes_agree():

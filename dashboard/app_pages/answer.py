@@ -14,28 +14,29 @@ from camdrift.ops import readme
 def take_field(key: str, table: pd.DataFrame, studies: list[str]) -> None:
     """Keeps the study and the claim of the field that was clicked, which a dialog shows."""
     for place, column in st.session_state[key]["selection"]["cells"][:1]:
-        asked = table[studies].iloc[place]
-        asked = asked[asked != ""].index
-        if len(asked):
-            study = column if column in asked else asked[0]
-            st.session_state["field"] = study, table["claim"].iloc[place]
+        if column in studies and table[column].iloc[place]:
+            st.session_state["field"] = column, table["claim"].iloc[place]
 
 
-@st.dialog("One claim on one study", width="large")
+def forget_field() -> None:
+    """Draws the matrices anew, without a selection, so that the same field opens again."""
+    st.session_state["dialogs"] = st.session_state.get("dialogs", 0) + 1
+
+
+@st.dialog("One claim on one study", width="large", on_dismiss=forget_field)
 def show(study: str, claim: str) -> None:
     """Shows a study's verdict on a claim, and a link to the page with its controls and switches."""
     view = frame.view_of(study)
     st.caption(f"Study '{study}': {view.plan.title}")
+    doubt = rows.loc[(rows["study"] == study) & (rows["claim"] == claim), "review"].iloc[0]
+    if doubt:
+        st.warning(f"Under review, without a vote: {doubt}.", icon=":material/flag:")
     details.show(view, claim)
-    st.page_link(
-        "app_pages/claims.py",
-        label=f"{claim} in study '{study}'",
-        icon=":material/open_in_new:",
-        query_params={"study": study, "claim": claim},
-    )
+    frame.link("claims", f"{claim} in study '{study}'", icon=":material/open_in_new:",
+               study=study, claim=claim, verdicts=[])  # fmt: skip
 
 
-rows = frame.evidence()
+rows, faults = frame.evidence()
 st.header("The answer so far", anchor=False)
 st.markdown(
     "When an image is attacked, do the class-activation maps of the conv layers drift further "
@@ -49,14 +50,18 @@ if findings:
         "results in this folder, built here or published."
     )
 
+for fault in faults:
+    st.info(fault)
 if rows.empty:
     st.info(f"No study is built yet. {frame.build_hint(st.session_state['study'])}")
     st.stop()
 st.subheader("Every claim on all evidence", anchor=False)
 st.caption(
     f"{evidence.MEANINGS}. A field has the claim's statistic with its 95 % interval and the number "
-    "of images; ! marks flags. A click on a field shows what stands behind it. *All sets* is the "
-    "combined verdict, one vote for each image set; tiles vote only where no other set does."
+    "of images; ! marks flags, or a verdict that is under review and has no vote. A click on a "
+    "field shows what stands behind it. *All sets* is the combined verdict, one vote for each "
+    "image set; tiles vote only where no other set does. *Mixed*: sets contradict each other; "
+    "*seen*: the claim, or its rule, was written when these results were known."
 )
 for paper, title in evidence.TITLES.items():
     table = evidence.matrix(rows, paper)
@@ -74,12 +79,12 @@ for paper, title in evidence.TITLES.items():
         study: st.column_config.TextColumn(title, help=f"Study '{study}'", width=215)
         for study, title in titles.items()
     }  # fmt: skip
-    key = f"matrix_{paper}"
+    key = f"matrix_{paper}_{st.session_state.get('dialogs', 0)}"
     st.dataframe(
         evidence.shaded(table), hide_index=True, column_config=shown, key=key,
         on_select=partial(take_field, key, table, studies), selection_mode="single-cell",
         height="content", alt=f"Claims of {paper}: verdicts by study",
     )  # fmt: skip
-    frame.keep(table, key)
+    frame.keep(table, f"matrix_{paper}")
 if field := st.session_state.pop("field", None):
     show(*field)

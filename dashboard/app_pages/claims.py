@@ -77,12 +77,14 @@ if cell and view.plan.paper in (RENKHOFF, ZHANG) and "readings" in view.tables:
 spread = seeds.read(view.study)
 if spread is not None:
     table = seeds.verdicts(spread)
+    table = table[~table["claim"].isin(seeds.INCOMPARABLE)]
     show_rows(
         claim,
         "Under other seeds",
         table,
         "seeds",
-        "The published study with other seeds: split, weights, attack and noise drawn anew.",
+        "The study with other seeds: split, weights, attack and noise drawn anew. The table is of "
+        "an earlier revision, whose weights were others, so its seed 1 is not the study above.",
     )
 if view.plan.paper == RENKHOFF:
     st.subheader("Controls", anchor=False)

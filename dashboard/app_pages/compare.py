@@ -13,6 +13,7 @@ from camdrift import storage
 from camdrift.analysis.drawing import percent
 from camdrift.ops import case
 from camdrift.settings import RENKHOFF, ZHANG, LayerStudy, ManipulationStudy
+from camdrift.storage import OWN
 
 ARMS = {"clean": "clean", "adversarial": "attacked", "noise": "noise of its size",
         "negated": "attack, negated"}  # fmt: skip
@@ -29,6 +30,13 @@ class Side:
     target: str
 
     @property
+    def text(self) -> str:
+        """The choices in a line."""
+        whose = "own class" if self.target == OWN else "clean class"
+        return (f"{self.artefacts.name} ({self.artefacts.cell.model}), layer {self.layer}, "
+                f"{percent(self.strength)}, {self.method}, {whose}")  # fmt: skip
+
+    @property
     def images(self) -> pd.DataFrame:
         """The images that were attacked, by id."""
         return self.artefacts.attacked.images.assign(id=lambda t: t["id"].astype(str))
@@ -42,15 +50,19 @@ class Side:
         pictures = case.pixels(artefacts, image, self.strength, arms=tuple(ARMS))
         place = artefacts.maps.layers["label"].tolist().index(self.layer)
         classes = artefacts.names()
-        cosines = case.similarity(artefacts, image, self.strength, layer=self.layer, **chosen)
+        try:
+            cosines = case.similarity(artefacts, image, self.strength, layer=self.layer, **chosen)
+        except FileNotFoundError:  # maps without scores
+            cosines = {}
         shown = {}
         for arm, layers in case.maps(artefacts, rows).items():
             number = int(rows.loc[arm, "prediction"])
             text = f"{ARMS[arm]}: {classes.get(number, f'class {number}')}"
             text += f", {rows.loc[arm, 'probability']:.0%}"
-            if arm in cosines:
-                cosine = cosines[arm]
-                text += "; empty map" if np.isnan(cosine) else f"; cosine {cosine:.2f}"
+            if not layers[place].any():
+                text += "; empty map"
+            elif not np.isnan(cosine := cosines.get(arm, np.nan)):
+                text += f"; cosine {cosine:.2f}"
             shown[arm] = {"picture": pictures[arm], "map": layers[place], "text": text}
         return shown
 
@@ -60,7 +72,8 @@ def choose(side: str, number: int) -> Side:
     plans = frame.plans(frame.current_settings())
     there = [name for name, plan in plans.items()
              if plan.paper in (RENKHOFF, ZHANG)
-             and storage.shown(name, "settings.json").exists()]  # fmt: skip
+             and all(storage.shown(name, part).exists()
+                     for part in ("settings.json", "tables/attacks.csv"))]  # fmt: skip
     above, more = st.container(), st.expander(f"Strength, method, class, study, {side}")
     study = frame.choice(more, f"Study, {side}", there, key=f"study_{side}", default=view.study)
     own = frame.view_of(study)
@@ -97,11 +110,14 @@ if not names:
 boxes = st.columns(2)
 name = frame.choice(boxes[0], "Image", names, key="image")
 opacity = boxes[1].slider("Opacity of the maps, %", 0, 100, 60, key="opacity", bind="query-params")
+for box, side in zip(st.columns(2), sides, strict=True):
+    box.markdown(f"**{frame.plain(side.text)}**")
 chart = charts.beside([side.tiles(name) for side in sides], opacity=opacity / 100)
 st.plotly_chart(chart, config={"displaylogo": False}, key="beside",
-                alt=f"Maps of image {name} under two choices")  # fmt: skip
+                alt=f"Maps of image {name}: left {sides[0].text}; right {sides[1].text}",
+                )  # fmt: skip
 st.caption(
     "Maps over the model's input, each divided by its own maximum: bright places support the "
     "class. Above each: the predicted class with its probability, and the cosine similarity to "
-    "the clean map of the same side. Zoom in one tile, and all follow."
+    "the clean map of the same side. Zoom with the chart's buttons: all tiles follow."
 )

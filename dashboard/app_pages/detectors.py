@@ -1,7 +1,5 @@
 """Detectors of one image at a time: does the drift reveal the attack?"""
 
-import math
-
 import charts
 import frame
 import lineage
@@ -26,10 +24,15 @@ def auroc(detector: str) -> float:
 
 def reach(key: str, positive: np.ndarray) -> None:
     """Sets the threshold to the largest at which the wanted share of attacks raises an alarm."""
-    wanted = st.session_state["tpr"]
-    if wanted is not None:
-        needed = max(1, math.ceil(wanted / 100 * len(positive)))
+    wanted = st.session_state.get("tpr")
+    if wanted is not None and len(positive):
+        needed = max(1, -(-wanted * len(positive) // 100))
         st.session_state[key] = float(np.sort(positive)[len(positive) - needed])
+
+
+def forget_rate() -> None:
+    """Clears the rate to reach, since the threshold was moved by hand."""
+    st.session_state["tpr"] = None
 
 
 def between(count: int, of: int) -> str:
@@ -77,14 +80,18 @@ else:
     high = max(high, threshold if np.isfinite(threshold) else high)
     boxes = st.columns(3)
     key = f"limit_{cell}_{strength}_{detector}"
+    positive = judged.loc[judged["kind"] == "success", detector].dropna()
+    negative = judged.loc[judged["kind"].isin(["clean", "noise"]), detector].dropna()
+    if st.session_state.get("rate of", key) != key:  # of another detector, at the same rate
+        reach(key, positive.to_numpy())
+    st.session_state["rate of"] = key
     limit = boxes[0].slider("Threshold", low, high, threshold if np.isfinite(threshold) else high,
-                            step=step, format="%.4g", key=key, bind="query-params")  # fmt: skip
+                            step=step, format="%.4g", key=key, bind="query-params",
+                            on_change=forget_rate)  # fmt: skip
     if np.isnan(threshold):
         st.caption("No threshold was chosen: the choosing images are of one kind.")
     prevalence = boxes[2].slider("Attacked among all images, %", 1, 99, 10, key="prevalence",
                                  bind="query-params") / 100  # fmt: skip
-    positive = judged.loc[judged["kind"] == "success", detector].dropna()
-    negative = judged.loc[judged["kind"].isin(["clean", "noise"]), detector].dropna()
     if len(positive):
         boxes[1].number_input(
             "True positive rate to reach, %", 1, 100, None, key="tpr",

@@ -147,19 +147,17 @@ def behind(values: pd.DataFrame) -> None:
         selection_mode="single-row", alt="The images behind the field, most drifted first",
     )["selection"]["rows"]  # fmt: skip
     st.caption("Most drifted first. Choose a row to look at the image.")
-    # As the page's own widgets put their choices into the address.
-    choices = {"study": view.study, "cell": cell, "strength": percent(strength), "method": method,
-               "target": frame.POLICIES[target]}  # fmt: skip
+    choices = {"study": view.study, "cell": cell, "strength": strength, "method": method,
+               "target": target, "order": "as in the set"}  # fmt: skip
     if selection:
-        image = {"image": str(pairs["id"].iloc[selection[0]])}
-        st.page_link("app_pages/image.py", label="Look at this image", icon=":material/image:",
-                     query_params=choices | image)  # fmt: skip
+        frame.link("image", "Look at this image", icon=":material/image:", **choices,
+                   image=str(pairs["id"].iloc[selection[0]]))  # fmt: skip
     drift = pairs["excess"].map("{:.2f}".format).where(pairs["excess"].notna(), "empty")
-    kept = pairs["success"].map({True: "", False: ", kept"})
-    frame.gallery(artefacts, pairs.assign(text=drift + " " + pairs["class_name"] + kept), strength,
-                  choices)  # fmt: skip
-    st.caption("The attacked images of the field in the same order: the excess drift, the set's "
-               "label, and *kept* where the class does not flip. Each line leads to its image.",
+    kept = pairs["success"].map({True: "", False: "kept "})
+    texts = kept + drift + " " + pairs["class_name"]
+    frame.gallery(artefacts, pairs.assign(text=texts), choices)
+    st.caption("The attacked images of the field in the same order: *kept* where the class "
+               "does not flip, the excess drift, and the set's label. Each leads to its image.",
                )  # fmt: skip
 
 

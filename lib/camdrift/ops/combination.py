@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from camdrift import storage
 from camdrift.analysis import results
 from camdrift.papers import interface
 from camdrift.papers.findings import (
@@ -110,6 +111,8 @@ def evidence(
         own = results.settings_of(name, place)
         parts = (getattr(own, part, {}) for part in ("cells", "targets", "retrainings"))
         items = {key: item for part in parts for key, item in part.items()}
+        # Results that were built here are of this revision.
+        earlier = place is results.published or not storage.is_own(name)
         headline = getattr(own.studies[name], "headline", None)  # the cell that decides
         items = {headline: items[headline]} if headline in items else items
         of = _base(next(iter(items.values())).set)
@@ -120,7 +123,7 @@ def evidence(
             facts = {"claim": claim["id"], "study": name, "set": of, "votes": votes}
             facts |= {"network": network, "seed": own.seed}
             facts |= {key: claim[key] for key in COLUMNS if key in claim}
-            facts["review"] = review(name, claim["id"], claim["detail"])
+            facts["review"] = review(name if earlier else "", claim["id"], claim["detail"])
             if claim["verdict"] != NOT_RUN:
                 rows.append(facts)
     return pd.DataFrame(rows, columns=list(COLUMNS))
