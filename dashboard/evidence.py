@@ -38,19 +38,19 @@ SETS = {
 }  # fmt: skip
 
 
-def gather(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
+def gather(settings: Settings) -> tuple[pd.DataFrame, dict[str, str]]:
     """Returns the verdict of each study that is here on each claim, see `combination.evidence`.
 
-    And a sentence for each study whose results cannot be read.
+    And, by name, a sentence for each study whose results cannot be read.
     """
-    place, parts, faults = storage.shown, [], []
+    place, parts, faults = storage.shown, [], {}
     for name, study in readme.studies(settings, place).items():
         try:
             parts.append(combination.evidence(settings, {name: study}, place))
         except SettingsError as fault:
-            faults.append(f"{fault}.")
+            faults[name] = f"{fault}."
         except (FileNotFoundError, KeyError):  # a report is being written
-            faults.append(f"'{name}' has no whole results.")
+            faults[name] = f"'{name}' has no whole results."
     whole = pd.concat(parts) if parts else pd.DataFrame(columns=list(combination.COLUMNS))
     return whole.reset_index(drop=True), faults
 

@@ -122,7 +122,7 @@ def _evidence(stamps: list[tuple[str, float]], _settings: Settings) -> tuple:
     return gather(_settings)
 
 
-def evidence() -> tuple[pd.DataFrame, list[str]]:
+def evidence() -> tuple[pd.DataFrame, dict[str, str]]:
     """Returns what every study that is here says of every claim, see `evidence.gather`."""
     files = [
         file
@@ -377,18 +377,19 @@ def page_of(labels: list[str]) -> range:
     return range(start, min(start + LAYERS, len(labels)))
 
 
-def gallery(artefacts: Case, rows: pd.DataFrame, choices: dict[str, Any]) -> None:
+def gallery(artefacts: Case, rows: pd.DataFrame, choices: dict[str, Any], *, of: str) -> None:
     """Shows attacked images with a line below each, which leads to the page of the image.
 
     Args:
         artefacts: of the cell.
         rows: `image, id, text`, in the order to show.
         choices: of the page of the image, beside the image; its `strength` is the attack's.
+        of: the images' group; that of another one begins at its first page.
     """
     pages = -(-len(rows) // THUMBNAILS)
-    last = st.session_state.get("gallery of", choices)
-    st.session_state["gallery of"] = choices
-    if last != choices or st.session_state.get("thumbnails", 1) > pages:
+    last = st.session_state.get("gallery of", of)
+    st.session_state["gallery of"] = of
+    if last != of or st.session_state.get("thumbnails", 1) > pages:
         st.session_state["thumbnails"] = 1
     page = st.pagination(pages, key="thumbnails", bind="query-params") if pages > 1 else 1
     shown = rows.iloc[THUMBNAILS * (page - 1) : THUMBNAILS * page]

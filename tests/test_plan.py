@@ -329,7 +329,7 @@ def test_a_check_that_is_stopped_leaves_nothing_behind(tmp_path):
     with contextlib.suppress(subprocess.TimeoutExpired):
         while not list(tmp_path.glob("camdrift-*")) and process.poll() is None:
             time.sleep(0.2)
-        process.wait(3)
+        process.wait(1)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1

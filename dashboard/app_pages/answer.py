@@ -50,8 +50,8 @@ if findings:
         "results in this folder, built here or published."
     )
 
-for fault in faults:
-    st.info(fault)
+for name, fault in faults.items():
+    st.info(f"{fault} {frame.build_hint(name)}")
 if rows.empty:
     st.info(f"No study is built yet. {frame.build_hint(st.session_state['study'])}")
     st.stop()

@@ -140,10 +140,10 @@ def behind(values: pd.DataFrame) -> None:
     frame.show(charts.spread(pairs, score=pair_score, title=title))
     pairs = pairs.sort_values("excess", ascending=False, na_position="last")
     columns = ["id", "class_name", "adversarial", "noise", "excess", "success"]
+    # A choice, and a page of the gallery, is of these rows alone.
+    rows_key = f"behind {cell} {layer} {strength} {method} {target} {group} {pair_score}"
     selection = st.dataframe(
-        pairs[columns].round(3), hide_index=True, on_select="rerun",
-        # A choice is of these rows alone.
-        key=f"behind {cell} {layer} {strength} {method} {target} {group} {pair_score}",
+        pairs[columns].round(3), hide_index=True, on_select="rerun", key=rows_key,
         selection_mode="single-row", alt="The images behind the field, most drifted first",
     )["selection"]["rows"]  # fmt: skip
     st.caption("Most drifted first. Choose a row to look at the image.")
@@ -155,7 +155,7 @@ def behind(values: pd.DataFrame) -> None:
     drift = pairs["excess"].map("{:.2f}".format).where(pairs["excess"].notna(), "empty")
     kept = pairs["success"].map({True: "", False: "kept "})
     texts = kept + drift + " " + pairs["class_name"]
-    frame.gallery(artefacts, pairs.assign(text=texts), choices)
+    frame.gallery(artefacts, pairs.assign(text=texts), choices, of=rows_key)
     st.caption("The attacked images of the field in the same order: *kept* where the class "
                "does not flip, the excess drift, and the set's label. Each leads to its image.",
                )  # fmt: skip
