@@ -37,7 +37,9 @@ from camdrift.settings import (
 
 LAYERS = 24  # at a time
 THUMBNAILS = 24
+OPEN = "open"  # the part of an address that holds the choices of a link
 POLICIES = {"own_top1": "the image's own top class", "seed_class": "the clean image's class"}
+FORMATS = {"at_strength": drawing.percent, "explains": POLICIES.get}  # of widgets, by key
 
 
 @dataclass(frozen=True)
@@ -170,19 +172,21 @@ def plain(text: str) -> str:
 def link(page: str, label: str, *, icon: str | None = None, **choices: Any) -> None:
     """Shows a link to a page with these choices, values by the keys of its widgets.
 
-    The widgets' own parts of an address yield to values of before, so the link has a part of its
-    own, which `follow` reads.
+    The address of the link has them twice: as the widgets write them, so that it can be shared, and
+    in a part of its own, which `follow` reads, since a widget prefers the value that it had before.
+    Streamlit drops the part of a widget that the page with the link has, too: keys must differ.
     """
+    texts = {key: FORMATS.get(key, str)(value) for key, value in choices.items() if value != []}
     st.page_link(f"app_pages/{page}.py", label=label, icon=icon,
-                 query_params={"open": json.dumps(choices)})  # fmt: skip
+                 query_params=texts | {OPEN: json.dumps(choices)})  # fmt: skip
 
 
 def follow() -> None:
     """Takes the choices of the link that led here; call this before any widget."""
-    text = st.query_params.get("open")
+    text = st.query_params.get(OPEN)
     if text is None:
         return
-    del st.query_params["open"]
+    del st.query_params[OPEN]
     with contextlib.suppress(ValueError):
         choices = json.loads(text)
         if isinstance(choices, dict):
@@ -284,12 +288,12 @@ def choice(
     return place.selectbox(label, options, index=index, key=key, bind="query-params", **more)
 
 
-def choose_cell(view: View) -> str:
+def choose_cell(view: View, *, key: str = "cell") -> str:
     """Shows the choice of a cell and returns its name."""
     names = view.tables["attacks"]["cell"].tolist()
     assert isinstance(view.plan, LayerStudy | ManipulationStudy)
     headline = view.plan.headline
-    return choice(st, "Cell", names, key="cell", default=headline)
+    return choice(st, "Cell", names, key=key, default=headline)
 
 
 def open_case(view: View, cell: str) -> Case:
@@ -383,7 +387,7 @@ def gallery(artefacts: Case, rows: pd.DataFrame, choices: dict[str, Any], *, of:
     Args:
         artefacts: of the cell.
         rows: `image, id, text`, in the order to show.
-        choices: of the page of the image, beside the image; its `strength` is the attack's.
+        choices: of the page of the image, beside the image; `at_strength` is the attack's.
         of: the images' group; that of another one begins at its first page.
     """
     pages = -(-len(rows) // THUMBNAILS)
@@ -395,7 +399,7 @@ def gallery(artefacts: Case, rows: pd.DataFrame, choices: dict[str, Any], *, of:
     shown = rows.iloc[THUMBNAILS * (page - 1) : THUMBNAILS * page]
     if shown.empty:
         return
-    pictures = case.attacked(artefacts, shown["image"].tolist(), choices["strength"])
+    pictures = case.attacked(artefacts, shown["image"].tolist(), choices["at_strength"])
     with st.grid("auto", min_column_width=110):
         for row, pixels in zip(shown.itertuples(), pictures, strict=True):
             with st.container(gap=None):

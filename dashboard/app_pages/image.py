@@ -46,7 +46,7 @@ view = frame.view(RENKHOFF, ZHANG, subject="images of a cell")
 st.header("Image", anchor=False)
 boxes = st.columns(3)
 with boxes[0]:
-    cell = frame.choose_cell(view)
+    cell = frame.choose_cell(view, key="in_cell")
 evaluated = frame.tables_of(view.cells[cell].evaluation)
 artefacts = frame.open_case(view, cell)
 images = frame.images(view, artefacts)
@@ -73,11 +73,11 @@ with boxes[2].container(horizontal=True):
 image = ids[names.index(image_name)]
 
 boxes = st.columns(4)
-strength = frame.choice(boxes[0], "Strength", artefacts.strengths, key="strength", default=1.0,
+strength = frame.choice(boxes[0], "Strength", artefacts.strengths, key="at_strength", default=1.0,
                         format_func=percent)  # fmt: skip
 times = boxes[1].slider("Change, times", 1, 50, 10, key="times", bind="query-params")
-method = frame.choice(boxes[2], "Method", artefacts.maps.methods, key="method")
-target = boxes[3].selectbox("Changed maps explain", list(frame.POLICIES), key="target",
+method = frame.choice(boxes[2], "Method", artefacts.maps.methods, key="with_method")
+target = boxes[3].selectbox("Changed maps explain", list(frame.POLICIES), key="explains",
                             format_func=frame.POLICIES.get, bind="query-params")  # fmt: skip
 
 pixels = case.pixels(artefacts, image, strength)

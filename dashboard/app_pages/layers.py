@@ -147,8 +147,8 @@ def behind(values: pd.DataFrame) -> None:
         selection_mode="single-row", alt="The images behind the field, most drifted first",
     )["selection"]["rows"]  # fmt: skip
     st.caption("Most drifted first. Choose a row to look at the image.")
-    choices = {"study": view.study, "cell": cell, "strength": strength, "method": method,
-               "target": target, "order": "as in the set"}  # fmt: skip
+    choices = {"study": view.study, "in_cell": cell, "at_strength": strength,
+               "with_method": method, "explains": target, "order": "as in the set"}  # fmt: skip
     if selection:
         frame.link("image", "Look at this image", icon=":material/image:", **choices,
                    image=str(pairs["id"].iloc[selection[0]]))  # fmt: skip

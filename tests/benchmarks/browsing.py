@@ -102,9 +102,9 @@ def _pages(folder: Path, images: int) -> Iterator[dict]:
     os.chdir(folder)
     acts: dict[tuple[str, str], Callable] = {
         ("image", "next image"): lambda app, i: app.button[1].click(),
-        ("image", "strength"): lambda app, i: app.selectbox(key="strength").set_value(
+        ("image", "strength"): lambda app, i: app.selectbox(key="at_strength").set_value(
             [0.25, 0.5, 2.0, 4.0, 1.0][i]),
-        ("image", "method"): lambda app, i: app.selectbox(key="method").set_value(
+        ("image", "method"): lambda app, i: app.selectbox(key="with_method").set_value(
             ["LayerCAM", "GradCAM", "HiResCAM", "GradCAM", "LayerCAM"][i]),
         ("layers", "layer of the strip"): lambda app, i: app.selectbox(key="layer").set_value(
             ["1-1", "2-1", "3-1", "4-1", "5-1"][i]),

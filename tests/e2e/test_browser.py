@@ -285,6 +285,9 @@ def test_a_click_on_the_matrix_opens_the_claim_on_that_study(address, chromium):
         assert choices(page)["Study"] == study
         assert choices(page)["Claim"] == "A1"
         assert page.title() == f"Claims: {study} - camdrift"
+        shown, url = choices(page), page.url
+    with opened(chromium, url, viewport=WIDE) as page:
+        assert choices(page) == shown
 
 
 def test_a_click_on_the_strip_opens_the_field(address, chromium):
@@ -327,7 +330,7 @@ def test_the_keyboard_reaches_the_choices(address, chromium):
 
 @pytest.mark.skipif(not BUILT, reason="the study's artefacts are not built here: make repro")
 def test_an_image_is_stepped_through(address, chromium):
-    with opened(chromium, f"{address}/image?cell=fgsm&order=most+drifted") as page:
+    with opened(chromium, f"{address}/image?in_cell=fgsm&order=most+drifted") as page:
         picture(page, "image_built")
         page.get_by_role("button", name="Next").click()
         page.wait_for_function("location.search.includes('image=')", timeout=10_000)
