@@ -325,6 +325,8 @@ def test_a_check_that_is_stopped_leaves_nothing_behind(tmp_path):
         [sys.executable, "-m", "camdrift.ops.estimate", TINY, "tiny"], cwd=ROOT,
         env=os.environ | {"TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        # A job in the background of a shell ignores the signal, and so would the check.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     with contextlib.suppress(subprocess.TimeoutExpired):
         while not list(tmp_path.glob("camdrift-*")) and process.poll() is None:
