@@ -1,4 +1,4 @@
-"""What stands behind a study's verdict on a claim: both sides, flags and figures."""
+"""A study's verdict on a claim in detail: both sides, flags and figures."""
 
 import frame
 import streamlit as st

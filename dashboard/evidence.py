@@ -21,7 +21,7 @@ from camdrift.settings import (
 )
 
 LETTERS = {HOLDS: "H", PARTLY: "P", NOT: "N", NO_EFFECT: "0", UNDECIDED: "?"}
-MEANINGS = "H holds, P holds in part, N does not hold, 0 no effect, ? not decided"
+MEANINGS = ", ".join(f"{letter} {verdict}" for verdict, letter in LETTERS.items())
 # Light enough for black letters, in light and dark; the letters tell them apart without colours.
 SHADES = {"H": "#9BD8C3", "P": "#CFE8F7", "N": "#F3B48C", "0": "#F2E6A0", "?": "#E3E3E3"}
 TITLES = {
@@ -76,14 +76,14 @@ def field(row: pd.Series) -> str:
 def matrix(evidence: pd.DataFrame, paper: str) -> pd.DataFrame:
     """Returns the claims of a paper: `claim, all sets, says, on`, and a column for each study."""
     claims = interface.paper(paper).CLAIMS
-    names = [claim.id for claim in claims]
-    own = evidence[evidence["claim"].isin(names)]
+    own = evidence[evidence["claim"].isin([claim.id for claim in claims])]
     own = own.assign(text=[field(row) for _, row in own.iterrows()])
     wide = own.pivot(index="claim", columns="study", values="text")
     order = [study for study in evidence["study"].unique() if study in wide]
     table = combination.combined(evidence, claims).rename(columns={"verdict": "all sets"})
-    names = [", ".join(SETS.get(name, name) for name in on.split(", ")) for on in table["on"]]
-    table["on"] = names
+    table["on"] = [
+        ", ".join(SETS.get(name, name) for name in sets.split(", ")) for sets in table["on"]
+    ]
     return table[[*FIRST]].join(wide[order], on="claim").fillna("")
 
 

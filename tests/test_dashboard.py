@@ -217,7 +217,7 @@ def test_two_revisions_are_compared(alone, monkeypatch):
     assert verdicts[["name", "after"]].values.tolist() == [["A1", "turned"]]
     assert set(metrics["after"]) == {"0.123"}
     assert app.selectbox(key="png").options
-    # What is in the folder, beside the last commit: the same until a file changes.
+    # The folder has the content of the last commit until a file changes.
     app.selectbox(key="before").set_value(second)
     app.selectbox(key="after").set_value("workspace").run()
     assert [box.value for box in app.caption].count("None.") == 3
@@ -425,7 +425,7 @@ def test_the_similarity_beside_a_map_is_that_of_the_tables(tiny):
     with inside(tiny.folder):
         cell = plan.cells["tiny_pgd"]
         first = settings.protocols(plan.protocols)[cell.protocols[0]]
-        opened, found = case.read("tiny", "tiny_pgd", cell, first), 0
+        opened, known_pairs = case.read("tiny", "tiny_pgd", cell, first), 0
         labels = opened.maps.layers["label"].tolist()
         for image in opened.attacked.images["image"].iloc[:8]:
             how = {"method": "GradCAM", "target": "seed_class"}
@@ -439,8 +439,8 @@ def test_the_similarity_beside_a_map_is_that_of_the_tables(tiny):
                                    layer=layer, **how).set_index("image").loc[image]  # fmt: skip
                 for arm in ("adversarial", "noise"):
                     assert known[arm] == pytest.approx(pairs[arm], nan_ok=True)
-                found += not np.isnan(known["negated"])
-        assert found > 30
+                known_pairs += not np.isnan(known["negated"])
+        assert known_pairs > 30
 
 
 def test_a_gallery_shows_the_images_of_a_field_in_their_order(whole, monkeypatch):

@@ -45,13 +45,13 @@ class Side:
         """Returns what is shown of each variant of an image: `picture, map, text`."""
         table = self.images.set_index("id")
         image, artefacts = int(table.loc[name, "image"]), self.artefacts
-        chosen = {"method": self.method, "target": self.target}
-        rows = case.rows(artefacts, image, self.strength, arms=tuple(ARMS), **chosen)
+        how = {"method": self.method, "target": self.target}
+        rows = case.rows(artefacts, image, self.strength, arms=tuple(ARMS), **how)
         pictures = case.pixels(artefacts, image, self.strength, arms=tuple(ARMS))
         place = artefacts.maps.layers["label"].tolist().index(self.layer)
         classes = artefacts.names()
         try:
-            cosines = case.similarity(artefacts, image, self.strength, layer=self.layer, **chosen)
+            cosines = case.similarity(artefacts, image, self.strength, layer=self.layer, **how)
         except FileNotFoundError:  # maps without scores
             cosines = {}
         shown = {}

@@ -12,6 +12,7 @@ import pandas as pd
 
 from camdrift import storage
 from camdrift.perturbations import variants
+from camdrift.perturbations.variants import Variant
 from camdrift.scores import by_name
 from camdrift.settings import Cell, Protocol
 from camdrift.storage import (
@@ -85,27 +86,36 @@ def pixels(
     Under the cell's first protocol, noise of its first draw. `arms` are the variants, without those
     that the cell does not have at this strength.
     """
-    place = np.array([case.place(image)])
-    parts = case.attacked.only(place), case.noise.only(place)
-    own = [
+    every = _composed(case, [image], strength, arms)
+    return {variant.name: np.moveaxis(variant.pixels()[0], 0, -1) for variant in every}
+
+
+def attacked(case: Case, images: Sequence[int], strength: float) -> list[np.ndarray]:
+    """Returns attacked images, float32 (h, w, c) in [0, 1], under the first protocol.
+
+    Raises:
+        ValueError: the cell has no such strength.
+    """
+    if strength not in case.strengths:
+        raise ValueError(f"wanted one of the strengths {case.strengths}, got {strength}")
+    (variant,) = _composed(case, images, strength, [ADVERSARIAL])
+    known = dict(zip(variant.table["image"], variant.pixels(), strict=True))
+    return [np.moveaxis(known[image], 0, -1) for image in images]
+
+
+def _composed(
+    case: Case, images: Sequence[int], strength: float, arms: Sequence[str]
+) -> list[Variant]:
+    """Returns variants of some images at a strength, rising by image, noise of its first draw."""
+    places = np.sort([case.place(image) for image in images])
+    parts = case.attacked.only(places), case.noise.only(places)
+    return [
         variant
         for variant in variants.compose(case.images, *parts, [case.first])
         if variant.name in arms
         and variant.table["strength"].iloc[0] in (0.0, strength)
         and variant.table["draw"].iloc[0] == 0
     ]
-    return {variant.name: np.moveaxis(variant.pixels()[0], 0, -1) for variant in own}
-
-
-def attacked(case: Case, images: Sequence[int], strength: float) -> list[np.ndarray]:
-    """Returns attacked images, float32 (h, w, c) in [0, 1], under the first protocol."""
-    places = np.sort([case.place(image) for image in images])
-    parts = case.attacked.only(places), case.noise.only(places)
-    for variant in variants.compose(case.images, *parts, [case.first]):
-        if variant.name == ADVERSARIAL and variant.table["strength"].iloc[0] == strength:
-            known = dict(zip(variant.table["image"], variant.pixels(), strict=True))
-            return [np.moveaxis(known[image], 0, -1) for image in images]
-    raise ValueError(f"wanted one of the strengths {case.strengths}, got {strength}")
 
 
 def rows(
