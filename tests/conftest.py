@@ -87,6 +87,19 @@ def small_network(classes: int = 4) -> nn.Module:
     )
 
 
+def deep_network(classes: int = 4) -> nn.Module:
+    """`small_network` with a third conv layer."""
+    first = small_network(classes)
+    return nn.Sequential(
+        *first[:-3],
+        nn.Conv2d(7, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, classes),
+    )
+
+
 def as_model(network: nn.Module, *, size: int = 12, micro_batch: int = 4) -> Model:
     return Model(network, mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3], size=size,
                  micro_batch=micro_batch)  # fmt: skip

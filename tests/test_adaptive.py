@@ -10,6 +10,8 @@ from camdrift.evaluation import adaptive, measuring
 from camdrift.features import pooled
 from camdrift.features.reference import Reference
 from camdrift.models import gradients
+from camdrift.models.model import Model
+from conftest import as_model, deep_network
 from test_detectors import CHANCE, changed
 
 SETTINGS = changed(
@@ -17,6 +19,11 @@ SETTINGS = changed(
 )
 OWNER = {name: family for family in families(SETTINGS) for name in family.readings()}
 NAMES = [name for name, family in OWNER.items() if family.has_surrogate]
+
+
+@pytest.fixture
+def model() -> Model:
+    return as_model(deep_network())
 
 
 def reference(model, pixels):
@@ -66,6 +73,7 @@ def test_every_objective_has_a_gradient_by_the_pixels(name, fitted, objective, m
         "logistic",
         "mahalanobis",
         "kde",
+        "recovery",
         *drift.NAMES,
         *class_mahalanobis.NAMES,
         *lid.NAMES,

@@ -7,21 +7,28 @@ import torch
 from sklearn.covariance import LedoitWolf
 
 from camdrift import storage
-from camdrift.detectors import class_mahalanobis, kde, lid, relevance
+from camdrift.detectors import class_mahalanobis, kde, lid, recovery, relevance
 from camdrift.evaluation import training
 from camdrift.explain import lrp
 from camdrift.features import pooled
 from camdrift.features.images import Images
 from camdrift.features.reference import Reference
+from camdrift.models.model import Model
 from camdrift.settings import DetectionSettings, SettingsError, params
-from conftest import ROOT, as_model
+from conftest import ROOT, as_model, deep_network
 from test_attacks import generators
 
 SETTINGS = {
     class_mahalanobis: class_mahalanobis.Settings(),
     lid: lid.Settings(neighbours=4),
     kde: kde.Settings(bandwidth=0.5),
+    recovery: recovery.Settings(),
 }
+
+
+@pytest.fixture
+def model() -> Model:
+    return as_model(deep_network())
 
 
 def reference(*, count: int = 30, channels: tuple[int, ...] = (3, 5), seed: int = 0) -> Reference:
@@ -118,20 +125,78 @@ def test_the_bandwidth_is_the_one_under_which_training_images_are_likeliest():
     assert width == pytest.approx(0.2 * 2**0.5 * 20 ** (-1 / 6), rel=0.5)
 
 
+def test_recovery_twin():
+    """Regressions by augmented least squares, their penalty by leaving out an image at a time."""
+    known = reference(count=24, channels=(3, 5, 2))
+    *earlier, last = known.layers
+    mean, scale = last.mean(0), last.std(0)
+    inputs = (last - mean) / scale
+
+    def regression(rows, targets, penalty):
+        """An offset, which has no penalty, and weights."""
+        design = np.hstack([np.ones((len(rows), 1)), rows])
+        ridge = np.sqrt(penalty) * np.eye(rows.shape[1] + 1)[1:]
+        padded = np.vstack([targets, np.zeros((rows.shape[1], targets.shape[1]))])
+        return np.linalg.lstsq(np.vstack([design, ridge]), padded, rcond=None)[0]
+
+    def left_out(targets, penalty):
+        error = 0.0
+        for i in range(24):
+            others = np.arange(24) != i
+            weights = regression(inputs[others], targets[others], penalty)
+            error += ((targets[i] - np.r_[1, inputs[i]] @ weights) ** 2).sum()
+        return error
+
+    weights = []
+    for layer in earlier:
+        best = min(recovery.PENALTIES, key=lambda penalty: left_out(layer, penalty))
+        weights.append(regression(inputs, layer, best))
+    layers = made(known)
+    result = recovery.recoverability(layers, known)
+    for image, row in enumerate(layers[-1].numpy()):
+        guesses = [np.r_[1, (row - mean) / scale] @ each for each in weights]
+        pairs = zip(layers, guesses, strict=False)
+        errors = [((layer[image].numpy() - guess) ** 2).sum() for layer, guess in pairs]
+        shares = [np.exp(error) / sum(np.exp(errors)) for error in errors]
+        evenness = [np.log(2) + share * np.log(share + 1e-8) for share in shares]
+        expected = sum(evenness) * np.log(np.mean(errors) + 1e-8)
+        assert float(result[image]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_recovery_of_layers_that_the_last_one_tells_wholly():
+    """Errors are 0, so the test is L (log L - log(L) / L) log(1e-8)."""
+    rng = np.random.default_rng(0)
+    last = rng.normal(0, 1, (4000, 2))
+    known = Reference([last @ rng.normal(0, 1, (2, 3)) + 1, 2 * last, last], np.arange(4000) % 2)
+    layers = [torch.from_numpy(layer[:3]) for layer in known.layers]
+    expected = np.log(2) * np.log(1e-8)
+    assert recovery.recoverability(layers, known).tolist() == pytest.approx(
+        [expected] * 3, rel=1e-2
+    )
+
+
+def test_recovery_refuses_networks_of_two_layers():
+    with pytest.raises(SettingsError, match="wanted a network with 3 layers that have maps, got 2"):
+        recovery.fit(reference(channels=(3, 5)))
+
+
 @pytest.mark.parametrize("module", SETTINGS)
 def test_a_shift_away_from_all_classes_is_seen(module):
     """Attacked images have five times the spread around their class."""
-    known = reference(count=300)
+    channels = (3, 5, 4) if module is recovery else (3, 5)
+    known = reference(count=300, channels=channels)
     rng = np.random.default_rng(2)
 
     def rows(spread, count=60):
-        drawn = reference(count=count, seed=int(rng.integers(2**31)))
+        drawn = reference(count=count, channels=channels, seed=int(rng.integers(2**31)))
         layers = [
             torch.from_numpy(layer + rng.normal(0, spread, layer.shape)) for layer in drawn.layers
         ]
         if module is kde:
             classes = torch.from_numpy(drawn.labels)
             return pd.DataFrame({"kde": -kde.log_density(layers[-1], classes, known, 0.5).numpy()})
+        if module is recovery:
+            return pd.DataFrame({"recovery_test": recovery.recoverability(layers, known)})
         if module is lid:
             values = lid.dimensions(layers, known, neighbours=20)
         else:
@@ -247,3 +312,5 @@ def test_equal_activations_have_finite_densities():
     assert class_mahalanobis.distances(layers, known).isfinite().all()
     width = kde.likeliest(known)
     assert kde.log_density(layers[-1], torch.tensor([0, 1]), known, width).isfinite().all()
+    deeper = Reference([np.zeros((6, 3)), *known.layers], known.labels)
+    assert recovery.recoverability([torch.zeros(2, 3), *layers], deeper).isfinite().all()

@@ -57,7 +57,12 @@ def table(count: int, *, attacked: bool, seed: int = 0) -> pd.DataFrame:
     columns |= {f"profile_{name}_{layer}": near(side) for name in "abc" for layer in range(2)}
     for name in JOINT:
         columns |= {f"{name}_{layer}": near(side) for layer in range(2)}
-    columns |= {"kde": near(side), "pasa_prediction": near(1 + side), "pasa_attribution": near(1)}
+    columns |= {
+        "kde": near(side),
+        "recovery_test": near(side),
+        "pasa_prediction": near(1 + side),
+        "pasa_attribution": near(1),
+    }
     return pd.DataFrame(columns)
 
 
@@ -128,8 +133,8 @@ def test_names_without_a_file_and_wrong_settings_are_told_all_at_once():
     faults = check({"energie": {}, "squeezing": {"bits": 9, "window": 2}, "chance": {"seed": 1}})
     assert [fault.removeprefix("detection.detectors.") for fault in faults] == [
         "energie: no detector 'energie'; there are: behaviour, chance, class_mahalanobis, "
-        "confidence, drift, energy, kde, lid, logistic, mahalanobis, noisecam, pasa, relevance, "
-        "residual, squeezing",
+        "confidence, drift, energy, kde, lid, logistic, mahalanobis, noisecam, pasa, recovery, "
+        "relevance, residual, squeezing",
         "squeezing.bits: wanted a number of at most 8, got 9",
         "squeezing.window: wanted an odd number of px, got 2",
         "chance: no key 'seed'; there are: none",
@@ -161,5 +166,5 @@ def test_detectors_say_what_they_are_trained_on():
         "logistic", *(f"{name}_logistic" for name in JOINT), *noisecam.NAMES
     }  # fmt: skip
     assert {n for n, kind in sources.items() if kind == "benign"} == {
-        "mahalanobis", "pasa", "kde", *JOINT
+        "mahalanobis", "pasa", "kde", "recovery", *JOINT
     }  # fmt: skip

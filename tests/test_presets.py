@@ -109,7 +109,7 @@ def test_the_written_file_has_other_settings_and_the_comments(places, built, tmp
     tiny, usual = built(TINY).detection, params.load().detection
     assert (tiny.adaptive.steps, tiny.images) == (4, usual.images)
     more = set(tiny.detectors) - set(usual.detectors)
-    assert more == {"class_mahalanobis", "kde", "lid", "pasa", "relevance"}
+    assert more == {"class_mahalanobis", "kde", "lid", "pasa", "recovery", "relevance"}
     own = {name: tiny.detectors[name] for name in more}
     assert tiny.detectors == usual.detectors | own | {
         "behaviour": usual.detectors["behaviour"] | {"copies": 10}

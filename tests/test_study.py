@@ -271,7 +271,7 @@ def test_evaluation_tables_fit_together(tiny):
     assert len(detector_report.evaluation(outputs, "tiny_dlfuzz")) == len(NAMES) + 7
     attacked = outputs["adaptive"].set_index(["detector", "arm"])
     # These attacks lower the detectors' own scores, and behaviour deviation's ignores its copies.
-    scores = ["confidence", "energy", "residual", "squeezing", "kde", *drift.NAMES]
+    scores = ["confidence", "energy", "residual", "squeezing", "kde", "recovery", *drift.NAMES]
     assert (attacked["fidelity"].unstack()["adaptive"][scores] > 0.99).all()
     assert attacked["fidelity"].unstack()["adaptive"]["behaviour_median"] < 0.99
     assert attacked["fidelity"].unstack()[["gradient_free", "non_adaptive"]].isna().all(axis=None)
