@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -13,6 +14,7 @@ for folder in ("lib", "dashboard"):
 os.chdir(ROOT)  # artefacts are found from the root of the repository
 
 import frame  # noqa: E402
+import page  # noqa: E402
 
 PAGES = {
     "answer": "The answer",
@@ -28,14 +30,17 @@ PAGES = {
     "provenance": "Provenance",
 }
 
-page = st.navigation(
+chosen = st.navigation(
     [
         st.Page(f"app_pages/{name}.py", title=title, url_path=name, default=name == "answer")
         for name, title in PAGES.items()
     ]
 )
+record = page.begin()
 frame.follow()
 study = frame.choose_study()
-name = page.title if page.url_path == "" else f"{page.title}: {study}"
+name = chosen.title if chosen.url_path == "" else f"{chosen.title}: {study}"
 st.set_page_config(f"{name} - camdrift", layout="wide")
-page.run()
+# Before the page runs, since it may end early; the record is filled until a reader asks for it.
+page.offer(record, name, f"{st.context.url}?{urlencode(st.query_params.to_dict())}")
+chosen.run()

@@ -136,13 +136,16 @@ def profile(rows: pd.DataFrame, *, title: str) -> Figure:
     )  # fmt: skip
 
 
+def bins(values: pd.Series) -> np.ndarray:
+    """Returns the edges of a histogram's 30 bins, from the least value to the greatest."""
+    return np.linspace(values.min(), max(values.max(), values.min() + 1e-6), 31)
+
+
 def histogram(rows: pd.DataFrame, detector: str) -> Figure:
     """Returns the histogram of a detector's scores of test images, by kind."""
     kinds = {"clean": "clean", "noise": "matched noise", "failure": "attack, class kept",
              "success": "attack, class flipped"}  # fmt: skip
-    values = rows[detector].dropna()
-    edges = np.linspace(values.min(), max(values.max(), values.min() + 1e-6), 31)
-    parts = []
+    edges, parts = bins(rows[detector]), []
     for kind, label in kinds.items():
         part = rows.loc[rows["kind"] == kind, detector].dropna()
         if len(part):

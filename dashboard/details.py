@@ -1,6 +1,7 @@
 """A study's verdict on a claim in detail: both sides, flags and figures."""
 
 import frame
+import page
 import streamlit as st
 
 from camdrift import storage
@@ -15,9 +16,9 @@ def show_figures(view: frame.View, claim: str) -> int:
         path = storage.shown(view.study, "figures") / f"{name}.png"
         figure = draws[name]() if name in draws else None
         if figure is not None and not figure.is_blank:
-            frame.show(figure)
+            page.show(figure)
         elif figure is None and path.exists():
-            st.image(path, alt=name)
+            page.image(path.read_bytes(), alt=name)
         else:
             continue
         count += 1
@@ -27,8 +28,8 @@ def show_figures(view: frame.View, claim: str) -> int:
 def show(view: frame.View, claim: str) -> None:
     """Shows a study's verdict on a claim: published beside corrected, flags, and figures."""
     row = claims.texts(view.tables).set_index("claim").loc[claim]
-    st.subheader(f"{claim}: {row['says']}", anchor=False)
-    st.caption(f"{row['of']}, {row['where']}. {row['statistic']}.")
+    page.subheader(f"{claim}: {row['says']}")
+    page.caption(f"{row['of']}, {row['where']}. {row['statistic']}.")
     corrected = f"{row['corrected']} {row['verdict']}"
     if row["after Holm"]:
         corrected += f"; after Holm over all claims: {row['after Holm']}"
@@ -38,14 +39,14 @@ def show(view: frame.View, claim: str) -> None:
         (sides[1], "Corrected", corrected, row["behind it"]),
     ):
         with side.container(border=True):
-            st.markdown(f"**{title}**")
-            st.text(text.strip() or "not run here")
-            st.caption("Details of the statistic:")
-            st.text(detail or "-")
+            page.markdown(f"**{title}**")
+            page.line(text.strip() or "not run here")
+            page.caption("Details of the statistic:")
+            page.line(detail or "-")
     if row["flags"]:
-        st.warning(f"Flags that touch this claim: {row['flags']}", icon=":material/flag:")
-    st.text(f"Rests on: {row['rests on']}")
+        page.flag(f"Flags that touch this claim: {row['flags']}")
+    page.line(f"Rests on: {row['rests on']}")
     if row["verdict"] == "not run here":
-        st.info("This study does not test this claim; choose another study to see its verdict.")
+        page.info("This study does not test this claim; choose another study to see its verdict.")
     elif not show_figures(view, claim):
-        st.caption("No figure shows this claim: it is the single number above.")
+        page.caption("No figure shows this claim: it is the single number above.")

@@ -1,16 +1,15 @@
-"""Functions that all pages share: the study on screen, its results, the display of figures."""
+"""Functions that all pages share: the study on screen, its results, choices, links, galleries."""
 
 import contextlib
 import json
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import page
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 import tiles
 from evidence import gather
@@ -18,7 +17,6 @@ from streamlit.delta_generator import DeltaGenerator
 
 from camdrift import storage
 from camdrift.analysis import drawing, results
-from camdrift.analysis.drawing import Figure
 from camdrift.analysis.results import Tables
 from camdrift.ops import case
 from camdrift.ops.case import Case
@@ -34,9 +32,11 @@ from camdrift.settings import (
     presets,
     protocols,
 )
+from camdrift.storage import ADVERSARIAL, CLEAN, NOISE
 
 LAYERS = 24  # at a time
 THUMBNAILS = 24
+ARMS = {CLEAN: "clean", ADVERSARIAL: "attacked", NOISE: "noise of its size"}
 OPEN = "open"  # the part of an address that holds the choices of a link
 POLICIES = {"own_top1": "the image's own top class", "seed_class": "the clean image's class"}
 FORMATS = {"at_strength": drawing.percent, "explains": POLICIES.get}  # of widgets, by key
@@ -132,6 +132,7 @@ def evidence() -> tuple[pd.DataFrame, dict[str, str]]:
         for part in ("*/settings.json", "*/tables/claims.csv")
         for file in root.glob(part)
     ]
+    page.reads(sorted(files))
     stamps = [(str(file), latest(file)) for file in sorted([*files, params.PARAMS])]
     return _evidence(stamps, current_settings())
 
@@ -159,14 +160,8 @@ def unknown(key: str, label: str, options: Collection[str]) -> str:
     asked = st.query_params.get(key)
     if asked is None or asked in options or key in st.session_state:
         return ""
-    return (
-        f"{label}: the address asks for {plain(asked[:80])}, which is not among the choices here."
-    )
-
-
-def plain(text: str) -> str:
-    """Returns a text whose marks Markdown shows as they are."""
-    return re.sub(MARKS, r"\\\g<0>", text)
+    wanted = page.plain(asked[:80])
+    return f"{label}: the address asks for {wanted}, which is not among the choices here."
 
 
 def link(page: str, label: str, *, icon: str | None = None, **choices: Any) -> None:
@@ -204,13 +199,13 @@ def view(*papers: str, subject: str = "") -> View:
     plan = studies[study]
     if papers and plan.paper not in papers:
         others = [name for name, other in studies.items() if other.paper in papers]
-        st.info(f"'{study}' is a study of {plan.paper}: it has no {subject}. These have:")
+        page.info(f"'{study}' is a study of {plan.paper}: it has no {subject}. These have:")
         for name in others:
             st.button(name, on_click=_choose, args=(name,))
         st.stop()
     folder = storage.shown(study, "tables")
     if not folder.is_dir() or not storage.shown(study, "settings.json").exists():
-        st.info(f"Nothing is built yet for '{study}'. {build_hint(study)}")
+        page.info(f"Nothing is built yet for '{study}'. {build_hint(study)}")
         st.stop()
     return view_of(study)
 
@@ -220,7 +215,7 @@ def view_of(study: str) -> View:
     try:
         settings = results.settings_of(study)
     except SettingsError as fault:
-        st.info(f"{fault}. {build_hint(study)}")
+        page.info(f"{fault}. {build_hint(study)}")
         st.stop()
     return View(study, settings.studies[study], settings, tables_of(study))
 
@@ -228,6 +223,7 @@ def view_of(study: str) -> View:
 def tables_of(study: str) -> Tables:
     """Returns the tables of a study, none where it is not built."""
     folder = storage.shown(study, "tables")
+    page.reads([storage.shown(study, "settings.json"), *sorted(folder.glob("*.csv"))])
     return _tables(study, latest(folder)) if folder.is_dir() else {}
 
 
@@ -248,7 +244,7 @@ def build_hint(study: str) -> str:
 
 def show_missing(view: View, fault: FileNotFoundError) -> None:
     """Names the missing artefact and the command that builds it."""
-    st.info(f"Not built here: {fault.args[0].split(',')[0]}. {build_hint(view.study)}")
+    page.info(f"Not built here: {fault.args[0].split(',')[0]}. {build_hint(view.study)}")
 
 
 def forget_stale(key: str, options: Collection) -> None:
@@ -284,7 +280,7 @@ def choice(
         st.session_state[key] = default
     shown = more.get("format_func") or str
     if missing := unknown(key, label, [shown(option) for option in options]):
-        place.warning(f"{missing} Shown is {plain(shown(default))}.")
+        place.warning(f"{missing} Shown is {page.plain(shown(default))}.")
     return place.selectbox(label, options, index=index, key=key, bind="query-params", **more)
 
 
@@ -296,8 +292,8 @@ def choose_cell(view: View, *, key: str = "cell") -> str:
     return choice(st, "Cell", names, key=key, default=headline)
 
 
-def open_case(view: View, cell: str) -> Case:
-    """Returns a cell's artefacts; if one is missing, names the command and ends the page."""
+def case_of(view: View, cell: str) -> Case | None:
+    """Returns a cell's artefacts; if one is missing, names the command and returns None."""
     stages = ("attack", "noise", "cam")
     stamp = latest(*(storage.cell_folder(view.study, cell, name) for name in stages),
                    storage.set_folder(view.cells[cell].set))  # fmt: skip
@@ -305,7 +301,15 @@ def open_case(view: View, cell: str) -> Case:
         return _case(view.study, cell, view.cells[cell], view.first(cell), stamp)
     except FileNotFoundError as fault:
         show_missing(view, fault)
+        return None
+
+
+def open_case(view: View, cell: str) -> Case:
+    """Returns a cell's artefacts; if one is missing, names the command and ends the page."""
+    artefacts = case_of(view, cell)
+    if artefacts is None:
         st.stop()
+    return artefacts
 
 
 def images(view: View, artefacts: Case) -> pd.DataFrame:
@@ -329,50 +333,6 @@ def pairs(view: View, cell: str, **equal: object) -> pd.DataFrame:
     return _pairs(view.study, cell, view.first(cell), stamp, **equal)
 
 
-def show(figure: Figure, *, key: str = "") -> None:
-    """Shows a figure with its caption and its downloads."""
-    if figure.is_blank:
-        st.info(f"{figure.title}: nothing to show, there is no image of this kind.")
-        return
-    key = key or figure.name
-    alt = f"{figure.title}. {figure.caption}"
-    plot(figure, drawing.plotly(figure), key=key, alt=alt)
-    read(figure, key)
-
-
-MARKS = re.compile(r"[\\`*_\[\]$:<>~#]")  # with which Markdown and Streamlit mark a text
-
-
-def plot(figure: Figure, chart: go.Figure, **arguments: Any) -> None:
-    """Shows a figure as Plotly drew it, its title as text above, which a phone breaks into lines.
-
-    `arguments` are those of `st.plotly_chart`.
-    """
-    with st.container(gap=None):
-        st.markdown(f"**{plain(figure.title)}**")
-        chart.update_layout(title=None, margin_t=20)
-        st.plotly_chart(chart, config={"displaylogo": False}, **arguments)
-
-
-def picture(pixels: np.ndarray, text: str, *, alt: str = "") -> None:
-    """Shows a picture, uint8 (h, w, 3), as wide as its place, and a text below it."""
-    with st.container(gap="xsmall"):
-        st.image(pixels, output_format="PNG", width="stretch", alt=alt or text)
-        st.text(text)
-
-
-def read(figure: Figure, key: str) -> None:
-    """Shows the caption of a figure, and buttons to download it as CSV and PNG."""
-    st.caption(figure.caption)
-    with st.container(horizontal=True):
-        if figure.panel is None:
-            keep(figure.table, figure.name, key=f"{key}_csv")
-        st.download_button(
-            "PNG", lambda: drawing.png_bytes(figure), f"{figure.name}.png", key=f"{key}_png",
-            type="tertiary", icon=":material/download:",
-        )  # fmt: skip
-
-
 def page_of(labels: list[str]) -> range:
     """Returns the places of the layers to show; with many layers, shows a choice of the page."""
     pages, start = -(-len(labels) // LAYERS), 0
@@ -381,43 +341,40 @@ def page_of(labels: list[str]) -> range:
     return range(start, min(start + LAYERS, len(labels)))
 
 
-def gallery(artefacts: Case, rows: pd.DataFrame, choices: dict[str, Any], *, of: str) -> None:
-    """Shows attacked images with a line below each, which leads to the page of the image.
+def thumbnails(rows: pd.DataFrame, *, of: str) -> pd.DataFrame:
+    """Shows a choice of the page if rows are many, and returns those of its page.
 
-    Args:
-        artefacts: of the cell.
-        rows: `image, id, text`, in the order to show.
-        choices: of the page of the image, beside the image; `at_strength` is the attack's.
-        of: the images' group; that of another one begins at its first page.
+    `of` names the rows' group; that of another one begins at its first page.
     """
     pages = -(-len(rows) // THUMBNAILS)
     last = st.session_state.get("gallery of", of)
     st.session_state["gallery of"] = of
     if last != of or st.session_state.get("thumbnails", 1) > pages:
         st.session_state["thumbnails"] = 1
-    page = st.pagination(pages, key="thumbnails", bind="query-params") if pages > 1 else 1
-    shown = rows.iloc[THUMBNAILS * (page - 1) : THUMBNAILS * page]
-    if shown.empty:
-        return
-    pictures = case.attacked(artefacts, shown["image"].tolist(), choices["at_strength"])
+    number = st.pagination(pages, key="thumbnails", bind="query-params") if pages > 1 else 1
+    return rows.iloc[THUMBNAILS * (number - 1) : THUMBNAILS * number]
+
+
+def gallery(artefacts: Case, rows: pd.DataFrame, choices: dict[str, Any], *, of: str) -> None:
+    """Shows images with a line below each, which leads to the page of the image.
+
+    Args:
+        artefacts: of the cell.
+        rows: `image, id, text, arm`, in the order to show; `arm` is the variant that is shown.
+        choices: of the page of the image, beside the image; `at_strength` is the attack's.
+        of: see `thumbnails`.
+    """
+    shown = thumbnails(rows, of=of).reset_index(drop=True)
+    pictures: dict[Any, np.ndarray] = {}
+    for arm, part in shown.groupby("arm"):
+        images, strength = part["image"].tolist(), choices["at_strength"]
+        looks = case.pictures(artefacts, images, strength, arm=str(arm))
+        pictures |= dict(zip(part.index, looks, strict=True))
     with st.grid("auto", min_column_width=110):
-        for row, pixels in zip(shown.itertuples(), pictures, strict=True):
+        for row in shown.itertuples():
             with st.container(gap=None):
-                st.image(tiles.enlarged(pixels, 128), output_format="PNG", width="stretch",
-                         alt=f"{row.id}, attacked")  # fmt: skip
+                small = tiles.enlarged(pictures[row.Index], 128)
+                alt = f"{row.id}, {ARMS[row.arm]}"
+                st.image(small, output_format="PNG", width="stretch", alt=alt)
+                page.record_picture(small, row.text, alt=alt)
                 link("image", row.text, **choices, image=str(row.id))
-
-
-def keep(table: pd.DataFrame, name: str, *, key: str = "") -> None:
-    """Shows a button that downloads a table."""
-    st.download_button(
-        "CSV", lambda: table.to_csv(index=False), f"{name}.csv", key=key or f"{name}_csv",
-        type="tertiary", icon=":material/download:",
-    )  # fmt: skip
-
-
-def table(rows: pd.DataFrame, name: str, alt: str) -> None:
-    """Shows a table with a sentence on how to read it, and a button that downloads it."""
-    st.dataframe(rows, hide_index=True, alt=alt)
-    st.caption(alt)
-    keep(rows, name)

@@ -36,10 +36,11 @@ def heat(layer: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return drawing.coloured(layer, _tile(shape))
 
 
-def overlay(picture: np.ndarray, layer: np.ndarray) -> np.ndarray:
-    """Returns a map half transparent over its picture."""
+def overlay(picture: np.ndarray, layer: np.ndarray, opacity: float = 0.55) -> np.ndarray:
+    """Returns a map over its picture, which shows through unless the opacity is 1."""
     below = enlarged(picture)
-    return (0.45 * below + 0.55 * drawing.coloured(layer, below.shape[:2])).round().astype(np.uint8)
+    above = drawing.coloured(layer, below.shape[:2])
+    return ((1 - opacity) * below + opacity * above).round().astype(np.uint8)
 
 
 def difference(layer: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -491,11 +491,11 @@ def test_the_pictures_of_a_gallery_are_the_attacked_images(tiny):
         first = settings.protocols(plan.protocols)[cell.protocols[0]]
         opened = case.read("tiny", "tiny_fgsm", cell, first)
         images = opened.attacked.images["image"].iloc[[5, 0, 3]].tolist()
-        for image, picture in zip(images, case.attacked(opened, images, 2.0), strict=True):
+        for image, picture in zip(images, case.pictures(opened, images, 2.0), strict=True):
             expected = case.pixels(opened, image, 2.0)["adversarial"]
             np.testing.assert_array_equal(picture, expected)
         with pytest.raises(ValueError, match="wanted one of the strengths"):
-            case.attacked(opened, images, 3.0)
+            case.pictures(opened, images, 3.0)
 
 
 def test_a_filter_of_verdicts_rules_the_claim_and_its_table(whole, monkeypatch):

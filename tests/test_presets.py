@@ -12,6 +12,7 @@ from PIL import Image
 from camdrift import attacks, storage
 from camdrift.datasets import numbering
 from camdrift.ops import build, needs
+from camdrift.pipeline import run
 from camdrift.settings import SettingsError, params, presets
 from camdrift.settings.presets import Need
 from camdrift.storage import files
@@ -370,3 +371,9 @@ def test_a_copy_has_the_code_and_loses_what_is_gone(tmp_path):
         for where in (folder, ROOT)
     ]
     assert Path(caches[0]) == (ROOT / caches[1]).resolve()
+    # Stages record the code that was copied, whatever is checked out when they run.
+    assert files.read_json(folder / run.COPIED) == run.revision()
+    files.write_json(folder / run.COPIED, {"revision": "of then", "changed_files": 2})
+    with inside(folder):
+        facts = run.environment()
+    assert (facts["revision"], facts["changed_files"]) == ("of then", 2)

@@ -5,6 +5,7 @@ from functools import partial
 import details
 import evidence
 import frame
+import page
 import pandas as pd
 import streamlit as st
 
@@ -26,37 +27,38 @@ def forget_field() -> None:
 @st.dialog("One claim on one study", width="large", on_dismiss=forget_field)
 def show(study: str, claim: str) -> None:
     """Shows a study's verdict on a claim, and a link to the page with its controls and switches."""
+    page.begin()  # a record of its own: it is no part of the page
     view = frame.view_of(study)
-    st.caption(f"Study '{study}': {view.plan.title}")
+    page.caption(f"Study '{study}': {view.plan.title}")
     doubt = rows.loc[(rows["study"] == study) & (rows["claim"] == claim), "review"].iloc[0]
     if doubt:
-        st.warning(f"Under review, without a vote: {doubt}.", icon=":material/flag:")
+        page.flag(f"Under review, without a vote: {doubt}.")
     details.show(view, claim)
     frame.link("claims", f"{claim} in study '{study}'", icon=":material/open_in_new:",
                study=study, claim=claim, verdicts=[])  # fmt: skip
 
 
 rows, faults = frame.evidence()
-st.header("The answer so far", anchor=False)
-st.markdown(
+page.header("The answer so far")
+page.markdown(
     "When an image is attacked, do the class-activation maps of the conv layers drift further "
     "than under the same amount of plain noise, and does that give the attack away?"
 )
 findings = readme.answer()
 if findings:
-    st.markdown(findings)
-    st.caption(
+    page.markdown(findings)
+    page.caption(
         "The findings that are published with this repository. The matrix below is of the "
         "results in this folder, built here or published."
     )
 
 for name, fault in faults.items():
-    st.info(f"{fault} {frame.build_hint(name)}")
+    page.info(f"{fault} {frame.build_hint(name)}")
 if rows.empty:
-    st.info(f"No study is built yet. {frame.build_hint(st.session_state['study'])}")
+    page.info(f"No study is built yet. {frame.build_hint(st.session_state['study'])}")
     st.stop()
-st.subheader("Every claim on all evidence", anchor=False)
-st.caption(
+page.subheader("Every claim on all evidence")
+page.caption(
     f"{evidence.MEANINGS}. A field has the claim's statistic with its 95 % interval and the number "
     "of images; ! marks flags, or a verdict that is under review and has no vote. A click on a "
     "field shows what stands behind it. *All sets* is the combined verdict, one vote for each "
@@ -69,7 +71,7 @@ for paper, title in evidence.TITLES.items():
     if not studies:
         continue
     titles = evidence.titles(rows, studies)
-    st.markdown(f"**{title}** ({paper})")
+    page.markdown(f"**{title}** ({paper})")
     shown = {
         "claim": st.column_config.TextColumn(pinned=True, width=55),
         "all sets": st.column_config.TextColumn(width=130, help="Combined over image sets"),
@@ -85,6 +87,7 @@ for paper, title in evidence.TITLES.items():
         on_select=partial(take_field, key, table, studies), selection_mode="single-cell",
         height="content", alt=f"Claims of {paper}: verdicts by study",
     )  # fmt: skip
-    frame.keep(table, f"matrix_{paper}")
+    page.download(table, f"matrix_{paper}")
+    page.record_table(evidence.shaded(table.rename(columns=titles)), "")
 if field := st.session_state.pop("field", None):
     show(*field)

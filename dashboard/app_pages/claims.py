@@ -2,6 +2,7 @@
 
 import details
 import frame
+import page
 import pandas as pd
 import streamlit as st
 
@@ -15,8 +16,8 @@ def show_rows(claim: str, title: str, rows: pd.DataFrame, name: str, alt: str) -
     """Shows the rows of a claim under a title, nothing where it has none."""
     own = rows[rows["claim"] == claim]
     if len(own):
-        st.subheader(title, anchor=False)
-        frame.table(own, name, alt)
+        page.subheader(title)
+        page.table(own, name, alt)
 
 
 def take_selection() -> None:
@@ -28,12 +29,12 @@ def take_selection() -> None:
 
 view = frame.view()
 table = claims.texts(view.tables)
-st.header("Claims", anchor=False)
+page.header("Claims")
 frame.forget_stale("verdicts", set(table["verdict"]))
 verdicts = st.multiselect("Verdict", sorted(table["verdict"].unique()), key="verdicts",
                           bind="query-params")  # fmt: skip
 selection = table[table["verdict"].isin(verdicts)] if verdicts else table
-st.caption(
+page.caption(
     f"{len(selection)} of {len(table)} claims. Statistics and thresholds were set before any "
     "result, except where a claim's source says 'seen'; 'corrected' decides. A verdict applies to "
     "the images and the model of this study, not to those of the paper. Choose a row to see its "
@@ -46,8 +47,9 @@ if not table["after Holm"].any():  # of results by an earlier revision
 st.dataframe(selection, hide_index=True, column_order=first, key="claims_table",
              on_select=take_selection, selection_mode="single-row",
              alt="Claims of the papers, with verdicts")  # fmt: skip
+page.record_table(selection[first], "Claims of the papers, with verdicts.")
 rows = view.tables["claims"]
-frame.keep(rows[rows["id"].isin(selection["claim"])], "claims")
+page.download(rows[rows["id"].isin(selection["claim"])], "claims")
 
 if selection.empty:
     st.stop()
@@ -87,6 +89,6 @@ if spread is not None:
         "an earlier revision, whose weights were others, so its seed 1 is not the study above.",
     )
 if view.plan.paper == RENKHOFF:
-    st.subheader("Controls", anchor=False)
-    frame.table(report.controls(view.tables, view.plan.headline), "controls",
+    page.subheader("Controls")
+    page.table(report.controls(view.tables, view.plan.headline), "controls",
                 "Similarity to the clean map at strength 100 %, mean over layers.")  # fmt: skip

@@ -6,8 +6,10 @@ from typing import Any
 import charts
 import frame
 import numpy as np
+import page
 import pandas as pd
 import streamlit as st
+import tiles
 
 from camdrift import storage
 from camdrift.analysis.drawing import percent
@@ -15,8 +17,7 @@ from camdrift.ops import case
 from camdrift.settings import RENKHOFF, ZHANG, LayerStudy, ManipulationStudy
 from camdrift.storage import OWN
 
-ARMS = {"clean": "clean", "adversarial": "attacked", "noise": "noise of its size",
-        "negated": "attack, negated"}  # fmt: skip
+ARMS = frame.ARMS | {"negated": "attack, negated"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def choose(side: str, number: int) -> Side:
 
 
 view = frame.view(RENKHOFF, ZHANG, subject="images to compare")
-st.header("Compare", anchor=False)
+page.header("Compare")
 sides = []
 for number, (box, side) in enumerate(zip(st.columns(2), ("left", "right"), strict=True)):
     with box:
@@ -105,18 +106,24 @@ for number, (box, side) in enumerate(zip(st.columns(2), ("left", "right"), stric
 others = set(sides[1].images["id"])
 names = [name for name in sides[0].images["id"] if name in others]
 if not names:
-    st.info("The two cells attack no image that is in both; choose cells of one image set.")
+    page.info("The two cells attack no image that is in both; choose cells of one image set.")
     st.stop()
 boxes = st.columns(2)
 name = frame.choice(boxes[0], "Image", names, key="image")
 opacity = boxes[1].slider("Opacity of the maps, %", 0, 100, 60, key="opacity", bind="query-params")
 for box, side in zip(st.columns(2), sides, strict=True):
-    box.markdown(f"**{frame.plain(side.text)}**")
-chart = charts.beside([side.tiles(name) for side in sides], opacity=opacity / 100)
+    box.markdown(f"**{page.plain(side.text)}**")
+shown = [side.tiles(name) for side in sides]
+for side, of in zip(sides, shown, strict=True):
+    page.record_line(side.text)
+    for tile in of.values():
+        picture = tiles.overlay(tile["picture"], tile["map"], opacity / 100)
+        page.record_picture(picture, tile["text"], alt=f"{side.text}, {tile['text']}")
+chart = charts.beside(shown, opacity=opacity / 100)
 st.plotly_chart(chart, config={"displaylogo": False}, key="beside",
                 alt=f"Maps of image {name}: left {sides[0].text}; right {sides[1].text}",
                 )  # fmt: skip
-st.caption(
+page.caption(
     "Maps over the model's input, each divided by its own maximum: bright places support the "
     "class. Above each: the predicted class with its probability, and the cosine similarity to "
     "the clean map of the same side. Zoom with the chart's buttons: all tiles follow."

@@ -4,6 +4,8 @@ import charts
 import frame
 import lineage
 import numpy as np
+import page
+import pandas as pd
 import streamlit as st
 from scipy.stats import binomtest
 
@@ -11,6 +13,11 @@ from camdrift.analysis.drawing import percent
 from camdrift.papers.tan2023 import adaptive, matrix, report
 from camdrift.papers.tan2023 import figures as detection_figures
 from camdrift.settings import TAN, DetectorStudy
+from camdrift.storage import ADVERSARIAL, CLEAN, NOISE
+
+# Of test images, in words, and the variant that is shown.
+KINDS = {"clean": "clean", "noise": "noise", "failure": "kept", "success": "flipped"}
+VARIANTS = {"clean": CLEAN, "noise": NOISE, "failure": ADVERSARIAL, "success": ADVERSARIAL}
 
 
 def auroc(detector: str) -> float:
@@ -41,9 +48,43 @@ def between(count: int, of: int) -> str:
     return f"{low:.0%} to {high:.0%}, {of} images"
 
 
+def in_bins(values: pd.Series) -> pd.Series:
+    """Returns the number of the bin, from 0, of each score."""
+    edges = charts.bins(values)
+    return pd.cut(values, edges, include_lowest=True, labels=range(len(edges) - 1))
+
+
+def take_bin() -> None:
+    """Selects the bin whose bar was clicked."""
+    points = st.session_state["histogram"]["selection"]["points"]
+    if points:
+        place = int(np.searchsorted(charts.bins(judged[detector]), float(points[0]["x"]))) - 1
+        if place in names:
+            st.session_state[bin_key] = place
+
+
+def behind(place: int) -> None:
+    """Shows the images whose scores are in a bin."""
+    shown = judged[in_bins(judged[detector]) == place].sort_values(detector, ascending=False)
+    of = frame.view_of(view.settings.cells[cell].study)
+    artefacts = frame.case_of(of, cell)
+    if artefacts is None:
+        return
+    facts = frame.images(of, artefacts).set_index("image")[["id", "class_name"]]
+    shown = shown.join(facts, on="image")
+    texts = shown["kind"].map(KINDS) + " " + shown["class_name"]
+    shown = shown.assign(text=texts, arm=shown["kind"].map(VARIANTS))
+    choices = {"study": of.study, "in_cell": cell, "at_strength": strength,
+               "order": "as in the set"}  # fmt: skip
+    frame.gallery(artefacts, shown, choices, of=f"{cell} {strength} {detector} {place}")
+    page.caption("The largest scores first: *kept* and *flipped* are attacked images by what "
+                 "became of their class, then the set's label. Each leads to its image.",
+                 )  # fmt: skip
+
+
 view = frame.view(TAN, subject="detectors")
 tables = view.tables
-st.header("Detectors", anchor=False)
+page.header("Detectors")
 cells = tables["detectors"]["cell"].unique().tolist()
 headline = view.settings.study(view.study, DetectorStudy).headline
 boxes = st.columns(3)
@@ -52,18 +93,18 @@ cell = frame.choice(boxes[0], "Cell", cells, key="cell",
 strengths = tables["detectors"].query("cell == @cell")["strength"].unique().tolist()
 strength = frame.choice(boxes[1], "Strength", strengths, key="strength", default=1.0,
                         format_func=percent)  # fmt: skip
-st.caption(
+page.caption(
     "Each detector sees one image, never its clean twin. Attacked images whose class flips against "
     "clean and noisy ones; fitted, chosen and tested on images of different pictures."
 )
 rates = report.evaluation(tables, cell, strength)
 order = rates["detector"].map(auroc).sort_values(ascending=False, kind="stable").index
-frame.table(rates.loc[order], "evaluation", "Test images, the largest AUROC first; in brackets "
+page.table(rates.loc[order], "evaluation", "Test images, the largest AUROC first; in brackets "
             "95 % intervals by source picture.")  # fmt: skip
 
-st.subheader("A threshold and its price", anchor=False)
+page.subheader("A threshold and its price")
 if "judged" not in tables or tables["judged"].query("cell == @cell").empty:
-    st.info(f"The tables hold no scores of single images. {frame.build_hint(view.study)}")
+    page.info(f"The tables hold no scores of single images. {frame.build_hint(view.study)}")
 else:
     judged = tables["judged"].query("cell == @cell and strength == @strength")
     detectors = [name for name in tables["limits"].query("cell == @cell and strength == @strength")
@@ -89,7 +130,7 @@ else:
                             step=step, format="%.4g", key=key, bind="query-params",
                             on_change=forget_rate)  # fmt: skip
     if np.isnan(threshold):
-        st.caption("No threshold was chosen: the choosing images are of one kind.")
+        page.caption("No threshold was chosen: the choosing images are of one kind.")
     prevalence = boxes[2].slider("Attacked among all images, %", 1, 99, 10, key="prevalence",
                                  bind="query-params") / 100  # fmt: skip
     if len(positive):
@@ -111,37 +152,45 @@ else:
             (numbers[2], "Accuracy at this prevalence", f"{accuracy:.0%}", None),
             (numbers[3], "Alarms that are right", share, None),
         ):  # fmt: skip
-            column.metric(title, value, of, delta_color="off", delta_arrow="off")
-        st.caption("Rates of flipped and of benign test images, with 95 % intervals as if images "
+            page.metric(column, title, value, of)
+        page.caption("Rates of flipped and of benign test images, with 95 % intervals as if images "
                    "were independent; those above are by source picture.")  # fmt: skip
     else:
-        st.info("The test images are of one kind: there are no rates.")
+        page.info("The test images are of one kind: there are no rates.")
     figure = charts.histogram(judged, detector)
-    frame.plot(figure, charts.with_threshold(figure, limit), key="histogram", alt=figure.caption)
-    frame.read(figure, "histogram_kept")
+    bin_key = f"bin_{cell}_{strength}_{detector}"  # its options are of these
+    counts = in_bins(judged[detector]).value_counts().sort_index(ascending=False)
+    counts, edges = counts[counts > 0], charts.bins(judged[detector])
+    names = {place: f"{edges[place]:.4g} to {edges[place + 1]:.4g}: {count} images"
+             for place, count in counts.items()}  # fmt: skip
+    page.plot(figure, charts.with_threshold(figure, limit), key="histogram", alt=figure.caption,
+              on_select=take_bin, selection_mode="points")  # fmt: skip
+    page.read(figure, "histogram_kept")
+    page.caption("Choose a bar, or its scores below, to see the images behind it.")
+    behind(frame.choice(st, "Scores", list(names), key=bin_key, format_func=names.get))
 
-st.subheader("Figures", anchor=False)
+page.subheader("Figures")
 figures = {figure.name: figure for figure in detection_figures.study_figures(tables, cell)}
 titles = {name: figure.title.removesuffix(f" ({cell})") for name, figure in figures.items()}
 if figures:
-    frame.show(figures[frame.choice(st, "Figure", list(figures), key="figure",
+    page.show(figures[frame.choice(st, "Figure", list(figures), key="figure",
                                     format_func=titles.get)])  # fmt: skip
 else:
-    st.caption("No figure: no test image's class was flipped.")
+    page.caption("No figure: no test image's class was flipped.")
 if "matrix" in tables:
-    st.subheader("Every detector against every attack", anchor=False)
+    page.subheader("Every detector against every attack")
     costs = lineage.costs(view.study, frame.current_settings())
     stages = costs["stages"] if costs else []
     seconds = matrix.seconds(stages, headline, view.settings.detection)
-    frame.table(matrix.texts(tables, seconds or None), "matrix", "AUROC at strength 100 %, 0.5 is "
+    page.table(matrix.texts(tables, seconds or None), "matrix", "AUROC at strength 100 %, 0.5 is "
                 "chance. Elsewhere: the mean when trained on another attack. Adaptively: from an "
                 "attack that does not know the detector to one that does, within one eps. Passes: "
                 "forward ones of the model an image. ms: an image of the headline cell, beyond "
                 "what detectors before it had computed.")  # fmt: skip
 if len(tables["adaptive"]):
-    st.subheader("Under non-adaptive and adaptive attacks", anchor=False)
-    frame.table(adaptive.texts(tables), "adaptive", adaptive.reading(tables))
-st.subheader("Is NoiseCAM the confidence in disguise?", anchor=False)
-frame.table(report.disguise(tables, cell, strength), "disguise", "Rank correlation of its number "
+    page.subheader("Under non-adaptive and adaptive attacks")
+    page.table(adaptive.texts(tables), "adaptive", adaptive.reading(tables))
+page.subheader("Is NoiseCAM the confidence in disguise?")
+page.table(report.disguise(tables, cell, strength), "disguise", "Rank correlation of its number "
             "of clusters with 1 minus the model's top probability, on test images, and the "
             "difference of their AUROCs.")  # fmt: skip

@@ -2,6 +2,7 @@
 
 import charts
 import frame
+import page
 import pandas as pd
 import streamlit as st
 
@@ -10,6 +11,7 @@ from camdrift.analysis.drawing import Figure, percent
 from camdrift.papers import interface
 from camdrift.papers.renkhoff2022 import figures
 from camdrift.settings import RENKHOFF, ZHANG
+from camdrift.storage import ADVERSARIAL
 
 GROUPS = {"success": "class flipped", "failure": "class not flipped", "all": "all images"}
 ROWS = ("strengths", "methods", "controls")
@@ -25,7 +27,7 @@ CONTROLS = {
 
 view = frame.view(RENKHOFF, ZHANG, subject="layers to compare")
 tables = view.tables
-st.header("Layers", anchor=False)
+page.header("Layers")
 boxes = st.columns(3)
 with boxes[0]:
     cell = frame.choose_cell(view)
@@ -34,17 +36,16 @@ if "methods" in tables:  # those of a study of attacks on maps have none
     methods = tables["methods"].query("cell == @cell")["method"].unique().tolist() or methods
 choices = [name for name in ROWS if name != "methods" or "methods" in tables]
 rows = frame.choice(boxes[1], "Rows", choices, key="rows")
-target = boxes[2].selectbox("Maps explain", list(frame.POLICIES), key="target",
-                            format_func=frame.POLICIES.get, bind="query-params")  # fmt: skip
+target = frame.choice(boxes[2], "Maps explain", list(frame.POLICIES), key="target",
+                      format_func=frame.POLICIES.get)  # fmt: skip
 measure, score, group = "excess", "cosine", "all"
 if rows != "controls":
-    group = boxes[0].selectbox("Images", list(GROUPS), key="group", format_func=GROUPS.get,
-                               bind="query-params")  # fmt: skip
+    group = frame.choice(boxes[0], "Images", list(GROUPS), key="group", format_func=GROUPS.get)
 if rows == "strengths":
-    measure = boxes[1].selectbox("Shows", list(charts.MEASURES), key="measure",
-                                 format_func=charts.MEASURES.get, bind="query-params")  # fmt: skip
+    measure = frame.choice(boxes[1], "Shows", list(charts.MEASURES), key="measure",
+                           format_func=charts.MEASURES.get)  # fmt: skip
     score_names = tables["similarity"].query("cell == @cell")["score"].unique().tolist()
-    score = boxes[2].selectbox("Score", score_names, key="score", bind="query-params")
+    score = frame.choice(boxes[2], "Score", score_names, key="score")
 
 
 def fields() -> pd.DataFrame:
@@ -93,7 +94,7 @@ def strip() -> pd.DataFrame:
     """Shows the strip and returns its fields, an empty table where there are no such rows."""
     values = fields()
     if values.empty:
-        st.info("Nothing to show: the tables have no such rows (no image of this kind).")
+        page.info("Nothing to show: the tables have no such rows (no image of this kind).")
         return values
     values = values[values["layer"] != "mean"].rename(columns={"mean": "value"})
     if "decided" in values:
@@ -106,10 +107,10 @@ def strip() -> pd.DataFrame:
     }[rows]
     title = f"{title[:1].upper()}{title[1:]} ({cell})"
     figure = charts.strip(values, title=title, measure=shows)
-    frame.plot(figure, charts.clickable(figure, values["n"]), key="strip", on_select=take_field,
+    page.plot(figure, charts.clickable(figure, values["n"]), key="strip", on_select=take_field,
                selection_mode="points", alt=f"{title}: {rows} by layer")  # fmt: skip
-    frame.read(figure, "strip_kept")
-    st.caption("Choose a field, or its layer below, to see the images behind it. A field of a "
+    page.read(figure, "strip_kept")
+    page.caption("Choose a field, or its layer below, to see the images behind it. A field of a "
                "control shows the images of the attack and its noise at that layer.")  # fmt: skip
     return values
 
@@ -124,7 +125,7 @@ def behind(values: pd.DataFrame) -> None:
                             format_func=percent)  # fmt: skip
     method = frame.choice(pick[2], "Method", methods, key="method",
                           help="the cosine alone scores methods after the first")  # fmt: skip
-    st.subheader(f"Layer {layer}, strength {percent(strength)}", anchor=False)
+    page.subheader(f"Layer {layer}, strength {percent(strength)}")
     pair_score = score if method == methods[0] else "cosine"
     arguments = {"strength": strength, "target": target, "method": method, "score": pair_score}
     try:
@@ -137,7 +138,7 @@ def behind(values: pd.DataFrame) -> None:
     pairs = pairs.join(facts, on="image")
     pairs = pairs if group == "all" else pairs[pairs["success"] == (group == "success")]
     title = f"{pair_score} at layer {layer}, {percent(strength)}"
-    frame.show(charts.spread(pairs, score=pair_score, title=title))
+    page.show(charts.spread(pairs, score=pair_score, title=title))
     pairs = pairs.sort_values("excess", ascending=False, na_position="last")
     columns = ["id", "class_name", "adversarial", "noise", "excess", "success"]
     # A choice, and a page of the gallery, is of these rows alone.
@@ -146,7 +147,8 @@ def behind(values: pd.DataFrame) -> None:
         pairs[columns].round(3), hide_index=True, on_select="rerun", key=rows_key,
         selection_mode="single-row", alt="The images behind the field, most drifted first",
     )["selection"]["rows"]  # fmt: skip
-    st.caption("Most drifted first. Choose a row to look at the image.")
+    page.record_table(pairs[columns].round(3), "The images behind the field, most drifted first.")
+    page.caption("Most drifted first. Choose a row to look at the image.")
     choices = {"study": view.study, "in_cell": cell, "at_strength": strength,
                "with_method": method, "explains": target, "order": "as in the set"}  # fmt: skip
     if selection:
@@ -155,8 +157,9 @@ def behind(values: pd.DataFrame) -> None:
     drift = pairs["excess"].map("{:.2f}".format).where(pairs["excess"].notna(), "empty")
     kept = pairs["success"].map({True: "", False: "kept "})
     texts = kept + drift + " " + pairs["class_name"]
-    frame.gallery(artefacts, pairs.assign(text=texts), choices, of=rows_key)
-    st.caption("The attacked images of the field in the same order: *kept* where the class "
+    shown = pairs.assign(text=texts, arm=ADVERSARIAL)
+    frame.gallery(artefacts, shown, choices, of=rows_key)
+    page.caption("The attacked images of the field in the same order: *kept* where the class "
                "does not flip, the excess drift, and the set's label. Each leads to its image.",
                )  # fmt: skip
 
@@ -193,5 +196,5 @@ def chosen() -> Figure:
     return views[frame.choice(st, "Figure", list(views), key="figure")]()
 
 
-st.subheader("Figures", anchor=False)
-frame.show(chosen())
+page.subheader("Figures")
+page.show(chosen())

@@ -1,6 +1,7 @@
 """Models side by side: accuracy, shift of maps, layers, retraining."""
 
 import frame
+import page
 import streamlit as st
 import tiles
 
@@ -22,16 +23,16 @@ ARMS = {"transferred": "transferred from another network", "own": "made on each 
 def retraining(view: frame.View) -> None:
     """Shows the retrained models of a study."""
     tables = view.tables
-    frame.show(retraining_figures.table_1(tables))
-    frame.table(retraining_report.sets(tables), "sets", "Share of images classified "
+    page.show(retraining_figures.table_1(tables))
+    page.table(retraining_report.sets(tables), "sets", "Share of images classified "
                 "correctly, with intervals by source picture.")  # fmt: skip
-    frame.show(retraining_figures.success_by_model(tables))
-    frame.table(retraining_report.attacks(tables), "attacks", "Share of a model's correctly "
+    page.show(retraining_figures.success_by_model(tables))
+    page.table(retraining_report.attacks(tables), "attacks", "Share of a model's correctly "
                 "classified images whose class an attack made for that model changes.")  # fmt: skip
-    st.subheader("Which class became which", anchor=False)
-    frame.table(tables["flips"], "flips", "On the baseline model, test images.")
-    st.subheader("Images that an attack adds to the training set", anchor=False)
-    frame.table(tables["budgets"], "budgets", "Successes on training images.")
+    page.subheader("Which class became which")
+    page.table(tables["flips"], "flips", "On the baseline model, test images.")
+    page.subheader("Images that an attack adds to the training set")
+    page.table(tables["budgets"], "budgets", "Successes on training images.")
 
 
 def transfer(view: frame.View) -> None:
@@ -44,25 +45,24 @@ def transfer(view: frame.View) -> None:
     drawings = {f.name: f for f in figures.study_figures(tables, explains=explains)}
     titles = {name: figure.title for name, figure in drawings.items()}
     name = frame.choice(st, "Figure", list(titles), key="figure", format_func=titles.get)
-    frame.show(drawings[name])
-    attack = st.selectbox("Attack", list(ARMS), key="attack", format_func=ARMS.get,
-                          bind="query-params")  # fmt: skip
-    frame.table(report.accuracy(tables, attack), "accuracy", "Share of test images "
+    page.show(drawings[name])
+    attack = frame.choice(st, "Attack", list(ARMS), key="attack", format_func=ARMS.get)
+    page.table(report.accuracy(tables, attack), "accuracy", "Share of test images "
                 "classified correctly, with Wilson intervals, by eps.")  # fmt: skip
-    st.subheader("MOD", anchor=False)
-    frame.table(report.mod(tables, explains), "mod", "Mean shift of maps under the "
+    page.subheader("MOD")
+    page.table(report.mod(tables, explains), "mod", "Mean shift of maps under the "
                 "transferred attack, last conv layer at the input's size, with intervals by source "
                 "picture in brackets.")  # fmt: skip
     if len(tables["pairs"]):
-        st.subheader("Preprocessing, image by image", anchor=False)
-        frame.table(report.pairs(tables), "pairs", "The same images with and without "
+        page.subheader("Preprocessing, image by image")
+        page.table(report.pairs(tables), "pairs", "The same images with and without "
                     "preprocessing.")  # fmt: skip
     if "readings" in tables:  # results of version 0.1 have none
-        st.subheader("Readings of the claims", anchor=False)
-        frame.table(report.readings(tables), "readings", report.READINGS)
-    st.subheader("Networks", anchor=False)
-    frame.table(tables["networks"], "networks", "The compared networks.")
-    st.subheader("Layers of a network", anchor=False)
+        page.subheader("Readings of the claims")
+        page.table(report.readings(tables), "readings", report.READINGS)
+    page.subheader("Networks")
+    page.table(tables["networks"], "networks", "The compared networks.")
+    page.subheader("Layers of a network")
     layers(view)
 
 
@@ -70,7 +70,7 @@ def layers(view: frame.View) -> None:
     """Shows the maps of the stored examples at every layer of a network."""
     ends = [key for key, target in view.settings.targets.items() if target.maps]
     if not ends:
-        st.caption("No target of this study has maps.")
+        page.caption("No target of this study has maps.")
         return
     end = frame.choice(st, "Target", ends, key="end")
     try:
@@ -90,12 +90,12 @@ def layers(view: frame.View) -> None:
     with st.grid("auto", min_column_width=110):
         image = transferred.pictures[number, place]
         picture = tiles.enlarged(image)
-        st.image(picture, caption="image", output_format="PNG", width="stretch", alt=variant)
+        page.tile(picture, "image", alt=variant)
         for i in places:
             layer = panels.layer(transferred, number, place, i)
-            st.image(tiles.heat(layer, image.shape), caption=labels[i], output_format="PNG",
-                     width="stretch", alt=f"map at layer {labels[i]}, {variant}")  # fmt: skip
-    st.caption(
+            heat = tiles.heat(layer, image.shape)
+            page.tile(heat, labels[i], alt=f"map at layer {labels[i]}, {variant}")
+    page.caption(
         "Maps of the image's own top class at each layer, from input to output, each divided by "
         "its own maximum: bright places support the class."
     )
@@ -104,5 +104,5 @@ def layers(view: frame.View) -> None:
 SHOWS = {KLAWIKOWSKA: retraining, CHAKRABORTY: transfer}
 
 view = frame.view(*SHOWS, subject="models to compare")
-st.header("Models", anchor=False)
+page.header("Models")
 SHOWS[view.plan.paper](view)

@@ -3,6 +3,7 @@
 import charts
 import frame
 import lineage
+import page
 import streamlit as st
 
 from camdrift import settings
@@ -41,8 +42,8 @@ def layers(view: frame.View) -> None:
     factorial = view.tables["factorial"].query("cell == @headline and layer == 'mean'")
     excess = view.tables["excess"].query("cell == @headline and layer == 'mean' and strength == 1")
     metrics = st.columns(4)
-    metrics[0].metric("Class flipped", f"{facts['success_rate']:.0%}",
-                    help=f"{facts['successes']} of {facts['images']} test images")  # fmt: skip
+    page.metric(metrics[0], "Class flipped", f"{facts['success_rate']:.0%}",
+                help=f"{facts['successes']} of {facts['images']} test images")  # fmt: skip
     for column, title, group, target in (
         (metrics[1], "Excess, flipped, own class", "success", "own_top1"),
         (metrics[2], "Excess, flipped, clean class", "success", "seed_class"),
@@ -52,21 +53,19 @@ def layers(view: frame.View) -> None:
         if len(row):
             estimate = tables.as_text(*row[["mean", "low", "high"]].iloc[0])
             value, _, interval = estimate.partition(" ")
-            column.metric(title, value, interval, delta_color="off", delta_arrow="off")
-    st.caption(
+            page.metric(column, title, value, interval)
+    page.caption(
         f"Cell '{headline}', strength 100 %: share of images whose class the attack flips, "
         "and the excess when each changed map explains its own class or the clean image's. "
         "Excess: cosine similarity to the clean map under noise of the attack's size minus that "
         "under attack, mean over decided layers, with a 95 % interval resampled by source picture."
     )
-    frame.show(
+    page.show(
         figures.drift_by_arm(view.tables, headline, "own_top1")
         if len(factorial)
         else figures.excess_by_layer(view.tables, headline)
     )
-    frame.table(
-        report.headline(view.tables), "headline", "Every cell of the study, strength 100 %."
-    )
+    page.table(report.headline(view.tables), "headline", "Every cell of the study, strength 100 %.")
     show_flags(view)
 
 
@@ -74,37 +73,39 @@ def show_flags(view: frame.View) -> None:
     """Shows the validity flags of all cells of a study."""
     for cell in view.tables["attacks"]["cell"]:
         for text in flags.texts(view.tables, cell):
-            st.warning(f"{cell}: {text}", icon=":material/flag:")
+            page.flag(f"{cell}: {text}")
 
 
 view = frame.view()
 plan, claims = view.plan, view.tables["claims"]
-st.header(plan.title, anchor=False)
-st.write(QUESTIONS[plan.paper])
+page.header(plan.title)
+page.markdown(QUESTIONS[plan.paper])
 verdicts = claims.query("verdict != 'not run here'")["verdict"].value_counts()
 counts = ", ".join(f"{number} '{verdict}'" for verdict, number in verdicts.items())
-st.markdown(f"**Of {verdicts.sum()} claims tested here: {counts}.** Numbers rest on "
+page.markdown(f"**Of {verdicts.sum()} claims tested here: {counts}.** Numbers rest on "
             "this study's own images and models, not on those of any paper.")  # fmt: skip
 if plan.paper == settings.RENKHOFF:
     layers(view)
 draws = interface.paper(plan.paper).by_name(plan, view.tables)
 for name in ANSWERS.get(plan.paper, ()):
     if name in draws:
-        frame.show(draws[name]())
+        page.show(draws[name]())
 if plan.paper == settings.ZHANG:
-    frame.table(maps.headline(view.tables), "headline", "Flips and drift, strength 100 %.")
+    page.table(maps.headline(view.tables), "headline", "Flips and drift, strength 100 %.")
     show_flags(view)
 
-frame.show(charts.verdicts(claims))
-st.subheader("The pipeline", anchor=False)
+page.show(charts.verdicts(claims))
+page.subheader("The pipeline")
 diagram = lineage.diagram()
 if diagram:
     st.mermaid_chart(diagram, alt="The stages of the pipeline and the stages that each depends on.")
-    st.caption("Stages of the DVC pipeline; an arrow leads from a stage to one that reads it.")
-st.subheader("Built studies", anchor=False)
-st.dataframe(lineage.built_studies(frame.plans(frame.current_settings())), hide_index=True,
-             alt="Studies, and which of their results are in this folder")  # fmt: skip
-st.caption(
+    page.caption("Stages of the DVC pipeline; an arrow leads from a stage to one that reads it.")
+page.subheader("Built studies")
+built = lineage.built_studies(frame.plans(frame.current_settings()))
+listed = "Studies, and which of their results are in this folder"
+st.dataframe(built, hide_index=True, alt=listed)
+page.record_table(built, f"{listed}.")
+page.caption(
     "Published tables are in git. `make repro` builds this machine's, and the artefacts (images, "
     "maps, scores of single images); `dvc pull` fetches both from a remote that has them."
 )

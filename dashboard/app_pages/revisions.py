@@ -1,6 +1,7 @@
 """Commits and experiments, and a comparison of two of them."""
 
 import frame
+import page
 import pandas as pd
 import revisions
 import streamlit as st
@@ -15,17 +16,17 @@ def short(sha: str) -> str:
 
 
 view = frame.view()
-st.header("Experiments and revisions", anchor=False)
+page.header("Experiments and revisions")
 history = revisions.latest()
 if not history:
-    st.info("There is no git repository here, or no commit has results. Clone the repository.")
+    page.info("There is no git repository here, or no commit has results. Clone the repository.")
     st.stop()
 here = revisions.Revision(revisions.WORKSPACE, "now", "what is in this folder",
                           revisions.WORKSPACE)  # fmt: skip
 history = [here, *history]
 stamp = frame.latest(storage.RESULTS, storage.REPORTS, params.PARAMS)
 if not any(revision.kind == "experiment" for revision in history):
-    st.caption(
+    page.caption(
         "There is no experiment here. `dvc exp run -S seed=2` makes one: it runs the study "
         "with another setting and leaves the workspace as it is if you add `--temp`."
     )
@@ -39,42 +40,41 @@ for revision in history:
         row["seed"] = revisions.settings(revision.sha, stamp).get("seed")
         row |= revisions.metrics(revision.sha, view.study, stamp)
     rows.append(row)
-frame.table(pd.DataFrame(rows), "revisions", "This folder, the last commits that changed results "
+page.table(pd.DataFrame(rows), "revisions", "This folder, the last commits that changed results "
             "or settings, and DVC's experiments; a clone lacks these, `dvc exp pull` fetches them.",
             )  # fmt: skip
 
-st.subheader("Two side by side", anchor=False)
+page.subheader("Two side by side")
 names = {r.sha: f"{short(r.sha)} {r.text[:40]}" for r in history}
 boxes = st.columns(2)
-before = boxes[0].selectbox("Before", list(names), index=min(1, len(names) - 1), key="before",
-                            format_func=names.get, bind="query-params")  # fmt: skip
-after = boxes[1].selectbox("After", list(names), key="after", format_func=names.get,
-                           bind="query-params")  # fmt: skip
+before = frame.choice(boxes[0], "Before", list(names), key="before", format_func=names.get,
+                      default=list(names)[min(1, len(names) - 1)])  # fmt: skip
+after = frame.choice(boxes[1], "After", list(names), key="after", format_func=names.get)
 pair = before, after
 for title, name, trees in (
     ("Changed settings", "settings", [revisions.settings(sha, stamp) for sha in pair]),
     ("Changed verdicts", "verdicts", [revisions.verdicts(sha, view.study, stamp) for sha in pair]),
     ("Changed metrics", "metrics", [revisions.metrics(sha, view.study, stamp) for sha in pair]),
 ):
-    st.markdown(f"**{title}**")
+    page.markdown(f"**{title}**")
     absent = [short(sha) for sha, tree in zip(pair, trees, strict=True) if not tree]
     changes = revisions.differences(*trees)
     if absent:
-        st.info(f"{' and '.join(absent)}: no {name} of '{view.study}' that can be read here.")
+        page.info(f"{' and '.join(absent)}: no {name} of '{view.study}' that can be read here.")
     elif changes.empty:
-        st.caption("None.")
+        page.caption("None.")
     else:
-        frame.table(changes, name, "Differences between the two revisions.")
+        page.table(changes, name, "Differences between the two revisions.")
 both = [revisions.figures(sha, view.study, stamp) for sha in pair]
 figure_names = sorted({*both[0], *both[1]})
 if not figure_names:
-    st.caption(f"Neither revision has figures of '{view.study}'.")
+    page.caption(f"Neither revision has figures of '{view.study}'.")
     st.stop()
-name = st.selectbox("Figure", figure_names, key="png", bind="query-params")
+name = frame.choice(st, "Figure", figure_names, key="png")
 for box, sha, figures in zip(st.columns(2), pair, both, strict=True):
     box.text(names[sha])
     picture = revisions.figure(sha, view.study, name, stamp) if name in figures else None
     if picture:
-        box.image(picture, width="stretch", alt=f"{name} at {short(sha)}")
+        page.image(picture, alt=f"{name} at {short(sha)}", place=box)
     else:
         box.info("This revision lacks the figure.")

@@ -4,6 +4,8 @@ import charts
 import frame
 import matplotlib as mpl
 import numpy as np
+import page
+import pandas as pd
 import streamlit as st
 import tiles
 
@@ -21,25 +23,44 @@ ON = {"clean": "clean", **ATTACKS}
 def take_point() -> None:
     """Selects the point that was clicked."""
     points = st.session_state["plane"]["selection"]["points"]
-    if points:
+    if len(points) == 1:
         on, image = points[0]["customdata"][:2]
         st.session_state["point"] = f"{on} {image}"
 
 
+def look(on: str, image: int) -> np.ndarray:
+    """Returns an image (h, w, c), clean or attacked."""
+    place = places[image]
+    if on == CLEAN:
+        return np.asarray(signatures.pictures[place])
+    changed = np.asarray(retrained.changed[EXTENDING.index(on), place])
+    return np.moveaxis(changed, 0, -1).astype(np.float32)
+
+
+def group(keys: list[tuple[str, int]]) -> None:
+    """Shows the images of several points."""
+    page.subheader(f"{len(keys)} images in the selection")
+    table = pd.DataFrame(keys, columns=["on", "image"])
+    with st.grid("auto", min_column_width=110):
+        for row in frame.thumbnails(table, of=f"plane {keys}").itertuples():
+            small = tiles.enlarged(look(row.on, row.image), 128)
+            page.tile(small, captions[f"{row.on} {row.image}"], alt=f"{row.on}, image {row.image}")
+
+
 view = frame.view(KLAWIKOWSKA, subject="signatures")
 tables = view.tables
-st.header("Signatures", anchor=False)
+page.header("Signatures")
 points = tables["points"].dropna(subset=["x", "y"])
 if points.empty:
-    st.info("Too few points for a plane: see the figures of the Models page.")
+    page.info("Too few points for a plane: see the figures of the Models page.")
     st.stop()
 points = points.assign(
     attackable=np.where(points["success_fgsm"] | points["success_one_pixel"],
                         "an attack changes its class", "no attack does"),
 )  # fmt: skip
 boxes = st.columns(2)
-colour = boxes[0].selectbox("Coloured by", list(COLOURS), key="colour", format_func=COLOURS.get,
-                            bind="query-params")  # fmt: skip
+colour = frame.choice(boxes[0], "Coloured by", list(COLOURS), key="colour",
+                      format_func=COLOURS.get)  # fmt: skip
 frame.forget_stale("on", set(points["on"]))
 selection = boxes[1].multiselect("Images", list(points["on"].unique()), key="on",
                                  format_func=ON.get, bind="query-params",
@@ -47,18 +68,19 @@ selection = boxes[1].multiselect("Images", list(points["on"].unique()), key="on"
 visible = points[points["on"].isin(selection)] if selection else points
 caption = (
     "Each point is an image's LRP map, placed by UMAP: near points have similar maps, and the axes "
-    f"have no unit. {figures.numbers(tables)}. Click a point, or choose it below, to see its image."
+    f"have no unit. {figures.numbers(tables)}. Click a point, or choose it below, to see its "
+    "image; the chart's lasso shows those of many."
 )
 figure = charts.plane(visible, colour=colour, caption=caption)
-frame.plot(
+page.plot(
     figure,
     charts.with_points(figure),
     key="plane",
     on_select=take_point,
-    selection_mode="points",
+    selection_mode=("points", "lasso"),
     alt="Plane of relevance signatures, a point an image",
 )
-frame.read(figure, "plane_kept")
+page.read(figure, "plane_kept")
 
 names = [f"{row.on} {row.image}" for row in points.itertuples()]
 captions = {f"{row.on} {row.image}": f"{ON[row.on]}, image {row.image}: {row.class_before}"
@@ -73,26 +95,26 @@ try:
 except FileNotFoundError as fault:
     frame.show_missing(view, fault)
 else:
-    place = int(np.flatnonzero(retrained.tests["image"] == int(image))[0])
-    picture = np.asarray(signatures.pictures[place])
-    if on != CLEAN:
-        changed = np.asarray(retrained.changed[EXTENDING.index(on), place])
-        picture = np.moveaxis(changed, 0, -1).astype(np.float32)
-    st.text(captions[point])
+    places = {number: place for place, number in enumerate(retrained.tests["image"])}
+    marked = st.session_state["plane"]["selection"]["points"]
+    if len(marked) > 1:
+        group([(on, int(image)) for on, image, *_ in (one["customdata"] for one in marked)])
+    place, picture = places[int(image)], look(on, int(image))
+    page.line(captions[point])
     model_maps = [
         (k, model) for k, (model, kind) in enumerate(signatures.facts["shown"]) if kind == on
     ]
     with st.grid("auto", min_column_width=140):
-        frame.picture(tiles.enlarged(picture), ON[on], alt=f"the image, {ON[on]}")
+        page.picture(tiles.enlarged(picture), ON[on], alt=f"the image, {ON[on]}")
         for k, model in model_maps:
             values = (np.asarray(signatures.maps[k, place], dtype=np.float32) + 1) / 2
             heat = tiles.enlarged(mpl.colormaps["RdBu_r"](values)[..., :3])
             name = figures.NAMES[model]
-            frame.picture(heat, name, alt=f"relevance, {name} model")
-    st.caption(f"The image and its LRP maps, model by model. {figures.HEATS}")
-st.subheader("Figures", anchor=False)
+            page.picture(heat, name, alt=f"relevance, {name} model")
+    page.caption(f"The image and its LRP maps, model by model. {figures.HEATS}")
+page.subheader("Figures")
 drawings = {figure.title: figure for figure in figures.study_figures(tables)[2:]}
-frame.show(drawings[frame.choice(st, "Figure", list(drawings), key="figure")])
-frame.table(tables["relevance"], "relevance", "Correlation of maps with the baseline's map of the "
+page.show(drawings[frame.choice(st, "Figure", list(drawings), key="figure")])
+page.table(tables["relevance"], "relevance", "Correlation of maps with the baseline's map of the "
             "clean image, over successes; 'growth' is the factor by which the share of "
             "relevance around the attacked pixel grew.")  # fmt: skip

@@ -279,11 +279,27 @@ def png(figure: Figure, path: Path) -> None:
         temporary.write_bytes(png_bytes(figure))
 
 
-def png_bytes(figure: Figure) -> bytes:
-    """Returns the figure as a PNG, the same bytes for the same figure."""
+def png_bytes(figure: Figure, *, dpi: int | None = None) -> bytes:
+    """Returns the figure as a PNG, the same bytes for the same figure.
+
+    `dpi` are pixels an inch, by default those of the screen; a panel's pictures have their own.
+    """
     content = io.BytesIO()
     note = {"Description": HOLDS_IMAGES} if figure.images else {}
-    canvas(figure).savefig(content, format="png", metadata={"Software": None} | note)
+    canvas(figure).savefig(
+        content, format="png", dpi=dpi or "figure", metadata={"Software": None} | note
+    )
+    return content.getvalue()
+
+
+def svg_bytes(figure: Figure) -> bytes:
+    """Returns the figure as an SVG, the same bytes for the same figure."""
+    import matplotlib as mpl
+
+    content = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": figure.name}):  # else its ids are drawn at random
+        note = {"Description": HOLDS_IMAGES} if figure.images else {}
+        canvas(figure).savefig(content, format="svg", metadata={"Date": None} | note)
     return content.getvalue()
 
 

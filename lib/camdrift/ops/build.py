@@ -175,7 +175,8 @@ def resolved(content: dict[str, Any] | None, changes: Sequence[str]) -> Settings
 def copied(folder: Path) -> None:
     """Brings the code of this repository into a copy, which keeps what was built in it.
 
-    The copy is a DVC repository without git, and shares this one's cache.
+    The copy is a DVC repository without git, and shares this one's cache. Beside the code stands
+    its revision, since this repository may change while the copy runs.
     """
     code = {file for file in _code() if Path(file).is_file()}
     for file in code:
@@ -193,6 +194,7 @@ def copied(folder: Path) -> None:
     ).stdout.strip()
     local = f"[core]\n    no_scm = true\n[cache]\n    dir = {Path(cache).resolve().as_posix()}\n"
     files.write_text(folder / ".dvc" / "config.local", local)
+    files.write_json(folder / run.COPIED, run.revision())
 
 
 def _code() -> Iterator[str]:

@@ -90,15 +90,17 @@ def pixels(
     return {variant.name: np.moveaxis(variant.pixels()[0], 0, -1) for variant in every}
 
 
-def attacked(case: Case, images: Sequence[int], strength: float) -> list[np.ndarray]:
-    """Returns attacked images, float32 (h, w, c) in [0, 1], under the first protocol.
+def pictures(
+    case: Case, images: Sequence[int], strength: float, *, arm: str = ADVERSARIAL
+) -> list[np.ndarray]:
+    """Returns images of one variant, float32 (h, w, c) in [0, 1], under the first protocol.
 
     Raises:
         ValueError: the cell has no such strength.
     """
     if strength not in case.strengths:
         raise ValueError(f"wanted one of the strengths {case.strengths}, got {strength}")
-    (variant,) = _composed(case, images, strength, [ADVERSARIAL])
+    (variant,) = _composed(case, images, strength, [arm])
     known = dict(zip(variant.table["image"], variant.pixels(), strict=True))
     return [np.moveaxis(known[image], 0, -1) for image in images]
 

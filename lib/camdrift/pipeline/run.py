@@ -1,6 +1,7 @@
 """The framework of a stage script: its stage, its settings, its run time and its memory."""
 
 import argparse
+import contextlib
 import os
 import platform
 import resource
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +27,7 @@ from camdrift.storage import files
 FAULTS = (SettingsError, files.DamagedError, files.MissingError, files.UnwrittenError)
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "dvc")
 CODE = ("--", ":(top)", ":(top,exclude)data/results", ":(top,exclude)dvc.lock")
+COPIED = Path("revision.json")  # of a copy of the repository, which has no git
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ def _record(stage: Stage) -> None:
     peak_mb = peak / (2**20 if platform.system() == "Darwin" else 2**10)
     facts = {
         "stage": stage.name,
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - psutil.Process().create_time(), 1),
         "peak_memory_mb": round(peak_mb),
         **stage.measured,
@@ -203,17 +207,35 @@ def environment() -> dict[str, Any]:
 
     `processor` is 'any' where it was limited to what all processors compute alike, else 'own'.
     """
+    own = files.read_json(COPIED) if COPIED.exists() else revision()
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
         "cores": os.cpu_count(),
         "processor": os.environ.get("CAMDRIFT_PROCESSOR", "own"),
         "memory_gb": round(psutil.virtual_memory().total / 2**30),
         "packages": {name: version(name) for name in PACKAGES},
-        "revision": _git("rev-parse", "HEAD"),
-        # Published results do not count: they are no code.
-        "changed_files": len((_git("status", "--porcelain", *CODE) or "").splitlines()),
+        **own,
     }
+
+
+def revision() -> dict[str, Any]:
+    """Returns the commit that is checked out, None without git, and the number of changed files.
+
+    Published results do not count as changes: they are no code.
+    """
+    changed = _git("status", "--porcelain", *CODE) or ""
+    return {"revision": _git("rev-parse", "HEAD"), "changed_files": len(changed.splitlines())}
+
+
+def _cpu() -> str:
+    """Returns the model of the processor as the system names it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _git(*words: str) -> str | None:
