@@ -143,6 +143,7 @@ def choose_study() -> str:
     missing = unknown("study", "Study", studies)
     st.sidebar.selectbox("Study", list(studies), key="study", bind="query-params")
     study, origin = st.session_state["study"], ""
+    page.chose("Study", study)
     if storage.shown(study, "tables").is_dir():
         own = storage.is_own(study)
         origin = f"The results are {'built here' if own else 'those that are published'}. "
@@ -281,7 +282,9 @@ def choice(
     shown = more.get("format_func") or str
     if missing := unknown(key, label, [shown(option) for option in options]):
         place.warning(f"{missing} Shown is {page.plain(shown(default))}.")
-    return place.selectbox(label, options, index=index, key=key, bind="query-params", **more)
+    value = place.selectbox(label, options, index=index, key=key, bind="query-params", **more)
+    page.chose(label, str(shown(value)))
+    return value
 
 
 def choose_cell(view: View, *, key: str = "cell") -> str:

@@ -42,10 +42,12 @@ class Record:
     """What a run of a page showed.
 
     parts: each returns its HTML.
+    choices: of its boxes, by their labels.
     files: which it read.
     """
 
     parts: list[Callable[[], str]] = field(default_factory=list)
+    choices: dict[str, str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
 
 
@@ -57,6 +59,11 @@ def begin() -> Record:
 
 def _add(part: Callable[[], str]) -> None:
     st.session_state["record"].parts.append(part)
+
+
+def chose(label: str, text: str) -> None:
+    """Keeps a choice of the reader."""
+    st.session_state["record"].choices[label] = text
 
 
 def reads(paths: Iterable[Path]) -> None:
@@ -72,6 +79,7 @@ def offer(record: Record, title: str, address: str) -> None:
         here = revisions.workspace()
         facts = [f"{title}, camdrift's dashboard", f"Address: {address}",
                  f"Kept {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"]  # fmt: skip
+        facts += [f"{label}: {text}" for label, text in record.choices.items()]
         if here is not None:
             state = "with changes not committed" if here.changed else "clean"
             facts.append(f"Revision {here.sha}, {state}")

@@ -1,5 +1,6 @@
 """The dashboard without a browser: every page with results, without, with an artefact missing."""
 
+import html
 import json
 import re
 import shutil
@@ -60,8 +61,8 @@ def shown(folder, monkeypatch, page="answer", **query):
 
     st.cache_data.clear()
     st.cache_resource.clear()
-    for name in ("details", "evidence", "frame", "charts", "tiles", "lineage", "revisions"):
-        sys.modules.pop(name, None)
+    for module in (folder / "dashboard").glob("*.py"):
+        sys.modules.pop(module.stem, None)
     monkeypatch.chdir(folder)
     app = testing.AppTest.from_file(str(folder / "dashboard" / "app.py"), default_timeout=60)
     for name, value in query.items():
@@ -82,12 +83,49 @@ def test_every_page_shows_the_studies_of_every_paper(whole, monkeypatch, page, s
         assert app.header
         assert not any("make repro" in box.value for box in app.info)
         assert app.get("plotly_chart") or app.dataframe or page == "revisions"
+        nothing_is_lost(app)
     else:
         assert f"is a study of {STUDIES[study]}" in app.info[0].value
         assert [button.label for button in app.button] == mine
         app.button[0].click().run()
         assert not app.exception
         assert app.selectbox(key="study").value == mine[0]
+
+
+def nothing_is_lost(app) -> None:
+    """A page's export has all its texts, and as many tables, figures and pictures."""
+    import export
+
+    record = app.session_state["record"]
+    document = export.document("a page", ["a fact"], record.files, record.parts)
+
+    def words(text: str) -> str:
+        return re.sub(r"[\W_]+", "", text)
+
+    there = words(html.unescape(re.sub(r"<[^>]*>", "", document)))
+    texts = [*app.main.header, *app.main.subheader, *app.main.caption, *app.main.info,
+             *app.main.warning]  # fmt: skip
+    for text in texts:
+        assert words(text.value) in there, text.value
+    assert document.count("<table") > len(app.dataframe)
+    assert document.count("<figure") >= len(app.get("plotly_chart"))
+    assert document.count('class="picture"') >= len(app.get("image"))
+    assert all(str(path) in document for path in record.files)
+    assert "<script" not in document
+
+
+def test_an_export_shows_texts_as_they_are():
+    import export
+
+    whole = "".join([
+        export.line("<b> & 'c'"), export.heading(1, "a < b"), export.markdown("*a* <i>b</i>"),
+        export.table(pd.DataFrame({"<x>": ["<y>"], "z": [0.123456]}), "<w>"),
+        export.picture(np.zeros((2, 2, 3), np.uint8), "<p>", '"q"'),
+    ])  # fmt: skip
+    assert not re.search("<(b|i|x|y|w)>", whole)
+    assert "0.1235" in whole
+    assert "<em>a</em>" in whole
+    assert 'alt="&quot;q&quot;"' in whole
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -338,6 +376,45 @@ def test_the_image_page_steps_and_orders(whole, monkeypatch):
         assert not app.exception, look
 
 
+def test_images_are_ordered_by_their_drift_at_a_layer(whole, tiny, monkeypatch):
+    app = shown(whole, monkeypatch, "image", in_cell="tiny_dlfuzz", order="most drifted")
+    orders = {}
+    for layer in ("1-1", "2-1"):
+        app.selectbox(key="drifted_at").set_value(layer).run()
+        assert not app.exception
+        orders[layer] = app.selectbox(key="image").options
+    plan = tiny.settings
+    with inside(tiny.folder):
+        cell = plan.cells["tiny_dlfuzz"]
+        first = settings.protocols(plan.protocols)[cell.protocols[0]]
+        opened = case.read("tiny", "tiny_dlfuzz", cell, first)
+        names = opened.attacked.images.set_index("image")["id"].astype(str)
+        for layer, order in orders.items():
+            rows = case.pairs("tiny", "tiny_dlfuzz", first, strength=1.0, score="cosine",
+                              layer=layer, target="own_top1", method="GradCAM")  # fmt: skip
+            alike = rows.set_index("image")["adversarial"].dropna()
+            assert alike[names[names == order[0]].index[0]] == alike.min()
+    assert orders["1-1"] != orders["2-1"]
+
+
+def test_the_images_behind_a_bar_are_those_of_its_scores(whole, monkeypatch):
+    app = shown(whole, monkeypatch, "detectors", study="tiny_detectors", cell="tiny_pgd")
+    box = next(box for box in app.selectbox if str(box.key).startswith("bin_"))
+    counts = []
+    for place, option in zip(box.format_func.__self__, box.options, strict=True):
+        low, high, count = re.fullmatch(r"(\S+) to (\S+) \((\d+)\)", option).groups()
+        assert float(low) < float(high)
+        counts.append(int(count))
+        app.selectbox(key=box.key).set_value(place).run()
+        assert not app.exception
+        links = [link.proto.label for link in app.get("page_link")]
+        assert len(links) == len(app.get("image")) == min(int(count), 24)
+        assert all(label.split()[0] in ("clean", "noise", "kept", "flipped") for label in links)
+    judged = pd.read_csv(whole / "data/reports/tiny_detectors/tables/judged.csv")
+    own = judged.query("cell == 'tiny_pgd' and strength == 1")[app.selectbox(key="detector").value]
+    assert sum(counts) == own.notna().sum()
+
+
 def test_a_threshold_moves_the_rates(whole, monkeypatch):
     app = shown(whole, monkeypatch, "detectors", study="tiny_detectors", cell="tiny_dlfuzz")
     slider = next(slider for slider in app.slider if str(slider.key).startswith("limit_"))
@@ -400,8 +477,13 @@ def test_the_answer_has_every_verdict_of_every_study(whole, monkeypatch):
 
 def test_two_choices_stand_side_by_side(whole, monkeypatch):
     app = shown(whole, monkeypatch, "compare", study="tiny")
+    methods = [app.selectbox(key=f"method_{side}").value for side in ("left", "right")]
+    assert methods[0] != methods[1]  # of one cell
     texts = titles(app)
-    assert len(texts) == 2 * 4  # clean, attacked, noise and the attack's negation, on both sides
+    assert len(texts) == 2 * 3  # clean, attacked, noise; of one method alone the negation, too
+    app.selectbox(key="method_right").set_value(methods[0]).run()
+    texts = titles(app)
+    assert len(texts) == 2 * 4
     for key, value in (("layer_left", "1-1"), ("cell_right", "tiny_pgd"), ("study_right", "tiny"),
                        ("strength_left", 2.0), ("target_right", "seed_class")):  # fmt: skip
         app.selectbox(key=key).set_value(value).run()

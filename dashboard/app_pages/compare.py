@@ -68,21 +68,31 @@ class Side:
         return shown
 
 
+def several(view: frame.View, cell: str) -> bool:
+    """Returns whether a cell has maps of several methods."""
+    table = view.tables.get("methods", pd.DataFrame({"cell": [], "method": []}))
+    return table.loc[table["cell"] == cell, "method"].nunique() > 1
+
+
 def choose(side: str, number: int) -> Side:
-    """Shows the choices of one side and returns it; `number` of the cell that it opens with."""
+    """Shows the choices of one side and returns it.
+
+    The second side, `number` 1, opens with the second method of the same cell, or with another cell
+    where there is one method.
+    """
     plans = frame.plans(frame.current_settings())
     there = [name for name, plan in plans.items()
              if plan.paper in (RENKHOFF, ZHANG)
              and all(storage.shown(name, part).exists()
                      for part in ("settings.json", "tables/attacks.csv"))]  # fmt: skip
-    above, more = st.container(), st.expander(f"Strength, method, class, study, {side}")
+    above, more = st.container(), st.expander(f"Strength, class, study, {side}")
     study = frame.choice(more, f"Study, {side}", there, key=f"study_{side}", default=view.study)
     own = frame.view_of(study)
     assert isinstance(own.plan, LayerStudy | ManipulationStudy)
     cells = own.tables["attacks"]["cell"].tolist()
-    first = own.plan.headline if number == 0 else next(
-        (name for name in cells if name != own.plan.headline and own.cells[name].attack != "none"),
-        own.plan.headline,
+    headline = own.plan.headline
+    first = headline if number == 0 or several(own, headline) else next(
+        (name for name in cells if name != headline and own.cells[name].attack != "none"), headline
     )  # fmt: skip
     cell = frame.choice(above, f"Cell, {side}", cells, key=f"cell_{side}", default=first)
     artefacts = frame.open_case(own, cell)
@@ -90,8 +100,9 @@ def choose(side: str, number: int) -> Side:
     layer = frame.choice(above, f"Layer, {side}", labels, key=f"layer_{side}", default=labels[-1])
     strength = frame.choice(more, f"Strength, {side}", artefacts.strengths, default=1.0,
                             key=f"strength_{side}", format_func=percent)  # fmt: skip
-    method = frame.choice(more, f"Method, {side}", artefacts.maps.methods,
-                          key=f"method_{side}")  # fmt: skip
+    methods = artefacts.maps.methods
+    method = frame.choice(above, f"Method, {side}", methods, key=f"method_{side}",
+                          default=methods[number if several(own, cell) else 0])  # fmt: skip
     target = frame.choice(more, f"Changed maps explain, {side}", list(frame.POLICIES),
                           key=f"target_{side}", format_func=frame.POLICIES.get)  # fmt: skip
     return Side(artefacts, layer, strength, method, target)

@@ -129,6 +129,7 @@ else:
     limit = boxes[0].slider("Threshold", low, high, threshold if np.isfinite(threshold) else high,
                             step=step, format="%.4g", key=key, bind="query-params",
                             on_change=forget_rate)  # fmt: skip
+    page.chose("Threshold", f"{limit:.4g}")
     if np.isnan(threshold):
         page.caption("No threshold was chosen: the choosing images are of one kind.")
     prevalence = boxes[2].slider("Attacked among all images, %", 1, 99, 10, key="prevalence",
@@ -161,13 +162,17 @@ else:
     bin_key = f"bin_{cell}_{strength}_{detector}"  # its options are of these
     counts = in_bins(judged[detector]).value_counts().sort_index(ascending=False)
     counts, edges = counts[counts > 0], charts.bins(judged[detector])
-    names = {place: f"{edges[place]:.4g} to {edges[place + 1]:.4g}: {count} images"
+    names = {place: f"{edges[place]:.4g} to {edges[place + 1]:.4g} ({count})"
              for place, count in counts.items()}  # fmt: skip
     page.plot(figure, charts.with_threshold(figure, limit), key="histogram", alt=figure.caption,
               on_select=take_bin, selection_mode="points")  # fmt: skip
     page.read(figure, "histogram_kept")
     page.caption("Choose a bar, or its scores below, to see the images behind it.")
-    behind(frame.choice(st, "Scores", list(names), key=bin_key, format_func=names.get))
+    behind(
+        frame.choice(
+            st, "Scores (number of images)", list(names), key=bin_key, format_func=names.get
+        )
+    )
 
 page.subheader("Figures")
 figures = {figure.name: figure for figure in detection_figures.study_figures(tables, cell)}

@@ -40,9 +40,9 @@ def look(on: str, image: int) -> np.ndarray:
 def group(keys: list[tuple[str, int]]) -> None:
     """Shows the images of several points."""
     page.subheader(f"{len(keys)} images in the selection")
-    table = pd.DataFrame(keys, columns=["on", "image"])
+    shown = frame.thumbnails(pd.DataFrame(keys, columns=["on", "image"]), of=f"plane {keys}")
     with st.grid("auto", min_column_width=110):
-        for row in frame.thumbnails(table, of=f"plane {keys}").itertuples():
+        for row in shown.itertuples():
             small = tiles.enlarged(look(row.on, row.image), 128)
             page.tile(small, captions[f"{row.on} {row.image}"], alt=f"{row.on}, image {row.image}")
 
