@@ -3,28 +3,28 @@
 Screenshots go to `data/run/screenshots`, or where CAMDRIFT_SCREENSHOTS names another folder.
 """
 
-import contextlib
-import io
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from PIL import Image
+from browser import (
+    BROWSER,
+    WIDE,
+    address,
+    api,
+    built,
+    choices,
+    choose,
+    chromium,
+    click,
+    opened,
+    picture,
+    settled,
+)
 
 from conftest import ROOT
 
-api = pytest.importorskip("playwright.sync_api")
-
-PICTURES = Path(os.environ.get("CAMDRIFT_SCREENSHOTS", ROOT / "data" / "run" / "screenshots"))
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 PAGES = {
     "answer": "The answer so far", "overview": "Layer drift", "claims": "Claims",
     "layers": "Layers", "image": "Image", "compare": "Compare",
@@ -32,102 +32,9 @@ PAGES = {
     "revisions": "Experiments and revisions", "provenance": "Provenance",
 }  # fmt: skip
 STUDY = {"detectors": "detectors", "signatures": "inspecting", "models": "generalising"}
-# Probes of Streamlit's own at a deep link, and fonts of icons that no machine need reach.
-HARMLESS = re.compile(r"_stcore|fonts\.gstatic\.com|favicon")
-WIDE = {"width": 1440, "height": 1000}
 BUILT = (ROOT / "data" / "studies" / "layers" / "fgsm" / "cam" / "values.npy").exists()
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium: e2e was not run")
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A dashboard on the repository's own results."""
-    with served(ROOT) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def built(tiny) -> Iterator[str]:
-    """A dashboard on the tiny study, with all that its stages wrote."""
-    with served(tiny.folder) as url:
-        yield url
-
-
-@contextlib.contextmanager
-def served(folder: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable, "-m", "streamlit", "run", "dashboard/app.py", "--server.headless=true",
-        f"--server.port={port}", "--server.fileWatcherType=none",
-    ]  # fmt: skip
-    # Not a pipe: one that is closed before the server's parting words keeps it from ending.
-    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(240):
-            assert server.poll() is None, "the dashboard ended before it listened"
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=1)
-                break
-            time.sleep(0.25)
-        else:
-            pytest.fail("the dashboard did not listen within a minute")
-        yield f"http://localhost:{port}"
-    finally:
-        server.terminate()
-        try:
-            server.wait(15)
-        except subprocess.TimeoutExpired:
-            server.kill()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator:
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=BROWSER,
-            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-        )
-        yield browser
-        browser.close()
-
-
-@contextlib.contextmanager
-def opened(chromium, url: str, **how) -> Iterator:
-    """A page that has finished its first run, which must say nothing on the console."""
-    faults: list[str] = []
-    context = chromium.new_context(**{"viewport": {"width": 1280, "height": 1000}} | how)
-    page = context.new_page()
-    page.on("pageerror", lambda fault: faults.append(str(fault)))
-    page.on("console", lambda message: message.type == "error"
-            and not HARMLESS.search(f"{message.text} {message.location.get('url', '')}")
-            and faults.append(message.text))  # fmt: skip
-    page.goto(url)
-    page.get_by_role("heading").first.wait_for(timeout=30_000)
-    settled(page)
-    yield page
-    assert not faults
-    assert page.get_by_test_id("stException").count() == 0
-    context.close()
-
-
-def settled(page) -> None:
-    """Waits until a run of the script has ended."""
-    page.wait_for_function(
-        "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'",
-        timeout=30_000,
-    )
-
-
-def picture(page, name: str) -> None:
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    page.wait_for_function("!document.querySelector('[data-testid=stSkeleton]')")
-    page.wait_for_timeout(800)  # charts draw after their run has ended
-    content = io.BytesIO(page.screenshot())
-    # 256 colours, a third of the bytes: some of these are in the README.
-    Image.open(content).convert("RGB").quantize(256).save(PICTURES / f"{name}.png", optimize=True)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -146,6 +53,9 @@ def test_every_page_in_light_dark_and_on_a_phone(address, chromium, name):
             assert wide <= page.viewport_size["width"], f"{name} is wider than a {kind} screen"
             unnamed = page.locator("img:not([alt]), img[alt='']").count()
             assert not unnamed, f"{unnamed} images of {name} have no alt text"
+            if kind in ("light", "dark"):
+                found = axe.Axe().run(page)
+                assert not found.violations_count, found.generate_report()
 
 
 def test_the_first_page_is_soon_there(address, chromium):
@@ -171,25 +81,6 @@ def test_a_choice_is_in_the_address_and_an_address_is_a_choice(address, chromium
     with opened(chromium, again) as page:
         box = page.get_by_role("combobox", name=re.compile("Shows"))
         assert "similarity under attack" in (box.get_attribute("aria-label") + box.input_value())
-
-
-def choices(page) -> dict[str, str]:
-    """What the page's boxes of choices show, by their labels."""
-    boxes = page.get_by_test_id("stSelectbox")
-    boxes.nth(1).wait_for()  # the first is the sidebar's, which every page begins with
-    settled(page)
-    return {
-        boxes.nth(i).locator("label").inner_text(): boxes.nth(i).locator("input").input_value()
-        or boxes.nth(i).inner_text()
-        for i in range(boxes.count())
-    }
-
-
-def choose(page, label: str, option: str) -> None:
-    page.get_by_role("combobox", name=re.compile(label)).click()
-    page.get_by_role("option", name=option, exact=True).click()
-    page.wait_for_timeout(500)  # until the run has begun
-    settled(page)
 
 
 @pytest.mark.parametrize(
@@ -244,20 +135,6 @@ def test_look_at_this_image_from_choices_that_are_not_the_default(built, chromiu
         assert choices(page) == shown
 
 
-def click(page, place: str, happened) -> None:
-    """Clicks a place of the first chart, found by a script; a chart that still draws hears none."""
-    plot = page.get_by_test_id("stPlotlyChart").first.locator(".js-plotly-plot")
-    for last in (False, False, True):
-        page.wait_for_timeout(1500)
-        page.mouse.click(*plot.evaluate(place))
-        try:
-            happened()
-            break
-        except api.TimeoutError:
-            if last:
-                raise
-
-
 def test_a_click_on_the_matrix_opens_the_claim_on_that_study(address, chromium):
     with opened(chromium, address, viewport=WIDE) as page:
         assert page.title() == "The answer - camdrift"
@@ -305,6 +182,59 @@ def test_a_click_on_the_strip_opens_the_field(address, chromium):
     # The field is of the first strength, and the widget's default is another.
     with opened(chromium, url) as page:
         page.get_by_role("heading", name=re.compile("^Layer 2-1, strength 25 %")).wait_for()
+
+
+def test_a_tap_on_the_strip_opens_its_own_field(address, chromium):
+    """Plotly alone opens the field of the tap before: a finger does not move to where it taps."""
+    field = """(plot, [layer, row]) => {
+        const box = plot.getBoundingClientRect(), layout = plot._fullLayout;
+        return [box.x + layout.xaxis._offset + layout.xaxis.c2p(layer),
+                box.y + layout.yaxis._offset + layout.yaxis.c2p(row)];
+    }"""
+    tablet = {"has_touch": True, "is_mobile": True, "viewport": {"width": 820, "height": 1100}}
+    with opened(chromium, f"{address}/layers?cell=fgsm", **tablet) as page:
+        plot = page.get_by_test_id("stPlotlyChart").first.locator(".js-plotly-plot")
+        page.wait_for_timeout(2000)
+        labels = plot.evaluate("plot => plot._fullData[0].x")
+        for layer, row, strength in ((2, 0, "25 %"), (5, 1, "50 %"), (1, 2, "100 %")):
+            page.touchscreen.tap(*plot.evaluate(field, [layer, row]))
+            text = f"Layer {labels[layer]}, strength {strength}"
+            page.get_by_role("heading", name=text, exact=True).wait_for(timeout=10_000)
+            settled(page)
+            page.wait_for_timeout(1000)
+
+
+def test_a_click_on_a_bar_shows_the_images_of_its_scores(built, chromium):
+    bar = """plot => {
+        const box = plot.getBoundingClientRect(), layout = plot._fullLayout;
+        const trace = plot._fullData[0], high = Math.max(...trace.y);
+        const x = trace.x[trace.y.indexOf(high)];
+        return [box.x + layout.xaxis._offset + layout.xaxis.d2p(x),
+                box.y + layout.yaxis._offset + layout.yaxis.c2p(high / 2)];
+    }"""
+    where = f"{built}/detectors?study=tiny_detectors&cell=tiny_dlfuzz"
+    with opened(chromium, where, viewport={"width": 1440, "height": 1800}) as page:
+        before = choices(page)["Scores (number of images)"]
+        click(page, bar, lambda: page.wait_for_function("location.search.includes('bin_')",
+                                                        timeout=10_000))  # fmt: skip
+        settled(page)
+        shown = choices(page)["Scores (number of images)"]
+        assert shown != before
+        images = int(shown.rpartition("(")[2].rstrip(")"))
+        assert page.get_by_test_id("stImage").count() == min(images, 24)
+
+
+def test_a_page_is_kept_as_one_file(built, chromium, tmp_path):
+    with opened(chromium, f"{built}/image?study=tiny&in_cell=tiny_fgsm") as page:
+        shown = page.get_by_test_id("stImage").count()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="This page as HTML").click()
+        download.value.save_as(tmp_path / "kept.html")
+    with opened(chromium, (tmp_path / "kept.html").as_uri(), settle=False) as page:
+        assert page.title() == "Image: tiny"
+        assert page.locator("img").count() == shown + 1  # and the chart
+        assert all(page.locator("img").evaluate_all("all => all.map(i => i.naturalWidth > 0)"))
+        picture(page, "kept_as_html")
 
 
 def test_a_click_on_a_signature_chooses_its_image(address, chromium):
