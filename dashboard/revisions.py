@@ -12,8 +12,10 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
+from ruamel.yaml import YAML
 
 from camdrift import storage
+from camdrift.settings import params
 
 MOST = 30  # commits that are listed
 WORKSPACE = "workspace"  # in place of a commit: what is in this folder
@@ -75,13 +77,11 @@ def settings(sha: str, stamp: float = 0.0) -> dict[str, Any]:
 
     `stamp` is the time of the last change of the workspace, here and below.
     """
-    import dvc.api
-    from dvc.exceptions import DvcException
-
-    try:
-        return dict(_flat(dvc.api.params_show(rev=None if sha == WORKSPACE else sha)))
-    except (DvcException, OSError):
-        return {}
+    if sha == WORKSPACE:
+        text = params.PARAMS.read_text(encoding="utf-8") if params.PARAMS.exists() else None
+    else:
+        text = _git("show", f"{sha}:./{params.PARAMS}")
+    return dict(_flat(YAML(typ="safe").load(text))) if text else {}
 
 
 @st.cache_data(max_entries=256, show_spinner="Reading a revision")
