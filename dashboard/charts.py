@@ -1,7 +1,7 @@
 """Charts of the dashboard alone: those that react to a click or a slider."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,53 @@ def clickable(figure: Figure, counts: pd.Series) -> Any:
         yaxis={"type": "category", "autorange": "reversed"}, clickmode="event+select",
     )  # fmt: skip
     return chart
+
+
+def two_excesses(cells: Mapping[str, pd.DataFrame]) -> Figure:
+    """Returns the excess drift of two cells by layer.
+
+    `cells` hold rows `layer, mean, low, high, decided` in forward order, by the cell's name. Layers
+    of one network have their names; those of two stand at their depth, from 0 to 1.
+    """
+    first, second = (rows["layer"].tolist() for rows in cells.values())
+    parts = []
+    for name, rows in cells.items():
+        part = rows.rename(columns={"mean": "y"}).assign(series=name, x=rows["layer"])
+        if first != second:
+            part["x"] = np.linspace(0, 1, len(rows))
+        part.loc[~part["decided"].astype(bool), ["y", "low", "high"]] = np.nan
+        parts.append(part[["series", "x", "y", "low", "high"]])
+    axis = "layer, input to output" if first == second else (
+        "depth (0: first layer with a map, 1: last one)"
+    )  # fmt: skip
+    return Figure(
+        "two_excesses", " and ".join(cells),
+        "Excess drift at strength 100 %: similarity to the clean map under noise of the attack's "
+        "size minus that under attack, with 95 % intervals by source picture. A layer with too "
+        "many empty maps is left out.",
+        "lines", pd.concat(parts, ignore_index=True), axis,
+        "excess drift (difference of cosine)",
+    )  # fmt: skip
+
+
+def two_evaluations(cells: Mapping[str, pd.DataFrame]) -> Figure:
+    """Returns the AUROC of detectors on two cells, of those that were tried on both.
+
+    `cells` hold rows `detector, auroc, auroc_low, auroc_high` by the cell's name.
+    """
+    first, second = (set(rows["detector"]) for rows in cells.values())
+    columns = {"detector": "x", "auroc": "y", "auroc_low": "low", "auroc_high": "high"}
+    parts = [
+        rows[rows["detector"].isin(first & second)].rename(columns=columns).assign(series=name)
+        for name, rows in cells.items()
+    ]
+    return Figure(
+        "two_evaluations", " and ".join(cells),
+        "AUROC at strength 100 % of each detector that was tried on both, flipped images against "
+        "clean and noisy ones, with 95 % intervals by source picture; 0.5 is chance.",
+        "bars", pd.concat(parts, ignore_index=True)[["series", "x", "y", "low", "high"]],
+        "detector", "AUROC", (0.0, 1.0),
+    )  # fmt: skip
 
 
 def spread(rows: pd.DataFrame, *, score: str, title: str) -> Figure:

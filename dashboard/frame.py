@@ -307,6 +307,21 @@ def case_of(view: View, cell: str) -> Case | None:
         return None
 
 
+def other_cell(view: View, cell: str, table: str) -> tuple[str, str, Tables] | None:
+    """Shows the choice of another cell that has a table; returns study, cell and tables, if any."""
+    cells = {
+        f"{study}: {name}": (study, name)
+        for study, plan in plans(current_settings()).items()
+        if plan.paper == view.plan.paper
+        for name in tables_of(study).get(table, pd.DataFrame({"cell": []}))["cell"].unique()
+        if (study, name) != (view.study, cell)
+    }
+    if not cells:
+        return None
+    study, name = cells[choice(st, "Beside", list(cells), key="beside")]
+    return study, name, tables_of(study)
+
+
 def open_case(view: View, cell: str) -> Case:
     """Returns a cell's artefacts; if one is missing, names the command and ends the page."""
     artefacts = case_of(view, cell)

@@ -1,5 +1,6 @@
 """The dashboard without a browser: every page with results, without, with an artefact missing."""
 
+import base64
 import html
 import json
 import re
@@ -494,6 +495,37 @@ def test_two_choices_stand_side_by_side(whole, monkeypatch):
     assert not app.exception
     app.selectbox(key="study").set_value("tiny_maps").run()  # the left side was never chosen
     assert app.selectbox(key="study_left").value == "tiny_maps"
+
+
+def test_two_cells_stand_in_one_figure(whole, monkeypatch):
+    """One study's cells, by layer; another study's, whose network is the same; and detectors'."""
+    app = shown(whole, monkeypatch, "layers", study="tiny", cell="tiny_fgsm")
+    title = "tiny: tiny_fgsm and {}"
+    for value in ("tiny: tiny_dlfuzz", "tiny_maps: tiny_keeping"):
+        app.selectbox(key="beside").set_value(value).run()
+        assert not app.exception
+        other, cell = value.split(": ")
+        if other == "tiny":
+            table = pd.read_csv(whole / "data/reports/tiny/tables/excess.csv")
+            drawn = next(json.loads(chart.proto.spec) for chart in app.get("plotly_chart")
+                         if chart.proto.alt.startswith(title.format(value)))  # fmt: skip
+            for trace, name in zip(drawn["data"], ("tiny_fgsm", cell), strict=True):
+                rows = table[table["cell"] == name].query(
+                    "strength == 1 and group == 'success' and target == 'own_top1' and "
+                    "layer != 'mean' and decided"
+                )
+                drawn_values = values(trace["y"])
+                np.testing.assert_allclose(drawn_values[~np.isnan(drawn_values)], rows["mean"])
+    app = shown(whole, monkeypatch, "detectors", study="tiny_detectors", cell="tiny_pgd")
+    assert app.selectbox(key="beside").options
+    assert not app.exception
+
+
+def values(coded: list | dict) -> np.ndarray:
+    """The numbers of a trace as Plotly writes them: a list, or the bytes of an array."""
+    if isinstance(coded, dict):
+        return np.frombuffer(base64.b64decode(coded["bdata"]), coded["dtype"]).astype(float)
+    return np.array(coded, dtype=float)
 
 
 def titles(app) -> list[str]:

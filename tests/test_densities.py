@@ -125,9 +125,10 @@ def test_the_bandwidth_is_the_one_under_which_training_images_are_likeliest():
     assert width == pytest.approx(0.2 * 2**0.5 * 20 ** (-1 / 6), rel=0.5)
 
 
-def test_recovery_twin():
+@pytest.mark.parametrize("channels", [(3, 5, 2), (1, 5, 2)])
+def test_recovery_twin(channels):
     """Regressions by augmented least squares, their penalty by leaving out an image at a time."""
-    known = reference(count=24, channels=(3, 5, 2))
+    known = reference(count=24, channels=channels)
     *earlier, last = known.layers
     mean, scale = last.mean(0), last.std(0)
     inputs = (last - mean) / scale

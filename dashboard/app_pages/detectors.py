@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 from scipy.stats import binomtest
 
-from camdrift.analysis.drawing import percent
+from camdrift.analysis.drawing import Figure, percent
 from camdrift.papers.tan2023 import adaptive, matrix, report
 from camdrift.papers.tan2023 import figures as detection_figures
 from camdrift.settings import TAN, DetectorStudy
@@ -80,6 +80,16 @@ def behind(place: int) -> None:
     page.caption("The largest scores first: *kept* and *flipped* are attacked images by what "
                  "became of their class, then the set's label. Each leads to its image.",
                  )  # fmt: skip
+
+
+def beside(other: tuple[str, str, frame.Tables]) -> Figure:
+    """Returns the detectors' AUROC on this cell and on another one in one figure."""
+    cells = {}
+    for study, name, of in ((view.study, cell, tables), other):
+        cells[f"{study}: {name}"] = of["detectors"].query(
+            "cell == @name and strength == 1 and positives == 'success' and negatives == 'both'"
+        )
+    return charts.two_evaluations(cells)
 
 
 view = frame.view(TAN, subject="detectors")
@@ -174,6 +184,10 @@ else:
         )
     )
 
+other = frame.other_cell(view, cell, "detectors")
+if other is not None:
+    page.subheader("Another cell or network in one figure")
+    page.show(beside(other))
 page.subheader("Figures")
 figures = {figure.name: figure for figure in detection_figures.study_figures(tables, cell)}
 titles = {name: figure.title.removesuffix(f" ({cell})") for name, figure in figures.items()}

@@ -196,5 +196,19 @@ def chosen() -> Figure:
     return views[frame.choice(st, "Figure", list(views), key="figure")]()
 
 
+def beside(other: tuple[str, str, frame.Tables]) -> Figure:
+    """Returns the excess of this cell and of another one in one figure."""
+    cells = {}
+    for study, name, of in ((view.study, cell, tables), other):
+        excess = of["excess"].query("cell == @name and strength == 1 and layer != 'mean'")
+        excess = excess[(excess["target"] == target) & (excess["group"] == group)]
+        cells[f"{study}: {name}"] = excess
+    return charts.two_excesses(cells)
+
+
+other = frame.other_cell(view, cell, "excess")
+if other is not None:
+    page.subheader("Another cell or network in one figure")
+    page.show(beside(other))
 page.subheader("Figures")
 page.show(chosen())

@@ -48,8 +48,8 @@ def passes(settings: Settings) -> int:
 def fit(reference: Reference) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns the regression of each layer but the last on the last: weights (k, c), offset (c,).
 
-    The penalty is the one that leaves the least error on the training images, each told by the
-    others.
+    The penalty is the one under which the training images, left out one at a time, have the least
+    error.
 
     Raises:
         SettingsError: there are fewer than three layers.
@@ -64,7 +64,8 @@ def fit(reference: Reference) -> list[tuple[np.ndarray, np.ndarray]]:
     fits = []
     for layer in earlier:
         ridge = RidgeCV(PENALTIES).fit(scaler.transform(last), layer)
-        weights = ridge.coef_.T / scaler.scale_[:, None]
+        # scikit-learn drops the axis of a layer that has one channel.
+        weights = np.atleast_2d(ridge.coef_).T / scaler.scale_[:, None]
         fits.append((weights, ridge.intercept_ - scaler.mean_ @ weights))
     return fits
 
@@ -72,8 +73,8 @@ def fit(reference: Reference) -> list[tuple[np.ndarray, np.ndarray]]:
 def recoverability(layers: list[Tensor], reference: Reference) -> PerImage:
     """Returns the recovery test of each image, with a gradient: double (n,).
 
-    With e_l the squared error at layer l of L, summed over channels, and p the softmax of all e_l:
-    sum_l (log L + p_l log p_l) * log(mean_l e_l).
+    With e_l the squared error, summed over channels, at layer l of the L layers before the last,
+    and p the softmax of all e_l: sum_l (log L + p_l log p_l) * log(mean_l e_l).
     """
     import torch
 
