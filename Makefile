@@ -34,7 +34,7 @@ compare: setup ## compare this machine's results with the published ones (STUDY=
 	@$(BIN)/python -m camdrift.ops.compare $(STUDY)
 
 # Each seed is a DVC experiment in a temporary copy; commit or `git add` new files first.
-seeds: setup ## run the whole study with each of `seeds` in params.yaml and write the spread
+seeds: setup ## after make repro: run the whole study with each of the other `seeds` in params.yaml, and write the spread
 	@for seed in $$($(BIN)/python -m camdrift.ops.summary seeds); do \
 		$(BIN)/dvc exp remove --quiet seed-$$seed 2>/dev/null; \
 		$(BIN)/dvc exp run --temp --name seed-$$seed -S seed=$$seed || exit 1; \

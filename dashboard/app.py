@@ -3,7 +3,6 @@
 import os
 import sys
 from pathlib import Path
-from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -13,6 +12,7 @@ for folder in ("lib", "dashboard"):
         sys.path.insert(0, str(ROOT / folder))
 os.chdir(ROOT)  # artefacts are found from the root of the repository
 
+import address  # noqa: E402
 import frame  # noqa: E402
 import page  # noqa: E402
 
@@ -30,17 +30,19 @@ PAGES = {
     "provenance": "Provenance",
 }
 
-chosen = st.navigation(
+current = st.navigation(
     [
         st.Page(f"app_pages/{name}.py", title=title, url_path=name, default=name == "answer")
         for name, title in PAGES.items()
     ]
 )
+address.follow()
 record = page.begin()
-frame.follow()
 study = frame.choose_study()
-name = chosen.title if chosen.url_path == "" else f"{chosen.title}: {study}"
+name = current.title if current.url_path == "" else f"{current.title}: {study}"
 st.set_page_config(f"{name} - camdrift", layout="wide")
-# Before the page runs, since it may end early; the record is filled until a reader asks for it.
-page.offer(record, name, f"{st.context.url}?{urlencode(st.query_params.to_dict())}")
-chosen.run()
+page.offer(record, name)
+try:
+    current.run()
+finally:  # a page may end early
+    page.end(record)

@@ -183,21 +183,26 @@ def profile(rows: pd.DataFrame, *, title: str) -> Figure:
     )  # fmt: skip
 
 
-def bins(values: pd.Series) -> np.ndarray:
-    """Returns the edges of a histogram's 30 bins, from the least value to the greatest."""
-    return np.linspace(values.min(), max(values.max(), values.min() + 1e-6), 31)
+def bins(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the edges of a histogram's 30 bins, and the number of each value's bin, from 0.
+
+    A bin holds its lower edge; the last one holds its upper edge, too.
+    """
+    edges = np.linspace(values.min(), max(values.max(), values.min() + 1e-6), 31)
+    return edges, np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
 
 
 def histogram(rows: pd.DataFrame, detector: str) -> Figure:
     """Returns the histogram of a detector's scores of test images, by kind."""
     kinds = {"clean": "clean", "noise": "matched noise", "failure": "attack, class kept",
              "success": "attack, class flipped"}  # fmt: skip
-    edges, parts = bins(rows[detector]), []
+    rows, parts = rows[rows[detector].notna()], []
+    edges, places = bins(rows[detector])
+    middles = [f"{x:.4g}" for x in (edges[:-1] + edges[1:]) / 2]
     for kind, label in kinds.items():
-        part = rows.loc[rows["kind"] == kind, detector].dropna()
+        part = places[rows["kind"] == kind]
         if len(part):
-            counts, _ = np.histogram(part, bins=edges)
-            middles = [f"{x:.4g}" for x in (edges[:-1] + edges[1:]) / 2]
+            counts = np.bincount(part, minlength=len(middles))
             parts.append(pd.DataFrame({"series": label, "x": middles, "y": counts}))
     return Figure(
         "histogram", f"Scores of {detector}, test images",
@@ -214,6 +219,7 @@ def with_threshold(figure: Figure, limit: float) -> Any:
     """Returns a histogram with a line at a threshold."""
     chart = drawing.plotly(figure)
     chart.update_xaxes(type="linear")
+    chart.update_traces(customdata=np.arange(len(chart.data[0].x))[:, None])  # the bin
     chart.update_layout(barmode="stack")
     chart.add_vline(x=limit, line={"color": COLOURS[1], "dash": "dash"})
     return chart

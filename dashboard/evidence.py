@@ -77,6 +77,7 @@ def matrix(evidence: pd.DataFrame, paper: str) -> pd.DataFrame:
     """Returns the claims of a paper: `claim, all sets, says, on`, and a column for each study."""
     claims = interface.paper(paper).CLAIMS
     own = evidence[evidence["claim"].isin([claim.id for claim in claims])]
+    own = own.drop_duplicates(["claim", "study"])  # other seeds count in the verdict of all sets
     own = own.assign(text=[field(row) for _, row in own.iterrows()])
     wide = own.pivot(index="claim", columns="study", values="text")
     order = [study for study in evidence["study"].unique() if study in wide]

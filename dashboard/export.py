@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from camdrift.analysis import drawing
 from camdrift.analysis.drawing import Figure
 from camdrift.storage import files
 
+LARGEST = 2**26  # bytes of a file that is hashed: some maps have gigabytes
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 STYLE = """
 body { font: 16px/1.5 sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
@@ -46,15 +47,15 @@ def markdown(text: str, *, of: str = "text") -> str:
     return f'<div class="{of}">{MARKDOWN.render(text)}</div>'
 
 
-def figure(drawn: Figure) -> str:
-    """Returns a figure as SVG with its caption, and its numbers, folded."""
-    picture = base64.b64encode(drawing.svg_bytes(drawn)).decode()
-    numbers = "" if drawn.panel is not None else (
-        f"<details><summary>The numbers</summary>{table(drawn.table)}</details>"
-    )  # fmt: skip
+def figure(of: Figure) -> str:
+    """Returns a figure as SVG with its title and caption, and its numbers, folded."""
+    data = base64.b64encode(drawing.rendered(of, form="svg")).decode()
+    source = f"data:image/svg+xml;base64,{data}"
+    numbers = f"<details><summary>The numbers</summary>{_rows(of.table)}</details>"
     return (
-        f'<figure><img alt="{escape(drawn.title)}" src="data:image/svg+xml;base64,{picture}">'
-        f"<figcaption>{escape(drawn.caption)}</figcaption>{numbers}</figure>"
+        f'<figure class="chart"><img alt="{escape(of.title)}" src="{source}">'
+        f"<figcaption><b>{escape(of.title)}</b>. {escape(of.caption)}</figcaption>"
+        f"{'' if of.panel is not None else numbers}</figure>"
     )
 
 
@@ -78,27 +79,31 @@ def picture(pixels: np.ndarray, text: str, alt: str) -> str:
 def table(rows: pd.DataFrame | Styler, caption: str = "") -> str:
     """Returns a table, floats with four digits, with a sentence below it."""
     if isinstance(rows, Styler):
-        text = rows.hide(axis="index").format(escape="html").to_html()
+        plain = rows.hide(axis="index").format(escape="html")
+        text = plain.to_html(table_attributes='class="shown"')
     else:
-        text = rows.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
+        text = _rows(rows, classes="shown")
     return text + (f'<p class="caption">{escape(caption)}</p>' if caption else "")
 
 
+def _rows(table: pd.DataFrame, **how: str) -> str:
+    return table.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format, **how)
+
+
 def document(
-    title: str, facts: Sequence[str], paths: Sequence[Path], parts: Sequence[Callable[[], str]]
-) -> str:
+    title: str, facts: Sequence[str], paths: Mapping[Path, float],
+    parts: Sequence[Callable[[], str]],
+) -> str:  # fmt: skip
     """Returns the page.
 
     Args:
         title: of the tab.
         facts: sentences on its origin.
-        paths: of the files that it read, whose hashes are listed.
+        paths: of the files that it read, whose hashes are listed, and when each last changed.
         parts: each returns its HTML.
     """
-    hashes = pd.DataFrame(
-        [(path.as_posix(), files.sha256(path)) for path in paths if path.is_file()],
-        columns=["file", "sha256"],
-    )
+    rows = [(path.as_posix(), _hash(path, stamp)) for path, stamp in paths.items()]
+    hashes = pd.DataFrame(rows, columns=["file", "sha256"])
     body: list[Any] = [part() for part in parts]
     origin = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
     return (
@@ -106,6 +111,15 @@ def document(
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
         f"{''.join(body)}<h2>Where this page is from</h2><ul>{origin}</ul>"
-        f"<details><summary>The files behind it, and their hashes</summary>{table(hashes)}"
+        f"<details><summary>The files behind it, and their hashes</summary>{_rows(hashes)}"
         "</details></body></html>"
     )
+
+
+def _hash(path: Path, stamp: float) -> str:
+    """Returns the sha256 of a file, or the reason why there is none."""
+    if not path.is_file() or path.stat().st_mtime != stamp:
+        return "changed after the page was shown"
+    if path.stat().st_size > LARGEST:
+        return "too large to be hashed here; dvc.lock has its folder's MD5"
+    return files.sha256(path)

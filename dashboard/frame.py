@@ -1,22 +1,21 @@
-"""Functions that all pages share: the study on screen, its results, choices, links, galleries."""
+"""Functions that all pages share: the study on screen, its results, its images."""
 
 import contextlib
-import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import address
 import numpy as np
 import page
 import pandas as pd
 import streamlit as st
 import tiles
 from evidence import gather
-from streamlit.delta_generator import DeltaGenerator
 
 from camdrift import storage
-from camdrift.analysis import drawing, results
+from camdrift.analysis import results
 from camdrift.analysis.results import Tables
 from camdrift.ops import case
 from camdrift.ops.case import Case
@@ -37,9 +36,6 @@ from camdrift.storage import ADVERSARIAL, CLEAN, NOISE
 LAYERS = 24  # at a time
 THUMBNAILS = 24
 ARMS = {CLEAN: "clean", ADVERSARIAL: "attacked", NOISE: "noise of its size"}
-OPEN = "open"  # the part of an address that holds the choices of a link
-POLICIES = {"own_top1": "the image's own top class", "seed_class": "the clean image's class"}
-FORMATS = {"at_strength": drawing.percent, "explains": POLICIES.get}  # of widgets, by key
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,7 @@ def evidence() -> tuple[pd.DataFrame, dict[str, str]]:
 def choose_study() -> str:
     """Shows the choice of the study for all pages, and returns it."""
     studies = plans(current_settings())
-    missing = unknown("study", "Study", studies)
+    missing = address.unknown("study", "Study", studies)
     st.sidebar.selectbox("Study", list(studies), key="study", bind="query-params")
     study, origin = st.session_state["study"], ""
     page.chose("Study", study)
@@ -151,42 +147,6 @@ def choose_study() -> str:
     if missing:
         st.warning(f"{missing} The study shown is {study}.")
     return study
-
-
-def unknown(key: str, label: str, options: Collection[str]) -> str:
-    """Returns a sentence if the address names an option that is not there, or ''.
-
-    Call this before the widget of that key, which drops such a name from the address.
-    """
-    asked = st.query_params.get(key)
-    if asked is None or asked in options or key in st.session_state:
-        return ""
-    wanted = page.plain(asked[:80])
-    return f"{label}: the address asks for {wanted}, which is not among the choices here."
-
-
-def link(page: str, label: str, *, icon: str | None = None, **choices: Any) -> None:
-    """Shows a link to a page with these choices, values by the keys of its widgets.
-
-    The address of the link has them twice: as the widgets write them, so that it can be shared, and
-    in a part of its own, which `follow` reads, since a widget prefers the value that it had before.
-    Streamlit drops the part of a widget that the page with the link has, too: keys must differ.
-    """
-    texts = {key: FORMATS.get(key, str)(value) for key, value in choices.items() if value != []}
-    st.page_link(f"app_pages/{page}.py", label=label, icon=icon,
-                 query_params=texts | {OPEN: json.dumps(choices)})  # fmt: skip
-
-
-def follow() -> None:
-    """Takes the choices of the link that led here; call this before any widget."""
-    text = st.query_params.get(OPEN)
-    if text is None:
-        return
-    del st.query_params[OPEN]
-    with contextlib.suppress(ValueError):
-        choices = json.loads(text)
-        if isinstance(choices, dict):
-            st.session_state.update(choices)
 
 
 def view(*papers: str, subject: str = "") -> View:
@@ -200,7 +160,8 @@ def view(*papers: str, subject: str = "") -> View:
     plan = studies[study]
     if papers and plan.paper not in papers:
         others = [name for name, other in studies.items() if other.paper in papers]
-        page.info(f"'{study}' is a study of {plan.paper}: it has no {subject}. These have:")
+        page.info(f"'{study}' is a study of {plan.paper}: it has no {subject}. These have: "
+                  f"{', '.join(others)}.")  # fmt: skip
         for name in others:
             st.button(name, on_click=_choose, args=(name,))
         st.stop()
@@ -211,14 +172,36 @@ def view(*papers: str, subject: str = "") -> View:
     return view_of(study)
 
 
-def view_of(study: str) -> View:
-    """Returns a study that has results; if they are of an earlier revision, ends the page."""
+class AbsentError(Exception):
+    """Something is not built here; the message says what to run."""
+
+
+def read_view(study: str) -> View:
+    """Returns a study.
+
+    Raises:
+        AbsentError: it has no results here, or those of an earlier revision.
+    """
     try:
         settings = results.settings_of(study)
+    except FileNotFoundError as fault:
+        raise AbsentError(f"Nothing is built yet for '{study}'. {build_hint(study)}") from fault
     except SettingsError as fault:
-        page.info(f"{fault}. {build_hint(study)}")
-        st.stop()
+        raise AbsentError(f"{fault}. {build_hint(study)}") from fault
     return View(study, settings.studies[study], settings, tables_of(study))
+
+
+def view_of(study: str) -> View:
+    """Returns a study; if it has no results that can be read, says so and ends the page."""
+    return _or_end(lambda: read_view(study))
+
+
+def _or_end(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except AbsentError as fault:
+        page.info(str(fault))
+        st.stop()
 
 
 def tables_of(study: str) -> Tables:
@@ -243,48 +226,14 @@ def build_hint(study: str) -> str:
     return f"It was built in a copy of the repository, which keeps the artefacts: {command}"
 
 
+def missing(view: View, fault: FileNotFoundError) -> str:
+    """Returns a sentence that names the missing artefact, and one with the command."""
+    return f"Not built here: {fault.args[0].split(',')[0]}. {build_hint(view.study)}"
+
+
 def show_missing(view: View, fault: FileNotFoundError) -> None:
     """Names the missing artefact and the command that builds it."""
-    page.info(f"Not built here: {fault.args[0].split(',')[0]}. {build_hint(view.study)}")
-
-
-def forget_stale(key: str, options: Collection) -> None:
-    """Drops the chosen values that are no longer among the options; keeps the others.
-
-    Call this before the widget of that key is created, see `choice`.
-    """
-    if key in st.session_state and not set(st.session_state[key]) <= set(options):
-        st.session_state[key] = [one for one in st.session_state[key] if one in options]
-
-
-def choice(
-    place: DeltaGenerator, label: str, options: Sequence, *, key: str, default: Any = None,
-    **more: Any,
-) -> Any:  # fmt: skip
-    """Shows a choice that the address keeps, and returns it.
-
-    A change of study, cell or page may change the options of a choice. The widget alone would then
-    show its default while the address kept the old choice: here both become the default, which is
-    the first option unless given. Every run passes the default to the widget, since the address
-    leaves out a choice that equals the widget's default.
-    """
-    default = options[0] if default is None else default
-    index = list(options).index(default)
-    last = st.session_state.get(f"default of {key}", default)
-    st.session_state[f"default of {key}"] = default
-    if (
-        key in st.session_state
-        and st.session_state[key] not in options
-        or last != default
-        and st.session_state.get(key) == last
-    ):
-        st.session_state[key] = default
-    shown = more.get("format_func") or str
-    if missing := unknown(key, label, [shown(option) for option in options]):
-        place.warning(f"{missing} Shown is {page.plain(shown(default))}.")
-    value = place.selectbox(label, options, index=index, key=key, bind="query-params", **more)
-    page.chose(label, str(shown(value)))
-    return value
+    page.info(missing(view, fault))
 
 
 def choose_cell(view: View, *, key: str = "cell") -> str:
@@ -292,53 +241,46 @@ def choose_cell(view: View, *, key: str = "cell") -> str:
     names = view.tables["attacks"]["cell"].tolist()
     assert isinstance(view.plan, LayerStudy | ManipulationStudy)
     headline = view.plan.headline
-    return choice(st, "Cell", names, key=key, default=headline)
+    return address.choice(st, "Cell", names, key=key, default=headline)
 
 
-def case_of(view: View, cell: str) -> Case | None:
-    """Returns a cell's artefacts; if one is missing, names the command and returns None."""
+def read_case(view: View, cell: str) -> Case:
+    """Returns a cell's artefacts.
+
+    Raises:
+        AbsentError: one is missing.
+    """
     stages = ("attack", "noise", "cam")
     stamp = latest(*(storage.cell_folder(view.study, cell, name) for name in stages),
                    storage.set_folder(view.cells[cell].set))  # fmt: skip
     try:
         return _case(view.study, cell, view.cells[cell], view.first(cell), stamp)
     except FileNotFoundError as fault:
-        show_missing(view, fault)
-        return None
-
-
-def other_cell(view: View, cell: str, table: str) -> tuple[str, str, Tables] | None:
-    """Shows the choice of another cell that has a table; returns study, cell and tables, if any."""
-    cells = {
-        f"{study}: {name}": (study, name)
-        for study, plan in plans(current_settings()).items()
-        if plan.paper == view.plan.paper
-        for name in tables_of(study).get(table, pd.DataFrame({"cell": []}))["cell"].unique()
-        if (study, name) != (view.study, cell)
-    }
-    if not cells:
-        return None
-    study, name = cells[choice(st, "Beside", list(cells), key="beside")]
-    return study, name, tables_of(study)
+        raise AbsentError(missing(view, fault)) from fault
 
 
 def open_case(view: View, cell: str) -> Case:
     """Returns a cell's artefacts; if one is missing, names the command and ends the page."""
-    artefacts = case_of(view, cell)
-    if artefacts is None:
-        st.stop()
-    return artefacts
+    return _or_end(lambda: read_case(view, cell))
 
 
-def images(view: View, artefacts: Case) -> pd.DataFrame:
-    """Returns the images of a cell, see `case.overview`."""
+def read_images(view: View, artefacts: Case) -> pd.DataFrame:
+    """Returns the images of a cell, see `case.overview`.
+
+    Raises:
+        AbsentError: the scores are missing.
+    """
     stamp = latest(*(storage.cell_folder(view.study, artefacts.name, name)
                      for name in ("attack", "cam", "score")))  # fmt: skip
     try:
         return _overview(artefacts, view.study, artefacts.name, stamp)
     except FileNotFoundError as fault:
-        show_missing(view, fault)
-        st.stop()
+        raise AbsentError(missing(view, fault)) from fault
+
+
+def images(view: View, artefacts: Case) -> pd.DataFrame:
+    """Returns the images of a cell; if scores are missing, names the command and ends the page."""
+    return _or_end(lambda: read_images(view, artefacts))
 
 
 def pairs(view: View, cell: str, **equal: object) -> pd.DataFrame:
@@ -395,4 +337,4 @@ def gallery(artefacts: Case, rows: pd.DataFrame, choices: dict[str, Any], *, of:
                 alt = f"{row.id}, {ARMS[row.arm]}"
                 st.image(small, output_format="PNG", width="stretch", alt=alt)
                 page.record_picture(small, row.text, alt=alt)
-                link("image", row.text, **choices, image=str(row.id))
+                address.link("image", row.text, **choices, image=str(row.id))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import export
 import numpy as np
@@ -37,18 +38,20 @@ if (!window.camdriftTaps) {
 DPI = 300  # of downloaded figures, as journals ask for
 
 
-@dataclass(frozen=True)
+@dataclass
 class Record:
-    """What a run of a page showed.
+    """The parts, choices and files of one run of a page.
 
     parts: each returns its HTML.
-    choices: of its boxes, by their labels.
-    files: which it read.
+    choices: of the reader, by their labels.
+    files: that were read, with the times of their last changes.
+    address: of the page with these choices; "" until the run has ended.
     """
 
     parts: list[Callable[[], str]] = field(default_factory=list)
     choices: dict[str, str] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
+    files: dict[Path, float] = field(default_factory=dict)
+    address: str = ""
 
 
 def begin() -> Record:
@@ -61,28 +64,34 @@ def _add(part: Callable[[], str]) -> None:
     st.session_state["record"].parts.append(part)
 
 
-def chose(label: str, text: str) -> None:
-    """Keeps a choice of the reader."""
+def end(record: Record) -> None:
+    """Ends the record of a run: its widgets have written the address."""
+    query = {key: st.query_params.get_all(key) for key in st.query_params}
+    record.address = f"{st.context.url}?{urlencode(query, doseq=True)}"
+
+
+def chose(label: str, choice: object) -> None:
+    """Keeps a choice of the reader; several are a list."""
+    text = ", ".join(map(str, choice)) if isinstance(choice, list) else str(choice)
     st.session_state["record"].choices[label] = text
 
 
 def reads(paths: Iterable[Path]) -> None:
     """Keeps the paths of files that the page reads."""
-    known = st.session_state["record"].files
-    known.extend(path for path in paths if path not in known)
+    there = (path for path in paths if path.is_file())
+    st.session_state["record"].files.update({path: path.stat().st_mtime for path in there})
 
 
-def offer(record: Record, title: str, address: str) -> None:
+def offer(record: Record, title: str) -> None:
     """Shows a button, in the sidebar, that downloads the page as one HTML file."""
 
     def content() -> str:
         here = revisions.workspace()
-        facts = [f"{title}, camdrift's dashboard", f"Address: {address}",
+        facts = [f"{title}, camdrift's dashboard", f"Address: {record.address}",
                  f"Kept {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"]  # fmt: skip
         facts += [f"{label}: {text}" for label, text in record.choices.items()]
         if here is not None:
-            state = "with changes not committed" if here.changed else "clean"
-            facts.append(f"Revision {here.sha}, {state}")
+            facts.append(f"Checked out: revision {here.sha}, {here.state}")
         return export.document(title, facts, record.files, record.parts)
 
     name = re.sub(r"\W+", "_", title.lower())
@@ -109,9 +118,9 @@ def subheader(text: str) -> None:
     _add(partial(export.heading, 2, text))
 
 
-def markdown(text: str, place: Any = st) -> None:
+def markdown(text: str) -> None:
     """Shows a text in Markdown."""
-    place.markdown(text)
+    st.markdown(text)
     _add(partial(export.markdown, text))
 
 
@@ -121,15 +130,15 @@ def caption(text: str) -> None:
     _add(partial(export.markdown, text, of="caption"))
 
 
-def line(text: str) -> None:
+def line(text: str, place: Any = st) -> None:
     """Shows a text as it is, with its line breaks."""
-    st.text(text)
+    place.text(text)
     _add(partial(export.line, text))
 
 
-def info(text: str) -> None:
+def info(text: str, place: Any = st) -> None:
     """Shows what is missing, in Markdown, and the command that makes it."""
-    st.info(text)
+    place.info(text)
     _add(partial(export.markdown, text))
 
 
@@ -199,8 +208,8 @@ def read(figure: Figure, key: str) -> None:
         if figure.panel is None:
             download(figure.table, figure.name, key=f"{key}_csv")
         for title, form, draw in (
-            ("PNG", "png", partial(drawing.png_bytes, figure, dpi=DPI)),
-            ("SVG", "svg", partial(drawing.svg_bytes, figure)),
+            ("PNG", "png", partial(drawing.rendered, figure, dpi=DPI)),
+            ("SVG", "svg", partial(drawing.rendered, figure, form="svg")),
         ):
             st.download_button(
                 title, draw, f"{figure.name}.{form}", key=f"{key}_{form}", on_click="ignore",

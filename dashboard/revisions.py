@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from camdrift import storage
 from camdrift.settings import params
@@ -36,11 +36,18 @@ class Revision:
     kind: str = "commit"
     changed: bool = False
 
+    @property
+    def state(self) -> str:
+        """Whether the workspace has changes beside it, in words."""
+        return "with changes not committed" if self.changed else "clean"
+
 
 def _git(*words: str) -> str | None:
     """Returns the output of git, None without git or a repository."""
     try:
-        result = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            ["git", *words], capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
     except OSError:
         return None
     return result.stdout.rstrip("\n") if result.returncode == 0 else None
@@ -81,7 +88,11 @@ def settings(sha: str, stamp: float = 0.0) -> dict[str, Any]:
         text = params.PARAMS.read_text(encoding="utf-8") if params.PARAMS.exists() else None
     else:
         text = _git("show", f"{sha}:./{params.PARAMS}")
-    return dict(_flat(YAML(typ="safe").load(text))) if text else {}
+    try:
+        content = YAML(typ="safe").load(text or "")
+    except YAMLError:  # such as one with the marks of a conflict
+        return {}
+    return dict(_flat(content)) if isinstance(content, dict) else {}
 
 
 @st.cache_data(max_entries=256, show_spinner="Reading a revision")

@@ -122,3 +122,22 @@ def test_every_claim_of_every_published_study_is_an_entry(published):
     assert networks["layers"] == "vgg16_quarter"
     every = combination.every_claim(settings.PAPERS)
     assert set(matrix["claim"]) <= {claim.id for claim in every}
+
+
+def test_a_verdict_that_other_seeds_reverse_is_mixed(published, monkeypatch):
+    spread = pd.DataFrame(
+        [(1, "", "A3", 0.0, NOT), (2, "", "A3", 1.0, HOLDS), (3, "", "A3", None, NOT_RUN),
+         (2, "", "F1", 1.0, HOLDS), (2, "none", "accuracy", 0.9, "")],
+        columns=["seed", "cell", "name", "value", "verdict"],
+    )  # fmt: skip
+    with inside(published):
+        plan = params.load()
+        alone = combination.evidence(plan, {"layers": plan.studies["layers"]})
+        monkeypatch.setattr(combination.seeds, "read", lambda study: spread)
+        both = combination.evidence(plan, {"layers": plan.studies["layers"]})
+    assert alone["seed"].eq(1).all()
+    more = both[both["seed"] == 2]
+    assert more[["claim", "verdict", "network"]].values.tolist() == [["A3", HOLDS, "vgg16_quarter"]]
+    assert len(both) == len(alone) + 1
+    every = combination.every_claim(settings.PAPERS)
+    assert combination.combined(both, every).set_index("claim").loc["A3", "verdict"] == MIXED

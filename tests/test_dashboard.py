@@ -2,6 +2,7 @@
 
 import base64
 import html
+import io
 import json
 import re
 import shutil
@@ -12,11 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure as Canvas
+from PIL import Image
 
 from camdrift import settings, storage
 from camdrift.analysis import drawing
 from camdrift.ops import case
 from camdrift.perturbations import variants
+from camdrift.pipeline import run
 from camdrift.storage import Attacked, ImageSet, Noise
 from conftest import ROOT, inside
 
@@ -84,7 +87,7 @@ def test_every_page_shows_the_studies_of_every_paper(whole, monkeypatch, page, s
         assert app.header
         assert not any("make repro" in box.value for box in app.info)
         assert app.get("plotly_chart") or app.dataframe or page == "revisions"
-        nothing_is_lost(app)
+        nothing_is_lost(app, page)
     else:
         assert f"is a study of {STUDIES[study]}" in app.info[0].value
         assert [button.label for button in app.button] == mine
@@ -93,8 +96,8 @@ def test_every_page_shows_the_studies_of_every_paper(whole, monkeypatch, page, s
         assert app.selectbox(key="study").value == mine[0]
 
 
-def nothing_is_lost(app) -> None:
-    """A page's export has all its texts, and as many tables, figures and pictures."""
+def nothing_is_lost(app, page: str) -> None:
+    """A page's export has all its texts, and as many tables, charts and pictures."""
     import export
 
     record = app.session_state["record"]
@@ -104,18 +107,20 @@ def nothing_is_lost(app) -> None:
         return re.sub(r"[\W_]+", "", text)
 
     there = words(html.unescape(re.sub(r"<[^>]*>", "", document)))
-    texts = [*app.main.header, *app.main.subheader, *app.main.caption, *app.main.info,
-             *app.main.warning]  # fmt: skip
-    for text in texts:
-        assert words(text.value) in there, text.value
-    assert document.count("<table") > len(app.dataframe)
-    assert document.count("<figure") >= len(app.get("plotly_chart"))
-    assert document.count('class="picture"') >= len(app.get("image"))
+    for kind in ("header", "subheader", "caption", "info", "warning", "text", "markdown"):
+        for text in getattr(app.main, kind):
+            assert words(text.value) in there, (kind, text.value)
+    assert len(re.findall('class="(?:dataframe )?shown"', document)) == len(app.dataframe)
+    if page != "compare":  # whose chart is kept as pictures
+        assert document.count('class="chart"') == len(app.get("plotly_chart"))
+        assert document.count("<img ") == len(app.get("plotly_chart")) + len(app.get("image"))
+    assert record.files
     assert all(str(path) in document for path in record.files)
     assert "<script" not in document
 
 
-def test_an_export_shows_texts_as_they_are():
+def test_an_export_shows_texts_as_they_are(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "dashboard"))
     import export
 
     whole = "".join([
@@ -127,6 +132,34 @@ def test_an_export_shows_texts_as_they_are():
     assert "0.1235" in whole
     assert "<em>a</em>" in whole
     assert 'alt="&quot;q&quot;"' in whole
+
+
+def test_an_export_has_the_hashes_of_the_files_that_were_shown(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "dashboard"))
+    import export
+
+    kept, changed, large = (tmp_path / name for name in ("kept", "changed", "large"))
+    for file in (kept, changed):
+        file.write_text("abc", encoding="utf-8")
+    with large.open("wb") as file:
+        file.truncate(export.LARGEST + 1)
+    stamps = {file: file.stat().st_mtime for file in (kept, large)} | {changed: 1.0}
+    whole = export.document("a page", [], stamps, [])
+    assert whole.count("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad") == 1
+    assert whole.count("changed after the page was shown") == 1
+    assert whole.count("too large to be hashed here") == 1
+
+
+def test_an_export_has_the_choices_of_what_it_shows(whole, monkeypatch):
+    app = shown(whole, monkeypatch, "image", in_cell="tiny_dlfuzz")
+    next(button for button in app.button if button.label == "Next").click().run()
+    choices = app.session_state["record"].choices
+    assert choices["Image"] == app.selectbox(key="image").value
+    assert choices["Cell"] == "tiny_dlfuzz"
+    app = shown(whole, monkeypatch, "claims", study="tiny")
+    verdicts = app.multiselect(key="verdicts").options[:2]
+    app.multiselect(key="verdicts").set_value(verdicts).run()
+    assert app.session_state["record"].choices["Verdict"] == ", ".join(verdicts)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -263,6 +296,12 @@ def test_two_revisions_are_compared(alone, monkeypatch):
     settings_file.write_text(re.sub("(?m)^seed: 1", "seed: 9", text))
     app.run()
     assert app.dataframe[1].value[["name", "after"]].values.tolist() == [["seed", "9"]]
+    # A commit whose settings nobody can read has none.
+    settings_file.write_text(f"<<<<<<< ours\n{text}")
+    git("commit", "-qam", "third")
+    settings_file.write_text(text)
+    app = shown(alone, monkeypatch, "revisions", study="tiny", with_metrics="true")
+    assert app.dataframe[0].value["seed"].isna().tolist() == [False, True, False, False]
 
 
 def test_a_revision_whose_cache_is_not_here_shows_what_git_has(alone, monkeypatch):
@@ -318,7 +357,10 @@ def test_names_are_text_whatever_they_hold():
     drawn = drawing.plotly(figure)
     assert drawn.data[0].name == "&lt;img src=x onerror=alert(1)&gt;"
     assert "<" not in drawn.layout.title.text
-    assert drawing.png_bytes(figure).startswith(b"\x89PNG")
+    assert drawing.rendered(figure).startswith(b"\x89PNG")
+    assert drawing.rendered(figure, form="svg") == drawing.rendered(figure, form="svg")
+    sides = [Image.open(io.BytesIO(drawing.rendered(figure, dpi=dpi))).size for dpi in (100, 300)]
+    assert sides[1] == tuple(3 * side for side in sides[0])
     axes = Canvas().add_subplot()
     drawing._draw(figure, axes)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["p", r"\$q^2\$"]
@@ -375,6 +417,19 @@ def test_the_image_page_steps_and_orders(whole, monkeypatch):
     for look in ("map", "difference to the clean map"):
         app.segmented_control(key="look").set_value(look).run()
         assert not app.exception, look
+
+
+def test_provenance_names_the_date_and_the_processor_of_the_run(whole, tmp_path, monkeypatch):
+    shutil.copytree(whole / "dashboard", tmp_path / "dashboard")
+    (tmp_path / "data").mkdir()
+    for name in ("params.yaml", "lib", "data/reports"):
+        (tmp_path / name).symlink_to(whole / name)
+    with inside(tmp_path):
+        run._record(run.Stage("cam@tiny_fgsm"))
+    app = shown(tmp_path, monkeypatch, "provenance", study="tiny")
+    (text,) = [text.value for text in app.text if "cores" in text.value]
+    assert re.search(r"Last stage ended \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\n", text)
+    assert run.environment()["cpu"] in text
 
 
 def test_images_are_ordered_by_their_drift_at_a_layer(whole, tiny, monkeypatch):
@@ -498,27 +553,83 @@ def test_two_choices_stand_side_by_side(whole, monkeypatch):
 
 
 def test_two_cells_stand_in_one_figure(whole, monkeypatch):
-    """One study's cells, by layer; another study's, whose network is the same; and detectors'."""
     app = shown(whole, monkeypatch, "layers", study="tiny", cell="tiny_fgsm")
-    title = "tiny: tiny_fgsm and {}"
-    for value in ("tiny: tiny_dlfuzz", "tiny_maps: tiny_keeping"):
+    options = app.selectbox(key="beside").options
+    assert "tiny: tiny_none" not in options  # it flips no class
+    assert any(option.startswith("tiny_maps: ") for option in options)
+    for value in options:
         app.selectbox(key="beside").set_value(value).run()
         assert not app.exception
-        other, cell = value.split(": ")
-        if other == "tiny":
-            table = pd.read_csv(whole / "data/reports/tiny/tables/excess.csv")
-            drawn = next(json.loads(chart.proto.spec) for chart in app.get("plotly_chart")
-                         if chart.proto.alt.startswith(title.format(value)))  # fmt: skip
-            for trace, name in zip(drawn["data"], ("tiny_fgsm", cell), strict=True):
-                rows = table[table["cell"] == name].query(
-                    "strength == 1 and group == 'success' and target == 'own_top1' and "
-                    "layer != 'mean' and decided"
-                )
-                drawn_values = values(trace["y"])
-                np.testing.assert_allclose(drawn_values[~np.isnan(drawn_values)], rows["mean"])
+        drawn = next(json.loads(chart.proto.spec) for chart in app.get("plotly_chart")
+                     if f"tiny: tiny_fgsm and {value}" in chart.proto.alt)  # fmt: skip
+        cells = [name.split(": ") for name in ("tiny: tiny_fgsm", value)]
+        for trace, (study, cell) in zip(drawn["data"], cells, strict=True):
+            table = pd.read_csv(whole / f"data/reports/{study}/tables/excess.csv")
+            rows = table[table["cell"] == cell].query(
+                "strength == 1 and group == 'success' and target == 'own_top1' and "
+                "layer != 'mean' and decided"
+            )
+            there = values(trace["y"])
+            np.testing.assert_allclose(there[~np.isnan(there)], rows["mean"])
+
+
+def test_detectors_of_two_cells_stand_in_one_figure(whole, monkeypatch):
     app = shown(whole, monkeypatch, "detectors", study="tiny_detectors", cell="tiny_pgd")
     assert app.selectbox(key="beside").options
-    assert not app.exception
+    (figure,) = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")
+                 if chart.proto.alt.startswith("tiny_detectors: tiny_pgd and ")]  # fmt: skip
+    table = pd.read_csv(whole / "data/reports/tiny_detectors/tables/detectors.csv").query(
+        "strength == 1 and positives == 'success' and negatives == 'both'"
+    )
+    for trace in figure["data"]:
+        cell = trace["name"].removeprefix("tiny_detectors: ")
+        own = table[table["cell"] == cell].groupby("detector")["auroc"]
+        assert len(trace["x"]) == len(set(trace["x"])) == len(own)
+        np.testing.assert_allclose(values(trace["y"]), own.first()[trace["x"]])
+
+
+def test_layers_of_two_networks_stand_at_their_depth(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "dashboard"))
+    import charts
+
+    def rows(*labels: str) -> pd.DataFrame:
+        return pd.DataFrame({"layer": labels, "mean": 0.5, "low": 0.4, "high": 0.6,
+                             "decided": True})  # fmt: skip
+
+    whole = charts.two_excesses({"one": rows("1-1", "1-2", "2-1"), "two": rows("0", "1")})
+    assert whole.table["x"].tolist() == [0, 0.5, 1, 0, 1]
+    same = charts.two_excesses({"one": rows("0", "1"), "two": rows("0", "1")})
+    assert same.table["x"].tolist() == ["0", "1", "0", "1"]
+
+
+def test_a_bar_counts_the_images_that_it_opens(monkeypatch):
+    """On whole numbers, which lie on the edges of bins."""
+    monkeypatch.syspath_prepend(str(ROOT / "dashboard"))
+    import charts
+
+    for greatest in (3, 30, 45):
+        scores = np.arange(greatest + 1).repeat(2)
+        rows = pd.DataFrame({"kind": ["clean", "success"] * (greatest + 1), "clusters": scores})
+        edges, places = charts.bins(rows["clusters"])
+        assert (edges[places] <= scores).all() and (scores <= edges[places + 1]).all()
+        figure = charts.histogram(rows, "clusters")
+        for _, part in figure.table.groupby("series"):
+            np.testing.assert_array_equal(part["y"], np.bincount(places, minlength=30) // 2)
+        assert (np.bincount(places)[places[scores == 1]] >= 2).all()
+
+
+def test_without_a_case_the_detectors_page_shows_the_rest(whole, tmp_path, monkeypatch):
+    """The gallery is of another study: its results, or its artefacts, may not be here."""
+    shutil.copytree(whole / "dashboard", tmp_path / "dashboard")
+    for name in ("params.yaml", "lib"):
+        (tmp_path / name).symlink_to(whole / name)
+    shutil.copytree(whole / "data" / "reports", tmp_path / "data" / "reports")
+    for gone in (None, tmp_path / "data/reports/tiny/settings.json"):
+        if gone is not None:
+            gone.unlink()
+        app = shown(tmp_path, monkeypatch, "detectors", study="tiny_detectors")
+        assert [box for box in app.info if "make repro STUDY=tiny" in box.value]
+        assert [box for box in app.subheader if box.value.startswith("Is NoiseCAM")]
 
 
 def values(coded: list | dict) -> np.ndarray:
@@ -584,9 +695,10 @@ def test_a_link_opens_what_it_says_whatever_was_chosen_before(whole, monkeypatch
     assert app.selectbox(key="claim").value == "A2"
     assert app.multiselect(key="verdicts").value == []
     assert "open" not in app.query_params
-    app.query_params["open"] = "{"  # not of ours
-    app.run()
-    assert not app.exception
+    for text in ("{", '{"record": 1}', "[]"):  # not of ours
+        app.query_params["open"] = text
+        app.run()
+        assert not app.exception, text
 
 
 def test_a_gallery_begins_anew_with_another_field(whole, monkeypatch):
@@ -608,6 +720,12 @@ def test_the_pictures_of_a_gallery_are_the_attacked_images(tiny):
         for image, picture in zip(images, case.pictures(opened, images, 2.0), strict=True):
             expected = case.pixels(opened, image, 2.0)["adversarial"]
             np.testing.assert_array_equal(picture, expected)
+        for arm in ("clean", "noise"):
+            for image, picture in zip(
+                images, case.pictures(opened, images, 2.0, arm=arm), strict=True
+            ):
+                expected = case.pixels(opened, image, 2.0)[arm]
+                np.testing.assert_array_equal(picture, expected)
         with pytest.raises(ValueError, match="wanted one of the strengths"):
             case.pictures(opened, images, 3.0)
 

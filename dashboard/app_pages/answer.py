@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import address
 import details
 import evidence
 import frame
@@ -34,7 +35,7 @@ def show(study: str, claim: str) -> None:
     if doubt:
         page.flag(f"Under review, without a vote: {doubt}.")
     details.show(view, claim)
-    frame.link("claims", f"{claim} in study '{study}'", icon=":material/open_in_new:",
+    address.link("claims", f"{claim} in study '{study}'", icon=":material/open_in_new:",
                study=study, claim=claim, verdicts=[])  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The published claims and the corrected experiment's verdict on each."""
 
+import address
 import details
 import frame
 import page
@@ -30,9 +31,10 @@ def take_selection() -> None:
 view = frame.view()
 table = claims.texts(view.tables)
 page.header("Claims")
-frame.forget_stale("verdicts", set(table["verdict"]))
+address.forget_stale("verdicts", set(table["verdict"]))
 verdicts = st.multiselect("Verdict", sorted(table["verdict"].unique()), key="verdicts",
                           bind="query-params")  # fmt: skip
+page.chose("Verdict", verdicts or ["all"])
 selection = table[table["verdict"].isin(verdicts)] if verdicts else table
 page.caption(
     f"{len(selection)} of {len(table)} claims. Statistics and thresholds were set before any "
@@ -53,7 +55,7 @@ page.download(rows[rows["id"].isin(selection["claim"])], "claims")
 
 if selection.empty:
     st.stop()
-claim = frame.choice(st, "Claim", selection["claim"].tolist(), key="claim")
+claim = address.choice(st, "Claim", selection["claim"].tolist(), key="claim")
 details.show(view, claim)
 cell = ""
 if "switches" in view.tables:
@@ -78,15 +80,12 @@ if cell and view.plan.paper in (RENKHOFF, ZHANG) and "readings" in view.tables:
     )
 spread = seeds.read(view.study)
 if spread is not None:
-    table = seeds.verdicts(spread)
-    table = table[~table["claim"].isin(seeds.INCOMPARABLE)]
     show_rows(
         claim,
         "Under other seeds",
-        table,
+        seeds.verdicts(spread),
         "seeds",
-        "The study with other seeds: split, weights, attack and noise drawn anew. The table is of "
-        "an earlier revision, whose weights were others, so its seed 1 is not the study above.",
+        "The study with other seeds: split, weights, attack and noise drawn anew.",
     )
 if view.plan.paper == RENKHOFF:
     page.subheader("Controls")

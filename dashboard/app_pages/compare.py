@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import address
 import charts
 import frame
 import numpy as np
@@ -68,17 +69,11 @@ class Side:
         return shown
 
 
-def several(view: frame.View, cell: str) -> bool:
-    """Returns whether a cell has maps of several methods."""
-    table = view.tables.get("methods", pd.DataFrame({"cell": [], "method": []}))
-    return table.loc[table["cell"] == cell, "method"].nunique() > 1
-
-
-def choose(side: str, number: int) -> Side:
+def choose(side: str, left: Side | None) -> Side:
     """Shows the choices of one side and returns it.
 
-    The second side, `number` 1, opens with the second method of the same cell, or with another cell
-    where there is one method.
+    The right side opens with the second method of the left one's cell, or with another cell where
+    that one has one method.
     """
     plans = frame.plans(frame.current_settings())
     there = [name for name, plan in plans.items()
@@ -86,42 +81,47 @@ def choose(side: str, number: int) -> Side:
              and all(storage.shown(name, part).exists()
                      for part in ("settings.json", "tables/attacks.csv"))]  # fmt: skip
     above, more = st.container(), st.expander(f"Strength, class, study, {side}")
-    study = frame.choice(more, f"Study, {side}", there, key=f"study_{side}", default=view.study)
+    study = address.choice(more, f"Study, {side}", there, key=f"study_{side}", default=view.study)
     own = frame.view_of(study)
     assert isinstance(own.plan, LayerStudy | ManipulationStudy)
     cells = own.tables["attacks"]["cell"].tolist()
-    headline = own.plan.headline
-    first = headline if number == 0 or several(own, headline) else next(
-        (name for name in cells if name != headline and own.cells[name].attack != "none"), headline
-    )  # fmt: skip
-    cell = frame.choice(above, f"Cell, {side}", cells, key=f"cell_{side}", default=first)
+    first = own.plan.headline
+    if left is not None and left.artefacts.study == study:
+        first = left.artefacts.name
+        if len(left.artefacts.maps.methods) == 1:
+            others = (name for name in cells if name != first and own.cells[name].attack != "none")
+            first = next(others, first)
+    cell = address.choice(above, f"Cell, {side}", cells, key=f"cell_{side}", default=first)
     artefacts = frame.open_case(own, cell)
     labels = artefacts.maps.layers["label"].tolist()
-    layer = frame.choice(above, f"Layer, {side}", labels, key=f"layer_{side}", default=labels[-1])
-    strength = frame.choice(more, f"Strength, {side}", artefacts.strengths, default=1.0,
+    layer = address.choice(above, f"Layer, {side}", labels, key=f"layer_{side}", default=labels[-1])
+    strength = address.choice(more, f"Strength, {side}", artefacts.strengths, default=1.0,
                             key=f"strength_{side}", format_func=percent)  # fmt: skip
     methods = artefacts.maps.methods
-    method = frame.choice(above, f"Method, {side}", methods, key=f"method_{side}",
-                          default=methods[number if several(own, cell) else 0])  # fmt: skip
-    target = frame.choice(more, f"Changed maps explain, {side}", list(frame.POLICIES),
-                          key=f"target_{side}", format_func=frame.POLICIES.get)  # fmt: skip
+    same = left is not None and (study, cell) == (left.artefacts.study, left.artefacts.name)
+    method = address.choice(above, f"Method, {side}", methods, key=f"method_{side}",
+                          default=methods[min(int(same), len(methods) - 1)])  # fmt: skip
+    target = address.choice(more, f"Changed maps explain, {side}", list(address.POLICIES),
+                          key=f"target_{side}", format_func=address.POLICIES.get)  # fmt: skip
     return Side(artefacts, layer, strength, method, target)
 
 
 view = frame.view(RENKHOFF, ZHANG, subject="images to compare")
 page.header("Compare")
-sides = []
-for number, (box, side) in enumerate(zip(st.columns(2), ("left", "right"), strict=True)):
-    with box:
-        sides.append(choose(side, number))
+places = st.columns(2)
+with places[0]:
+    left = choose("left", None)
+with places[1]:
+    sides = [left, choose("right", left)]
 others = set(sides[1].images["id"])
 names = [name for name in sides[0].images["id"] if name in others]
 if not names:
     page.info("The two cells attack no image that is in both; choose cells of one image set.")
     st.stop()
 boxes = st.columns(2)
-name = frame.choice(boxes[0], "Image", names, key="image")
+name = address.choice(boxes[0], "Image", names, key="image")
 opacity = boxes[1].slider("Opacity of the maps, %", 0, 100, 60, key="opacity", bind="query-params")
+page.chose("Opacity of the maps", f"{opacity} %")
 for box, side in zip(st.columns(2), sides, strict=True):
     box.markdown(f"**{page.plain(side.text)}**")
 shown = [side.tiles(name) for side in sides]

@@ -1,15 +1,16 @@
 """Detectors of one image at a time: does the drift reveal the attack?"""
 
+import address
+import beside
 import charts
 import frame
 import lineage
 import numpy as np
 import page
-import pandas as pd
 import streamlit as st
 from scipy.stats import binomtest
 
-from camdrift.analysis.drawing import Figure, percent
+from camdrift.analysis.drawing import percent
 from camdrift.papers.tan2023 import adaptive, matrix, report
 from camdrift.papers.tan2023 import figures as detection_figures
 from camdrift.settings import TAN, DetectorStudy
@@ -48,30 +49,23 @@ def between(count: int, of: int) -> str:
     return f"{low:.0%} to {high:.0%}, {of} images"
 
 
-def in_bins(values: pd.Series) -> pd.Series:
-    """Returns the number of the bin, from 0, of each score."""
-    edges = charts.bins(values)
-    return pd.cut(values, edges, include_lowest=True, labels=range(len(edges) - 1))
-
-
 def take_bin() -> None:
     """Selects the bin whose bar was clicked."""
     points = st.session_state["histogram"]["selection"]["points"]
-    if points:
-        place = int(np.searchsorted(charts.bins(judged[detector]), float(points[0]["x"]))) - 1
-        if place in names:
-            st.session_state[bin_key] = place
+    if points and points[0]["customdata"][0] in names:
+        st.session_state[bin_key] = points[0]["customdata"][0]
 
 
 def behind(place: int) -> None:
     """Shows the images whose scores are in a bin."""
-    shown = judged[in_bins(judged[detector]) == place].sort_values(detector, ascending=False)
-    of = frame.view_of(view.settings.cells[cell].study)
-    artefacts = frame.case_of(of, cell)
-    if artefacts is None:
+    try:
+        of = frame.read_view(view.settings.cells[cell].study)
+        artefacts = frame.read_case(of, cell)
+        facts = frame.read_images(of, artefacts).set_index("image")[["id", "class_name"]]
+    except frame.AbsentError as fault:
+        page.info(str(fault))
         return
-    facts = frame.images(of, artefacts).set_index("image")[["id", "class_name"]]
-    shown = shown.join(facts, on="image")
+    shown = scored[places == place].sort_values(detector, ascending=False).join(facts, on="image")
     texts = shown["kind"].map(KINDS) + " " + shown["class_name"]
     shown = shown.assign(text=texts, arm=shown["kind"].map(VARIANTS))
     choices = {"study": of.study, "in_cell": cell, "at_strength": strength,
@@ -82,26 +76,16 @@ def behind(place: int) -> None:
                  )  # fmt: skip
 
 
-def beside(other: tuple[str, str, frame.Tables]) -> Figure:
-    """Returns the detectors' AUROC on this cell and on another one in one figure."""
-    cells = {}
-    for study, name, of in ((view.study, cell, tables), other):
-        cells[f"{study}: {name}"] = of["detectors"].query(
-            "cell == @name and strength == 1 and positives == 'success' and negatives == 'both'"
-        )
-    return charts.two_evaluations(cells)
-
-
 view = frame.view(TAN, subject="detectors")
 tables = view.tables
 page.header("Detectors")
 cells = tables["detectors"]["cell"].unique().tolist()
 headline = view.settings.study(view.study, DetectorStudy).headline
 boxes = st.columns(3)
-cell = frame.choice(boxes[0], "Cell", cells, key="cell",
+cell = address.choice(boxes[0], "Cell", cells, key="cell",
                     default=headline)  # fmt: skip
 strengths = tables["detectors"].query("cell == @cell")["strength"].unique().tolist()
-strength = frame.choice(boxes[1], "Strength", strengths, key="strength", default=1.0,
+strength = address.choice(boxes[1], "Strength", strengths, key="strength", default=1.0,
                         format_func=percent)  # fmt: skip
 page.caption(
     "Each detector sees one image, never its clean twin. Attacked images whose class flips against "
@@ -120,7 +104,7 @@ else:
     detectors = [name for name in tables["limits"].query("cell == @cell and strength == @strength")
              ["detector"] if judged[name].notna().any()]  # fmt: skip
     detectors = sorted(detectors, key=auroc, reverse=True)
-    detector = frame.choice(boxes[2], "Detector", detectors, key="detector")
+    detector = address.choice(boxes[2], "Detector", detectors, key="detector")
     limits = tables["limits"].query("cell == @cell and strength == @strength")
     threshold = float(limits.set_index("detector")["limit"].get(detector, np.nan))
     scores = judged[detector].dropna()
@@ -139,11 +123,12 @@ else:
     limit = boxes[0].slider("Threshold", low, high, threshold if np.isfinite(threshold) else high,
                             step=step, format="%.4g", key=key, bind="query-params",
                             on_change=forget_rate)  # fmt: skip
-    page.chose("Threshold", f"{limit:.4g}")
     if np.isnan(threshold):
         page.caption("No threshold was chosen: the choosing images are of one kind.")
     prevalence = boxes[2].slider("Attacked among all images, %", 1, 99, 10, key="prevalence",
                                  bind="query-params") / 100  # fmt: skip
+    page.chose("Threshold", f"{limit:.4g}")
+    page.chose("Attacked among all images", f"{prevalence:.0%}")
     if len(positive):
         boxes[1].number_input(
             "True positive rate to reach, %", 1, 100, None, key="tpr",
@@ -170,29 +155,32 @@ else:
         page.info("The test images are of one kind: there are no rates.")
     figure = charts.histogram(judged, detector)
     bin_key = f"bin_{cell}_{strength}_{detector}"  # its options are of these
-    counts = in_bins(judged[detector]).value_counts().sort_index(ascending=False)
-    counts, edges = counts[counts > 0], charts.bins(judged[detector])
-    names = {place: f"{edges[place]:.4g} to {edges[place + 1]:.4g} ({count})"
-             for place, count in counts.items()}  # fmt: skip
+    scored = judged[judged[detector].notna()]
+    edges, places = charts.bins(scored[detector])
+    counts = np.bincount(places)
+    names = {place: f"{edges[place]:.4g} to {edges[place + 1]:.4g} ({counts[place]})"
+             for place in np.flatnonzero(counts)[::-1].tolist()}  # fmt: skip
     page.plot(figure, charts.with_threshold(figure, limit), key="histogram", alt=figure.caption,
               on_select=take_bin, selection_mode="points")  # fmt: skip
     page.read(figure, "histogram_kept")
     page.caption("Choose a bar, or its scores below, to see the images behind it.")
     behind(
-        frame.choice(
+        address.choice(
             st, "Scores (number of images)", list(names), key=bin_key, format_func=names.get
         )
     )
 
-other = frame.other_cell(view, cell, "detectors")
-if other is not None:
-    page.subheader("Another cell or network in one figure")
-    page.show(beside(other))
+pair = beside.rows(
+    view, cell, "detectors",
+    "strength == 1 and positives == 'success' and negatives == 'both' and rule == 'chosen'",
+)  # fmt: skip
+if pair is not None:
+    page.show(charts.two_evaluations(pair))
 page.subheader("Figures")
 figures = {figure.name: figure for figure in detection_figures.study_figures(tables, cell)}
 titles = {name: figure.title.removesuffix(f" ({cell})") for name, figure in figures.items()}
 if figures:
-    page.show(figures[frame.choice(st, "Figure", list(figures), key="figure",
+    page.show(figures[address.choice(st, "Figure", list(figures), key="figure",
                                     format_func=titles.get)])  # fmt: skip
 else:
     page.caption("No figure: no test image's class was flipped.")

@@ -1,5 +1,6 @@
 """One image, its changed versions, and the drift of its maps."""
 
+import address
 import charts
 import frame
 import numpy as np
@@ -59,11 +60,11 @@ with boxes[0]:
 evaluated = frame.tables_of(view.cells[cell].evaluation)
 artefacts = frame.open_case(view, cell)
 images = frame.images(view, artefacts)
-order = frame.choice(boxes[1], "Images", ORDERS, key="order")
+order = address.choice(boxes[1], "Images", ORDERS, key="order")
 misses = None
 labels = artefacts.maps.layers["label"].tolist()
 if order == ORDERS[1]:
-    layer = frame.choice(boxes[1], "Most drifted at layer", [ALL, *labels], key="drifted_at")
+    layer = address.choice(boxes[1], "Most drifted at layer", [ALL, *labels], key="drifted_at")
     images = images if layer == ALL else images.assign(drift=drift_at(layer))
 if order == ORDERS[-1]:
     detectors = [name for name in evaluated.get("judged", pd.DataFrame()).columns
@@ -71,14 +72,14 @@ if order == ORDERS[-1]:
     if not detectors:
         page.info("There are no scores of detectors for the images of this cell.")
         st.stop()
-    misses = missed_images(frame.choice(boxes[1], "Detector", detectors, key="detector"))
+    misses = missed_images(address.choice(boxes[1], "Detector", detectors, key="detector"))
 ids = image_order(images, order, misses)
 if not ids:
     page.info("No image of this kind in this cell.")
     st.stop()
 texts = images.set_index("image")["id"].astype(str).to_dict()
 names = [texts[image] for image in ids]
-image_name = frame.choice(boxes[2], "Image", names, key="image")
+image_name = address.choice(boxes[2], "Image", names, key="image")
 with boxes[2].container(horizontal=True):
     st.button("Previous", on_click=step, args=(-1,), icon=":material/arrow_back:")
     st.button("Next", on_click=step, args=(1,), icon=":material/arrow_forward:")
@@ -86,12 +87,12 @@ with boxes[2].container(horizontal=True):
 image = ids[names.index(image_name)]
 
 boxes = st.columns(4)
-strength = frame.choice(boxes[0], "Strength", artefacts.strengths, key="at_strength", default=1.0,
+strength = address.choice(boxes[0], "Strength", artefacts.strengths, key="at_strength", default=1.0,
                         format_func=percent)  # fmt: skip
 times = boxes[1].slider("Change, times", 1, 50, 10, key="times", bind="query-params")
-method = frame.choice(boxes[2], "Method", artefacts.maps.methods, key="with_method")
-target = frame.choice(boxes[3], "Changed maps explain", list(frame.POLICIES), key="explains",
-                      format_func=frame.POLICIES.get)  # fmt: skip
+method = address.choice(boxes[2], "Method", artefacts.maps.methods, key="with_method")
+target = address.choice(boxes[3], "Changed maps explain", list(address.POLICIES), key="explains",
+                      format_func=address.POLICIES.get)  # fmt: skip
 
 pixels = case.pixels(artefacts, image, strength)
 rows = case.rows(artefacts, image, strength, method=method, target=target)
@@ -126,6 +127,8 @@ page.caption(
 page.subheader("Maps of all layers")
 look = st.segmented_control("Shown as", LOOKS, default=LOOKS[0], key="look", required=True,
                             bind="query-params")  # fmt: skip
+page.chose("Change, times", times)
+page.chose("Maps shown as", look)
 maps = case.maps(artefacts, rows)
 
 

@@ -1,5 +1,7 @@
 """Drift by layer, and the images behind each field."""
 
+import address
+import beside
 import charts
 import frame
 import page
@@ -35,17 +37,17 @@ methods = ["GradCAM"]
 if "methods" in tables:  # those of a study of attacks on maps have none
     methods = tables["methods"].query("cell == @cell")["method"].unique().tolist() or methods
 choices = [name for name in ROWS if name != "methods" or "methods" in tables]
-rows = frame.choice(boxes[1], "Rows", choices, key="rows")
-target = frame.choice(boxes[2], "Maps explain", list(frame.POLICIES), key="target",
-                      format_func=frame.POLICIES.get)  # fmt: skip
+rows = address.choice(boxes[1], "Rows", choices, key="rows")
+target = address.choice(boxes[2], "Maps explain", list(address.POLICIES), key="target",
+                      format_func=address.POLICIES.get)  # fmt: skip
 measure, score, group = "excess", "cosine", "all"
 if rows != "controls":
-    group = frame.choice(boxes[0], "Images", list(GROUPS), key="group", format_func=GROUPS.get)
+    group = address.choice(boxes[0], "Images", list(GROUPS), key="group", format_func=GROUPS.get)
 if rows == "strengths":
-    measure = frame.choice(boxes[1], "Shows", list(charts.MEASURES), key="measure",
+    measure = address.choice(boxes[1], "Shows", list(charts.MEASURES), key="measure",
                            format_func=charts.MEASURES.get)  # fmt: skip
     score_names = tables["similarity"].query("cell == @cell")["score"].unique().tolist()
-    score = frame.choice(boxes[2], "Score", score_names, key="score")
+    score = address.choice(boxes[2], "Score", score_names, key="score")
 
 
 def fields() -> pd.DataFrame:
@@ -120,10 +122,10 @@ def behind(values: pd.DataFrame) -> None:
     labels = values["layer"].unique().tolist()
     strengths = sorted(values["strength"].unique().tolist())
     pick = st.columns(3)
-    layer = frame.choice(pick[0], "Layer", labels, key="layer", default=labels[-1])
-    strength = frame.choice(pick[1], "Strength", strengths, key="strength", default=1.0,
+    layer = address.choice(pick[0], "Layer", labels, key="layer", default=labels[-1])
+    strength = address.choice(pick[1], "Strength", strengths, key="strength", default=1.0,
                             format_func=percent)  # fmt: skip
-    method = frame.choice(pick[2], "Method", methods, key="method",
+    method = address.choice(pick[2], "Method", methods, key="method",
                           help="the cosine alone scores methods after the first")  # fmt: skip
     page.subheader(f"Layer {layer}, strength {percent(strength)}")
     pair_score = score if method == methods[0] else "cosine"
@@ -152,7 +154,7 @@ def behind(values: pd.DataFrame) -> None:
     choices = {"study": view.study, "in_cell": cell, "at_strength": strength,
                "with_method": method, "explains": target, "order": "as in the set"}  # fmt: skip
     if selection:
-        frame.link("image", "Look at this image", icon=":material/image:", **choices,
+        address.link("image", "Look at this image", icon=":material/image:", **choices,
                    image=str(pairs["id"].iloc[selection[0]]))  # fmt: skip
     drift = pairs["excess"].map("{:.2f}".format).where(pairs["excess"].notna(), "empty")
     kept = pairs["success"].map({True: "", False: "kept "})
@@ -174,7 +176,7 @@ def chosen() -> Figure:
     if view.plan.paper == ZHANG:  # each is of all cells, whatever is chosen above
         drawn = [draw() for draw in interface.paper(ZHANG).by_name(view.plan, tables).values()]
         by_title = {figure.title: figure for figure in drawn}
-        return by_title[frame.choice(st, "Figure", list(by_title), key="figure")]
+        return by_title[address.choice(st, "Figure", list(by_title), key="figure")]
     views = {
         "Similarity by strength, attack": lambda: figures.figure_5a(tables, cell),
         "Similarity by strength, as published": lambda: figures.figure_5a_as_published(
@@ -193,22 +195,14 @@ def chosen() -> Figure:
     }
     if "methods" not in tables:
         del views["Excess drift by method"]
-    return views[frame.choice(st, "Figure", list(views), key="figure")]()
+    return views[address.choice(st, "Figure", list(views), key="figure")]()
 
 
-def beside(other: tuple[str, str, frame.Tables]) -> Figure:
-    """Returns the excess of this cell and of another one in one figure."""
-    cells = {}
-    for study, name, of in ((view.study, cell, tables), other):
-        excess = of["excess"].query("cell == @name and strength == 1 and layer != 'mean'")
-        excess = excess[(excess["target"] == target) & (excess["group"] == group)]
-        cells[f"{study}: {name}"] = excess
-    return charts.two_excesses(cells)
-
-
-other = frame.other_cell(view, cell, "excess")
-if other is not None:
-    page.subheader("Another cell or network in one figure")
-    page.show(beside(other))
+pair = beside.rows(
+    view, cell, "excess",
+    f"strength == 1 and layer != 'mean' and target == '{target}' and group == '{group}'",
+)  # fmt: skip
+if pair is not None:
+    page.show(charts.two_excesses(pair))
 page.subheader("Figures")
 page.show(chosen())

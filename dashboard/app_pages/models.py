@@ -1,5 +1,6 @@
 """Models side by side: accuracy, shift of maps, layers, retraining."""
 
+import address
 import frame
 import page
 import streamlit as st
@@ -42,11 +43,12 @@ def transfer(view: frame.View) -> None:
     explains = st.radio("Maps explain", list(policies), index=list(policies).index(plan.explains),
                         key="explains", format_func=policies.get, horizontal=True,
                         bind="query-params")  # fmt: skip
+    page.chose("Maps explain", policies[explains])
     drawings = {f.name: f for f in figures.study_figures(tables, explains=explains)}
     titles = {name: figure.title for name, figure in drawings.items()}
-    name = frame.choice(st, "Figure", list(titles), key="figure", format_func=titles.get)
+    name = address.choice(st, "Figure", list(titles), key="figure", format_func=titles.get)
     page.show(drawings[name])
-    attack = frame.choice(st, "Attack", list(ARMS), key="attack", format_func=ARMS.get)
+    attack = address.choice(st, "Attack", list(ARMS), key="attack", format_func=ARMS.get)
     page.table(report.accuracy(tables, attack), "accuracy", "Share of test images "
                 "classified correctly, with Wilson intervals, by eps.")  # fmt: skip
     page.subheader("MOD")
@@ -72,7 +74,7 @@ def layers(view: frame.View) -> None:
     if not ends:
         page.caption("No target of this study has maps.")
         return
-    end = frame.choice(st, "Target", ends, key="end")
+    end = address.choice(st, "Target", ends, key="end")
     try:
         folder = storage.end_folder(view.study, "transferred", end)
         transferred = storage.read(Transferred, folder)
@@ -81,9 +83,9 @@ def layers(view: frame.View) -> None:
         return
     boxes = st.columns(2)
     names = {i: f"{i + 1}: {name}" for i, name in enumerate(transferred.shown["class_name"])}
-    number = frame.choice(boxes[0], "Example", list(names), key="example", format_func=names.get)
+    number = address.choice(boxes[0], "Example", list(names), key="example", format_func=names.get)
     variants = ["clean", *(f"{v.attack}, eps {v.eps:g}" for v in transferred.variants.itertuples())]
-    variant = frame.choice(boxes[1], "Variant", variants, key="variant")
+    variant = address.choice(boxes[1], "Variant", variants, key="variant")
     place = variants.index(variant)
     labels = transferred.layers["label"].tolist()
     places = frame.page_of(labels)

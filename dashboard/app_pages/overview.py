@@ -98,13 +98,14 @@ page.show(charts.verdicts(claims))
 page.subheader("The pipeline")
 diagram = lineage.diagram()
 if diagram:
+    page.record_line(diagram)
     st.mermaid_chart(diagram, alt="The stages of the pipeline and the stages that each depends on.")
     page.caption("Stages of the DVC pipeline; an arrow leads from a stage to one that reads it.")
 page.subheader("Built studies")
-built = lineage.built_studies(frame.plans(frame.current_settings()))
-listed = "Studies, and which of their results are in this folder"
-st.dataframe(built, hide_index=True, alt=listed)
-page.record_table(built, f"{listed}.")
+rows = lineage.built_studies(frame.plans(frame.current_settings()))
+alt = "Studies, and which of their results are in this folder"
+st.dataframe(rows, hide_index=True, alt=alt)
+page.record_table(rows, f"{alt}.")
 page.caption(
     "Published tables are in git. `make repro` builds this machine's, and the artefacts (images, "
     "maps, scores of single images); `dvc pull` fetches both from a remote that has them."

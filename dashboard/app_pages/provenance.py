@@ -1,5 +1,6 @@
 """The origin of the results on screen: code, environment, data, hashes."""
 
+import address
 import frame
 import lineage
 import page
@@ -16,7 +17,7 @@ here = revisions.workspace()
 if here is None:
     page.caption("No git repository here: results have no revision.")
 else:
-    page.line(f"Revision {here.sha}, {'with changes not committed' if here.changed else 'clean'}")
+    page.line(f"Revision {here.sha}, {here.state}")
 
 facts = lineage.costs(view.study, frame.current_settings())
 if facts is None:
@@ -76,6 +77,6 @@ if hashes.empty:
         "dvc.lock names no stage of this study: the study was built in a copy of the repository."
     )
 else:
-    stage = frame.choice(st, "Stage", hashes["stage"].unique().tolist(), key="stage")
+    stage = address.choice(st, "Stage", hashes["stage"].unique().tolist(), key="stage")
     page.table(hashes[hashes["stage"] == stage], "hashes", "The stage's inputs and outputs, by "
                 "their MD5 in dvc.lock: equal hashes mean equal content.")  # fmt: skip

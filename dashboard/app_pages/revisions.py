@@ -1,5 +1,6 @@
 """Commits and experiments, and a comparison of two of them."""
 
+import address
 import frame
 import page
 import pandas as pd
@@ -47,9 +48,9 @@ page.table(pd.DataFrame(rows), "revisions", "This folder, the last commits that 
 page.subheader("Two side by side")
 names = {r.sha: f"{short(r.sha)} {r.text[:40]}" for r in history}
 boxes = st.columns(2)
-before = frame.choice(boxes[0], "Before", list(names), key="before", format_func=names.get,
+before = address.choice(boxes[0], "Before", list(names), key="before", format_func=names.get,
                       default=list(names)[min(1, len(names) - 1)])  # fmt: skip
-after = frame.choice(boxes[1], "After", list(names), key="after", format_func=names.get)
+after = address.choice(boxes[1], "After", list(names), key="after", format_func=names.get)
 pair = before, after
 for title, name, trees in (
     ("Changed settings", "settings", [revisions.settings(sha, stamp) for sha in pair]),
@@ -70,11 +71,11 @@ figure_names = sorted({*both[0], *both[1]})
 if not figure_names:
     page.caption(f"Neither revision has figures of '{view.study}'.")
     st.stop()
-name = frame.choice(st, "Figure", figure_names, key="png")
+name = address.choice(st, "Figure", figure_names, key="png")
 for box, sha, figures in zip(st.columns(2), pair, both, strict=True):
-    box.text(names[sha])
+    page.line(names[sha], box)
     picture = revisions.figure(sha, view.study, name, stamp) if name in figures else None
     if picture:
         page.image(picture, alt=f"{name} at {short(sha)}", place=box)
     else:
-        box.info("This revision lacks the figure.")
+        page.info("This revision lacks the figure.", box)

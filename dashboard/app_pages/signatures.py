@@ -1,5 +1,6 @@
 """Relevance maps as signatures: their plane, and the image behind a point."""
 
+import address
 import charts
 import frame
 import matplotlib as mpl
@@ -59,12 +60,13 @@ points = points.assign(
                         "an attack changes its class", "no attack does"),
 )  # fmt: skip
 boxes = st.columns(2)
-colour = frame.choice(boxes[0], "Coloured by", list(COLOURS), key="colour",
+colour = address.choice(boxes[0], "Coloured by", list(COLOURS), key="colour",
                       format_func=COLOURS.get)  # fmt: skip
-frame.forget_stale("on", set(points["on"]))
+address.forget_stale("on", set(points["on"]))
 selection = boxes[1].multiselect("Images", list(points["on"].unique()), key="on",
                                  format_func=ON.get, bind="query-params",
                                  placeholder="all")  # fmt: skip
+page.chose("Images", selection or ["all"])
 visible = points[points["on"].isin(selection)] if selection else points
 caption = (
     "Each point is an image's LRP map, placed by UMAP: near points have similar maps, and the axes "
@@ -86,7 +88,7 @@ names = [f"{row.on} {row.image}" for row in points.itertuples()]
 captions = {f"{row.on} {row.image}": f"{ON[row.on]}, image {row.image}: {row.class_before}"
         + (f" classified as {row.class_after}" if row.class_after != row.class_before else "")
         for row in points.itertuples()}  # fmt: skip
-point = frame.choice(st, "Point", names, key="point", format_func=captions.get)
+point = address.choice(st, "Point", names, key="point", format_func=captions.get)
 on, image = point.split()
 try:
     key = view.settings.study(view.study, SignatureStudy).retraining
@@ -96,9 +98,9 @@ except FileNotFoundError as fault:
     frame.show_missing(view, fault)
 else:
     places = {number: place for place, number in enumerate(retrained.tests["image"])}
-    marked = st.session_state["plane"]["selection"]["points"]
-    if len(marked) > 1:
-        group([(on, int(image)) for on, image, *_ in (one["customdata"] for one in marked)])
+    marks = st.session_state["plane"]["selection"]["points"]
+    if len(marks) > 1:
+        group([(on, int(image)) for on, image, *_ in (one["customdata"] for one in marks)])
     place, picture = places[int(image)], look(on, int(image))
     page.line(captions[point])
     model_maps = [
@@ -114,7 +116,7 @@ else:
     page.caption(f"The image and its LRP maps, model by model. {figures.HEATS}")
 page.subheader("Figures")
 drawings = {figure.title: figure for figure in figures.study_figures(tables)[2:]}
-page.show(drawings[frame.choice(st, "Figure", list(drawings), key="figure")])
+page.show(drawings[address.choice(st, "Figure", list(drawings), key="figure")])
 page.table(tables["relevance"], "relevance", "Correlation of maps with the baseline's map of the "
             "clean image, over successes; 'growth' is the factor by which the share of "
             "relevance around the attacked pixel grew.")  # fmt: skip

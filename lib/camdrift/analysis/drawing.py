@@ -276,30 +276,18 @@ def write(figures: Sequence[Figure], folder: Path) -> list[Figure]:
 def png(figure: Figure, path: Path) -> None:
     """Writes the figure as a PNG atomically."""
     with files.whole(path) as temporary:
-        temporary.write_bytes(png_bytes(figure))
+        temporary.write_bytes(rendered(figure))
 
 
-def png_bytes(figure: Figure, *, dpi: int | None = None) -> bytes:
-    """Returns the figure as a PNG, the same bytes for the same figure.
-
-    `dpi` are pixels an inch, by default those of the screen; a panel's pictures have their own.
-    """
-    content = io.BytesIO()
-    note = {"Description": HOLDS_IMAGES} if figure.images else {}
-    canvas(figure).savefig(
-        content, format="png", dpi=dpi or "figure", metadata={"Software": None} | note
-    )
-    return content.getvalue()
-
-
-def svg_bytes(figure: Figure) -> bytes:
-    """Returns the figure as an SVG, the same bytes for the same figure."""
-    import matplotlib as mpl
+def rendered(figure: Figure, *, form: str = "png", dpi: int | None = None) -> bytes:
+    """Returns the figure as a PNG or SVG, the same bytes for the same figure; `dpi` is a PNG's."""
+    from matplotlib import rc_context
 
     content = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": figure.name}):  # else its ids are drawn at random
-        note = {"Description": HOLDS_IMAGES} if figure.images else {}
-        canvas(figure).savefig(content, format="svg", metadata={"Date": None} | note)
+    note: dict[str, Any] = {"Description": HOLDS_IMAGES} if figure.images else {}
+    note |= {"Software" if form == "png" else "Date": None}
+    with rc_context({"svg.hashsalt": figure.name}):  # else ids of an SVG are drawn at random
+        canvas(figure).savefig(content, format=form, dpi=dpi or "figure", metadata=note)
     return content.getvalue()
 
 
@@ -362,11 +350,9 @@ def _draw(figure: Figure, axes: Any) -> None:
         axes.set_xticks(range(wide.shape[1]), wide.columns.map(_literal), fontsize=8)
         axes.set_yticks(range(wide.shape[0]), wide.index.map(_literal), fontsize=8)
         for (row, column), value in np.ndenumerate(wide.to_numpy()):
-            if np.isnan(value):
-                continue
-            dark = value < (low + high) / 2
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center",
-                      color="white" if dark else "black")  # fmt: skip
+            if not np.isnan(value):
+                colour = "white" if value < (low + high) / 2 else "black"
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
         return
     links = _links(figure)
     if links is not None:

@@ -10,6 +10,7 @@ this study says *holds in part*.
 The bundled tiles have no vote, unless no other set speaks.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -17,6 +18,7 @@ import pandas as pd
 
 from camdrift import storage
 from camdrift.analysis import results
+from camdrift.ops import seeds
 from camdrift.papers import interface
 from camdrift.papers.findings import (
     HOLDS,
@@ -101,6 +103,8 @@ def evidence(
 ) -> pd.DataFrame:
     """Returns the verdict of each study on each claim that was asked: `COLUMNS`.
 
+    A study that ran with other seeds, too, has a row for each; of those, values have no interval.
+
     Args:
         plan: of params.yaml, which names the bundled sets.
         studies: whose results are there.
@@ -119,14 +123,31 @@ def evidence(
         votes = not any(_is_bundled(plan, item.set) for item in items.values())
         models = sorted({item.model for item in items.values()})
         network = models[0] if len(models) == 1 else f"{len(models)} networks"
+        asked: list[dict] = []
         for claim in results.load(name, place)["claims"].to_dict("records"):
             facts = {"claim": claim["id"], "study": name, "set": of, "votes": votes}
             facts |= {"network": network, "seed": own.seed}
             facts |= {key: claim[key] for key in COLUMNS if key in claim}
             facts["review"] = review(name if earlier else "", claim["id"], claim["detail"])
             if claim["verdict"] != NOT_RUN:
-                rows.append(facts)
+                asked.append(facts)
+        rows += asked + _other_seeds(name, asked)
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _other_seeds(study: str, own: Sequence[dict]) -> list[dict]:
+    """Returns the rows of a study's other seeds, see `seeds`, on the claims of its own."""
+    spread = seeds.read(study)
+    if spread is None or not own or own[0]["seed"] not in set(spread["seed"]):
+        return []
+    known = {facts["claim"]: facts for facts in own}
+    verdicts = spread[~spread["verdict"].isin(["", NOT_RUN]) & (spread["seed"] != own[0]["seed"])]
+    none = dict.fromkeys(("low", "high", "images"), math.nan) | {"flags": ""}
+    return [
+        known[row.claim] | none | {"seed": row.seed, "value": row.value, "verdict": row.verdict}
+        for row in verdicts.rename(columns={"name": "claim"}).itertuples()
+        if row.claim in known
+    ]
 
 
 def _base(name: str) -> str:

@@ -64,7 +64,7 @@ def main() -> None:
     elif arguments.action == "readme":
         write_pages(plan)
     elif arguments.action == "seeds":
-        sys.stdout.write(" ".join(str(seed) for seed in plan.seeds) + "\n")
+        sys.stdout.write(" ".join(str(seed) for seed in plan.seeds if seed != plan.seed) + "\n")
     else:
         publication.publish(plan, studies)
         write_pages(plan)
