@@ -122,7 +122,7 @@ def picture(page, name: str) -> None:
 
 
 def choices(page) -> dict[str, str]:
-    """What the page's boxes of choices show, by their labels."""
+    """The choices that the boxes of a page show, by their labels."""
     boxes = page.get_by_test_id("stSelectbox")
     boxes.nth(1).wait_for()  # the first is the sidebar's, which every page begins with
     settled(page)

@@ -5,6 +5,7 @@ Screenshots go to `data/run/screenshots`, or where CAMDRIFT_SCREENSHOTS names an
 
 import re
 import time
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from browser import (
@@ -54,8 +55,8 @@ def test_every_page_in_light_dark_and_on_a_phone(address, chromium, name):
             unnamed = page.locator("img:not([alt]), img[alt='']").count()
             assert not unnamed, f"{unnamed} images of {name} have no alt text"
             if kind in ("light", "dark"):
-                found = axe.Axe().run(page)
-                assert not found.violations_count, found.generate_report()
+                barriers = axe.Axe().run(page)
+                assert not barriers.violations_count, barriers.generate_report()
 
 
 def test_the_first_page_is_soon_there(address, chromium):
@@ -226,12 +227,19 @@ def test_a_click_on_a_bar_shows_the_images_of_its_scores(built, chromium):
 
 def test_a_page_is_kept_as_one_file(built, chromium, tmp_path):
     with opened(chromium, f"{built}/image?study=tiny&in_cell=tiny_fgsm") as page:
-        shown = page.get_by_test_id("stImage").count()
+        page.get_by_role("button", name="Next").click()
+        page.wait_for_function("location.search.includes('image=')", timeout=10_000)
+        settled(page)
+        shown, url = page.get_by_test_id("stImage").count(), page.url
         with page.expect_download() as download:
             page.get_by_role("button", name="This page as HTML").click()
         download.value.save_as(tmp_path / "kept.html")
     with opened(chromium, (tmp_path / "kept.html").as_uri(), settle=False) as page:
         assert page.title() == "Image: tiny"
+        text = page.locator("body").inner_text()
+        address = re.search(r"Address: (\S+)", text)[1]
+        assert parse_qs(urlsplit(address).query) == parse_qs(urlsplit(url).query)
+        assert address.startswith(url.partition("?")[0])
         assert page.locator("img").count() == shown + 1  # and the chart
         assert all(page.locator("img").evaluate_all("all => all.map(i => i.naturalWidth > 0)"))
         picture(page, "kept_as_html")
