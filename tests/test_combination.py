@@ -132,6 +132,7 @@ def test_a_verdict_that_other_seeds_reverse_is_mixed(published, monkeypatch):
     )  # fmt: skip
     with inside(published):
         plan = params.load()
+        monkeypatch.setattr(combination.seeds, "read", lambda study: None)
         alone = combination.evidence(plan, {"layers": plan.studies["layers"]})
         monkeypatch.setattr(combination.seeds, "read", lambda study: spread)
         both = combination.evidence(plan, {"layers": plan.studies["layers"]})
