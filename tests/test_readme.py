@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from camdrift import storage
 from camdrift.analysis import flips, results
 from camdrift.analysis.tables import markdown
-from camdrift.ops import markers, readme
+from camdrift.ops import combination, markers, readme, seeds
 from camdrift.ops.combination import review
 from camdrift.papers import findings
 from camdrift.papers import readme as page_of_study
+from camdrift.papers.findings import NOT, NOT_RUN, PARTLY
 from camdrift.papers.renkhoff2022.claims import CLAIMS
 from camdrift.settings import params
 from conftest import ROOT, inside
@@ -560,3 +562,21 @@ def test_results_of_an_earlier_revision_lack_claims(published, monkeypatch):
     assert cells.pop("A3")[1] == "not run here"
     assert len(cells) > 15
     assert all(now == then for now, then in cells.values())
+
+
+def test_the_words_on_seeds_are_what_the_tables_say(published):
+    with inside(published):
+        text = " ".join((storage.RESULTS / "README.md").read_text(encoding="utf-8").split())
+        spreads = [seeds.read(study) for study in params.load().studies]
+    by_claim = [
+        set(part["verdict"])
+        for spread in spreads
+        for _, part in spread[~spread["verdict"].isin(["", NOT_RUN])].groupby("name")
+    ]
+    same = [each for each in by_claim if len(each) == 1]
+    reversed_ = [each for each in by_claim if combination.contradict(list(each))]
+    layers = spreads[0].query("name == 'A3'").set_index("seed")["verdict"]
+    assert layers.to_dict() == {1: NOT, 2: PARTLY, 3: NOT}
+    assert len(reversed_) == 1
+    assert f"Of {len(by_claim)} verdicts, {len(same)} are the same with all three." in text
+    assert f"The other {len(by_claim) - len(same) - 1} are decided" in text

@@ -4,10 +4,10 @@ Within a set, networks and seeds are combined first. A claim holds there if more
 hold and none contradicts; it does not hold in the mirrored case; it is not decided if none decides,
 and mixed otherwise. Over sets, a claim holds if at least two thirds of the deciding sets hold and
 none contradicts; it does not hold in the mirrored case; it is mixed if some hold and some
-contradict, and otherwise not decided. *Holds in part* counts as half a hold. Where every network or
-set holds at least in part, the rule that was written before the results says mixed or not decided;
-this study says *holds in part*.
-The bundled tiles have no vote, unless no other set speaks.
+contradict, or if no set decides and the networks or seeds of one contradict each other; otherwise
+it is not decided. *Holds in part* counts as half a hold. Where every network or set holds at least
+in part, the rule that was written before the results says mixed or not decided; this study says
+*holds in part*. The bundled tiles have no vote, unless no other set speaks.
 """
 
 import math
@@ -77,6 +77,11 @@ def within_set(verdicts: Sequence[str]) -> str:
     if not held and against > half:
         return NOT
     return MIXED
+
+
+def contradict(verdicts: Sequence[str]) -> bool:
+    """Returns whether some of a set's networks and seeds hold or hold in part, and some do not."""
+    return not {*verdicts}.isdisjoint(WEIGHTS) and not {*verdicts}.isdisjoint(AGAINST)
 
 
 def over_sets(by_set: Mapping[str, str]) -> str:
@@ -170,17 +175,13 @@ def combined(matrix: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
     for claim in claims:
         every = matrix[matrix["claim"] == claim.id]
         own = every[every["review"] == ""]
-        sets = {
-            str(name): within_set(list(part["verdict"]))
-            for name, part in own[own["votes"].astype(bool)].groupby("set", sort=False)
-        }
-        alone = not sets and len(own)
-        if alone:
-            sets = {
-                str(name): within_set(list(part["verdict"]))
-                for name, part in own.groupby("set", sort=False)
-            }
+        voting = own[own["votes"].astype(bool)]
+        alone = voting.empty and len(own)
+        parts = (own if alone else voting).groupby("set", sort=False)["verdict"]
+        sets = {str(name): within_set(list(part)) for name, part in parts}
         verdict = over_sets(sets) if sets else NOT_RUN
+        if set(sets.values()) <= {MIXED, UNDECIDED} and any(contradict(part) for _, part in parts):
+            verdict = MIXED
         on = "tiles" if alone else ", ".join(sets)
         if len(every) and not len(own):
             verdict, on = "under review", ", ".join(every["set"].unique())

@@ -298,14 +298,14 @@ def _oddities(tables: results.Tables, cell: str) -> str:
 
 
 def _seeds(plan: Settings) -> str:
-    """Returns the spread of the studies that have run with several seeds, one after another."""
-    spreads = [spread for study in plan.studies if (spread := seeds.read(study)) is not None]
+    """Returns the spread of the studies that have run with several seeds."""
+    spreads = {study: spread for study in plan.studies if (spread := seeds.read(study)) is not None}
     if not spreads:
         return speeds.NOT_RUN
-    spread = pd.concat(spreads, ignore_index=True)
-    return f"{markdown(seeds.table(spread))}\n\n" + speeds.folded(
-        "Claims under each seed", seeds.verdicts(spread)
-    )
+    numbers = seeds.table(pd.concat(spreads.values(), ignore_index=True))
+    verdicts = pd.concat({study: seeds.verdicts(spread) for study, spread in spreads.items()})
+    verdicts = verdicts.reset_index(level=0, names="study")
+    return f"{markdown(numbers)}\n\n" + speeds.folded("Claims under each seed", verdicts)
 
 
 def _run() -> str:

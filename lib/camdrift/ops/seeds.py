@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from camdrift import storage
+from camdrift.papers.findings import NOT_RUN
 from camdrift.settings import params
 from camdrift.storage import files
 
@@ -80,7 +81,7 @@ def table(spread: pd.DataFrame) -> pd.DataFrame:
 
 def verdicts(spread: pd.DataFrame) -> pd.DataFrame:
     """Returns the claims for people: value and verdict under each seed, and whether they agree."""
-    rows = spread[spread["verdict"] != ""]
+    rows = spread[~spread["verdict"].isin(["", NOT_RUN])]
     text = [
         row.verdict if pd.isna(row.value) else f"{row.value:.3f} {row.verdict}"
         for row in rows.itertuples()
