@@ -219,7 +219,8 @@ def with_threshold(figure: Figure, limit: float) -> Any:
     """Returns a histogram with a line at a threshold."""
     chart = drawing.plotly(figure)
     chart.update_xaxes(type="linear")
-    chart.update_traces(customdata=np.arange(len(chart.data[0].x))[:, None])  # the bin
+    # The bin, for a click: as lists, since Plotly's browser makes objects of rows of numbers.
+    chart.update_traces(customdata=[[place] for place in range(len(chart.data[0].x))])
     chart.update_layout(barmode="stack")
     chart.add_vline(x=limit, line={"color": COLOURS[1], "dash": "dash"})
     return chart
