@@ -99,7 +99,7 @@ def opened(chromium, url: str, *, settle: bool = True, **how) -> Iterator:
     if settle:
         settled(page)
     yield page
-    assert not faults
+    assert not faults, faults
     assert page.get_by_test_id("stException").count() == 0
     context.close()
 

@@ -227,9 +227,11 @@ def test_a_click_on_a_bar_shows_the_images_of_its_scores(built, chromium):
 
 def test_a_page_is_kept_as_one_file(built, chromium, tmp_path):
     with opened(chromium, f"{built}/image?study=tiny&in_cell=tiny_fgsm") as page:
+        page.wait_for_load_state("networkidle")  # pictures of a run before are no longer served
         page.get_by_role("button", name="Next").click()
         page.wait_for_function("location.search.includes('image=')", timeout=10_000)
         settled(page)
+        page.wait_for_load_state("networkidle")
         shown, url = page.get_by_test_id("stImage").count(), page.url
         with page.expect_download() as download:
             page.get_by_role("button", name="This page as HTML").click()
