@@ -22,7 +22,7 @@ from camdrift.evaluation import measuring
 from camdrift.explain.methods import grad_cam, noise_cam
 from camdrift.features import cleaning, comparison, profile
 from camdrift.features.images import Images
-from conftest import as_model, small_network
+from conftest import as_model, deep_network, small_network
 from test_adaptive import reference
 from test_detectors import changed
 
@@ -115,7 +115,8 @@ def test_empty_maps_have_a_similarity():
     assert comparison.similarity(*tiny).item() == pytest.approx(0.5**0.5)
 
 
-def test_each_image_is_measured_on_its_own(model, pixels):
+def test_each_image_is_measured_on_its_own(pixels):
+    model = as_model(deep_network())
     detectors = families(changed(behaviour={"probe": -1, "copies": 3}, noisecam={"layer": 1}))
     known = reference(model, pixels)
     whole, _ = measuring.measure_images(
