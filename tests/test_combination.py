@@ -85,6 +85,16 @@ def test_claims_that_were_seen_are_decided_on_new_sets_alone():
     assert list(table["verdict"]) == [NOT, "seen (holds)"]
 
 
+def test_a_set_that_contradicts_itself_is_mixed_where_no_other_decides():
+    matrix = rows(
+        ("X1", "new", True, HOLDS), ("X1", "new", True, NOT),
+        ("X2", "nips17", True, HOLDS), ("X2", "new", True, HOLDS), ("X2", "new", True, NOT),
+        ("X3", "new", True, HOLDS), ("X3", "new", True, NOT), ("X3", "other", True, HOLDS),
+    )  # fmt: skip
+    claims = [claim("X1"), claim("X2", "ours, seen"), claim("X3")]
+    assert list(combination.combined(matrix, claims)["verdict"]) == [MIXED, MIXED, UNDECIDED]
+
+
 def test_a_rule_that_changed_after_results_is_seen_on_their_sets():
     matrix = rows(
         ("A10", "nips17", True, HOLDS), ("A9", "nips17", True, NOT), ("A9", "new", True, HOLDS)

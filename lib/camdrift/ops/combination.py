@@ -98,6 +98,17 @@ def over_sets(by_set: Mapping[str, str]) -> str:
     return NOT if deciding and against >= len(deciding) * 2 / 3 else UNDECIDED
 
 
+def over_networks(verdicts: Mapping[str, Sequence[str]]) -> str:
+    """Returns the verdict over image sets from those of each set's networks and seeds."""
+    if not verdicts:
+        return NOT_RUN
+    sets = {name: within_set(part) for name, part in verdicts.items()}
+    undecided = set(sets.values()) <= {MIXED, UNDECIDED}
+    if undecided and any(contradict(part) for part in verdicts.values()):
+        return MIXED
+    return over_sets(sets)
+
+
 def review(study: str, claim: str, detail: str) -> str:
     """Returns why a study's verdict on a claim is to be judged anew, or ''."""
     return under_review(claim, detail) or EARLIER.get(study, {}).get(claim, "")
@@ -178,16 +189,14 @@ def combined(matrix: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
         voting = own[own["votes"].astype(bool)]
         alone = voting.empty and len(own)
         parts = (own if alone else voting).groupby("set", sort=False)["verdict"]
-        sets = {str(name): within_set(list(part)) for name, part in parts}
-        verdict = over_sets(sets) if sets else NOT_RUN
-        if set(sets.values()) <= {MIXED, UNDECIDED} and any(contradict(part) for _, part in parts):
-            verdict = MIXED
+        sets = {str(name): list(part) for name, part in parts}
+        verdict = over_networks(sets)
         on = "tiles" if alone else ", ".join(sets)
         if len(every) and not len(own):
             verdict, on = "under review", ", ".join(every["set"].unique())
         elif ("seen" in claim.where or claim.id in CHANGED) and sets:
             fresh = {name: each for name, each in sets.items() if name not in KNOWN}
-            verdict = f"seen ({verdict})" if not fresh else over_sets(fresh)
+            verdict = f"seen ({verdict})" if not fresh else over_networks(fresh)
         rows.append({"claim": claim.id, "says": claim.says, "verdict": verdict, "on": on or "-"})
     return pd.DataFrame(rows)
 
