@@ -98,6 +98,12 @@ def latest(*folders: Path) -> float:
     return newest
 
 
+def stamp_of(*folders: Path) -> float:
+    """Keeps the files in folders as those that the page reads, and returns `latest` of them."""
+    page.reads(sorted(file for folder in folders for file in folder.rglob("*")))
+    return latest(*folders)
+
+
 def current_settings() -> Settings:
     """Returns the settings; shows a fault in them and ends the page."""
     if not params.PARAMS.exists():
@@ -251,8 +257,8 @@ def read_case(view: View, cell: str) -> Case:
         AbsentError: one is missing.
     """
     stages = ("attack", "noise", "cam")
-    stamp = latest(*(storage.cell_folder(view.study, cell, name) for name in stages),
-                   storage.set_folder(view.cells[cell].set))  # fmt: skip
+    stamp = stamp_of(*(storage.cell_folder(view.study, cell, name) for name in stages),
+                     storage.set_folder(view.cells[cell].set))  # fmt: skip
     try:
         return _case(view.study, cell, view.cells[cell], view.first(cell), stamp)
     except FileNotFoundError as fault:
@@ -270,8 +276,8 @@ def read_images(view: View, artefacts: Case) -> pd.DataFrame:
     Raises:
         AbsentError: the scores are missing.
     """
-    stamp = latest(*(storage.cell_folder(view.study, artefacts.name, name)
-                     for name in ("attack", "cam", "score")))  # fmt: skip
+    stamp = stamp_of(*(storage.cell_folder(view.study, artefacts.name, name)
+                       for name in ("attack", "cam", "score")))  # fmt: skip
     try:
         return _overview(artefacts, view.study, artefacts.name, stamp)
     except FileNotFoundError as fault:
@@ -289,7 +295,7 @@ def pairs(view: View, cell: str, **equal: object) -> pd.DataFrame:
     Raises:
         FileNotFoundError: the scores are not built here.
     """
-    stamp = latest(storage.cell_folder(view.study, cell, "score"))
+    stamp = stamp_of(storage.cell_folder(view.study, cell, "score"))
     return _pairs(view.study, cell, view.first(cell), stamp, **equal)
 
 

@@ -115,6 +115,8 @@ def nothing_is_lost(app, page: str) -> None:
         assert document.count('class="chart"') == len(app.get("plotly_chart"))
         assert document.count("<img ") == len(app.get("plotly_chart")) + len(app.get("image"))
     assert record.files
+    if page == "image":
+        assert any("attack" in path.parts for path in record.files)
     assert all(str(path) in document for path in record.files)
     assert "<script" not in document
 
