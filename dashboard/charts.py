@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.colors
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -19,13 +20,18 @@ MEASURES = {
     "adversarial": "similarity under attack",
     "noise": "similarity under noise",
 }
-
-
 # A verdict has the same colour in every chart, whichever verdicts the chart shows.
 VERDICT_COLOURS = {
     HOLDS: COLOURS[2], PARTLY: COLOURS[6], NOT: COLOURS[1], NO_EFFECT: COLOURS[5],
     UNDECIDED: COLOURS[4], NOT_RUN: "#D0D0D0",
 }  # fmt: skip
+
+
+def light(colour: str) -> str:
+    """Returns a colour, `#RRGGBB`, mixed with white until black letters on it are easy to read."""
+    white, parts = (255, 255, 255), plotly.colors.hex_to_rgb(colour)
+    mixed = plotly.colors.find_intermediate_color(white, parts, 0.45)
+    return "#" + "".join(f"{round(part):02X}" for part in mixed)
 
 
 def verdicts(table: pd.DataFrame) -> Figure:

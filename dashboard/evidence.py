@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import charts
 import pandas as pd
 from pandas.io.formats.style import Styler
 
@@ -23,7 +24,7 @@ from camdrift.settings import (
 LETTERS = {HOLDS: "H", PARTLY: "P", NOT: "N", NO_EFFECT: "0", UNDECIDED: "?"}
 MEANINGS = ", ".join(f"{letter} {verdict}" for verdict, letter in LETTERS.items())
 # Light enough for black letters, in light and dark; the letters tell them apart without colours.
-SHADES = {"H": "#9BD8C3", "P": "#CFE8F7", "N": "#F3B48C", "0": "#F2E6A0", "?": "#E3E3E3"}
+SHADES = {letter: charts.light(charts.VERDICT_COLOURS[of]) for of, letter in LETTERS.items()}
 TITLES = {
     RENKHOFF: "Maps of every layer under attack and noise",
     TAN: "Detectors of single images",
