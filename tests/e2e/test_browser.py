@@ -72,6 +72,23 @@ def test_the_first_page_is_soon_there(address, chromium):
     assert took < 6
 
 
+def test_the_first_page_is_light(chromium, address):
+    """At most 6 MB, with all that Streamlit loads into a browser that was never here."""
+    context = chromium.new_context()
+    page, sizes = context.new_page(), []
+    network = context.new_cdp_session(page)
+    network.send("Network.enable")
+    network.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    network.on("Network.webSocketFrameReceived",
+               lambda event: sizes.append(len(event["response"]["payloadData"])))  # fmt: skip
+    page.goto(address)
+    page.get_by_text("Every claim on all evidence").first.wait_for()
+    settled(page)
+    context.close()
+    print(f"first load: {sum(sizes) / 1e6:.1f} MB")
+    assert 1e5 < sum(sizes) < 6e6
+
+
 def test_a_choice_is_in_the_address_and_an_address_is_a_choice(address, chromium):
     with opened(chromium, f"{address}/layers") as page:
         page.get_by_role("combobox", name=re.compile("Shows")).click()
