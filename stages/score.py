@@ -1,8 +1,9 @@
-"""Scores the drift of every map."""
+"""Scores the drift of every map, and gathers the record of each image."""
 
 from camdrift import storage
 from camdrift.pipeline import run, shards
 from camdrift.scores import comparison
+from camdrift.scores.record import record
 from camdrift.settings.section import size_of
 
 
@@ -29,6 +30,8 @@ def main(stage: run.Stage) -> None:
     scores = storage.read(storage.Scores, storage.cell_folder(cell.study, key, "score"))
     similarities = comparison.at_full_strength(scores.values, images)
     storage.write(storage.cell_folder(cell.evaluation, key, "similarity"), similarities)
+    whole = record(cell.study, key, cell, stage.protocols)
+    storage.write(storage.cell_folder(cell.study, key, "record"), whole)
 
 
 SHARD = 32  # images, whose maps are in memory together

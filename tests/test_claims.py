@@ -171,7 +171,7 @@ class ArrayEvidence(Evidence):
             zero_gradients=0.0, clipped_only=0.0, noise_flips=0.0, size_difference=0.0,
         )  # fmt: skip
         layers_table = pd.DataFrame({"summed": np.broadcast_to(summed, attack.shape[2])})
-        outputs = SimpleNamespace(maps=SimpleNamespace(layers=layers_table))
+        outputs = SimpleNamespace(record=SimpleNamespace(layers=layers_table))
         super().__init__(outputs, CORRECTED, options, flags, 1)  # type: ignore[arg-type]
         self.__dict__["_layers"] = layers or [f"layer {i}" for i in range(attack.shape[2])]
         rng, count = np.random.default_rng(0), self.resamples
@@ -354,8 +354,7 @@ def test_the_share_of_attackable_images_is_judged_on_imagenets_classes(classes, 
     images = pd.DataFrame({"source": np.arange(500), "success": success})
     evidence = ArrayEvidence(similar([[0.5]]), similar([[0.5]]), strengths=[1.0])
     evidence.__dict__["results"] = SimpleNamespace(
-        attacked=SimpleNamespace(images=images), name="x",
-        covered=SimpleNamespace(facts={"classes": classes}),
+        images=images, name="x", record=SimpleNamespace(facts={"classes": classes})
     )  # fmt: skip
     finding = judges.attackable(evidence)
     assert [finding.value, finding.verdict] == [share, verdict]
@@ -370,12 +369,12 @@ def test_a_reading_of_some_images_is_that_of_a_study_of_them_alone(claim, tiny):
     with inside(tiny.folder):
         whole = results.read("tiny", name, cell, known, plan.statistics, seed=plan.seed)
         table = results.load("tiny")["readings"]
-    images = whole.attacked.images
+    images = whole.images
     part = images[(images["clean"] == images["label"])].reset_index(drop=True)
     assert 0 < len(part) < len(images)
     few = dataclasses.replace(
         whole,
-        attacked=dataclasses.replace(whole.attacked, images=part),
+        images=part,
         every=whole.every[whole.every["image"].isin(part["image"])],
     )
     evidence = Evidence(few, few.first, plan.statistics, plan.flags, plan.seed)
@@ -392,7 +391,7 @@ def test_evidence_of_one_cell_takes_nothing_from_that_of_other_maps_images_or_ru
     cell, known = plan.cells[name], settings.protocols(plan.protocols)
     with inside(tiny.folder):
         shared = results.read("tiny", name, cell, known, plan.statistics, seed=plan.seed)
-    correct = (shared.attacked.images["clean"] == shared.attacked.images["label"]).to_numpy()
+    correct = (shared.images["clean"] == shared.images["label"]).to_numpy()
     for protocol in shared.protocols.values():
         for of in (None, correct, ~correct):
             one, alone = (
@@ -591,7 +590,7 @@ def test_a_transformer_drifts_as_conv_networks_do_where_a1_and_a8_hold():
         arms = similar([attack] * 2), similar([[0.9] * 3] * 2, seed=1)
         evidence = ArrayEvidence(*arms, strengths=[0.25, 1.0], failures=arms)
         layers = pd.DataFrame({"tokens": tokens} if tokens else {"name": ["a", "b", "c"]})
-        evidence.__dict__["results"] = SimpleNamespace(maps=SimpleNamespace(layers=layers))
+        evidence.__dict__["results"] = SimpleNamespace(record=SimpleNamespace(layers=layers))
         return transformers.as_conv_networks(evidence)
 
     both = judge([0.5, 0.6, 0.7])

@@ -10,7 +10,7 @@ from PIL import Image
 from camdrift.analysis import drawing, panels
 from camdrift.analysis.drawing import COLOURS, Figure
 from camdrift.analysis.results import Example
-from camdrift.papers.renkhoff2022.figures import figure_3, study_figures
+from camdrift.papers.renkhoff2022.figures import by_name, figure_3
 
 
 def lines(*names: str, **more) -> Figure:
@@ -143,7 +143,7 @@ def apart(labels, canvas) -> bool:
 @pytest.mark.parametrize("layers", [DEEP, [f"block {i}" for i in range(110)], DEEP[:14]])
 def test_no_label_lies_over_another_with_many_layers(layers):
     tables = deep_tables(layers)
-    drawn = study_figures(tables, deep_example(layers), "c")
+    drawn = [*(draw() for draw in by_name(tables, "c").values()), figure_3(deep_example(layers))]
     assert len(drawn) == 16
     for figure in drawn:
         assert not figure.is_blank, figure.name
@@ -197,7 +197,10 @@ def test_bands_hold_the_whole_panel():
 
 
 def test_plotly_has_every_layer_and_its_legend_above():
-    drawn = study_figures(deep_tables(DEEP), deep_example(DEEP), "c")
+    drawn = [
+        *(draw() for draw in by_name(deep_tables(DEEP), "c").values()),
+        figure_3(deep_example(DEEP)),
+    ]
     for figure in drawn:
         chart = drawing.plotly(figure)
         if figure.panel is not None:

@@ -1,6 +1,6 @@
 """Whether maps move to where the perturbation is."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,17 +9,39 @@ import pytest
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
-from camdrift import settings
+from camdrift import settings, storage
 from camdrift.analysis import focus, results
 from camdrift.papers.findings import HOLDS, NOT, UNDECIDED
 from camdrift.papers.renkhoff2022 import controls, report
-from camdrift.storage import OWN, SEED
+from camdrift.scores import movement
+from camdrift.scores.record import packed
+from camdrift.storage import OWN, SEED, Attacked, Maps, Noise
 from conftest import inside
 from test_changes import CORRECTED
 from test_claims import ArrayEvidence
 
 CELL = "tiny_dlfuzz"
 SIDE = 8
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the stages of a cell wrote."""
+
+    attacked: Attacked
+    noise: Noise
+    maps: Maps
+
+
+@pytest.fixture(scope="module")
+def written(tiny) -> Written:
+    kinds = {"attack": Attacked, "noise": Noise, "cam": Maps}
+    with inside(tiny.folder):
+        parts = (
+            storage.read(kind, storage.cell_folder("tiny", CELL, stage))
+            for stage, kind in kinds.items()
+        )
+        return Written(*parts)
 
 
 @pytest.fixture(scope="module")
@@ -48,30 +70,31 @@ def averaged(energy, height, width) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["corrected", "as_published", "only_score", "only_target"])
-def test_correlations_twin(cell, name):
+def test_correlations_twin(cell, written, name):
     protocol = cell.protocols[name]
     by_kind = focus.correlations(cell, protocol)
-    images = cell.attacked.images
+    attack, matched = written.attacked, written.noise
+    images = attack.images
     flipped = images.index[images["success"]]
-    rows = cell.maps.select().query("target == @protocol.target and draw == 0")
+    rows = written.maps.select().query("target == @protocol.target and draw == 0")
     rows = rows.set_index(["variant", "strength", "recipe", "image"])["map"]
-    scales = cell.noise.scales.query("recipe == @protocol.recipe and draw == 0 and strength == 1")
+    scales = matched.scales.query("recipe == @protocol.recipe and draw == 0 and strength == 1")
     scale = scales.set_index("image")["scale"]
     clean = "clean_softmax" if protocol.score == "softmax_for_originals" else "clean"
     # At strength 1 the public code applies -.25 of the last step, and -1.25 beside its noise.
     published = protocol.strengths == "accumulating"
     attacks, noises = [], []
     for i in flipped:
-        whole = np.asarray(cell.attacked.perturbation[i], dtype=float)
-        last = cell.attacked.last_step[i] if published and len(cell.attacked.last_step) else whole
+        whole = np.asarray(attack.perturbation[i], dtype=float)
+        last = attack.last_step[i] if published and len(attack.last_step) else whole
         attacks.append(whole - 1.25 * last if published else whole)
-        like = last.mean() + last.std() * cell.noise.draws[i, 0]
+        like = last.mean() + last.std() * matched.draws[i, 0]
         noise = scale[images.loc[i, "image"]] * like
         if protocol.noise == "with_negated_attack":
             noise = whole - last - 1.25 * last + noise
         noises.append(noise)
     attacks, noises = ([(change**2).sum(0) for change in arm] for arm in (attacks, noises))
-    layers = list(cell.maps.layers.itertuples())
+    layers = list(written.maps.layers.itertuples())
     for column in (0, len(layers) // 2, len(layers) - 1):
         layer = layers[column]
         part = slice(layer.start, layer.start + layer.height * layer.width)
@@ -82,7 +105,7 @@ def test_correlations_twin(cell, name):
         for k, i in enumerate(flipped):
             image = images.loc[i, "image"]
             before, attacked, noisy = (
-                cell.maps.values[rows[(*key, image)], part].astype(float)
+                written.maps.values[rows[(*key, image)], part].astype(float)
                 for key in [
                     (clean, 0.0, ""), ("adversarial", 1.0, protocol.recipe),
                     ("noise", 1.0, protocol.recipe),
@@ -113,7 +136,7 @@ def test_correlations_twin(cell, name):
 @pytest.mark.parametrize("sides", [(8, 4), (12, 8), (224, 55), (7, 7), (4, 6)])
 def test_areas_are_averaged(sides):
     large, small = sides
-    matrix = focus.areas(large, small)
+    matrix = movement.areas(large, small)
     np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-6)
     np.testing.assert_allclose(matrix.sum(0), small / large, rtol=1e-5)
     values = np.random.default_rng(0).normal(size=(large, large)).astype(np.float32)
@@ -124,7 +147,7 @@ def test_areas_are_averaged(sides):
         np.testing.assert_allclose(matrix @ values @ matrix.T, pooled, atol=1e-5)
 
 
-def moving(shift, *, energy="spots", images=30, noise_shift=0.0, flipped=True):
+def moving(shift, *, energy="spots", images=30, noise_shift=0.0, flipped=True, sources=30):
     """Results of one layer whose maps gain `shift` of the place of the perturbation's energy.
 
     `energy`: 'spots', at other places in each image; 'middle', the same for all; 'flat', a sign.
@@ -149,22 +172,24 @@ def moving(shift, *, energy="spots", images=30, noise_shift=0.0, flipped=True):
         for k, (name, strength, recipe) in enumerate(names) for target in (OWN, SEED)
     ])  # fmt: skip
     layers = pd.DataFrame({"label": ["1-1"], "height": SIDE, "width": SIDE, "start": 0})
-    facts = pd.DataFrame({"image": range(images), "source": range(images), "success": flipped})
+    facts = pd.DataFrame(
+        {"image": range(images), "source": np.arange(images) % sources, "success": flipped}
+    )
     scales = pd.DataFrame({"image": range(images), "recipe": CORRECTED.recipe, "draw": 0,
                            "strength": 1.0, "scale": 1.0})  # fmt: skip
-    return SimpleNamespace(
-        name="moving", first=CORRECTED, layers=["1-1"], focus={},
-        cell=SimpleNamespace(strengths=[1.0]),
-        attacked=SimpleNamespace(images=facts, perturbation=whole, last_step=whole[:0]),
-        noise=SimpleNamespace(draws=draws, scales=scales),
-        maps=SimpleNamespace(
-            select=lambda: maps, layers=layers, values=np.concatenate([clean, attacked, noisy])
-        ),
-    )  # fmt: skip
+    blank = pd.DataFrame()
+    attack = Attacked(whole, whole[:0], facts, blank)
+    noise = Noise(draws, whole[:0], {}, scales, blank, blank)
+    values = np.concatenate([clean, attacked, noisy])
+    every = Maps(values, values[:0], maps.assign(method="GradCAM"), layers, whole[:0], blank)
+    moves = movement.correlations(attack, noise, every, [CORRECTED], strengths=[1.0])
+    moves = packed(moves, list(movement.KEYS), list(movement.ARMS))
+    return SimpleNamespace(name="moving", first=CORRECTED, layers=["1-1"], focus={}, images=facts,
+                           moves=moves)  # fmt: skip
 
 
 def judged(outputs):
-    images = len(outputs.attacked.images)
+    images = len(outputs.images)
     evidence = ArrayEvidence(np.zeros((images, 1, 1)), np.zeros((images, 1, 1)), strengths=[1.0])
     object.__setattr__(evidence, "results", outputs)
     return controls.focus_moves(evidence)
@@ -206,8 +231,7 @@ def test_images_that_the_attack_does_not_flip_are_left_out():
 
 
 def test_one_source_has_no_floor():
-    outputs = moving(0.5)
-    outputs.attacked.images["source"] = 0
+    outputs = moving(0.5, sources=1)
     own = focus.correlations(outputs, CORRECTED)["signed"]
     assert np.isnan(own.floor).all()
     assert np.isfinite(own.attack).all()
@@ -216,7 +240,7 @@ def test_one_source_has_no_floor():
 def test_the_table_has_the_means_of_the_correlations(cell, tiny):
     table = focus.table(cell, tiny.settings.statistics, tiny.settings.flags, seed=1)
     assert list(table) == focus.COLUMNS
-    count = int(cell.attacked.images["success"].sum())
+    count = int(cell.images["success"].sum())
     assert (table["images"] == count).all()
     assert set(table["layer"]) == {*cell.layers, "mean"}
     for target in (OWN, SEED):
@@ -234,8 +258,7 @@ def test_the_table_has_the_means_of_the_correlations(cell, tiny):
             assert row["over_noise"] == pytest.approx(arms[0] - arms[1], abs=1e-5)
             assert row["over_floor"] == pytest.approx(arms[0] - arms[2], abs=1e-5)
             assert row["low"] <= row["over_noise"] <= row["high"]
-    none = replace(cell, attacked=replace(
-        cell.attacked, images=cell.attacked.images.assign(success=False)))  # fmt: skip
+    none = replace(cell, images=cell.images.assign(success=False))
     empty = focus.table(none, tiny.settings.statistics, tiny.settings.flags, seed=1)
     assert list(empty) == focus.COLUMNS
     assert empty.empty

@@ -41,6 +41,12 @@ PLAN = TransferStudy(
 )  # fmt: skip
 N = 40
 CONTROLS = ["own, noise", "own, negated", "transferred, negated"]
+
+
+def folders(study):
+    return lambda end: storage.end_folder(study, "transferred", end)
+
+
 FAMILIES = {"VGG16": "deep", "ResNet50": "deep", "ResNet101": "deep", "InceptionV3": "wide",
             "Xception": "wide"}  # fmt: skip
 
@@ -316,7 +322,9 @@ def test_folds_are_one_set(tmp_path, monkeypatch):
         f"vgg16_{k}": Target(study="t", set=f"orl_{k}", model="m", network="VGG16") for k in (0, 1)
     }
     with inside(tmp_path):
-        study = comparison.read("t", PLAN, targets, set(), SETTINGS.statistics, seed=1)
+        study = comparison.read(
+            "t", folders("t"), PLAN, targets, set(), SETTINGS.statistics, seed=1
+        )
     assert study.sets == {"orl"}
     assert len(study.images) == 2 * N
 
@@ -701,7 +709,9 @@ def folds(folder, **changed):
             storage.write(storage.end_folder("test", "transferred", end), part)
             targets[end] = Target(study="test", set=f"set_{fold}", model="m",
                                   network=network, family="deep", maps=True)  # fmt: skip
-    return comparison.read("test", PLAN, targets, set(), SETTINGS.statistics, seed=1)
+    return comparison.read(
+        "test", folders("test"), PLAN, targets, set(), SETTINGS.statistics, seed=1
+    )
 
 
 def test_folds_are_joined_in_the_same_order_for_all_networks(tmp_path):

@@ -38,7 +38,7 @@ def evidence(attack, noise, flips, *, cell="keeping", kind="map_keeping", model=
                "value", "success"]  # fmt: skip
     outputs = SimpleNamespace(
         name=cell, layers=LAYERS, arrays={}, scores=pd.DataFrame(rows, columns=columns),
-        attacked=SimpleNamespace(images=images),
+        images=images,
         cell=SimpleNamespace(strengths=[1.0], attack=kind, model=model),
     )  # fmt: skip
     options = StatisticsSettings(resamples=400, confidence=0.95, quantile=0.05, folds=2)
@@ -123,7 +123,7 @@ def test_e2_asks_for_the_size_of_dlfuzz_and_for_images_that_keep_their_class():
 def test_a_share_of_all_images_has_the_interval_of_its_sources():
     """Three images of two pictures decide nothing, whatever their resamples say."""
     three = evidence(columns(3, 0.9, 0.9), columns(3, 0.5, 0.5), [True] * 3)
-    three.results.attacked.images["source"] = ["a", "a", "b"]
+    three.results.images["source"] = ["a", "a", "b"]
     finding = verdicts.flips_unseen(three, None)
     assert (finding.value, finding.verdict) == (1.0, UNDECIDED)
     assert finding.low == pytest.approx(1 - (1 - 0.025 ** (1 / 2)))
@@ -339,7 +339,7 @@ def test_attacks_that_flip_all_or_none_leave_no_gap_in_the_tables(tiny, tables):
             of = read(*arguments, **options)
             if of.name in ("tiny_moving", "tiny_keeping"):
                 flips = of.name == "tiny_moving"
-                of.attacked.images["success"] = of.every["success"] = flips
+                of.images["success"] = of.every["success"] = flips
             return of
 
         with pytest.MonkeyPatch.context() as patch:

@@ -165,13 +165,14 @@ def test_outs_are_the_paths_of_artifacts():
     evaluation = "${item.evaluation}"
     cell["detect"] = {storage.cell_folder(evaluation, key, "detect").as_posix()}
     cell["score"] |= {storage.cell_folder(evaluation, key, "similarity").as_posix()}
+    cell["score"] |= {storage.cell_folder(study, key, "record").as_posix()}
     cell["noise"] |= {storage.cell_folder(study, key, "coverage").as_posix()}
     for name in ("attack", "noise", "cam", "score", "detect"):
         assert outs(name) == cell[name]
     kinds = {storage.model_folder(settings.retrained_model(key, k)) for k in settings.RETRAINED}
     assert outs("retrain") == cell["retrain"] | {path.as_posix() for path in kinds}
     assert outs("signatures") == cell["signatures"]
-    parts = ("tables", "figures", "metrics.json", "settings.json", "README.md")
+    parts = ("records", "tables", "figures", "metrics.json", "settings.json", "README.md")
     results = {storage.results(key, part).as_posix() for part in parts}
     for name, part in (("gradient_sign", "signs"), ("transfer", "transferred")):
         assert outs(name) == {storage.end_folder(study, part, key).as_posix()}

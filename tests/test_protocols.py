@@ -14,7 +14,7 @@ from camdrift.papers import claims, findings
 from camdrift.papers.renkhoff2022 import report, study
 from camdrift.perturbations import variants
 from camdrift.scores import comparison
-from camdrift.storage import Attacked, Maps, Noise, Scores
+from camdrift.storage import Attacked, Maps, Noise, Record, Scores
 from conftest import inside
 
 CELL = "tiny_dlfuzz"
@@ -222,7 +222,7 @@ def test_shares_twin(cell, tiny):
     """What is left with the class fixed, and what the negated perturbation has, in loops."""
     limits = tiny.settings.flags
     table = flips.shares(cell, tiny.settings.statistics, limits, seed=1).set_index("share")
-    values = part(Scores, "score").values.query(
+    values = part(Record, "record").scores.query(
         "method == 'GradCAM' and score == 'cosine' and strength == 1 and draw == 0"
     )
     values = values[values["reading"] == cell.first.reading]
@@ -277,7 +277,7 @@ def test_shares_twin(cell, tiny):
 def test_the_boundary_twin(cell, tiny):
     """Pairs just below and above the boundary, in loops over layers and images."""
     table = flips.boundary(cell, tiny.settings.statistics, tiny.settings.flags, seed=1)
-    values = part(Scores, "score").values.query("method == 'GradCAM' and score == 'cosine'")
+    values = part(Record, "record").scores.query("method == 'GradCAM' and score == 'cosine'")
     values = values[values["reading"] == cell.first.reading]
     value = values.set_index(["target", "variant", "layer", "image"])["value"]
     rows = part(Maps, "cam").select().query("target == 'own_top1'").set_index(["variant", "image"])
@@ -388,10 +388,7 @@ def test_one_source_decides_nothing_and_breaks_nothing(cell, tiny):
     """Without other pictures there is no held-out threshold and no interval."""
     options = tiny.settings.statistics
     alone = cell.every.assign(source="one", fold=0)
-    images = cell.attacked.images.assign(source="one")
-    attacked = Attacked(cell.attacked.perturbation, cell.attacked.last_step, images,
-                        cell.attacked.log)  # fmt: skip
-    changed = replace(cell, every=alone, attacked=attacked)
+    changed = replace(cell, every=alone, images=cell.images.assign(source="one"))
     by_name = tables.cell_tables(changed, options, tiny.settings.flags, seed=1)
     assert set(by_name["compromised"]["rule"]) == {"layer_median", "global_mean"}
     switches = study.switch_table(changed, options, tiny.settings.flags, seed=1)
@@ -401,10 +398,7 @@ def test_one_source_decides_nothing_and_breaks_nothing(cell, tiny):
 
 def raised(cell, outputs, tiny, limits=None, **columns) -> dict[str, str]:
     """Flags by name when columns of the attack's table, or limits, are changed."""
-    images = cell.attacked.images.assign(**columns)
-    attacked = Attacked(cell.attacked.perturbation, cell.attacked.last_step, images,
-                        cell.attacked.log)  # fmt: skip
-    changed = replace(cell, attacked=attacked)
+    changed = replace(cell, images=cell.images.assign(**columns))
     mine = {name: outputs[name].query("cell == @CELL") for name in ("excess", "noise")}
     options = tiny.settings.flags.model_copy(update=limits or {})
     table = flags.cell_flags(changed, mine, options, tiny.settings.statistics)
@@ -420,7 +414,7 @@ def test_flags_are_raised_by_what_they_name(cell, outputs, tiny):
     assert "few successes" not in raised(cell, outputs, tiny, {"minimum_successes": 1})
     assert "gradients masked" in raised(cell, outputs, tiny, zero_gradient=True)
     assert "softmax fed" in raised(cell, outputs, tiny, probabilities=True)
-    clipped = raised(cell, outputs, tiny, unclipped=cell.attacked.images["clean"])
+    clipped = raised(cell, outputs, tiny, unclipped=cell.images["clean"])
     assert "100.0% of the successes" in clipped["only by clipping"]
     assert raised(cell, outputs, tiny, source="one")["few sources"].startswith("1 sources")
     flips = replace(cell, flipped=cell.flipped | True)

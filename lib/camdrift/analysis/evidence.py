@@ -53,7 +53,7 @@ class Evidence:
     @cached_property
     def images(self) -> pd.DataFrame:
         """The rows of `Attacked.images` that the evidence is limited to."""
-        images = self.results.attacked.images
+        images = self.results.images
         return images if self.of is None else images[self.of]
 
     @cached_property
@@ -206,14 +206,11 @@ class Evidence:
 
         Nothing where there is one source alone.
         """
-        sources = self.results.attacked.images["source"].to_numpy()
+        sources = self.results.images["source"].to_numpy()
         names = np.unique(sources)
         yield from (sources != name for name in names if len(names) > 1)
 
     @cached_property
     def bits(self) -> dict[tuple[str, float], np.ndarray]:
         """Covered neurons by (variant, strength): bool (images, neurons)."""
-        covered = self.results.covered
-        bits = np.unpackbits(covered.bits, axis=1, count=covered.facts["neurons"]).astype(bool)
-        groups = covered.rows.groupby(["variant", "strength"]).indices
-        return {key: bits[rows] for key, rows in groups.items()}
+        return self.results.bits

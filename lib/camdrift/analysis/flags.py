@@ -54,7 +54,7 @@ def cell_flags(
 
 
 def _attack_flags(results: Results, limits: FlagSettings) -> Iterator[Flag]:
-    images = results.attacked.images
+    images = results.images
     right, labels = images["clean"] == images["label"], images["label"].to_numpy()
     text = chance.warning(int(right.sum()), labels)
     if text:
@@ -103,7 +103,7 @@ def _noise_and_map_flags(
         text = f"too many empty maps to decide layers {layers} in at least one group"
         share = rows["empty_share"].max()
         yield "empty maps", share, limits.empty_share, (*DRIFT, *RULE), text
-    sources = results.attacked.images["source"].nunique()
+    sources = results.images["source"].nunique()
     if sources < limits.minimum_sources:
         text = (
             f"{sources} sources, too few for an interval of {statistics.confidence:.0%} "

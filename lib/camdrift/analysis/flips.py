@@ -123,7 +123,7 @@ def factorial(
         flipped.loc[ADVERSARIAL].droplevel("draw").unstack("strength")[results.cell.strengths]
     )
     noise_flips = flipped.loc[NOISE].xs(0, level="draw").unstack("strength")[results.cell.strengths]
-    raised_flips = results.noise.raised.set_index("image")["flipped"]
+    raised_flips = results.images.set_index("image")["raised_flipped"]
     arms: dict[tuple[str, bool], list[tuple[str, float, int]]] = {}
     for image in attack_flips.index[attack_flips.any(axis=1)]:
         rung = int(np.argmax(attack_flips.loc[image].to_numpy()))
@@ -217,7 +217,7 @@ def boundary(
     }
     masks = {target: decided_layers(pair, flags) for target, pair in arms.items()}
     common = np.logical_and.reduce(list(masks.values()))
-    parts = results.noise.boundary.set_index("image").loc[images]
+    parts = results.images.set_index("image").loc[images]
     step = ((parts["above"] - parts["below"]) / parts["above"]).mean()
     tables = []
     for target, (below, above) in arms.items():
@@ -247,11 +247,11 @@ def boundary(
 
 def _sizes(results: Results, places: Sequence[tuple[str, float, int]]) -> float:
     """Returns the mean root mean square of the changes at these places, in grey levels."""
-    scales = results.noise.scales
+    scales = results.sizes
     scales = scales[(scales["recipe"] == results.first.recipe) & (scales["draw"] == 0)]
     scales = scales.set_index(["strength", "image"])
-    raised_sizes = results.noise.raised.set_index("image")["size"]
-    attack = results.attacked.images.set_index("image")["l2"]
+    raised_sizes = results.images.set_index("image")["raised_size"]
+    attack = results.images.set_index("image")["l2"]
     norms = []
     for variant, strength, image in places:
         if variant == RAISED:
@@ -259,7 +259,7 @@ def _sizes(results: Results, places: Sequence[tuple[str, float, int]]) -> float:
         else:
             arm = "attack" if variant == ADVERSARIAL else "noise"
             norms.append(scales.loc[(strength, image), f"{arm}_l2"])
-    return float(np.mean(norms) / results.attacked.perturbation[0].size ** 0.5 * 255)
+    return float(np.mean(norms) / results.record.facts["values"] ** 0.5 * 255)
 
 
 def shares(
@@ -290,7 +290,7 @@ def shares(
         return wide[target, variant][results.layers]
 
     excess = {target: arm(target, NOISE) - arm(target, ADVERSARIAL) for target in (OWN, SEED)}
-    success = results.attacked.images.set_index("image")["success"]
+    success = results.images.set_index("image")["success"]
     negated = arm(SEED, NOISE) - arm(SEED, NEGATED)
     rows = []
     for share, images, part, whole in (
@@ -377,4 +377,4 @@ def _flip_rate(results: Results, variant: str, draw: int) -> float:
     if variant in (NOTHING, UNRELATED):
         return float("nan")
     flips = results.flipped.loc[results.first.recipe, variant, 1.0, draw]
-    return flips.sum() / len(results.attacked.images)
+    return flips.sum() / len(results.images)

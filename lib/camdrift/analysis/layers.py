@@ -54,6 +54,6 @@ def draws(
     name: str,
 ) -> Resampler:
     """Returns draws of the images' sources."""
-    sources = results.attacked.images.set_index("image")["source"].loc[images]
+    sources = results.images.set_index("image")["source"].loc[images]
     rng = randomness.generator(seed, "flips", results.name, name)
     return Resampler.draw(sources.to_numpy(), resamples=settings.resamples, rng=rng)

@@ -1,4 +1,4 @@
-"""The outputs of a cell's stages, and the tables of a study's report."""
+"""The record of a cell, and the tables of a study's report."""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -24,7 +24,8 @@ from camdrift.settings import (
     params,
 )
 from camdrift.settings.studies import OWNERS
-from camdrift.storage import Artefact, Attacked, Covered, Maps, Noise, Scores, files
+from camdrift.storage import Maps, Record, files
+from camdrift.storage.record import VARIANT
 
 Tables = dict[str, pd.DataFrame]
 Place = Callable[[str, str], Path]  # of a study, the path of a part of its results
@@ -35,9 +36,10 @@ GROUPS = {"all": [True, False], "success": [True], "failure": [False]}
 
 @dataclass(frozen=True)
 class Results:
-    """The outputs of the stages of one cell.
+    """The record of one cell, as tables.
 
     protocols: of the cell, by name, the one that decides its tables first.
+    images: of the record.
     every: scores of every method and reading, with `source`, `success` (of the attack at strength
         1) and `fold`.
     flipped: whether the prediction differs from that on the clean image, by (recipe, variant,
@@ -47,10 +49,8 @@ class Results:
     name: str
     cell: Cell
     protocols: dict[str, Protocol]
-    attacked: Attacked
-    noise: Noise
-    maps: Maps
-    covered: Covered
+    record: Record
+    images: pd.DataFrame
     every: pd.DataFrame
     flipped: pd.Series
 
@@ -62,12 +62,32 @@ class Results:
     @property
     def layers(self) -> list[str]:
         """Labels of the layers, in forward order."""
-        return list(self.maps.layers["label"])
+        return list(self.record.layers["label"])
+
+    @property
+    def methods(self) -> list[str]:
+        """Methods of the maps, the one that decides first."""
+        return self.record.facts["methods"]
+
+    @property
+    def sizes(self) -> pd.DataFrame:
+        """The sizes of attack and noise, see `Noise.scales`."""
+        return self.record.sizes
+
+    @property
+    def moves(self) -> pd.DataFrame:
+        """Correlations of maps' movements and perturbations, see `Record.moves`."""
+        return self.record.moves
+
+    @cached_property
+    def bits(self) -> dict[tuple[str, float], np.ndarray]:
+        """Covered neurons by (variant, strength): bool (images, neurons)."""
+        return self.record.bits()
 
     @cached_property
     def scores(self) -> pd.DataFrame:
         """Scores of the method that decides."""
-        return self.every[self.every["method"] == self.maps.methods[0]]
+        return self.every[self.every["method"] == self.methods[0]]
 
     @cached_property
     def focus(self) -> dict:
@@ -87,7 +107,7 @@ class Results:
 
     def main(self, score: str = "cosine", *, method: str | None = None) -> pd.DataFrame:
         """Returns a score under attack and noise, first protocol; None: of the first method."""
-        rows = self.every[self.every["method"] == (method or self.maps.methods[0])]
+        rows = self.every[self.every["method"] == (method or self.methods[0])]
         arms = rows["variant"].isin([storage.ADVERSARIAL, storage.NOISE])
         reading = rows["reading"] == self.first.reading
         return rows[arms & reading & (rows["score"] == score)]
@@ -118,25 +138,19 @@ def read(
     *,
     seed: int,
 ) -> Results:
-    """Returns the outputs of the stages of a cell."""
-
-    def part(kind: type[Artefact], stage: str) -> Artefact:
-        return storage.read(kind, storage.cell_folder(study, name, stage))
-
-    attacked, maps = part(Attacked, "attack"), part(Maps, "cam")
-    facts = attacked.images.set_index("image")[["source", "success"]]
+    """Returns the results of a cell, from its record."""
+    record = storage.read(Record, storage.results(study, f"records/{name}"))
+    facts = record.images.set_index("image")[["source", "success"]]
     rng = randomness.generator(seed, "folds")
     facts["fold"] = statistics.folds(facts["source"], count=settings.folds, rng=rng)
-    scores = part(Scores, "score").values.join(facts, on="image")
-    rows = maps.select().query("target == @storage.OWN")
-    clean = attacked.images.set_index("image")["clean"]
-    flipped = rows.set_index(["recipe", "variant", "strength", "draw", "image"])["prediction"]
-    flipped = flipped != clean.loc[rows["image"]].to_numpy()
+    scores = record.scores.join(facts, on="image")
+    clean = record.images.set_index("image")["clean"]
+    flipped = record.variants.set_index(VARIANT)["prediction"]
+    flipped = flipped != clean.loc[record.variants["image"]].to_numpy()
     own = {key: protocols[key] for key in cell.protocols}
     return Results(
-        name, cell, own, attacked, part(Noise, "noise"), maps, part(Covered, "coverage"), scores,
-        flipped.rename("flipped").sort_index(),
-    )  # fmt: skip
+        name, cell, own, record, record.images, scores, flipped.rename("flipped").sort_index()
+    )
 
 
 def published(study: str, part: str) -> Path:

@@ -1,7 +1,5 @@
 """A cell's results as tidy tables, the source of all figures and texts."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 from pandas.api.typing import SeriesGroupBy
@@ -85,7 +83,7 @@ def cell_tables(
 
 def attacks(results: Results) -> pd.DataFrame:
     """Returns one row of counts, rates and sizes; sizes in grey levels of 255."""
-    rows = results.attacked.images
+    rows = results.images
     correct = rows["clean"] == rows["label"]
     return pd.DataFrame(
         {
@@ -112,7 +110,7 @@ def noise_fit(results: Results) -> pd.DataFrame:
 
     By recipe and strength; moments in grey levels of 255.
     """
-    scales = results.noise.scales
+    scales = results.sizes
     keys = ["recipe", "strength"]
     size = scales["attack_l2"].replace(0, np.nan)
     table = scales.assign(difference=((scales["noise_l2"] - size) / size).abs())
@@ -167,7 +165,7 @@ def by_method(
 ) -> pd.DataFrame:
     """Returns `excess` at strength 1 with the maps of each method; the deciding method is first."""
     tables = []
-    for method in results.maps.methods:
+    for method in results.methods:
         values = results.main(method=method)
         table = excess(results, values[values["strength"] == 1], settings, flags, seed=seed)
         tables.append(table.drop(columns=["strength", "low_by_image", "high_by_image"]))
@@ -277,31 +275,24 @@ def coverage(results: Results) -> pd.DataFrame:
     As in the paper, a seed counts together with its changed image. Columns: `arm, strength, seeds,
     coverage, neurons`.
     """
-    neurons = results.covered.facts["neurons"]
-    bits = np.unpackbits(results.covered.bits, axis=1, count=neurons).astype(bool)
-    rows = results.covered.rows
-    clean = bits[(rows["variant"] == "clean").to_numpy()]
+    clean = results.bits[storage.CLEAN, 0.0]
     steps = np.unique(np.geomspace(1, len(clean), 60).round().astype(int))
     tables = []
-    for (variant, strength), part in _changed(rows):
+    for (variant, strength), bits in results.bits.items():
+        if variant == storage.CLEAN:
+            continue
         tables.append(
             pd.DataFrame(
                 {
                     "arm": "attack" if variant == "adversarial" else "noise",
                     "strength": strength,
                     "seeds": steps,
-                    "coverage": statistics.coverage_curve(clean | bits[part])[steps - 1],
-                    "neurons": neurons,
+                    "coverage": statistics.coverage_curve(clean | bits)[steps - 1],
+                    "neurons": clean.shape[1],
                 }
             )
         )
     return pd.concat(tables, ignore_index=True)
-
-
-def _changed(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, float], np.ndarray]]:
-    changed = rows[rows["variant"] != "clean"]
-    for key, part in changed.groupby(["variant", "strength"]):
-        yield key, part.index.to_numpy()
 
 
 def join_cells(parts: list[tuple[str, Tables]]) -> Tables:

@@ -1,4 +1,4 @@
-"""Publication copies this machine's results into `data/results`, which is in git.
+"""Publication copies this machine's results into `data/results`, which is in git, and back.
 
 Stages write to `data/reports`: a rebuild leaves the published results alone, and `make compare`
 compares the two.
@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from camdrift import storage
 from camdrift.analysis import drawing, results
 from camdrift.ops import combination, readme
+from camdrift.papers import interface, outputs
 from camdrift.pipeline import run
 from camdrift.settings import Settings, owners, params, presets
 from camdrift.settings.studies import OWNERS
@@ -54,17 +55,48 @@ def _publish(study: str, plan: Settings | None) -> None:
     """Copies the results of a study that a plan built, None where the plan is not known."""
     folder = storage.results(study, "")
     there = {file for file in folder.rglob("*.*") if file.is_file()}
-    if not _is_bundled(plan, study):
+    if _is_bundled(plan, study):  # anyone can build it, and its records with it
+        there = {file for file in there if "records" not in file.relative_to(folder).parts}
+    else:
         there = {f for f in there if f.suffix != ".png" or not drawing.holds_images(f)}
     cards = _cards(plan or results.settings_of(study, storage.results), study)
     for file in sorted(there | {card for card in cards if card.exists()}):
         with files.whole(storage.published(file)) as temporary:
             copy = lighten if file.suffix == ".png" else shutil.copyfile
             copy(file, temporary)
+    for file in (storage.published(file) for file in there if file.name == files.MANIFEST):
+        files.sign(file.parent, file.parent.as_posix(), sorted(files.read_json(file)["files"]))
     published = {storage.published(file) for file in there}
     for file in storage.published(folder).rglob("*.*"):
         if file.is_file() and file not in published:  # of an earlier revision
             file.unlink()
+
+
+def reanalyse(study: str) -> str:
+    """Writes the outputs of a study anew, from its records, and returns its results as a text.
+
+    Published records are copied to this machine's results first. Figures that show images or maps
+    stay as they are.
+
+    Raises:
+        FileNotFoundError: there are no records; the message names the command that writes them.
+        SettingsError: they are of an earlier revision that had other settings.
+    """
+    settings = results.settings_of(study)
+    if not storage.shown(study, "records").is_dir():
+        raise FileNotFoundError(
+            f"{storage.shown(study, 'records')}: not there, so that nothing can be analysed again; "
+            f"run `make repro STUDY={study}`, or `make study` with its preset"
+        )
+    if not storage.is_own(study):
+        paper = interface.paper(settings.studies[study].paper)
+        for name, (kind, _) in paper.artefacts(study, settings).items():
+            record: Any = storage.read(kind, results.published(study, f"records/{name}"))
+            storage.write(storage.results(study, f"records/{name}"), record)
+        for file in results.published(study, "figures").glob("*.png"):
+            with files.whole(storage.results(study, "figures") / file.name) as temporary:
+                shutil.copyfile(file, temporary)
+    return outputs.write(study, settings, panels=False)
 
 
 def lighten(source: Path, target: Path) -> None:

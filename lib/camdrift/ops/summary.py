@@ -48,9 +48,9 @@ def write_pages(plan: Settings) -> None:
 
 
 def main() -> None:
-    """Shows results, writes READMEs, publishes results, lists seeds."""
+    """Shows, publishes or reanalyses results, writes READMEs, lists seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["show", "readme", "publish", "seeds"])
+    parser.add_argument("action", choices=["show", "readme", "publish", "reanalyse", "seeds"])
     parser.add_argument("study", nargs="*", help="default: all")
     arguments = parser.parse_args()
     plan = params.load()
@@ -63,6 +63,10 @@ def main() -> None:
         sys.stdout.write(f"\n\nDashboard: {DASHBOARD}\n{compare.report(studies)}\n")
     elif arguments.action == "readme":
         write_pages(plan)
+    elif arguments.action == "reanalyse":
+        for study in studies:
+            sys.stdout.write(publication.reanalyse(study) + "\n")
+        sys.stdout.write(f"\n{compare.report(studies)}\n")
     elif arguments.action == "seeds":
         sys.stdout.write(" ".join(str(seed) for seed in plan.seeds if seed != plan.seed) + "\n")
     else:

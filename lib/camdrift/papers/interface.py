@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol, cast
 
 from camdrift.analysis.drawing import Figure
@@ -9,6 +10,8 @@ from camdrift.analysis.results import Tables
 from camdrift.papers.findings import Claim
 from camdrift.papers.readme import Content
 from camdrift.settings import Settings, Study
+
+Artefacts = dict[str, tuple[type, Path]]
 
 
 class Paper(Protocol):
@@ -21,14 +24,17 @@ class Paper(Protocol):
     READS: Sequence[str]
     CLAIMS: Sequence[Claim]
 
+    def artefacts(self, name: str, settings: Settings) -> Artefacts:
+        """Returns kind and folder of the artefacts that hold a study's results, by name."""
+
     def tables(self, name: str, settings: Settings) -> Tables:
-        """Returns the tables of a study by name, from the artefacts of its stages."""
+        """Returns the tables of a study by name, from its records."""
 
     def by_name(self, plan: Study, tables: Tables) -> dict[str, Callable[[], Figure]]:
         """Returns functions that draw the figures which need tables alone, by figure name."""
 
-    def figures(self, name: str, settings: Settings, tables: Tables) -> list[Figure]:
-        """Returns the figures of a study, those with pictures among them."""
+    def panels(self, name: str, settings: Settings, tables: Tables) -> list[Figure]:
+        """Returns the figures that show images or maps, from the artefacts of a study's stages."""
 
     def metrics(self, tables: Tables) -> dict[str, dict[str, float]]:
         """Returns a study's summary: numbers by cell, model or network, and by their names."""

@@ -31,6 +31,7 @@ from camdrift.storage.paths import (
     shown,
     writer,
 )
+from camdrift.storage.record import Record, without_pictures
 from camdrift.storage.schema import (
     ABOVE,
     ADAPTIVE,
@@ -114,6 +115,7 @@ __all__ = [
     "Packed",
     "Places",
     "RAISED",
+    "Record",
     "REPORTS",
     "RESULTS",
     "RUNS",
@@ -152,6 +154,7 @@ __all__ = [
     "set_folder",
     "shard_folder",
     "shown",
+    "without_pictures",
     "write",
     "writer",
 ]

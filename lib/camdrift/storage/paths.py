@@ -98,7 +98,7 @@ def writer(folder: Path) -> str:
             return f"{'gradient_sign' if part == 'signs' else 'transfer'}@{end}"
         case ["studies", _, cell, "coverage"]:
             return f"noise@{cell}"
-        case ["studies", _, cell, "similarity"]:
+        case ["studies", _, cell, "similarity" | "record"]:
             return f"score@{cell}"
         case ["studies", _, cell, stage]:
             return f"{stage}@{cell}"

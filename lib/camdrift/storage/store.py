@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pandas as pd
 
@@ -15,6 +15,7 @@ from camdrift.storage import files
 from camdrift.storage.paths import writer
 
 Artefact = TypeVar("Artefact")
+Compact = Annotated[pd.DataFrame, "a table in the fewest bytes: one that is published"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class _Format:
 
 _ARRAY = _Format(".npy", files.read_array, parts=files.arrays)
 _TABLE = _Format(".parquet", pd.read_parquet, parts=files.tables)
+_COMPACT = _Format(".parquet", pd.read_parquet, files.write_compact)
 _JSON = _Format(".json", files.read_json, files.write_json)
 _STATE = _Format(".safetensors", files.read_state, files.write_state)
 
@@ -36,6 +38,8 @@ def _format(name: str, kind: object) -> _Format:
         return _STATE
     if kind is dict:
         return _JSON
+    if kind is Compact:
+        return _COMPACT
     return _TABLE if kind is pd.DataFrame else _ARRAY
 
 
@@ -83,13 +87,14 @@ def _join(folder: Path, parts: Iterable[Any], own: dict[str, Any], *, name: Path
     with files.writing(name):
         (folder / files.MANIFEST).unlink(missing_ok=True)
         names = {}
+        forms: dict[str, _Format] = {}
         with contextlib.ExitStack() as stack:
             adders: dict[str, Callable[[Any], None]] = {}
             for part in parts:
                 for field in fields(part):
                     form, value = _format(field.name, field.type), getattr(part, field.name)
                     if form.parts is None:
-                        own[field.name] = value
+                        own[field.name], forms[field.name] = value, form
                         continue
                     if field.name not in adders:
                         names[field.name] = f"{field.name}{form.suffix}"
@@ -97,7 +102,7 @@ def _join(folder: Path, parts: Iterable[Any], own: dict[str, Any], *, name: Path
                         adders[field.name] = stack.enter_context(form.parts(path))
                     adders[field.name](value)
             for key, value in own.items():
-                form = _format(key, type(value))
+                form = forms.get(key) or _format(key, type(value))
                 names[key] = f"{key}{form.suffix}"
                 if form.parts is None:
                     form.write(folder / names[key], value)

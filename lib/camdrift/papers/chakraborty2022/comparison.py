@@ -1,8 +1,10 @@
 """A comparison: what attacks did to networks, side by side on the same test images."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -210,6 +212,7 @@ class Comparison:
 
 def read(
     name: str,
+    folder: Callable[[str], Path],
     plan: TransferStudy,
     targets: dict[str, Target],
     preprocessed: set[str],
@@ -221,6 +224,7 @@ def read(
 
     Args:
         name: of the study.
+        folder: of a target's results, by the target's name.
         plan: its settings.
         targets: of it, by name.
         preprocessed: sets whose pictures are preprocessed.
@@ -233,8 +237,7 @@ def read(
     tried: dict[tuple[str, str], Tried] = {}
     for end, target in sorted(targets.items(), key=lambda item: item[1].set):
         arm = PREPROCESSED if target.set in preprocessed else PLAIN
-        folder = storage.end_folder(name, "transferred", end)
-        part = storage.read(Transferred, folder)
+        part = storage.read(Transferred, folder(end))
         tried.setdefault((target.network, arm), Tried(target.family, [])).parts.append(part)
     order = list(dict.fromkeys(target.network for target in targets.values()))
     arms = (PLAIN, PREPROCESSED)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from camdrift import storage
 from camdrift.analysis.drawing import Figure
 from camdrift.analysis.results import Tables
+from camdrift.papers.interface import Artefacts
 from camdrift.papers.klawikowska2020 import figures as drawings
 from camdrift.papers.klawikowska2020 import readings, verdicts
 from camdrift.papers.klawikowska2020 import tables as numbers
@@ -18,21 +19,22 @@ from camdrift.storage import Retrained, Signatures
 READS = ("seed", "retrainings", "statistics", "flags")
 
 
-def _inspection(name: str, settings: Settings) -> numbers.Inspection:
-    """Returns the results of the stages of a study's retraining."""
+def artefacts(name: str, settings: Settings) -> Artefacts:
+    """Returns kind and folder of the artefacts that hold a study's results, by name."""
     key = settings.study(name, SignatureStudy).retraining
-    return numbers.Inspection(
-        key,
-        storage.read(Retrained, storage.cell_folder(name, key, "retrain")),
-        storage.read(Signatures, storage.cell_folder(name, key, "signatures")),
-        settings.statistics,
-        settings.seed,
-    )
+    kinds = {"retrain": Retrained, "signatures": Signatures}
+    return {stage: (kind, storage.cell_folder(name, key, stage)) for stage, kind in kinds.items()}
 
 
 def tables(name: str, settings: Settings) -> Tables:
     """Returns the tables of a study by name, see `tables.tables`, and its claims."""
-    inspection = _inspection(name, settings)
+    inspection = numbers.Inspection(
+        settings.study(name, SignatureStudy).retraining,
+        storage.read(Retrained, storage.results(name, "records/retrain")),
+        storage.read(Signatures, storage.results(name, "records/signatures")),
+        settings.statistics,
+        settings.seed,
+    )
     retraining = settings.retrainings[inspection.name]
     claims = verdicts.claims_table(inspection, retraining, settings.flags)
     return numbers.tables(inspection) | {
@@ -45,9 +47,9 @@ def by_name(plan: SignatureStudy, tables: Tables) -> dict[str, Callable[[], Figu
     return drawings.by_name(tables)
 
 
-def figures(name: str, settings: Settings, tables: Tables) -> list[Figure]:
-    """Returns the figures of a study: of its tables, and of images and their relevance."""
-    inspection = _inspection(name, settings)
-    return drawings.study_figures(tables) + drawings.panels(
-        tables, inspection.retrained, inspection.signatures
-    )
+def panels(name: str, settings: Settings, tables: Tables) -> list[Figure]:
+    """Returns the figures of images and their relevance."""
+    known = artefacts(name, settings)
+    retrained = storage.read(Retrained, known["retrain"][1])
+    signatures = storage.read(Signatures, known["signatures"][1])
+    return drawings.panels(tables, retrained, signatures)

@@ -19,6 +19,7 @@ from camdrift.papers.findings import (
 )
 from camdrift.papers.renkhoff2022.verdicts import excess
 from camdrift.pipeline import randomness
+from camdrift.scores import movement
 from camdrift.storage import ADVERSARIAL, NOISE, OWN, SEED
 
 FLOOR = "floor"
@@ -95,7 +96,7 @@ def weak_deviates_more(evidence: Evidence) -> Finding:
 
 def noise_rarely_flips(evidence: Evidence) -> Finding:
     """Judges A17: the share of all attacked images whose class noise of the attack's size flips."""
-    images, results = evidence.results.attacked.images, evidence.results
+    images, results = evidence.results.images, evidence.results
     keys = (evidence.protocol.recipe, NOISE, 1.0, 0)
     if keys not in results.flipped.index.droplevel("image"):
         return nothing("no noise under this protocol", NOT_RUN)
@@ -118,7 +119,7 @@ def focus_moves(evidence: Evidence) -> Finding:
     attack minus noise. The detail has that beyond the attacks on other images, whose energy shares
     with this one what is common to all images, and the correlation of the difference's size.
     """
-    flipped = evidence.results.attacked.images["success"].to_numpy()
+    flipped = evidence.results.images["success"].to_numpy()
     member = np.ones(flipped.sum(), bool) if evidence.of is None else evidence.of[flipped]
     parts: dict[str, tuple[float, float, float]] = {}
     layers, means = {}, []
@@ -132,10 +133,10 @@ def focus_moves(evidence: Evidence) -> Finding:
             rows = difference[:, decided]
             mean, draws = evidence.means(statistics.row_means(rows))
             parts[f"{kind} {name}"] = (float(mean[0]), *evidence.interval(draws))
-            if kind == focus.MOVE:
+            if kind == movement.MOVE:
                 layers[name] = rows
                 means += [float(np.nanmean(arm[:, decided])) for arm in (attack, other)]
-    first, beside = (f"{focus.MOVE} {name}" for name in (NOISE, FLOOR))
+    first, beside = (f"{movement.MOVE} {name}" for name in (NOISE, FLOOR))
     if first not in parts:
         return nothing("no layer where enough maps and perturbations vary; a sign's do not")
     verdict = verdict_of_interval(*parts[first][1:], above=0.1)
@@ -156,7 +157,7 @@ def focus_moves(evidence: Evidence) -> Finding:
             f"; with the attacks on other images {means[3]:.3f}, beyond them {as_text(*over)}: "
             f"would be '{other}'"
         )
-    size = parts.get(f"{focus.SIZE} {NOISE}")
+    size = parts.get(f"{movement.SIZE} {NOISE}")
     detail += f"; size of the difference, attack minus noise {as_text(*size)}" if size else ""
     return Finding(*parts[first], verdict, detail, int(member.sum()))
 

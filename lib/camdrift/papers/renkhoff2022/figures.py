@@ -50,11 +50,6 @@ def by_name(tables: Tables, cell: str) -> dict[str, Callable[[], Figure]]:
     }
 
 
-def study_figures(tables: Tables, example: Example, headline: str) -> list[Figure]:
-    """Returns the figures of a study for its headline cell: its own, then the paper's."""
-    return [draw() for draw in by_name(tables, headline).values()] + [figure_3(example)]
-
-
 def drift_by_arm(tables: Tables, cell: str, target: str) -> Figure:
     """Returns the study's central figure: drift by attack or noise x flipped or not."""
     rows = tables["factorial"].query("cell == @cell and target == @target and layer != 'mean'")

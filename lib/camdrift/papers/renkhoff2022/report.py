@@ -7,7 +7,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from camdrift import scores
-from camdrift.analysis import flags, focus
+from camdrift.analysis import flags
 from camdrift.analysis import page as pages
 from camdrift.analysis.compromise import PAPERS_RULE
 from camdrift.analysis.drawing import Figure
@@ -18,6 +18,7 @@ from camdrift.analysis.tables import as_text
 from camdrift.papers import claims
 from camdrift.papers.findings import RULES
 from camdrift.papers.renkhoff2022.claims import CLAIMS
+from camdrift.scores import movement
 from camdrift.settings import LayerStudy, Settings
 
 
@@ -242,7 +243,7 @@ def moves(tables: Tables, cell: str) -> pd.DataFrame:
     if "focus" not in tables:  # written by an earlier revision
         return pd.DataFrame()
     rows = tables["focus"].query("cell == @cell and layer == 'mean' and n > 0")
-    kinds = {focus.MOVE: "the map's difference", focus.SIZE: "its size"}
+    kinds = {movement.MOVE: "the map's difference", movement.SIZE: "its size"}
     names = {"own_top1": "each image's own", "seed_class": "the clean image's"}
     return pd.DataFrame(
         {

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from camdrift import storage
 from camdrift.analysis import flags, flips, focus, results
 from camdrift.analysis.compromise import PAPERS_RULE
 from camdrift.analysis.drawing import Figure
@@ -14,6 +15,7 @@ from camdrift.analysis.results import Results, Tables
 from camdrift.analysis.tables import ABOUT, DIGITS, TARGETS, cell_tables, join_cells
 from camdrift.papers import claims, family
 from camdrift.papers.findings import FINDING_COLUMNS, nothing
+from camdrift.papers.interface import Artefacts
 from camdrift.papers.readme import Content, texts
 from camdrift.papers.renkhoff2022 import (
     compromise,
@@ -33,10 +35,16 @@ from camdrift.settings import (
     StatisticsSettings,
     protocols,
 )
+from camdrift.storage import Record
 
 _JUDGES = verdicts.JUDGES | compromise.JUDGES | controls.JUDGES | transformers.JUDGES
 JUDGES = {claim.id: _JUDGES[claim.id] for claim in CLAIMS}
 READS = ("seed", "cells", "protocols", "statistics", "flags")
+
+
+def artefacts(name: str, settings: Settings) -> Artefacts:
+    """Returns kind and folder of the artefacts that hold a study's results, by name."""
+    return {key: (Record, storage.cell_folder(name, key, "record")) for key in settings.cells}
 
 
 def tables(name: str, settings: Settings) -> Tables:
@@ -94,7 +102,7 @@ def corrected_verdicts(
     None if the cell does not have that protocol, or no successful adversarial.
     """
     protocol = results.protocols.get("corrected")
-    if protocol is None or not results.attacked.images["success"].any():
+    if protocol is None or not results.images["success"].any():
         return None
 
     def verdicts(confidence: float) -> dict[str, str]:
@@ -113,7 +121,7 @@ def switch_table(
     Columns: `protocol, claim, value, low, high, verdict, images, detail`.
     """
     rows = []
-    images = results.attacked.images
+    images = results.images
     successes = int(images["success"].sum())
     numbers = {"A1f": len(images) - successes} | dict.fromkeys(
         ("A13", "A14", "A15", "A17"), len(images)
@@ -160,10 +168,10 @@ def by_name(plan: LayerStudy, tables: Tables) -> dict[str, Callable[[], Figure]]
     return drawings.by_name(tables, plan.headline)
 
 
-def figures(name: str, settings: Settings, tables: Tables) -> list[Figure]:
-    """Returns the figures of a study, of its headline cell."""
+def panels(name: str, settings: Settings, tables: Tables) -> list[Figure]:
+    """Returns the figure of the maps of one image, of the headline cell."""
     headline = settings.study(name, LayerStudy).headline
-    return drawings.study_figures(tables, results.example(name, headline), headline)
+    return [drawings.figure_3(results.example(name, headline))]
 
 
 def content(name: str, settings: Settings, tables: Tables) -> Content:

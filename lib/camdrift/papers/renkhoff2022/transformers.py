@@ -7,7 +7,7 @@ from camdrift.papers.renkhoff2022.verdicts import depth, every_strength, excess
 
 def as_conv_networks(evidence: Evidence) -> Finding:
     """Judges F1: A1 and A8 hold by block; the value is A1's, the detail has A1f and A4, too."""
-    layers = evidence.results.maps.layers
+    layers = evidence.results.record.layers
     if "tokens" not in layers or not layers["tokens"].all():
         return nothing("the maps are not of a transformer's blocks", NOT_RUN)
     findings = {

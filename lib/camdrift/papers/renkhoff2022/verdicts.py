@@ -187,7 +187,7 @@ def depth(evidence: Evidence) -> Finding:
 
 def _kinds(evidence: Evidence, mask: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the layers inside branches and those after a sum, if there are both."""
-    layers = evidence.results.maps.layers
+    layers = evidence.results.record.layers
     if "summed" not in layers or layers["summed"].nunique() < 2:
         return {}
     summed = layers["summed"].to_numpy(dtype=bool)
@@ -275,7 +275,7 @@ def coverage_growth(evidence: Evidence) -> Finding:
     protocol = evidence.protocol
     if protocol.strengths == "accumulating" and protocol.noise == "with_negated_attack":
         curves, strength = statistics.shared_list(curves), strengths[0]
-        attack_bits = attack_bits & evidence.results.attacked.images["success"].to_numpy()[:, None]
+        attack_bits = attack_bits & evidence.results.images["success"].to_numpy()[:, None]
     attack = bits[CLEAN, 0.0] | attack_bits
     count = len(attack)
     area = float(statistics.coverage_curve(attack).mean() - curves[1.0][:count].mean())
@@ -301,7 +301,7 @@ def coverage_by_strength(evidence: Evidence) -> Finding:
         return nothing("fewer than three strengths", NOT_RUN)
     bits = evidence.bits
     both = [bits[CLEAN, 0.0] | bits[ADVERSARIAL, s] for s in evidence.strengths]
-    sources = evidence.results.attacked.images["source"].to_numpy()
+    sources = evidence.results.images["source"].to_numpy()
     names = np.unique(sources)
     if len(names) < 2:
         return nothing("one source: no halves")
@@ -328,7 +328,7 @@ def coverage_by_strength(evidence: Evidence) -> Finding:
 
 def attackable(evidence: Evidence) -> Finding:
     """Judges A15: the share of seeds with an adversarial, for classifiers of ImageNet's classes."""
-    images = evidence.results.attacked.images
+    images = evidence.results.images
     rng = randomness.generator(evidence.seed, "claims", evidence.results.name)
     draws = Resampler.draw(
         images["source"].to_numpy(), resamples=evidence.settings.resamples, rng=rng
@@ -336,7 +336,7 @@ def attackable(evidence: Evidence) -> Finding:
     success = images["success"].to_numpy(dtype=float)[:, None]
     estimate = draws.estimate(success, confidence=evidence.settings.confidence)
     value, low, high = (float(part[0]) for part in (estimate.mean, estimate.low, estimate.high))
-    if evidence.results.covered.facts.get("classes") != IMAGENET_CLASSES:
+    if evidence.results.record.facts.get("classes") != IMAGENET_CLASSES:
         return Finding(value, low, high, UNDECIDED, "the claim speaks of ImageNet; reported only")
     verdict = verdict_of_range(low, high, least=0.38, most=0.58)
     return Finding(value, low, high, verdict, f"{int(success.sum())} of {len(success)} images")

@@ -11,6 +11,7 @@ from camdrift.analysis.results import Tables
 from camdrift.analysis.tables import rounded
 from camdrift.evaluation.evaluation import Evaluation
 from camdrift.papers import claims, family
+from camdrift.papers.interface import Artefacts
 from camdrift.papers.readme import Content, texts
 from camdrift.papers.tan2023 import figures as drawings
 from camdrift.papers.tan2023 import matrix, report, sensitivity
@@ -37,6 +38,17 @@ from camdrift.settings.section import in_words
 from camdrift.storage import Artefact, Detected, Similarities
 
 READS = ("seed", "cells", "protocols", "statistics", "detection", "flags")
+KINDS: dict[type, str] = {Detected: "detect", Similarities: "similarity"}  # and their folders
+
+
+def artefacts(name: str, settings: Settings) -> Artefacts:
+    """Returns kind and folder of the artefacts that hold a study's results, by name."""
+    every: Artefacts = {}
+    for key, cell in settings.cells.items():
+        kinds = KINDS if cell.detect else {Similarities: KINDS[Similarities]}
+        for kind, stage in kinds.items():
+            every[f"{key}/{stage}"] = kind, storage.cell_folder(name, key, stage)
+    return every
 
 
 def tables(name: str, settings: Settings) -> Tables:
@@ -48,7 +60,7 @@ def tables(name: str, settings: Settings) -> Tables:
     """
     statistics, seed, known = settings.statistics, settings.seed, protocols(settings.protocols)
     detected = {
-        key: (cell, _artefact(Detected, name, key))
+        key: (cell, _record(Detected, name, key))
         for key, cell in settings.cells.items()
         if cell.detect
     }
@@ -59,8 +71,9 @@ def tables(name: str, settings: Settings) -> Tables:
     for key, cell in settings.cells.items():
         own = {protocol: known[protocol] for protocol in cell.protocols}
         table = sensitivity.switch_table(
-            key, _artefact(Similarities, name, key), own, statistics, settings.flags, seed=seed
-        )
+            key, _record(Similarities, name, key), own, statistics, settings.flags,
+            seed=seed,
+        )  # fmt: skip
         findings.append(table.assign(cell=key)[["cell", *table]])
     whole = {key: rounded(table) for key, table in unrounded.items()}
     whole["matrix"] = rounded(matrix.table(detected, unrounded, settings.detection))
@@ -84,33 +97,35 @@ def tables(name: str, settings: Settings) -> Tables:
         few = keeping_doubts(by_cell[keeping]).assign(cell=keeping)
         flags = pd.concat([flags, few], ignore_index=True) if len(few) else flags
     whole["flags"] = rounded(flags[["cell", *DOUBTS]])
-    images = _artefact(Similarities, name, headline).images
-    place = f"model '{cell.model}', cell '{headline}'"
+    similarities = _record(Similarities, name, headline)
+    images = similarities.images
+    where = f"model '{cell.model}', cell '{headline}'"
     rests_on = {
         sensitivity.CLAIM: f"{len(images)} test images of '{cell.set}', of which the attack flips "
-        f"{images['success'].sum()}; {place}"
+        f"{images['success'].sum()}; {where}"
     }
-    others = f"{_tested(judged)} test images of '{cell.set}', {in_words(size)}; {place}"
+    others = f"{_tested(judged)} test images of '{cell.set}', {in_words(size)}; {where}"
     judged_here = [whole["switches"][whole["switches"]["cell"] == headline]]
     if keeping is not None:
         judged_here.append(rounded(judge_keeping(by_cell[keeping])))
         other, of_keeping = detected[keeping]
-        count, place = _tested(by_cell[keeping]), f"model '{other.model}', cell '{keeping}'"
+        count, where = _tested(by_cell[keeping]), f"model '{other.model}', cell '{keeping}'"
         sides = in_words(of_keeping.facts["size"])
-        rests_on[KEEPING] = f"{count} test images of '{other.set}', {sides}; {place}"
+        rests_on[KEEPING] = f"{count} test images of '{other.set}', {sides}; {where}"
     whole["claims"] = claims.table(
         CLAIMS,
         pd.concat([*judged_here, rounded(judge_evaluations(judged))], ignore_index=True),
         rests_on=lambda claim: rests_on.get(claim, others),
         flags=flags,
-        after_holm=corrected_verdicts(name, settings, detected, by_cell),
+        after_holm=corrected_verdicts(headline, settings, similarities, detected, by_cell),
     )
     return whole
 
 
 def corrected_verdicts(
-    name: str,
+    headline: str,
     settings: Settings,
+    similarities: Similarities,
     detected: Mapping[str, tuple[Cell, Detected]],
     evaluations: Mapping[str, Evaluations],
 ) -> dict[str, str] | None:
@@ -119,16 +134,16 @@ def corrected_verdicts(
     None if the headline cell does not have the corrected protocol.
 
     Args:
-        name: of the study.
-        settings: of all studies.
+        headline: the cell that decides.
+        settings: of the study.
+        similarities: of its maps.
         detected: cells with detectors, and their features.
         evaluations: of these cells.
     """
-    headline, protocol = settings.study(name, DetectorStudy).headline, "corrected"
+    protocol = "corrected"
     if protocol not in settings.cells[headline].protocols:
         return None
     known = {protocol: protocols(settings.protocols)[protocol]}
-    similarities = _artefact(Similarities, name, headline)
     features = {key: part for key, (_, part) in detected.items()}
     keeping = keeping_cell(detected)
 
@@ -174,9 +189,8 @@ def _tested(evaluations: Evaluations) -> int:
     return evaluations.whole.weights.shape[1]
 
 
-def _artefact(kind: type[Artefact], study: str, cell: str) -> Artefact:
-    stages: dict[type, str] = {Detected: "detect", Similarities: "similarity"}
-    return storage.read(kind, storage.cell_folder(study, cell, stages[kind]))
+def _record(kind: type[Artefact], study: str, cell: str) -> Artefact:
+    return storage.read(kind, storage.results(study, f"records/{cell}/{KINDS[kind]}"))
 
 
 def by_name(plan: DetectorStudy, tables: Tables) -> dict[str, Callable[[], Figure]]:
@@ -184,11 +198,11 @@ def by_name(plan: DetectorStudy, tables: Tables) -> dict[str, Callable[[], Figur
     return drawings.by_name(tables, plan.headline)
 
 
-def figures(name: str, settings: Settings, tables: Tables) -> list[Figure]:
-    """Returns the figures of a study: of its tables, and of its headline cell's pictures."""
+def panels(name: str, settings: Settings, tables: Tables) -> list[Figure]:
+    """Returns the figures of images and their maps, of the headline cell."""
     headline = settings.study(name, DetectorStudy).headline
-    panels = drawings.panels(_artefact(Detected, name, headline), blur=settings.detection.blur)
-    return drawings.study_figures(tables, headline) + panels
+    detected = storage.read(Detected, storage.cell_folder(name, headline, KINDS[Detected]))
+    return drawings.panels(detected, blur=settings.detection.blur)
 
 
 def metrics(tables: Tables) -> dict[str, dict[str, float]]:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from camdrift import storage
 from camdrift.analysis import flags, flips, results
 from camdrift.analysis import tables as analysis
 from camdrift.analysis.drawing import Figure
@@ -15,6 +16,7 @@ from camdrift.analysis.results import Results, Tables
 from camdrift.analysis.tables import TARGETS, join_cells, rounded
 from camdrift.papers import claims, family
 from camdrift.papers.findings import FINDING_COLUMNS
+from camdrift.papers.interface import Artefacts
 from camdrift.papers.readme import Content, texts
 from camdrift.papers.zhang2020 import figures as drawings
 from camdrift.papers.zhang2020 import report
@@ -23,9 +25,14 @@ from camdrift.papers.zhang2020.claims import CLAIMS
 from camdrift.papers.zhang2020.report import page as page
 from camdrift.papers.zhang2020.verdicts import TRIALS, Trial
 from camdrift.settings import ManipulationStudy, Settings, protocols
-from camdrift.storage import OWN, SEED
+from camdrift.storage import OWN, SEED, Record
 
 READS = ("seed", "cells", "protocols", "statistics", "flags")
+
+
+def artefacts(name: str, settings: Settings) -> Artefacts:
+    """Returns kind and folder of the artefacts that hold a study's results, by name."""
+    return {key: (Record, storage.cell_folder(name, key, "record")) for key in settings.cells}
 
 
 def tables(name: str, settings: Settings) -> Tables:
@@ -231,11 +238,10 @@ def by_name(plan: ManipulationStudy, tables: Tables) -> dict[str, Callable[[], F
     return drawings.by_name(tables)
 
 
-def figures(name: str, settings: Settings, tables: Tables) -> list[Figure]:
-    """Returns the figures of a study: of its tables, and the maps of one image of its headline."""
+def panels(name: str, settings: Settings, tables: Tables) -> list[Figure]:
+    """Returns the figure of the maps of one image, of the headline cell."""
     headline = settings.study(name, ManipulationStudy).headline
-    drawn = [draw() for draw in drawings.by_name(tables).values()]
-    return [*drawn, drawings.maps_of_one_image(results.example(name, headline))]
+    return [drawings.maps_of_one_image(results.example(name, headline))]
 
 
 def content(name: str, settings: Settings, tables: Tables) -> Content:
