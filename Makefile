@@ -8,7 +8,7 @@ WORKERS ?= 2
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro compare seeds study study-check test faults oracles peers e2e screenshots bench bench-gpu robustness zoo lint format dashboard readme publish twice clean
+.PHONY: help setup repro compare seeds study study-check test faults oracles peers e2e screenshots bench bench-gpu robustness zoo lint format dashboard readme publish reanalyse twice clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -50,10 +50,11 @@ study-check: setup ## check what a study (or preset NAME=) needs, and estimate w
 		CAMDRIFT_DATA="$${CAMDRIFT_DATA:-$(DATA)}" CAMDRIFT_WEIGHTS="$${CAMDRIFT_WEIGHTS:-$(WEIGHTS)}" \
 		$(BIN)/python -m camdrift.ops.estimate "$(NAME)" $(STUDY) $(foreach change,$(SET),-S '$(change)')
 
-# Much of the work is on one thread, so that workers of a thread each end sooner than one of all. A
-# file's tests share what they build and stay with one worker; tests/conftest.py says in which order.
+# Much of the work is on one thread, so that workers of a thread each end sooner than one of all;
+# training has two threads all the same, which must not spin where others work. A file's tests share
+# what they build and stay with one worker; tests/conftest.py says in which order.
 test: setup ## run the tests, on as many cores as WORKERS= says (2)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 faults: setup ## kill, starve and disturb the tiny study, and see that it ends the same
 	$(BIN)/python -m pytest tests/faults tests/test_artifacts.py tests/test_shards.py -m "faults or not faults"
@@ -109,6 +110,9 @@ dashboard: setup ## open the dashboard on the results (NAME=nips17: in the copy 
 
 readme: setup ## write the generated parts of the READMEs
 	$(BIN)/python -m camdrift.ops.summary readme
+
+reanalyse: setup ## make tables, figures and verdicts anew from published records, no images needed (STUDY=)
+	@$(BIN)/python -m camdrift.ops.summary reanalyse $(STUDY)
 
 publish: setup ## bring this machine's results into data/results (STUDY=), and write the READMEs
 	$(BIN)/python -m camdrift.ops.summary publish $(STUDY)
