@@ -224,7 +224,8 @@ def histogram(rows: pd.DataFrame, detector: str) -> Figure:
 def with_threshold(figure: Figure, limit: float) -> Any:
     """Returns a histogram with a line at a threshold."""
     chart = drawing.plotly(figure)
-    chart.update_xaxes(type="linear")
+    # A tick for each of many bins, as names have it, would be one for each whole number.
+    chart.update_xaxes(type="linear", dtick=None, tickangle=None)
     # The bin, for a click: as lists, since Plotly's browser makes objects of rows of numbers.
     chart.update_traces(customdata=[[place] for place in range(len(chart.data[0].x))])
     chart.update_layout(barmode="stack")

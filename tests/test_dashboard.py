@@ -620,6 +620,16 @@ def test_a_bar_counts_the_images_that_it_opens(monkeypatch):
         assert (np.bincount(places)[places[scores == 1]] >= 2).all()
 
 
+def test_a_browser_chooses_the_ticks_of_scores(monkeypatch):
+    """One for each whole number up to a billion would keep it busy for minutes."""
+    monkeypatch.syspath_prepend(str(ROOT / "dashboard"))
+    import charts
+
+    rows = pd.DataFrame({"kind": ["clean", "success"] * 50, "lid": np.geomspace(1, 1e9, 100)})
+    axis = charts.with_threshold(charts.histogram(rows, "lid"), 5.0).layout.xaxis
+    assert (axis.type, axis.dtick, axis.tickangle) == ("linear", None, None)
+
+
 def test_without_a_case_the_detectors_page_shows_the_rest(whole, tmp_path, monkeypatch):
     """The gallery is of another study: its results, or its artefacts, may not be here."""
     shutil.copytree(whole / "dashboard", tmp_path / "dashboard")

@@ -125,12 +125,17 @@ def choices(page) -> dict[str, str]:
     """The choices that the boxes of a page show, by their labels."""
     boxes = page.get_by_test_id("stSelectbox")
     boxes.nth(1).wait_for()  # the first is the sidebar's, which every page begins with
-    settled(page)
-    return {
-        boxes.nth(i).locator("label").inner_text(): boxes.nth(i).locator("input").input_value()
-        or boxes.nth(i).inner_text()
-        for i in range(boxes.count())
-    }
+    before = None
+    while True:  # a run may add boxes, or take some away, while they are read
+        settled(page)
+        shown = boxes.evaluate_all(
+            "boxes => boxes.map(box => [box.querySelector('label')?.innerText ?? '',"
+            " box.querySelector('input')?.value || box.innerText])"
+        )
+        if shown == before:
+            return dict(shown)
+        before = shown
+        page.wait_for_timeout(200)
 
 
 def choose(page, label: str, option: str) -> None:
