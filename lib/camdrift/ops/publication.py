@@ -76,7 +76,7 @@ def reanalyse(study: str) -> str:
     """Writes the outputs of a study anew, from its records, and returns its results as a text.
 
     Published records are copied to this machine's results first. Figures that show images or maps
-    stay as they are.
+    stay as they are, unless the study's stages ran here.
 
     Raises:
         FileNotFoundError: there are no records; the message names the command that writes them.
@@ -88,15 +88,16 @@ def reanalyse(study: str) -> str:
             f"{storage.shown(study, 'records')}: not there, so that nothing can be analysed again; "
             f"run `make repro STUDY={study}`, or `make study` with its preset"
         )
+    artefacts = interface.paper(settings.studies[study].paper).artefacts(study, settings)
     if not storage.is_own(study):
-        paper = interface.paper(settings.studies[study].paper)
-        for name, (kind, _) in paper.artefacts(study, settings).items():
+        for name, (kind, _) in artefacts.items():
             record: Any = storage.read(kind, results.published(study, f"records/{name}"))
             storage.write(storage.results(study, f"records/{name}"), record)
         for file in results.published(study, "figures").glob("*.png"):
             with files.whole(storage.results(study, "figures") / file.name) as temporary:
                 shutil.copyfile(file, temporary)
-    return outputs.write(study, settings, panels=False)
+    built = all(folder.is_dir() for _, folder in artefacts.values())
+    return outputs.write(study, settings, panels=built)
 
 
 def lighten(source: Path, target: Path) -> None:
