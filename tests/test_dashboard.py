@@ -174,7 +174,7 @@ def test_nothing_built_says_what_to_run(alone, monkeypatch, page):
 
 @pytest.fixture(scope="module")
 def cloned(published, tmp_path_factory):
-    """What a clone has: the results in git, of presets too, some of which are of before."""
+    """A clone has the results in git, of presets too, some of an earlier revision."""
     folder = tmp_path_factory.mktemp("cloned")
     shutil.copytree(ROOT / "dashboard", folder / "dashboard")
     (folder / "data").mkdir()

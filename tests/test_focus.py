@@ -26,7 +26,7 @@ SIDE = 8
 
 @dataclass(frozen=True)
 class Written:
-    """What the stages of a cell wrote."""
+    """The artefacts of a cell's stages."""
 
     attacked: Attacked
     noise: Noise

@@ -69,7 +69,7 @@ def reached(*starts: Path) -> set[Path]:
 
 
 def deps_of(*starts: Path) -> set[str]:
-    """What files depend on, as dvc.yaml lists it."""
+    """The dependencies of files, as dvc.yaml lists them."""
     return deps_of_files(reached(*starts))
 
 
@@ -103,7 +103,7 @@ def wanted_deps(name: str) -> set[str]:
 
 
 def reported_deps() -> set[str]:
-    """What the reports of all papers depend on: the paper's own package, and what they share.
+    """The dependencies of the reports of all papers: the paper's own package, and what they share.
 
     The paper's module `study` is imported by its name.
     """

@@ -1,4 +1,4 @@
-"""What a study would take: a pinch of it that runs, what follows from that, and what is refused."""
+"""The cost of a study: a pinch of it that runs, the forecast from that, and the refusals."""
 
 import contextlib
 import os

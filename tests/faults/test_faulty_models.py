@@ -34,7 +34,7 @@ LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 
 
 class Plain(nn.Module):
-    """What all networks here do, but for one fault."""
+    """All networks here do this, but for one fault."""
 
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class Counted(Plain):
 
 
 class Branching(Plain):
-    """What torch.fx traces with is no tensor: it takes the other way."""
+    """torch.fx does not trace with tensors: it takes the other way."""
 
     def last(self, x):
         return self.head(x * 2 if isinstance(x, torch.Tensor) else x)
@@ -174,7 +174,7 @@ def obtained(architecture, labels=LABELS, **changed):
 
 
 def weight_settings(network, tmp_path, **changed):
-    """What a network's weights are named by, after some are set to a value."""
+    """The names of a network's weights, after some are set to a value."""
     state = network.state_dict()
     for name, value in changed.items():
         state[name.replace("__", ".")].view(-1)[0] = value

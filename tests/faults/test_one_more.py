@@ -52,7 +52,7 @@ def some_digits(*, more: bool) -> ImageSet:
 
 
 def built(folder, *, more_images: bool = False, more_cells: bool = False):
-    """What the stages make of two cells, an artefact for each (cell, kind)."""
+    """The artefacts of the stages of two cells, one for each (cell, kind)."""
     copy_of_repository(folder, preset=TINY)
     yaml = YAML()
     content = yaml.load(folder / "params.yaml")

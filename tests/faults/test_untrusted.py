@@ -1,4 +1,4 @@
-"""What comes from elsewhere runs no code, writes nowhere else, and is what it was said to be."""
+"""Files from elsewhere run no code, write nowhere else, and are the ones that were promised."""
 
 import ast
 import hashlib
@@ -68,7 +68,7 @@ SAFE_WITH = {
 
 
 def faults_of(source: str) -> list[str]:
-    """What a source does with what it reads that could run it, or its shell."""
+    """The calls of a source that could run the content of a file, or a shell."""
     faults = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
