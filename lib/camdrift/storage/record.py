@@ -1,4 +1,4 @@
-"""Records: the results of single images without their pixels and maps, from which reports rest.
+"""Records: the results of single images, without pixels and maps, from which reports are made.
 
 A record is small enough to be published, so that a reader can make every table and verdict of a
 study again, or others, without its images, its networks or a GPU.
